@@ -1,0 +1,133 @@
+"""The error hierarchy. Three families: rejected (the sender can mend it), unavailable (retry), and bugs (all else).
+
+How a family is shown belongs to each edge: HTTP status, worker outcome, exit code.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as senders see it, everywhere the same."""
+
+    code: str
+    message: str
+    retryable: bool = msgspec.field(default=False)
+    field: str | None = None
+    expected: str | None = None
+    hint: str | None = None
+
+
+class RelayError(Exception):
+    """Something went wrong."""
+
+    status = 500
+    code = "internal"
+    retryable = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str = "",
+        field: str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+        data: dict[str, object] | None = None,
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        super().__init__(self.message)
+        self.code = code or type(self).code
+        self.field, self.expected, self.hint, self.data = field, expected, hint, data
+
+    def body(self) -> dict[str, object]:
+        """The `error` object of the wire format; absent fields are left out, `retryable` is always there."""
+        fields = {"field": self.field, "expected": self.expected, "hint": self.hint}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {"code": self.code, "message": self.message, **given, "retryable": self.retryable}
+
+
+class SettingsError(RelayError):
+    """The configuration cannot be used."""
+
+    code = "settings"
+
+
+class Rejected(RelayError):
+    """The request was understood and refused."""
+
+    status = 422
+    code = "rejected"
+
+
+class NotJson(Rejected):
+    """The body is not valid JSON."""
+
+    status = 400
+    code = "not_json"
+
+
+class Unauthorized(Rejected):
+    """A valid API key is needed."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(Rejected):
+    """The key does not allow this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(Rejected):
+    """There is nothing under this id."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(Rejected):
+    """This address does not take that method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(Rejected):
+    """It contradicts what is already there."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(Rejected):
+    """The body is too large."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMediaType(Rejected):
+    """The body must be JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Invalid(Rejected):
+    """The request does not match the schema."""
+
+    status = 422
+    code = "invalid"
+
+
+class Unavailable(RelayError):
+    """A service that is needed does not answer; try again later."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+    retry_after_seconds = 5

@@ -1,0 +1,83 @@
+"""The settings of every process: read once from the environment into one frozen object that is handed down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from models.errors import SettingsError
+
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be configured. Each field is the environment variable of the same name in capitals."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; empty means all, IPv4 and IPv6."""
+    port: int = 8000
+    database_url: str = ""
+    redis_url: str = ""
+    data_dir: str = ".data"
+    api_key: str = ""
+    """A first key with all scopes."""
+    max_body_bytes: int = 1_048_576
+    max_backlog: int = 100_000
+    """Entries waiting in all shards together, above which new webhooks get 503."""
+    workers: int = 2
+    """Draining worker processes, at most one per shard."""
+    delivery_retention_days: int = 30
+    search_language: str = "english"
+    """A Postgres text search configuration; read by the migration that makes the search columns."""
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 9181
+    dashboard_password: str = ""
+    log_format: LogFormat = "console"
+    log_level: LogLevel = "INFO"
+    failpoint_dir: str = ""
+    """For tests: a worker that reaches a failpoint deletes the file of that name in this folder and kills itself."""
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Parse the environment (or the mapping given). Raises SettingsError that names the variable and what it takes."""
+    source = os.environ if environment is None else environment
+    values = {
+        name: source[name.upper()].strip()
+        for name in Settings.__struct_fields__
+        if source.get(name.upper(), "").strip() or (name == "host" and "HOST" in source)
+    }
+    for name in ("log_level", "log_format"):
+        if name in values:
+            values[name] = values[name].upper() if name == "log_level" else values[name].lower()
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        variable = path.rstrip("`").upper() or "the environment"
+        raise SettingsError(f"{variable} is not valid: {message[0].lower()}{message[1:]}.") from error
+    _check_range("PORT", settings.port, 0, 65_535)
+    _check_range("DASHBOARD_PORT", settings.dashboard_port, 0, 65_535)
+    _check_range("WORKERS", settings.workers, 1, 16)
+    _check_range("MAX_BODY_BYTES", settings.max_body_bytes, 1_024, 64 * 1_048_576)
+    _check_range("MAX_BACKLOG", settings.max_backlog, 1, 10**9)
+    _check_range("DELIVERY_RETENTION_DAYS", settings.delivery_retention_days, 1, 3_650)
+    if not settings.search_language.isidentifier():
+        raise SettingsError("SEARCH_LANGUAGE is not valid: expected the name of a Postgres text search configuration.")
+    return settings
+
+
+def sqlalchemy_url(database_url: str) -> str:
+    """The URL with the driver that this product uses; hosting platforms hand out `postgres://` and `postgresql://`."""
+    scheme, separator, rest = database_url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+        raise SettingsError("DATABASE_URL is not valid: expected postgresql://user:password@host:port/database.")
+    return f"postgresql+psycopg2://{rest}"
+
+
+def _check_range(variable: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"{variable} is {value}: expected a number from {low:,} to {high:,}.")
