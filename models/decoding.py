@@ -1,0 +1,138 @@
+"""JSON from strangers: what is not sound JSON, or not of the expected shape, becomes an error that says how to mend it."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from models.errors import Invalid, NotJson
+from models.vocabulary import PATTERNS
+
+T = TypeVar("T")
+
+MAX_DEPTH = 100
+"""Nesting; deeper JSON is no data that a person or a model wrote, and exhausts decoders' stacks."""
+MAX_DIGITS = 100
+"""Of one number; longer ones cost quadratic time wherever they are read."""
+
+_LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d,}" % (MAX_DIGITS + 1))
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_PATH = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(.*)`", re.DOTALL)
+
+
+def decode_json(body: bytes) -> Any:
+    """Decode a whole body and check all that a schema does not. Raises NotJson or Invalid."""
+    if _LONG_NUMBER.search(body) and _LONG_NUMBER.search(_STRING.sub(b'""', body)):
+        raise Invalid("A number has more than 100 digits.", expected=f"at most {MAX_DIGITS} digits")
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.ValidationError as error:
+        raise Invalid("A number is out of range.", expected="a number that a 64-bit float can hold") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"The body is not valid JSON ({error}).", expected="a JSON object") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    if b"\\u0000" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_tree(value)
+    return value
+
+
+def decode_as(body: bytes, shape: type[T], *, prefix: str = "") -> T:
+    """Decode into `shape`. Raises Invalid with the path of the field, after `prefix`, and the nearest known name."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), shape, prefix) from error
+    except Invalid as error:
+        error.field = f"{prefix}{error.field}" if error.field else None
+        raise
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word that `word` was probably meant to be."""
+    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
+
+
+def _explain(message: str, shape: type[Any], prefix: str) -> Invalid:
+    path = match[1] if (match := _PATH.search(message)) else ""
+    text = _PATH.sub("", message)
+    field = (prefix + path).rstrip(".")
+    if unknown := _UNKNOWN.search(text):
+        name = unknown[1][:64]
+        inner = _struct_at(shape, path)
+        known = [f.encode_name for f in msgspec.structs.fields(inner)] if inner else []
+        guess = nearest(name, known)
+        return Invalid(
+            f"There is no field {name!r} here.",
+            code="unknown_field",
+            field=f"{field}.{name}" if field else name,
+            expected=f"one of: {', '.join(known)}" if known else "no fields",
+            hint=f"Did you mean {guess!r}?" if guess else "Leave it out; free data belongs into metadata or content.",
+        )
+    if missing := _MISSING.search(text):
+        name = missing[1]
+        return Invalid(
+            f"The field {name!r} is missing.", code="missing_field", field=f"{field}.{name}" if field else name
+        )
+    expected, _, got = text.removeprefix("Expected ").partition(", got ")
+    if "enum value" in text:
+        options = [o for hint in _hints_at(shape, path) for o in get_args(hint) if get_origin(hint) is Literal]
+        expected, got = f"one of: {', '.join(options)}", text.partition("enum value ")[2]
+    expected, got = _readable(expected), _readable(got)
+    return Invalid(
+        f"The field {field or 'given'!r} is not valid: expected {expected}" + (f", got {got}." if got else "."),
+        code="invalid_field",
+        field=field or None,
+        expected=expected,
+    )
+
+
+def _struct_at(shape: Any, path: str) -> type[msgspec.Struct] | None:
+    hints = _hints_at(shape, path)
+    return next((hint for hint in hints if isinstance(hint, type) and issubclass(hint, msgspec.Struct)), None)
+
+
+def _hints_at(shape: Any, path: str) -> list[Any]:
+    """The types that a value at `path` may have, those of unions, lists and annotations among them."""
+    hints = _unfold(shape)
+    for name in re.findall(r"[^.\[\]]+", re.sub(r"\[[^\]]*\]", "", path)):
+        struct = next((h for h in hints if isinstance(h, type) and issubclass(h, msgspec.Struct)), None)
+        if struct is None:
+            return []
+        hints = [h for f in msgspec.structs.fields(struct) if f.encode_name == name for h in _unfold(f.type)]
+    return hints
+
+
+def _unfold(hint: Any) -> list[Any]:
+    parts = () if get_origin(hint) is Literal else get_args(hint)
+    return [hint, *(inner for part in parts for inner in _unfold(part))]
+
+
+def _readable(text: str) -> str:
+    text = text.replace("`", "").replace("\\\\", "\\")
+    if pattern := re.search(r"str matching regex '(.*)'", text, re.DOTALL):
+        return PATTERNS.get(pattern[1], f"text matching {pattern[1]}")
+    return re.sub(r"\bstr\b", "text", text)[:300]
+
+
+def _check_tree(root: Any) -> None:
+    level = [root]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return
+        for value in level:
+            for text in value if isinstance(value, dict) else (value,):
+                if isinstance(text, str) and "\0" in text:
+                    raise Invalid("The text contains a NUL character.", expected="text without U+0000")
+        inner = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)]
+        level = [item for items in inner for item in items]
+    raise _too_deep()
+
+
+def _too_deep() -> Invalid:
+    return Invalid(f"The JSON is nested more than {MAX_DEPTH} deep.", expected=f"at most {MAX_DEPTH} levels")

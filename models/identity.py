@@ -1,0 +1,52 @@
+"""Identity by content: the canonical form and hash of a payload, and the ids that a sender left out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+
+SLUG_WORDS = 5
+"""Words of the text that go into an id: enough to recognize it when read aloud."""
+SLUG_LENGTH = 48
+FINGERPRINT_LENGTH = 8
+"""Hex digits after the slug: 32 bits keep different contents of one session apart, also without any slug."""
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def canonical(value: Any) -> bytes:
+    """The JSON text by which two values are the same: keys sorted, no blanks, text in NFC left as it is."""
+    return msgspec.json.encode(value, order="sorted")
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of the canonical form, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def same_json(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts mean the same value."""
+    return one == other or canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+
+
+def derive_id(prefix: str, text: str, content: Any) -> str:
+    """An id such as `idea-solar-roof-3fa91c04`: readable, and the same whenever the content is the same."""
+    plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
+    words: list[str] = _WORD.findall(plain)[:SLUG_WORDS]
+    slug = "-".join(words)[:SLUG_LENGTH].rstrip("-")
+    return "-".join(part for part in (prefix, slug, content_hash(content)[:FINGERPRINT_LENGTH]) if part)
+
+
+def leading_text(value: Any) -> str:
+    """The first words of any JSON value, for an id or a title."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return next((text for item in value.values() if (text := leading_text(item))), "")
+    if isinstance(value, list):
+        return next((text for item in value if (text := leading_text(item))), "")
+    return ""

@@ -1,0 +1,222 @@
+"""From a request body to one command: the envelope, the flat form, and the forms that older senders use.
+
+Pure: who may send it, and what becomes of it, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from models import vocabulary as v
+from models.commands import COMMANDS, AddArtifact, Batch, BatchItem, Command, ConversationChunk, CreateSession
+from models.commands import StoreMemory, name_of
+from models.decoding import decode_as, decode_json, nearest
+from models.errors import Invalid, NotJson
+from models.identity import content_hash, derive_id, leading_text
+
+ENVELOPE_TYPE = "collaborative_session_command"
+ALIASES = {"append_conversation": "conversation_chunk"}
+MAX_WAIT_SECONDS = 40
+"""GPT Actions give up after 45 s."""
+
+_ID = re.compile(v.ID_PATTERN)
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What surrounds a command's data."""
+
+    command: str
+    type: str = ENVELOPE_TYPE
+    session_id: str | None = None
+    data: Raw = Raw(b"{}")
+    id: v.DeliveryId | None = None
+    sync: bool = False
+    feedback_mode: Literal["async", "sync"] = "async"
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One command as it will be stored and applied, with all ids in place that come from its content."""
+
+    command: Command
+    session_id: str | None
+    delivery_id: str | None
+    sync: bool
+
+    @property
+    def hash(self) -> str:
+        """Over what takes effect: not over the delivery id, nor how the sender waits."""
+        content = msgspec.json.decode(msgspec.json.encode(self.command))
+        return content_hash([name_of(self.command), self.session_id, content])
+
+
+def parse_envelope(body: bytes) -> Submission:
+    """Parse `{type, command, session_id, data, ...}`. Raises NotJson or Invalid with the path of the field."""
+    _require_object(decode_json(body))
+    envelope = decode_as(body, Envelope)
+    if envelope.type != ENVELOPE_TYPE:
+        raise Invalid(
+            f"The type {envelope.type[:64]!r} is no command.",
+            code="not_a_command",
+            field="type",
+            expected=ENVELOPE_TYPE,
+            hint='Set "type" to that value, or leave it out.',
+        )
+    command, session_id = _parse(envelope.command, envelope.data, session_id=envelope.session_id, prefix="data.")
+    sync = envelope.sync or envelope.feedback_mode == "sync"
+    return Submission(command=command, session_id=session_id, delivery_id=envelope.id, sync=sync)
+
+
+def parse_flat(command_name: str, body: bytes) -> Submission:
+    """Parse `{session_id, id?, ...data}` of the command named. Raises NotJson or Invalid."""
+    _require_object(decode_json(body or b"{}"))
+    fields = msgspec.json.decode(body or b"{}", type=dict[str, Raw])
+    outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
+    head = decode_as(msgspec.json.encode({"command": command_name, **outer}), Envelope)
+    command, session_id = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
+    return Submission(command=command, session_id=session_id, delivery_id=head.id, sync=False)
+
+
+def definition_of(name: str, *, field: str = "command") -> type[Command]:
+    """The definition of a command by its name or alias. Raises Invalid that lists the valid names."""
+    if definition := COMMANDS.get(ALIASES.get(name, name)):
+        return definition
+    guess = nearest(name[:64], [*COMMANDS, *ALIASES])
+    raise Invalid(
+        f"There is no command {name[:64]!r}.",
+        code="unknown_command",
+        field=field,
+        expected=f"one of: {', '.join(COMMANDS)}",
+        hint=f"Did you mean {guess!r}?" if guess else None,
+    )
+
+
+def decode_command(name: str, data: Raw) -> Command:
+    """A command that was parsed before, from the inbox or a batch."""
+    return decode_as(bytes(data), COMMANDS[name])
+
+
+def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None]:
+    definition = definition_of(name)
+    fields = _fields_of(data, prefix)
+    session_id = _one_session(session_id, fields, prefix)
+    fields = _modernize(ALIASES.get(name, name), fields, prefix)
+    if definition is Batch:
+        command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
+    else:
+        command = _with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix))
+    if definition.session == "derived" and session_id is None:
+        session_id = _derive_session(command)
+    if definition.session in ("required", "derived") and session_id is None:
+        raise Invalid(
+            "The session_id is missing.",
+            code="missing_field",
+            field="session_id",
+            hint="list_sessions shows the sessions; create_session starts one.",
+        )
+    return command, session_id
+
+
+def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str) -> tuple[Batch, str | None]:
+    chunk = fields.pop("conversation_chunk", None)
+    items = decode_as(bytes(fields.get("commands", b"[]")), list[Raw], prefix=f"{prefix}commands")
+    if chunk is not None:
+        items.insert(0, _encode({"command": Raw(b'"conversation_chunk"'), "data": chunk}))
+    fields["commands"] = Raw(b"[" + b",".join(bytes(item) for item in items[: v.BATCH_LIMIT + 1]) + b"]")
+    parsed: list[BatchItem] = []
+    for number, raw in enumerate(items[: v.BATCH_LIMIT]):
+        where = f"{prefix}commands[{number}]."
+        item = _fields_of(raw, where)
+        session_id = _one_session(session_id, item, where)
+        head = decode_as(bytes(_encode(item)), BatchItem, prefix=where)
+        definition = definition_of(head.command, field=f"{where}command")
+        if not definition.in_batch:
+            raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
+        data = _fields_of(head.data, f"{where}data.")
+        session_id = _one_session(session_id, data, f"{where}data.")
+        data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
+        command = _with_ids(decode_as(bytes(_encode(data)), definition, prefix=f"{where}data."))
+        if number == 0 and session_id is None:
+            session_id = _derive_session(command)
+        parsed.append(BatchItem(command=name_of(command), data=_encode(command)))
+    batch = decode_as(bytes(_encode(fields | {"commands": _encode(parsed)})), Batch, prefix=prefix)
+    if len(items) > v.BATCH_LIMIT:
+        raise Invalid(f"The batch has {len(items)} commands.", field=f"{prefix}commands", expected="1 to 500")
+    return batch, session_id
+
+
+def _modernize(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
+    """Older senders' forms of the same data."""
+    if name == "conversation_chunk" and "conversation_chunk" in fields and "content" not in fields:
+        return _fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")
+    if name == "query_memories" and "filter" in fields:
+        return _fields_of(fields.pop("filter"), f"{prefix}filter.") | fields
+    if name == "delegate_task" and "task" in fields and "description" not in fields:
+        fields["description"] = fields.pop("task")
+    if name == "add_artifact" and "task_id" not in fields and "metadata" in fields:
+        metadata = msgspec.json.decode(fields["metadata"])
+        if isinstance(metadata, dict) and isinstance(metadata.get("relates_to_task"), str):
+            fields["task_id"] = _encode(metadata["relates_to_task"])
+    return fields
+
+
+def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str | None:
+    raw = fields.pop("session_id", None)
+    inner = None if raw is None else decode_as(bytes(raw), str | None, prefix=f"{prefix}session_id")  # type: ignore[arg-type]
+    if outer is not None and inner is not None and inner != outer:
+        raise Invalid(
+            "Two different session_ids were given.",
+            field=f"{prefix}session_id",
+            expected=f"{outer[:128]!r} as outside, or nothing",
+        )
+    session_id = outer if inner is None else inner
+    if session_id is not None and not _ID.search(session_id):
+        raise Invalid(
+            f"The session_id {session_id[:128]!r} is not valid.",
+            code="invalid_field",
+            field="session_id",
+            expected="1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
+        )
+    return session_id
+
+
+def _with_ids(command: Command) -> Command:
+    match command:
+        case StoreMemory(key=None):
+            content = msgspec.json.decode(command.content)
+            return msgspec.structs.replace(command, key=derive_id(command.type, leading_text(content), content))
+        case ConversationChunk(chunk_id=None):
+            fields = msgspec.json.decode(msgspec.json.encode(command))
+            return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))
+        case AddArtifact(artifact_id=None):
+            identity = [command.name, command.type, command.format, msgspec.json.decode(command.content)]
+            return msgspec.structs.replace(command, artifact_id=derive_id("", command.name, identity))
+    return command
+
+
+def _derive_session(command: Command) -> str | None:
+    if not isinstance(command, CreateSession) or not command.title.strip():
+        return None
+    return derive_id("", command.title, [command.title, command.participants, command.context])
+
+
+def _fields_of(raw: Raw, prefix: str) -> dict[str, Raw]:
+    value = msgspec.json.decode(raw)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        field = prefix.rstrip(".")
+        raise Invalid(f"The field {field!r} is not valid: expected object.", field=field, expected="a JSON object")
+    return msgspec.json.decode(raw, type=dict[str, Raw])
+
+
+def _require_object(value: object) -> None:
+    if not isinstance(value, dict):
+        raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
+
+
+def _encode(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))

@@ -1,0 +1,296 @@
+"""The tables in Postgres. Constraints are named by one rule, so that migrations can name them too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from models import vocabulary as v
+
+SEARCH_CONFIGURATION = "session_relay"
+"""A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
+SEARCHED_CHARACTERS = 200_000
+"""Of one text: a tsvector holds at most 1 MB, and this many always fit, in every alphabet tried."""
+
+
+def _one_of(column: str, values: Any) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values.__args__)})"
+
+
+def _tsvector(*columns: str) -> Computed:
+    words = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
+    words = f"left({words}, {SEARCHED_CHARACTERS})"
+    return Computed(f"to_tsvector('simple', {words}) || to_tsvector('{SEARCH_CONFIGURATION}', {words})", persisted=True)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(referred_table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), list[str]: ARRAY(Text), bytes: JSON}  # noqa: RUF012
+
+
+class SessionRow(Base):
+    """A session. Its counters are counted, so that they are always right."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", v.SessionStatus), name="status"),
+        Index(None, "last_activity_at", "session_id"),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    participants: Mapped[list[str]]
+    context: Mapped[str]
+    status: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    last_activity_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+def _of_session() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["session_id"], ["sessions.session_id"], ondelete="CASCADE")
+
+
+class ChunkRow(Base):
+    """A piece of conversation; `position` is the order of the transcript."""
+
+    __tablename__ = "conversation_chunks"
+    __table_args__ = (
+        _of_session(),
+        CheckConstraint(_one_of("format", v.ChunkFormat), name="format"),
+        Index(None, "session_id", "position"),
+        Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    chunk_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    content: Mapped[str]
+    format: Mapped[str]
+    start_at: Mapped[datetime | None]
+    end_at: Mapped[datetime | None]
+    participants: Mapped[list[str]]
+    extracted_items: Mapped[bytes]
+    metadata_: Mapped[bytes] = mapped_column("metadata")
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("content"))
+
+
+class MemoryRow(Base):
+    """A memory at its latest revision."""
+
+    __tablename__ = "memories"
+    __table_args__ = (
+        _of_session(),
+        CheckConstraint(_one_of("type", v.MemoryType), name="type"),
+        CheckConstraint(_one_of("status", v.MemoryStatus), name="status"),
+        Index(None, "session_id", "updated_at", "key"),
+        Index(None, "updated_at"),
+        Index("ix_memories_tags", "tags", postgresql_using="gin"),
+        Index("ix_memories_search", "search", postgresql_using="gin"),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer)
+    type: Mapped[str]
+    content: Mapped[bytes]
+    tags: Mapped[list[str]]
+    status: Mapped[str]
+    chunk_id: Mapped[str | None]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    search_text: Mapped[str]
+    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
+
+
+class MemoryRevisionRow(Base):
+    """An earlier revision of a memory."""
+
+    __tablename__ = "memory_revisions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["session_id", "key"], ["memories.session_id", "memories.key"], ondelete="CASCADE"
+        ),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type: Mapped[str]
+    content: Mapped[bytes]
+    tags: Mapped[list[str]]
+    status: Mapped[str]
+    chunk_id: Mapped[str | None]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class TaskRow(Base):
+    """A delegated task, with the lease of the one who holds it."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        _of_session(),
+        CheckConstraint(_one_of("status", v.TaskStatus), name="status"),
+        CheckConstraint("(status IN ('claimed', 'running')) = (lease_expires_at IS NOT NULL)", name="lease"),
+        Index(None, "session_id", "position"),
+        Index("ix_tasks_claimable", text("priority DESC"), "position", postgresql_where=text("status = 'pending'")),
+        Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index("uq_tasks_claim_token", "claim_token", unique=True),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    agent_name: Mapped[str | None]
+    task_type: Mapped[str]
+    description: Mapped[str]
+    description_hash: Mapped[str]
+    priority: Mapped[int] = mapped_column(Integer)
+    input_data: Mapped[bytes]
+    depends_on: Mapped[list[str]]
+    not_before: Mapped[datetime | None]
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    attempt: Mapped[int] = mapped_column(Integer)
+    status: Mapped[str]
+    output: Mapped[bytes | None]
+    error: Mapped[str | None]
+    progress: Mapped[bytes | None]
+    questions: Mapped[bytes]
+    """What agents asked and what was answered, in order."""
+    cancel_reason: Mapped[str | None]
+    claimed_by: Mapped[str | None]
+    claim_token: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    shown_at: Mapped[datetime | None]
+    """When get_task last showed the state that it is in."""
+
+
+class ArtifactRow(Base):
+    """A finished piece of work."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (
+        _of_session(),
+        ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
+        Index(None, "session_id", "position"),
+        Index("ix_artifacts_search", "search", postgresql_using="gin"),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    artifact_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    name: Mapped[str]
+    type: Mapped[str]
+    format: Mapped[str | None]
+    content: Mapped[bytes]
+    metadata_: Mapped[bytes] = mapped_column("metadata")
+    task_id: Mapped[str | None]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    search_text: Mapped[str]
+    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
+
+
+class AgentRow(Base):
+    """An agent that tasks can be delegated to."""
+
+    __tablename__ = "agents"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    command: Mapped[str | None]
+    max_concurrent: Mapped[int] = mapped_column(Integer)
+    capabilities: Mapped[list[str]]
+    registered_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime | None]
+
+
+class DeliveryRow(Base):
+    """What became of a webhook: the lasting proof that it took effect, by which a repeat is recognized."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", v.DeliveryStatus), name="status"),
+        Index(None, "position"),
+        Index(None, "session_id", "position"),
+        Index(None, "decided_at"),
+        Index("ix_deliveries_failed", "position", postgresql_where=text("status = 'failed'")),
+    )
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    hash: Mapped[str]
+    status: Mapped[str]
+    command: Mapped[str]
+    session_id: Mapped[str | None]
+    accepted_at: Mapped[datetime]
+    decided_at: Mapped[datetime]
+    http_status: Mapped[int] = mapped_column(SmallInteger)
+    response: Mapped[bytes | None]
+    """The answer of a changing command; reads leave none."""
+    entry: Mapped[bytes | None]
+    """The whole inbox entry, only while the delivery is failed."""
+    traceback: Mapped[str | None]
+    conflicts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    last_conflict_at: Mapped[datetime | None]
+
+
+class EventRow(Base):
+    """An entry in a session's journal. Ids of one session rise in the order in which they become visible."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        _of_session(),
+        Index(None, "session_id", "event_id"),
+    )
+
+    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    session_id: Mapped[str]
+    event: Mapped[str]
+    status: Mapped[str]
+    delivery_id: Mapped[str | None]
+    source: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[bytes]
+    created_at: Mapped[datetime]

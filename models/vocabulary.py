@@ -1,0 +1,59 @@
+"""The words that all rooms share: states, types, limits, and what ids and names look like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+SessionStatus = Literal["active", "paused", "completed"]
+MemoryType = Literal[
+    "idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"
+]
+MemoryStatus = Literal["open", "done", "superseded"]
+ChunkFormat = Literal["dialogue", "summary", "transcript"]
+TaskStatus = Literal["pending", "claimed", "running", "input_required", "completed", "failed", "cancelled"]
+DeliveryStatus = Literal["accepted", "applied", "rejected", "failed", "ignored"]
+SearchArea = Literal["conversations", "memories", "artifacts"]
+Scope = Literal["read", "write", "delegate", "agent", "admin"]
+
+UNFINISHED: frozenset[TaskStatus] = frozenset({"pending", "claimed", "running", "input_required"})
+FINISHED: frozenset[TaskStatus] = frozenset({"completed", "failed", "cancelled"})
+
+# `$` also matches before a final newline in Python, hence the lookahead.
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$(?!\n)"
+DELIVERY_ID_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._:-]{0,127}$(?!\n)"
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 .+/_-]{0,63}$(?!\n)"
+# Any script; no control characters, no line or paragraph separators, not only blanks.
+NAME_PATTERN = r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$(?!\n)"
+LINE_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$(?!\n)"
+
+PATTERNS = {
+    ID_PATTERN: "1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
+    DELIVERY_ID_PATTERN: "1 to 128 letters, digits and . _ : -",
+    LABEL_PATTERN: "1 to 64 letters, digits, blanks and . + / _ -, the first a letter or digit",
+    NAME_PATTERN: "1 to 256 printable characters",
+    LINE_PATTERN: "at most 256 printable characters",
+}
+"""Each pattern in words, for errors and schemas."""
+
+Id = Annotated[str, Meta(pattern=ID_PATTERN, description=PATTERNS[ID_PATTERN])]
+DeliveryId = Annotated[str, Meta(pattern=DELIVERY_ID_PATTERN, description=PATTERNS[DELIVERY_ID_PATTERN])]
+Label = Annotated[str, Meta(pattern=LABEL_PATTERN, description=PATTERNS[LABEL_PATTERN])]
+Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=NAME_PATTERN, description=PATTERNS[NAME_PATTERN])]
+Names = Annotated[list[Name], Meta(max_length=100)]
+Limit = Annotated[int, Meta(ge=1, le=500)]
+Priority = Annotated[int, Meta(ge=-1000, le=1000, description="Higher ones are done first")]
+Attempts = Annotated[int, Meta(ge=1, le=100)]
+Revision = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+Offset = Annotated[int, Meta(ge=0, le=2_147_483_647)]
+MaxCharacters = Annotated[int, Meta(ge=200, le=90_000, description="Longer text is cut, with next_offset")]
+Cursor = Annotated[str, Meta(min_length=1, max_length=512, description="next_cursor of the page before")]
+Query = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+DEFAULT_MAX_CHARACTERS = 20_000
+"""What an LLM can take in one answer without crowding out its conversation."""
+MAX_CHARACTERS = 90_000
+"""GPT Actions refuse answers of 100,000 characters."""
+BATCH_LIMIT = 500
+"""Items in one batch; as many entries as one drain takes at a time."""
