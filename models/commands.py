@@ -159,10 +159,10 @@ class ConversationChunk(Command, frozen=True, kw_only=True):
 
 
 class StoreMemory(Command, frozen=True, kw_only=True):
-    """Remember something. New content under a key that exists is a new revision of it."""
+    """Remember something. New content under a key that exists is a new revision; what is left out stays as it was."""
 
     content: JsonValue
-    type: v.MemoryType = "general"
+    type: v.MemoryType | None = None
     key: v.Name | None = None
     tags: v.Names = []
     status: v.MemoryStatus | None = None
@@ -198,6 +198,7 @@ class ListMemories(ReadCommand, frozen=True, kw_only=True):
 class DeleteMemory(Command, frozen=True, kw_only=True):
     """Delete a memory with all its revisions."""
 
+    scope = "admin"
     key: v.Name
 
 

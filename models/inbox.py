@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
-from models.payloads import Submission
 from models.commands import name_of
+from models.payloads import Submission
 from models.vocabulary import Scope
 
 SHARDS = 16
@@ -31,7 +31,7 @@ RESULT_SECONDS = 3_600
 
 ENTRY_FIELD = b"e"
 OUTCOME_CHANNEL = "sr:outcomes"
-"""All outcomes that somebody waits for: {outcome key, outcome}."""
+"""All outcomes that somebody waits for, each as an Announcement."""
 JOURNAL_CHANNEL = "sr:journal"
 """The ids of sessions whose journal has grown, one to a line."""
 
@@ -91,6 +91,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     status: int
     body: Raw
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is published on OUTCOME_CHANNEL when a sender waits."""
+
+    key: str
+    outcome: Outcome
 
 
 def make_entry(submission: Submission, **origin: Any) -> Entry:

@@ -187,7 +187,7 @@ def _with_ids(command: Command) -> Command:
     match command:
         case StoreMemory(key=None):
             content = msgspec.json.decode(command.content)
-            return msgspec.structs.replace(command, key=derive_id(command.type, leading_text(content), content))
+            return msgspec.structs.replace(command, key=derive_id(command.type or "general", leading_text(content), content))
         case ConversationChunk(chunk_id=None):
             fields = msgspec.json.decode(msgspec.json.encode(command))
             return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))

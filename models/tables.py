@@ -26,6 +26,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
+SCHEMA_REVISION = "0001"
+"""The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
 SEARCHED_CHARACTERS = 200_000
@@ -54,7 +56,7 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), list[str]: ARRAY(Text), bytes: JSON}  # noqa: RUF012
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), list[str]: ARRAY(Text), bytes: JSON(none_as_null=True)}  # noqa: RUF012
 
 
 class SessionRow(Base):

@@ -1,0 +1,25 @@
+# One image for all processes of the Procfile; docker-compose.yml names the command of each.
+FROM python:3.12-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin relay
+WORKDIR /app
+
+# Dependencies first: they change rarely, and their layer is kept.
+COPY requirements.txt .
+RUN pip install --require-hashes --no-deps --requirement requirements.txt
+
+COPY alembic.ini ./
+COPY alembic ./alembic
+COPY models ./models
+COPY sessions ./sessions
+COPY relay ./relay
+COPY worker ./worker
+COPY api ./api
+
+USER relay
+# Empty: all addresses, IPv4 and IPv6.
+ENV HOST="" PORT=8000
+EXPOSE 8000
+CMD ["python", "-m", "api"]

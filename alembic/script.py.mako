@@ -1,0 +1,19 @@
+"""${message}
+
+Keep it reversible and short of locks: add columns without rewriting, create indexes on big tables concurrently in a
+migration of their own, drop nothing that the release before still reads.
+"""
+
+from alembic import op
+import sqlalchemy as sa
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

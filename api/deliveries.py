@@ -1,0 +1,156 @@
+"""What became of a webhook: from Postgres once it was decided, from Redis while it waits or Postgres is away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import msgspec
+from msgspec import Raw
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from models import vocabulary as v
+from models.errors import Forbidden, NotFound, Unavailable
+from models.inbox import Outcome, decode_receipt, outcome_key, seen_key
+from models.timestamps import format_utc
+from relay.authentication import Authenticator, Caller, require_scope, require_session
+from relay.connections import RedisTrouble
+from relay.parameters import decode_parameters
+from relay.responses import JsonResponse
+from sessions.postgres.deliveries import find_delivery, list_deliveries
+
+NO_EXPIRY = -1
+"""What Redis says of a key that stays; a `seen` key does until its delivery was decided."""
+
+
+class OneDelivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of GET /v1/deliveries/{delivery_id}."""
+
+    delivery_id: v.DeliveryId
+    source: v.Id | None = None
+
+
+class ManyDeliveries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of GET /v1/deliveries."""
+
+    status: v.DeliveryStatus | None = None
+    session_id: v.Id | None = None
+    source: v.Id | None = None
+    limit: v.Limit = 50
+    cursor: v.Cursor | None = None
+
+
+class Deliveries:
+    """The endpoints."""
+
+    def __init__(self, *, authenticator: Authenticator, database: Database, redis: Redis) -> None:
+        self._authenticator = authenticator
+        self._database = database
+        self._redis = redis
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where deliveries are asked for."""
+        return [Route("/v1/deliveries", self.list), Route("/v1/deliveries/{delivery_id}", self.get)]
+
+    async def list(self, request: Request) -> Response:
+        """Those that were decided, newest first; for admin those of all sources."""
+        caller = self._reader(request)
+        asked = decode_parameters(request.query_params, ManyDeliveries)
+        require_session(caller, asked.session_id)
+        source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
+        page = await self._database.read(
+            partial(
+                list_deliveries,
+                status=asked.status,
+                session_id=asked.session_id,
+                source=source,
+                limit=asked.limit,
+                cursor=asked.cursor,
+            )
+        )
+        items = [item for item in page.items if caller.sees(item["session_id"])]
+        return JsonResponse({"items": items, "next_cursor": page.next_cursor})
+
+    async def get(self, request: Request) -> Response:
+        """One delivery, also while it waits, and also while Postgres is away."""
+        caller = self._reader(request)
+        asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
+        delivery = await self._find(_source_for(caller, asked.source), asked.delivery_id)
+        if delivery is None or not caller.sees(cast("str | None", delivery["session_id"])):
+            raise NotFound(
+                f"There is no delivery {asked.delivery_id!r}.",
+                code="delivery_not_found",
+                field="delivery_id",
+                hint="GET /v1/deliveries lists those that were decided.",
+            )
+        return JsonResponse(delivery)
+
+    def _reader(self, request: Request) -> Caller:
+        caller = self._authenticator.authenticate(request.headers)
+        require_scope(caller, "read")
+        return caller
+
+    async def _find(self, source: str, delivery_id: str) -> Mapping[str, Any] | None:
+        look = partial(find_delivery, source=source, delivery_id=delivery_id)
+        try:
+            decided = await self._database.read(look)
+        except Unavailable:
+            waiting, final = await self._find_in_redis(source, delivery_id)
+            if waiting is None or final:
+                raise
+            return waiting
+        if decided is None:
+            waiting, final = await self._find_in_redis(source, delivery_id)
+            if not final:
+                return waiting
+            # It was decided between the two looks.
+            decided = await self._database.read(look)
+        if decided is not None and "result" not in decided and "error" not in decided:
+            decided |= await self._find_result(source, delivery_id)
+        return decided
+
+    async def _find_in_redis(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
+        """The delivery as it waits, if it is known here, and whether it was decided."""
+        key = seen_key(source, delivery_id)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                seen, expiry = await pipeline.get(key).pttl(key).execute()
+        except RedisTrouble as error:
+            raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
+        if seen is None:
+            return None, False
+        receipt = decode_receipt(seen)
+        waiting = {
+            "delivery_id": delivery_id,
+            "source": source,
+            "status": "accepted",
+            "command": receipt.command,
+            "session_id": receipt.session_id,
+            "accepted_at": format_utc(receipt.accepted_at),
+        }
+        return waiting, expiry != NO_EXPIRY
+
+    async def _find_result(self, source: str, delivery_id: str) -> dict[str, Raw]:
+        """The result of a read, for as long as it is kept."""
+        try:
+            value = await self._redis.get(outcome_key(source, delivery_id))
+        except RedisTrouble:
+            return {}
+        if value is None:
+            return {}
+        outcome = msgspec.json.decode(value, type=Outcome)
+        return {"result" if outcome.status < 400 else "error": outcome.body}
+
+
+def _source_for(caller: Caller, source: str | None) -> str:
+    if source is None or source == caller.source:
+        return caller.source
+    if not caller.has("admin"):
+        raise Forbidden("These are another key's deliveries.", field="source", expected="a key with the scope admin")
+    return source

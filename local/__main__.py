@@ -1,0 +1,40 @@
+"""`python -m local`: the whole stack on this machine, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from local.console import Console
+from local.environment import read_env_file
+from local.stack import Stack
+from models.errors import RelayError
+from models.lifeline import hold_lifeline
+from models.settings import read_settings
+
+
+def main() -> int:
+    """Run the stack; the exit code is 1 when it could not be started."""
+    console = Console()
+    try:
+        hold_lifeline()
+        environment = {**read_env_file(Path(".env")), **os.environ}
+        stack = Stack(read_settings(environment), environment, console=console)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Ignored from the start: nohup, or a background job of a shell.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda _signal, _frame: stack.stop())
+        stack.run()
+    except RelayError as error:
+        console.error(" ".join(part for part in (error.message, error.hint) if part))
+        return 1
+    except OSError as error:
+        console.error(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

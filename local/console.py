@@ -1,0 +1,85 @@
+"""What the person at the terminal sees of the local stack: steps with their duration, notes, and the closing block."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class Console:
+    """All output goes through here. Nobody reading it any more is no reason to stop, or to leave something running."""
+
+    def __init__(self) -> None:
+        self._in_step = False
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self._write(f"\n{line}\n" if self._in_step else f"{line}\n")
+        self._in_step = False
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """What takes a moment: its title at once, and how long it took when it is ready."""
+        started_at = time.monotonic()
+        self._write(f"{title} ... ")
+        self._in_step = True
+        try:
+            yield
+        except BaseException:
+            if self._in_step:
+                self._write("\n")
+                self._in_step = False
+            raise
+        again = "" if self._in_step else f"{title} "
+        self._in_step = False
+        self._write(f"{again}ready ({time.monotonic() - started_at:.1f} s)\n")
+
+    def error(self, message: str) -> None:
+        """Why it ends, to standard error."""
+        with suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def closing_block(*, relay_url: str, dashboard_url: str, dashboard_password: str, api_key: str, data_dir: Path) -> str:
+    """Where everything is, and two commands to paste: the first stores a memory, the second reads it back."""
+    session_id = "first-steps"
+    memory = {"type": "decision", "key": "database", "content": "We picked Postgres as database."}
+    create = {"command": "create_session", "data": {"title": "First steps"}}
+    store = {"command": "batch", "session_id": session_id, "sync": True}
+    store["data"] = {"commands": [create, {"command": "store_memory", "data": memory}]}
+    read = {"command": "retrieve_memory", "session_id": session_id, "sync": True, "data": {"key": "database"}}
+    return f"""
+session-relay is running.
+
+  Relay      {relay_url}
+  API key    {api_key}
+  Dashboard  {dashboard_url}   user: admin   password: {dashboard_password}
+  Data       {data_dir}
+  Logs       {data_dir / "logs"}
+
+Store a first memory:
+
+{_curl(relay_url, api_key, store)}
+
+Read it back:
+
+{_curl(relay_url, api_key, read)}
+
+Ctrl-C stops everything.
+"""
+
+
+def _curl(relay_url: str, api_key: str, body: dict[str, object]) -> str:
+    return (
+        f"curl -s {relay_url}/v1/webhook -H 'X-API-Key: {api_key}' -H 'Content-Type: application/json' \\\n"
+        f"  -d '{json.dumps(body)}'"
+    )

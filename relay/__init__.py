@@ -1,0 +1,1 @@
+"""The ingest: authenticate, validate, push, wait, answer. Needs Redis, never Postgres."""

@@ -1,0 +1,202 @@
+"""The way of a webhook through the relay: accept it, push it, wait for its outcome if asked to, and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.errors import Conflict, Unavailable
+from models.inbox import Entry, Outcome, make_entry, outcome_key
+from models.payloads import MAX_WAIT_SECONDS, Submission, parse_envelope, parse_flat
+from models.settings import Settings
+from relay.authentication import Authenticator, Caller, require_permission
+from relay.bodies import read_body
+from relay.connections import open_redis
+from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
+from relay.delivery_ids import choose_delivery_id
+from relay.load import Load
+from relay.outcomes import OutcomeWatch
+from relay.parameters import decode_parameters
+from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
+from relay.responses import JsonResponse, error_response
+from relay.waker import Waker
+
+SYNC_WAIT_SECONDS = 30.0
+"""For `sync: true`: within what HTTP clients and proxies usually grant."""
+COMMAND_WAIT_SECONDS = 10.0
+"""For /v1/commands: whoever calls a command by its address wants its answer."""
+SIDE_CONNECTIONS = 8
+"""For looking at outcomes, sampling the load, health, deliveries, and one for each channel that is followed."""
+
+PENDING = "Safely stored; it will take effect. Do not send it again; ask status_url."
+RETRY_AFTER_SECONDS = 5
+RESTART_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a POST."""
+
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] | None = None
+
+
+class Ingest:
+    """The ingest of one process: its connections to Redis, its background tasks, and its two endpoints."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects nothing yet. Raises SettingsError without API_KEY or REDIS_URL."""
+        self.authenticator = Authenticator(settings)
+        self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
+        """For whatever else this process asks of Redis."""
+        self.stopping = asyncio.Event()
+        """Set when the process is about to end: whoever waits is answered now."""
+        self._push_redis: Redis = open_redis(settings.redis_url, connections=BATCHES_IN_FLIGHT)
+        self._waker = Waker(settings.redis_url)
+        self._pusher = Pusher(self._push_redis, wake=self._waker.wake)
+        self._outcomes = OutcomeWatch(self.redis)
+        self._load = Load(self.redis, max_backlog=settings.max_backlog)
+        self._max_body_bytes = settings.max_body_bytes
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where webhooks and commands are posted to."""
+        return [
+            Route("/v1/webhook", self.post_webhook, methods=["POST"]),
+            Route("/webhook", self.post_webhook, methods=["POST"]),
+            Route("/v1/commands/{command}", self.post_command, methods=["POST"]),
+        ]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the background tasks within the block. Starts also while Redis is away."""
+        self._waker.start()
+        await self._load.sample()
+        services = [self._load.run, self._pusher.run, self._outcomes.run]
+        tasks = [asyncio.create_task(keep_running(service)) for service in services]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._waker.stop)
+            await self._push_redis.aclose()
+            await self.redis.aclose()
+
+    async def post_webhook(self, request: Request) -> Response:
+        """Take an envelope."""
+        return await self._take(request, parse_envelope, wait_seconds=0.0)
+
+    async def post_command(self, request: Request) -> Response:
+        """Take the data of the command that the path names."""
+        parse = partial(parse_flat, request.path_params["command"])
+        return await self._take(request, parse, wait_seconds=COMMAND_WAIT_SECONDS)
+
+    async def _take(self, request: Request, parse: Callable[[bytes], Submission], *, wait_seconds: float) -> Response:
+        caller = self.authenticator.authenticate(request.headers)
+        self._load.check()
+        asked = decode_parameters(request.query_params, Waiting).wait
+        submission = parse(await read_body(request, limit=self._max_body_bytes))
+        require_permission(caller, submission.command, submission.session_id)
+        if asked is not None:
+            wait_seconds = asked
+        elif submission.sync:
+            wait_seconds = SYNC_WAIT_SECONDS
+        entry = _accept(submission, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=wait_seconds > 0)
+        try:
+            return await self._push_and_wait(request, entry, wait_seconds)
+        except Unavailable as error:
+            return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
+
+    async def _push_and_wait(self, request: Request, entry: Entry, wait_seconds: float) -> Response:
+        if not entry.waits:
+            return _receipt(entry, await self._pusher.push(entry), status="accepted")
+        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id)) as outcome:
+            pushed = await self._pusher.push(entry)
+            if pushed.verdict != "conflict":
+                await self._wait(request, outcome, wait_seconds)
+            if outcome.done():
+                return _answer(outcome.result())
+        return _receipt(entry, pushed, status="pending")
+
+    async def _wait(self, request: Request, outcome: asyncio.Future[Outcome], seconds: float) -> None:
+        """Until the outcome is there, the time is over, the sender has gone, or the process stops."""
+        interruptions: list[asyncio.Future[Any]] = [
+            asyncio.create_task(_disconnected(request)),
+            asyncio.create_task(self.stopping.wait()),
+        ]
+        try:
+            await asyncio.wait([outcome, *interruptions], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in interruptions:
+                task.cancel()
+
+
+async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
+    """Run a background service until cancelled; a bug in it is logged, and it is started again."""
+    while True:
+        try:
+            await service()
+        except Exception:  # Whatever it is, webhooks must go on.
+            logger.exception("Bug: a background service ended.")
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+def _accept(submission: Submission, caller: Caller, *, header: str | None, waits: bool) -> Entry:
+    return make_entry(
+        submission,
+        source=caller.source,
+        delivery_id=choose_delivery_id(header, submission.delivery_id),
+        accepted_at=datetime.now(UTC),
+        scopes=list(caller.scopes),
+        session_glob=caller.session_glob,
+        waits=waits,
+    )
+
+
+def _receipt(entry: Entry, pushed: Pushed, *, status: str) -> Response:
+    if pushed.verdict == "conflict":
+        raise Conflict(
+            "Another command was sent under this delivery id before.",
+            code="delivery_conflict",
+            field="id",
+            hint=f"Send it under a new id; GET {_status_url(entry)} shows what became of the other.",
+        )
+    content = {
+        "status": status,
+        "delivery_id": entry.delivery_id,
+        "session_id": pushed.receipt.session_id,
+        "command": pushed.receipt.command,
+        "status_url": _status_url(entry),
+        "duplicate": pushed.verdict == "duplicate",
+    }
+    if status == "pending":
+        content["message"] = PENDING
+    return JsonResponse(content, 202)
+
+
+def _answer(outcome: Outcome) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if outcome.status in (429, 503) else None
+    return JsonResponse(bytes(outcome.body), outcome.status, headers)
+
+
+def _status_url(entry: Entry) -> str:
+    return f"/v1/deliveries/{entry.delivery_id}"
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

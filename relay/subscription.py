@@ -1,0 +1,38 @@
+"""Following a Redis channel for as long as the process lives, through restarts of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from relay.connections import RedisTrouble
+
+RECONNECT_SECONDS = 0.5
+"""Short, because messages are missed meanwhile; whoever follows a channel also looks by itself now and then."""
+
+logger = logging.getLogger(__name__)
+
+
+async def follow(redis: Redis, channel: str, handle: Callable[[bytes], None]) -> None:
+    """Call `handle` with each message, until cancelled. Holds one connection.
+
+    Messages that are sent while the connection is lost are lost too.
+    """
+    lost = False
+    while True:
+        try:
+            async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                if lost:
+                    logger.info("Following %s again.", channel)
+                    lost = False
+                async for message in pubsub.listen():
+                    handle(message["data"])
+        except RedisTrouble as error:
+            if not lost:
+                logger.warning("Lost the channel %s (%s); trying again.", channel, type(error).__name__)
+            lost = True
+        await asyncio.sleep(RECONNECT_SECONDS)

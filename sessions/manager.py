@@ -1,0 +1,281 @@
+"""The session manager: applies entries in order, inside one transaction of a store.
+
+It decides what is a duplicate, rejected, or poison; rules decide what commands mean, the store keeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+
+from models.commands import Batch, Command, DeleteSession, ReadCommand
+from models.errors import Conflict, NotFound, Rejected, RelayError, Unavailable
+from models.inbox import Entry
+from models.payloads import decode_command
+from models.responses import failure, success
+from sessions.answers import Answer
+from sessions.batches import run_batch
+from sessions.journal import Applied, Delivery, Event, make_event
+from sessions.records import EMPTY_OBJECT
+from sessions.rules import Slice, decide
+from sessions.rules.decision import Context
+from sessions.state import State
+from sessions.store import StatementFailed, Store
+
+logger = logging.getLogger(__name__)
+
+
+class SessionManager:
+    """Applies commands through a store. One manager serves one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state = State()
+        self._deliveries: list[Delivery] = []
+        self._events: list[Event] = []
+
+    def apply(self, entries: Sequence[Entry]) -> list[Applied]:
+        """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
+        dead letter by itself; the others go on. Raises Unavailable, after which the transaction must be given up."""
+        try:
+            with self._store.savepoint():
+                return self._apply(entries)
+        except StatementFailed as error:
+            self._state, self._deliveries, self._events = State(), [], []
+            if len(entries) == 1:
+                with self._store.savepoint():
+                    applied = [self._bury(entries[0], error)]
+                    self._flush(journal=True)
+                return applied
+        middle = len(entries) // 2
+        return self.apply(entries[:middle]) + self.apply(entries[middle:])
+
+    def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
+        known = self._store.known_deliveries(entries)
+        decoded: list[Command | RelayError] = []
+        wanted = Slice()
+        for entry in entries:
+            try:
+                command = decode_command(entry.command, entry.data)
+                wanted.add(command, entry.session_id)
+                decoded.append(command)
+            except RelayError as error:
+                decoded.append(error)
+        self._state = self._store.load(wanted)
+        applied: list[Applied] = []
+        handled: dict[tuple[str, str], Applied] = {}
+        for entry, command in zip(entries, decoded, strict=True):
+            identity = (entry.source, entry.delivery_id)
+            earlier = known.get(identity)
+            if identity in handled:
+                outcome = self._repeat(entry, command, hash=handled[identity].entry.hash, before=handled[identity])
+            elif earlier is not None and not (entry.replays and earlier.status == "failed"):
+                before = Applied(
+                    entry=entry,
+                    status="duplicate",
+                    http_status=earlier.http_status,
+                    response=earlier.response or EMPTY_OBJECT,
+                )
+                outcome = self._repeat(entry, command, hash=earlier.hash, before=before)
+            else:
+                outcome = handled[identity] = self._decide(entry, command)
+            applied.append(outcome)
+        self._flush(journal=True)
+        return applied
+
+    def _decide(self, entry: Entry, command: Command | RelayError) -> Applied:
+        now = datetime.now(UTC)
+        try:
+            if isinstance(command, RelayError):
+                raise command
+            events: list[Event] = []
+            answer = self._run(entry, command, events)
+        except Rejected as error:
+            return self._reject(entry, error, now)
+        except (Unavailable, StatementFailed):
+            raise
+        except Exception as error:
+            return self._bury(entry, error)
+        response = Raw(
+            msgspec.json.encode(
+                success(
+                    command=entry.command,
+                    session_id=entry.session_id,
+                    delivery_id=entry.delivery_id,
+                    now=now,
+                    message=answer.message,
+                    data=answer.data,
+                )
+            )
+        )
+        is_read = isinstance(command, ReadCommand)
+        self._record(entry, status="applied", http_status=200, response=None if is_read else response, now=now)
+        self._events += events
+        return Applied(entry=entry, status="applied", http_status=200, response=response)
+
+    def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
+        if isinstance(command, ReadCommand):
+            return self._read(entry, command)
+        context = Context(
+            session_id=entry.session_id or "",
+            source=entry.source,
+            delivery_id=entry.delivery_id,
+            at=entry.accepted_at,
+        )
+        if isinstance(command, Batch):
+            return self._run_batch(entry, command, context, events)
+        decision = decide(self._state, command, context)
+        if isinstance(command, DeleteSession):
+            self._flush()  # Deleting blanks what the deliveries before it have recorded.
+            self._events = [event for event in self._events if event.session_id != entry.session_id]
+        for removed in decision.removed:
+            self._state.remove(removed)
+        for record in decision.put:
+            self._state.put(record)
+        if entry.session_id and self._state.session(entry.session_id):
+            events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
+        return Answer(data=decision.data, message=decision.message)
+
+    def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> Answer:
+        commands = [decode_command(item.command, item.data) for item in batch.commands]
+        before = self._state.fork()
+
+        def read(command: ReadCommand) -> Answer:
+            self._flush()
+            return self._read(entry, command)
+
+        try:
+            if not any(isinstance(command, ReadCommand) for command in commands):
+                return run_batch(self._state, commands, batch.mode, context, entry=entry, events=events, read=read)
+            # Reads see what the batch has written, so writes go to the store before it is known whether all succeed.
+            self._flush()
+            before = self._state.fork()
+            with self._store.savepoint():
+                answer = run_batch(self._state, commands, batch.mode, context, entry=entry, events=events, read=read)
+                self._flush()
+                return answer
+        except Exception:
+            self._state = before
+            raise
+
+    def _read(self, entry: Entry, command: ReadCommand) -> Answer:
+        self._flush()
+        return self._store.read(
+            command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
+        )
+
+    def _repeat(self, entry: Entry, command: Command | RelayError, *, hash: str, before: Applied) -> Applied:  # noqa: A002
+        """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
+        now = datetime.now(UTC)
+        if entry.hash != hash:
+            self._flush()
+            self._store.record_conflict(entry, now)
+            conflict = Conflict(
+                "Other content was sent under this delivery id before; this was not applied.",
+                code="delivery_conflict",
+                hint="Send it again under a new id.",
+            )
+            return _failed(entry, conflict, status="conflict", now=now)
+        if isinstance(command, ReadCommand) and before.http_status == 200:
+            try:
+                answer = self._read(entry, command)
+            except Rejected as error:
+                return _failed(entry, error, status="duplicate", now=now)
+            response = success(
+                command=entry.command,
+                session_id=entry.session_id,
+                delivery_id=entry.delivery_id,
+                now=now,
+                message=answer.message,
+                data=answer.data,
+            )
+            body = Raw(msgspec.json.encode(response))
+            return Applied(entry=entry, status="duplicate", http_status=200, response=body)
+        return msgspec.structs.replace(before, entry=entry, status="duplicate")
+
+    def _reject(self, entry: Entry, error: Rejected, now: datetime) -> Applied:
+        if error.code == "session_not_found" and entry.session_id:
+            self._flush()
+            near = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
+            if near and isinstance(error, NotFound):
+                error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
+        rejected = _failed(entry, error, status="rejected", now=now)
+        self._record(entry, status="rejected", http_status=error.status, response=rejected.response, now=now)
+        if entry.session_id and self._state.session(entry.session_id):
+            self._events.append(make_event(entry, entry.command, "rejected", error.message, {"code": error.code}))
+        return rejected
+
+    def _bury(self, entry: Entry, error: Exception) -> Applied:
+        """Make a dead letter of an entry that raised where nothing should raise."""
+        now = datetime.now(UTC)
+        cause = error.__cause__ if isinstance(error, StatementFailed) and error.__cause__ else error
+        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(cause).__name__)
+        told = RelayError(
+            "It could not be applied because of a fault in the relay; it is kept and can be replayed by an operator.",
+            code="dead_letter",
+        )
+        trace = "".join(traceback.format_exception(cause))
+        failed = msgspec.structs.replace(_failed(entry, told, status="failed", now=now), trace=trace)
+        self._record(
+            entry,
+            status="failed",
+            http_status=told.status,
+            response=failed.response,
+            now=now,
+            kept=Raw(msgspec.json.encode(entry)),
+            trace=trace,
+        )
+        if entry.session_id and self._state.session(entry.session_id):
+            self._events.append(make_event(entry, entry.command, "failed", told.message, {"code": told.code}))
+        return failed
+
+    def _record(
+        self,
+        entry: Entry,
+        *,
+        status: str,
+        http_status: int,
+        response: Raw | None,
+        now: datetime,
+        kept: Raw | None = None,
+        trace: str | None = None,
+    ) -> None:
+        self._deliveries.append(
+            Delivery(
+                source=entry.source,
+                delivery_id=entry.delivery_id,
+                hash=entry.hash,
+                status=status,  # type: ignore[arg-type]
+                command=entry.command,
+                session_id=entry.session_id,
+                accepted_at=entry.accepted_at,
+                decided_at=now,
+                http_status=http_status,
+                response=response,
+                entry=kept,
+                traceback=trace,
+            )
+        )
+
+    def _flush(self, *, journal: bool = False) -> None:
+        """Write what is pending; the journal only at the end, because its lock is taken last."""
+        changes = self._state.take_changes()
+        events = self._events if journal else []
+        if changes.put or changes.removed or self._deliveries or events:
+            self._store.write(changes, self._deliveries, events)
+        self._deliveries = []
+        if journal:
+            self._events = []
+
+
+def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> Applied:
+    body = failure(
+        error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=now
+    )
+    response = Raw(msgspec.json.encode(body))
+    return Applied(entry=entry, status=status, http_status=error.status, response=response)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""Connections to Postgres: time limits that the server keeps, and which failures mean that it is away."""
+
+from __future__ import annotations
+
+import psycopg2
+from sqlalchemy import Engine, create_engine as create_sqlalchemy_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from models.errors import SettingsError, Unavailable
+from models.settings import Settings, sqlalchemy_url
+
+STATEMENT_TIMEOUT_SECONDS = 10
+LOCK_TIMEOUT_SECONDS = 5
+IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10
+"""A worker that was stopped in the middle of a transaction must not hold its locks for longer."""
+CONNECT_TIMEOUT_SECONDS = 3
+TCP_USER_TIMEOUT_SECONDS = 10
+POOL_TIMEOUT_SECONDS = 5
+
+_PASSING_CLASSES = ("08", "40", "53", "57")
+"""SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
+_PASSING_STATES = ("25P03", "25P04", "55006", "55P03", "42P01", "42703", "42501")
+"""Idle in transaction, transaction time-out, object in use, lock not available; and a schema that is behind or not
+granted, which no entry is to blame for."""
+_STATEMENT_TIMEOUT = "57014"
+
+
+def create_engine(settings: Settings, *, application_name: str, pool_size: int) -> Engine:
+    """An engine with a bounded pool. Connects only when used. Raises SettingsError without DATABASE_URL."""
+    if not settings.database_url:
+        raise SettingsError("DATABASE_URL is not set: expected postgresql://user:password@host:port/database.")
+    limits = {
+        "statement_timeout": STATEMENT_TIMEOUT_SECONDS,
+        "lock_timeout": LOCK_TIMEOUT_SECONDS,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_SECONDS,
+    }
+    return create_sqlalchemy_engine(
+        sqlalchemy_url(settings.database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": TCP_USER_TIMEOUT_SECONDS * 1000,
+            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()) + " -c timezone=UTC",
+        },
+    )
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether this is Postgres being away, busy or out of room, so that the same work may succeed later."""
+    if isinstance(error, PoolTimeoutError | InterfaceError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "pgcode", None)
+    if state is None:  # It is libpq that speaks: no connection, or a lost one.
+        return isinstance(error.orig, psycopg2.OperationalError) or bool(error.connection_invalidated)
+    return state.startswith(_PASSING_CLASSES) or state in _PASSING_STATES
+
+
+def is_too_slow(error: BaseException) -> bool:
+    """Whether a statement ran into its time limit."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == _STATEMENT_TIMEOUT
+
+
+def unavailable() -> Unavailable:
+    """What a sender is told while Postgres is away."""
+    return Unavailable("The database does not answer at the moment. Nothing is lost; try again in some seconds.")

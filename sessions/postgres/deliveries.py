@@ -1,0 +1,116 @@
+"""Deliveries in Postgres: recognizing repeats, and looking up what became of a webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import ARRAY, Connection, Text, and_, cast, column, func, select, update
+
+from models.errors import Invalid
+from models.inbox import Entry
+from models.tables import DeliveryRow
+from models.timestamps import format_utc
+from sessions.answers import Page
+from sessions.journal import Known
+
+
+def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+    """Which of these were decided before, by source and delivery id."""
+    sources = cast([entry.source for entry in entries], ARRAY(Text))
+    ids = cast([entry.delivery_id for entry in entries], ARRAY(Text))
+    wanted = func.unnest(sources, ids).table_valued(column("source", Text), column("id", Text)).render_derived()
+    same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
+    statement = select(
+        DeliveryRow.source,
+        DeliveryRow.delivery_id,
+        DeliveryRow.hash,
+        DeliveryRow.status,
+        DeliveryRow.http_status,
+        cast(DeliveryRow.response, Text),
+    ).join_from(DeliveryRow, wanted, same)
+    return {
+        (source, delivery_id): Known(hash=hash_, status=status, http_status=code, response=_raw(response))  # type: ignore[arg-type]
+        for source, delivery_id, hash_, status, code, response in connection.execute(statement)
+    }
+
+
+def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
+    """Note that the delivery id came again with other content, which was not applied."""
+    connection.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
+        .values(conflicts=DeliveryRow.conflicts + 1, last_conflict_at=at)
+    )
+
+
+def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
+    """What became of a delivery, or None while it was not decided."""
+    statement = _select().where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _describe(row._mapping)
+
+
+def list_deliveries(
+    connection: Connection,
+    *,
+    status: str | None,
+    session_id: str | None,
+    source: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Page:
+    """Deliveries that were decided, newest first. Raises Invalid for a cursor that is none."""
+    statement = _select().order_by(DeliveryRow.position.desc()).limit(limit + 1)
+    if status is not None:
+        statement = statement.where(DeliveryRow.status == status)
+    if session_id is not None:
+        statement = statement.where(DeliveryRow.session_id == session_id)
+    if source is not None:
+        statement = statement.where(DeliveryRow.source == source)
+    if cursor is not None:
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+            raise Invalid("The cursor is not valid.", field="cursor", expected="next_cursor of the page before")
+        statement = statement.where(DeliveryRow.position < int(cursor))
+    rows = connection.execute(statement).all()
+    items = [_describe(row._mapping) for row in rows[:limit]]
+    return Page(items=items, next_cursor=str(rows[limit - 1].position) if len(rows) > limit else None)
+
+
+def _select() -> Any:
+    return select(
+        DeliveryRow.position,
+        DeliveryRow.delivery_id,
+        DeliveryRow.source,
+        DeliveryRow.status,
+        DeliveryRow.command,
+        DeliveryRow.session_id,
+        DeliveryRow.accepted_at,
+        DeliveryRow.decided_at,
+        DeliveryRow.conflicts,
+        DeliveryRow.last_conflict_at,
+        cast(DeliveryRow.response, Text).label("response"),
+    )
+
+
+def _describe(row: Any) -> dict[str, Any]:
+    described = {
+        "delivery_id": row["delivery_id"],
+        "source": row["source"],
+        "status": row["status"],
+        "command": row["command"],
+        "session_id": row["session_id"],
+        "accepted_at": format_utc(row["accepted_at"]),
+        "decided_at": format_utc(row["decided_at"]),
+    }
+    if row["response"] is not None:
+        described["result" if row["status"] == "applied" else "error"] = Raw(row["response"].encode())
+    if row["conflicts"]:
+        described |= {"conflicts": row["conflicts"], "last_conflict_at": format_utc(row["last_conflict_at"])}
+    return described
+
+
+def _raw(text: str | None) -> Raw | None:
+    return None if text is None else Raw(text.encode())

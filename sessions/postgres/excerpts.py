@@ -1,0 +1,49 @@
+"""Reading long columns in part: what is selected for them, and the LongText that a row then holds.
+
+JSON that senders gave is selected as text, so that it comes back exactly as it was sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import ColumnElement, Row, Text, case, cast, func, literal_column
+
+from sessions.postgres.text_budget import LongText
+
+
+def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[ColumnElement[Any]]:
+    """Columns for at most `room` characters of a text from `offset` on."""
+    return [
+        func.substr(column, offset + 1, room).label(f"{name}_text"),
+        func.char_length(column).label(f"{name}_length"),
+    ]
+
+
+def json_excerpt(column: Any, name: str, *, room: int, offset: int = 0) -> list[ColumnElement[Any]]:
+    """Columns for a JSON value if it has at most `room` characters, else for a part of its text."""
+    verbatim = cast(column, Text)
+    is_string = func.json_typeof(column) == "string"
+    readable = case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=verbatim)
+    return [
+        *text_excerpt(readable, name, room=room, offset=offset),
+        case((func.char_length(verbatim) <= room, verbatim)).label(f"{name}_whole"),
+        (~is_string).label(f"{name}_is_json"),
+    ]
+
+
+def long_text(row: Row[Any], name: str, *, offset: int = 0, paged: bool = False) -> LongText | None:
+    """What one of the above selected; None for NULL."""
+    columns = row._mapping
+    if columns[f"{name}_length"] is None:
+        return None
+    whole = columns.get(f"{name}_whole")
+    return LongText(
+        text=columns[f"{name}_text"],
+        length=columns[f"{name}_length"],
+        offset=offset,
+        whole=None if whole is None else Raw(whole.encode()),
+        is_json=bool(columns.get(f"{name}_is_json")),
+        paged=paged,
+    )

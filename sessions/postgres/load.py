@@ -1,0 +1,105 @@
+"""Loading the slice of state that a batch of commands touches: one statement per table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import ARRAY, Column, Connection, Table, Text, and_, bindparam, cast, column, func, select, tuple_
+from sqlalchemy.types import JSON
+
+from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
+from models.vocabulary import UNFINISHED
+from sessions.records import RECORDS, Agent, Key, Record, Stats
+from sessions.rules import Slice
+from sessions.state import State
+
+_TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
+
+
+def load(connection: Connection, wanted: Slice) -> State:
+    """The records that exist of those wanted, with counts, and the queue where tasks are delegated."""
+    records: list[Record] = []
+    for name in _TABLES:
+        keys = [key for key in wanted.keys if key[0] == name]
+        if keys:
+            records += _load_records(connection, name, keys)
+    known = {record.key for record in records}
+    if wanted.descriptions:
+        records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
+    return State(
+        records,
+        stats=load_stats(connection, wanted.stats),
+        agents=_load_agents(connection) if wanted.descriptions else (),
+        queue=_load_queue(connection) if wanted.descriptions else None,
+    )
+
+
+def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, Stats]:
+    """How much is in each of these sessions."""
+    stats = {session_id: Stats() for session_id in session_ids}
+    if not stats:
+        return stats
+    wanted = func.unnest(cast(list(stats), ARRAY(Text))).column_valued("wanted")
+    active = func.count().filter(TaskRow.status.in_(UNFINISHED))
+    for name, row, extra in (
+        ("conversation_chunks", ChunkRow, ()),
+        ("memories", MemoryRow, ()),
+        ("tasks", TaskRow, (active,)),
+        ("artifacts", ArtifactRow, ()),
+    ):
+        counts = select(row.session_id, func.count(), *extra).where(row.session_id.in_(select(wanted)))
+        for session_id, count, *more in connection.execute(counts.group_by(row.session_id)):
+            setattr(stats[session_id], name, count)
+            if more:
+                stats[session_id].active_tasks = more[0]
+    return stats
+
+
+def _load_records(connection: Connection, name: str, keys: list[Key]) -> list[Record]:
+    table = _TABLES[name]
+    parts = [cast(list(values), ARRAY(Text)) for values in zip(*(key[1:] for key in keys), strict=True)]
+    primary = list(table.primary_key.columns)
+    names = [f"k{number}" for number in range(len(parts))]
+    wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
+    matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
+    rows = connection.execute(select(*_columns(name)).select_from(table.join(wanted, matches)))
+    return [_make_record(name, row._mapping) for row in rows]
+
+
+def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
+    statement = select(*_columns("tasks")).where(
+        tuple_(TaskRow.session_id, TaskRow.description_hash).in_(bindparam("pairs", list(descriptions), expanding=True))
+    )
+    return [_make_record("tasks", row._mapping) for row in connection.execute(statement)]
+
+
+def _load_agents(connection: Connection) -> list[Agent]:
+    rows = connection.execute(select(AgentRow.name, AgentRow.type, AgentRow.last_seen_at))
+    return [Agent(name=name, type=kind, last_seen_at=seen) for name, kind, seen in rows]
+
+
+def _load_queue(connection: Connection) -> Counter[tuple[str | None, str, int]]:
+    what = (TaskRow.agent_name, TaskRow.task_type, TaskRow.priority)
+    statement = select(*what, func.count()).where(TaskRow.status == "pending").group_by(*what)
+    return Counter({(agent, kind, priority): count for agent, kind, priority, count in connection.execute(statement)})
+
+
+def _columns(name: str) -> list[Column[Any]]:
+    """The table's columns that the record has; JSON as text, so that it stays as it was sent."""
+    table = _TABLES[name]
+    return [
+        cast(table.c[field], Text).label(field) if isinstance(table.c[field].type, JSON) else table.c[field]  # type: ignore[misc]
+        for field in RECORDS[name].__struct_encode_fields__
+    ]
+
+
+def _make_record(name: str, row: Any) -> Record:
+    table, kind = _TABLES[name], RECORDS[name]
+    values = {
+        field: Raw(row[encoded].encode()) if isinstance(table.c[encoded].type, JSON) and row[encoded] is not None else row[encoded]
+        for field, encoded in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    }
+    return kind(**values)

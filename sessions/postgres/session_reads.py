@@ -1,0 +1,75 @@
+"""Reading sessions: the list, and the summary with its counts, which are counted at the moment of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
+
+from models.commands import GetSessionSummary, ListSessions
+from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from models.vocabulary import UNFINISHED
+from sessions.answers import Page
+from sessions.postgres.excerpts import long_text, text_excerpt
+from sessions.postgres.paging import decode_cursor, fill
+from sessions.postgres.reach import Reach, stream
+from sessions.postgres.text_budget import LongText, fit
+from sessions.records import Session, Stats
+from sessions.rules.lifecycle import describe_session
+
+_COUNTED = (
+    (ChunkRow, "conversation_chunks"),
+    (MemoryRow, "memories"),
+    (TaskRow, "tasks"),
+    (ArtifactRow, "artifacts"),
+)
+
+
+def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach) -> Page:
+    """Sessions, the latest active first."""
+    statement = select(*session_columns(command.max_characters // 2)).where(reach.within(SessionRow.session_id))
+    if command.filter != "all":
+        statement = statement.where(SessionRow.status == command.filter)
+    order = (SessionRow.last_activity_at, SessionRow.session_id)
+    if after := decode_cursor(command.cursor, tuple[datetime, str]):
+        statement = statement.where(tuple_(*order) < after)
+    rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
+    entries = (((row.last_activity_at, row.session_id), session_item(row)) for row in rows)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def get_session_summary(connection: Connection, command: GetSessionSummary, *, reach: Reach) -> dict[str, Any]:
+    """One session. Raises NotFound."""
+    statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == reach.session_id)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise reach.missing(connection, "session", reach.session_id or "")
+    return fit(session_item(row), command.max_characters)
+
+
+def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
+    """What `session_item` needs."""
+    plain = ("session_id", "title", "participants", "status", "created_by")
+    times = ("created_at", "last_activity_at", "completed_at")
+    counts = [
+        select(func.count()).where(table.session_id == SessionRow.session_id).scalar_subquery().label(name)
+        for table, name in _COUNTED
+    ]
+    active = select(func.count()).where(TaskRow.session_id == SessionRow.session_id, TaskRow.status.in_(UNFINISHED))
+    return [
+        *(getattr(SessionRow, name) for name in plain + times),
+        *text_excerpt(SessionRow.context, "context", room=room),
+        *counts,
+        active.scalar_subquery().label("active_tasks"),
+    ]
+
+
+def session_item(row: Row[Any]) -> dict[str, Any]:
+    """A session as all reads show it: its summary."""
+    columns = row._mapping
+    stats = Stats(**{name: columns[name] for name in Stats.__struct_fields__})
+    fields = {name: columns[name] for name in Session.__struct_fields__ if name != "context"}
+    context = long_text(row, "context") or LongText(text="", length=0)
+    return describe_session(Session(**fields, context=""), stats) | {"context": context}

@@ -1,0 +1,97 @@
+"""The store in Postgres, for one transaction on one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.commands import ReadCommand
+from models.errors import Rejected
+from models.inbox import Entry
+from sessions.answers import Answer
+from sessions.journal import Delivery, Event, Known
+from sessions.postgres.connections import is_too_slow, is_unavailable, unavailable
+from sessions.postgres.deliveries import find_known, note_conflict
+from sessions.postgres.load import load
+from sessions.postgres.reads import read, session_updates, similar_ids
+from sessions.postgres.write import write_changes, write_deliveries, write_events
+from sessions.rules import Slice
+from sessions.state import Changes, State
+from sessions.store import StatementFailed
+
+
+class PostgresStore:
+    """Implements `sessions.store.Store`. The caller begins and ends the transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what was written in it when it is left by an exception."""
+        with _translated(), self._connection.begin_nested():
+            yield
+
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+        """Which of these were decided before, by source and delivery id."""
+        with _translated():
+            return find_known(self._connection, entries)
+
+    def load(self, wanted: Slice) -> State:
+        """The records that exist of those wanted."""
+        with _translated():
+            return load(self._connection, wanted)
+
+    def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
+        """Write all of it, the journal last. Raises StatementFailed."""
+        with _translated():
+            write_changes(self._connection, changes)
+            write_deliveries(self._connection, deliveries)
+            write_events(self._connection, events)
+
+    def record_conflict(self, entry: Entry, at: datetime) -> None:
+        """Note that the delivery id came again with other content."""
+        with _translated():
+            note_conflict(self._connection, entry, at)
+
+    def read(
+        self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime
+    ) -> Answer:
+        """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
+        with _translated():
+            try:
+                with self._connection.begin_nested():
+                    return read(self._connection, command, session_id=session_id, session_glob=session_glob, now=now)
+            except SQLAlchemyError as error:
+                if is_too_slow(error):
+                    raise Rejected(
+                        "This took too long and was given up.",
+                        code="too_slow",
+                        hint="Ask for less: one session, a shorter period, fewer words.",
+                    ) from error
+                raise
+
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
+        """Up to three existing ids that are like this one."""
+        with _translated():
+            return similar_ids(self._connection, "session", session_id, session_id=None, session_glob=session_glob)
+
+    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
+        """What a sender should hear of each session's tasks."""
+        with _translated():
+            return session_updates(self._connection, session_ids, now)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if is_unavailable(error):
+            raise unavailable() from error
+        raise StatementFailed(str(type(error).__name__)) from error

@@ -1,0 +1,164 @@
+"""Reading tasks: one with its result or question, and the list in the order in which they will be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
+
+from models.commands import GetTask, ListTasks
+from models.tables import SessionRow, TaskRow
+from models.timestamps import format_utc
+from sessions.answers import Page
+from sessions.postgres.excerpts import json_excerpt, long_text, text_excerpt
+from sessions.postgres.paging import decode_cursor, fill
+from sessions.postgres.reach import Reach, stream
+from sessions.postgres.text_budget import LongText, fit
+
+OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
+"""What an agent asked last; it is open while the task is input_required."""
+
+
+class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
+
+    position: int
+    priority: int | None = None
+    finished_at: datetime | None = None
+
+
+def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[str, Any]:
+    """One task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
+    else the description. From now on `updates` are silent about the state that was shown. Raises NotFound."""
+    room, offset = command.max_characters, command.offset
+    columns = [
+        *task_columns(room, offset=offset),
+        *json_excerpt(TaskRow.output, "output", room=room, offset=offset),
+        *json_excerpt(TaskRow.input_data, "input_data", room=room),
+        *json_excerpt(TaskRow.questions, "questions", room=room),
+    ]
+    this = (TaskRow.session_id == reach.session_id, TaskRow.task_id == command.task_id)
+    row = connection.execute(select(*columns).where(*this)).one_or_none()
+    if row is None:
+        raise reach.missing(connection, "task", command.task_id)
+    _mark_shown(connection, *this, now=reach.now)
+    main = "description" if row.output_length is None else "output"
+    if offset:
+        part = {"session_id": row.session_id, "task_id": row.task_id, "status": row.status}
+        return fit(part | {main: long_text(row, main, offset=offset, paged=True)}, room)
+    item = task_item(row, main=main)
+    item["input_data"] = long_text(row, "input_data")
+    item["output"] = long_text(row, "output", paged=True)
+    item["questions"] = long_text(row, "questions")
+    return fit(_without_nothing(item), room)
+
+
+def list_tasks(connection: Connection, command: ListTasks, *, reach: Reach) -> Page:
+    """Tasks without input and output: first the unfinished, by priority and then age, which is the order in which they
+    will be done; then the finished, the latest first."""
+    rows = _in_order(connection, command, reach)
+    entries = ((_position(row), task_item(row, reach=reach)) for row in rows)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
+    """What `task_item` needs."""
+    needed = aliased(TaskRow)
+    dependency = func.json_build_object("task_id", needed.task_id, "status", needed.status)
+    missing = (
+        select(func.json_agg(aggregate_order_by(dependency, needed.position)))
+        .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
+        .where(needed.status != "completed", TaskRow.finished_at.is_(None))
+    )
+    plain = ("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on", "status")
+    plain += ("attempt", "max_attempts", "claimed_by", "created_by")
+    return [
+        *(getattr(TaskRow, name) for name in plain + _TIMES),
+        missing.scalar_subquery().label("blocked_by"),
+        *text_excerpt(TaskRow.description, "description", room=room, offset=offset),
+        *text_excerpt(OPEN_QUESTION, "question", room=room),
+        *text_excerpt(TaskRow.error, "error", room=room),
+        *text_excerpt(TaskRow.cancel_reason, "cancel_reason", room=room),
+        *json_excerpt(TaskRow.progress, "progress", room=room),
+    ]
+
+
+def task_item(row: Row[Any], *, reach: Reach | None = None, main: str = "description") -> dict[str, Any]:
+    """A task as all reads show it. `main` is the text that get_task reads on."""
+    asks = row.status == "input_required"
+    item = {
+        "task_id": row.task_id,
+        "session_id": row.session_id,
+        "session_title": row.session_title if reach and reach.session_id is None else None,
+        "agent_name": row.agent_name,
+        "task_type": row.task_type,
+        "description": long_text(row, "description", paged=main == "description"),
+        "priority": row.priority,
+        "status": row.status,
+        "question": long_text(row, "question") if asks else None,
+        "error": long_text(row, "error"),
+        "progress": long_text(row, "progress"),
+        "attempt": row.attempt,
+        "max_attempts": row.max_attempts,
+        "depends_on": row.depends_on or None,
+        "blocked_by": row.blocked_by,
+        "cancel_reason": long_text(row, "cancel_reason"),
+        "claimed_by": row.claimed_by,
+        "created_by": row.created_by,
+        **{name: getattr(row, name) and format_utc(getattr(row, name)) for name in _TIMES},
+    }
+    return _without_nothing(item)
+
+
+_TIMES = ("not_before", "claimed_at", "lease_expires_at", "created_at", "updated_at", "finished_at")
+
+
+def _in_order(connection: Connection, command: ListTasks, reach: Reach) -> Iterator[Row[Any]]:
+    after = decode_cursor(command.cursor, TaskPosition)
+    statement = (
+        select(*task_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
+        .join(SessionRow, SessionRow.session_id == TaskRow.session_id)
+        .where(reach.within(TaskRow.session_id), reach.during(command, TaskRow.updated_at))
+        .limit(command.limit + 1)
+    )
+    for name in ("status", "agent_name", "task_type"):
+        if (wanted := getattr(command, name)) is not None:
+            statement = statement.where(getattr(TaskRow, name) == wanted)
+    if after is None or after.finished_at is None:
+        unfinished = statement.where(TaskRow.finished_at.is_(None))
+        if after is not None and after.priority is not None:
+            later = or_(TaskRow.priority < after.priority, TaskRow.position > after.position)
+            unfinished = unfinished.where(TaskRow.priority <= after.priority, later)
+        yield from stream(connection, unfinished.order_by(TaskRow.priority.desc(), TaskRow.position))
+    finished = statement.where(TaskRow.finished_at.is_not(None))
+    if after is not None and after.finished_at is not None:
+        end = (after.finished_at, after.position)
+        finished = finished.where(tuple_(TaskRow.finished_at, TaskRow.position) < end)
+    yield from stream(connection, finished.order_by(TaskRow.finished_at.desc(), TaskRow.position.desc()))
+
+
+def _position(row: Row[Any]) -> TaskPosition:
+    if row.finished_at is not None:
+        return TaskPosition(position=row.position, finished_at=row.finished_at)
+    return TaskPosition(position=row.position, priority=row.priority)
+
+
+def _mark_shown(connection: Connection, *this: ColumnElement[bool], now: datetime) -> None:
+    """A task that somebody else is changing at this moment is left alone: it will have news again."""
+    news = (TaskRow.shown_at.is_(None)) | (TaskRow.shown_at < TaskRow.updated_at)
+    free = select(TaskRow.task_id).where(*this, news).with_for_update(skip_locked=True, key_share=True)
+    shown_at = func.greatest(now, TaskRow.updated_at)
+    connection.execute(update(TaskRow).where(*this, TaskRow.task_id.in_(free)).values(shown_at=shown_at))
+
+
+def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if value is not None and not _is_empty(value)}
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, LongText) and value.whole in (b"[]", b"{}")

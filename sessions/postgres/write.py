@@ -1,0 +1,83 @@
+"""Writing the changes of a batch: one statement per table, the rows as one JSON parameter.
+
+`json_to_recordset` keeps JSON columns as the text that was sent, and is many times faster than a row at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, TextClause, delete, func, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import dialect
+
+from models.inbox import shard_of
+from models.tables import Base, DeliveryRow, MemoryRow, SessionRow
+from sessions.journal import Delivery, Event
+from sessions.records import RECORDS
+from sessions.state import Changes
+
+JOURNAL_LOCK = 7_305_003
+"""Advisory lock class; with the shard's number as second key."""
+
+
+def write_changes(connection: Connection, changes: Changes) -> None:
+    """Write removals, then records, in an order in which each finds what it refers to."""
+    sessions = [key[1] for key in changes.removed if key[0] == "sessions"]
+    memories = [key[1:] for key in changes.removed if key[0] == "memories"]
+    if sessions:
+        connection.execute(delete(SessionRow).where(SessionRow.session_id.in_(sessions)))
+        _forget_deliveries(connection, sessions)
+    if memories:
+        connection.execute(delete(MemoryRow).where(tuple_(MemoryRow.session_id, MemoryRow.key).in_(memories)))
+    for name in RECORDS:
+        rows = [record for key, record in changes.put.items() if key[0] == name]
+        if rows:
+            _upsert(connection, name, rows, fields=RECORDS[name].__struct_encode_fields__)
+
+
+def write_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Record what became of deliveries; a replayed one takes the place of its dead letter."""
+    if deliveries:
+        _upsert(connection, "deliveries", deliveries, fields=Delivery.__struct_encode_fields__)
+
+
+def write_events(connection: Connection, events: Sequence[Event]) -> None:
+    """Append to journals. Must come last in a transaction: the lock keeps the order in which ids become visible."""
+    if events:
+        shards = sorted({shard_of(event.session_id) for event in events})
+        for shard in shards:
+            connection.execute(select(func.pg_advisory_xact_lock(JOURNAL_LOCK, shard)))
+        _insert(connection, "events", events, fields=Event.__struct_encode_fields__)
+
+
+def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:
+    of_session = DeliveryRow.session_id.in_(session_ids)
+    connection.execute(delete(DeliveryRow).where(of_session, DeliveryRow.status == "failed"))
+    connection.execute(update(DeliveryRow).where(of_session).values(response=None, command=""))
+
+
+def _upsert(connection: Connection, name: str, rows: Sequence[Any], *, fields: tuple[str, ...]) -> None:
+    connection.execute(_statement(name, fields, True), {"rows": msgspec.json.encode(rows).decode()})
+
+
+def _insert(connection: Connection, name: str, rows: Sequence[Any], *, fields: tuple[str, ...]) -> None:
+    connection.execute(_statement(name, fields, False), {"rows": msgspec.json.encode(rows).decode()})
+
+
+@cache
+def _statement(name: str, fields: tuple[str, ...], replaces: bool) -> TextClause:
+    table: Table = Base.metadata.tables[name]
+    fields = tuple(field for field in fields if field in table.c)
+    postgres = dialect()
+    quoted = {field: postgres.identifier_preparer.quote(field) for field in fields}
+    columns = ", ".join(quoted.values())
+    types = ", ".join(f"{quoted[field]} {table.c[field].type.compile(postgres)}" for field in fields)
+    statement = f"INSERT INTO {name} ({columns}) SELECT {columns} FROM json_to_recordset(CAST(:rows AS json)) AS r ({types})"
+    if replaces:
+        keys = [column.name for column in table.primary_key.columns]
+        updated = ", ".join(f"{quoted[field]} = excluded.{quoted[field]}" for field in fields if field not in keys)
+        statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
+    return text(statement)

@@ -1,0 +1,92 @@
+"""What each changing command means, as pure functions: state and command in, changes and answer out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models import commands as c
+from models.payloads import decode_command
+from sessions.records import Key, memory_key, session_key, task_key
+from sessions.rules.artifacts import add_artifact
+from sessions.rules.conversations import append_chunk, chunk_keys
+from sessions.rules.decision import Context, Decision
+from sessions.rules.lifecycle import (
+    complete_session,
+    create_session,
+    delete_session,
+    pause_session,
+    rename_session,
+    resume_session,
+)
+from sessions.rules.memories import delete_memory, store_memory
+from sessions.rules.tasks import answer_task, cancel_task, delegate_task, description_hash
+from sessions.state import State
+
+
+class Slice(msgspec.Struct, kw_only=True):
+    """What has to be loaded before commands can be decided."""
+
+    keys: set[Key] = msgspec.field(default_factory=set)
+    stats: set[str] = msgspec.field(default_factory=set)
+    """Sessions whose counts are shown."""
+    descriptions: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    """Sessions and hashes of task descriptions."""
+
+    def add(self, command: c.Command, session_id: str | None) -> None:
+        """Add what a command touches."""
+        if session_id is None or command.is_read:
+            return
+        self.keys.add(session_key(session_id))
+        match command:
+            case c.Batch():
+                for item in command.commands:
+                    self.add(decode_command(item.command, item.data), session_id)
+            case c.StoreMemory() | c.DeleteMemory():
+                self.keys.add(memory_key(session_id, command.key or ""))
+            case c.ConversationChunk():
+                self.keys.update(chunk_keys(command, session_id))
+            case c.AddArtifact():
+                self.keys.add(("artifacts", session_id, command.artifact_id or ""))
+                if command.task_id:
+                    self.keys.add(task_key(session_id, command.task_id))
+            case c.DelegateTask():
+                self.keys.update(task_key(session_id, task_id) for task_id in command.depends_on)
+                self.descriptions.add((session_id, description_hash(command)))
+                if command.task_id:
+                    self.keys.add(task_key(session_id, command.task_id))
+            case c.CancelTask() | c.AnswerTask():
+                self.keys.add(task_key(session_id, command.task_id))
+            case _:
+                self.stats.add(session_id)
+
+
+def decide(state: State, command: c.Command, context: Context) -> Decision:
+    """Decide one changing command that is no batch. Raises Rejected when it cannot be done."""
+    match command:
+        case c.CreateSession():
+            return create_session(state, command, context)
+        case c.RenameSession():
+            return rename_session(state, command, context)
+        case c.PauseSession():
+            return pause_session(state, context)
+        case c.ResumeSession():
+            return resume_session(state, context)
+        case c.CompleteSession():
+            return complete_session(state, context)
+        case c.DeleteSession():
+            return delete_session(state, command, context)
+        case c.ConversationChunk():
+            return append_chunk(state, command, context)
+        case c.StoreMemory():
+            return store_memory(state, command, context)
+        case c.DeleteMemory():
+            return delete_memory(state, command, context)
+        case c.DelegateTask():
+            return delegate_task(state, command, context)
+        case c.CancelTask():
+            return cancel_task(state, command, context)
+        case c.AnswerTask():
+            return answer_task(state, command, context)
+        case c.AddArtifact():
+            return add_artifact(state, command, context)
+    raise TypeError(f"No rule for {type(command).__name__}.")

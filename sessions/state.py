@@ -1,0 +1,133 @@
+"""The slice of all sessions that a batch of commands touches, with the changes made to it so far. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import TypeVar, cast
+
+import msgspec
+
+from models.vocabulary import UNFINISHED
+from sessions.records import Agent, Key, Memory, Record, Session, Stats, Task, session_key
+
+R = TypeVar("R", bound=Record)
+
+ONLINE_SECONDS = 120
+"""An agent that was not seen for longer does not count as online."""
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What is to be written: first the removals, then the records, each at its latest."""
+
+    removed: dict[Key, None] = msgspec.field(default_factory=dict)
+    put: dict[Key, Record] = msgspec.field(default_factory=dict)
+
+
+class State:
+    """Records by key. What was not loaded is not there: the keys to load are named by the rules' `touched`."""
+
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        *,
+        stats: dict[str, Stats] | None = None,
+        agents: Iterable[Agent] = (),
+        queue: Counter[tuple[str | None, str, int]] | None = None,
+    ) -> None:
+        self._records: dict[Key, Record | None] = {record.key: record for record in records}
+        self._stats = stats or {}
+        self.agents = list(agents)
+        self._queue: Counter[tuple[str | None, str, int]] = queue or Counter()
+        self.changes = Changes()
+
+    def fork(self) -> State:
+        """A copy, to go back to when what follows is refused."""
+        twin = State(stats={name: msgspec.structs.replace(item) for name, item in self._stats.items()})
+        twin._records, twin.agents, twin._queue = dict(self._records), self.agents, self._queue.copy()
+        twin.changes = Changes(removed=dict(self.changes.removed), put=dict(self.changes.put))
+        return twin
+
+    def find(self, key: Key, kind: type[R]) -> R | None:
+        """The record under a key, or None."""
+        record = self._records.get(key)
+        return cast(R, record) if isinstance(record, kind) else None
+
+    def session(self, session_id: str) -> Session | None:
+        """The session of that id."""
+        return self.find(session_key(session_id), Session)
+
+    def tasks(self, session_id: str) -> Iterator[Task]:
+        """The tasks of a session that were loaded or made."""
+        return (r for r in self._records.values() if isinstance(r, Task) and r.session_id == session_id)
+
+    def stats(self, session_id: str) -> Stats:
+        """What the session holds, the changes included."""
+        return self._stats.setdefault(session_id, Stats())
+
+    def put(self, record: Record) -> None:
+        """Add a record or replace the one under its key."""
+        if isinstance(record, Session) and self.session(record.session_id) is None:
+            self._stats[record.session_id] = Stats()
+        self._count(self._records.get(record.key), record)
+        self._records[record.key] = record
+        self.changes.put[record.key] = record
+
+    def remove(self, record: Session | Memory) -> None:
+        """Remove a record with all that belongs to it."""
+        self._count(record, None)
+        belongs = record.key[1:]
+        for key in [key for key in self._records if key[1 : 1 + len(belongs)] == belongs and _is_below(key, record)]:
+            self._records[key] = None
+            self.changes.put.pop(key, None)
+        self.changes.removed[record.key] = None
+        if isinstance(record, Session):
+            self._stats.pop(record.session_id, None)
+
+    def take_changes(self) -> Changes:
+        """The changes since the last call, for writing."""
+        changes, self.changes = self.changes, Changes()
+        return changes
+
+    def ahead_of(self, task: Task) -> int:
+        """How many pending tasks the same agent would get before this one."""
+        return sum(
+            count
+            for (agent_name, task_type, priority), count in self._queue.items()
+            if priority >= task.priority
+            and (agent_name == task.agent_name if task.agent_name else task_type == task.task_type)
+        )
+
+    def agents_online(self, task: Task, now: datetime) -> list[str]:
+        """The agents that were seen lately and would take this task."""
+        since = now - timedelta(seconds=ONLINE_SECONDS)
+        return [
+            agent.name
+            for agent in self.agents
+            if agent.last_seen_at is not None
+            and agent.last_seen_at >= since
+            and (agent.name == task.agent_name if task.agent_name else agent.type in (task.task_type, "general"))
+        ]
+
+    def _count(self, before: Record | None, after: Record | None) -> None:
+        record = after or before
+        if record is None:
+            return
+        for task, step in ((before, -1), (after, 1)):
+            if isinstance(task, Task) and task.status == "pending":
+                self._queue[task.agent_name, task.task_type, task.priority] += step
+        stats = self._stats.get(record.session_id)
+        table = record.key[0]
+        if stats is None or table not in Stats.__struct_fields__:
+            return
+        setattr(stats, table, getattr(stats, table) + (after is not None) - (before is not None))
+        stats.active_tasks += _is_active(after) - _is_active(before)
+
+
+def _is_active(record: Record | None) -> bool:
+    return isinstance(record, Task) and record.status in UNFINISHED
+
+
+def _is_below(key: Key, record: Session | Memory) -> bool:
+    return isinstance(record, Session) or key[0] in ("memories", "memory_revisions")

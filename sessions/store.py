@@ -1,0 +1,49 @@
+"""What the session manager asks of a store. One store is Postgres; another can be files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from models.commands import ReadCommand
+from models.inbox import Entry
+from sessions.answers import Answer
+from sessions.journal import Delivery, Event, Known
+from sessions.rules import Slice
+from sessions.state import Changes, State
+
+
+class StatementFailed(Exception):
+    """The store refused a write; what caused it has to be found by doing less at once."""
+
+
+class Store(Protocol):
+    """One transaction on a store. Each method may raise Unavailable, after which nothing was changed."""
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Undo what was written in it when it is left by an exception."""
+
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+        """Which of these were decided before, by source and delivery id."""
+
+    def load(self, wanted: Slice) -> State:
+        """The records that exist of those wanted."""
+
+    def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
+        """Write all of it. Raises StatementFailed."""
+
+    def record_conflict(self, entry: Entry, at: datetime) -> None:
+        """Note that the delivery id came again with other content."""
+
+    def read(
+        self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime
+    ) -> Answer:
+        """The answer to a read, which sees what was written in this transaction. Raises Rejected."""
+
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
+        """Up to three existing ids that are like this one."""
+
+    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
+        """What a sender should hear of each session's tasks."""

@@ -1,0 +1,49 @@
+"""`python -m worker`: WORKERS worker processes and a sweeper, each started again when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from models.lifeline import hold_lifeline
+from models.logs import configure_logging
+from models.settings import read_settings
+from worker.supervision import Child, Death, Supervisor
+
+import logging
+
+TEND_SECONDS = 0.1
+STOP_SECONDS = 20.0
+"""A drain in hand is finished first: 5 s and the statement it is at."""
+
+logger = logging.getLogger("worker")
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT, then let every process finish the job in its hand."""
+    hold_lifeline()
+    settings = read_settings()
+    configure_logging(settings)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    supervisor = Supervisor(on_death=_report)
+    modules = {f"worker-{number}": "worker.process" for number in range(1, settings.workers + 1)}
+    for name, module in {**modules, "sweeper": "worker.sweeper"}.items():
+        command = (sys.executable, "-m", module)
+        supervisor.start(Child(name=name, command=command, environment=os.environ, stop_timeout_seconds=STOP_SECONDS))
+    logger.info("%d workers and a sweeper are running.", settings.workers)
+    while not stopping:
+        supervisor.tend()
+        time.sleep(TEND_SECONDS)
+    supervisor.stop(together=True, hurry=lambda: len(stopping) > 1)
+
+
+def _report(death: Death) -> None:
+    logger.error("%s %s; it starts again in %.1f s.", death.child.name, death.reason, death.restart_in_seconds)
+
+
+if __name__ == "__main__":
+    main()

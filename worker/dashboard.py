@@ -1,0 +1,117 @@
+"""rq-dashboard as a process: who may look at it, and what the browser of a signed-in operator may be led to do.
+
+The pages are rq-dashboard's own; this module adds the guard that it lacks and keeps it from unpickling.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import rq.serializers
+import uvicorn
+from a2wsgi import WSGIMiddleware
+from flask import Flask, Response, request
+from rq.exceptions import NoSuchJobError
+from rq.serializers import JSONSerializer
+
+from models.errors import RelayError, SettingsError
+from models.lifeline import hold_lifeline
+from models.logs import configure_logging
+from models.settings import Settings, read_settings
+
+USER = "admin"
+THREADS = 4
+"""Pages poll every few seconds; a handful of people look at them."""
+SHUTDOWN_SECONDS = 3
+REALM = {"WWW-Authenticate": 'Basic realm="session-relay", charset="UTF-8"'}
+OWN_SITES = ("same-origin", "none")
+"""Values of Sec-Fetch-Site for what came from a page of this dashboard, or from the address bar."""
+
+
+def make_dashboard(settings: Settings) -> Flask:
+    """The dashboard as a WSGI app for REDIS_URL, behind DASHBOARD_PASSWORD. Raises SettingsError without either.
+
+    Once per process: rq-dashboard keeps its set-up in module globals.
+    """
+    if not settings.dashboard_password:
+        raise SettingsError("DASHBOARD_PASSWORD is not set: the dashboard shows and requeues jobs, so it needs one.")
+    if not settings.redis_url:
+        raise SettingsError("REDIS_URL is not set.")
+    # Some of its pages fetch jobs without naming a serializer; what is in Redis is then unpickled, that is, executed.
+    rq.serializers.PickleSerializer = JSONSerializer  # type: ignore[assignment]
+    from rq_dashboard import web
+
+    web.config.serializer = JSONSerializer
+    app = Flask("rq_dashboard")
+    app.config["RQ_DASHBOARD_REDIS_URL"] = settings.redis_url
+    app.config["RQ_DASHBOARD_DISABLE_DELETE"] = True
+    web.setup_rq_connection(app)
+    app.before_request(lambda: _refuse(settings.dashboard_password))
+    app.after_request(_forbid_frames)
+    app.register_blueprint(web.blueprint)
+    app.register_error_handler(NoSuchJobError, lambda error: ("There is no such job any more.\n", 404))
+    app.register_error_handler(redis.ConnectionError, lambda error: ("Redis does not answer.\n", 503))
+    return app
+
+
+def _refuse(password: str) -> Response | None:
+    """An answer for whoever may not do this, None for who may."""
+    given = request.authorization
+    name, secret = (given.username or "", given.password or "") if given else ("", "")
+    # Both are compared, so that the time does not tell which one is wrong.
+    known = [hmac.compare_digest(name.encode(), USER.encode()), hmac.compare_digest(secret.encode(), password.encode())]
+    if not all(known):
+        return Response("Please sign in.\n", 401, REALM)
+    if request.path.startswith("/requeue") and request.method != "POST":
+        # Its pages post; a link that does the same could be planted anywhere.
+        return Response("This takes a POST.\n", 405, {"Allow": "POST"})
+    if request.method not in ("GET", "HEAD") and not _from_own_page():
+        return Response("This came from another site's page.\n", 403)
+    return None
+
+
+def _from_own_page() -> bool:
+    """Whether a browser says that its own page asks. Without any such word it is no browser."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site not in OWN_SITES:
+        return False
+    named = [request.headers[name] for name in ("Origin", "Referer") if name in request.headers]
+    return all(urlsplit(address).netloc == request.host for address in named)
+
+
+def _forbid_frames(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+    response.headers["X-Frame-Options"] = "DENY"
+    return response
+
+
+def main() -> int:
+    """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM."""
+    hold_lifeline()
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        # Flask's own type of an environ is a plain dict, which the protocol here does not accept.
+        flask: Any = make_dashboard(settings)
+        app = WSGIMiddleware(flask, workers=THREADS)
+    except RelayError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    uvicorn.run(
+        app,
+        host=settings.dashboard_host,
+        port=settings.dashboard_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

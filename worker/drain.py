@@ -1,0 +1,145 @@
+"""Draining a shard: entries are applied in order in one transaction, and only then taken out of the inbox.
+
+Killed anywhere, it is simply done again: what was committed is recognized by its delivery.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+from redis import Redis
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.errors import Unavailable
+from models.inbox import SHARDS, WAKE_SECONDS, inbox_key, wake_key
+from models.wakeups import enqueue_drains, open_queue
+from sessions.journal import Applied
+from sessions.manager import SessionManager
+from sessions.postgres.connections import is_unavailable, unavailable
+from sessions.postgres.store import PostgresStore
+from worker.dead_letters import show_dead_letter
+from worker.failpoints import reach
+from worker.inbox import Waiting, read_entries, take_out
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 5.0
+"""How long one job goes on, so that a busy shard lets others have the worker."""
+MARK_SECONDS = 2.0
+"""How long the wake mark outlives a worker that dies while draining."""
+SHARD_LOCK = 7_305_002
+"""Advisory lock class; with the shard's number as second key. Who holds it alone changes the shard's sessions."""
+FIRST_BACKOFF_SECONDS = 0.5
+LAST_BACKOFF_SECONDS = 4.0
+"""While Postgres is away a shard is tried no more often than this."""
+
+
+class Drain:
+    """Drains shards with one connection to each server."""
+
+    def __init__(self, redis: Redis, engine: Engine, *, failpoint_dir: str = "") -> None:
+        self._redis = redis
+        self._engine = engine
+        self._failpoint_dir = failpoint_dir
+
+    def run(self, shard: int) -> str:
+        """Drain a shard until it is empty or the time is up; what is left is woken again. Says what it did. Does not
+        raise when Postgres is away: the entries wait, and the shard is tried again later."""
+        if not 0 <= shard < SHARDS:
+            raise ValueError(f"There is no shard {shard}.")
+        counts: Counter[str] = Counter()
+        ends_at = time.monotonic() + DRAIN_SECONDS
+        try:
+            while time.monotonic() < ends_at:
+                # While the mark stands nobody else is woken: this drain looks again after it has taken it away.
+                self._redis.set(wake_key(shard), "1", px=int(MARK_SECONDS * 1000))
+                applied = self._drain_once(shard)
+                if applied is None:
+                    return _describe(shard, counts, "busy elsewhere")
+                counts.update(item.status for item in applied)
+                if not applied and self._is_done(shard):
+                    return _describe(shard, counts)
+        except Unavailable:
+            seconds = self._back_off(shard)
+            return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
+        self._redis.set(wake_key(shard), "1", ex=WAKE_SECONDS)
+        enqueue_drains(open_queue(self._redis), [shard])
+        return _describe(shard, counts, "more to come")
+
+    def _drain_once(self, shard: int) -> list[Applied] | None:
+        """Apply what waits, as much as one transaction takes; None if another worker has the shard."""
+        try:
+            with self._engine.connect() as connection, connection.begin() as transaction:
+                if not connection.scalar(select(func.pg_try_advisory_xact_lock(SHARD_LOCK, shard))):
+                    return None
+                waiting = read_entries(self._redis, shard)
+                if not waiting:
+                    return []
+                reach("after_read", self._failpoint_dir)
+                store = PostgresStore(connection)
+                applied = SessionManager(store).apply([item.entry for item in waiting])
+                applied = _add_updates(store, applied)
+                reach("before_commit", self._failpoint_dir)
+                transaction.commit()
+        except SQLAlchemyError as error:
+            if is_unavailable(error):
+                raise unavailable() from error
+            raise
+        reach("after_commit", self._failpoint_dir)
+        self._finish(shard, waiting, applied)
+        reach("after_delete", self._failpoint_dir)
+        return applied
+
+    def _finish(self, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied]) -> None:
+        for item in applied:
+            if item.status == "failed":
+                show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
+        take_out(self._redis, shard, waiting, applied)
+
+    def _is_done(self, shard: int) -> bool:
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(wake_key(shard), _trouble_key(shard))
+            pipeline.xlen(inbox_key(shard))
+            return bool(pipeline.execute()[1] == 0)
+
+    def _back_off(self, shard: int) -> float:
+        """Keep the shard marked as woken for a while, longer each time, so that nobody wakes it before."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.incr(_trouble_key(shard))
+            pipeline.expire(_trouble_key(shard), 60)
+            failures: int = pipeline.execute()[0]
+        seconds = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
+        self._redis.set(wake_key(shard), "1", px=int(seconds * 1000))
+        return seconds
+
+
+def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Applied]:
+    """Tell the senders who wait what happened to the session's tasks meanwhile."""
+    sessions = {item.entry.session_id for item in applied if item.entry.waits and item.entry.session_id}
+    updates = store.updates(sessions, datetime.now(UTC)) if sessions else {}
+    told: list[Applied] = []
+    for item in applied:
+        news = updates.get(item.entry.session_id or "") if item.entry.waits else None
+        if news and item.response != b"{}":
+            response = msgspec.json.decode(item.response, type=dict[str, Raw])
+            response["updates"] = Raw(msgspec.json.encode(news))
+            item = msgspec.structs.replace(item, response=Raw(msgspec.json.encode(response)))  # noqa: PLW2901
+        told.append(item)
+    return told
+
+
+def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
+    parts = [f"{counts[status]} {status}" for status in ("applied", "rejected", "failed", "duplicate", "conflict")]
+    done = ", ".join(part for part in parts if not part.startswith("0 "))
+    return f"drain shard {shard:02d}: " + "; ".join(part for part in (done or "0 applied", remark) if part)
+
+
+def _trouble_key(shard: int) -> str:
+    return f"sr:trouble:{shard:02d}"

@@ -1,0 +1,84 @@
+"""The worker's side of the inbox: reading a shard's entries, and taking them out once they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+from redis import Redis
+
+from models.inbox import (
+    ENTRY_FIELD,
+    JOURNAL_CHANNEL,
+    OUTCOME_CHANNEL,
+    OUTCOME_SECONDS,
+    RESULT_SECONDS,
+    SEEN_SECONDS,
+    Announcement,
+    Entry,
+    Outcome,
+    inbox_key,
+    outcome_key,
+    seen_key,
+)
+from models.commands import COMMANDS
+from sessions.journal import Applied
+
+MAX_ENTRIES = 500
+MAX_BYTES = 8 * 1_048_576
+"""Of one transaction: enough to make it worth its round trips, little enough to hold and to redo."""
+STEP = 50
+"""Entries read at a time, so that a shard full of large ones is not read whole."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """An entry with its id in the stream."""
+
+    stream_id: bytes
+    entry: Entry
+
+
+def read_entries(redis: Redis, shard: int) -> list[Waiting]:
+    """The oldest entries of a shard, as many as one transaction takes; at least one if there is any."""
+    waiting: list[Waiting] = []
+    size = 0
+    after = b"-"
+    while len(waiting) < MAX_ENTRIES and size < MAX_BYTES:
+        step = STEP if not waiting or size > MAX_BYTES // 8 else MAX_ENTRIES - len(waiting)
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=step))
+        for stream_id, fields in rows:
+            body = fields[ENTRY_FIELD]
+            if waiting and size + len(body) > MAX_BYTES:
+                return waiting
+            waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry)))
+            size += len(body)
+        if len(rows) < step:
+            break
+        after = b"(" + rows[-1][0]
+    return waiting
+
+
+def take_out(redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied]) -> None:
+    """Delete committed entries by id and tell those who wait, in one transaction. May be repeated."""
+    grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.xdel(inbox_key(shard), *(item.stream_id for item in waiting))
+        for item in applied:
+            entry = item.entry
+            seen = seen_key(entry.source, entry.delivery_id)
+            if item.status == "conflict":
+                pipeline.delete(seen)  # It would make the relay take the first command for the wrong one.
+            else:
+                pipeline.expire(seen, SEEN_SECONDS)
+            is_read = COMMANDS[entry.command].is_read if entry.command in COMMANDS else False
+            if not (entry.waits or is_read):
+                continue
+            key = outcome_key(entry.source, entry.delivery_id)
+            outcome = Outcome(status=item.http_status, body=item.response)
+            pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
+            if entry.waits:
+                pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
+        if grown:
+            pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
+        pipeline.execute()

@@ -1,0 +1,70 @@
+"""The functions that RQ jobs name. They end normally whatever happens: a failed job is a dead letter, nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import get_current_job
+from sqlalchemy import Engine
+
+from models.settings import Settings
+from sessions.postgres.connections import create_engine
+from worker.dead_letters import replay as replay_dead_letter
+from worker.drain import Drain
+
+logger = logging.getLogger(__name__)
+
+
+class Runtime:
+    """What a worker process holds for its jobs. RQ calls jobs by name, so there is one to a process: `runtime`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.redis = Redis.from_url(settings.redis_url)
+        self.engine: Engine = create_engine(settings, application_name="session-relay worker", pool_size=1)
+        self.drain = Drain(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
+
+
+runtime: Runtime | None = None
+
+
+def prepare(settings: Settings) -> None:
+    """Set up this process for its jobs; once, before the first."""
+    global runtime  # noqa: PLW0603
+    runtime = Runtime(settings)
+
+
+def drain(shard: int) -> None:
+    """Drain one shard. May be repeated, and run twice at once."""
+    try:
+        _report(_runtime().drain.run(shard))
+    except RedisError as error:
+        logger.warning("Shard %02d: Redis failed while draining (%s); it will be tried again.", shard, error)
+    except Exception:  # Also RQ's time-out. Nothing is committed, or all is: the entries are done again.
+        logger.exception("Shard %02d: the drain broke off; it will be tried again.", shard)
+        _runtime().engine.dispose()
+        _report(f"drain shard {shard:02d}: broke off, see the worker's log")
+
+
+def replay(source: str, delivery_id: str) -> None:
+    """Replay one dead letter. May be repeated."""
+    try:
+        with _runtime().engine.connect() as connection:
+            known = replay_dead_letter(_runtime().redis, connection, source=source, delivery_id=delivery_id)
+        _report(f"replay {delivery_id} of {source}: " + ("on its way" if known else "no dead letter any more"))
+    except Exception:
+        logger.exception("Delivery %s of %s could not be replayed; it stays a dead letter.", delivery_id, source)
+
+
+def _runtime() -> Runtime:
+    if runtime is None:
+        raise RuntimeError("The worker process was not prepared.")
+    return runtime
+
+
+def _report(description: str) -> None:
+    """Show in the dashboard what the job did."""
+    logger.info("%s", description)
+    if job := get_current_job():
+        job.description = description

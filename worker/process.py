@@ -1,0 +1,96 @@
+"""One worker process: an RQ worker on the one queue, which runs nothing but the jobs that are allowed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.lifeline import hold_lifeline
+from models.logs import configure_logging
+from models.settings import Settings, read_settings
+from models.tables import SCHEMA_REVISION
+from models.wakeups import ALLOWED_JOBS, QUEUE
+from worker import jobs
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_POLL_SECONDS = 2.0
+
+
+class AllowedJobsWorker(SimpleWorker):
+    """An RQ worker in this process, without forks, that refuses jobs with other functions, callbacks or webhooks."""
+
+    max_connection_wait_time = 2.0  # Seconds between tries while Redis is away; RQ's own limit is a minute.
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Run an allowed job; drop any other, which somebody else has put into Redis."""
+        if _is_allowed(job):
+            return super().perform_job(job, queue, execution)
+        logger.error("Job %s was dropped: only %s may run here.", job.id, " and ".join(sorted(ALLOWED_JOBS)))
+        with self.connection.pipeline() as pipeline:
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+            self.cleanup_execution(job, pipeline, execution)
+            pipeline.execute()
+        job.delete()
+        return False
+
+
+def main() -> None:
+    """Work until told to stop. Started by the supervisor, several at once."""
+    hold_lifeline()
+    settings = read_settings()
+    configure_logging(settings)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    jobs.prepare(settings)
+    if jobs.runtime is not None:
+        wait_for_schema(jobs.runtime.engine)
+    run(settings)
+
+
+def run(settings: Settings) -> None:
+    """The work loop."""
+    connection = Redis.from_url(settings.redis_url)
+    worker = AllowedJobsWorker([QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False)
+    worker.work(logging_level="WARNING", with_scheduler=False)
+
+
+def wait_for_schema(engine: Engine) -> None:
+    """Wait until the database is migrated: with other tables every entry would seem to be poison."""
+    told = ""
+    while (trouble := _schema_trouble(engine)) is not None:
+        if trouble != told:
+            logger.warning("Waiting for the database: %s", trouble)
+            told = trouble
+        time.sleep(SCHEMA_POLL_SECONDS)
+
+
+def _schema_trouble(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except SQLAlchemyError as error:
+        return f"it does not answer or is empty ({type(error).__name__}); `alembic upgrade head` makes the tables."
+    if revision == SCHEMA_REVISION:
+        return None
+    return f"its schema is {revision}, this program needs {SCHEMA_REVISION}; run `alembic upgrade head`."
+
+
+def _is_allowed(job: Job) -> bool:
+    try:
+        callbacks = (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name)
+        return job.func_name in ALLOWED_JOBS and not any(callbacks) and not job.webhooks and not job.repeats_left
+    except Exception:  # Its data cannot be read, so it is not ours.
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

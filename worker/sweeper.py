@@ -1,0 +1,153 @@
+"""The sweeper: wakes what was forgotten, returns expired leases, mends the failed list, prunes old deliveries.
+
+One at a time among all hosts. Everything it does may be repeated; what it finds undone it does at its next turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Connection, Engine, case, delete, func, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.inbox import ENTRY_FIELD, SHARDS, WAKE_SECONDS, Entry, inbox_key, wake_key
+from models.lifeline import hold_lifeline
+from models.logs import configure_logging
+from models.settings import Settings, read_settings
+from models.tables import DeliveryRow, TaskRow
+from models.wakeups import enqueue_drains, open_queue
+from sessions.postgres.connections import create_engine
+from worker.dead_letters import failed_deliveries, reconcile
+from worker.process import wait_for_schema
+
+logger = logging.getLogger(__name__)
+
+TURN_SECONDS = 1.0
+TERM_SECONDS = 10
+"""After which another sweeper takes over from one that died."""
+PRUNE_EVERY_SECONDS = 60.0
+PRUNED_AT_ONCE = 5_000
+TERM_KEY = "sr:sweeper"
+
+
+class Sweeper:
+    """One sweeper; only the one that holds the term acts."""
+
+    def __init__(self, redis: Redis, engine: Engine, *, retention_days: int) -> None:
+        self._redis = redis
+        self._engine = engine
+        self._retention = timedelta(days=retention_days)
+        self._name = secrets.token_hex(8)
+        self._prune_at = 0.0
+
+    def sweep(self) -> None:
+        """Take one turn. Raises RedisError or SQLAlchemyError when a server is away."""
+        if not self._holds_term():
+            return
+        wake_forgotten(self._redis)
+        with self._engine.begin() as connection:
+            return_expired_leases(connection)
+        with self._engine.connect() as connection:
+            dead = failed_deliveries(connection)
+        reconcile(self._redis, dead)
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
+            before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))
+            while prune_deliveries(self._engine, before) == PRUNED_AT_ONCE:
+                pass
+
+    def _holds_term(self) -> bool:
+        if self._redis.set(TERM_KEY, self._name, nx=True, ex=TERM_SECONDS):
+            return True
+        holder = cast("bytes | None", self._redis.get(TERM_KEY))
+        return holder == self._name.encode() and bool(self._redis.expire(TERM_KEY, TERM_SECONDS))
+
+
+def wake_forgotten(redis: Redis) -> list[int]:
+    """Wake the shards that have entries and no wake mark: their drain died, or RQ lost its job."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for shard in range(SHARDS):
+            pipeline.xlen(inbox_key(shard))
+        sizes: list[int] = pipeline.execute()
+    woken = [s for s in range(SHARDS) if sizes[s] and redis.set(wake_key(s), "1", nx=True, ex=WAKE_SECONDS)]
+    enqueue_drains(open_queue(redis), woken)
+    return woken
+
+
+def return_expired_leases(connection: Connection) -> None:
+    """Put tasks whose lease ran out back into the queue, or fail them after their last attempt."""
+    expired = (
+        select(TaskRow.session_id, TaskRow.task_id)
+        .where(TaskRow.lease_expires_at < func.now())
+        .with_for_update(skip_locked=True)
+    )
+    tries_left = TaskRow.attempt < TaskRow.max_attempts
+    connection.execute(
+        update(TaskRow)
+        .where(tuple_(TaskRow.session_id, TaskRow.task_id).in_(expired))
+        .values(
+            status=case((tries_left, "pending"), else_="failed"),
+            error=case((tries_left, TaskRow.error), else_="Its agent was lost, at the last attempt allowed."),
+            finished_at=case((tries_left, None), else_=func.now()),
+            lease_expires_at=None,
+            updated_at=func.now(),
+            shown_at=None,
+        )
+    )
+
+
+def oldest_waiting(redis: Redis) -> datetime | None:
+    """When the oldest entry in any inbox was accepted."""
+    oldest: list[datetime] = []
+    for shard in range(SHARDS):
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), count=1))
+        oldest += [msgspec.json.decode(fields[ENTRY_FIELD], type=Entry).accepted_at for _, fields in rows]
+    return min(oldest, default=None)
+
+
+def prune_deliveries(engine: Engine, before: datetime) -> int:
+    """Delete some of the deliveries that were decided before this moment, dead letters excepted; says how many."""
+    old = (
+        select(DeliveryRow.source, DeliveryRow.delivery_id)
+        .where(DeliveryRow.decided_at < before, DeliveryRow.status != "failed")
+        .limit(PRUNED_AT_ONCE)
+    )
+    with engine.begin() as connection:
+        result = connection.execute(
+            delete(DeliveryRow).where(tuple_(DeliveryRow.source, DeliveryRow.delivery_id).in_(old))
+        )
+    return int(result.rowcount)
+
+
+def main() -> None:
+    """Sweep until told to stop. Started by the supervisor."""
+    hold_lifeline()
+    settings = read_settings()
+    configure_logging(settings)
+    run(settings)
+
+
+def run(settings: Settings) -> None:
+    """The loop; servers that are away are tried again with the next turn."""
+    redis = Redis.from_url(settings.redis_url)
+    engine = create_engine(settings, application_name="session-relay sweeper", pool_size=1)
+    wait_for_schema(engine)
+    sweeper = Sweeper(redis, engine, retention_days=settings.delivery_retention_days)
+    while True:
+        try:
+            sweeper.sweep()
+        except (RedisError, SQLAlchemyError) as error:
+            logger.warning("The sweeper could not finish its turn: %s", type(error).__name__)
+        time.sleep(TURN_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
