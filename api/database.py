@@ -54,7 +54,9 @@ class Database:
     async def is_there(self) -> bool:
         """Whether Postgres answers."""
         try:
-            await self.read(lambda connection: connection.execute(text("SELECT 1")), timeout_seconds=CHECK_TIMEOUT_SECONDS)
+            await self.read(
+                lambda connection: connection.execute(text("SELECT 1")), timeout_seconds=CHECK_TIMEOUT_SECONDS
+            )
         except Unavailable:
             return False
         return True

@@ -18,7 +18,7 @@ from models import vocabulary as v
 from models.errors import Forbidden, NotFound, Unavailable
 from models.inbox import Outcome, decode_receipt, outcome_key, seen_key
 from models.timestamps import format_utc
-from relay.authentication import Authenticator, Caller, require_scope, require_session
+from relay.authentication import Authenticator, Caller, require_session
 from relay.connections import RedisTrouble
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
@@ -60,7 +60,7 @@ class Deliveries:
 
     async def list(self, request: Request) -> Response:
         """Those that were decided, newest first; for admin those of all sources."""
-        caller = self._reader(request)
+        caller = self._authenticator.admit(request.headers, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
         source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
@@ -79,7 +79,7 @@ class Deliveries:
 
     async def get(self, request: Request) -> Response:
         """One delivery, also while it waits, and also while Postgres is away."""
-        caller = self._reader(request)
+        caller = self._authenticator.admit(request.headers, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
         delivery = await self._find(_source_for(caller, asked.source), asked.delivery_id)
         if delivery is None or not caller.sees(cast("str | None", delivery["session_id"])):
@@ -90,11 +90,6 @@ class Deliveries:
                 hint="GET /v1/deliveries lists those that were decided.",
             )
         return JsonResponse(delivery)
-
-    def _reader(self, request: Request) -> Caller:
-        caller = self._authenticator.authenticate(request.headers)
-        require_scope(caller, "read")
-        return caller
 
     async def _find(self, source: str, delivery_id: str) -> Mapping[str, Any] | None:
         look = partial(find_delivery, source=source, delivery_id=delivery_id)
@@ -120,7 +115,9 @@ class Deliveries:
         key = seen_key(source, delivery_id)
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
-                seen, expiry = await pipeline.get(key).pttl(key).execute()
+                pipeline.get(key)
+                pipeline.pttl(key)
+                seen, expiry = await pipeline.execute()
         except RedisTrouble as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
         if seen is None:

@@ -1,4 +1,4 @@
-"""JSON from strangers: what is not sound JSON, or not of the expected shape, becomes an error that says how to mend it."""
+"""JSON from strangers: what is unsound, or not of the expected shape, becomes an error that says how to mend it."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def _check_tree(root: Any) -> None:
             for text in value if isinstance(value, dict) else (value,):
                 if isinstance(text, str) and "\0" in text:
                     raise Invalid("The text contains a NUL character.", expected="text without U+0000")
-        inner = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)]
-        level = [item for items in inner for item in items]
+        containers = [value for value in level if isinstance(value, dict | list)]
+        level = [item for inner in containers for item in (inner.values() if isinstance(inner, dict) else inner)]
     raise _too_deep()
 
 

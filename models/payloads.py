@@ -12,8 +12,17 @@ import msgspec
 from msgspec import Raw
 
 from models import vocabulary as v
-from models.commands import COMMANDS, AddArtifact, Batch, BatchItem, Command, ConversationChunk, CreateSession
-from models.commands import StoreMemory, name_of
+from models.commands import (
+    COMMANDS,
+    AddArtifact,
+    Batch,
+    BatchItem,
+    Command,
+    ConversationChunk,
+    CreateSession,
+    StoreMemory,
+    name_of,
+)
 from models.decoding import decode_as, decode_json, nearest
 from models.errors import Invalid, NotJson
 from models.identity import content_hash, derive_id, leading_text
@@ -104,6 +113,7 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
     fields = _fields_of(data, prefix)
     session_id = _one_session(session_id, fields, prefix)
     fields = _modernize(ALIASES.get(name, name), fields, prefix)
+    command: Command
     if definition is Batch:
         command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
     else:
@@ -187,7 +197,8 @@ def _with_ids(command: Command) -> Command:
     match command:
         case StoreMemory(key=None):
             content = msgspec.json.decode(command.content)
-            return msgspec.structs.replace(command, key=derive_id(command.type or "general", leading_text(content), content))
+            key = derive_id(command.type or "general", leading_text(content), content)
+            return msgspec.structs.replace(command, key=key)
         case ConversationChunk(chunk_id=None):
             fields = msgspec.json.decode(msgspec.json.encode(command))
             return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     ARRAY,
@@ -56,7 +56,12 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), list[str]: ARRAY(Text), bytes: JSON(none_as_null=True)}  # noqa: RUF012
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        list[str]: ARRAY(Text),
+        bytes: JSON(none_as_null=True),
+    }
 
 
 class SessionRow(Base):
@@ -143,9 +148,7 @@ class MemoryRevisionRow(Base):
 
     __tablename__ = "memory_revisions"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["session_id", "key"], ["memories.session_id", "memories.key"], ondelete="CASCADE"
-        ),
+        ForeignKeyConstraint(["session_id", "key"], ["memories.session_id", "memories.key"], ondelete="CASCADE"),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)

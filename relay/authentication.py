@@ -31,7 +31,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def sees(self, session_id: str | None) -> bool:
         """Whether the session is among those that the key is for: `*` is any text, `?` one character."""
-        return self.session_glob is None or session_id is None or fnmatchcase(session_id, self.session_glob.replace("[", "[[]"))
+        return (
+            self.session_glob is None
+            or session_id is None
+            or fnmatchcase(session_id, self.session_glob.replace("[", "[[]"))
+        )
 
 
 class Authenticator:
@@ -51,6 +55,12 @@ class Authenticator:
         if not hmac.compare_digest(given.encode("latin-1"), self._api_key):
             raise Unauthorized("The API key is not valid.", hint=_HOW_TO_SEND_A_KEY)
         return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
+
+    def admit(self, headers: Headers, scope: Scope) -> Caller:
+        """The caller, if it has the scope. Raises Unauthorized or Forbidden."""
+        caller = self.authenticate(headers)
+        require_scope(caller, scope)
+        return caller
 
 
 _HOW_TO_SEND_A_KEY = "Send it in the header X-API-Key, or as Authorization: Bearer KEY."

@@ -60,9 +60,7 @@ def run_batch(
     return Answer(data={"results": results, "processed": done, "failed": failed}, message=message)
 
 
-def _run(
-    state: State, command: Command, context: Context, *, entry: Entry, events: list[Event], read: Read
-) -> Answer:
+def _run(state: State, command: Command, context: Context, *, entry: Entry, events: list[Event], read: Read) -> Answer:
     if isinstance(command, ReadCommand):
         return read(command)
     decision = decide(state, command, context)

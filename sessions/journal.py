@@ -71,9 +71,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """Of a dead letter: what was raised."""
 
 
-def make_event(
-    entry: Entry, command: str, status: EventStatus, message: str, data: Mapping[str, object]
-) -> Event:
+def make_event(entry: Entry, command: str, status: EventStatus, message: str, data: Mapping[str, object]) -> Event:
     """The journal's entry for one command of a delivery; of `data` it keeps the ids."""
     ids = {name: value for name, value in data.items() if name in EVENT_FIELDS}
     return Event(

@@ -69,11 +69,11 @@ class SessionManager:
         self._state = self._store.load(wanted)
         applied: list[Applied] = []
         handled: dict[tuple[str, str], Applied] = {}
-        for entry, command in zip(entries, decoded, strict=True):
+        for entry, item in zip(entries, decoded, strict=True):
             identity = (entry.source, entry.delivery_id)
             earlier = known.get(identity)
             if identity in handled:
-                outcome = self._repeat(entry, command, hash=handled[identity].entry.hash, before=handled[identity])
+                outcome = self._repeat(entry, item, hash=handled[identity].entry.hash, before=handled[identity])
             elif earlier is not None and not (entry.replays and earlier.status == "failed"):
                 before = Applied(
                     entry=entry,
@@ -81,9 +81,9 @@ class SessionManager:
                     http_status=earlier.http_status,
                     response=earlier.response or EMPTY_OBJECT,
                 )
-                outcome = self._repeat(entry, command, hash=earlier.hash, before=before)
+                outcome = self._repeat(entry, item, hash=earlier.hash, before=before)
             else:
-                outcome = handled[identity] = self._decide(entry, command)
+                outcome = handled[identity] = self._decide(entry, item)
             applied.append(outcome)
         self._flush(journal=True)
         return applied
@@ -169,7 +169,7 @@ class SessionManager:
             command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
         )
 
-    def _repeat(self, entry: Entry, command: Command | RelayError, *, hash: str, before: Applied) -> Applied:  # noqa: A002
+    def _repeat(self, entry: Entry, command: Command | RelayError, *, hash: str, before: Applied) -> Applied:
         """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
         now = datetime.now(UTC)
         if entry.hash != hash:
@@ -274,8 +274,6 @@ class SessionManager:
 
 
 def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> Applied:
-    body = failure(
-        error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=now
-    )
+    body = failure(error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=now)
     response = Raw(msgspec.json.encode(body))
     return Applied(entry=entry, status=status, http_status=error.status, response=response)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 
@@ -52,7 +52,7 @@ class State:
     def find(self, key: Key, kind: type[R]) -> R | None:
         """The record under a key, or None."""
         record = self._records.get(key)
-        return cast(R, record) if isinstance(record, kind) else None
+        return record if isinstance(record, kind) else None
 
     def session(self, session_id: str) -> Session | None:
         """The session of that id."""

@@ -37,9 +37,7 @@ class Store(Protocol):
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""
 
-    def read(
-        self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime
-    ) -> Answer:
+    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
         """The answer to a read, which sees what was written in this transaction. Raises Rejected."""
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,8 +12,6 @@ from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import read_settings
 from worker.supervision import Child, Death, Supervisor
-
-import logging
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0

@@ -66,7 +66,7 @@ def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: st
         return False
     entry = msgspec.structs.replace(msgspec.json.decode(text, type=Entry), replays=True, waits=False)
     keys, arguments = push_arguments([entry])
-    _, woken = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)  # type: ignore[misc]
+    _, woken = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
     enqueue_drains(open_queue(redis), [shard_of_key(key) for key in woken])
     return True
 

@@ -115,7 +115,7 @@ class Drain:
             pipeline.incr(_trouble_key(shard))
             pipeline.expire(_trouble_key(shard), 60)
             failures: int = pipeline.execute()[0]
-        seconds = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
+        seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
         self._redis.set(wake_key(shard), "1", px=int(seconds * 1000))
         return seconds
 

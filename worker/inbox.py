@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 from redis import Redis
 
+from models.commands import COMMANDS
 from models.inbox import (
     ENTRY_FIELD,
     JOURNAL_CHANNEL,
@@ -22,7 +23,6 @@ from models.inbox import (
     outcome_key,
     seen_key,
 )
-from models.commands import COMMANDS
 from sessions.journal import Applied
 
 MAX_ENTRIES = 500

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 
 from redis import Redis
@@ -93,4 +92,4 @@ def _is_allowed(job: Job) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -150,4 +149,4 @@ def run(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

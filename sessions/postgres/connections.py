@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import psycopg2
-from sqlalchemy import Engine, create_engine as create_sqlalchemy_engine
+from sqlalchemy import Engine
+from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 

@@ -98,8 +98,9 @@ def _columns(name: str) -> list[Column[Any]]:
 
 def _make_record(name: str, row: Any) -> Record:
     table, kind = _TABLES[name], RECORDS[name]
-    values = {
-        field: Raw(row[encoded].encode()) if isinstance(table.c[encoded].type, JSON) and row[encoded] is not None else row[encoded]
-        for field, encoded in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
-    }
+    values: dict[str, Any] = {}
+    for field, encoded in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
+        value = row[encoded]
+        is_json = isinstance(table.c[encoded].type, JSON) and value is not None
+        values[field] = Raw(value.encode()) if is_json else value
     return kind(**values)

@@ -41,12 +41,9 @@ def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach
 
 
 def get_session_summary(connection: Connection, command: GetSessionSummary, *, reach: Reach) -> dict[str, Any]:
-    """One session. Raises NotFound."""
+    """The session, which exists."""
     statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == reach.session_id)
-    row = connection.execute(statement).one_or_none()
-    if row is None:
-        raise reach.missing(connection, "session", reach.session_id or "")
-    return fit(session_item(row), command.max_characters)
+    return fit(session_item(connection.execute(statement).one()), command.max_characters)
 
 
 def session_columns(room: int) -> Sequence[ColumnElement[Any]]:

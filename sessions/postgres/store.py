@@ -59,9 +59,7 @@ class PostgresStore:
         with _translated():
             note_conflict(self._connection, entry, at)
 
-    def read(
-        self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime
-    ) -> Answer:
+    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
         """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
         with _translated():
             try:

@@ -71,11 +71,12 @@ def _insert(connection: Connection, name: str, rows: Sequence[Any], *, fields: t
 def _statement(name: str, fields: tuple[str, ...], replaces: bool) -> TextClause:
     table: Table = Base.metadata.tables[name]
     fields = tuple(field for field in fields if field in table.c)
-    postgres = dialect()
+    postgres = dialect()  # type: ignore[no-untyped-call]
     quoted = {field: postgres.identifier_preparer.quote(field) for field in fields}
     columns = ", ".join(quoted.values())
     types = ", ".join(f"{quoted[field]} {table.c[field].type.compile(postgres)}" for field in fields)
-    statement = f"INSERT INTO {name} ({columns}) SELECT {columns} FROM json_to_recordset(CAST(:rows AS json)) AS r ({types})"
+    source = f"json_to_recordset(CAST(:rows AS json)) AS r ({types})"
+    statement = f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {source}"  # noqa: S608 - names of our own tables
     if replaces:
         keys = [column.name for column in table.primary_key.columns]
         updated = ", ".join(f"{quoted[field]} = excluded.{quoted[field]}" for field in fields if field not in keys)

@@ -47,9 +47,7 @@ def append_chunk(state: State, command: ConversationChunk, context: Context) -> 
         created_at=context.at,
     )
     memories = [
-        new_memory(
-            key=key, kind=kind, content=item, tags=[], status="open", context=context, chunk_id=chunk.chunk_id
-        )
+        new_memory(key=key, kind=kind, content=item, tags=[], status="open", context=context, chunk_id=chunk.chunk_id)
         for key, kind, item in extracted(command.extracted_items)
     ]
     data = {

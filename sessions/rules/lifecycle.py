@@ -18,7 +18,7 @@ from sessions.state import State
 
 def create_session(state: State, command: CreateSession, context: Context) -> Decision:
     """Start a session; the same again is a no-op. Raises Conflict if another one has the id."""
-    title = command.title.strip() and command.title or context.session_id
+    title = (command.title.strip() and command.title) or context.session_id
     if session := state.session(context.session_id):
         same = (session.title, session.participants, session.context) == (title, command.participants, command.context)
         if not same:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 from msgspec import Raw
 
@@ -24,17 +22,17 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
     known = state.find(memory_key(context.session_id, key), Memory)
     repeated = known is not None and same_json(known.content, command.content)
     there = known.revision if known else 0
-    if command.if_revision is not None and command.if_revision != there:
-        # A repeat of the write that made this revision is no conflict.
-        if not (repeated and command.if_revision == there - 1):
-            raise Conflict(
-                f'"{key}" is at revision {there}, not {command.if_revision}.',
-                code="revision_conflict",
-                field="data.if_revision",
-                expected=str(there),
-                hint="Read it with retrieve_memory, then store again.",
-                data={"key": key, "revision": there},
-            )
+    # A repeat of the write that made this revision is no conflict.
+    fitting = (None, there, there - 1) if repeated else (None, there)
+    if command.if_revision not in fitting:
+        raise Conflict(
+            f'"{key}" is at revision {there}, not {command.if_revision}.',
+            code="revision_conflict",
+            field="data.if_revision",
+            expected=str(there),
+            hint="Read it with retrieve_memory, then store again.",
+            data={"key": key, "revision": there},
+        )
     if known is None:
         memory = new_memory(
             key=key,
@@ -46,19 +44,21 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
         )
         put: list[Record] = [memory]
     else:
+        content = known.content if repeated else command.content
+        tags = command.tags or known.tags
         memory = msgspec.structs.replace(
             known,
             revision=known.revision if repeated else known.revision + 1,
             type=command.type or known.type,
-            content=known.content if repeated else command.content,
-            tags=command.tags or known.tags,
+            content=content,
+            tags=tags,
             status=command.status or known.status,
-            search_text=search_text(key, command.tags or known.tags, command.content),
+            search_text=search_text(key, tags, content),
             created_by=known.created_by if repeated else context.source,
             chunk_id=known.chunk_id if repeated else None,
         )
         changed = memory != known
-        memory = msgspec.structs.replace(memory, updated_at=_later(context.at, known.updated_at))
+        memory = msgspec.structs.replace(memory, updated_at=max(context.at, known.updated_at))
         put = [memory] if changed else []
         if not repeated:
             put.append(_as_revision(known))
@@ -118,7 +118,3 @@ def new_memory(
 
 def _as_revision(memory: Memory) -> MemoryRevision:
     return MemoryRevision(**{name: getattr(memory, name) for name in Memory.__struct_fields__})
-
-
-def _later(at: datetime, before: datetime) -> datetime:
-    return max(at, before)

@@ -1,0 +1,63 @@
+"""The one public app: the relay's routes, which need no Postgres, and the reads, which do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+
+from api.agents import Agents
+from api.database import Database
+from api.deliveries import Deliveries
+from api.events import Events, JournalWatch
+from api.exports import Exports
+from api.openapi import openapi_route
+from api.reads import Reads
+from models.settings import Settings
+from relay.app import INGEST_LINKS, assemble
+from relay.health import health_routes
+from relay.ingest import Ingest, keep_running
+
+LINKS = {
+    **INGEST_LINKS,
+    "sessions": "/v1/sessions",
+    "search": "/v1/search?q=",
+    "deliveries": "/v1/deliveries",
+    "openapi": "/openapi.json",
+}
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The public app. Raises SettingsError if it cannot be started with these settings."""
+    ingest = Ingest(settings)
+    database = Database(settings)
+    journal = JournalWatch(ingest.redis)
+    authenticator = ingest.authenticator
+
+    async def postgres() -> Mapping[str, str]:
+        return {"postgres": "ok" if await database.is_there() else "unavailable"}
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with ingest.running():
+            following = asyncio.create_task(keep_running(journal.run))
+            try:
+                yield
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                database.close()
+
+    routes = [
+        *health_routes(ingest.redis, links=LINKS, information=postgres),
+        openapi_route(),
+        *ingest.routes,
+        *Deliveries(authenticator=authenticator, database=database, redis=ingest.redis).routes,
+        *Reads(authenticator=authenticator, database=database).routes,
+        *Agents(authenticator=authenticator, database=database).routes,
+        *Exports(authenticator=authenticator, database=database).routes,
+        *Events(authenticator=authenticator, database=database, journal=journal, stopping=ingest.stopping).routes,
+    ]
+    return assemble(routes, ingest, running=running())

@@ -1,0 +1,186 @@
+"""A session's journal as it grows: by long-poll, or as a stream of server-sent events.
+
+Those who wait hold neither a thread nor a connection; they look again when the journal is said to have grown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from api.database import Database
+from api.reads import list_response
+from models import vocabulary as v
+from models.errors import RelayError, Unavailable
+from models.inbox import JOURNAL_CHANNEL
+from models.payloads import MAX_WAIT_SECONDS
+from relay.authentication import Authenticator, require_session
+from relay.parameters import decode_parameters
+from relay.subscription import follow
+from sessions.answers import Page
+from sessions.postgres.journal import read_events
+
+LOOK_SECONDS = 2.0
+"""How late an event may come whose announcement was missed."""
+KEEP_ALIVE_SECONDS = 15.0
+"""Proxies close connections on which nothing comes for a minute, some after half of that."""
+MAX_LISTENERS = 1_000
+"""Waiting at a time in this process; each may look every LOOK_SECONDS."""
+
+
+class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a journal."""
+
+    session_id: v.Id
+    after: v.Cursor | None = None
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
+    limit: v.Limit = 100
+    max_characters: v.MaxCharacters = v.MAX_CHARACTERS
+
+
+class JournalWatch:
+    """Those in this process who wait for events, by session."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._listening: dict[str, set[asyncio.Event]] = {}
+        self._count = 0
+
+    async def run(self) -> None:
+        """Wake listeners, until cancelled."""
+        await follow(self._redis, JOURNAL_CHANNEL, self._hear)
+
+    @contextmanager
+    def listen(self, session_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the session's journal grows, within the block. Raises Unavailable."""
+        if self._count >= MAX_LISTENERS:
+            raise Unavailable("Too many wait for events at the moment; ask without waiting.")
+        grown = asyncio.Event()
+        self._count += 1
+        self._listening.setdefault(session_id, set()).add(grown)
+        try:
+            yield grown
+        finally:
+            self._count -= 1
+            listening = self._listening[session_id]
+            listening.discard(grown)
+            if not listening:
+                del self._listening[session_id]
+
+    def _hear(self, message: bytes) -> None:
+        for session_id in message.decode().split("\n"):
+            for grown in self._listening.get(session_id, ()):
+                grown.set()
+
+
+class Events:
+    """The endpoint."""
+
+    def __init__(
+        self, *, authenticator: Authenticator, database: Database, journal: JournalWatch, stopping: asyncio.Event
+    ) -> None:
+        self._authenticator = authenticator
+        self._database = database
+        self._journal = journal
+        self._stopping = stopping
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where a journal is followed."""
+        return [Route("/v1/sessions/{session_id}/events", self.events)]
+
+    async def events(self, request: Request) -> Response:
+        """The events after a cursor; with `wait`, not before there is one or the time is over."""
+        caller = self._authenticator.admit(request.headers, "read")
+        asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
+        require_session(caller, asked.session_id)
+        streamed = "text/event-stream" in request.headers.get("accept", "")
+        if streamed and (last_id := request.headers.get("last-event-id")):
+            asked = msgspec.structs.replace(asked, after=last_id)
+        if streamed:
+            await self._read(asked)  # What is wrong is said before the stream begins.
+            return StreamingResponse(
+                self._stream(asked),
+                media_type="text/event-stream",
+                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+            )
+        return list_response(await (self._wait(request, asked) if asked.wait else self._read(asked)))
+
+    async def _read(self, asked: EventParameters) -> Page:
+        work = partial(
+            read_events,
+            session_id=asked.session_id,
+            after=asked.after,
+            limit=asked.limit,
+            max_characters=asked.max_characters,
+        )
+        return await self._database.read(work)
+
+    async def _wait(self, request: Request, asked: EventParameters) -> Page:
+        ends_at = asyncio.get_running_loop().time() + asked.wait
+        gone = asyncio.create_task(_disconnected(request))
+        try:
+            with self._journal.listen(asked.session_id) as grown:
+                found = await self._read(asked)
+                while not found.items and not gone.done() and not self._stopping.is_set():
+                    left = ends_at - asyncio.get_running_loop().time()
+                    if left <= 0:
+                        break
+                    await self._rest(grown, gone, seconds=min(left, LOOK_SECONDS))
+                    found = await self._read(asked)
+        finally:
+            gone.cancel()
+        return found
+
+    async def _stream(self, asked: EventParameters) -> AsyncIterator[bytes]:
+        """Server-sent events, until the reader goes or the process stops. Trouble ends it: readers come again."""
+        quiet_since = asyncio.get_running_loop().time()
+        try:
+            with self._journal.listen(asked.session_id) as grown:
+                yield b"retry: 2000\n\n"
+                while not self._stopping.is_set():
+                    found = await self._read(asked)
+                    for item in found.items:
+                        yield _as_message(item)
+                        quiet_since = asyncio.get_running_loop().time()
+                    asked = msgspec.structs.replace(asked, after=found.next_cursor)
+                    if not found.items:
+                        await self._rest(grown, seconds=LOOK_SECONDS)
+                    if asyncio.get_running_loop().time() - quiet_since > KEEP_ALIVE_SECONDS:
+                        yield b": still here\n\n"
+                        quiet_since = asyncio.get_running_loop().time()
+        except RelayError as error:
+            yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
+
+    async def _rest(self, grown: asyncio.Event, *others: asyncio.Future[Any], seconds: float) -> None:
+        """Until the journal has grown, something else has happened, or the time is over."""
+        signals = [asyncio.create_task(grown.wait()), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait([*signals, *others], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for signal in signals:
+                signal.cancel()
+        grown.clear()
+
+
+def _as_message(item: dict[str, Any]) -> bytes:
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
+        item["cursor"].encode(),
+        item["event"].encode(),
+        msgspec.json.encode(item),
+    )
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

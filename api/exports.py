@@ -1,0 +1,83 @@
+"""A whole session as one document: JSON, which can be imported again, or Markdown to read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from typing import IO, Literal
+
+import msgspec
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from api.database import Database
+from models import vocabulary as v
+from relay.authentication import Authenticator, require_session
+from relay.parameters import decode_parameters
+from sessions.postgres.export import export_markdown, export_session
+
+SPOOL_BYTES = 1_048_576
+"""Kept in memory; the rest of a larger document goes to a temporary file."""
+PART_BYTES = 65_536
+
+_MEDIA_TYPES = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
+_SUFFIXES = {"json": "json", "markdown": "md"}
+
+
+class ExportParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of an export."""
+
+    session_id: v.Id
+    format: Literal["json", "markdown"] = "json"
+
+
+class Exports:
+    """The endpoint."""
+
+    def __init__(self, *, authenticator: Authenticator, database: Database) -> None:
+        self._authenticator = authenticator
+        self._database = database
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where a session is exported."""
+        return [Route("/v1/sessions/{session_id}/export", self.export)]
+
+    async def export(self, request: Request) -> Response:
+        """Write the document aside, then send it: a slow reader must not hold a transaction open."""
+        caller = self._authenticator.admit(request.headers, "read")
+        asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
+        require_session(caller, asked.session_id)
+        spool = await self._database.read(partial(_write, asked=asked))
+        return StreamingResponse(
+            _send(spool),
+            media_type=_MEDIA_TYPES[asked.format],
+            headers={
+                "cache-control": "no-store",
+                "content-disposition": f'attachment; filename="{asked.session_id}.{_SUFFIXES[asked.format]}"',
+            },
+        )
+
+
+def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
+    spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was sent
+    try:
+        if asked.format == "json":
+            spool.writelines(export_session(connection, asked.session_id))
+        else:
+            spool.writelines(part.encode() for part in export_markdown(connection, asked.session_id))
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+async def _send(spool: IO[bytes]) -> AsyncIterator[bytes]:
+    with spool:
+        while part := await asyncio.to_thread(spool.read, PART_BYTES):
+            yield part

@@ -1,0 +1,141 @@
+"""Reading by GET: each address is a read command, whose fields are its parameters, answered from Postgres at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from models import vocabulary as v
+from models.commands import (
+    GetArtifact,
+    GetSessionSummary,
+    GetTask,
+    ListArtifacts,
+    ListSessions,
+    ListTasks,
+    QueryMemories,
+    ReadCommand,
+    RetrieveMemory,
+    Search,
+)
+from relay.authentication import Authenticator, require_session
+from relay.parameters import decode_parameters
+from relay.responses import JsonResponse
+from sessions.answers import Page
+from sessions.postgres.reads import page, read
+from sessions.postgres.transcript import read_transcript
+
+RENAMED = {"/v1/sessions": {"status": "filter"}}
+"""Parameters that are also known by the name that the field has in the answer."""
+
+
+class ReadRoute(NamedTuple):
+    """An address with its name, the command that it stands for, and whether the answer is a list."""
+
+    path: str
+    name: str
+    command: type[ReadCommand]
+    is_list: bool
+
+
+READS = (
+    ReadRoute("/v1/sessions", "read_sessions", ListSessions, is_list=True),
+    ReadRoute("/v1/sessions/{session_id}", "read_session", GetSessionSummary, is_list=False),
+    ReadRoute("/v1/sessions/{session_id}/summary", "read_session_summary", GetSessionSummary, is_list=False),
+    ReadRoute("/v1/sessions/{session_id}/memories", "read_session_memories", QueryMemories, is_list=True),
+    ReadRoute("/v1/sessions/{session_id}/memories/{key:path}", "read_memory", RetrieveMemory, is_list=False),
+    ReadRoute("/v1/sessions/{session_id}/tasks", "read_session_tasks", ListTasks, is_list=True),
+    ReadRoute("/v1/sessions/{session_id}/tasks/{task_id}", "read_task", GetTask, is_list=False),
+    ReadRoute("/v1/sessions/{session_id}/artifacts", "read_session_artifacts", ListArtifacts, is_list=True),
+    ReadRoute("/v1/sessions/{session_id}/artifacts/{artifact_id}", "read_artifact", GetArtifact, is_list=False),
+    ReadRoute("/v1/search", "read_search", Search, is_list=True),
+    ReadRoute("/v1/memories", "read_memories", QueryMemories, is_list=True),
+    ReadRoute("/v1/tasks", "read_tasks", ListTasks, is_list=True),
+    ReadRoute("/v1/artifacts", "read_artifacts", ListArtifacts, is_list=True),
+)
+
+
+class ChosenSession(msgspec.Struct, frozen=True, kw_only=True):
+    """The session that is read, from the path or as a parameter."""
+
+    session_id: v.Id | None = None
+
+
+class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a transcript."""
+
+    limit: v.Limit = 50
+    cursor: v.Cursor | None = None
+    max_characters: v.MaxCharacters = v.MAX_CHARACTERS
+    offset: v.Offset = 0
+
+
+class Reads:
+    """The endpoints."""
+
+    def __init__(self, *, authenticator: Authenticator, database: Database) -> None:
+        self._authenticator = authenticator
+        self._database = database
+
+    @property
+    def routes(self) -> list[Route]:
+        """All addresses that are read commands, and the transcript."""
+        return [
+            *(Route(route.path, partial(self._answer, route), name=route.name) for route in READS),
+            Route("/v1/sessions/{session_id}/transcript", self.transcript),
+        ]
+
+    async def transcript(self, request: Request) -> Response:
+        """The conversation, chunk after chunk."""
+        caller = self._authenticator.admit(request.headers, "read")
+        session_id = choose_session(request) or ""
+        require_session(caller, session_id)
+        asked = decode_parameters(request.query_params, TranscriptParameters)
+        work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
+        return list_response(await self._database.read(work))
+
+    async def _answer(self, route: ReadRoute, request: Request) -> Response:
+        caller = self._authenticator.admit(request.headers, "read")
+        session_id = choose_session(request)
+        require_session(caller, session_id)
+        given = {name: value for name, value in request.path_params.items() if name != "session_id"}
+        command = decode_parameters(_parameters(route, request), route.command, **given)
+        origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
+        if route.is_list:
+            origin["now"] = datetime.now(UTC)
+            return list_response(await self._database.read(partial(page, command=command, **origin)))
+        answer = await self._database.read(partial(read, command=command, now=datetime.now(UTC), **origin))
+        return JsonResponse(answer.data)
+
+
+def choose_session(request: Request) -> str | None:
+    """The session_id of the path, or else of the query. Raises Invalid."""
+    given = {name: value for name, value in request.path_params.items() if name == "session_id"}
+    query = QueryParams([item for item in request.query_params.multi_items() if item[0] == "session_id"])
+    return decode_parameters(query, ChosenSession, **given).session_id
+
+
+def list_response(listed: Page) -> Response:
+    """A page as every list shows it."""
+    content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor}
+    if listed.truncated:
+        content["truncated"] = True
+    return JsonResponse(content)
+
+
+def _parameters(route: ReadRoute, request: Request) -> QueryParams:
+    """The query without the session, and with as much text as HTTP takes unless less is asked for."""
+    names = RENAMED.get(route.path, {})
+    items = [(names.get(name, name), value) for name, value in request.query_params.multi_items()]
+    items = [item for item in items if item[0] != "session_id"]
+    if not any(name == "max_characters" for name, _ in items):
+        items.append(("max_characters", str(v.MAX_CHARACTERS)))
+    return QueryParams(items)

@@ -1,0 +1,180 @@
+"""Full-text search over conversations, memories and artifacts: first what has all words, then what has any.
+
+The best hits have the most different words, then these often and near to each other, then are the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
+
+from models.commands import Search
+from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
+from models.timestamps import format_utc
+from sessions.answers import Page
+from sessions.postgres.paging import decode_cursor, fill
+from sessions.postgres.reach import Reach, stream
+from sessions.postgres.search_query import Match, SearchQuery, understand
+from sessions.postgres.search_words import mark, tidy
+
+MOST_HITS = 1_000
+"""That can be paged through: hits are ranked anew for each page. Of each area so many, the latest, are ranked."""
+SUBSTRING_ROWS = 2_000
+"""Of each area, the latest that can be seen: there is no index for substrings."""
+SMALLEST_HIT = 150
+"""Characters. So many hits as fit at most are given snippets, which cost more than finding them."""
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a page ended: after so many hits of this kind."""
+
+    match: Match = "all"
+    offset: Annotated[int, Meta(ge=0, le=MOST_HITS)] = 0
+
+
+class _Area(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to search."""
+
+    area: str
+    table: Any
+    id_name: str
+    text: Any
+    at: Any
+    latest: Any
+    kind: Any = null()
+    name: Any = null()
+    tags: Any = None
+
+
+AREAS = {
+    "conversations": _Area(
+        area="conversation",
+        table=ChunkRow,
+        id_name="chunk_id",
+        text=ChunkRow.content,
+        at=ChunkRow.created_at,
+        latest=ChunkRow.position,
+    ),
+    "memories": _Area(
+        area="memory",
+        table=MemoryRow,
+        id_name="key",
+        text=MemoryRow.search_text,
+        at=MemoryRow.updated_at,
+        latest=MemoryRow.updated_at,
+        kind=MemoryRow.type,
+        tags=MemoryRow.tags,
+    ),
+    "artifacts": _Area(
+        area="artifact",
+        table=ArtifactRow,
+        id_name="artifact_id",
+        text=ArtifactRow.search_text,
+        at=ArtifactRow.created_at,
+        latest=ArtifactRow.position,
+        kind=ArtifactRow.type,
+        name=ArtifactRow.name,
+    ),
+}
+_ID_NAMES = {area.area: area.id_name for area in AREAS.values()}
+
+
+def search(connection: Connection, command: Search, *, reach: Reach) -> Page:
+    """Hits, the best first; each says whether it has all words or only some (`match`)."""
+    query = understand(connection, command.q)
+    start = decode_cursor(command.cursor, Position) or Position()
+    limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
+    hits = _hits(connection, command, query, start=start, limit=limit, reach=reach)
+    return fill(hits, limit=limit, room=command.max_characters)
+
+
+def _hits(
+    connection: Connection, command: Search, query: SearchQuery, *, start: Position, limit: int, reach: Reach
+) -> Iterator[tuple[Position, dict[str, Any]]]:
+    wanted = limit + 1
+    matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
+    for match in matches:
+        offset = start.offset if match == start.match else 0
+        statement = _ranked(command, query, match=match, reach=reach)
+        if statement is None:
+            return
+        page = statement.offset(offset).limit(min(wanted, MOST_HITS - offset))
+        for row in stream(connection, _with_snippets(page, query)):
+            offset += 1
+            wanted -= 1
+            yield Position(match=match, offset=offset), _hit(row, query, match=match)
+        if wanted <= 0:
+            return
+
+
+def _ranked(command: Search, query: SearchQuery, *, match: Match, reach: Reach) -> Select[Any] | None:
+    areas = [AREAS[name] for name in dict.fromkeys(command.areas or AREAS)]
+    if command.type is not None:
+        areas = [area for area in areas if area.area != "conversation"]
+    if command.tags:
+        areas = [area for area in areas if area.tags is not None]
+    if not areas:
+        return None
+    found = union_all(*(_candidates(area, command, query, match=match, reach=reach) for area in areas)).subquery()
+    return select(found).order_by(*_order(found.c))
+
+
+def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Match, reach: Reach) -> Select[Any]:
+    columns: list[ColumnElement[Any]] = [
+        literal(area.area, Text).label("area"),
+        area.table.session_id,
+        getattr(area.table, area.id_name).label("id"),
+        cast(area.kind, Text).label("type"),
+        cast(area.name, Text).label("name"),
+        area.at.label("at"),
+        area.text.label("text"),
+        area.table.search,
+    ]
+    rows = select(*columns).where(reach.within(area.table.session_id), reach.during(command, area.at))
+    if command.type is not None:
+        rows = rows.where(area.kind == command.type)
+    if command.tags:
+        rows = rows.where(area.tags.overlap(command.tags))
+    rows = rows.order_by(area.latest.desc())
+    if query.wording.runs:
+        latest = rows.limit(SUBSTRING_ROWS).subquery()
+        found = select(latest).where(query.matches(match, latest.c.search, latest.c.text)).subquery()
+    else:
+        found = rows.where(query.matches(match, area.table.search, area.text)).limit(MOST_HITS).subquery()
+    rank = query.rank(found.c.search, found.c.text).label("rank")
+    return select(*(column for column in found.c if column.name != "search"), rank)
+
+
+def _with_snippets(page: Select[Any], query: SearchQuery) -> Select[Any]:
+    hits = page.subquery()
+    columns = [column for column in hits.c if column.name != "text"]
+    return (
+        select(*columns, SessionRow.title.label("session_title"), *query.snippet(hits.c.text))
+        .join(SessionRow, SessionRow.session_id == hits.c.session_id)
+        .order_by(*_order(hits.c))
+    )
+
+
+def _order(columns: Any) -> list[ColumnElement[Any]]:
+    return [columns.rank.desc(), columns.at.desc(), columns.area, columns.session_id, columns.id]
+
+
+def _hit(row: Row[Any], query: SearchQuery, *, match: Match) -> dict[str, Any]:
+    snippet = row.headline if row.around is None else mark(row.around, query.wording.needles)
+    item = {
+        "area": row.area,
+        "session_id": row.session_id,
+        "session_title": row.session_title,
+        _ID_NAMES[row.area]: row.id,
+        "type": row.type,
+        "name": row.name,
+        "snippet": tidy(snippet),
+        "match": match,
+        "rank": round(row.rank, 4),
+        "at": format_utc(row.at),
+    }
+    return {name: value for name, value in item.items() if value is not None}

@@ -1,0 +1,87 @@
+"""What a search asks for: words, and runs of scripts that are written without spaces; and its marks in a text. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import msgspec
+
+MOST_NEEDLES = 64
+"""Runs and parts of runs that are looked for, and words of which any will do: each costs a look at every candidate."""
+SNIPPET_LENGTH = 400
+MARK = "**"
+
+_SYLLABLES = (
+    "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Chinese, Japanese, and Korean, which has spaces, but endings of many forms."""
+_LETTERS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+"""Thai, Lao, Tibetan, Burmese, Khmer."""
+_RUN = re.compile(f"[{_SYLLABLES}]+|[{_LETTERS}]+")
+_LETTER = re.compile(f"[{_LETTERS}]")
+_UNWANTED = re.compile(r'(?:^|(?<=\s))-(?:"[^"]*"?|\S+)')
+
+
+class Wording(msgspec.Struct, frozen=True, kw_only=True):
+    """A query, taken apart."""
+
+    text: str
+    """Without the runs, in the syntax of web searches: "phrases", OR, -unwanted."""
+    wanted: str
+    """The same without what is unwanted."""
+    runs: list[str]
+    parts: list[str]
+    """Pairs of syllables (fours of letters) of the runs, as there are no words to take."""
+
+    @property
+    def needles(self) -> list[str]:
+        """Runs and parts, the best first."""
+        return list(dict.fromkeys([*self.runs, *self.parts]))
+
+
+def take_apart(query: str) -> Wording:
+    """Any text is a query; what means nothing is left out."""
+    text = unicodedata.normalize("NFC", query.replace("\0", " "))
+    wanted = _UNWANTED.sub(" ", text)
+    runs = list(dict.fromkeys(_RUN.findall(wanted)))[:MOST_NEEDLES]
+    parts = list(dict.fromkeys(part for run in runs for part in _parts_of(run)))[:MOST_NEEDLES]
+    return Wording(text=_RUN.sub(" ", text), wanted=_RUN.sub(" ", wanted), runs=runs, parts=parts)
+
+
+def any_of(lexemes: list[str]) -> list[str]:
+    """For each lexeme the text of a tsquery for it; a longer one also stands for the words that begin with it."""
+    quoted = ("'" + word.replace("\\", "\\\\").replace("'", "''") + "'" for word in lexemes)
+    return [f"{text}:*" if len(text) >= len("'four'") else text for text in quoted]
+
+
+def mark(text: str, needles: list[str]) -> str:
+    """The text with every occurrence of a needle between marks; those that touch are marked as one."""
+    marked = [False] * len(text)
+    for needle in needles:
+        at = text.find(needle)
+        while at >= 0:
+            marked[at : at + len(needle)] = [True] * len(needle)
+            at = text.find(needle, at + 1)
+    pieces: list[str] = []
+    for index, character in enumerate(text):
+        if marked[index] != (index > 0 and marked[index - 1]):
+            pieces.append(MARK)
+        pieces.append(character)
+    return "".join(pieces) + (MARK if text and marked[-1] else "")
+
+
+def tidy(snippet: str) -> str:
+    """On one line, and cut to a length that can be read aloud, around the first mark."""
+    line = " ".join(snippet.split())
+    if len(line) <= SNIPPET_LENGTH:
+        return line
+    start = max(line.find(MARK) - SNIPPET_LENGTH // 4, 0)
+    piece = line[start : start + SNIPPET_LENGTH].strip("*")
+    return ("…" if start else "") + piece + (MARK if piece.count(MARK) % 2 else "") + "…"
+
+
+def _parts_of(run: str) -> list[str]:
+    length = 4 if _LETTER.match(run) else 2
+    return [run[start : start + length] for start in range(max(len(run) - length, 0) + 1)]

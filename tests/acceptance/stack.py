@@ -1,0 +1,175 @@
+"""The real processes for acceptance tests: the public app and the worker, on servers that a test may kill."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from redis import Redis
+
+from tests.conftest import API_KEY, ROOT
+from worker.supervision import Child, Running
+
+T = TypeVar("T")
+
+Payload = dict[str, Any]
+
+
+def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "") -> T:
+    """Wait until the condition gives something true, and give that. An exception counts as not yet."""
+    limit_at = time.monotonic() + seconds
+    last: object = None
+    while time.monotonic() < limit_at:
+        try:
+            if value := condition():
+                return value
+            last = value
+        except (httpx.HTTPError, OSError, AssertionError, KeyError) as error:
+            last = error
+        time.sleep(0.02)
+    raise AssertionError(f"After {seconds:g} s still not {what or 'so'}: {last!r}")
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Stack:
+    """`python -m api` and `python -m worker` on the servers given."""
+
+    def __init__(self, *, database_url: str, redis_url: str, folder: Path, workers: int = 2, **more: str) -> None:
+        self.api_key = API_KEY
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.failpoints = folder / "failpoints"
+        self.failpoints.mkdir(parents=True)
+        self.environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "API_KEY": API_KEY,
+            "PORT": str(self.port),
+            "WORKERS": str(workers),
+            "FAILPOINT_DIR": str(self.failpoints),
+            **more,
+        }
+        self.redis = Redis.from_url(redis_url)
+        self.client = self.new_client()
+        self._running: dict[str, Running] = {}
+
+    def new_client(self) -> httpx.Client:
+        """A client with the key, and connections of its own."""
+        limits = httpx.Limits(max_connections=64)
+        return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60, limits=limits)
+
+    def start(self, *names: str) -> None:
+        """Start `api`, `worker` or both, and wait until the app answers."""
+        for name in names or ("api", "worker"):
+            self._running[name] = Running(
+                Child(
+                    name=name,
+                    command=(sys.executable, "-m", name),
+                    environment=self.environment,
+                    folder=ROOT,
+                    log=self.folder / f"{name}.log",
+                    stop_timeout_seconds=30,
+                )
+            )
+        if "api" in self._running:
+            wait_for(lambda: self.client.get("/healthz").status_code == 200, what="answering")
+
+    def stop(self, *names: str) -> None:
+        """Stop processes cleanly."""
+        for name in names or tuple(self._running):
+            self._running.pop(name).stop()
+
+    def kill(self, name: str) -> None:
+        """End a process as kill -9 does."""
+        self._running.pop(name).kill()
+
+    def pid(self, name: str) -> int:
+        """The process id of `api` or `worker`."""
+        return self._running[name].pid
+
+    def log(self, name: str) -> str:
+        """What a process has logged."""
+        with suppress(FileNotFoundError):
+            return (self.folder / f"{name}.log").read_text()
+        return ""
+
+    def close(self) -> None:
+        """Stop all."""
+        self.stop()
+        self.client.close()
+        self.redis.close()
+
+    def send(self, command: str, session_id: str | None = None, **data: Any) -> Payload:
+        """Send a command and wait for its answer, which must be a success."""
+        answer = self.ask(command, session_id, **data)
+        assert answer.status_code == 200, answer.text
+        body: Payload = answer.json()
+        assert body["status"] == "success"
+        return body
+
+    def ask(self, command: str, session_id: str | None = None, **data: Any) -> httpx.Response:
+        """Send a command and wait for its answer, whatever it is."""
+        return self.client.post("/v1/webhook?wait=30", json=envelope(command, session_id, **data))
+
+    def post(self, command: str, session_id: str | None = None, *, delivery_id: str = "", **data: Any) -> Payload:
+        """Send a command without waiting; it must be accepted."""
+        headers = {"Idempotency-Key": delivery_id} if delivery_id else {}
+        answer = self.client.post("/v1/webhook", json=envelope(command, session_id, **data), headers=headers)
+        assert answer.status_code == 202, answer.text
+        body: Payload = answer.json()
+        return body
+
+    def drained(self) -> bool:
+        """Whether nothing waits in any inbox."""
+        return all(self.redis.xlen(f"sr:inbox:{shard:02d}") == 0 for shard in range(16))
+
+    def wait_until_drained(self, seconds: float = 60) -> None:
+        """Wait until everything that was accepted is applied."""
+        wait_for(self.drained, seconds=seconds, what="drained")
+
+    def journal(self, session_id: str) -> list[Payload]:
+        """All events of a session."""
+        events: list[Payload] = []
+        cursor = ""
+        while True:
+            query = {"limit": "500", **({"after": cursor} if cursor else {})}
+            page = self.client.get(f"/v1/sessions/{session_id}/events", params=query).json()
+            events += page["items"]
+            if not page["items"]:
+                return events
+            cursor = page["next_cursor"]
+
+
+def envelope(command: str, session_id: str | None = None, **data: Any) -> Payload:
+    """A webhook's body."""
+    body: Payload = {"type": "collaborative_session_command", "command": command, "data": data}
+    return body if session_id is None else {**body, "session_id": session_id}
+
+
+def new_id(prefix: str = "session") -> str:
+    """An id that no other test uses."""
+    return f"{prefix}-{secrets.token_hex(6)}"
+
+
+def in_parallel(work: Callable[[T], Any], items: Sequence[T], *, threads: int = 16) -> Iterator[Any]:
+    """Do work for each item, many at once; gives the results in order."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(work, items)

@@ -1,0 +1,223 @@
+"""From a body to a command: what is understood, what is refused and how the refusal helps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.commands import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
+from models.errors import Invalid, NotJson, Rejected
+from models.payloads import Submission, parse_envelope, parse_flat
+
+
+def parse(command: str, session_id: str | None = "walk", /, **data: Any) -> Submission:
+    return parse_envelope(json.dumps({"command": command, "session_id": session_id, "data": data}).encode())
+
+
+def refused(body: bytes) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        parse_envelope(body)
+    return caught.value
+
+
+def test_a_session_id_may_stand_inside_data() -> None:
+    submission = parse("store_memory", None, session_id="inside", content=1)
+    assert submission.session_id == "inside"
+
+
+def test_two_different_session_ids_are_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse("store_memory", "one", session_id="two", content=1)
+    assert caught.value.field == "data.session_id"
+
+
+def test_a_nested_conversation_is_a_conversation_chunk() -> None:
+    submission = parse("append_conversation", conversation_chunk={"content": "hello", "chunk_id": "c1"})
+    assert isinstance(submission.command, ConversationChunk)
+    assert (submission.command.content, submission.command.chunk_id) == ("hello", "c1")
+
+
+@pytest.mark.parametrize("data", [{"type": "idea", "tags": ["a"]}, {"filter": {"type": "idea", "tags": ["a"]}}])
+def test_a_filter_may_be_flat_or_nested(data: dict[str, Any]) -> None:
+    command = parse("query_memories", **data).command
+    assert isinstance(command, QueryMemories)
+    assert (command.type, command.tags) == ("idea", ["a"])
+
+
+def test_a_task_is_another_word_for_its_description() -> None:
+    command = parse("delegate_task", task="research prices").command
+    assert isinstance(command, DelegateTask)
+    assert command.description == "research prices"
+
+
+def test_a_batch_runs_its_conversation_first() -> None:
+    submission = parse("batch", conversation_chunk={"content": "hi"}, commands=[{"command": "pause_session"}])
+    assert isinstance(submission.command, Batch)
+    assert [item.command for item in submission.command.commands] == ["conversation_chunk", "pause_session"]
+
+
+def test_ids_that_are_left_out_come_from_the_content() -> None:
+    one, again, other = (parse("store_memory", type="idea", content=text) for text in ("Solar roof", "Solar roof", "x"))
+    assert isinstance(one.command, StoreMemory)
+    assert str(one.command.key).startswith("idea-solar-roof-")
+    assert one.hash == again.hash
+    assert one.hash != other.hash
+
+
+def test_a_session_gets_its_id_from_the_title() -> None:
+    one, again = (parse("create_session", None, title="Solar roof") for _ in range(2))
+    assert one.session_id == again.session_id
+    assert str(one.session_id).startswith("solar-roof-")
+
+
+def test_a_session_needs_a_title_or_an_id() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse("create_session", None)
+    assert (caught.value.code, caught.value.field) == ("missing_field", "session_id")
+
+
+def test_names_are_compared_in_one_form() -> None:
+    composed, decomposed = (parse("store_memory", key=key, content=1) for key in ("Köln", "Ko\u0308ln"))
+    assert composed.hash == decomposed.hash
+
+
+def test_the_hash_is_over_what_takes_effect() -> None:
+    plain = {"command": "store_memory", "session_id": "walk", "data": {"key": "k", "content": {"a": 1, "b": 2}}}
+    waiting = {**plain, "id": "d1", "sync": True, "data": {"content": {"b": 2, "a": 1}, "key": "k"}}
+    other = {**plain, "data": {"key": "k", "content": {"a": 1, "b": 3}}}
+    first, second, third = (parse_envelope(json.dumps(body).encode()) for body in (plain, waiting, other))
+    assert first.hash == second.hash != third.hash
+    assert (second.delivery_id, second.sync) == ("d1", True)
+
+
+def test_content_is_kept_as_it_was_sent() -> None:
+    body = b'{"command":"store_memory","session_id":"s","data":{"content": {"z":1e23, "a":-0.0}}}'
+    command = parse_envelope(body).command
+    assert isinstance(command, StoreMemory)
+    assert bytes(command.content) == b'{"z":1e23, "a":-0.0}'
+
+
+def test_a_flat_command_is_the_same_as_an_enveloped_one() -> None:
+    flat = parse_flat("store_memory", b'{"session_id": "walk", "id": "d1", "key": "k", "content": [1]}')
+    assert (flat.hash, flat.delivery_id) == (parse("store_memory", key="k", content=[1]).hash, "d1")
+
+
+def test_an_unknown_field_is_refused_with_the_nearest() -> None:
+    error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tag":["a"]}}')
+    assert (error.code, error.field, error.hint) == ("unknown_field", "data.tag", "Did you mean 'tags'?")
+
+
+def test_an_unknown_field_deep_in_a_batch_is_named_by_its_path() -> None:
+    item = {"command": "conversation_chunk", "data": {"content": "x", "extracted_items": {"idea": []}}}
+    error = refused(json.dumps({"command": "batch", "session_id": "s", "data": {"commands": [item]}}).encode())
+    assert error.field == "data.commands[0].data.extracted_items.idea"
+    assert error.hint == "Did you mean 'ideas'?"
+
+
+def test_an_unknown_command_lists_the_valid_ones() -> None:
+    error = refused(b'{"command":"store_memori","session_id":"s"}')
+    assert error.code == "unknown_command"
+    assert all(name in str(error.expected) for name in COMMANDS)
+    assert error.hint == "Did you mean 'store_memory'?"
+
+
+def test_a_wrong_choice_lists_the_right_ones() -> None:
+    error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"type":"thought"}}')
+    assert error.field == "data.type"
+    assert "decision" in str(error.expected)
+
+
+def test_a_string_is_no_list_of_characters() -> None:
+    error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":"abc"}}')
+    assert (error.field, error.expected) == ("data.tags", "array")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "not_json"),
+        (b"{", 400, "not_json"),
+        (b"[]", 400, "not_an_object"),
+        (b'"text"', 400, "not_an_object"),
+        (b"\xff\xfe", 400, "not_json"),
+        (b'{"command":"store_memory","data":{"content":NaN}}', 400, "not_json"),
+        (b'{"command":"store_memory","data":{"content":"\\ud800"}}', 400, "not_json"),
+        (b'{"command":"store_memory","session_id":"s","data":{"content":"a\\u0000b"}}', 422, "invalid"),
+        (b'{"command":"store_memory","session_id":"s","data":{"content":{"a\\u0000b":1}}}', 422, "invalid"),
+        (b'{"command":"store_memory","session_id":"s","data":{"content":1e999}}', 422, "invalid"),
+        (b'{"command":"x","data":{"content":' + b"9" * 6000 + b"}}", 422, "invalid"),
+        (b'{"command":"x","data":{"content":-0.' + b"9" * 6000 + b"}}", 422, "invalid"),
+        (b'{"command":"x","data":' + b"[" * 5000 + b"]" * 5000 + b"}", 422, "invalid"),
+        (b'{"command":"x","data":' + b'{"a":' * 150 + b"1" + b"}" * 150 + b"}", 422, "invalid"),
+        (b'{"command":"pause_session","session_id":"../etc/passwd"}', 422, "invalid_field"),
+        (b'{"command":"pause_session","session_id":"a\\n"}', 422, "invalid_field"),
+        (b'{"command":"pause_session","session_id":""}', 422, "invalid_field"),
+        (b'{"command":"pause_session","session_id":7}', 422, "invalid_field"),
+        (b'{"command":"pause_session"}', 422, "missing_field"),
+        (b'{"command":"pause_session","session_id":"s","type":"ping"}', 422, "not_a_command"),
+        (b'{"command":"pause_session","session_id":"s","id":"a/b"}', 422, "invalid_field"),
+        (b'{"command":"pause_session","session_id":"s","data":[]}', 422, "invalid"),
+        (b'{"command":"pause_session","session_id":"s","data":{"x":1}}', 422, "unknown_field"),
+        (b'{"command":"batch","session_id":"s","data":{"commands":[]}}', 422, "invalid_field"),
+        (b'{"command":"batch","session_id":"s","data":{"commands":"abc"}}', 422, "invalid_field"),
+        (b'{"command":"batch","session_id":"s","data":{"commands":[7]}}', 422, "invalid"),
+        (b'{"command":"batch","session_id":"s","data":{"commands":[{"command":"batch"}]}}', 422, "invalid"),
+    ],
+)
+def test_bad_input_is_refused(body: bytes, status: int, code: str) -> None:
+    error = refused(body)
+    assert (error.status, error.code) == (status, code)
+    assert error.message
+
+
+def test_numbers_in_text_may_be_long() -> None:
+    assert parse("store_memory", content="9" * 6000).session_id == "walk"
+
+
+def test_a_batch_has_at_most_500_commands() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse("batch", commands=[{"command": "pause_session"}] * 501)
+    assert caught.value.field == "data.commands"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.sampled_from([*COMMANDS, "append_conversation", "nonsense"]), st.dictionaries(st.text(max_size=12), JSON))
+@settings(max_examples=300, deadline=None)
+def test_any_data_is_understood_or_refused(command: str, data: dict[str, Any]) -> None:
+    """Nothing that is JSON leads to anything but a submission or a rejection with a message."""
+    try:
+        submission = parse(command, **data)
+    except Rejected as error:
+        assert 400 <= error.status < 500
+        assert error.message
+    else:
+        assert submission.hash == parse(command, **data).hash
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
+    with pytest.raises((Invalid, NotJson)):
+        parse_envelope(body)
+
+
+@given(JSON)
+@settings(max_examples=200, deadline=None)
+def test_any_json_can_be_content(content: Any) -> None:
+    try:
+        command = parse("store_memory", content=content).command
+    except Rejected as error:
+        assert error.code == "invalid"
+    else:
+        assert isinstance(command, StoreMemory)
+        assert json.loads(bytes(command.content)) == content

@@ -1,0 +1,298 @@
+"""What commands mean, without any server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from models import commands as c
+from models.errors import Conflict, Invalid, NotFound, Rejected
+from models.payloads import parse_envelope
+from sessions.records import Agent, Memory, MemoryRevision, Question, Session, Task, memory_key, task_key
+from sessions.rules import Slice, decide
+from sessions.rules.decision import Context, Decision
+from sessions.state import State
+
+START = datetime(2026, 11, 22, 9, tzinfo=UTC)
+
+
+class World:
+    """A state, and commands applied to it one after the other, a minute apart."""
+
+    def __init__(self, *, agents: list[Agent] | None = None) -> None:
+        self.state = State(agents=agents or ())
+        self.now = START
+        self.upcoming: frozenset[str] = frozenset()
+
+    def do(self, command: str, /, **data: Any) -> Decision:
+        body = {"command": command, "session_id": "walk", "data": data}
+        parsed = parse_envelope(msgspec.json.encode(body)).command
+        self.now += timedelta(minutes=1)
+        context = Context(
+            session_id="walk", source="default", delivery_id="d", at=self.now, upcoming_tasks=self.upcoming
+        )
+        decision = decide(self.state, parsed, context)
+        for removed in decision.removed:
+            self.state.remove(removed)
+        for record in decision.put:
+            self.state.put(record)
+        return decision
+
+    def refused(self, command: str, /, **data: Any) -> Rejected:
+        with pytest.raises(Rejected) as caught:
+            self.do(command, **data)
+        return caught.value
+
+    def memory(self, key: str) -> Memory:
+        memory = self.state.find(memory_key("walk", key), Memory)
+        assert memory is not None
+        return memory
+
+    def task(self, task_id: str) -> Task:
+        task = self.state.find(task_key("walk", task_id), Task)
+        assert task is not None
+        return task
+
+    def session(self) -> Session:
+        session = self.state.session("walk")
+        assert session is not None
+        return session
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.do("create_session", title="Morning walk")
+    return world
+
+
+def test_a_session_without_title_is_called_by_its_id() -> None:
+    assert World().do("create_session", title="").data["title"] == "walk"
+
+
+def test_the_same_session_again_changes_nothing(world: World) -> None:
+    again = world.do("create_session", title="Morning walk")
+    assert again.data["created"] is False
+    assert again.put == []
+
+
+def test_another_session_under_the_same_id_is_a_conflict_that_shows_what_is_there(world: World) -> None:
+    error = world.refused("create_session", title="Evening walk")
+    assert isinstance(error, Conflict)
+    assert error.data is not None
+    assert error.data["title"] == "Morning walk"
+
+
+def test_nothing_is_made_implicitly() -> None:
+    error = World().refused("store_memory", content="x")
+    assert isinstance(error, NotFound)
+    assert "create_session" in str(error.hint)
+
+
+def test_new_content_is_a_new_revision_and_the_old_one_stays(world: World) -> None:
+    world.do("store_memory", key="db", content="MySQL", type="decision", tags=["tech"])
+    decision = world.do("store_memory", key="db", content="Postgres")
+    assert decision.data == {"key": "db", "type": "decision", "revision": 2, "created": False}
+    assert bytes(world.memory("db").content) == b'"Postgres"'
+    assert world.memory("db").tags == ["tech"]
+    old = [record for record in decision.put if isinstance(record, MemoryRevision)]
+    assert [(r.revision, bytes(r.content)) for r in old] == [(1, b'"MySQL"')]
+
+
+def test_the_same_content_is_no_revision_however_it_is_written(world: World) -> None:
+    world.do("store_memory", key="k", content={"a": 1, "b": 2})
+    again = world.do("store_memory", key="k", content={"b": 2, "a": 1})
+    assert (again.data["revision"], again.data["created"], again.put) == (1, False, [])
+
+
+def test_the_status_of_a_memory_can_change_without_a_revision(world: World) -> None:
+    world.do("store_memory", key="todo", type="action_item", content="call the roofer")
+    world.do("store_memory", key="todo", content="call the roofer", status="done")
+    assert (world.memory("todo").status, world.memory("todo").revision) == ("done", 1)
+
+
+@pytest.mark.parametrize(("if_revision", "wins"), [(0, False), (1, True), (2, False)])
+def test_a_conditional_write_needs_the_right_revision(world: World, if_revision: int, wins: bool) -> None:
+    world.do("store_memory", key="k", content="one")
+    if wins:
+        assert world.do("store_memory", key="k", content="two", if_revision=if_revision).data["revision"] == 2
+        repeated = world.do("store_memory", key="k", content="two", if_revision=if_revision)
+        assert repeated.put == []
+    else:
+        error = world.refused("store_memory", key="k", content="two", if_revision=if_revision)
+        assert (error.code, error.data) == ("revision_conflict", {"key": "k", "revision": 1})
+
+
+def test_if_revision_zero_means_that_there_must_be_none(world: World) -> None:
+    assert world.do("store_memory", key="k", content="one", if_revision=0).data["revision"] == 1
+
+
+def test_a_deleted_memory_starts_anew(world: World) -> None:
+    world.do("store_memory", key="k", content="one")
+    world.do("store_memory", key="k", content="two")
+    world.do("delete_memory", key="k")
+    assert world.do("store_memory", key="k", content="three").data["revision"] == 1
+    assert world.state.stats("walk").memories == 1
+
+
+def test_items_found_in_a_conversation_become_memories_that_name_it(world: World) -> None:
+    items = {"decisions": ["Use Postgres"], "action_items": [{"description": "Call Ann"}], "ideas": ["x", "x"]}
+    data = world.do("conversation_chunk", chunk_id="c1", content="We talked", extracted_items=items).data
+    assert (data["content_size"], data["extracted_items_processed"]) == (9, 3)
+    memories = [world.memory(key) for key in data["memory_keys"]]
+    assert sorted((m.type, m.chunk_id) for m in memories) == [("action_item", "c1"), ("decision", "c1"), ("idea", "c1")]
+    assert world.do("conversation_chunk", chunk_id="c1", content="We talked", extracted_items=items).put == []
+
+
+def test_other_conversation_under_the_same_id_is_a_conflict(world: World) -> None:
+    world.do("conversation_chunk", chunk_id="c1", content="one")
+    assert world.refused("conversation_chunk", chunk_id="c1", content="two").code == "chunk_exists"
+
+
+def test_a_paused_session_takes_only_what_leads_on(world: World) -> None:
+    world.do("delegate_task", task_id="t1", description="x")
+    world.do("pause_session")
+    assert world.do("pause_session").put == []
+    for command, data in (
+        ("store_memory", {"content": 1}),
+        ("conversation_chunk", {"content": "x"}),
+        ("add_artifact", {"name": "x", "content": 1}),
+        ("delegate_task", {"description": "y"}),
+        ("rename_session", {"title": "y"}),
+    ):
+        error = world.refused(command, **data)
+        assert (error.status, error.code, error.hint) == (409, "session_paused", "Send resume_session first.")
+    assert world.do("cancel_task", task_id="t1").data["status"] == "cancelled"
+    assert world.do("resume_session").data["status"] == "active"
+
+
+def test_a_completed_session_takes_nothing_until_it_is_resumed(world: World) -> None:
+    world.do("delegate_task", task_id="t1", description="x")
+    world.do("complete_session")
+    assert world.refused("cancel_task", task_id="t1").code == "session_completed"
+    assert world.refused("pause_session").code == "session_completed"
+    world.do("resume_session")
+    assert world.session().completed_at is None
+    assert world.do("store_memory", key="k", content=1).data["created"] is True
+
+
+def test_counts_are_always_right(world: World) -> None:
+    world.do("store_memory", key="k", content=1)
+    world.do("store_memory", key="k", content=2)
+    world.do("delegate_task", task_id="t1", description="x")
+    world.do("cancel_task", task_id="t1")
+    world.do("delegate_task", task_id="t2", description="y")
+    stats = world.do("complete_session").data["stats"]
+    assert stats == {"conversation_chunks": 0, "memories": 1, "tasks": 2, "artifacts": 0, "active_tasks": 1}
+
+
+def test_deleting_a_session_needs_its_id_once_more(world: World) -> None:
+    error = world.refused("delete_session", confirm="other")
+    assert isinstance(error, Invalid)
+    world.do("store_memory", key="k", content="secret")
+    world.do("delete_session", confirm="walk")
+    assert world.state.session("walk") is None
+    assert world.state.find(memory_key("walk", "k"), Memory) is None
+    assert world.do("create_session", title="Anew").data["stats"]["memories"] == 0
+
+
+def test_the_same_request_within_an_hour_is_the_same_task(world: World) -> None:
+    first = world.do("delegate_task", description="Research prices", agent_name="researcher")
+    again = world.do("delegate_task", description="research  prices ", agent_name="researcher")
+    assert (again.data["task_id"], again.data["created"]) == (first.data["task_id"], False)
+    other = world.do("delegate_task", description="Research prices", agent_name="codex")
+    assert other.data["created"] is True
+    wanted = world.do("delegate_task", description="Research prices", agent_name="researcher", allow_duplicate=True)
+    assert wanted.data["created"] is True
+    world.now += timedelta(hours=2)
+    later = world.do("delegate_task", description="Research prices", agent_name="researcher")
+    assert later.data["created"] is True
+    assert len({d.data["task_id"] for d in (first, other, wanted, later)}) == 4
+
+
+def test_an_answer_tells_who_is_online_and_how_long_the_queue_is() -> None:
+    seen = START + timedelta(minutes=1)
+    world = World(agents=[Agent(name="codex", type="code", last_seen_at=seen)])
+    world.do("create_session", title="x")
+    data = world.do("delegate_task", description="a", agent_name="codex").data
+    assert (data["agents_online"], data["ahead_in_queue"], "warning" in data) == (1, 0, False)
+    data = world.do("delegate_task", description="b", agent_name="nobody").data
+    assert (data["agents_online"], data["ahead_in_queue"], "warning" in data) == (0, 0, True)
+    assert world.do("delegate_task", description="c", agent_name="nobody").data["ahead_in_queue"] == 1
+    assert world.do("delegate_task", description="d", agent_name="nobody", priority=5).data["ahead_in_queue"] == 0
+
+
+def test_a_task_cannot_wait_for_one_that_is_unknown(world: World) -> None:
+    error = world.refused("delegate_task", description="x", depends_on=["nope"])
+    assert (error.code, error.field) == ("task_not_found", "data.depends_on[0]")
+
+
+def test_a_cycle_of_tasks_is_refused_with_its_path(world: World) -> None:
+    assert world.refused("delegate_task", task_id="a", description="x", depends_on=["a"]).code == "dependency_cycle"
+    world.upcoming = frozenset({"a", "b", "c"})
+    world.do("delegate_task", task_id="a", description="x", depends_on=["b"])
+    world.do("delegate_task", task_id="b", description="y", depends_on=["c"])
+    error = world.refused("delegate_task", task_id="c", description="z", depends_on=["a"])
+    assert "c → a → b → c" in error.message
+
+
+def test_a_question_is_answered_and_the_task_goes_back_to_the_queue(world: World) -> None:
+    world.do("delegate_task", task_id="t1", description="x")
+    assert world.refused("answer_task", task_id="t1", answer="yes").code == "task_not_asking"
+    asking = [Question(question="Which?", asked_at=world.now)]
+    task = msgspec.structs.replace(
+        world.task("t1"), status="input_required", questions=Raw(msgspec.json.encode(asking))
+    )
+    world.state.put(task)
+    world.do("answer_task", task_id="t1", answer="the red one")
+    assert world.task("t1").status == "pending"
+    assert msgspec.json.decode(world.task("t1").questions)[0]["answer"] == "the red one"
+    assert world.do("answer_task", task_id="t1", answer="the red one").put == []
+
+
+def test_a_finished_task_cannot_be_cancelled(world: World) -> None:
+    world.do("delegate_task", task_id="t1", description="x")
+    world.state.put(msgspec.structs.replace(world.task("t1"), status="completed"))
+    assert world.refused("cancel_task", task_id="t1").code == "task_finished"
+
+
+def test_an_artifact_may_belong_to_a_task_of_the_session(world: World) -> None:
+    error = world.refused("add_artifact", name="Report", content="x", metadata={"relates_to_task": "t1"})
+    assert error.code == "task_not_found"
+    world.do("delegate_task", task_id="t1", description="x")
+    added = world.do("add_artifact", name="Report", content="x", metadata={"relates_to_task": "t1"})
+    assert added.data["created"] is True
+    again = world.do("add_artifact", name="Report", content="x", metadata={"relates_to_task": "t1"})
+    assert (again.data["created"], again.put) == (False, [])
+
+
+def test_messages_are_fit_to_be_read_aloud(world: World) -> None:
+    message = world.do("store_memory", key="use_postgres", type="action_item", content=1).message
+    assert message == 'Stored the action item "use_postgres".'
+
+
+def test_every_changing_command_says_what_it_touches() -> None:
+    """A rule sees only what was loaded, so a command whose session is not loaded could never work."""
+    for name, definition in c.COMMANDS.items():
+        wanted = Slice()
+        if not definition.is_read and definition is not c.Batch:
+            command = msgspec.convert(SAMPLES.get(name, {}), definition)
+            wanted.add(command, "walk")
+            assert ("sessions", "walk") in wanted.keys, name
+
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "rename_session": {"title": "x"},
+    "delete_session": {"confirm": "walk"},
+    "conversation_chunk": {"content": "x", "chunk_id": "c"},
+    "store_memory": {"content": Raw(b"1"), "key": "k"},
+    "delete_memory": {"key": "k"},
+    "delegate_task": {"description": "x"},
+    "cancel_task": {"task_id": "t"},
+    "answer_task": {"task_id": "t", "answer": "x"},
+    "add_artifact": {"name": "x", "content": Raw(b"1"), "artifact_id": "a"},
+}
