@@ -28,7 +28,7 @@ from relay.authentication import Authenticator, require_session
 from relay.parameters import decode_parameters
 from relay.subscription import follow
 from sessions.answers import Page
-from sessions.postgres.journal import read_events
+from sessions.postgres.reads import read_events
 
 LOOK_SECONDS = 2.0
 """How late an event may come whose announcement was missed."""

@@ -18,7 +18,7 @@ from api.database import Database
 from models import vocabulary as v
 from relay.authentication import Authenticator, require_session
 from relay.parameters import decode_parameters
-from sessions.postgres.export import export_markdown, export_session
+from sessions.postgres.reads import export_markdown, export_session
 
 SPOOL_BYTES = 1_048_576
 """Kept in memory; the rest of a larger document goes to a temporary file."""

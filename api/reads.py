@@ -30,8 +30,7 @@ from relay.authentication import Authenticator, require_session
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
 from sessions.answers import Page
-from sessions.postgres.reads import page, read
-from sessions.postgres.transcript import read_transcript
+from sessions.postgres.reads import page, read, read_transcript
 
 RENAMED = {"/v1/sessions": {"status": "filter"}}
 """Parameters that are also known by the name that the field has in the answer."""

@@ -23,8 +23,8 @@ def main() -> int:
         environment = {**read_env_file(Path(".env")), **os.environ}
         stack = Stack(read_settings(environment), environment, console=console)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Ignored from the start: nohup, or a background job of a shell.
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # nohup: the terminal's end is to be survived.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda _signal, _frame: stack.stop())
         stack.run()
     except RelayError as error:

@@ -21,7 +21,7 @@ from models.responses import failure, success
 from sessions.answers import Answer
 from sessions.batches import run_batch
 from sessions.journal import Applied, Delivery, Event, make_event
-from sessions.records import EMPTY_OBJECT
+from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
 from sessions.state import State
@@ -49,6 +49,8 @@ class SessionManager:
             self._state, self._deliveries, self._events = State(), [], []
             if len(entries) == 1:
                 with self._store.savepoint():
+                    session_id = entries[0].session_id
+                    self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
                     applied = [self._bury(entries[0], error)]
                     self._flush(journal=True)
                 return applied
@@ -213,13 +215,13 @@ class SessionManager:
     def _bury(self, entry: Entry, error: Exception) -> Applied:
         """Make a dead letter of an entry that raised where nothing should raise."""
         now = datetime.now(UTC)
-        cause = error.__cause__ if isinstance(error, StatementFailed) and error.__cause__ else error
-        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(cause).__name__)
+        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__)
         told = RelayError(
             "It could not be applied because of a fault in the relay; it is kept and can be replayed by an operator.",
             code="dead_letter",
         )
-        trace = "".join(traceback.format_exception(cause))
+        # What caused a failed statement may quote what was to be stored.
+        trace = "".join(traceback.format_exception(error, chain=not isinstance(error, StatementFailed)))
         failed = msgspec.structs.replace(_failed(entry, told, status="failed", now=now), trace=trace)
         self._record(
             entry,

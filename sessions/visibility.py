@@ -1,4 +1,4 @@
-"""Which sessions a key may see: its pattern of session ids, in which `*` stands for any text and `?` for one character."""
+"""Which sessions a key may see: a pattern of session ids, with `*` for any text and `?` for any one character."""
 
 from __future__ import annotations
 

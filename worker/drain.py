@@ -22,7 +22,7 @@ from models.inbox import SHARDS, WAKE_SECONDS, inbox_key, wake_key
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
 from sessions.manager import SessionManager
-from sessions.postgres.connections import is_unavailable, unavailable
+from sessions.postgres.connections import is_unavailable, reason, unavailable
 from sessions.postgres.store import PostgresStore
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
@@ -66,7 +66,9 @@ class Drain:
                 counts.update(item.status for item in applied)
                 if not applied and self._is_done(shard):
                     return _describe(shard, counts)
-        except Unavailable:
+        except Unavailable as error:
+            if error.__cause__ is not None:
+                logger.warning("Shard %02d waits: %s", shard, reason(error.__cause__))
             seconds = self._back_off(shard)
             return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
         self._redis.set(wake_key(shard), "1", ex=WAKE_SECONDS)

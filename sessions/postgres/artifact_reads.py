@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, Row, select
 
 from models.commands import GetArtifact, ListArtifacts
@@ -13,11 +12,9 @@ from models.tables import ArtifactRow, SessionRow
 from models.timestamps import format_utc
 from sessions.answers import Page
 from sessions.postgres.excerpts import json_excerpt, long_text
-from sessions.postgres.paging import decode_cursor, fill
+from sessions.postgres.paging import RowPosition, decode_cursor, fill
 from sessions.postgres.reach import Reach, stream
 from sessions.postgres.text_budget import fit
-
-Position = Annotated[int, Meta(ge=0, lt=2**63)]
 
 
 def get_artifact(connection: Connection, command: GetArtifact, *, reach: Reach) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def list_artifacts(connection: Connection, command: ListArtifacts, *, reach: Rea
     for name in ("type", "task_id"):
         if (wanted := getattr(command, name)) is not None:
             statement = statement.where(getattr(ArtifactRow, name) == wanted)
-    if (before := decode_cursor(command.cursor, Position)) is not None:
+    if (before := decode_cursor(command.cursor, RowPosition)) is not None:
         statement = statement.where(ArtifactRow.position < before)
     rows = stream(connection, statement.order_by(ArtifactRow.position.desc()).limit(command.limit + 1))
     entries = ((row.position, artifact_item(row, reach=reach)) for row in rows)
@@ -71,7 +68,7 @@ def artifact_item(row: Row[Any], *, reach: Reach | None = None) -> dict[str, Any
         "type": row.type,
         "format": row.format,
         "task_id": row.task_id,
-        "metadata": metadata if metadata and metadata.whole != b"{}" else None,
+        "metadata": None if metadata is None or metadata.is_empty else metadata,
         "created_by": row.created_by,
         "created_at": format_utc(row.created_at),
     }

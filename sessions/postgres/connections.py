@@ -21,9 +21,8 @@ POOL_TIMEOUT_SECONDS = 5
 
 _PASSING_CLASSES = ("08", "40", "53", "57")
 """SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
-_PASSING_STATES = ("25P03", "25P04", "55006", "55P03", "42P01", "42703", "42501")
-"""Idle in transaction, transaction time-out, object in use, lock not available; and a schema that is behind or not
-granted, which no entry is to blame for."""
+_PASSING_STATES = ("25P03", "25P04", "55006", "55P03")
+"""Idle in transaction, transaction time-out, object in use, lock not available."""
 _STATEMENT_TIMEOUT = "57014"
 
 
@@ -67,6 +66,25 @@ def is_unavailable(error: BaseException) -> bool:
 def is_too_slow(error: BaseException) -> bool:
     """Whether a statement ran into its time limit."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == _STATEMENT_TIMEOUT
+
+
+def reason(error: BaseException) -> str:
+    """The cause in few words for a log: no message of the server, which may quote what was stored."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "pgcode", None)
+    return f"{type(original).__name__} {state}" if state else type(original).__name__
+
+
+def explain(error: BaseException) -> str:
+    """What the server refused, for whoever mends it: names of its own things, and nothing that was to be stored."""
+    diagnosis = getattr(getattr(error, "orig", None), "diag", None)
+    if diagnosis is None:
+        return reason(error)
+    names = (("table", diagnosis.table_name), ("column", diagnosis.column_name), ("by", diagnosis.constraint_name))
+    # Data exceptions (class 22) quote the value in their first line, the others at most in the second.
+    quotes = (diagnosis.sqlstate or "22").startswith("22")
+    parts = ["" if quotes else diagnosis.message_primary, *(f"{word} {name}" for word, name in names if name)]
+    return ", ".join([reason(error), *filter(None, parts)])
 
 
 def unavailable() -> Unavailable:

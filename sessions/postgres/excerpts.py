@@ -8,9 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ColumnElement, Row, Text, case, cast, func, literal_column
+from sqlalchemy import ColumnElement, Dialect, Row, Text, TypeDecorator, case, cast, func, literal_column
 
 from sessions.postgres.text_budget import LongText
+
+
+class Verbatim(TypeDecorator[Raw]):
+    """To select JSON as the text that it is; the driver would decode it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Raw | None:
+        """The text, ready to be put into other JSON."""
+        return None if value is None else Raw(value.encode())
 
 
 def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[ColumnElement[Any]]:
@@ -23,9 +34,9 @@ def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[
 
 def json_excerpt(column: Any, name: str, *, room: int, offset: int = 0) -> list[ColumnElement[Any]]:
     """Columns for a JSON value if it has at most `room` characters, else for a part of its text."""
-    verbatim = cast(column, Text)
+    verbatim = cast(column, Verbatim)
     is_string = func.json_typeof(column) == "string"
-    readable = case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=verbatim)
+    readable = case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=cast(column, Text))
     return [
         *text_excerpt(readable, name, room=room, offset=offset),
         case((func.char_length(verbatim) <= room, verbatim)).label(f"{name}_whole"),
@@ -38,12 +49,11 @@ def long_text(row: Row[Any], name: str, *, offset: int = 0, paged: bool = False)
     columns = row._mapping
     if columns[f"{name}_length"] is None:
         return None
-    whole = columns.get(f"{name}_whole")
     return LongText(
         text=columns[f"{name}_text"],
         length=columns[f"{name}_length"],
         offset=offset,
-        whole=None if whole is None else Raw(whole.encode()),
+        whole=columns.get(f"{name}_whole"),
         is_json=bool(columns.get(f"{name}_is_json")),
         paged=paged,
     )

@@ -11,17 +11,14 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from msgspec import Raw
-from sqlalchemy import JSON, Connection, Row, Select, Text, cast, select, text, union_all
+from sqlalchemy import JSON, Connection, Executable, Row, Select, cast, select, union_all
 
 from models.tables import ArtifactRow, Base, ChunkRow, MemoryRevisionRow, MemoryRow, SessionRow, TaskRow
 from models.timestamps import format_utc
+from sessions.postgres.excerpts import Verbatim
 from sessions.postgres.reach import require_session, stream
 
 FORMAT = "session-relay/1"
-IDLE_SECONDS = 60
-"""In a transaction, instead of the usual 10: how long a slow reader may take for a piece of the document."""
-
 _LEFT_OUT = {"position", "search", "search_text", "description_hash", "claim_token"}
 
 
@@ -34,7 +31,6 @@ def export_session(connection: Connection, session_id: str) -> Iterator[bytes]:
 
 
 def _document(connection: Connection, session_id: str) -> Iterator[bytes]:
-    connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"))
     session = connection.execute(_rows(SessionRow, session_id)).one()
     yield b'{"format":%s,\n"session":%s' % (msgspec.json.encode(FORMAT), msgspec.json.encode(_item(session)))
     lists = {
@@ -51,7 +47,7 @@ def _document(connection: Connection, session_id: str) -> Iterator[bytes]:
     yield b"}\n"
 
 
-def _items(connection: Connection, statement: Select[Any]) -> Iterator[dict[str, Any]]:
+def _items(connection: Connection, statement: Executable) -> Iterator[dict[str, Any]]:
     return (_item(row) for row in stream(connection, statement))
 
 
@@ -68,17 +64,11 @@ def _memories(connection: Connection, session_id: str) -> Iterator[dict[str, Any
 
 def _rows(table: type[Base], session_id: str) -> Select[Any]:
     columns = [column for column in table.__table__.columns if column.name not in _LEFT_OUT]
-    verbatim = [cast(column, Text).label(f"json:{column.name}") if isinstance(column.type, JSON) else column for column in columns]
-    return select(*verbatim).where(table.__table__.c.session_id == session_id)
+    selected = [
+        cast(column, Verbatim).label(column.name) if isinstance(column.type, JSON) else column for column in columns
+    ]
+    return select(*selected).where(table.__table__.c.session_id == session_id)
 
 
 def _item(row: Row[Any]) -> dict[str, Any]:
-    return {name.removeprefix("json:"): _value(name, value) for name, value in row._mapping.items()}
-
-
-def _value(name: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return format_utc(value)
-    if name.startswith("json:") and value is not None:
-        return Raw(value.encode())
-    return value
+    return {name: format_utc(value) if isinstance(value, datetime) else value for name, value in row._mapping.items()}

@@ -18,9 +18,7 @@ BEGINNING = "0"
 _LAST = 2**63 - 1
 
 
-def read_events(
-    connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int
-) -> Page:
+def read_events(connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int) -> Page:
     """Events in the order in which they became visible. `next_cursor` is never None: it is where to go on, also when
     there is nothing yet. Raises NotFound, or Invalid for a position that is none."""
     position = _position(after or BEGINNING)

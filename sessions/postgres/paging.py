@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from models.errors import Invalid
 from sessions.answers import Page
 from sessions.postgres.text_budget import fit, measure
 
 T = TypeVar("T")
+RowPosition = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""In a `position` column."""
 
 
 def encode_cursor(position: object) -> str:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select, true
+from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select, true
 
 from models.commands import PeriodCommand
 from models.errors import NotFound
@@ -72,14 +72,20 @@ def require_session(connection: Connection, session_id: str, session_glob: str |
     raise not_found(connection, "session", session_id, session_id=session_id, session_glob=session_glob)
 
 
-def stream(connection: Connection, statement: Select[Any]) -> Iterator[Row[Any]]:
+def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
     """The rows, of which only some are in memory at a time; what is not taken is not fetched."""
     with connection.execute(statement, execution_options={"yield_per": ROWS_AT_A_TIME}) as rows:
         yield from rows
 
 
 def not_found(
-    connection: Connection, kind: Kind, wanted: str, *, session_id: str | None, session_glob: str | None, message: str = ""
+    connection: Connection,
+    kind: Kind,
+    wanted: str,
+    *,
+    session_id: str | None,
+    session_glob: str | None,
+    message: str = "",
 ) -> NotFound:
     """The error for an id under which there is nothing, with the nearest ones that are there."""
     similar = similar_ids(connection, kind, wanted, session_id=session_id, session_glob=session_glob)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -35,11 +34,11 @@ from sessions.postgres.markdown import export_markdown
 from sessions.postgres.memory_reads import list_memories, retrieve_memory
 from sessions.postgres.reach import Reach, require_session, similar_ids
 from sessions.postgres.search import search
+from sessions.postgres.sentences import found, named, of_bundle, of_session, of_task, quoted
 from sessions.postgres.session_reads import get_session_summary, list_sessions
 from sessions.postgres.task_reads import get_task, list_tasks
 from sessions.postgres.task_updates import session_updates
 from sessions.postgres.transcript import read_transcript
-from sessions.postgres.sentences import found, named, of_bundle, of_session, of_task, quoted
 
 __all__ = [
     "export_markdown",
@@ -80,7 +79,9 @@ def read(
             return Answer(data=data, message=of_session(data))
         case RetrieveMemory():
             memory = retrieve_memory(connection, command, reach=reach)
-            return Answer(data={"memory": memory}, message=f"Here is the {named(memory['type'])} {quoted(command.key)}.")
+            return Answer(
+                data={"memory": memory}, message=f"Here is the {named(memory['type'])} {quoted(command.key)}."
+            )
         case GetTask():
             task = get_task(connection, command, reach=reach)
             return Answer(data={"task": task}, message=of_task(task))

@@ -33,8 +33,8 @@ CONTEXT_CHARACTERS = 60
 RANKING = 1 | 32
 """Flags of ts_rank_cd: long texts are not better for being long, and ranks are below 1."""
 
-_SIMPLE = literal_column("'simple'::regconfig")
-_LANGUAGE = literal_column(f"'{SEARCH_CONFIGURATION}'::regconfig")
+_SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
+_LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_CONFIGURATION}'::regconfig")
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,9 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         needle = needles.table_valued("text", with_ordinality="place", name="needle").render_derived()
         at = func.strpos(text, needle.c.text)
         start = func.greatest(at - CONTEXT_CHARACTERS, 1)
-        around = select(func.substr(text, start, 3 * CONTEXT_CHARACTERS)).where(at > 0).order_by(needle.c.place).limit(1)
+        around = (
+            select(func.substr(text, start, 3 * CONTEXT_CHARACTERS)).where(at > 0).order_by(needle.c.place).limit(1)
+        )
         beginning = func.left(text, SEARCHED_CHARACTERS)
         headline = func.ts_headline(self.configuration, beginning, self._any_word(), SNIPPET_OPTIONS)
         return [around.scalar_subquery().label("around"), headline.label("headline")]

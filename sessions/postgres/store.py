@@ -15,7 +15,7 @@ from models.errors import Rejected
 from models.inbox import Entry
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
-from sessions.postgres.connections import is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import explain, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.deliveries import find_known, note_conflict
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
@@ -92,4 +92,4 @@ def _translated() -> Iterator[None]:
     except SQLAlchemyError as error:
         if is_unavailable(error):
             raise unavailable() from error
-        raise StatementFailed(str(type(error).__name__)) from error
+        raise StatementFailed(explain(error)) from error

@@ -16,7 +16,7 @@ from models.tables import SessionRow, TaskRow
 from models.timestamps import format_utc
 from sessions.answers import Page
 from sessions.postgres.excerpts import json_excerpt, long_text, text_excerpt
-from sessions.postgres.paging import decode_cursor, fill
+from sessions.postgres.paging import RowPosition, decode_cursor, fill
 from sessions.postgres.reach import Reach, stream
 from sessions.postgres.text_budget import LongText, fit
 
@@ -27,7 +27,7 @@ OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
 class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
 
-    position: int
+    position: RowPosition
     priority: int | None = None
     finished_at: datetime | None = None
 
@@ -75,10 +75,8 @@ def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
         .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
         .where(needed.status != "completed", TaskRow.finished_at.is_(None))
     )
-    plain = ("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on", "status")
-    plain += ("attempt", "max_attempts", "claimed_by", "created_by")
     return [
-        *(getattr(TaskRow, name) for name in plain + _TIMES),
+        *(getattr(TaskRow, name) for name in _PLAIN + _TIMES),
         missing.scalar_subquery().label("blocked_by"),
         *text_excerpt(TaskRow.description, "description", room=room, offset=offset),
         *text_excerpt(OPEN_QUESTION, "question", room=room),
@@ -115,6 +113,10 @@ def task_item(row: Row[Any], *, reach: Reach | None = None, main: str = "descrip
     return _without_nothing(item)
 
 
+_PLAIN = (
+    *("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on"),
+    *("status", "attempt", "max_attempts", "claimed_by", "created_by"),
+)
 _TIMES = ("not_before", "claimed_at", "lease_expires_at", "created_at", "updated_at", "finished_at")
 
 
@@ -157,8 +159,5 @@ def _mark_shown(connection: Connection, *this: ColumnElement[bool], now: datetim
 
 
 def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if value is not None and not _is_empty(value)}
-
-
-def _is_empty(value: object) -> bool:
-    return isinstance(value, LongText) and value.whole in (b"[]", b"{}")
+    empty = [name for name, value in item.items() if value is None or (isinstance(value, LongText) and value.is_empty)]
+    return {name: value for name, value in item.items() if name not in empty}

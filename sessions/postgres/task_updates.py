@@ -22,12 +22,14 @@ EXCERPT_LENGTH = 300
 """Characters of a question or an error; get_task shows it whole."""
 
 
-def session_updates(connection: Connection, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
+def session_updates(
+    connection: Connection, session_ids: Collection[str], now: datetime
+) -> dict[str, list[dict[str, Any]]]:
     """For each of the sessions that has any, its tasks with news that get_task has not shown, the latest first."""
     if not session_ids:
         return {}
     wanted = bindparam("wanted", list(session_ids), type_=ARRAY(Text))
-    sessions = func.unnest(wanted).table_valued("session_id").alias("wanted")
+    sessions = func.unnest(wanted).table_valued("session_id").render_derived("wanted")
     left_lying = func.greatest(TaskRow.updated_at, TaskRow.not_before) < now - UNCLAIMED_AFTER
     columns = (TaskRow.task_id, TaskRow.status, TaskRow.agent_name, TaskRow.updated_at)
     news = (

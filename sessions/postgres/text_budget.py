@@ -25,6 +25,11 @@ class LongText(msgspec.Struct, frozen=True, kw_only=True):
     paged: bool = False
     """Whether the reader can go on at `next_offset`."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a JSON object or list with nothing in it."""
+        return self.whole is not None and bytes(self.whole) in (b"{}", b"[]")
+
 
 def measure(value: Any) -> int:
     """Characters of the value as JSON."""

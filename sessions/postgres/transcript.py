@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 from sqlalchemy import Connection, Row, Select, case, func, select
 
@@ -11,15 +12,19 @@ from models.tables import ChunkRow
 from models.timestamps import format_utc
 from sessions.answers import Page
 from sessions.postgres.excerpts import json_excerpt, long_text, text_excerpt
-from sessions.postgres.paging import decode_cursor, encode_cursor
+from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
 from sessions.postgres.reach import require_session, stream
 from sessions.postgres.text_budget import fit, measure
 
 SMALLEST_SHARE = 0.1
 """Of a page: with less room left, a chunk that does not fit waits for the next page."""
 
-Place = tuple[Annotated[int, Meta(ge=0, lt=2**63)], Annotated[int, Meta(ge=0, lt=2**31)]]
-"""A chunk's position, and an offset in it."""
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where to read on."""
+
+    position: RowPosition = 0
+    offset: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 def read_transcript(
@@ -28,20 +33,21 @@ def read_transcript(
     """Chunks in order. A chunk that does not fit is cut, and `next_cursor` goes on within it; `offset` begins within
     the first one. Raises NotFound, or Invalid for the cursor."""
     require_session(connection, session_id)
-    start, inside = decode_cursor(cursor, Place) or (0, 0)
-    inside = offset or inside
-    left, items = max_characters, list[dict[str, Any]]()
-    for row in stream(connection, _chunks(session_id, start, inside, room=max_characters).limit(limit + 1)):
+    start = decode_cursor(cursor, Place) or Place()
+    chunks = _chunks(session_id, start.position, offset or start.offset, room=max_characters)
+    items: list[dict[str, Any]] = []
+    left = max_characters
+    for row in stream(connection, chunks.limit(limit + 1)):
         item = fit(_item(row), left)
         size = measure(item) + 1
         crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
         if crowded or len(items) == limit:
-            next_cursor = encode_cursor((row.position, row.offset))
+            next_cursor = encode_cursor(Place(position=row.position))
             return Page(items=items, next_cursor=next_cursor, truncated=crowded)
         items.append(item)
         left -= size
         if "next_offset" in item:
-            next_cursor = encode_cursor((row.position, item["next_offset"]))
+            next_cursor = encode_cursor(Place(position=row.position, offset=item["next_offset"]))
             return Page(items=items, next_cursor=next_cursor, truncated=True)
     return Page(items=items)
 
@@ -74,7 +80,7 @@ def _item(row: Row[Any]) -> dict[str, Any]:
         "participants": row.participants,
         "start_at": row.start_at and format_utc(row.start_at),
         "end_at": row.end_at and format_utc(row.end_at),
-        "metadata": metadata if metadata and metadata.whole != b"{}" else None,
+        "metadata": None if metadata is None or metadata.is_empty else metadata,
         "created_by": row.created_by,
         "created_at": format_utc(row.created_at),
     }

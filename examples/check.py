@@ -1,0 +1,156 @@
+"""Makes the requests of test_all.sh, and compares each answer with what expected.py and error_examples.json say.
+
+`check.py plan FOLDER` writes the bodies into the folder and prints one request a line; `check.py answer FOLDER NUMBER
+STATUS` checks FOLDER/answer. Needs nothing but Python 3.9 or newer; sending is left to curl.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from expected import AFTERWARDS, STEPS, Ask, Get, Has, Refused, Send
+
+EXAMPLES = Path(__file__).parent
+MESSAGE_LENGTH = 200
+"""Characters of a message at most: it is meant to be read aloud."""
+SHOWN = 300
+"""Characters of a value in a difference."""
+
+
+class Request(NamedTuple):
+    """A request, and what must come back."""
+
+    name: str
+    path: str
+    body: bytes
+    answer: Any
+    """None: only a success."""
+    repeats: bool = False
+    with_key: bool = True
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two commands; 1 means that an answer is not as it must be."""
+    command, folder = arguments[0], Path(arguments[1])
+    requests = list(all_requests())
+    if command == "plan":
+        for number, request in enumerate(requests):
+            (folder / f"{number}.body").write_bytes(request.body)
+            print(number, "POST" if request.body else "GET", "key" if request.with_key else "none", request.path)
+        return 0
+    request, status = requests[int(arguments[2])], int(arguments[3])
+    differences = list(check(request, status, (folder / "answer").read_bytes()))
+    print("ok     " if not differences else "WRONG  ", request.name, sep="")
+    for difference in differences:
+        print(f"         {difference}")
+    return 1 if differences else 0
+
+
+def all_requests() -> Iterator[Request]:
+    """Every example, every error example, and what is read back between and after them, in order."""
+    for step in STEPS:
+        yield from requests_of(step)
+    for case in json.loads((EXAMPLES / "error_examples.json").read_text(encoding="utf-8")):
+        for payload in case.get("before", []):
+            body = json.dumps(payload).encode()
+            yield Request(f"error example: {case['name']}: before", "/v1/webhook?wait=30", body, None)
+        expected = case["expected"]
+        refused = Refused(expected["http_status"], expected["code"], expected.get("field", ""))
+        body = (case["body"] if "body" in case else json.dumps(case["payload"])).encode()
+        with_key = not case.get("without_key", False)
+        yield Request(f"error example: {case['name']}", "/v1/webhook?wait=30", body, refused, with_key=with_key)
+    for step in AFTERWARDS:
+        yield from requests_of(step)
+
+
+def requests_of(step: Any) -> Iterator[Request]:
+    """The requests that a step consists of."""
+    if isinstance(step, Get):
+        yield Request(f"GET {step.path}", step.path, b"", step.answer)
+        return
+    name = f"{step.example}.json"
+    body = (EXAMPLES / name).read_bytes()
+    # An example that asks for its answer itself needs no `wait`.
+    path = "/v1/webhook" if isinstance(step, Ask) else "/v1/webhook?wait=30"
+    yield Request(name, path, body, step.answer)
+    if isinstance(step, Send):
+        yield Request(f"{name}, sent again", path, body, step.again or step.answer, repeats=True)
+
+
+def check(request: Request, status: int, text: bytes) -> Iterator[str]:
+    """What is wrong with an answer."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        yield f"status {status}, and the body is no JSON: {shown(text.decode(errors='replace'))}"
+        return
+    expected = request.answer
+    wanted = expected.status if isinstance(expected, Refused) else 200
+    if status != wanted:
+        yield f"status: expected {wanted}, got {status}: {shown(answer)}"
+        return
+    if answer.get("type") == "collaborative_session_response":
+        yield from check_response(request, answer)
+    elif request.body and wanted == 200:
+        yield f"not the response of a command: {shown(answer)}"
+    if isinstance(expected, Refused):
+        error = answer.get("error", {})
+        if error.get("code") != expected.code or (expected.field and error.get("field") != expected.field):
+            yield f"error: expected {expected.code} in {expected.field or 'any field'}, got {shown(error)}"
+        if not error.get("message") or not isinstance(error.get("retryable"), bool):
+            yield f"the error has no message, or does not say whether it is retryable: {shown(error)}"
+        if expected.data is not None:
+            yield from compare(expected.data, answer.get("data"), "data")
+    elif expected is not None:
+        yield from compare(expected, answer["data"] if request.body else answer, "data" if request.body else "body")
+
+
+def check_response(request: Request, answer: Any) -> Iterator[str]:
+    """What holds for every response of a command."""
+    sent = json.loads(request.body)
+    outcome = "error" if isinstance(request.answer, Refused) else "success"
+    same = {"command": sent["command"], "session_id": sent.get("session_id"), "status": outcome}
+    yield from compare({**same, "delivery_id": bool, "now": lambda text: text.endswith("Z")}, answer, "")
+    if not 0 < len(answer.get("message", "")) <= MESSAGE_LENGTH:
+        yield f"message: expected 1 to {MESSAGE_LENGTH} characters, got {answer.get('message')!r}"
+    if request.repeats:
+        for result in [answer, *answer["data"].get("results", [])]:
+            if result["data"].get("created") is True:
+                yield f"sent again, {result['command']} created something: {shown(result['data'])}"
+
+
+def compare(expected: Any, got: Any, path: str) -> Iterator[str]:
+    """Where `got` is not as expected: objects must have the named fields, lists exactly the items."""
+    if callable(expected):
+        try:
+            fits = expected(got)
+        except Exception as error:  # An answer of any shape is only a wrong answer.
+            fits = not error
+        if not fits:
+            yield f"{path}: not as it must be: {shown(got)}"
+    elif isinstance(expected, Has):
+        for item in expected.items:
+            if not isinstance(got, list) or not any(not list(compare(item, one, path)) for one in got):
+                yield f"{path}: expected one like {shown(item)}, got {shown(got)}"
+    elif isinstance(expected, dict) and isinstance(got, dict):
+        for name, value in expected.items():
+            yield from compare(value, got.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        for number, value in enumerate(expected):
+            yield from compare(value, got[number], f"{path}[{number}]")
+    elif expected != got:
+        yield f"{path}: expected {shown(expected)}, got {shown(got)}"
+
+
+def shown(value: Any) -> str:
+    """A value on a line."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=lambda _: "…")
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

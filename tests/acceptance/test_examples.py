@@ -1,0 +1,66 @@
+"""examples/test_all.sh against the running stack, as a person would run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.acceptance.stack import Stack
+from tests.conftest import ROOT
+
+LIMIT_SECONDS = 240
+
+
+def run_all(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / "examples" / "test_all.sh")],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_SECONDS,
+    )
+
+
+def test_all_examples_pass_twice_in_a_row_against_the_same_data(stack: Stack) -> None:
+    for _ in range(2):
+        run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
+        assert run.returncode == 0, run.stdout + run.stderr
+        lines = run.stdout.splitlines()
+        assert lines[-1] == f"All {len(lines) - 1} answers are as they must be."
+        assert all(line.startswith("ok ") for line in lines[:-1])
+        assert "WRONG" not in run.stdout
+
+
+def test_a_wrong_key_is_noticed_and_named(stack: Stack) -> None:
+    run = run_all(RELAY_URL=stack.url + "/", API_KEY="not-the-key")
+    assert run.returncode == 1
+    assert "WRONG  create_session.json" in run.stdout
+    assert "unauthorized" in run.stdout
+
+
+def test_a_stored_state_that_differs_is_noticed(stack: Stack) -> None:
+    stack.send("store_memory", "example-solar-roof", key="one-more", content="It is in no example.")
+    run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
+    stack.send("delete_memory", "example-solar-roof", key="one-more")
+    assert run.returncode == 1
+    wrong = [line for line in run.stdout.splitlines() if line.startswith("WRONG")]
+    assert "WRONG  get_session_summary.json" in wrong
+    assert "data.stats.memories: expected 10, got 11" in run.stdout
+
+
+@pytest.mark.parametrize("missing", ["RELAY_URL", "API_KEY"])
+def test_what_is_missing_is_named(missing: str) -> None:
+    given = {"RELAY_URL": "http://127.0.0.1:1", "API_KEY": "key"}
+    del given[missing]
+    run = run_all(**given)
+    assert run.returncode != 0
+    assert f"{missing}: is not set." in run.stderr
+
+
+def test_a_relay_that_does_not_answer_is_named() -> None:
+    run = run_all(RELAY_URL="http://127.0.0.1:1", API_KEY="key")
+    assert run.returncode == 2
+    assert "No answer from http://127.0.0.1:1." in run.stderr

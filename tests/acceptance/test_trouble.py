@@ -1,0 +1,175 @@
+"""Servers that go away and workers that are killed: nothing is lost, nothing happens twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.servers import Server, start_postgres
+from models.wakeups import open_queue
+from tests.acceptance.stack import Stack, envelope, in_parallel, new_id, wait_for
+from tests.conftest import migrate
+
+FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
+DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
+
+
+@pytest.fixture
+def own_postgres(servers_folder: Path) -> Iterator[Server]:
+    """A Postgres that the test may stop."""
+    server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
+    migrate(server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stack_on_own(own_postgres: Server, redis_url: str, folder: Path) -> Iterator[Stack]:
+    """A stack on that Postgres and on the run's Redis, emptied."""
+    stack = Stack(database_url=own_postgres.url, redis_url=redis_url, folder=folder)
+    stack.redis.flushdb()
+    stack.start()
+    yield stack
+    stack.close()
+    stack.redis.flushdb()
+
+
+def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_back(
+    stack_on_own: Stack, own_postgres: Server
+) -> None:
+    stack = stack_on_own
+    sessions = [new_id("offline") for _ in range(5)]
+    for session_id in sessions:
+        stack.send("create_session", session_id, title="Offline")
+    own_postgres.pause()
+    down_since = time.monotonic()
+    accepted = {session_id: [] for session_id in sessions}
+    for number in range(100):
+        for session_id in sessions:
+            receipt = stack.post("store_memory", session_id, key=f"k{number}", content=number)
+            accepted[session_id].append(receipt["delivery_id"])
+    for session_id, ids in accepted.items():
+        for delivery_id in ids:
+            status = stack.client.get(f"/v1/deliveries/{delivery_id}").json()
+            assert (status["status"], status["session_id"]) == ("accepted", session_id)
+    answer = stack.client.get(f"/v1/sessions/{sessions[0]}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    pending = stack.client.post("/v1/webhook?wait=1", json=envelope("list_memories", sessions[0]))
+    assert (pending.status_code, pending.json()["status"]) == (202, "pending")
+    assert stack.client.get("/readyz").json()["postgres"] == "unavailable"
+    wait_for(lambda: time.monotonic() - down_since > DOWN_SECONDS, seconds=60)
+    own_postgres.restart()
+    stack.wait_until_drained(seconds=10)
+    for session_id, ids in accepted.items():
+        stored = [event for event in stack.journal(session_id) if event["event"] == "store_memory"]
+        assert [event["delivery_id"] for event in stored] == ids
+        assert {event["status"] for event in stored} == {"applied"}
+    assert open_queue(stack.redis).failed_job_registry.count == 0
+    log = stack.log("worker")
+    assert "Postgres unavailable" in log
+    assert "Traceback" not in log
+
+
+def test_workers_that_are_killed_at_failpoints_lose_and_repeat_nothing(
+    database_url: str, redis_url: str, folder: Path
+) -> None:
+    stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder)
+    stack.start()
+    try:
+        _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
+    finally:
+        stack.close()
+
+
+def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
+    sessions = [new_id("killed") for _ in range(20)]
+    for session_id in sessions:
+        stack.send("create_session", session_id, title="Killed")
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_at_random, args=(stack, failpoints, stop))
+    killer.start()
+    accepted = {session_id: [] for session_id in sessions}
+
+    def play(session_id: str) -> None:
+        with stack.new_client() as client:
+            for number in range(100):
+                body = envelope("store_memory", session_id, key="count", content=number)
+                if number % 25 == 0:
+                    answer = client.post("/v1/webhook?wait=30", json=body)
+                    assert answer.status_code == 200, answer.text
+                    assert answer.json()["data"]["revision"] == number + 1
+                    accepted[session_id].append(answer.json()["delivery_id"])
+                else:
+                    answer = client.post("/v1/webhook", json=body)
+                    assert answer.status_code == 202, answer.text
+                    accepted[session_id].append(answer.json()["delivery_id"])
+
+    list(in_parallel(play, sessions, threads=10))
+    stop.set()
+    killer.join()
+    stack.wait_until_drained()
+    for session_id, ids in accepted.items():
+        stored = [event for event in stack.journal(session_id) if event["event"] == "store_memory"]
+        assert [event["delivery_id"] for event in stored] == ids
+        assert {event["status"] for event in stored} == {"applied"}
+        memory = stack.send("retrieve_memory", session_id, key="count")["data"]["memory"]
+        assert (memory["content"], memory["revision"]) == (99, 100)
+    assert stack.log("worker").count("SIGKILL") >= len(failpoints)
+    wait_for(lambda: len(worker_processes(stack)) == 2, what="back with both workers")
+    wait_for(lambda: open_queue(stack.redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
+
+
+def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event) -> None:
+    """Arm one failpoint after the other, and in between kill a worker wherever it is."""
+    chance = random.Random(7)
+    for failpoint in failpoints:
+        failpoint.touch()
+        wait_for(lambda failpoint=failpoint: stop.is_set() or not failpoint.exists(), seconds=60, what="killed")
+        if failpoint.exists():
+            stack.send("create_session", new_id("bait"), title="One more drain, for the failpoint")
+            wait_for(lambda failpoint=failpoint: not failpoint.exists(), what="killed")
+        if victims := worker_processes(stack):
+            chance.choice(victims).send_signal(signal.SIGKILL)
+
+
+def worker_processes(stack: Stack) -> list[psutil.Process]:
+    """The draining processes under the supervisor."""
+    found = []
+    for process in psutil.Process(stack.pid("worker")).children():
+        try:
+            if "worker.process" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_restart_of_the_processes_resumes_every_session(database_url: str, redis_url: str, folder: Path) -> None:
+    stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder)
+    stack.start()
+    session_id = new_id("restart")
+    stack.send("create_session", session_id, title="Before")
+    stack.send("store_memory", session_id, key="k", content="kept", type="decision")
+    stack.stop("worker")
+    receipt = stack.post("store_memory", session_id, key="late", content="accepted while no worker ran")
+    stack.kill("api")
+    stack.start()
+    try:
+        stack.wait_until_drained()
+        assert stack.client.get(f"/v1/deliveries/{receipt['delivery_id']}").json()["status"] == "applied"
+        found = stack.send("query_memories", session_id)["data"]["memories"]
+        assert {memory["key"]: memory["content"] for memory in found} == {
+            "k": "kept",
+            "late": "accepted while no worker ran",
+        }
+    finally:
+        stack.close()

@@ -1,0 +1,84 @@
+"""Rows for tests of reading, put into the tables directly; each is a second younger than the one before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Text, cast, insert, literal
+
+from models.tables import (
+    ArtifactRow,
+    Base,
+    ChunkRow,
+    EventRow,
+    MemoryRevisionRow,
+    MemoryRow,
+    SessionRow,
+    TaskRow,
+)
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+BEGINNING = NOW - timedelta(days=1)
+
+
+class Rows:
+    """Puts rows into one session at a time. JSON is given as the text that a sender would have sent."""
+
+    def __init__(self, connection: Connection, session_id: str, **fields: Any) -> None:
+        self.connection = connection
+        self.session_id = session_id
+        self.at = fields.pop("at", BEGINNING)
+        given = {"title": session_id, "participants": [], "context": "", "status": "active"} | fields
+        self._put(
+            SessionRow, given | {"created_at": self.at, "last_activity_at": given.get("last_activity_at", self.at)}
+        )
+
+    def chunk(self, chunk_id: str, content: str, **fields: Any) -> None:
+        """A piece of conversation."""
+        given = {"format": "dialogue", "participants": [], "extracted_items": "{}", "metadata": "{}"} | fields
+        self._put(ChunkRow, {"chunk_id": chunk_id, "content": content, **given})
+
+    def memory(self, key: str, content: str, type: str = "note", **fields: Any) -> None:
+        """A memory; `content` is JSON text. It is found by this text and its key."""
+        given = {"tags": [], "status": "open", "revision": 1, "search_text": f"{key}\n{content}"} | fields
+        self._put(MemoryRow, {"key": key, "type": type, "content": content, **given}, "updated_at")
+
+    def revision(self, key: str, revision: int, content: str, **fields: Any) -> None:
+        """An earlier revision of a memory that exists."""
+        given = {"tags": [], "status": "open", "type": "note"} | fields
+        self._put(MemoryRevisionRow, {"key": key, "revision": revision, "content": content, **given}, "updated_at")
+
+    def task(self, task_id: str, description: str = "do it", **fields: Any) -> None:
+        """A task; `finished_at` and a lease are made up to match its status."""
+        given: dict[str, Any] = {"task_type": "general", "priority": 0, "input_data": "{}", "depends_on": []}
+        given |= {"max_attempts": 3, "attempt": 0, "status": "pending", "questions": "[]", "description_hash": ""}
+        given |= {"task_id": task_id, "description": description} | fields
+        if given["status"] in ("completed", "failed", "cancelled"):
+            given.setdefault("finished_at", self.at + timedelta(seconds=1))
+        if given["status"] in ("claimed", "running"):
+            given.setdefault("lease_expires_at", NOW)
+        self._put(TaskRow, given, "updated_at")
+
+    def artifact(self, artifact_id: str, content: str, **fields: Any) -> None:
+        """An artifact; `content` is JSON text."""
+        given = {"name": artifact_id, "type": "document", "metadata": "{}", "search_text": content} | fields
+        self._put(ArtifactRow, {"artifact_id": artifact_id, "content": content, **given})
+
+    def event(self, event: str, **fields: Any) -> None:
+        """An entry in the journal."""
+        given = {"status": "applied", "source": "test", "message": "", "data": "{}"} | fields
+        self._put(EventRow, {"event": event, **given})
+
+    def _put(self, table: type[Base], fields: dict[str, Any], *times: str) -> None:
+        self.at += timedelta(seconds=1)
+        columns = table.__table__.columns
+        values = {"session_id": self.session_id, "created_at": self.at} | dict.fromkeys(times, self.at) | fields
+        if "created_by" in columns:
+            values.setdefault("created_by", "test")
+        json = {name for name, value in values.items() if isinstance(columns[name].type, JSON) and value is not None}
+        self.connection.execute(
+            insert(table.__table__).values(
+                {name: cast(literal(value, Text), JSON) if name in json else value for name, value in values.items()}
+            )
+        )

@@ -1,0 +1,119 @@
+"""A serving process of ours (`relay` or `api`), and the part of a worker played by the test itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from redis import Redis
+
+from models.inbox import (
+    ENTRY_FIELD,
+    OUTCOME_CHANNEL,
+    OUTCOME_SECONDS,
+    SHARDS,
+    Announcement,
+    Entry,
+    Outcome,
+    inbox_key,
+    outcome_key,
+)
+from tests.acceptance.stack import free_port, wait_for
+from tests.conftest import API_KEY, ROOT
+from worker.supervision import Child, Running
+
+
+class Serving:
+    """`python -m relay` or `python -m api` on a port of its own."""
+
+    def __init__(self, room: str, folder: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / f"{room}-{self.port}.log"
+        self.client = httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60)
+        self.running = Running(
+            Child(
+                name=room,
+                command=(sys.executable, "-m", room),
+                environment={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(ROOT),
+                    "API_KEY": API_KEY,
+                    "PORT": str(self.port),
+                    **environment,
+                },
+                folder=ROOT,
+                log=self._log,
+                stop_timeout_seconds=30,
+            )
+        )
+        wait_for(lambda: self.client.get("/healthz").status_code == 200, what="answering")
+
+    def log(self) -> str:
+        """What the process has logged."""
+        return self._log.read_text()
+
+    def close(self) -> None:
+        """Stop the process."""
+        self.client.close()
+        self.running.stop()
+
+    def post(self, body: Any, path: str = "/v1/webhook", **headers: str) -> httpx.Response:
+        """Post JSON (or bytes as they are)."""
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return self.client.post(path, content=content, headers={"Content-Type": "application/json", **headers})
+
+    def talk(self, data: bytes) -> bytes:
+        """All that comes back for raw bytes, until the connection is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def entries(redis: Redis) -> list[Entry]:
+    """All that waits in the inbox, shard by shard, in order."""
+    return [
+        msgspec.json.decode(fields[ENTRY_FIELD], type=Entry)
+        for shard in range(SHARDS)
+        for _, fields in redis.xrange(inbox_key(shard))  # type: ignore[union-attr]
+    ]
+
+
+def wait_for_entry(redis: Redis, delivery_id: str) -> Entry:
+    """The entry of a delivery, once it is in the inbox."""
+    return wait_for(
+        lambda: next((entry for entry in entries(redis) if entry.delivery_id == delivery_id), None),
+        what=f"in the inbox: {delivery_id}",
+    )
+
+
+def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}", announced: bool = True) -> None:
+    """Set the outcome of an entry as a worker does after its commit."""
+    key = outcome_key(entry.source, entry.delivery_id)
+    outcome = Outcome(status=status, body=msgspec.Raw(body))
+    redis.set(key, msgspec.json.encode(outcome), ex=OUTCOME_SECONDS)
+    if announced:
+        redis.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
+
+
+def memory(session_id: str = "s", *, text: Any = "x", **outer: Any) -> dict[str, Any]:
+    """An envelope that stores a memory."""
+    return {"command": "store_memory", "session_id": session_id, "data": {"content": text}, **outer}
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._started_at = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return time.monotonic() - self._started_at

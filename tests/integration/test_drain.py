@@ -1,0 +1,305 @@
+"""The drain: each entry once, poison alone, and nothing lost when Postgres is away."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from sqlalchemy import Engine, text
+
+import sessions.manager
+from models.inbox import Announcement, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.settings import Settings
+from models.wakeups import open_queue
+from sessions.postgres.connections import create_engine
+from sessions.postgres.deliveries import find_delivery
+from tests.integration.inbox import drain, entry, push
+from worker import jobs
+from worker.dead_letters import failed_deliveries, reconcile
+from worker.drain import Drain
+from worker.sweeper import Sweeper, wake_forgotten
+
+
+@pytest.fixture
+def walk(redis: Redis, engine: Engine) -> str:
+    """A session that exists."""
+    session_id = f"walk-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    return session_id
+
+
+@pytest.fixture
+def trigger(engine: Engine, walk: str) -> Iterator[str]:
+    """A trigger in the database that raises for one memory of the session."""
+    name = f"poison_{secrets.token_hex(4)}"
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"""
+            CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF new.session_id = '{walk}' AND new.key = 'poison' THEN RAISE EXCEPTION 'not this one'; END IF;
+                RETURN new;
+            END $$;
+            CREATE TRIGGER {name} BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION {name}()
+            """)
+        )
+    yield name
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP FUNCTION IF EXISTS {name} CASCADE"))
+
+
+def delivery(engine: Engine, delivery_id: str) -> dict[str, Any]:
+    with engine.connect() as connection:
+        found = find_delivery(connection, source="tests", delivery_id=delivery_id)
+    assert found is not None
+    return found
+
+
+def memories(engine: Engine, session_id: str) -> dict[str, int]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT key, revision FROM memories WHERE session_id = :id"), {"id": session_id})
+        return {key: revision for key, revision in rows}
+
+
+def dead_letters(redis: Redis) -> list[Job]:
+    registry = open_queue(redis).failed_job_registry
+    return [Job.fetch(job_id, connection=redis, serializer=JSONSerializer) for job_id in registry.get_job_ids()]
+
+
+def trace_of(letter: Job) -> str:
+    result = letter.latest_result()
+    assert result is not None
+    return str(result.exc_string)
+
+
+def test_a_drain_says_what_it_did(redis: Redis, engine: Engine, walk: str) -> None:
+    entries = [entry("store_memory", walk, key=f"k{n}", content=n) for n in range(3)]
+    done = drain(redis, engine, *entries, entry("delete_memory", walk, key="nope"))
+    assert done == [f"drain shard {shard_of(walk):02d}: 3 applied, 1 rejected"]
+    assert redis.xlen(inbox_key(shard_of(walk))) == 0
+    assert not redis.exists(wake_key(shard_of(walk)))
+    assert 0 < redis.ttl(seen_key("tests", entries[0].delivery_id)) <= 86_400
+
+
+def test_a_delivery_takes_effect_once_however_often_it_comes(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("store_memory", walk, content="x", key="k", delivery_id=f"d-{walk}")
+    assert push(redis, item, item) == ["accepted", "duplicate"]
+    drain(redis, engine)
+    assert push(redis, item) == ["duplicate"]
+    redis.flushdb()
+    assert drain(redis, engine, item) == [f"drain shard {shard_of(walk):02d}: 1 duplicate"]
+    assert memories(engine, walk) == {"k": 1}
+
+
+def test_the_same_entry_twice_in_one_batch_is_applied_once(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("delegate_task", walk, description="x", allow_duplicate=True, delivery_id=f"d-{walk}", waits=True)
+    assert push(redis, item, item) == ["accepted", "duplicate"]
+    assert redis.xlen(inbox_key(shard_of(walk))) == 2
+    assert drain(redis, engine)[shard_of(walk)].endswith("1 applied, 1 duplicate")
+
+
+def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    first = entry("store_memory", walk, key="k", content="one", delivery_id=f"d-{walk}")
+    other = entry("store_memory", walk, key="k", content="two", delivery_id=f"d-{walk}", waits=True)
+    drain(redis, engine, first)
+    assert push(redis, other) == ["conflict"]
+    redis.flushdb()
+    listener = redis.pubsub()
+    listener.subscribe("sr:outcomes")
+    drain(redis, engine, other)
+    announced = [m["data"] for _ in range(3) if (m := listener.get_message(timeout=1)) and m["type"] == "message"]
+    outcome = msgspec.json.decode(announced[0], type=Announcement).outcome
+    assert outcome.status == 409
+    assert msgspec.json.decode(outcome.body)["error"]["code"] == "delivery_conflict"
+    assert memories(engine, walk) == {"k": 1}
+    found = delivery(engine, first.delivery_id)
+    assert (found["status"], found["conflicts"]) == ("applied", 1)
+    assert not redis.exists(seen_key("tests", first.delivery_id))
+    listener.close()
+
+
+def test_a_sender_that_waits_gets_the_response(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("store_memory", walk, key="k", content="x", waits=True)
+    drain(redis, engine, item)
+    outcome = msgspec.json.decode(redis.get(outcome_key("tests", item.delivery_id)))
+    assert outcome["status"] == 200
+    assert outcome["body"]["message"] == 'Stored the general "k".'
+
+
+def test_a_read_sees_what_was_sent_before_it(redis: Redis, engine: Engine, walk: str) -> None:
+    read = entry("list_memories", walk)
+    entries = [entry("store_memory", walk, key="a", content=1), read, entry("store_memory", walk, key="b", content=2)]
+    drain(redis, engine, *entries)
+    body = msgspec.json.decode(redis.get(outcome_key("tests", read.delivery_id)))["body"]
+    assert [memory["key"] for memory in body["data"]["memories"]] == ["a"]
+    assert "result" not in delivery(engine, read.delivery_id)
+
+
+def test_a_rule_that_raises_makes_one_dead_letter(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = sessions.manager.decide
+
+    def raise_for_one(state: Any, command: Any, context: Any) -> Any:
+        if getattr(command, "key", None) == "poison":
+            raise ZeroDivisionError("the rule is wrong")
+        return decide(state, command, context)
+
+    monkeypatch.setattr(sessions.manager, "decide", raise_for_one)
+    entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(200)]
+    done = drain(redis, engine, *entries)
+    assert done == [f"drain shard {shard_of(walk):02d}: 199 applied, 1 failed"]
+    assert len(memories(engine, walk)) == 199
+    [letter] = dead_letters(redis)
+    assert letter.args == ["tests", entries[100].delivery_id]
+    assert "ZeroDivisionError: the rule is wrong" in trace_of(letter)
+    monkeypatch.undo()
+    with engine.connect() as connection:
+        assert ("tests", entries[100].delivery_id) in failed_deliveries(connection)
+    replay(redis, engine, entries[100].delivery_id)
+    assert memories(engine, walk)["poison"] == 1
+
+
+def test_a_row_that_the_database_refuses_makes_one_dead_letter(
+    redis: Redis, engine: Engine, walk: str, trigger: str
+) -> None:
+    entries = [entry("store_memory", walk, key=f"k{n}" if n != 300 else "poison", content=n) for n in range(500)]
+    poison = entries[300].delivery_id
+    assert drain(redis, engine, *entries) == [f"drain shard {shard_of(walk):02d}: 499 applied, 1 failed"]
+    assert len(memories(engine, walk)) == 499
+    assert delivery(engine, poison)["status"] == "failed"
+    [letter] = dead_letters(redis)
+    assert "not this one" in trace_of(letter)
+    with engine.connect() as connection:
+        events = connection.execute(
+            text("SELECT delivery_id, status FROM events WHERE session_id = :id ORDER BY event_id"), {"id": walk}
+        ).all()
+    assert [delivery_id for delivery_id, _ in events[1:]] == [item.delivery_id for item in entries]
+    assert [status for _, status in events].count("failed") == 1
+    replay(redis, engine, poison)
+    assert delivery(engine, poison)["status"] == "failed"
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP FUNCTION {trigger} CASCADE"))
+    replay(redis, engine, poison)
+    assert delivery(engine, poison)["status"] == "applied"
+    assert memories(engine, walk)["poison"] == 1
+
+
+def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
+    """As an operator who presses "requeue" and waits."""
+    reconcile_now(redis, engine)
+    [letter] = [job for job in dead_letters(redis) if job.args[1] == delivery_id]
+    letter.requeue()
+    with engine.connect() as connection:
+        assert jobs.replay_dead_letter(redis, connection, source=letter.args[0], delivery_id=letter.args[1])
+    letter.delete()
+    drain(redis, engine)
+    reconcile_now(redis, engine)
+
+
+def reconcile_now(redis: Redis, engine: Engine) -> None:
+    with engine.connect() as connection:
+        reconcile(redis, failed_deliveries(connection))
+
+
+def test_the_failed_list_holds_dead_letters_only(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
+    item = entry("store_memory", walk, key="poison", content=1)
+    drain(redis, engine, item)
+    stray = open_queue(redis).enqueue("worker.jobs.drain", 3)
+    open_queue(redis).failed_job_registry.add(stray, ttl=100, exc_string="abandoned")
+    for job in dead_letters(redis):
+        if job.args != [3]:
+            job.delete()
+    reconcile_now(redis, engine)
+    assert ["tests", item.delivery_id] in [job.args for job in dead_letters(redis)]
+    assert [3] not in [job.args for job in dead_letters(redis)]
+
+
+def test_entries_wait_while_postgres_is_away(redis: Redis, settings: Settings) -> None:
+    nowhere = msgspec.structs.replace(settings, database_url="postgresql://nobody@127.0.0.1:1/none")
+    engine = create_engine(nowhere, application_name="tests", pool_size=1)
+    item = entry("create_session", "later", title="x")
+    [done] = drain(redis, engine, item)
+    assert done == f"drain shard {shard_of('later'):02d}: 0 applied; Postgres unavailable, again in 0.5 s"
+    assert redis.xlen(inbox_key(shard_of("later"))) == 1
+    assert redis.pttl(wake_key(shard_of("later"))) <= 500
+    [done] = [Drain(redis, engine).run(shard_of("later"))]
+    assert done.endswith("again in 1 s")
+
+
+def test_a_forgotten_shard_is_woken(redis: Redis) -> None:
+    push(redis, entry("create_session", "forgotten", title="x"))
+    assert wake_forgotten(redis) == []
+    redis.delete(wake_key(shard_of("forgotten")))
+    assert wake_forgotten(redis) == [shard_of("forgotten")]
+    assert [job.args for job in open_queue(redis).jobs] == [[shard_of("forgotten")]]
+
+
+def test_a_shard_that_another_worker_drains_is_left_to_it(redis: Redis, engine: Engine, walk: str) -> None:
+    push(redis, entry("store_memory", walk, content=1))
+    with engine.begin() as connection:
+        lock = {"class": 7_305_002, "shard": shard_of(walk)}
+        connection.execute(text("SELECT pg_advisory_xact_lock(:class, :shard)"), lock)
+        assert Drain(redis, engine).run(shard_of(walk)).endswith("0 applied; busy elsewhere")
+    assert drain(redis, engine)[shard_of(walk)].endswith("1 applied")
+
+
+def test_expired_leases_return_and_old_deliveries_go(redis: Redis, engine: Engine, walk: str) -> None:
+    tasks = [entry("delegate_task", walk, task_id=f"t{n}", description=f"task {n}") for n in range(3)]
+    drain(redis, engine, *tasks)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            UPDATE tasks SET status = 'running', attempt = CASE task_id WHEN 't1' THEN max_attempts ELSE 1 END,
+                lease_expires_at = now() + CASE task_id WHEN 't2' THEN 1 ELSE -1 END * interval '1 minute'
+            WHERE session_id = :id
+            """),
+            {"id": walk},
+        )
+        old = {"id": tasks[0].delivery_id}
+        connection.execute(
+            text("UPDATE deliveries SET decided_at = now() - '40 days'::interval WHERE delivery_id = :id"), old
+        )
+    Sweeper(redis, engine, retention_days=30).sweep()
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT task_id, status FROM tasks WHERE session_id = :id ORDER BY task_id"), {"id": walk}
+        )
+        assert [tuple(row) for row in rows] == [("t0", "pending"), ("t1", "failed"), ("t2", "running")]
+        assert find_delivery(connection, source="tests", delivery_id=tasks[0].delivery_id) is None
+        assert find_delivery(connection, source="tests", delivery_id=tasks[1].delivery_id) is not None
+
+
+def test_a_deleted_session_leaves_nothing_of_what_was_said(
+    redis: Redis, engine: Engine, walk: str, trigger: str
+) -> None:
+    drain(
+        redis,
+        engine,
+        entry("store_memory", walk, key="k", content="secret"),
+        entry("store_memory", walk, key="k", content="secret two"),
+        entry("store_memory", walk, key="poison", content="secret"),
+        entry("conversation_chunk", walk, content="secret"),
+        entry("delegate_task", walk, description="secret"),
+        entry("delete_session", walk, confirm=walk),
+        entry("create_session", walk, title="Anew"),
+    )
+    tables = ("memories", "memory_revisions", "conversation_chunks", "tasks", "artifacts")
+    with engine.connect() as connection:
+        for table in tables:
+            assert connection.scalar(text(f"SELECT count(*) FROM {table} WHERE session_id = :id"), {"id": walk}) == 0
+        kept = connection.execute(
+            text("SELECT command, response, entry FROM deliveries WHERE session_id = :id ORDER BY position"),
+            {"id": walk},
+        ).all()
+        events = connection.execute(text("SELECT event FROM events WHERE session_id = :id"), {"id": walk}).scalars()
+        assert list(events) == ["create_session"]
+    assert [row.command for row in kept[-2:]] == ["delete_session", "create_session"]
+    assert all(row.command == "" and row.response is None and row.entry is None for row in kept[:-2])

@@ -1,0 +1,384 @@
+"""What can be read from a store, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, select
+
+from models.commands import (
+    GetArtifact,
+    GetSessionSummary,
+    GetTask,
+    ListArtifacts,
+    ListMemories,
+    ListSessions,
+    ListTasks,
+    QueryMemories,
+    ReadCommand,
+    RetrieveMemory,
+)
+from models.errors import Forbidden, Invalid, NotFound
+from models.tables import TaskRow
+from sessions.answers import Answer, Page
+from sessions.postgres.reads import page, read, read_events, read_transcript, session_updates, similar_ids
+from tests.integration.rows import NOW, Rows
+
+GLOB = "reading-*"
+ENVELOPE = 2_000
+"""Characters by which fixed fields may exceed what was asked for."""
+HOSTILE = '"\\\x01\n😀数' * 20_000
+
+
+@pytest.fixture
+def walk(connection: Connection) -> Rows:
+    return Rows(connection, "reading-walk", title="Morning walk", participants=["Ada"], context="On foot")
+
+
+def ask(rows: Rows, command: ReadCommand, **where: Any) -> Answer:
+    """A read of the session, encoded and decoded as a sender would get it."""
+    given = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
+    answer = read(rows.connection, command, **given)
+    assert len(answer.message) <= 200
+    return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
+
+
+def pages(rows: Rows, command: Any, **where: Any) -> Iterator[Page]:
+    given = {"session_id": None, "session_glob": GLOB, "now": NOW} | where
+    while True:
+        found = page(rows.connection, command, **given)
+        yield found
+        if found.next_cursor is None:
+            return
+        command = msgspec.structs.replace(command, cursor=found.next_cursor)
+
+
+def test_a_summary_counts_what_is_there(walk: Rows) -> None:
+    walk.chunk("c1", "hello")
+    walk.memory("m1", '"x"')
+    walk.memory("m2", '"y"')
+    walk.task("t1")
+    walk.task("t2", status="completed")
+    walk.artifact("a1", '"z"')
+    answer = ask(walk, GetSessionSummary())
+    assert answer.data == {
+        "session_id": "reading-walk",
+        "title": "Morning walk",
+        "participants": ["Ada"],
+        "context": "On foot",
+        "status": "active",
+        "created": "2026-10-31T12:00:00Z",
+        "created_at": "2026-10-31T12:00:00Z",
+        "last_activity": "2026-10-31T12:00:00Z",
+        "duration_minutes": 0.0,
+        "stats": {"conversation_chunks": 1, "memories": 2, "tasks": 2, "artifacts": 1, "active_tasks": 1},
+    }
+    assert answer.message == '"Morning walk" is active, with 2 memories and 1 open task.'
+
+
+def test_sessions_come_latest_first_and_page_by_page(walk: Rows) -> None:
+    for number in range(5):
+        Rows(walk.connection, f"reading-{number}", last_activity_at=NOW + timedelta(days=number // 2))
+    Rows(walk.connection, "other", last_activity_at=NOW)
+    ids = [[item["session_id"] for item in found.items] for found in pages(walk, ListSessions(limit=2))]
+    assert ids == [["reading-4", "reading-3"], ["reading-2", "reading-1"], ["reading-0", "reading-walk"]]
+
+
+def test_sessions_are_filtered_by_status(walk: Rows) -> None:
+    Rows(walk.connection, "reading-done", status="completed", title="Done")
+    answer = ask(walk, ListSessions(filter="completed"), session_id=None)
+    assert [session["title"] for session in answer.data["sessions"]] == ["Done"]
+    assert (answer.data["count"], answer.data["next_cursor"]) == (1, None)
+    assert answer.message == "Found 1 session."
+
+
+def test_decisions_are_found_by_type_and_come_back_as_they_were(walk: Rows) -> None:
+    content = '{"z": 1e23, "a": -0.0,  "ü": "\\u00fc"}'
+    walk.memory("database", content, "decision", tags=["tech", "db"])
+    walk.memory("roof", '"solar"', "idea")
+    given = read(
+        walk.connection, QueryMemories(type="decision"), session_id=walk.session_id, session_glob=None, now=NOW
+    )
+    assert content.encode() in msgspec.json.encode(given.data)
+    assert given.message == 'Found 1 decision in "Morning walk".'
+    (memory,) = ask(walk, QueryMemories(type="decision")).data["memories"]
+    assert {name: memory[name] for name in memory if name != "content"} == {
+        "key": "database",
+        "type": "decision",
+        "tags": ["tech", "db"],
+        "status": "open",
+        "revision": 1,
+        "session_id": "reading-walk",
+        "created_at": "2026-10-31T12:00:02Z",
+        "updated_at": "2026-10-31T12:00:02Z",
+    }
+
+
+def test_memories_are_found_by_any_tag_by_status_and_by_time(walk: Rows) -> None:
+    walk.memory("one", "1", tags=["a"], updated_at=NOW - timedelta(days=3))
+    walk.memory("two", "2", tags=["b", "c"], status="done")
+    walk.memory("three", "3", tags=["d"])
+
+    def keys(**fields: Any) -> list[str]:
+        return [memory["key"] for memory in ask(walk, QueryMemories(**fields)).data["memories"]]
+
+    assert keys(tags=["a", "c"]) == ["two", "one"]
+    assert keys(status="done") == ["two"]
+    assert keys(since="2d") == ["three", "two"]
+    assert keys(until="2d") == ["one"]
+
+
+def test_across_sessions_a_memory_names_the_title_of_its_session(walk: Rows) -> None:
+    other = Rows(walk.connection, "reading-other", title="Evening")
+    hidden = Rows(walk.connection, "hidden", title="Hidden")
+    for rows in (walk, other, hidden):
+        rows.memory("rule", '"keep"', "decision")
+    answer = ask(walk, QueryMemories(type="decision"), session_id=None)
+    titles = {memory["session_title"] for memory in answer.data["memories"]}
+    assert titles == {"Morning walk", "Evening"}
+    assert answer.message == "Found 2 decisions in all sessions."
+
+
+def test_paging_through_memories_of_one_moment_misses_none(walk: Rows) -> None:
+    keys = [f"Schlüssel {number:02}" for number in range(25)]
+    for key in keys:
+        walk.memory(key, "0", updated_at=NOW)
+    found = [
+        item["key"] for part in pages(walk, ListMemories(limit=7), session_id=walk.session_id) for item in part.items
+    ]
+    assert sorted(found) == keys
+
+
+def test_a_memory_is_read_at_any_of_its_revisions(walk: Rows) -> None:
+    walk.memory("plan", '"second"', revision=2)
+    walk.revision("plan", 1, '"first"')
+    assert ask(walk, RetrieveMemory(key="plan")).data["memory"]["content"] == "second"
+    assert ask(walk, RetrieveMemory(key="plan", revision=1)).data["memory"]["content"] == "first"
+    with pytest.raises(NotFound, match="no revision 3"):
+        ask(walk, RetrieveMemory(key="plan", revision=3))
+
+
+def test_a_long_text_is_read_on_from_where_it_was_cut(walk: Rows) -> None:
+    walk.memory("long", msgspec.json.encode(HOSTILE).decode())
+    pieces, offset = [], 0
+    while True:
+        answer = ask(walk, RetrieveMemory(key="long", offset=offset, max_characters=90_000))
+        assert len(msgspec.json.encode(answer.data).decode()) <= 90_000 + ENVELOPE
+        pieces.append(answer.data["memory"]["content"])
+        if "truncated" not in answer.data["memory"]:
+            break
+        offset = answer.data["memory"]["next_offset"]
+    assert "".join(pieces) == HOSTILE
+    assert len(pieces) > 1
+
+
+def test_an_object_that_is_too_long_comes_as_pieces_of_its_text(walk: Rows) -> None:
+    content = '{"items": [' + ", ".join(["1.50"] * 300) + "]}"
+    walk.artifact("report", content, name="Report")
+    first = ask(walk, GetArtifact(artifact_id="report", max_characters=1_000)).data["artifact"]
+    assert (first["truncated"], first["encoding"]) == (True, "json")
+    second = ask(walk, GetArtifact(artifact_id="report", offset=first["next_offset"])).data["artifact"]
+    assert first["content"] + second["content"] == content
+    whole = ask(walk, GetArtifact(artifact_id="report"))
+    assert whole.data["artifact"]["content"] == {"items": [1.5] * 300}
+    assert whole.message == 'Here is "Report".'
+
+
+@pytest.mark.parametrize("max_characters", [200, 2_000, 20_000, 90_000])
+def test_no_answer_is_much_longer_than_asked_for(walk: Rows, max_characters: int) -> None:
+    text = msgspec.json.encode(HOSTILE).decode()
+    names = [f'"{number}' * 50 for number in range(100)]
+    for number in range(4):
+        walk.memory(f"m{number}", text, tags=names)
+        walk.task(f"t{number}", HOSTILE[:100_000], input_data=text, output=text, error=HOSTILE, progress=text)
+        walk.artifact(f"a{number}", text, metadata=text)
+        walk.chunk(f"c{number}", HOSTILE, participants=names, metadata=text)
+    Rows(walk.connection, "reading-long", context=HOSTILE, participants=names)
+    for command in (
+        ListMemories(max_characters=max_characters),
+        ListTasks(max_characters=max_characters),
+        ListArtifacts(max_characters=max_characters),
+        ListSessions(max_characters=max_characters),
+        GetTask(task_id="t1", max_characters=max_characters),
+        GetArtifact(artifact_id="a1", max_characters=max_characters),
+        RetrieveMemory(key="m1", max_characters=max_characters),
+    ):
+        answer = ask(walk, command, session_id=None if isinstance(command, ListSessions) else walk.session_id)
+        assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + ENVELOPE
+        assert "truncated" in str(answer.data)
+
+
+def test_tasks_come_in_the_order_in_which_they_will_be_done_then_the_finished(walk: Rows) -> None:
+    walk.task("old")
+    walk.task("urgent", priority=5)
+    walk.task("first-done", status="completed")
+    walk.task("new")
+    walk.task("last-done", status="failed")
+    found = [[item["task_id"] for item in part.items] for part in pages(walk, ListTasks(limit=2))]
+    assert found == [["urgent", "old"], ["new", "last-done"], ["first-done"]]
+
+
+def test_a_task_says_what_it_waits_for_and_what_failed(walk: Rows) -> None:
+    walk.task("broken", status="failed")
+    walk.task("fine", status="completed")
+    walk.task("open")
+    walk.task("last", "Write the summary", depends_on=["open", "broken", "fine"])
+    answer = ask(walk, GetTask(task_id="last"))
+    blocked_by = [{"task_id": "broken", "status": "failed"}, {"task_id": "open", "status": "pending"}]
+    assert answer.data["task"]["blocked_by"] == blocked_by
+    assert answer.message == '"Write the summary" waits for other tasks.'
+
+
+def test_a_task_shows_its_result_and_no_claim_token(walk: Rows) -> None:
+    walk.task("t1", status="completed", output='{"price": 1.50}', claim_token="secret", claimed_by="laptop")
+    task = ask(walk, GetTask(task_id="t1")).data["task"]
+    assert task["output"] == {"price": 1.5}
+    assert "secret" not in str(task)
+    assert "input_data" not in task
+    assert None not in task.values()
+
+
+def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> None:
+    question = '[{"question": "Which region?", "asked_at": "2026-10-31T12:00:00Z"}]'
+    walk.task("asks", "Research", status="input_required", questions=question)
+    walk.task("lying", "Nobody wants it", agent_name="codex", updated_at=NOW - timedelta(minutes=11))
+    walk.task("fresh", updated_at=NOW - timedelta(minutes=9))
+    walk.task("later", not_before=NOW)
+    walk.task("gone", status="cancelled")
+
+    def news() -> dict[str, str]:
+        updates = session_updates(walk.connection, [walk.session_id, "reading-none"], NOW)
+        return {update["task_id"]: update["message"] for update in updates.get(walk.session_id, [])}
+
+    expected = {
+        "asks": '"Research" waits for an answer to a question.',
+        "lying": '"Nobody wants it" was not yet claimed by codex.',
+    }
+    assert news() == expected
+    assert news() == expected
+    assert ask(walk, GetTask(task_id="asks")).data["task"]["question"] == "Which region?"
+    assert list(news()) == ["lying"]
+    ask(walk, GetTask(task_id="lying"))
+    assert news() == {}
+    changed = {"status": "completed", "updated_at": NOW + timedelta(hours=1), "finished_at": NOW}
+    walk.connection.execute(TaskRow.__table__.update().where(TaskRow.task_id == "asks").values(changed))
+    assert news() == {"asks": '"Research" is completed.'}
+
+
+def test_at_most_five_updates_of_a_session_the_latest_first(walk: Rows) -> None:
+    for number in range(7):
+        walk.task(f"t{number}", status="failed", error="x" * 1_000)
+    updates = session_updates(walk.connection, [walk.session_id], NOW)[walk.session_id]
+    assert [update["task_id"] for update in updates] == ["t6", "t5", "t4", "t3", "t2"]
+    assert len(updates[0]["error"]) == 300
+
+
+def test_get_task_does_not_wait_for_who_holds_it_in_this_transaction(walk: Rows) -> None:
+    walk.task("t1", status="completed")
+    ask(walk, GetTask(task_id="t1"))
+    shown_at, updated_at = walk.connection.execute(
+        select(TaskRow.shown_at, TaskRow.updated_at).where(TaskRow.session_id == walk.session_id)
+    ).one()
+    assert shown_at >= updated_at
+
+
+def test_artifacts_are_listed_without_content_the_latest_first(walk: Rows) -> None:
+    walk.task("t1")
+    walk.artifact("one", '"long text"', task_id="t1", metadata='{"a": 1}')
+    walk.artifact("two", '"long text"', type="code", format="python")
+    answer = ask(walk, ListArtifacts())
+    assert [artifact["artifact_id"] for artifact in answer.data["artifacts"]] == ["two", "one"]
+    assert "long text" not in str(answer.data)
+    assert answer.data["artifacts"][1]["metadata"] == {"a": 1}
+    assert ask(walk, ListArtifacts(task_id="t1")).data["count"] == 1
+    assert [len(part.items) for part in pages(walk, ListArtifacts(limit=1))] == [1, 1]
+
+
+def test_an_unknown_id_is_answered_with_the_nearest_ones(walk: Rows) -> None:
+    walk.memory("solar roof", "1")
+    walk.task("task-research")
+    walk.artifact("report-2026", "1")
+    for command, code, name in (
+        (RetrieveMemory(key="solar rof"), "memory_not_found", "solar roof"),
+        (GetTask(task_id="task-reserch"), "task_not_found", "task-research"),
+        (GetArtifact(artifact_id="report-2025"), "artifact_not_found", "report-2026"),
+    ):
+        with pytest.raises(NotFound) as refused:
+            ask(walk, command)
+        assert refused.value.code == code
+        assert f"'{name}'" in (refused.value.hint or "")
+
+
+def test_similar_sessions_are_only_those_that_the_key_may_see(walk: Rows) -> None:
+    Rows(walk.connection, "readinq-walk")
+    with pytest.raises(NotFound) as refused:
+        ask(walk, ListMemories(), session_id="reading-wolk")
+    hint = refused.value.hint or ""
+    assert "'reading-walk'" in hint
+    assert "readinq" not in hint
+    assert "create_session" in hint
+    found = similar_ids(walk.connection, "session", "reading-wolk", session_id=None, session_glob=None)
+    assert "readinq-walk" in found
+
+
+def test_a_session_outside_of_the_pattern_is_forbidden(walk: Rows) -> None:
+    with pytest.raises(Forbidden, match=r"chat-\*"):
+        ask(walk, ListMemories(), session_glob="chat-*")
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "####", "WzFd", "bnVsbA", "W10", "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIlx1MDAwMCIsImEiXQ"]
+)
+def test_a_broken_cursor_is_refused(walk: Rows, cursor: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        ask(walk, ListMemories(cursor=cursor))
+    assert refused.value.field == "cursor"
+    with pytest.raises(Invalid):
+        read_transcript(
+            walk.connection, session_id=walk.session_id, limit=5, cursor=cursor, max_characters=500, offset=0
+        )
+
+
+def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Rows) -> None:
+    texts = ["short", HOSTILE, "middle", "x" * 3_000, "end"]
+    for number, text in enumerate(texts):
+        walk.chunk(f"c{number}", text, participants=["Ada"])
+    read_texts = dict.fromkeys((f"c{number}" for number in range(5)), "")
+    cursor = None
+    while True:
+        part = read_transcript(
+            walk.connection, session_id=walk.session_id, limit=2, cursor=cursor, max_characters=20_000, offset=0
+        )
+        assert len(msgspec.json.encode(part.items).decode()) <= 20_000 + ENVELOPE
+        for item in part.items:
+            assert item.get("offset", 0) == len(read_texts[item["chunk_id"]])
+            read_texts[item["chunk_id"]] += item["content"]
+        if (cursor := part.next_cursor) is None:
+            break
+    assert list(read_texts.values()) == texts
+
+
+def test_a_journal_is_followed_from_a_position_on(walk: Rows) -> None:
+    walk.event("session_created", message="Started.", data='{"z": 1, "a": 2}')
+    walk.event("memory_stored", status="rejected", delivery_id="d1")
+
+    def events(after: str | None, limit: int = 10) -> Page:
+        return read_events(walk.connection, session_id=walk.session_id, after=after, limit=limit, max_characters=2_000)
+
+    first = events(None, limit=1)
+    assert [item["event"] for item in first.items] == ["session_created"]
+    assert b'{"z": 1, "a": 2}' in msgspec.json.encode(first.items)
+    second = events(first.next_cursor)
+    assert [(item["status"], item["delivery_id"], item["cursor"]) for item in second.items] == [
+        ("rejected", "d1", second.next_cursor)
+    ]
+    assert events(second.next_cursor).next_cursor == second.next_cursor
+    assert events("0", limit=5).items == first.items + second.items
+    with pytest.raises(Invalid):
+        events("9" * 30)
+    with pytest.raises(NotFound):
+        read_events(walk.connection, session_id="reading-none", after=None, limit=1, max_characters=500)

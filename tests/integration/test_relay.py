@@ -1,0 +1,498 @@
+"""The relay by itself: what it stores, what it answers, and that it needs no more than Redis."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from models.inbox import inbox_key, seen_key, shard_of, wake_key
+from models.wakeups import open_queue
+from tests.acceptance.stack import wait_for
+from tests.conftest import API_KEY, ROOT
+from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry
+
+SESSION = "solar-roof"
+
+
+@pytest.fixture(scope="module")
+def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    serving = Serving("relay", tmp_path_factory.mktemp("relay"), REDIS_URL=redis_url)
+    yield serving
+    serving.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: Redis) -> None:
+    """Each test begins with an empty inbox."""
+
+
+# Accepting
+
+
+@pytest.mark.parametrize("path", ["/v1/webhook", "/webhook"])
+def test_a_webhook_is_stored_before_it_is_accepted(relay: Serving, redis: Redis, path: str) -> None:
+    answer = relay.post(memory(SESSION, text="x", id="d1"), path)
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "status": "accepted",
+        "delivery_id": "d1",
+        "session_id": SESSION,
+        "command": "store_memory",
+        "status_url": "/v1/deliveries/d1",
+        "duplicate": False,
+    }
+    (entry,) = entries(redis)
+    assert (entry.source, entry.delivery_id, entry.command, entry.session_id) == (
+        "default",
+        "d1",
+        "store_memory",
+        SESSION,
+    )
+    assert set(entry.scopes) == {"read", "write", "delegate", "agent", "admin"}
+    assert entry.session_glob is None
+    assert not entry.waits
+    assert datetime.now(UTC) - entry.accepted_at < timedelta(seconds=10)
+    assert redis.xlen(inbox_key(shard_of(SESSION))) == 1
+    assert redis.ttl(seen_key("default", "d1")) == -1
+    assert redis.ttl(wake_key(shard_of(SESSION))) > 0  # type: ignore[operator]
+
+
+def test_a_new_entry_wakes_the_drain_of_its_shard(relay: Serving, redis: Redis) -> None:
+    relay.post(memory(SESSION))
+    relay.post(memory(SESSION))
+    queue = open_queue(redis)
+    (job,) = wait_for(lambda: queue.jobs, what="a job")
+    assert job.description == f"drain shard {shard_of(SESSION):02d}"
+    assert (job.func_name, job.args) == ("worker.jobs.drain", [shard_of(SESSION)])
+
+
+def test_a_flat_command_is_the_same_as_its_envelope(relay: Serving, redis: Redis) -> None:
+    first = relay.post({"session_id": SESSION, "content": "x", "id": "d1"}, "/v1/commands/store_memory?wait=0")
+    second = relay.post(memory(SESSION, text="x", id="d1"))
+    assert (first.json()["status"], first.json()["duplicate"]) == ("accepted", False)
+    assert (second.json()["status"], second.json()["duplicate"]) == ("accepted", True)
+
+
+def test_a_webhook_without_id_gets_a_uuid_of_version_7(relay: Serving, redis: Redis) -> None:
+    delivery_id = relay.post(memory(SESSION)).json()["delivery_id"]
+    assert uuid.UUID(delivery_id).version == 7
+    assert [entry.delivery_id for entry in entries(redis)] == [delivery_id]
+
+
+def test_the_header_names_the_delivery_before_the_body_does(relay: Serving, redis: Redis) -> None:
+    answer = relay.post(memory(SESSION, id="in-body"), **{"Idempotency-Key": "in-header"})
+    assert answer.json()["delivery_id"] == "in-header"
+    bad = relay.post(memory(SESSION), **{"Idempotency-Key": "a b"})
+    assert (bad.status_code, bad.json()["error"]["field"]) == (422, "Idempotency-Key")
+    bad = relay.post(memory(SESSION, id="../x"))
+    assert (bad.status_code, bad.json()["error"]["field"]) == (422, "id")
+    assert len(entries(redis)) == 1
+
+
+def test_a_duplicate_delivery_gets_the_first_receipt(relay: Serving, redis: Redis) -> None:
+    first = relay.post(memory(SESSION, id="d1")).json()
+    second = relay.post(memory(SESSION, id="d1")).json()
+    assert first | {"duplicate": True} == second
+    assert len(entries(redis)) == 1
+
+
+def test_the_same_id_with_other_content_is_a_conflict(relay: Serving, redis: Redis) -> None:
+    relay.post(memory(SESSION, text="one", id="d1"))
+    for path in ("/v1/webhook", "/v1/webhook?wait=20"):
+        watch = Stopwatch()
+        answer = relay.post(memory(SESSION, text="two", id="d1"), path)
+        assert answer.status_code == 409
+        assert answer.json()["error"]["code"] == "delivery_conflict"
+        assert "/v1/deliveries/d1" in answer.json()["error"]["hint"]
+        assert watch.seconds < 5
+    assert len(entries(redis)) == 1
+
+
+def test_racing_duplicates_are_stored_once(relay: Serving, redis: Redis) -> None:
+    bodies = [memory(f"s{number}", id=f"d{number}") for number in range(40) for _ in range(3)]
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(relay.post, bodies))
+    assert {answer.status_code for answer in answers} == {202}
+    first = [answer.json()["delivery_id"] for answer in answers if not answer.json()["duplicate"]]
+    assert sorted(first) == sorted(f"d{number}" for number in range(40))
+    assert sorted(entry.delivery_id for entry in entries(redis)) == sorted(first)
+
+
+def test_what_one_sender_sends_in_order_is_stored_in_order_whatever_others_send(relay: Serving, redis: Redis) -> None:
+    def send(sender: int) -> None:
+        with httpx.Client(base_url=relay.url, headers={"X-API-Key": API_KEY}) as client:
+            for number in range(30):
+                answer = client.post("/v1/webhook", json=memory(f"s{sender}", text=number))
+                assert answer.status_code == 202
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(send, range(16)))
+    stored: dict[str | None, list[int]] = {}
+    for entry in entries(redis):
+        content = bytes(entry.data).split(b'"content":')[1].split(b",")[0]
+        stored.setdefault(entry.session_id, []).append(int(content))
+    assert stored == {f"s{sender}": list(range(30)) for sender in range(16)}
+
+
+def test_it_goes_on_after_redis_has_forgotten_its_scripts(relay: Serving, redis: Redis) -> None:
+    redis.script_flush()
+    assert relay.post(memory(SESSION)).status_code == 202
+    assert len(entries(redis)) == 1
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("asking", [{"sync": True}, {"feedback_mode": "sync"}])
+def test_a_sync_sender_gets_the_outcome_word_for_word(relay: Serving, redis: Redis, asking: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(relay.post, memory(SESSION, id="d1", **asking))
+        entry = wait_for_entry(redis, "d1")
+        assert entry.waits
+        decide(redis, entry, status=409, body=b'{"status": "error",   "kept": 1.50}')
+        assert answer.result().status_code == 409
+        assert answer.result().content == b'{"status": "error",   "kept": 1.50}'
+
+
+def test_an_outcome_whose_announcement_was_missed_is_found_all_the_same(relay: Serving, redis: Redis) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20")
+        watch = Stopwatch()
+        decide(redis, wait_for_entry(redis, "d1"), body=b'{"found": true}', announced=False)
+        assert answer.result().json() == {"found": True}
+        assert watch.seconds < 5
+
+
+def test_all_who_wait_for_one_delivery_are_answered(relay: Serving, redis: Redis) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20") for _ in range(5)]
+        wait_for(lambda: len(entries(redis)) == 5, what="pushed again for each who waits")
+        decide(redis, entries(redis)[0], body=b'{"n": 1}')
+        assert [answer.result().json() for answer in answers] == [{"n": 1}] * 5
+
+
+def test_who_waited_in_vain_is_told_not_to_send_again(relay: Serving) -> None:
+    watch = Stopwatch()
+    answer = relay.post(memory(SESSION, id="d1"), "/v1/webhook?wait=0.5")
+    assert 0.4 < watch.seconds < 5
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "pending"
+    assert answer.json()["message"].startswith("Safely stored; it will take effect. Do not send it again")
+    assert answer.json()["status_url"] == "/v1/deliveries/d1"
+
+
+def test_wait_goes_before_sync(relay: Serving) -> None:
+    watch = Stopwatch()
+    answer = relay.post(memory(SESSION, sync=True), "/v1/webhook?wait=0")
+    assert answer.json()["status"] == "accepted"
+    assert watch.seconds < 5
+
+
+@pytest.mark.parametrize("query", ["wait=41", "wait=-1", "wait=nan", "wait=soon", "wiat=1"])
+def test_a_wait_that_is_none_is_refused(relay: Serving, redis: Redis, query: str) -> None:
+    answer = relay.post(memory(SESSION), f"/v1/webhook?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == query.split("=")[0]
+    assert entries(redis) == []
+
+
+def test_a_sender_that_goes_away_disturbs_nobody(relay: Serving, redis: Redis) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        staying = pool.submit(relay.post, memory(SESSION, id="staying"), "/v1/webhook?wait=20")
+        for number in range(20):
+            body = b'{"command":"store_memory","session_id":"%b","data":{"content":%d}}' % (SESSION.encode(), number)
+            head = f"POST /v1/webhook?wait=20 HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\n"
+            with socket.create_connection(("127.0.0.1", relay.port)) as connection:
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: len(entries(redis)) == 21, what="stored")
+        for entry in entries(redis):
+            decide(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
+        assert staying.result().json() == {"id": "staying"}
+
+
+def test_whoever_waits_when_it_stops_is_answered_at_once(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    serving = Serving("relay", tmp_path, REDIS_URL=redis_url)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(serving.post, memory(SESSION, id="d1"), "/v1/webhook?wait=40")
+        wait_for_entry(redis, "d1")
+        watch = Stopwatch()
+        stopping = threading.Thread(target=serving.running.stop)
+        stopping.start()
+        assert answer.result().json()["status"] == "pending"
+        stopping.join()
+    assert watch.seconds < 5
+    assert "Traceback" not in serving.log()
+    serving.client.close()
+
+
+# Refusing
+
+
+def nested(depth: int) -> bytes:
+    return b'{"command":"store_memory","session_id":"s","data":{"content":' + b"[" * depth + b"]" * depth + b"}}"
+
+
+def with_content(content: bytes) -> bytes:
+    return b'{"command":"store_memory","session_id":"s","data":{"content":' + content + b"}}"
+
+
+BAD_BODIES = {
+    "empty": (b"", 400, "not_json", None),
+    "not JSON": (b"hello", 400, "not_json", None),
+    "cut off": (b'{"command":', 400, "not_json", None),
+    "an array": (b"[1, 2]", 400, "not_an_object", None),
+    "a text": (b'"store_memory"', 400, "not_an_object", None),
+    "null": (b"null", 400, "not_an_object", None),
+    "not UTF-8": (b'{"command": "\xff"}', 400, "not_json", None),
+    "lone surrogate": (with_content(rb'"\ud800"'), 400, "not_json", None),
+    "NaN": (with_content(b"NaN"), 400, "not_json", None),
+    "infinite": (with_content(b"1e999"), 422, "invalid", None),
+    "NUL": (with_content(rb'"a\u0000b"'), 422, "invalid", None),
+    "6,000 digits": (with_content(b"9" * 6000), 422, "invalid", None),
+    "nested 200": (nested(200), 422, "invalid", None),
+    "nested 5,000": (nested(5000), 422, "invalid", None),
+    "no command": (b"{}", 422, "missing_field", "command"),
+    "unknown command": (b'{"command":"store_memry"}', 422, "unknown_command", "command"),
+    "command of another type": (b'{"command":5}', 422, "invalid_field", "command"),
+    "unknown field": (
+        b'{"command":"store_memory","session_id":"s","data":{"content":1,"tag":[]}}',
+        422,
+        "unknown_field",
+        "data.tag",
+    ),
+    "unknown field outside": (b'{"command":"list_sessions","dat":{}}', 422, "unknown_field", "dat"),
+    "text for a list": (
+        b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":"abc"}}',
+        422,
+        "invalid_field",
+        "data.tags",
+    ),
+    "data as a list": (b'{"command":"store_memory","session_id":"s","data":[]}', 422, "invalid", "data"),
+    "session as a path": (
+        b'{"command":"store_memory","session_id":"../../etc","data":{"content":1}}',
+        422,
+        "invalid_field",
+        "session_id",
+    ),
+    "task as a path": (
+        b'{"command":"get_task","session_id":"s","data":{"task_id":"../t"}}',
+        422,
+        "invalid_field",
+        "data.task_id",
+    ),
+    "no session": (b'{"command":"store_memory","data":{"content":1}}', 422, "missing_field", "session_id"),
+    "two sessions": (
+        b'{"command":"store_memory","session_id":"a","data":{"content":1,"session_id":"b"}}',
+        422,
+        "invalid",
+        "data.session_id",
+    ),
+    "another type": (b'{"type":"github","command":"list_sessions"}', 422, "not_a_command", "type"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "code", "field"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_bad_input_is_explained_and_not_stored(
+    relay: Serving, redis: Redis, body: bytes, status: int, code: str, field: str | None
+) -> None:
+    answer = relay.post(body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code), error
+    assert field is None or error["field"] == field
+    assert error["message"]
+    assert error["retryable"] is False
+    assert entries(redis) == []
+
+
+def test_an_unknown_command_in_the_path_lists_the_valid_ones(relay: Serving, redis: Redis) -> None:
+    error = relay.post({}, "/v1/commands/store_memry").json()["error"]
+    assert (error["code"], error["hint"]) == ("unknown_command", "Did you mean 'store_memory'?")
+    assert "create_session" in error["expected"]
+
+
+def test_a_body_that_is_announced_too_large_is_refused(relay: Serving, redis: Redis) -> None:
+    answer = relay.post(with_content(b'"' + b"x" * 10 * 1_048_576 + b'"'))
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "too_large"
+    assert "1,048,576" in answer.json()["error"]["expected"]
+    assert entries(redis) == []
+    assert relay.post(memory(SESSION)).status_code == 202
+
+
+def test_a_body_that_becomes_too_large_is_refused_as_well(relay: Serving, redis: Redis) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b'{"command":"store_memory","session_id":"s","data":{"content":"'
+        for _ in range(160):
+            yield b"x" * 65_536
+        yield b'"}}'
+
+    answer = relay.client.post("/v1/webhook", content=parts())
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "too_large"
+    assert entries(redis) == []
+
+
+def test_a_body_without_end_is_not_read_for_ever(relay: Serving) -> None:
+    head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    watch = Stopwatch()
+    sent = 0
+    with closing(socket.create_connection(("127.0.0.1", relay.port), timeout=20)) as connection:
+        connection.sendall(head.encode())
+        with pytest.raises(ConnectionError):
+            while True:
+                sent += connection.send(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+    assert watch.seconds < 15
+    assert sent < 256 * 1_048_576
+
+
+def test_a_body_of_just_the_limit_is_taken(relay: Serving, redis: Redis) -> None:
+    frame = len(with_content(b'""'))
+    fits = with_content(b'"' + b"x" * (1_048_576 - frame) + b'"')
+    assert len(fits) == 1_048_576
+    assert relay.post(fits).status_code == 202
+    assert relay.post(fits + b" ").status_code == 413
+    assert len(entries(redis)) == 1
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/cloudevents+json",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "",
+    ],
+)
+def test_json_is_taken_under_the_names_that_senders_give_it(relay: Serving, redis: Redis, content_type: str) -> None:
+    assert relay.post(memory(SESSION), **{"Content-Type": content_type}).status_code == 202
+    assert len(entries(redis)) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "field"),
+    [
+        ({"Content-Type": "application/xml"}, "Content-Type"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "Content-Type"),
+        ({"Content-Encoding": "gzip"}, "Content-Encoding"),
+    ],
+)
+def test_what_is_said_not_to_be_json_is_refused_with_the_remedy(
+    relay: Serving, redis: Redis, headers: dict[str, str], field: str
+) -> None:
+    answer = relay.post(memory(SESSION), **headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["field"]) == (415, "unsupported_media_type", field)
+    assert "JSON" in error["hint"]
+    assert entries(redis) == []
+
+
+def test_a_real_form_is_refused(relay: Serving) -> None:
+    answer = relay.post(b"command=store_memory", **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["expected"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/v1/webhook", "/webhook", "/v1/commands/store_memory"])
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}])
+def test_nobody_gets_in_without_the_key(relay: Serving, redis: Redis, path: str, headers: dict[str, str]) -> None:
+    answer = httpx.post(relay.url + path, json=memory(SESSION), headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "unauthorized"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert entries(redis) == []
+
+
+def test_a_bearer_token_is_a_key_too(relay: Serving) -> None:
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    assert httpx.post(relay.url + "/v1/webhook", json=memory(SESSION), headers=headers).status_code == 202
+
+
+def test_what_is_no_http_gets_an_error_in_the_same_form(relay: Serving) -> None:
+    head, _, body = relay.talk(b"hello\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"bad_request"' in body
+
+
+def test_a_head_without_end_is_cut_off(relay: Serving) -> None:
+    answer = relay.talk(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 66_000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"65,536 bytes" in answer
+
+
+# Around it
+
+
+def test_index_and_health_need_no_key(relay: Serving) -> None:
+    index = httpx.get(relay.url + "/")
+    assert index.json()["name"] == "session-relay"
+    assert index.json()["links"]["webhook"] == "/v1/webhook"
+    assert index.headers["cache-control"] == "no-store"
+    assert "server" not in index.headers
+    assert httpx.get(relay.url + "/healthz").json() == {"status": "ok"}
+    assert httpx.get(relay.url + "/readyz").json() == {"redis": "ok"}
+    assert httpx.head(relay.url + "/").status_code == 200
+
+
+def test_logs_hold_no_payload_no_key_and_no_query(relay: Serving) -> None:
+    relay.post(memory(SESSION, text="the-payload"), "/v1/webhook?wait=0.01")
+    relay.post(b'{"the-payload"', "/v1/webhook")
+    wait_for(lambda: '"POST /v1/webhook HTTP/1.1" 400' in relay.log(), what="logged")
+    assert "the-payload" not in relay.log()
+    assert API_KEY not in relay.log()
+    assert "wait=0.01" not in relay.log()
+
+
+def test_a_full_inbox_refuses_until_it_is_drained(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, MAX_BACKLOG="3")) as serving:
+        for _ in range(4):
+            assert serving.post(memory(SESSION)).status_code == 202
+        refused = wait_for(lambda: (a := serving.post(memory(SESSION))).status_code == 503 and a, what="refused")
+        assert refused.json()["error"]["code"] == "unavailable"
+        assert refused.json()["error"]["retryable"] is True
+        assert int(refused.headers["retry-after"]) > 0
+        redis.flushdb()
+        wait_for(lambda: serving.post(memory(SESSION)).status_code == 202, what="accepted again")
+
+
+def test_it_refuses_while_redis_has_little_memory_left(relay: Serving, redis: Redis) -> None:
+    used = int(redis.info("memory")["used_memory"])  # type: ignore[index]
+    before = redis.config_get("maxmemory")["maxmemory"]  # type: ignore[index]
+    redis.config_set("maxmemory", int(used / 0.8))
+    try:
+        refused = wait_for(lambda: (a := relay.post(memory(SESSION))).status_code == 503 and a, what="refused")
+        assert "memory" in refused.json()["error"]["message"]
+    finally:
+        redis.config_set("maxmemory", before)
+    wait_for(lambda: relay.post(memory(SESSION)).status_code == 202, what="accepted again")
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "API_KEY is not set"),
+        ({"API_KEY": "k"}, "REDIS_URL is not set"),
+        ({"API_KEY": "k", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid"),
+        ({"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"}, "PORT"),
+    ],
+)
+def test_it_does_not_start_without_what_it_needs(environment: dict[str, str], says: str) -> None:
+    command = [sys.executable, "-m", "relay"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

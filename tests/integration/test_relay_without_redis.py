@@ -1,0 +1,80 @@
+"""The relay while its Redis is down, or does not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from local.servers import Server, start_valkey
+from tests.acceptance.stack import wait_for
+from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = start_valkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is_up(
+    server: Server, tmp_path: Path
+) -> None:
+    server.pause()
+    with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
+        assert serving.client.get("/healthz").json() == {"status": "ok"}
+        ready = serving.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"redis": "unavailable"})
+        watch = Stopwatch()
+        refused = serving.post(memory())
+        assert refused.status_code == 503
+        assert refused.json()["error"]["retryable"] is True
+        assert "retry-after" in refused.headers
+        assert watch.seconds < 3
+        server.restart()
+        wait_for(lambda: serving.post(memory(id="d1")).status_code == 202, what="accepted")
+        with closing(Redis.from_url(server.url)) as redis:
+            assert [entry.delivery_id for entry in entries(redis)] == ["d1"]
+
+
+def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: Server, tmp_path: Path) -> None:
+    with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
+        accepted = [serving.post(memory(text=number)).json()["delivery_id"] for number in range(20)]
+        server.kill()
+        wait_for(lambda: serving.post(memory()).status_code == 503, what="refused")
+        server.restart()
+        with ThreadPoolExecutor(1) as pool, closing(Redis.from_url(server.url)) as redis:
+            assert [entry.delivery_id for entry in entries(redis)] == accepted
+            wait_for(lambda: serving.post(memory()).status_code == 202, what="accepted again")
+            answer = pool.submit(serving.post, memory(id="waits"), "/v1/webhook?wait=20")
+            decide(redis, wait_for_entry(redis, "waits"), body=b'{"answered": true}')
+            assert answer.result().json() == {"answered": True}
+
+
+def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: Server, tmp_path: Path) -> None:
+    with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
+        assert serving.post(memory("warm")).status_code == 202
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            answer = serving.post(memory("s"))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "unavailable"
+        delivery_id = answer.headers["idempotency-key"]
+        assert delivery_id in answer.json()["error"]["hint"]
+        again = wait_for(
+            lambda: (a := serving.post(memory("s"), **{"Idempotency-Key": delivery_id})).status_code == 202 and a,
+            what="accepted",
+        )
+        assert again.json()["delivery_id"] == delivery_id
+        with closing(Redis.from_url(server.url)) as redis:
+            assert [entry.delivery_id for entry in entries(redis)].count(delivery_id) == 1
+            assert len(entries(redis)) == 2

@@ -1,0 +1,90 @@
+"""The OpenAPI document tells of all that there is, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from api.app import create_app
+from api.openapi import build_document
+from models.commands import COMMANDS
+from models.settings import Settings
+
+SETTINGS = Settings(api_key="k", redis_url="redis://127.0.0.1:1/0", database_url="postgresql://127.0.0.1:1/none")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return build_document()
+
+
+def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(target := value.get("$ref"), str):
+            yield target
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_route_is_described(document: dict[str, Any]) -> None:
+    routes = {
+        (route.path.replace(":path}", "}"), method.lower())
+        for route in create_app(SETTINGS).routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    flat = {(f"/v1/commands/{name}", "post") for name in COMMANDS}
+    expected = routes - {("/v1/commands/{command}", "post")} | flat
+    assert {(path, method) for path, methods in document["paths"].items() for method in methods} == expected
+
+
+def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    assert set(COMMANDS) <= set(ids)
+
+
+def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
+    for target in references(document):
+        place: Any = document
+        for part in target.removeprefix("#/").split("/"):
+            place = place[part]
+        assert place
+
+
+def test_texts_are_short_enough_for_gpt_actions(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        assert 0 < len(operation["summary"]) <= 300
+        assert all(len(str(parameter.get("description", ""))) <= 700 for parameter in operation["parameters"])
+
+
+def test_a_command_shows_its_fields_with_the_session_beside_them(document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["StoreMemoryRequest"]
+    assert schema["required"] == ["session_id", "content"]
+    assert {"session_id", "id", "content", "type", "tags", "key"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+    artifact = document["components"]["schemas"]["AddArtifactRequest"]
+    assert artifact["properties"]["metadata"]["default"] == {}
+
+
+def test_parameters_come_from_the_command(document: dict[str, Any]) -> None:
+    parameters = {p["name"]: p for p in document["paths"]["/v1/sessions/{session_id}/memories"]["get"]["parameters"]}
+    assert parameters["session_id"]["in"] == "path"
+    assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 500, "default": 10}
+    assert parameters["tags"]["explode"] is False
+
+
+def test_only_what_is_open_needs_no_key(document: dict[str, Any]) -> None:
+    free = {path for path, methods in document["paths"].items() for op in methods.values() if op.get("security") == []}
+    assert free == {"/", "/healthz", "/readyz", "/openapi.json"}

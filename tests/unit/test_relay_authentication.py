@@ -1,0 +1,111 @@
+"""Who may do what."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from starlette.datastructures import Headers
+
+from models.commands import Batch, BatchItem, DelegateTask, DeleteSession, GetTask, StoreMemory
+from models.errors import Forbidden, SettingsError, Unauthorized
+from models.settings import Settings
+from models.vocabulary import Scope
+from relay.authentication import Authenticator, Caller, require_permission
+
+MEMORY = StoreMemory(content=msgspec.Raw(b'"x"'))
+
+
+def caller(*scopes: Scope, session_glob: str | None = None) -> Caller:
+    return Caller(source="test", scopes=scopes, session_glob=session_glob)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": "sesame"},
+        {"x-api-key": "sesame"},
+        {"Authorization": "Bearer sesame"},
+        {"Authorization": "bearer  sesame"},
+    ],
+)
+def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
+    found = Authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
+    assert found.source == "default"
+    assert all(found.has(scope) for scope in ("read", "write", "delegate", "agent", "admin"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": ""},
+        {"X-API-Key": "sesam"},
+        {"X-API-Key": "sesame "},
+        {"X-API-Key": "séame"},
+        {"Authorization": "Basic sesame"},
+        {"Authorization": "sesame"},
+        {"Authorization": "Bearer"},
+    ],
+)
+def test_anything_else_is_no_key(headers: dict[str, str]) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        Authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
+    assert "X-API-Key" in str(caught.value.hint)
+
+
+def test_a_key_with_letters_of_another_script_works_as_it_is_sent() -> None:
+    sent = "schlüssel".encode().decode("latin-1")
+    assert Authenticator(Settings(api_key="schlüssel")).authenticate(Headers({"X-API-Key": sent})).source == "default"
+
+
+def test_without_a_key_nothing_starts() -> None:
+    with pytest.raises(SettingsError, match="API_KEY"):
+        Authenticator(Settings())
+
+
+def test_who_writes_may_read_and_admin_may_all() -> None:
+    require_permission(caller("write"), GetTask(task_id="t"), "s")
+    require_permission(caller("admin"), DeleteSession(confirm="s"), "s")
+    require_permission(caller("delegate"), DelegateTask(description="x"), "s")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "command", "missing"),
+    [
+        (("read",), MEMORY, "write"),
+        (("write",), DelegateTask(description="x"), "delegate"),
+        (("write", "delegate", "agent"), DeleteSession(confirm="s"), "admin"),
+        (("delegate",), GetTask(task_id="t"), "read"),
+    ],
+)
+def test_a_missing_scope_is_named(scopes: tuple[Scope, ...], command: GetTask, missing: str) -> None:
+    with pytest.raises(Forbidden, match=f"'{missing}'"):
+        require_permission(caller(*scopes), command, "s")
+
+
+def test_a_batch_needs_the_scopes_of_all_that_is_in_it() -> None:
+    batch = Batch(commands=[BatchItem(command="store_memory"), BatchItem(command="delegate_task")])
+    require_permission(caller("write", "delegate"), batch, "s")
+    with pytest.raises(Forbidden, match="'delegate'"):
+        require_permission(caller("write"), batch, "s")
+
+
+@pytest.mark.parametrize(
+    ("glob", "session_id", "seen"),
+    [
+        (None, "anything", True),
+        ("solar-*", "solar-roof", True),
+        ("solar-*", "lunar-roof", False),
+        ("solar-?", "solar-ab", False),
+        ("solar-[ab]", "solar-a", False),
+        ("solar-*", None, True),
+    ],
+)
+def test_a_key_is_for_the_sessions_of_its_pattern(glob: str | None, session_id: str | None, seen: bool) -> None:
+    assert caller("read", session_glob=glob).sees(session_id) is seen
+
+
+def test_another_session_is_refused_with_the_pattern() -> None:
+    with pytest.raises(Forbidden) as caught:
+        require_permission(caller("write", session_glob="solar-*"), MEMORY, "lunar")
+    assert "solar-*" in str(caught.value.expected)

@@ -1,0 +1,81 @@
+"""Errors as senders see them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.errors import Invalid, RelayError, Unauthorized, Unavailable
+from relay.responses import EXCEPTION_HANDLERS, BugBarrier
+
+
+def ask(error: Exception, *, method: str = "GET", path: str = "/fail") -> httpx.Response:
+    """The answer of an app whose only route, GET /fail, raises the error."""
+
+    async def fail(_: Request) -> Response:
+        raise error
+
+    routes = [Route("/fail", fail)]
+    app = Starlette(routes=routes, middleware=[Middleware(BugBarrier)], exception_handlers=EXCEPTION_HANDLERS)
+
+    async def request() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return await client.request(method, path)
+
+    return asyncio.run(request())
+
+
+def test_an_error_has_its_status_and_its_fields() -> None:
+    answer = ask(Invalid("Too few.", field="limit", expected="int >= 1", hint="Leave it out."))
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "error": {
+            "code": "invalid",
+            "message": "Too few.",
+            "field": "limit",
+            "expected": "int >= 1",
+            "hint": "Leave it out.",
+            "retryable": False,
+        }
+    }
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_unavailable_says_when_to_try_again() -> None:
+    answer = ask(Unavailable())
+    assert answer.status_code == 503
+    assert answer.json()["error"]["retryable"] is True
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_unauthorized_names_the_scheme() -> None:
+    assert ask(Unauthorized()).headers["www-authenticate"] == "Bearer"
+
+
+def test_a_bug_shows_nothing_of_itself_and_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        answer = ask(KeyError("a secret of the sender"))
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == RelayError.code
+    assert "secret" not in answer.text
+    assert "secret" not in caplog.text
+    assert "KeyError" in caplog.text
+    assert "in fail" in caplog.text
+
+
+def test_an_unknown_address_and_a_wrong_method_are_errors_in_the_same_form() -> None:
+    assert ask(KeyError(), path="/nothing").json()["error"]["code"] == "not_found"
+    wrong = ask(KeyError(), method="POST")
+    assert wrong.status_code == 405
+    assert wrong.json()["error"]["code"] == "method_not_allowed"
+    assert wrong.headers["allow"] == "GET, HEAD"
+    options = ask(KeyError(), method="OPTIONS")
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD")
