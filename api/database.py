@@ -35,13 +35,20 @@ class Database:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="read")
         self._away_until = 0.0
 
-    async def read(self, work: Callable[[Connection], T], *, timeout_seconds: float = READ_TIMEOUT_SECONDS) -> T:
-        """What `work` returns, done in a thread within one transaction. Raises Unavailable, and what `work` raises."""
+    async def read(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        one_state: bool = False,
+        timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> T:
+        """What `work` returns, done in a thread within one transaction; with `one_state` all its statements see the
+        same state. Raises Unavailable, and what `work` raises."""
         if time.monotonic() < self._away_until:
             raise unavailable()
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work, one_state)
         except TimeoutError as error:
             raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
         except SQLAlchemyError as error:
@@ -66,6 +73,7 @@ class Database:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
+    def _transact(self, work: Callable[[Connection], T], one_state: bool) -> T:
+        isolation = "REPEATABLE READ" if one_state else "READ COMMITTED"
+        with self._engine.execution_options(isolation_level=isolation).begin() as connection:
             return work(connection)

@@ -52,7 +52,7 @@ class Exports:
         caller = self._authenticator.admit(request.headers, "read")
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         require_session(caller, asked.session_id)
-        spool = await self._database.read(partial(_write, asked=asked))
+        spool = await self._database.read(partial(_write, asked=asked), one_state=True)
         return StreamingResponse(
             _send(spool),
             media_type=_MEDIA_TYPES[asked.format],

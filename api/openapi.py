@@ -99,7 +99,7 @@ def build_document() -> Json:
     for read in READS:
         path = read.path.replace(":path}", "}")
         summary = (read.command.__doc__ or "").strip()
-        answer = "List" if read.is_list else "Object"
+        answer = "List" if read.answer == "list" else "Object"
         paths[path] = {"get": _get(path, read.name, summary, schemas[read.command.__name__], answer)}
     for operation in OPERATIONS:
         schema = schemas[operation.parameters.__name__] if operation.parameters else {}

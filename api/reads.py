@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from starlette.datastructures import QueryParams
@@ -37,28 +37,28 @@ RENAMED = {"/v1/sessions": {"status": "filter"}}
 
 
 class ReadRoute(NamedTuple):
-    """An address with its name, the command that it stands for, and whether the answer is a list."""
+    """An address with its name, the command that it stands for, and what of the command's data is the answer."""
 
     path: str
     name: str
     command: type[ReadCommand]
-    is_list: bool
+    answer: Literal["list", "whole", "memory", "task", "artifact"]
 
 
 READS = (
-    ReadRoute("/v1/sessions", "read_sessions", ListSessions, is_list=True),
-    ReadRoute("/v1/sessions/{session_id}", "read_session", GetSessionSummary, is_list=False),
-    ReadRoute("/v1/sessions/{session_id}/summary", "read_session_summary", GetSessionSummary, is_list=False),
-    ReadRoute("/v1/sessions/{session_id}/memories", "read_session_memories", QueryMemories, is_list=True),
-    ReadRoute("/v1/sessions/{session_id}/memories/{key:path}", "read_memory", RetrieveMemory, is_list=False),
-    ReadRoute("/v1/sessions/{session_id}/tasks", "read_session_tasks", ListTasks, is_list=True),
-    ReadRoute("/v1/sessions/{session_id}/tasks/{task_id}", "read_task", GetTask, is_list=False),
-    ReadRoute("/v1/sessions/{session_id}/artifacts", "read_session_artifacts", ListArtifacts, is_list=True),
-    ReadRoute("/v1/sessions/{session_id}/artifacts/{artifact_id}", "read_artifact", GetArtifact, is_list=False),
-    ReadRoute("/v1/search", "read_search", Search, is_list=True),
-    ReadRoute("/v1/memories", "read_memories", QueryMemories, is_list=True),
-    ReadRoute("/v1/tasks", "read_tasks", ListTasks, is_list=True),
-    ReadRoute("/v1/artifacts", "read_artifacts", ListArtifacts, is_list=True),
+    ReadRoute("/v1/sessions", "read_sessions", ListSessions, "list"),
+    ReadRoute("/v1/sessions/{session_id}", "read_session", GetSessionSummary, "whole"),
+    ReadRoute("/v1/sessions/{session_id}/summary", "read_session_summary", GetSessionSummary, "whole"),
+    ReadRoute("/v1/sessions/{session_id}/memories", "read_session_memories", QueryMemories, "list"),
+    ReadRoute("/v1/sessions/{session_id}/memories/{key:path}", "read_memory", RetrieveMemory, "memory"),
+    ReadRoute("/v1/sessions/{session_id}/tasks", "read_session_tasks", ListTasks, "list"),
+    ReadRoute("/v1/sessions/{session_id}/tasks/{task_id}", "read_task", GetTask, "task"),
+    ReadRoute("/v1/sessions/{session_id}/artifacts", "read_session_artifacts", ListArtifacts, "list"),
+    ReadRoute("/v1/sessions/{session_id}/artifacts/{artifact_id}", "read_artifact", GetArtifact, "artifact"),
+    ReadRoute("/v1/search", "read_search", Search, "list"),
+    ReadRoute("/v1/memories", "read_memories", QueryMemories, "list"),
+    ReadRoute("/v1/tasks", "read_tasks", ListTasks, "list"),
+    ReadRoute("/v1/artifacts", "read_artifacts", ListArtifacts, "list"),
 )
 
 
@@ -108,11 +108,11 @@ class Reads:
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
         command = decode_parameters(_parameters(route, request), route.command, **given)
         origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
-        if route.is_list:
+        if route.answer == "list":
             origin["now"] = datetime.now(UTC)
             return list_response(await self._database.read(partial(page, command=command, **origin)))
         answer = await self._database.read(partial(read, command=command, now=datetime.now(UTC), **origin))
-        return JsonResponse(answer.data)
+        return JsonResponse(answer.data if route.answer == "whole" else answer.data[route.answer])
 
 
 def choose_session(request: Request) -> str | None:

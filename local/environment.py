@@ -11,6 +11,8 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from models.errors import SettingsError
 
 ANSWER_SECONDS = 2.0
@@ -56,9 +58,15 @@ def local_url(host: str, port: int) -> str:
     return f"http://{name}:{port}"
 
 
-def answers(url: str) -> bool:
-    """Whether something there speaks HTTP and is well, or at least asks who is calling."""
+def answers(url: str, *, pid: int) -> bool:
+    """Whether the process of that id, and no other, is listening there and is well, or at least asks who is calling."""
     address = urlsplit(url)
+    try:
+        sockets = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    if not any(found.status == psutil.CONN_LISTEN and found.laddr.port == address.port for found in sockets):
+        return False
     # Not urllib.request: that would ask the proxy of the environment.
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=ANSWER_SECONDS)
     try:

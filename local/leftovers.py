@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ SERVERS = {"postgres": signal.SIGINT, "valkey-server": signal.SIGTERM}
 """Names of the servers' processes with their signal for a fast, clean stop; all others take SIGTERM."""
 STOP_SECONDS = 10.0
 KILL_SECONDS = 5.0
+POLL_SECONDS = 0.02
 
 
 def mark(data_dir: Path, role: str) -> dict[str, str]:
@@ -36,12 +38,26 @@ def end_leftovers(data_dir: Path, role: str, *, home: Path | None = None) -> lis
         with suppress(psutil.Error):
             if _has_mark(process, data_dir, role):
                 process.send_signal(SERVERS.get(process.name(), signal.SIGTERM))
-    _, stubborn = psutil.wait_procs(found, timeout=STOP_SECONDS)
-    for process in stubborn:
+    for process in _wait_for(found, limit_seconds=STOP_SECONDS):
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(stubborn, timeout=KILL_SECONDS)
+    _wait_for(found, limit_seconds=KILL_SECONDS)
     return names
+
+
+def _wait_for(processes: list[psutil.Process], *, limit_seconds: float) -> list[psutil.Process]:
+    """Those that are still there after the limit. A zombie is gone: whether anybody reaps it is not our business."""
+    limit_at = time.monotonic() + limit_seconds
+    while (alive := [process for process in processes if _alive(process)]) and time.monotonic() < limit_at:
+        time.sleep(POLL_SECONDS)
+    return alive
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _belongs(process: psutil.Process, data_dir: Path, role: str, home: Path | None) -> bool:

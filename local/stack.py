@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -40,7 +41,7 @@ HOPELESS_FAILURES = 4
 POLL_SECONDS = 0.1
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class Stopped(Exception):
     """The stack was asked to stop."""
 
 
@@ -95,8 +96,8 @@ class Stack:
         dashboard_url = local_url(self._settings.dashboard_host, int(environment["DASHBOARD_PORT"]))
         with self._console.step("Processes"):
             self._start_processes(environment)
-            self._wait_for("relay", lambda: answers(f"{relay_url}/healthz"), limit_seconds=PROCESS_START_SECONDS)
-            self._wait_for("dashboard", lambda: answers(dashboard_url), limit_seconds=PROCESS_START_SECONDS)
+            for name, url in (("relay", f"{relay_url}/healthz"), ("dashboard", dashboard_url)):
+                self._wait_for(name, partial(answers, url), limit_seconds=PROCESS_START_SECONDS)
         description = {
             "pid": os.getpid(),
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -139,7 +140,7 @@ class Stack:
             service = prepare(self._data_dir, say=self._console.say)
             self._services.append(service)
             self._supervisor.start(service.child)
-            self._wait_for(service.child.name, service.answers, limit_seconds=SERVER_START_SECONDS)
+            self._wait_for(service.child.name, lambda pid: service.answers(), limit_seconds=SERVER_START_SECONDS)
         return service.url
 
     def _migrate(self, environment: Mapping[str, str]) -> None:
@@ -169,9 +170,9 @@ class Stack:
                 )
             )
 
-    def _wait_for(self, name: str, answers: Callable[[], bool], *, limit_seconds: float) -> None:
+    def _wait_for(self, name: str, answers: Callable[..., bool], *, limit_seconds: float) -> None:
         limit_at = time.monotonic() + limit_seconds
-        while not (self._supervisor.pid(name) and answers()):
+        while (pid := self._supervisor.pid(name)) is None or not answers(pid=pid):
             if time.monotonic() > limit_at or self._supervisor.failures(name) >= HOPELESS_FAILURES:
                 log = log_file(self._data_dir, name)
                 raise StartError(f"The {name} does not start. The end of {log}:\n{last_lines(log)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Text, cast, select, tuple_
 
 from models.commands import ListMemories, QueryMemories, RetrieveMemory
 from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
@@ -82,7 +82,7 @@ def _filters(command: ListMemories | QueryMemories, reach: Reach) -> list[Column
     if command.type is not None:
         filters.append(MemoryRow.type == command.type)
     if command.tags:
-        filters.append(MemoryRow.tags.overlap(command.tags))
+        filters.append(MemoryRow.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     if command.status is not None:
         filters.append(MemoryRow.status == command.status)
     return filters

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
 
 from models.commands import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
@@ -32,8 +32,8 @@ SMALLEST_HIT = 150
 class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where a page ended: after so many hits of this kind."""
 
-    match: Match = "all"
-    offset: Annotated[int, Meta(ge=0, le=MOST_HITS)] = 0
+    match: Match
+    offset: Annotated[int, Meta(ge=0, le=MOST_HITS)]
 
 
 class _Area(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ _ID_NAMES = {area.area: area.id_name for area in AREAS.values()}
 def search(connection: Connection, command: Search, *, reach: Reach) -> Page:
     """Hits, the best first; each says whether it has all words or only some (`match`)."""
     query = understand(connection, command.q)
-    start = decode_cursor(command.cursor, Position) or Position()
+    start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
     limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
     hits = _hits(connection, command, query, start=start, limit=limit, reach=reach)
     return fill(hits, limit=limit, room=command.max_characters)
@@ -138,7 +138,7 @@ def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Matc
     if command.type is not None:
         rows = rows.where(area.kind == command.type)
     if command.tags:
-        rows = rows.where(area.tags.overlap(command.tags))
+        rows = rows.where(area.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     rows = rows.order_by(area.latest.desc())
     if query.wording.runs:
         latest = rows.limit(SUBSTRING_ROWS).subquery()

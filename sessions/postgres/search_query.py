@@ -51,22 +51,22 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts."""
         every = [func.strpos(text, run) > 0 for run in self.wording.runs]
         if self.has_words:
-            every.append(search.op("@@")(_all_words(self.wording)))
+            every.append(search.bool_op("@@")(_all_words(self.wording)))
         if not every:
             return false()
         if match == "all":
             return and_(*every)
         some = [func.strpos(text, part) > 0 for part in self.wording.parts]
         if self.words:
-            some.append(search.op("@@")(self._any_word()))
+            some.append(search.bool_op("@@")(self._any_word()))
         return and_(or_(*some), not_(and_(*every))) if some else false()
 
     def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
         """How many different words are there, and a fraction for how often and how near to each other they are."""
         word = func.unnest(cast(self.words, ARRAY(TSQUERY))).column_valued("word")
         part = func.unnest(cast(self.wording.parts, ARRAY(Text))).column_valued("part")
-        words = select(func.count()).select_from(word).where(search.op("@@")(word))
-        parts = select(func.count()).select_from(part).where(func.strpos(text, part) > 0)
+        words = select(func.count()).where(search.bool_op("@@")(word))
+        parts = select(func.count()).where(func.strpos(text, part) > 0)
         nearness = func.ts_rank_cd(search, self._any_word(), RANKING)
         return cast(words.scalar_subquery() + parts.scalar_subquery() + nearness, Float)
 

@@ -23,8 +23,8 @@ SMALLEST_SHARE = 0.1
 class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where to read on."""
 
-    position: RowPosition = 0
-    offset: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    position: RowPosition
+    offset: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 def read_transcript(
@@ -33,7 +33,7 @@ def read_transcript(
     """Chunks in order. A chunk that does not fit is cut, and `next_cursor` goes on within it; `offset` begins within
     the first one. Raises NotFound, or Invalid for the cursor."""
     require_session(connection, session_id)
-    start = decode_cursor(cursor, Place) or Place()
+    start = decode_cursor(cursor, Place) or Place(position=0, offset=0)
     chunks = _chunks(session_id, start.position, offset or start.offset, room=max_characters)
     items: list[dict[str, Any]] = []
     left = max_characters
@@ -42,7 +42,7 @@ def read_transcript(
         size = measure(item) + 1
         crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
         if crowded or len(items) == limit:
-            next_cursor = encode_cursor(Place(position=row.position))
+            next_cursor = encode_cursor(Place(position=row.position, offset=0))
             return Page(items=items, next_cursor=next_cursor, truncated=crowded)
         items.append(item)
         left -= size

@@ -6,8 +6,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -81,16 +82,29 @@ def entries(redis: Redis) -> list[Entry]:
     return [
         msgspec.json.decode(fields[ENTRY_FIELD], type=Entry)
         for shard in range(SHARDS)
-        for _, fields in redis.xrange(inbox_key(shard))  # type: ignore[union-attr]
+        for _, fields in cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard)))
     ]
 
 
 def wait_for_entry(redis: Redis, delivery_id: str) -> Entry:
     """The entry of a delivery, once it is in the inbox."""
-    return wait_for(
-        lambda: next((entry for entry in entries(redis) if entry.delivery_id == delivery_id), None),
+    found = wait_for(
+        lambda: [entry for entry in entries(redis) if entry.delivery_id == delivery_id],
         what=f"in the inbox: {delivery_id}",
     )
+    return found[0]
+
+
+def wait_for_status(status: int, send: Callable[[], httpx.Response]) -> httpx.Response:
+    """The first answer with this status; sends again until it comes."""
+    answers: list[httpx.Response] = []
+
+    def came() -> bool:
+        answers.append(send())
+        return answers[-1].status_code == status
+
+    wait_for(came, what=f"answered {status}")
+    return answers[-1]
 
 
 def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}", announced: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from models.inbox import inbox_key, seen_key, shard_of, wake_key
 from models.wakeups import open_queue
 from tests.acceptance.stack import wait_for
 from tests.conftest import API_KEY, ROOT
-from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry
+from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
 
 SESSION = "solar-roof"
 
@@ -67,7 +68,7 @@ def test_a_webhook_is_stored_before_it_is_accepted(relay: Serving, redis: Redis,
     assert datetime.now(UTC) - entry.accepted_at < timedelta(seconds=10)
     assert redis.xlen(inbox_key(shard_of(SESSION))) == 1
     assert redis.ttl(seen_key("default", "d1")) == -1
-    assert redis.ttl(wake_key(shard_of(SESSION))) > 0  # type: ignore[operator]
+    assert redis.ttl(wake_key(shard_of(SESSION))) > 0
 
 
 def test_a_new_entry_wakes_the_drain_of_its_shard(relay: Serving, redis: Redis) -> None:
@@ -348,14 +349,12 @@ def test_a_body_that_becomes_too_large_is_refused_as_well(relay: Serving, redis:
 def test_a_body_without_end_is_not_read_for_ever(relay: Serving) -> None:
     head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"
     watch = Stopwatch()
-    sent = 0
+    parts = itertools.repeat(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
     with closing(socket.create_connection(("127.0.0.1", relay.port), timeout=20)) as connection:
         connection.sendall(head.encode())
         with pytest.raises(ConnectionError):
-            while True:
-                sent += connection.send(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+            connection.sendall(b"".join(itertools.islice(parts, 2048)))
     assert watch.seconds < 15
-    assert sent < 256 * 1_048_576
 
 
 def test_a_body_of_just_the_limit_is_taken(relay: Serving, redis: Redis) -> None:
@@ -461,24 +460,24 @@ def test_a_full_inbox_refuses_until_it_is_drained(redis_url: str, redis: Redis, 
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, MAX_BACKLOG="3")) as serving:
         for _ in range(4):
             assert serving.post(memory(SESSION)).status_code == 202
-        refused = wait_for(lambda: (a := serving.post(memory(SESSION))).status_code == 503 and a, what="refused")
+        refused = wait_for_status(503, lambda: serving.post(memory(SESSION)))
         assert refused.json()["error"]["code"] == "unavailable"
         assert refused.json()["error"]["retryable"] is True
         assert int(refused.headers["retry-after"]) > 0
         redis.flushdb()
-        wait_for(lambda: serving.post(memory(SESSION)).status_code == 202, what="accepted again")
+        wait_for_status(202, lambda: serving.post(memory(SESSION)))
 
 
 def test_it_refuses_while_redis_has_little_memory_left(relay: Serving, redis: Redis) -> None:
-    used = int(redis.info("memory")["used_memory"])  # type: ignore[index]
-    before = redis.config_get("maxmemory")["maxmemory"]  # type: ignore[index]
+    used = int(redis.info("memory")["used_memory"])
+    before = redis.config_get("maxmemory")["maxmemory"]
     redis.config_set("maxmemory", int(used / 0.8))
     try:
-        refused = wait_for(lambda: (a := relay.post(memory(SESSION))).status_code == 503 and a, what="refused")
+        refused = wait_for_status(503, lambda: relay.post(memory(SESSION)))
         assert "memory" in refused.json()["error"]["message"]
     finally:
-        redis.config_set("maxmemory", before)
-    wait_for(lambda: relay.post(memory(SESSION)).status_code == 202, what="accepted again")
+        redis.config_set("maxmemory", str(before))
+    wait_for_status(202, lambda: relay.post(memory(SESSION)))
 
 
 @pytest.mark.parametrize(

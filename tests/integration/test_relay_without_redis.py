@@ -13,8 +13,7 @@ import pytest
 from redis import Redis
 
 from local.servers import Server, start_valkey
-from tests.acceptance.stack import wait_for
-from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry
+from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is
         assert "retry-after" in refused.headers
         assert watch.seconds < 3
         server.restart()
-        wait_for(lambda: serving.post(memory(id="d1")).status_code == 202, what="accepted")
+        wait_for_status(202, lambda: serving.post(memory(id="d1")))
         with closing(Redis.from_url(server.url)) as redis:
             assert [entry.delivery_id for entry in entries(redis)] == ["d1"]
 
@@ -48,11 +47,11 @@ def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: Server, t
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         accepted = [serving.post(memory(text=number)).json()["delivery_id"] for number in range(20)]
         server.kill()
-        wait_for(lambda: serving.post(memory()).status_code == 503, what="refused")
+        wait_for_status(503, lambda: serving.post(memory()))
         server.restart()
         with ThreadPoolExecutor(1) as pool, closing(Redis.from_url(server.url)) as redis:
             assert [entry.delivery_id for entry in entries(redis)] == accepted
-            wait_for(lambda: serving.post(memory()).status_code == 202, what="accepted again")
+            wait_for_status(202, lambda: serving.post(memory()))
             answer = pool.submit(serving.post, memory(id="waits"), "/v1/webhook?wait=20")
             decide(redis, wait_for_entry(redis, "waits"), body=b'{"answered": true}')
             assert answer.result().json() == {"answered": True}
@@ -70,10 +69,7 @@ def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: 
         assert answer.json()["error"]["code"] == "unavailable"
         delivery_id = answer.headers["idempotency-key"]
         assert delivery_id in answer.json()["error"]["hint"]
-        again = wait_for(
-            lambda: (a := serving.post(memory("s"), **{"Idempotency-Key": delivery_id})).status_code == 202 and a,
-            what="accepted",
-        )
+        again = wait_for_status(202, lambda: serving.post(memory("s"), **{"Idempotency-Key": delivery_id}))
         assert again.json()["delivery_id"] == delivery_id
         with closing(Redis.from_url(server.url)) as redis:
             assert [entry.delivery_id for entry in entries(redis)].count(delivery_id) == 1

@@ -1,0 +1,61 @@
+"""The migrations: there and back again, and no drift from the tables."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+
+from local.servers import Server
+from models.settings import sqlalchemy_url
+from models.tables import SCHEMA_REVISION
+from tests.conftest import ROOT, migrate
+
+
+@pytest.fixture
+def empty_database(postgres: Server) -> Iterator[str]:
+    """A database without tables."""
+    name = f"migrations_{secrets.token_hex(4)}"
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        yield postgres.url.replace("/postgres?", f"/{name}?")
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+def test_the_schema_goes_up_and_down_and_fits_the_tables(empty_database: str) -> None:
+    migrate(empty_database, "upgrade", "head")
+    migrate(empty_database, "downgrade", "base")
+    engine = create_engine(sqlalchemy_url(empty_database))
+    with engine.connect() as connection:
+        left = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
+        assert list(left) == ["alembic_version"]
+    engine.dispose()
+    migrate(empty_database, "upgrade", "head")
+    assert "No new upgrade operations detected" in migrate(empty_database, "check")
+
+
+def test_workers_wait_for_the_latest_schema() -> None:
+    heads = ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_heads()
+    assert heads == [SCHEMA_REVISION]
+
+
+def test_the_agents_of_the_predecessor_are_known(empty_database: str) -> None:
+    migrate(empty_database)
+    engine = create_engine(sqlalchemy_url(empty_database))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT name, type, max_concurrent FROM agents ORDER BY name"))
+        assert [tuple(row) for row in rows] == [
+            ("claude_code", "code", 2),
+            ("codex", "code", 3),
+            ("gemini_cli", "general", 1),
+            ("researcher", "research", 3),
+        ]
+    engine.dispose()

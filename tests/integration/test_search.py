@@ -1,0 +1,182 @@
+"""Search: what is found for which words, in which scripts, and in which order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection
+
+from models.commands import Search
+from sessions.answers import Answer
+from sessions.postgres.reads import read
+from tests.integration.rows import NOW, Rows
+
+GLOB = "search-*"
+
+
+@pytest.fixture
+def walk(connection: Connection) -> Rows:
+    return Rows(connection, "search-walk", title="Morning walk")
+
+
+def search(rows: Rows, q: str, **fields: Any) -> Answer:
+    where = {"session_id": fields.pop("session_id", None), "session_glob": GLOB, "now": NOW}
+    answer = read(rows.connection, Search(q=q, **fields), **where)
+    assert len(answer.message) <= 200
+    return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
+
+
+def ids(answer: Answer) -> list[str]:
+    return [hit.get("key") or hit.get("chunk_id") or hit["artifact_id"] for hit in answer.data["hits"]]
+
+
+def test_a_question_in_other_words_finds_the_decision_in_part(walk: Rows) -> None:
+    walk.memory("db", '"We picked Postgres as database"', "decision")
+    walk.memory("roof", '"Solar panels for the roof"', "idea")
+    answer = search(walk, "what did we decide about the database")
+    assert ids(answer) == ["db"]
+    (hit,) = answer.data["hits"]
+    assert answer.data["match"] == "partial"
+    assert {name: hit[name] for name in ("area", "session_id", "session_title", "key", "type", "match", "at")} == {
+        "area": "memory",
+        "session_id": "search-walk",
+        "session_title": "Morning walk",
+        "key": "db",
+        "type": "decision",
+        "match": "partial",
+        "at": "2026-10-31T12:00:02Z",
+    }
+    assert "as **database**" in hit["snippet"]
+    assert answer.message == "Found 1 hit for some of the words in all sessions."
+
+
+def test_what_has_all_words_comes_first_and_what_has_some_after_it(walk: Rows) -> None:
+    walk.memory("both", '"the solar roof was chosen"')
+    walk.memory("one", '"a roof"')
+    walk.memory("none", '"a wall"')
+    answer = search(walk, "solar roofs")
+    assert [(hit["key"], hit["match"]) for hit in answer.data["hits"]] == [("both", "all"), ("one", "partial")]
+    assert answer.data["match"] == "all"
+
+
+def test_more_of_the_words_are_better_than_one_of_them_often(walk: Rows) -> None:
+    walk.chunk("often", "database " * 50)
+    walk.chunk("two", "the price of a database")
+    assert ids(search(walk, "database price elephants")) == ["two", "often"]
+
+
+def test_all_areas_are_searched_or_those_that_are_named(walk: Rows) -> None:
+    walk.chunk("c1", "Let us talk about budgets")
+    walk.memory("m1", '"The budget is 40"', "fact", tags=["money"])
+    walk.artifact("a1", '"# Budget"', name="Budget 2027", type="report")
+    found = search(walk, "budget")
+    assert {(hit["area"], hit.get("type"), hit.get("name")) for hit in found.data["hits"]} == {
+        ("conversation", None, None),
+        ("memory", "fact", None),
+        ("artifact", "report", "Budget 2027"),
+    }
+    assert ids(search(walk, "budget", areas=["conversations"])) == ["c1"]
+    assert ids(search(walk, "budget", type="report")) == ["a1"]
+    assert ids(search(walk, "budget", tags=["money", "x"])) == ["m1"]
+    assert ids(search(walk, "budget", areas=["artifacts"], tags=["money"])) == []
+
+
+def test_search_is_limited_to_a_session_to_the_pattern_and_to_a_period(walk: Rows) -> None:
+    other = Rows(walk.connection, "search-other")
+    hidden = Rows(walk.connection, "hidden")
+    for rows in (walk, other, hidden):
+        rows.memory(f"of {rows.session_id}", '"budget"')
+    walk.memory("early", '"budget"', updated_at=NOW - timedelta(days=30))
+    assert sorted(ids(search(walk, "budget"))) == ["early", "of search-other", "of search-walk"]
+    assert ids(search(walk, "budget", session_id="search-other")) == ["of search-other"]
+    assert ids(search(walk, "budget", until="7d")) == ["early"]
+
+
+def test_german_words_are_found_in_their_forms(walk: Rows) -> None:
+    walk.chunk("plural", "Die Wärmepumpen sind zu teuer, sagt Jörg.")
+    walk.chunk("exact", "Eine Wärmepumpe fürs Haus")
+    found = search(walk, "wärmepumpe")
+    assert [(hit["chunk_id"], hit["match"]) for hit in found.data["hits"]] == [("exact", "all"), ("plural", "partial")]
+    assert "**Wärmepumpen**" in found.data["hits"][1]["snippet"]
+    assert ids(search(walk, "JÖRG")) == ["plural"]
+
+
+def test_chinese_is_found_as_substring_then_by_its_pairs(walk: Rows) -> None:
+    walk.memory("数据库", '"我们选择了 Postgres 作为数据库。"', "decision")
+    walk.chunk("c1", "今天天气很好")
+    found = search(walk, "数据库")
+    assert ids(found) == ["数据库"]
+    assert found.data["match"] == "all"
+    assert "**数据库**" in found.data["hits"][0]["snippet"]
+    asked = search(walk, "关于数据库我们决定了什么")
+    assert ids(asked) == ["数据库"]
+    assert asked.data["match"] == "partial"
+    assert "我们" in asked.data["hits"][0]["snippet"]
+    mixed = search(walk, "postgres 数据库")
+    assert (ids(mixed), mixed.data["match"]) == (["数据库"], "all")
+
+
+@pytest.mark.parametrize(
+    ("text", "q"),
+    [
+        ("データベースはポストグレスに決めました", "データベース"),
+        ("เราเลือกฐานข้อมูลแล้ว", "ฐานข้อมูล"),
+        ("데이터베이스를 선택했습니다", "데이터베이스"),
+        ("Мы выбрали базу данных", "данных"),
+        ("اخترنا قاعدة البيانات", "البيانات"),
+        ("C_100% sure", "100%"),
+    ],
+)
+def test_text_of_any_script_is_found(walk: Rows, text: str, q: str) -> None:
+    walk.chunk("c1", text)
+    walk.chunk("c2", "something else")
+    assert ids(search(walk, q)) == ["c1"]
+
+
+@pytest.mark.parametrize(
+    "q",
+    ["'", '"', "\\", "a & | ! <-> (", "):*", "-", "-roof", "%", "_", "the", "???", "\x00", "a\\'b:*", "$1 :x %s %(x)s"]
+    + ["数'\\", "or", '"unfinished phrase', "x " * 500, "数" * 1000, "😀", "<b>", "'::tsquery", "http://a.b/c?d=e@f"],
+)
+def test_any_text_is_a_query(walk: Rows, q: str) -> None:
+    walk.memory("m1", '"the a%b_c solar"')
+    answer = search(walk, q)
+    assert answer.data["count"] == len(answer.data["hits"])
+
+
+def test_quotes_ask_for_a_phrase_and_a_minus_excludes(walk: Rows) -> None:
+    walk.chunk("near", "a solar roof")
+    walk.chunk("apart", "solar power on the roof")
+    assert ids(search(walk, '"solar roof"'))[0] == "near"
+    assert ids(search(walk, "solar -power"))[0] == "near"
+    assert search(walk, "solar -power").data["hits"][0]["match"] == "all"
+
+
+def test_hits_are_paged_without_gap_or_repeat(walk: Rows) -> None:
+    for number in range(12):
+        walk.memory(f"all {number}", '"solar roof"')
+        walk.memory(f"some {number}", '"solar"')
+    found: list[str] = []
+    cursor = None
+    while True:
+        answer = search(walk, "solar roof", limit=5, cursor=cursor)
+        found += ids(answer)
+        if (cursor := answer.data["next_cursor"]) is None:
+            break
+    assert len(found) == len(set(found)) == 24
+    assert all(key.startswith("all") for key in found[:12])
+
+
+@pytest.mark.parametrize("max_characters", [200, 5_000, 90_000])
+def test_hits_fit_into_the_budget_whatever_the_text(walk: Rows, max_characters: int) -> None:
+    for number in range(10):
+        walk.chunk(f"c{number}", "x" * 190_000 + " needle " + '"\\' * 50_000)
+        walk.memory(f"m{number}", '"needle"', search_text="needle\n" + "\n".join('"<b>*' * 30 for _ in range(1_000)))
+    answer = search(walk, "needle", limit=500, max_characters=max_characters)
+    assert answer.data["hits"]
+    assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + 1_500
+    assert all("**needle**" in hit["snippet"] for hit in answer.data["hits"])
+    assert all(len(hit["snippet"]) < 450 for hit in answer.data["hits"])

@@ -1,0 +1,32 @@
+"""The shape of the code: small modules, each saying what it is for."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROOMS = ("models", "sessions", "relay", "worker", "api", "local", "alembic", "tests")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def test_no_module_is_longer_than_500_lines() -> None:
+    assert MODULES
+    long = {str(path.relative_to(ROOT)): n for path in MODULES if (n := len(path.read_text().splitlines())) > 500}
+    assert long == {}
+
+
+@pytest.mark.parametrize("room", ROOMS[:6])
+def test_modules_and_public_functions_say_what_they_promise(room: str) -> None:
+    silent = []
+    for path in (ROOT / room).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        nodes = [tree, *(n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))]
+        silent += [
+            f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}"
+            for node in nodes
+            if not getattr(node, "name", "").startswith("_") and not ast.get_docstring(node)
+        ]
+    assert silent == []
