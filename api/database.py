@@ -74,6 +74,6 @@ class Database:
         self._engine.dispose()
 
     def _transact(self, work: Callable[[Connection], T], one_state: bool) -> T:
-        isolation = "REPEATABLE READ" if one_state else "READ COMMITTED"
-        with self._engine.execution_options(isolation_level=isolation).begin() as connection:
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
+        with engine.begin() as connection:
             return work(connection)

@@ -106,8 +106,11 @@ class Deliveries:
                 return waiting
             # It was decided between the two looks.
             decided = await self._database.read(look)
-        if decided is not None and "result" not in decided and "error" not in decided:
-            decided |= await self._find_result(source, delivery_id)
+        if decided is None:
+            return None
+        content_hash = decided.pop("hash")
+        if "result" not in decided and "error" not in decided:
+            decided |= await self._find_result(outcome_key(source, delivery_id, content_hash))
         return decided
 
     async def _find_in_redis(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
@@ -133,10 +136,10 @@ class Deliveries:
         }
         return waiting, expiry != NO_EXPIRY
 
-    async def _find_result(self, source: str, delivery_id: str) -> dict[str, Raw]:
+    async def _find_result(self, key: str) -> dict[str, Raw]:
         """The result of a read, for as long as it is kept."""
         try:
-            value = await self._redis.get(outcome_key(source, delivery_id))
+            value = await self._redis.get(key)
         except RedisTrouble:
             return {}
         if value is None:

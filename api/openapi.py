@@ -92,7 +92,7 @@ def build_document() -> Json:
     schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, Waiting, *parameters])
     paths: dict[str, Json] = {
         "/v1/webhook": {"post": _post_webhook(schemas)},
-        "/webhook": {"post": _post_webhook(schemas) | {"operationId": "webhook_alias", "deprecated": False}},
+        "/webhook": {"post": _post_webhook(schemas) | {"operationId": "webhook_alias"}},
     }
     for name in COMMANDS:
         paths[f"/v1/commands/{name}"] = {"post": _post_command(name, schemas)}

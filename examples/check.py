@@ -1,7 +1,8 @@
 """Makes the requests of test_all.sh, and compares each answer with what expected.py and error_examples.json say.
 
-`check.py plan FOLDER` writes the bodies into the folder and prints one request a line; `check.py answer FOLDER NUMBER
-STATUS` checks FOLDER/answer. Needs nothing but Python 3.9 or newer; sending is left to curl.
+`check.py plan FOLDER` writes the bodies into the folder and prints one request a line; `check.py answers FOLDER` reads
+the number and status of each answer from its input, and the answer itself from the folder. Needs nothing but Python 3.9
+or newer; sending is left to curl.
 """
 
 from __future__ import annotations
@@ -33,21 +34,29 @@ class Request(NamedTuple):
     with_key: bool = True
 
 
-def main(arguments: list[str]) -> int:
+def main(command: str, folder: Path) -> int:
     """Run one of the two commands; 1 means that an answer is not as it must be."""
-    command, folder = arguments[0], Path(arguments[1])
     requests = list(all_requests())
     if command == "plan":
         for number, request in enumerate(requests):
             (folder / f"{number}.body").write_bytes(request.body)
             print(number, "POST" if request.body else "GET", "key" if request.with_key else "none", request.path)
         return 0
-    request, status = requests[int(arguments[2])], int(arguments[3])
-    differences = list(check(request, status, (folder / "answer").read_bytes()))
-    print("ok     " if not differences else "WRONG  ", request.name, sep="")
-    for difference in differences:
-        print(f"         {difference}")
-    return 1 if differences else 0
+    checked = wrong = 0
+    for line in sys.stdin:
+        number, status = map(int, line.split())
+        differences = list(check(requests[number], status, (folder / f"{number}.answer").read_bytes()))
+        print("WRONG  " if differences else "ok     ", requests[number].name, sep="")
+        print(*(f"         {difference}\n" for difference in differences), sep="", end="", flush=True)
+        checked, wrong = checked + 1, wrong + bool(differences)
+    if checked < len(requests):
+        print(f"Only {checked} of {len(requests)} answers came.")
+    if wrong:
+        print(f"{wrong} of {checked} answers are not as they must be.")
+    if wrong or checked < len(requests):
+        return 1
+    print(f"All {checked} answers are as they must be.")
+    return 0
 
 
 def all_requests() -> Iterator[Request]:
@@ -153,4 +162,4 @@ def shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -186,7 +186,7 @@ STEPS: list[Send | Ask | Get] = [
         {"artifact": {**QUESTIONS, "content": lambda text: text.startswith("# Questions for Karl\n\n1. ")}},
     ),
     Ask("list_artifacts", {"artifacts": [QUESTIONS, {**ESTIMATE, "task_id": "yield-calculator"}], "count": 2}),
-    Ask("search", {"hits": has({"area": "memories", "key": "inverter", "session_id": ROOF}), "match": "partial"}),
+    Ask("search", {"hits": has({"key": "inverter", "session_id": ROOF, "session_title": "Solar roof for the barn"})}),
     Ask("get_session_summary", ROOF_SUMMARY),
     Ask("resume_bundle", bundle_of_the_roof),
     Send("pause_session", {**ROOF_SUMMARY, "status": "paused"}),

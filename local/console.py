@@ -80,6 +80,6 @@ Ctrl-C stops everything.
 
 def _curl(relay_url: str, api_key: str, body: dict[str, object]) -> str:
     return (
-        f"curl -s {relay_url}/v1/webhook -H 'X-API-Key: {api_key}' -H 'Content-Type: application/json' \\\n"
+        f"curl -s -w '\\n' {relay_url}/v1/webhook -H 'X-API-Key: {api_key}' -H 'Content-Type: application/json' \\\n"
         f"  -d '{json.dumps(body)}'"
     )

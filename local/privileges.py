@@ -50,6 +50,16 @@ def unprivileged_account(data: Path) -> Account | None:
     )
 
 
+def make_state_folder(name: str = "") -> Path:
+    """The system's folder for what an account could not reach elsewhere, or one in it; everybody may pass through."""
+    folder = STATE_FOLDER / name
+    for path in (STATE_FOLDER, folder):
+        if not path.is_dir():
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+    return folder
+
+
 def can_enter(account: Account, folder: Path) -> bool:
     """Whether the account can pass through all folders on the way, and through this one."""
     return can_run(account, "/bin/sh", "-c", 'test -x "$0"', str(folder))

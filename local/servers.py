@@ -29,7 +29,7 @@ class Server:
         try:
             self._running = self._start()
         except BaseException:
-            service.lock.release()
+            service.release()
             raise
 
     @property
@@ -40,7 +40,7 @@ class Server:
     def stop(self) -> None:
         """End it cleanly and give up its data folder. May be repeated, also after `kill`."""
         self._running.stop()
-        self._service.lock.release()
+        self._service.release()
 
     def pause(self) -> None:
         """End it cleanly; `restart` brings it back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,15 @@ class Service:
     answers: Callable[[], bool]
     role: str
     home: Path
+    sockets: Path
     lock: Lock
+
+    def release(self) -> None:
+        """Give up its data, once it runs no more. May be repeated."""
+        if self.sockets != self.home:
+            with suppress(OSError):
+                self.sockets.rmdir()
+        self.lock.release()
 
 
 def silent(line: str) -> None:

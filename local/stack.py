@@ -31,8 +31,8 @@ ROLE = "process"
 PROJECT = Path(__file__).resolve().parent.parent
 PROCESSES = {"worker": "worker", "dashboard": "worker.dashboard", "relay": "api"}
 """Each process with its module, in the order of the start."""
-STOP_SECONDS = 20.0
-"""For each process; a drain may go on for 5 s, and the worker stops processes of its own."""
+STOP_SECONDS = 30.0
+"""For each process; the worker gives its own processes 20 s to finish the drain in hand."""
 SERVER_START_SECONDS = 120.0
 """Recovery after a crash replays a log."""
 PROCESS_START_SECONDS = 60.0
@@ -199,5 +199,5 @@ class Stack:
         end_leftovers(self._data_dir, ROLE)
         for service in self._services:
             end_leftovers(self._data_dir, service.role, home=service.home)
-            service.lock.release()
+            service.release()
         (self._data_dir / "stack.json").unlink(missing_ok=True)

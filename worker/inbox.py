@@ -74,7 +74,7 @@ def take_out(redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequ
             is_read = COMMANDS[entry.command].is_read if entry.command in COMMANDS else False
             if not (entry.waits or is_read):
                 continue
-            key = outcome_key(entry.source, entry.delivery_id)
+            key = outcome_key(entry.source, entry.delivery_id, entry.hash)
             outcome = Outcome(status=item.http_status, body=item.response)
             pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
             if entry.waits:

@@ -16,7 +16,7 @@ from sessions.postgres.text_budget import SMALLEST_PIECE, fit, measure
 
 SESSION_SHARE = 0.2
 READ_ON = (
-    "Of content that was cut the rest: retrieve_memory, get_task, get_artifact with next_offset. "
+    "The rest of what was cut: retrieve_memory and get_artifact with next_offset, get_task. "
     "What was left out: query_memories by type, list_tasks, list_artifacts; search for the conversation."
 )
 

@@ -47,10 +47,10 @@ def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
 
 
 def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
-    """What became of a delivery, or None while it was not decided."""
+    """What became of a delivery, with the `hash` of its content, or None while it was not decided."""
     statement = _select().where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _describe(row._mapping)
+    return None if row is None else _describe(row._mapping) | {"hash": row.hash}
 
 
 def list_deliveries(
@@ -84,6 +84,7 @@ def _select() -> Any:
         DeliveryRow.position,
         DeliveryRow.delivery_id,
         DeliveryRow.source,
+        DeliveryRow.hash,
         DeliveryRow.status,
         DeliveryRow.command,
         DeliveryRow.session_id,

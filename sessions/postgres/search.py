@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from models.commands import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
@@ -145,6 +146,10 @@ def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Matc
         found = select(latest).where(query.matches(match, latest.c.search, latest.c.text)).subquery()
     else:
         found = rows.where(query.matches(match, area.table.search, area.text)).limit(MOST_HITS).subquery()
+    # Large ones are kept compressed: unpacked here once, and not for each word. OFFSET keeps it a step of its own.
+    unpacked = found.c.search.op("||")(cast("", TSVECTOR)).label("search")
+    others = [column for column in found.c if column.name != "search"]
+    found = select(*others, unpacked).offset(0).subquery()
     rank = query.rank(found.c.search, found.c.text).label("rank")
     return select(*(column for column in found.c if column.name != "search"), rank)
 

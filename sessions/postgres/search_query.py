@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
 from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS
-from sessions.postgres.search_words import MOST_NEEDLES, Wording, any_of, take_apart
+from sessions.postgres.search_words import Wording, any_of, take_apart
 
 Match = Literal["all", "partial"]
 
@@ -97,12 +97,11 @@ def understand(connection: Connection, q: str) -> SearchQuery:
             func.numnode(_all_words(wording)),
         )
     ).one()
-    # Only stop words: then those are what is looked for.
-    words = sorted(language or simple, key=len, reverse=True)[:MOST_NEEDLES]
     return SearchQuery(
         wording=wording,
         has_words=nodes > 0,
-        words=any_of(words),
+        # If there are only stop words, those are what is looked for.
+        words=any_of(language or simple),
         configuration=_LANGUAGE if language else _SIMPLE,
     )
 

@@ -8,8 +8,13 @@ import unicodedata
 import msgspec
 
 MOST_NEEDLES = 64
-"""Runs and parts of runs that are looked for, and words of which any will do: each costs a look at every candidate."""
+"""Runs, and parts of runs, that are looked for: each costs a look at every candidate."""
+MOST_WORDS = 20
+"""Of which any will do, the longest; ranking large texts by more of them takes seconds."""
+BEGINNING_LENGTH = 4
+"""Letters: "post" finds "posts", but "to" should not find "tomorrow"."""
 SNIPPET_LENGTH = 400
+"""Characters, so that some can be read aloud."""
 MARK = "**"
 
 _SYLLABLES = (
@@ -51,9 +56,10 @@ def take_apart(query: str) -> Wording:
 
 
 def any_of(lexemes: list[str]) -> list[str]:
-    """For each lexeme the text of a tsquery for it; a longer one also stands for the words that begin with it."""
-    quoted = ("'" + word.replace("\\", "\\\\").replace("'", "''") + "'" for word in lexemes)
-    return [f"{text}:*" if len(text) >= len("'four'") else text for text in quoted]
+    """A tsquery for each of the longest lexemes; those that are long enough also stand for words that begin so."""
+    longest = sorted(lexemes, key=len, reverse=True)[:MOST_WORDS]
+    quoted = {word: "'" + word.replace("\\", "\\\\").replace("'", "''") + "'" for word in longest}
+    return [f"{text}:*" if len(word) >= BEGINNING_LENGTH else text for word, text in quoted.items()]
 
 
 def mark(text: str, needles: list[str]) -> str:
@@ -73,12 +79,12 @@ def mark(text: str, needles: list[str]) -> str:
 
 
 def tidy(snippet: str) -> str:
-    """On one line, and cut to a length that can be read aloud, around the first mark."""
+    """On one line, and cut around the first mark."""
     line = " ".join(snippet.split())
     if len(line) <= SNIPPET_LENGTH:
         return line
     start = max(line.find(MARK) - SNIPPET_LENGTH // 4, 0)
-    piece = line[start : start + SNIPPET_LENGTH].strip("*")
+    piece = line[start : start + SNIPPET_LENGTH].rstrip("*")
     return ("…" if start else "") + piece + (MARK if piece.count(MARK) % 2 else "") + "…"
 
 

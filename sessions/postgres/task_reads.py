@@ -46,7 +46,7 @@ def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[
     row = connection.execute(select(*columns).where(*this)).one_or_none()
     if row is None:
         raise reach.missing(connection, "task", command.task_id)
-    _mark_shown(connection, *this, now=reach.now)
+    _mark_shown(connection, row)
     main = "description" if row.output_length is None else "output"
     if offset:
         part = {"session_id": row.session_id, "task_id": row.task_id, "status": row.status}
@@ -86,8 +86,8 @@ def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
     ]
 
 
-def task_item(row: Row[Any], *, reach: Reach | None = None, main: str = "description") -> dict[str, Any]:
-    """A task as all reads show it. `main` is the text that get_task reads on."""
+def task_item(row: Row[Any], *, reach: Reach | None = None, main: str = "") -> dict[str, Any]:
+    """A task as all reads show it. `main` is the text that can be read on with get_task, which lists cannot know."""
     asks = row.status == "input_required"
     item = {
         "task_id": row.task_id,
@@ -150,12 +150,19 @@ def _position(row: Row[Any]) -> TaskPosition:
     return TaskPosition(position=row.position, priority=row.priority)
 
 
-def _mark_shown(connection: Connection, *this: ColumnElement[bool], now: datetime) -> None:
-    """A task that somebody else is changing at this moment is left alone: it will have news again."""
-    news = (TaskRow.shown_at.is_(None)) | (TaskRow.shown_at < TaskRow.updated_at)
-    free = select(TaskRow.task_id).where(*this, news).with_for_update(skip_locked=True, key_share=True)
-    shown_at = func.greatest(now, TaskRow.updated_at)
-    connection.execute(update(TaskRow).where(*this, TaskRow.task_id.in_(free)).values(shown_at=shown_at))
+def _mark_shown(connection: Connection, row: Row[Any]) -> None:
+    """Note that this state was shown, by its `updated_at`, as other clocks may be behind. A task that somebody else is
+    changing or has just changed is left alone: it has news again."""
+    shown = select(TaskRow.task_id).where(
+        TaskRow.session_id == row.session_id,
+        TaskRow.task_id == row.task_id,
+        TaskRow.updated_at == row.updated_at,
+        TaskRow.status == row.status,
+        or_(TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at),
+    )
+    free = shown.with_for_update(skip_locked=True, key_share=True)
+    mark = update(TaskRow).where(TaskRow.session_id == row.session_id, TaskRow.task_id.in_(free))
+    connection.execute(mark.values(shown_at=row.updated_at))
 
 
 def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -62,5 +64,22 @@ def test_what_is_missing_is_named(missing: str) -> None:
 
 def test_a_relay_that_does_not_answer_is_named() -> None:
     run = run_all(RELAY_URL="http://127.0.0.1:1", API_KEY="key")
-    assert run.returncode == 2
+    assert run.returncode == 1
+    assert run.stdout.startswith("Only 0 of ")
     assert "No answer from http://127.0.0.1:1." in run.stderr
+
+
+def test_the_curl_commands_of_the_readme_work_when_pasted_twice_over(stack: Stack) -> None:
+    readme = (ROOT / "examples" / "README.md").read_text()
+    commands = re.findall(r"^```sh\n(curl .*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert len(commands) > 25
+    environment = {"PATH": os.environ["PATH"], "RELAY_URL": stack.url, "API_KEY": stack.api_key}
+    for command in commands * 2:
+        run = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=True, timeout=60
+        )
+        answer = json.loads(run.stdout)
+        refused = answer.get("error", {}).get("code")
+        assert (answer["status"], refused) == (
+            ("error", "task_not_asking") if "answer_task" in command else ("success", None)
+        ), answer

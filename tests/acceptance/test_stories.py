@@ -1,4 +1,4 @@
-"""What people do with sessions, over HTTP: each story is told by a sender that chooses ids, and by one that sends none."""
+"""What people do with sessions, over HTTP: told by a sender that chooses ids, and by one that sends none."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_the_five_test_payloads_take_effect_once_however_they_are_sent(stack: St
     assert {receipt["status"] for receipt in receipts} == {"accepted"}
     assert {receipt["session_id"] for receipt in receipts} == {"test_001"}
     for receipt in receipts:
-        delivery = wait_for(lambda url=receipt["status_url"]: _decided(stack, url), what="applied")
+        delivery = decided(stack, receipt)
         assert delivery["status"] == "applied"
         assert delivery["result"]["status"] == "success"
 
@@ -263,9 +263,14 @@ def test_the_five_test_payloads_take_effect_once_however_they_are_sent(stack: St
     assert (research["description"], research["priority"]) == ("Research emission factors", 0)
 
 
-def _decided(stack: Stack, status_url: str) -> Payload | None:
-    delivery: Payload = stack.client.get(status_url).json()
-    return None if delivery["status"] == "accepted" else delivery
+def decided(stack: Stack, receipt: Payload) -> Payload:
+    """What became of a webhook, once that is known."""
+
+    def look() -> Payload:
+        delivery: Payload = stack.client.get(receipt["status_url"]).json()
+        return {} if delivery["status"] == "accepted" else delivery
+
+    return wait_for(look, what="decided")
 
 
 class TestFormsOfOlderSenders:
@@ -318,10 +323,18 @@ class TestFormsOfOlderSenders:
 
     def test_the_session_id_may_stand_in_the_data(self, stack: Stack) -> None:
         session_id = new_id("inside")
-        created = stack.send("create_session", None, session_id=session_id, title="")
-        assert (created["session_id"], created["data"]["title"]) == (session_id, session_id)
-        stack.send("store_memory", session_id, session_id=session_id, key="k", content=1)
-        memory = stack.send("retrieve_memory", None, session_id=session_id, key="k")["data"]["memory"]
+
+        def send(command: str, outside: str | None = None, **data: Any) -> Payload:
+            body = envelope(command, outside) | {"data": {"session_id": session_id, **data}}
+            answer = stack.client.post("/webhook?wait=30", json=body)
+            assert answer.status_code == 200, answer.text
+            told: Payload = answer.json()
+            assert told["session_id"] == session_id
+            return told
+
+        assert send("create_session", title="")["data"]["title"] == session_id
+        send("store_memory", session_id, key="k", content=1)
+        memory = send("retrieve_memory", key="k")["data"]["memory"]
         assert (memory["content"], memory["session_id"]) == (1, session_id)
 
     def test_a_task_may_call_its_description_task(self, stack: Stack, session_id: str) -> None:
@@ -370,7 +383,7 @@ class TestFormsOfOlderSenders:
         assert answer.status_code == 202
         receipt = answer.json()
         assert (receipt["status"], receipt["duplicate"]) == ("accepted", False)
-        delivery = wait_for(lambda: _decided(stack, receipt["status_url"]), what="applied")
+        delivery = decided(stack, receipt)
         assert (delivery["status"], delivery["delivery_id"]) == ("applied", receipt["delivery_id"])
         assert delivery["result"]["data"]["type"] == "general"
 

@@ -78,7 +78,7 @@ class Rows:
             values.setdefault("created_by", "test")
         json = {name for name, value in values.items() if isinstance(columns[name].type, JSON) and value is not None}
         self.connection.execute(
-            insert(table.__table__).values(
+            insert(Base.metadata.tables[table.__tablename__]).values(
                 {name: cast(literal(value, Text), JSON) if name in json else value for name, value in values.items()}
             )
         )

@@ -109,7 +109,7 @@ def wait_for_status(status: int, send: Callable[[], httpx.Response]) -> httpx.Re
 
 def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}", announced: bool = True) -> None:
     """Set the outcome of an entry as a worker does after its commit."""
-    key = outcome_key(entry.source, entry.delivery_id)
+    key = outcome_key(entry.source, entry.delivery_id, entry.hash)
     outcome = Outcome(status=status, body=msgspec.Raw(body))
     redis.set(key, msgspec.json.encode(outcome), ex=OUTCOME_SECONDS)
     if announced:

@@ -128,7 +128,7 @@ def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
 def test_a_sender_that_waits_gets_the_response(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, key="k", content="x", waits=True)
     drain(redis, engine, item)
-    outcome = msgspec.json.decode(redis.get(outcome_key("tests", item.delivery_id)))
+    outcome = msgspec.json.decode(redis.get(outcome_key("tests", item.delivery_id, item.hash)))
     assert outcome["status"] == 200
     assert outcome["body"]["message"] == 'Stored the general "k".'
 
@@ -137,7 +137,7 @@ def test_a_read_sees_what_was_sent_before_it(redis: Redis, engine: Engine, walk:
     read = entry("list_memories", walk)
     entries = [entry("store_memory", walk, key="a", content=1), read, entry("store_memory", walk, key="b", content=2)]
     drain(redis, engine, *entries)
-    body = msgspec.json.decode(redis.get(outcome_key("tests", read.delivery_id)))["body"]
+    body = msgspec.json.decode(redis.get(outcome_key("tests", read.delivery_id, read.hash)))["body"]
     assert [memory["key"] for memory in body["data"]["memories"]] == ["a"]
     assert "result" not in delivery(engine, read.delivery_id)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, delete, select, update
 
 from models.commands import (
     GetArtifact,
@@ -23,7 +23,7 @@ from models.commands import (
     RetrieveMemory,
 )
 from models.errors import Forbidden, Invalid, NotFound
-from models.tables import TaskRow
+from models.tables import SessionRow, TaskRow
 from sessions.answers import Answer, Page
 from sessions.postgres.reads import page, read, read_events, read_transcript, session_updates, similar_ids
 from tests.integration.rows import NOW, Rows
@@ -41,7 +41,7 @@ def walk(connection: Connection) -> Rows:
 
 def ask(rows: Rows, command: ReadCommand, **where: Any) -> Answer:
     """A read of the session, encoded and decoded as a sender would get it."""
-    given = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
+    given: dict[str, Any] = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
     answer = read(rows.connection, command, **given)
     assert len(answer.message) <= 200
     return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
@@ -265,7 +265,7 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
     ask(walk, GetTask(task_id="lying"))
     assert news() == {}
     changed = {"status": "completed", "updated_at": NOW + timedelta(hours=1), "finished_at": NOW}
-    walk.connection.execute(TaskRow.__table__.update().where(TaskRow.task_id == "asks").values(changed))
+    walk.connection.execute(update(TaskRow).where(TaskRow.task_id == "asks").values(changed))
     assert news() == {"asks": '"Research" is completed.'}
 
 
@@ -277,13 +277,22 @@ def test_at_most_five_updates_of_a_session_the_latest_first(walk: Rows) -> None:
     assert len(updates[0]["error"]) == 300
 
 
-def test_get_task_does_not_wait_for_who_holds_it_in_this_transaction(walk: Rows) -> None:
-    walk.task("t1", status="completed")
-    ask(walk, GetTask(task_id="t1"))
-    shown_at, updated_at = walk.connection.execute(
-        select(TaskRow.shown_at, TaskRow.updated_at).where(TaskRow.session_id == walk.session_id)
-    ).one()
-    assert shown_at >= updated_at
+def test_get_task_waits_for_nobody_who_is_changing_the_task(engine: Engine) -> None:
+    with engine.begin() as connection:
+        rows = Rows(connection, "reading-locked")
+        rows.task("t1", status="completed")
+    try:
+        with engine.connect() as holder, engine.connect() as reader:
+            holder.execute(select(TaskRow.task_id).where(TaskRow.session_id == "reading-locked").with_for_update())
+            where: dict[str, Any] = {"session_id": "reading-locked", "session_glob": None, "now": NOW}
+            assert read(reader, GetTask(task_id="t1"), **where).data["task"]["status"] == "completed"
+            assert list(session_updates(reader, ["reading-locked"], NOW)) == ["reading-locked"]
+            holder.rollback()
+            read(reader, GetTask(task_id="t1"), **where)
+            assert session_updates(reader, ["reading-locked"], NOW) == {}
+    finally:
+        with engine.begin() as connection:
+            connection.execute(delete(SessionRow).where(SessionRow.session_id == "reading-locked"))
 
 
 def test_artifacts_are_listed_without_content_the_latest_first(walk: Rows) -> None:

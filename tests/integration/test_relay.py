@@ -185,6 +185,21 @@ def test_all_who_wait_for_one_delivery_are_answered(relay: Serving, redis: Redis
         assert [answer.result().json() for answer in answers] == [{"n": 1}] * 5
 
 
+def test_many_who_wait_hold_up_nobody(relay: Serving, redis: Redis) -> None:
+    ids = [f"d{number}" for number in range(80)]
+    with ThreadPoolExecutor(len(ids)) as pool:
+        bodies = [memory(SESSION, text=delivery_id, id=delivery_id) for delivery_id in ids]
+        answers = [pool.submit(relay.post, body, "/v1/webhook?wait=30") for body in bodies]
+        wait_for(lambda: len(entries(redis)) == len(ids), what="stored")
+        watch = Stopwatch()
+        for number in range(20):
+            assert relay.post(memory("other", text=number)).status_code == 202
+        assert watch.seconds < 5
+        for entry in entries(redis):
+            decide(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
+        assert [answer.result().json() for answer in answers] == [{"id": delivery_id} for delivery_id in ids]
+
+
 def test_who_waited_in_vain_is_told_not_to_send_again(relay: Serving) -> None:
     watch = Stopwatch()
     answer = relay.post(memory(SESSION, id="d1"), "/v1/webhook?wait=0.5")

@@ -1,0 +1,530 @@
+"""What senders are told: repeats, conflicts, states, revisions, batches, deletes, tasks, and the words of it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """An active session of the test's own."""
+    session_id = new_id("answers")
+    stack.send("create_session", session_id, title="Answers")
+    return session_id
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> Payload:
+    """The error of a command that must be refused, in its one form."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    if "type" in body:
+        assert body["status"] == "error"
+        assert body["message"] == body["error"]["message"]
+    error: Payload = body["error"]
+    assert error["code"] == code, error
+    assert error["message"]
+    assert error["retryable"] is False
+    return error
+
+
+def memories(stack: Stack, session_id: str) -> dict[str, Any]:
+    """What a session remembers, by key."""
+    remembered: dict[str, Any] = {}
+    query = {"limit": "500"}
+    while True:
+        page = stack.client.get(f"/v1/sessions/{session_id}/memories", params=query).json()
+        remembered |= {item["key"]: item["content"] for item in page["items"]}
+        if page["next_cursor"] is None:
+            return remembered
+        query["cursor"] = page["next_cursor"]
+
+
+class TestRepeats:
+    CREATING = (
+        ("conversation_chunk", {"chunk_id": "c", "content": "one", "extracted_items": {"ideas": ["x"]}}),
+        ("store_memory", {"key": "k", "type": "idea", "content": {"a": 1, "b": 2}, "tags": ["t"]}),
+        ("delegate_task", {"task_id": "t", "description": "do it", "input_data": {"x": 1}}),
+        ("add_artifact", {"artifact_id": "a", "name": "n", "content": ["x"], "metadata": {"m": 1}}),
+    )
+
+    @pytest.mark.parametrize(("command", "data"), CREATING)
+    def test_the_same_again_is_no_second_effect(
+        self, stack: Stack, session_id: str, command: str, data: Payload
+    ) -> None:
+        first = stack.send(command, session_id, **data)["data"]
+        before = stack.client.get(f"/v1/sessions/{session_id}").json()
+        second = stack.send(command, session_id, **data)["data"]
+        assert (first.pop("created"), second.pop("created")) == (True, False)
+        assert first == second
+        assert stack.client.get(f"/v1/sessions/{session_id}").json() == before
+
+    @pytest.mark.parametrize(("command", "data"), CREATING)
+    def test_what_has_no_id_is_recognized_by_its_content(
+        self, stack: Stack, session_id: str, command: str, data: Payload
+    ) -> None:
+        content = {
+            name: value for name, value in data.items() if name not in ("chunk_id", "key", "task_id", "artifact_id")
+        }
+        first, second = (stack.send(command, session_id, **content)["data"] for _ in range(2))
+        assert (first.pop("created"), second.pop("created")) == (True, False)
+        assert first == second
+
+    def test_the_same_session_again_is_the_same_session(self, stack: Stack) -> None:
+        title = f"Solar roof {secrets.token_hex(4)}"
+        first, second = (stack.send("create_session", title=title, participants=["Anna"]) for _ in range(2))
+        assert first["session_id"] == second["session_id"]
+        assert first["session_id"].startswith("solar-roof-")
+        assert (first["data"]["created"], second["data"]["created"]) == (True, False)
+        assert second["data"]["created_at"] == first["data"]["created_at"]
+
+    def test_the_same_delivery_again_gets_the_first_answer(self, stack: Stack, session_id: str) -> None:
+        body = envelope("store_memory", session_id, key="k", content="once") | {"id": new_id("delivery"), "sync": True}
+        first, second = (stack.client.post("/v1/webhook", json=body) for _ in range(2))
+        assert first.json() == second.json()
+        assert second.json()["data"]["created"] is True
+        assert len(stack.journal(session_id)) == 2
+
+
+class TestConflicts:
+    @pytest.mark.parametrize(
+        ("command", "id_name", "content", "code"),
+        [
+            ("conversation_chunk", "chunk_id", {"content": "one"}, "chunk_exists"),
+            ("delegate_task", "task_id", {"description": "one"}, "task_exists"),
+            ("add_artifact", "artifact_id", {"name": "one", "content": 1}, "artifact_exists"),
+        ],
+    )
+    def test_other_content_under_an_id_is_refused_with_what_is_there(
+        self, stack: Stack, session_id: str, command: str, id_name: str, content: Payload, code: str
+    ) -> None:
+        stack.send(command, session_id, **{id_name: "x"}, **content)
+        other = dict.fromkeys(content, "other")
+        answer = stack.ask(command, session_id, **{id_name: "x"}, **other)
+        error = refused(answer, 409, code)
+        assert error["field"] == f"data.{id_name}"
+        assert id_name in error["hint"]
+        assert answer.json()["data"][id_name] == "x"
+        assert "other" not in str(answer.json()["data"])
+        assert stack.send(command, session_id, **{id_name: "x"}, **content)["data"]["created"] is False
+
+    def test_ids_are_unique_within_their_session_only(self, stack: Stack, session_id: str) -> None:
+        other = new_id("answers")
+        stack.send("create_session", other, title="Another")
+        for session, description in ((session_id, "do this"), (other, "do that")):
+            stack.send("delegate_task", session, task_id="task_001", description=description)
+            stack.send("add_artifact", session, artifact_id="a", name=description, content=description)
+        for session, description in ((session_id, "do this"), (other, "do that")):
+            task = stack.send("get_task", session, task_id="task_001")["data"]["task"]
+            artifact = stack.send("get_artifact", session, artifact_id="a")["data"]["artifact"]
+            assert (task["description"], artifact["content"]) == (description, description)
+
+    def test_another_session_under_the_id_is_refused_with_the_one_that_is_there(
+        self, stack: Stack, session_id: str
+    ) -> None:
+        answer = stack.ask("create_session", session_id, title="Something else")
+        assert refused(answer, 409, "session_exists")["field"] == "session_id"
+        assert answer.json()["data"]["title"] == "Answers"
+        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Answers"
+
+    @pytest.mark.parametrize("wait", ["0", "30"])
+    def test_a_delivery_id_with_other_content_is_refused(self, stack: Stack, session_id: str, wait: str) -> None:
+        headers = {"Idempotency-Key": new_id("delivery")}
+        first = envelope("store_memory", session_id, key="k", content="first")
+        other = envelope("store_memory", session_id, key="k", content="other")
+        assert stack.client.post(f"/v1/webhook?wait={wait}", json=first, headers=headers).status_code in (200, 202)
+        error = refused(
+            stack.client.post(f"/v1/webhook?wait={wait}", json=other, headers=headers), 409, "delivery_conflict"
+        )
+        assert "new id" in error["hint"]
+        stack.wait_until_drained()
+        assert memories(stack, session_id) == {"k": "first"}
+
+
+class TestStates:
+    CHANGES = (
+        ("rename_session", {"title": "New"}),
+        ("conversation_chunk", {"content": "late"}),
+        ("store_memory", {"content": "late"}),
+        ("delete_memory", {"key": "k"}),
+        ("delegate_task", {"description": "late"}),
+        ("answer_task", {"task_id": "t", "answer": "late"}),
+        ("add_artifact", {"name": "late", "content": "late"}),
+        ("batch", {"commands": [{"command": "store_memory", "data": {"content": "late"}}]}),
+    )
+
+    @pytest.mark.parametrize("state", ["paused", "completed"])
+    def test_a_session_that_is_not_active_takes_no_changes_and_can_be_read(
+        self, stack: Stack, session_id: str, state: str
+    ) -> None:
+        stack.send("store_memory", session_id, key="k", content="kept")
+        stack.send("delegate_task", session_id, task_id="t", description="do it")
+        ending = stack.send("pause_session" if state == "paused" else "complete_session", session_id)
+        assert ending["data"]["status"] == state
+        for command, data in self.CHANGES:
+            error = refused(stack.ask(command, session_id, **data), 409, f"session_{state}")
+            assert "resume_session" in error["hint"]
+        memory = stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]
+        assert memory["content"] == "kept"
+        summary = stack.send("get_session_summary", session_id)["data"]
+        assert (summary["status"], summary["stats"]["memories"], summary["stats"]["tasks"]) == (state, 1, 1)
+        assert stack.send("resume_session", session_id)["data"]["status"] == "active"
+        assert stack.send("store_memory", session_id, key="k", content="changed")["data"]["revision"] == 2
+
+    def test_a_task_can_be_cancelled_while_paused_and_not_when_completed(self, stack: Stack, session_id: str) -> None:
+        for task_id in ("first", "second"):
+            stack.send("delegate_task", session_id, task_id=task_id, description=f"do the {task_id}")
+        stack.send("pause_session", session_id)
+        cancelled = stack.send("cancel_task", session_id, task_id="first", reason="too late")["data"]
+        assert cancelled["status"] == "cancelled"
+        stack.send("complete_session", session_id)
+        refused(stack.ask("cancel_task", session_id, task_id="second"), 409, "session_completed")
+        refused(stack.ask("pause_session", session_id), 409, "session_completed")
+
+    @pytest.mark.parametrize("command", ["pause_session", "complete_session", "resume_session"])
+    def test_the_same_state_again_is_no_change(self, stack: Stack, session_id: str, command: str) -> None:
+        first, second = (stack.send(command, session_id)["data"] for _ in range(2))
+        assert first == second
+
+    def test_the_list_can_be_narrowed_to_a_state(self, stack: Stack, session_id: str) -> None:
+        def listed(state: str) -> bool:
+            sessions = stack.send("list_sessions", filter=state, limit=500)["data"]["sessions"]
+            assert all(state in ("all", session["status"]) for session in sessions)
+            return session_id in [session["session_id"] for session in sessions]
+
+        stack.send("pause_session", session_id)
+        assert [listed(state) for state in ("all", "active", "paused", "completed")] == [True, False, True, False]
+
+    def test_an_unknown_session_is_not_made_but_named(self, stack: Stack, session_id: str) -> None:
+        misspelt = session_id + "x"
+        error = refused(stack.ask("store_memory", misspelt, content="lost?"), 404, "session_not_found")
+        assert error["field"] == "session_id"
+        assert repr(session_id) in error["hint"]
+        assert "create_session" in error["hint"]
+        assert stack.client.get(f"/v1/sessions/{misspelt}").status_code == 404
+
+
+class TestRevisions:
+    def test_new_content_is_a_new_revision_and_the_old_ones_stay_readable(self, stack: Stack, session_id: str) -> None:
+        contents: list[Any] = ["first", {"second": 2}, ["third"]]
+        for number, content in enumerate(contents, start=1):
+            stored = stack.send("store_memory", session_id, key="k", type="fact", content=content)["data"]
+            assert (stored["revision"], stored["created"]) == (number, number == 1)
+        for number, content in enumerate(contents, start=1):
+            memory = stack.send("retrieve_memory", session_id, key="k", revision=number)["data"]["memory"]
+            assert (memory["revision"], memory["content"], memory["type"]) == (number, content, "fact")
+        assert stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]["content"] == ["third"]
+        error = refused(stack.ask("retrieve_memory", session_id, key="k", revision=4), 404, "memory_not_found")
+        assert "revision 4" in error["message"]
+        assert stack.send("get_session_summary", session_id)["data"]["stats"]["memories"] == 1
+
+    def test_what_is_left_out_stays_as_it_was(self, stack: Stack, session_id: str) -> None:
+        stack.send("store_memory", session_id, key="k", type="question", content="why?", tags=["a"])
+        stack.send("store_memory", session_id, key="k", content="why not?")
+        assert (
+            stack.send("store_memory", session_id, key="k", content="why not?", status="done")["data"]["revision"] == 2
+        )
+        memory = stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]
+        assert (memory["type"], memory["tags"], memory["status"]) == ("question", ["a"], "done")
+        assert (memory["revision"], memory["content"]) == (2, "why not?")
+
+    def test_if_revision_lets_only_the_first_of_two_through(self, stack: Stack, session_id: str) -> None:
+        assert stack.send("store_memory", session_id, key="k", content=0, if_revision=0)["data"]["revision"] == 1
+        assert stack.send("store_memory", session_id, key="k", content=1, if_revision=1)["data"]["revision"] == 2
+        answer = stack.ask("store_memory", session_id, key="k", content=2, if_revision=1)
+        assert refused(answer, 409, "revision_conflict")["expected"] == "2"
+        assert answer.json()["data"] == {"key": "k", "revision": 2}
+        repeated = stack.send("store_memory", session_id, key="k", content=1, if_revision=1)["data"]
+        assert (repeated["revision"], repeated["created"]) == (2, False)
+        assert memories(stack, session_id) == {"k": 1}
+
+    def test_a_deleted_memory_is_gone_with_all_its_revisions(self, stack: Stack, session_id: str) -> None:
+        for content in ("one", "two"):
+            stack.send("store_memory", session_id, key="k", content=content)
+        assert stack.send("delete_memory", session_id, key="k")["data"] == {"key": "k", "deleted": True}
+        refused(stack.ask("retrieve_memory", session_id, key="k"), 404, "memory_not_found")
+        refused(stack.ask("retrieve_memory", session_id, key="k", revision=1), 404, "memory_not_found")
+        refused(stack.ask("delete_memory", session_id, key="k"), 404, "memory_not_found")
+        assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
+
+
+class TestBatches:
+    ITEMS = (
+        {"command": "store_memory", "data": {"key": "first", "content": 1}},
+        {"command": "retrieve_memory", "data": {"key": "nowhere"}},
+        {"command": "store_memory", "data": {"key": "third", "content": 3}},
+        {"command": "list_memories", "data": {}},
+    )
+
+    def test_atomic_is_all_or_nothing_with_the_item_that_stopped_it(self, stack: Stack, session_id: str) -> None:
+        answer = stack.ask("batch", session_id, commands=list(self.ITEMS))
+        error = refused(answer, 404, "memory_not_found")
+        assert error["field"] == "data.commands[1].data.key"
+        assert "command 2 (retrieve_memory)" in error["message"]
+        data = answer.json()["data"]
+        assert (data["processed"], data["failed_item"]) == (0, 1)
+        assert (data["item"]["command"], data["item"]["error"]["code"]) == ("retrieve_memory", "memory_not_found")
+        assert memories(stack, session_id) == {}
+
+    def test_partial_does_what_can_be_done_and_answers_for_each(self, stack: Stack, session_id: str) -> None:
+        answer = stack.send("batch", session_id, mode="partial", commands=list(self.ITEMS))
+        data = answer["data"]
+        assert (data["processed"], data["failed"]) == (3, 1)
+        assert answer["message"] == "Did 3 of 4 commands; 1 refused."
+        first, second, third, fourth = data["results"]
+        assert [item["status"] for item in data["results"]] == ["success", "error", "success", "success"]
+        assert (first["data"]["key"], third["data"]["key"]) == ("first", "third")
+        assert second["error"]["code"] == "memory_not_found"
+        assert {memory["key"]: memory["content"] for memory in fourth["data"]["memories"]} == {"first": 1, "third": 3}
+        assert memories(stack, session_id) == {"first": 1, "third": 3}
+
+    def test_the_first_item_may_start_the_session(self, stack: Stack) -> None:
+        title = f"Begun by a batch {secrets.token_hex(4)}"
+        commands = [
+            {"command": "create_session", "data": {"title": title}},
+            {"command": "store_memory", "data": {"key": "k", "content": "in it"}},
+        ]
+        answer = stack.send("batch", None, commands=commands)
+        assert answer["session_id"].startswith("begun-by-a-batch-")
+        assert answer["data"]["results"][0]["data"]["title"] == title
+        assert memories(stack, answer["session_id"]) == {"k": "in it"}
+
+    def test_a_session_begun_by_a_refused_batch_is_not_there(self, stack: Stack) -> None:
+        session_id = new_id("answers")
+        commands = [
+            {"command": "create_session", "data": {"title": "Never"}},
+            {"command": "cancel_task", "data": {"task_id": "none"}},
+        ]
+        refused(stack.ask("batch", session_id, commands=commands), 404, "task_not_found")
+        assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 404
+
+    def test_five_hundred_commands_are_one_batch_and_one_more_is_refused(self, stack: Stack, session_id: str) -> None:
+        items = [{"command": "store_memory", "data": {"key": f"k{n}", "content": n}} for n in range(501)]
+        error = refused(stack.ask("batch", session_id, commands=items), 422, "invalid")
+        assert error["field"] == "data.commands"
+        data = stack.send("batch", session_id, commands=items[:500])["data"]
+        assert (data["processed"], len(data["results"])) == (500, 500)
+        assert memories(stack, session_id) == {f"k{n}": n for n in range(500)}
+
+
+class TestDeletingSessions:
+    def test_it_needs_the_id_once_more(self, stack: Stack, session_id: str) -> None:
+        assert refused(stack.ask("delete_session", session_id), 422, "missing_field")["field"] == "data.confirm"
+        error = refused(stack.ask("delete_session", session_id, confirm="other"), 422, "not_confirmed")
+        assert error["expected"] == session_id
+        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Answers"
+
+    def test_a_session_made_anew_under_the_id_sees_nothing_of_the_old(self, stack: Stack, session_id: str) -> None:
+        word = f"secret{secrets.token_hex(6)}"
+        stack.send("conversation_chunk", session_id, chunk_id="c", content=word, extracted_items={"ideas": [word]})
+        for content in (word, f"{word} again"):
+            stored = stack.send("store_memory", session_id, key="k", content=content)
+        stack.send("delegate_task", session_id, task_id="t", description=word)
+        stack.send("add_artifact", session_id, artifact_id="a", name=word, content=word)
+        assert stack.client.get(f"/v1/search?q={word}&session_id={session_id}").json()["items"]
+
+        assert stack.send("delete_session", session_id, confirm=session_id)["data"] == {"deleted": True}
+        refused(stack.ask("get_session_summary", session_id), 404, "session_not_found")
+        for part in ("", "/summary", "/transcript", "/memories", "/tasks", "/artifacts", "/events", "/export"):
+            answer = stack.client.get(f"/v1/sessions/{session_id}{part}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "session_not_found")
+        assert stack.client.get(f"/v1/search?q={word}").json()["items"] == []
+
+        anew = stack.send("create_session", session_id, title="Anew")
+        assert anew["data"]["created"] is True
+        assert set(anew["data"]["stats"].values()) == {0}
+        for part in ("transcript", "memories", "tasks", "artifacts"):
+            assert stack.client.get(f"/v1/sessions/{session_id}/{part}").json()["items"] == []
+        assert [event["delivery_id"] for event in stack.journal(session_id)] == [anew["delivery_id"]]
+        delivery = stack.client.get(f"/v1/deliveries/{stored['delivery_id']}").json()
+        assert (delivery["status"], delivery["session_id"]) == ("applied", session_id)
+        assert "data" not in delivery.get("result", {})
+        assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
+        refused(stack.ask("retrieve_memory", session_id, key="k", revision=2), 404, "memory_not_found")
+
+
+class TestTasks:
+    def test_the_same_request_for_an_unfinished_task_meets_the_first(self, stack: Stack, session_id: str) -> None:
+        asked = {"description": "Research the  prices", "agent_name": "researcher"}
+        first = stack.send("delegate_task", session_id, **asked)["data"]
+        again = stack.send("delegate_task", session_id, **asked | {"description": "research THE prices"})["data"]
+        assert (again["task_id"], again["created"]) == (first["task_id"], False)
+        other = stack.send("delegate_task", session_id, **asked | {"agent_name": "codex"})["data"]
+        wanted = stack.send("delegate_task", session_id, **asked, allow_duplicate=True)["data"]
+        stack.send("cancel_task", session_id, task_id=first["task_id"])
+        stack.send("cancel_task", session_id, task_id=wanted["task_id"])
+        anew = stack.send("delegate_task", session_id, **asked)["data"]
+        assert [task["created"] for task in (other, wanted, anew)] == [True, True, True]
+        assert len({task["task_id"] for task in (first, other, wanted, anew)}) == 4
+
+    def test_tasks_are_listed_in_the_order_in_which_they_will_be_done(self, stack: Stack, session_id: str) -> None:
+        agent = new_id("agent")
+        for task_id, priority in (("low", -5), ("high", 9), ("first", 0), ("second", 0)):
+            delegated = stack.send(
+                "delegate_task", session_id, task_id=task_id, description=task_id, agent_name=agent, priority=priority
+            )["data"]
+            assert delegated["priority"] == priority
+        assert delegated["ahead_in_queue"] == 2
+        listed = stack.send("list_tasks", session_id)["data"]["tasks"]
+        assert [task["task_id"] for task in listed] == ["high", "first", "second", "low"]
+        everywhere = stack.send("list_tasks", None, agent_name=agent)["data"]["tasks"]
+        assert [task["session_title"] for task in everywhere] == ["Answers"] * 4
+
+    def test_a_task_waits_for_those_that_it_depends_on(self, stack: Stack, session_id: str) -> None:
+        stack.send("delegate_task", session_id, task_id="walls", description="Build the walls")
+        stack.send("delegate_task", session_id, task_id="roof", description="Build the roof", depends_on=["walls"])
+        roof = stack.send("get_task", session_id, task_id="roof")
+        assert roof["data"]["task"]["blocked_by"] == [{"task_id": "walls", "status": "pending"}]
+        assert roof["message"] == '"Build the roof" waits for other tasks.'
+        unknown = stack.ask("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
+        assert refused(unknown, 404, "task_not_found")["field"] == "data.depends_on[1]"
+
+    def test_tasks_of_a_batch_may_point_forward_but_not_in_a_circle(self, stack: Stack, session_id: str) -> None:
+        def tasks(**depends_on: list[str]) -> list[Payload]:
+            return [
+                {
+                    "command": "delegate_task",
+                    "data": {"task_id": name, "description": f"do {name}", "depends_on": needed},
+                }
+                for name, needed in depends_on.items()
+            ]
+
+        answer = stack.ask("batch", session_id, commands=tasks(a=["b"], b=["c"], c=["a"]))
+        error = refused(answer, 422, "dependency_cycle")
+        assert error["field"] == "data.commands[2].data.depends_on"
+        for name in ("a", "b", "c"):
+            assert name in error["message"].partition("for each other: ")[2]
+        assert stack.send("list_tasks", session_id)["data"]["tasks"] == []
+        stack.send("batch", session_id, commands=tasks(a=["b"], b=["c"], c=[]))
+        assert stack.send("get_task", session_id, task_id="a")["data"]["task"]["depends_on"] == ["b"]
+        itself = stack.ask("delegate_task", session_id, task_id="d", description="do d", depends_on=["d"])
+        refused(itself, 422, "dependency_cycle")
+
+    def test_the_question_of_an_agent_is_told_answered_and_kept(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Book a table")
+        error = refused(stack.ask("answer_task", session_id, task_id="t", answer="At eight"), 409, "task_not_asking")
+        assert error["hint"]
+        asks = '[{"question": "At what time?", "asked_at": "2026-05-16T08:00:00Z"}]'
+        change(engine, session_id, "status = 'input_required', questions = :asks, updated_at = now()", asks=asks)
+
+        told = stack.send("store_memory", session_id, content="anything")
+        [update] = told["updates"]
+        assert (update["task_id"], update["status"], update["question"]) == ("t", "input_required", "At what time?")
+        assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["question"] == "At what time?"
+        answered = stack.send("answer_task", session_id, task_id="t", answer="At eight")
+        assert answered["data"]["status"] == "pending"
+        assert stack.send("answer_task", session_id, task_id="t", answer="At eight")["data"]["status"] == "pending"
+        [question] = stack.send("get_task", session_id, task_id="t")["data"]["task"]["questions"]
+        assert (question["question"], question["answer"]) == ("At what time?", "At eight")
+
+    def test_a_finished_task_is_not_cancelled(self, stack: Stack, session_id: str, engine: Engine) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Book a table")
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+        refused(stack.ask("cancel_task", session_id, task_id="t"), 409, "task_finished")
+        assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["status"] == "completed"
+
+
+class TestUpdates:
+    def test_what_became_of_tasks_is_told_until_it_was_shown(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        for number in range(7):
+            told = stack.send("delegate_task", session_id, task_id=f"t{number}", description=f"Task {number}")
+            assert "updates" not in told
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+
+        told = stack.send("store_memory", session_id, key="k", content="anything")
+        assert len(told["updates"]) == 5
+        assert {update["status"] for update in told["updates"]} == {"completed"}
+        assert '"Task 6" is completed.' in [update["message"] for update in told["updates"]]
+        assert stack.send("get_session_summary", session_id)["updates"] == told["updates"]
+        for number in range(7):
+            stack.send("get_task", session_id, task_id=f"t{number}")
+        assert "updates" not in stack.send("get_session_summary", session_id)
+
+    def test_a_task_that_nobody_claims_is_told_after_ten_minutes(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Find a baker", agent_name="nobody")
+        assert "updates" not in stack.send("get_session_summary", session_id)
+        change(engine, session_id, "updated_at = now() - interval '11 minutes'")
+        [update] = stack.send("get_session_summary", session_id)["updates"]
+        assert (update["task_id"], update["status"]) == ("t", "pending")
+        assert update["message"] == '"Find a baker" was not yet claimed by nobody.'
+
+    def test_other_sessions_hear_nothing_of_it(self, stack: Stack, session_id: str, engine: Engine) -> None:
+        other = new_id("answers")
+        stack.send("create_session", other, title="Another")
+        stack.send("delegate_task", session_id, task_id="t", description="Find a baker")
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+        assert "updates" not in stack.send("get_session_summary", other)
+        assert "updates" in stack.send("get_session_summary", session_id)
+
+
+def change(engine: Engine, session_id: str, changes: str, **values: str) -> None:
+    """Change the session's tasks as their agents would."""
+    with engine.begin() as connection:
+        statement = text(f"UPDATE tasks SET {changes} WHERE session_id = :session_id")
+        connection.execute(statement, {"session_id": session_id, **values})
+
+
+class TestMessages:
+    def test_they_are_short_and_speak_of_titles(self, stack: Stack) -> None:
+        session_id = new_id("id-nobody-says")
+        name = "A name that goes on " * 12 + "and on"
+        long = "word " * 5_000
+        sent: list[tuple[str, Payload]] = [
+            ("create_session", {"title": name}),
+            ("conversation_chunk", {"chunk_id": "id-c", "content": long}),
+            ("store_memory", {"key": name, "content": long}),
+            ("delegate_task", {"task_id": "id-t", "description": long, "agent_name": "researcher"}),
+            ("add_artifact", {"artifact_id": "id-a", "name": name, "content": long}),
+            ("get_task", {"task_id": "id-t"}),
+            ("get_artifact", {"artifact_id": "id-a"}),
+            ("retrieve_memory", {"key": name}),
+            ("query_memories", {}),
+            ("list_tasks", {}),
+            ("search", {"q": "word"}),
+            ("cancel_task", {"task_id": "id-t", "reason": "word " * 300}),
+            ("get_session_summary", {}),
+            ("resume_bundle", {}),
+            ("rename_session", {"title": name[::-1].strip()}),
+            ("pause_session", {}),
+            ("resume_session", {}),
+            ("complete_session", {}),
+        ]
+        for command, data in sent:
+            message = stack.send(command, session_id, **data)["message"]
+            assert 0 < len(message) <= 200, (command, message)
+            assert not any(known in message for known in ("id-nobody-says", "id-c", "id-t", "id-a")), (command, message)
+            assert "\n" not in message
+        message = stack.ask("store_memory", session_id, content="late").json()["message"]
+        assert 0 < len(message) <= 200
+        assert "id-nobody-says" not in message
+
+    def test_writes_do_not_echo_content(self, stack: Stack, session_id: str) -> None:
+        word = "unmistakable-content"
+        for command, data in (
+            ("conversation_chunk", {"chunk_id": "c", "content": f"{word} " * 50, "metadata": {"m": word}}),
+            ("store_memory", {"key": "k", "content": {"deep": [word]}, "tags": [word]}),
+            ("delegate_task", {"description": "short", "input_data": {"x": word}}),
+            ("add_artifact", {"artifact_id": "a", "name": "n", "content": word, "metadata": {"m": word}}),
+        ):
+            assert word not in str(stack.send(command, session_id, **data))
+
+    def test_an_answer_says_when_and_to_which_delivery(self, stack: Stack, session_id: str) -> None:
+        answer = stack.send("get_session_summary", session_id)
+        assert answer["type"] == "collaborative_session_response"
+        assert (answer["command"], answer["session_id"]) == ("get_session_summary", session_id)
+        assert answer["now"].endswith("Z")
+        delivery = wait_for(lambda: stack.client.get(f"/v1/deliveries/{answer['delivery_id']}").json())
+        assert (delivery["status"], delivery["command"]) == ("applied", "get_session_summary")
+        assert delivery["result"]["data"] == answer["data"]

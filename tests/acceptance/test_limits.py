@@ -1,0 +1,37 @@
+"""The largest that a webhook can carry is stored, and found again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from tests.acceptance.stack import Stack, envelope, new_id
+
+ALPHABETS = {
+    "latin": "abcdefghijklmnopqrstuvwxyz",
+    "cyrillic": "абвгдежзийклмнопрстуфхцчшщ",
+    "arabic": "ابتثجحخدذرزسشصضطظعغفقكلمنه",
+    "chinese": "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏",
+}
+LARGEST = 1_048_576 - 400
+"""Bytes, the envelope taken off."""
+
+
+@pytest.mark.parametrize("script", ALPHABETS)
+def test_a_megabyte_of_distinct_words_is_stored(stack: Stack, script: str) -> None:
+    session_id = new_id(script)
+    stack.send("create_session", session_id, title=script)
+    text = ""
+    words = ("".join(letters) for letters in itertools.product(ALPHABETS[script], repeat=5))
+    size = len(ALPHABETS[script][0].encode()) * 5 + 1
+    text = " ".join(itertools.islice(words, LARGEST // size))
+    body = json.dumps(envelope("conversation_chunk", session_id, chunk_id="c", content=text), ensure_ascii=False)
+    answer = stack.client.post("/v1/webhook?wait=40", content=body.encode())
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]["content_size"] == len(text)
+    hits = stack.client.get("/v1/search", params={"q": text.split(" ")[7], "session_id": session_id}).json()["items"]
+    assert [(hit["session_id"], hit["chunk_id"]) for hit in hits] == [(session_id, "c")]
+    exported = stack.client.get(f"/v1/sessions/{session_id}/export?format=json").json()
+    assert [chunk["content"] for chunk in exported["chunks"]] == [text]

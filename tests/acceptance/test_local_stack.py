@@ -1,0 +1,396 @@
+"""The local stack: its servers, what it does about a killed predecessor, and the whole of it from start to Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg2
+import pytest
+from redis import Redis
+
+from local import privileges
+from local.servers import Server, start_postgres, start_valkey
+from models.errors import SettingsError
+from tests.acceptance.stack import free_port, wait_for
+from tests.conftest import ROOT
+
+START_SECONDS = 90
+ORPHANS = """
+import os, sys
+from pathlib import Path
+from local import privileges
+from local.servers import start_postgres, start_valkey
+servers = [start_postgres(Path(sys.argv[1])), start_valkey(Path(sys.argv[1]))]
+print(*[server.pid for server in servers], flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data folder that is not there yet, in one that the servers' own user can enter, too."""
+    parent = Path(tempfile.mkdtemp(prefix="session-relay-tests-"))
+    parent.chmod(0o755)
+    yield parent / "data"
+    shutil.rmtree(parent, ignore_errors=True)
+
+
+@pytest.fixture
+def run(data_dir: Path) -> Iterator[Callable[..., LocalStack]]:
+    """Starts stacks and ends them with the test."""
+    stacks: list[LocalStack] = []
+
+    def start(folder: Path = data_dir, **environment: str) -> LocalStack:
+        stacks.append(LocalStack(folder, **environment))
+        return stacks[-1]
+
+    yield start
+    for stack in stacks:
+        stack.kill()
+    for folder in {stack.data_dir for stack in stacks}:
+        for process in processes_of(folder):
+            process.kill()
+
+
+class LocalStack:
+    """`python -m local` on a data folder, with what it prints."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = int(environment.get("PORT") or free_port())
+        passed = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "PORT": str(self.port)}
+        with tempfile.TemporaryFile() as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "local"],
+                cwd=data_dir.parent,
+                env=passed | given | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._output = os.fdopen(os.dup(output.fileno()), "rb")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        self._output.seek(0)
+        return self._output.read().decode()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What it tells other tools about itself."""
+        described: dict[str, Any] = json.loads((self.data_dir / "stack.json").read_text())
+        return described
+
+    def wait_until_ready(self) -> LocalStack:
+        def ready() -> bool:
+            if self._process.poll() is not None:
+                pytest.fail(self.output)
+            return "Ctrl-C stops everything" in self.output
+
+        wait_for(ready, seconds=START_SECONDS, what="running")
+        return self
+
+    def wait_for_exit(self) -> int:
+        return self._process.wait(60)
+
+    def press_ctrl_c(self) -> None:
+        os.killpg(self.pid, signal.SIGINT)
+
+    def child(self, name: str) -> psutil.Process | None:
+        """Its child that runs the binary or module of that name."""
+        for child in psutil.Process(self.pid).children():
+            with suppress(psutil.Error):  # It may be dying.
+                if name in (child.name(), *child.cmdline()[-1:]):
+                    return child
+        return None
+
+    def ask(self, *, command: str, **fields: object) -> dict[str, Any]:
+        """Send a command with the stack's own key and wait for the answer, which must be a success."""
+        key = (self.data_dir / "api_key").read_text().strip()
+        body = {"command": command, "session_id": "first-steps", "sync": True, **fields}
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.port}/v1/webhook", json=body, headers={"X-API-Key": key}, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+        answered: dict[str, Any] = answer.json()
+        return answered
+
+    def remembers(self) -> bool:
+        """Whether it still has what the first curl stored."""
+        memory = self.ask(command="retrieve_memory", data={"key": "database"})["data"]["memory"]
+        return bool(memory["content"] == "We picked Postgres as database.")
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """All living processes of the stack on that folder, by what they were started with or where they work."""
+    return [process for process in psutil.process_iter() if belongs(process, data_dir)]
+
+
+def belongs(process: psutil.Process, data_dir: Path) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        texts = [process.cwd(), *process.cmdline(), *process.environ().values()]
+    except (psutil.Error, OSError):
+        return False
+    return process.pid != os.getpid() and any(str(data_dir) in text for text in texts)
+
+
+def paste(output: str) -> list[dict[str, Any]]:
+    """Do what the printed curl commands do; gives their answers."""
+    answers = []
+    for command in re.findall(r"^curl .*?\}'$", output, re.DOTALL | re.MULTILINE):
+        words = shlex.split(command.replace("\\\n", ""))
+        url = next(word for word in words if word.startswith("http"))
+        options = [(option, value) for option, value in pairwise(words) if option.startswith("-")]
+        headers = dict(value.split(": ") for option, value in options if option == "-H")
+        answer = httpx.post(url, content=dict(options)["-d"], headers=headers, timeout=60)
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+    return answers
+
+
+def query(postgres: Server, statement: str) -> list[tuple[Any, ...]]:
+    connection = psycopg2.connect(postgres.url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def test_postgres_keeps_its_data_when_it_is_killed_or_stopped_and_takes_unicode_words_apart(data_dir: Path) -> None:
+    postgres = start_postgres(data_dir)
+    try:
+        query(postgres, "CREATE TABLE kept (word text)")
+        query(postgres, "INSERT INTO kept VALUES ('killed')")
+        first = postgres.pid
+        postgres.kill()
+        postgres.restart()
+        assert postgres.pid != first
+        query(postgres, "INSERT INTO kept VALUES ('stopped')")
+        postgres.pause()
+        with pytest.raises(psycopg2.OperationalError):
+            query(postgres, "SELECT 1")
+        postgres.restart()
+        assert query(postgres, "SELECT word FROM kept ORDER BY word") == [("killed",), ("stopped",)]
+        assert query(postgres, "SELECT current_setting('fsync'), getdatabaseencoding()") == [("on", "UTF8")]
+        [(words,)] = query(postgres, "SELECT to_tsvector('simple', 'Die “Wärmepumpe”—läuft。好！')::text")
+        assert words == "'die':1 'läuft':3 'wärmepumpe':2 '好':4"
+    finally:
+        postgres.stop()
+    assert processes_of(data_dir) == []
+
+
+def test_valkey_loses_nothing_that_it_answered_when_it_is_killed(data_dir: Path) -> None:
+    valkey = start_valkey(data_dir)
+    try:
+        with Redis.from_url(valkey.url) as client:
+            client.set("answered", "yes")
+            valkey.kill()
+        valkey.restart()
+        with Redis.from_url(valkey.url, decode_responses=True) as client:
+            assert client.get("answered") == "yes"
+            names = ("appendonly", "appendfsync", "maxmemory-policy", "save", "port")
+            assert client.config_get(*names) == dict(zip(names, ("yes", "always", "noeviction", "", "0"), strict=True))
+    finally:
+        valkey.stop()
+    assert processes_of(data_dir) == []
+
+
+def test_servers_on_two_data_folders_run_side_by_side_even_where_paths_are_long(data_dir: Path) -> None:
+    folders = [data_dir, data_dir.with_name("a rather deep, comma'd and spaced folder") / ("x" * 100)]
+    servers: list[Server] = []
+    try:
+        for folder in folders:
+            servers += [start_postgres(folder, settings={"fsync": "off"}), start_valkey(folder)]
+        assert len({server.url for server in servers}) == 4
+        for postgres, name in zip(servers[::2], ("first", "second"), strict=True):
+            query(postgres, f"CREATE TABLE {name} ()")
+            assert query(postgres, "SELECT relname FROM pg_stat_user_tables") == [(name,)]
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_only_the_owner_can_enter_the_folders_of_data_and_sockets(data_dir: Path) -> None:
+    servers = [start_postgres(data_dir, settings={"fsync": "off"}), start_valkey(data_dir)]
+    try:
+        for name in ("postgres", "valkey", "logs"):
+            assert (data_dir / name).stat().st_mode & 0o077 == 0, name
+        assert psutil.Process(servers[0].pid).uids().effective != 0
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_a_data_folder_in_use_is_refused_with_the_pid_of_its_user(data_dir: Path) -> None:
+    valkey = start_valkey(data_dir)
+    try:
+        with pytest.raises(SettingsError, match=rf"in use by another process \(pid {os.getpid()}\)"):
+            start_valkey(data_dir)
+        with Redis.from_url(valkey.url) as client:
+            assert client.ping()
+    finally:
+        valkey.stop()
+    start_valkey(data_dir).stop()
+
+
+def test_servers_of_a_killed_owner_are_ended_by_the_next_start_and_their_data_are_kept(data_dir: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", ORPHANS, str(data_dir)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    orphans = [psutil.Process(int(pid)) for pid in killed.stdout.split()]
+    assert [orphan.name() for orphan in orphans] == ["postgres", "valkey-server"]
+    version = (data_dir / "postgres" / "data" / "PG_VERSION").stat().st_mtime
+    servers = [start_postgres(data_dir), start_valkey(data_dir)]
+    try:
+        assert not any(belongs(orphan, data_dir) for orphan in orphans)
+        assert query(servers[0], "SELECT 1") == [(1,)]
+        assert (data_dir / "postgres" / "data" / "PG_VERSION").stat().st_mtime == version
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_nothing(
+    run: Callable[..., LocalStack],
+) -> None:
+    stack = run().wait_until_ready()
+    stored, read = paste(stack.output)
+    assert stored["status"] == "success"
+    assert read["data"]["memory"]["content"] == "We picked Postgres as database."
+    described = stack.description
+    assert described["relay_url"] == f"http://127.0.0.1:{stack.port}"
+    password = (stack.data_dir / "dashboard_password").read_text().strip()
+    assert httpx.get(described["dashboard_url"]).status_code == 401
+    assert "worker" in httpx.get(f"{described['dashboard_url']}/0/view/workers", auth=("admin", password)).text
+    for name in ("api_key", "dashboard_password", "stack.json"):
+        assert (stack.data_dir / name).stat().st_mode & 0o077 == 0, name
+    arguments = " ".join(word for process in processes_of(stack.data_dir) for word in process.cmdline())
+    assert (stack.data_dir / "api_key").read_text().strip() not in arguments
+    stack.press_ctrl_c()
+    assert stack.wait_for_exit() == 0, stack.output
+    assert processes_of(stack.data_dir) == []
+    assert not (stack.data_dir / "stack.json").exists()
+
+
+def test_everything_that_dies_is_started_again(run: Callable[..., LocalStack]) -> None:
+    stack = run().wait_until_ready()
+    paste(stack.output)
+    for name in ("postgres", "valkey-server", "worker", "worker.dashboard", "api"):
+        child = stack.child(name)
+        assert child, name
+        child.kill()
+        wait_for(lambda name=name, old=child: stack.child(name) not in (None, old), what=f"restarted: {name}")  # type: ignore[misc]
+    wait_for(stack.remembers, seconds=60, what="remembering")
+    dashboard_url = stack.description["dashboard_url"]
+    wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="asking for the password")
+    assert stack.output.count("was ended by SIGKILL; it starts again") == 5
+
+
+def test_a_killed_stack_is_cleaned_up_by_the_next_start_which_has_all_it_stored(run: Callable[..., LocalStack]) -> None:
+    killed = run().wait_until_ready()
+    paste(killed.output)
+    servers = [killed.child(name) for name in ("postgres", "valkey-server")]
+    killed.kill()
+    stack = run(PORT=str(killed.port)).wait_until_ready()
+    assert "of a killed stack" in stack.output
+    assert not any(server and belongs(server, stack.data_dir) for server in servers)
+    assert stack.remembers()
+    os.kill(stack.pid, signal.SIGTERM)
+    assert stack.wait_for_exit() == 0, stack.output
+    assert processes_of(stack.data_dir) == []
+
+
+def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
+    run: Callable[..., LocalStack], data_dir: Path
+) -> None:
+    first = run().wait_until_ready()
+    same_folder = run()
+    assert same_folder.wait_for_exit() == 1
+    assert f"in use by another process (pid {first.pid})" in same_folder.output
+    same_port = run(data_dir.with_name("other"), PORT=str(first.port))
+    assert same_port.wait_for_exit() == 1
+    assert f"Port {first.port} on 127.0.0.1 is taken by another program. Set another PORT." in same_port.output
+    assert processes_of(same_port.data_dir) == []
+    second = run(data_dir.with_name("other")).wait_until_ready()
+    paste(first.output)
+    assert second.ask(command="list_sessions", session_id=None)["data"]["sessions"] == []
+    assert first.remembers()
+
+
+def test_servers_and_settings_given_by_the_environment_and_the_env_file_are_used(
+    run: Callable[..., LocalStack], data_dir: Path, database_url: str, redis_url: str, redis: Redis
+) -> None:
+    lines = ["# settings", 'export API_KEY="from-the-file"', "DASHBOARD_PASSWORD=from-the-file"]
+    (data_dir.parent / ".env").write_text("\n".join(lines))
+    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "DASHBOARD_PASSWORD": "from-the-environment"}
+    stack = run(**given).wait_until_ready()
+    assert "from-the-file" in stack.output
+    assert "password: from-the-environment" in stack.output
+    assert stack.description["database_url"] == database_url
+    assert stack.description["redis_url"] == redis_url
+    assert not (data_dir / "postgres").exists()
+    assert not (data_dir / "valkey").exists()
+    assert not (data_dir / "api_key").exists()
+    assert [answer["status"] for answer in paste(stack.output)] == ["success", "success"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs Postgres as itself.")
+def test_as_root_nobodys_folder_is_opened_for_postgres(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = data_dir.with_name("state")
+    closed = data_dir.with_name("closed")
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(privileges, "STATE_FOLDER", state)
+    for _ in range(2):
+        postgres = start_postgres(closed / "data", settings={"fsync": "off"})
+        try:
+            query(postgres, "CREATE TABLE IF NOT EXISTS kept ()")
+            assert psutil.Process(postgres.pid).uids().effective != 0
+            assert psutil.Process(postgres.pid).cwd().startswith(str(state))
+        finally:
+            postgres.stop()
+    assert closed.stat().st_mode & 0o777 == 0o700
+    assert (closed / "data" / "postgres").readlink().is_relative_to(state)
+    assert (closed / "data" / "postgres").stat().st_mode & 0o777 == 0o700
+
+
+def test_an_impatient_second_ctrl_c_ends_everything_at_once(run: Callable[..., LocalStack]) -> None:
+    stack = run().wait_until_ready()
+    worker = stack.child("worker")
+    assert worker
+    worker.suspend()
+    stack.press_ctrl_c()
+    wait_for(lambda: "Stopping." in stack.output, what="stopping")
+    stack.press_ctrl_c()
+    assert stack.wait_for_exit() == 0, stack.output
+    assert processes_of(stack.data_dir) == []

@@ -1,0 +1,150 @@
+"""The supervisor with real child processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from worker.supervision import Child, Death, Running, Supervisor
+
+LIMIT_SECONDS = 20.0
+POLITE = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('{0} ends')))
+print('{0} is up', flush=True)
+time.sleep(600)
+"""
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+)
+WITH_CHILD = (
+    "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, "
+    "flush=True); time.sleep(600)"
+)
+PARENT = """
+import sys, time
+from worker.supervision import Child, Running
+child = "import models.lifeline, time; models.lifeline.hold_lifeline(); print('up', flush=True); time.sleep(600)"
+print(Running(Child(name="a", command=(sys.executable, "-c", child), environment={})).pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def deaths() -> list[Death]:
+    return []
+
+
+@pytest.fixture
+def supervisor(deaths: list[Death]) -> Iterator[Supervisor]:
+    supervisor = Supervisor(on_death=deaths.append)
+    yield supervisor
+    supervisor.stop(hurry=lambda: True)
+
+
+def python(name: str, code: str, *, log: Path | None = None, stop_timeout_seconds: float = 10) -> Child:
+    return Child(
+        name=name,
+        command=(sys.executable, "-c", code),
+        environment=os.environ,
+        log=log,
+        stop_timeout_seconds=stop_timeout_seconds,
+    )
+
+
+def sleeping(name: str) -> Child:
+    return Child(name=name, command=("sleep", "600"), environment=os.environ)
+
+
+def wait_until(condition: Callable[[], object], tend: Callable[[], None] = lambda: None) -> None:
+    limit_at = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < limit_at
+        tend()
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_child_is_started_again_and_its_death_is_told(supervisor: Supervisor, deaths: list[Death]) -> None:
+    supervisor.start(sleeping("a"))
+    first = supervisor.pid("a")
+    assert first
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: supervisor.pid("a") not in (first, None), supervisor.tend)
+    assert [(death.child.name, death.reason, death.failures) for death in deaths] == [("a", "was ended by SIGKILL", 1)]
+    assert not psutil.pid_exists(first), "nobody reaped it"
+
+
+def test_a_child_that_keeps_failing_is_started_ever_more_slowly_and_never_given_up(
+    supervisor: Supervisor, deaths: list[Death]
+) -> None:
+    supervisor.start(python("a", "raise SystemExit(3)"))
+    supervisor.start(Child(name="b", command=("/does/not/exist",), environment={}))
+    wait_until(lambda: supervisor.failures("a") >= 3 and supervisor.failures("b") >= 3, supervisor.tend)
+    for name, reason in (("a", "ended with exit code 3"), ("b", "cannot be started: ")):
+        own = [death for death in deaths if death.child.name == name][:3]
+        assert [death.restart_in_seconds for death in own] == [0.1, 0.2, 0.4]
+        assert all(death.reason.startswith(reason) for death in own)
+
+
+def test_all_are_stopped_in_reverse_order_and_nothing_is_restarted(supervisor: Supervisor, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("first", "second", "third"):
+        supervisor.start(python(name, POLITE.format(name), log=log))
+        wait_until(lambda name=name: f"{name} is up" in log.read_text())  # type: ignore[misc]
+    pids = [supervisor.pid(name) or 0 for name in ("first", "second", "third")]
+    supervisor.stop()
+    supervisor.tend()
+    assert [line for line in log.read_text().splitlines() if "ends" in line] == [
+        "third ends",
+        "second ends",
+        "first ends",
+    ]
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(("stop_timeout_seconds", "hurry"), [(0.2, False), (600, True)])
+def test_a_child_that_does_not_listen_is_killed_at_its_limit_or_at_once_in_a_hurry(
+    tmp_path: Path, stop_timeout_seconds: float, hurry: bool
+) -> None:
+    log = tmp_path / "log"
+    running = Running(python("a", STUBBORN, log=log, stop_timeout_seconds=stop_timeout_seconds))
+    wait_until(lambda: "up" in log.read_text())
+    running.stop(hurry=lambda: hurry)
+    assert running.ended() == "was ended by SIGKILL"
+    assert not psutil.pid_exists(running.pid)
+
+
+def test_what_a_child_has_started_goes_with_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    running = Running(python("a", WITH_CHILD, log=log))
+    wait_until(lambda: log.read_text().endswith("\n"))
+    grandchild = int(log.read_text())
+    assert alive(grandchild)
+    os.kill(running.pid, signal.SIGKILL)
+    wait_until(running.ended)
+    wait_until(lambda: not alive(grandchild))
+
+
+def test_a_child_with_a_lifeline_ends_when_its_parent_is_killed() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    with parent.stdout as lines:
+        child = int(lines.readline())
+        assert lines.readline() == "up\n"
+        assert alive(child)
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not alive(child))

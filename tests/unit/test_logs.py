@@ -1,0 +1,55 @@
+"""What logs look like, and what stays out of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from models.logs import configure_logging
+from models.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def test_json_has_one_object_a_line_with_the_trace_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("relay.test").exception("It broke: %d", 7)
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["logger"], record["message"]) == ("ERROR", "relay.test", "It broke: 7")
+    assert record["time"].endswith("Z")
+    assert "ValueError: broken" in record["exc_info"]
+
+
+def test_the_console_has_a_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_level="WARNING"))
+    logging.getLogger("relay.test").info("unimportant")
+    logging.getLogger("relay.test").warning("Mind the gap.")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Z WARNING relay.test: Mind the gap." in line
+
+
+def test_queries_stay_out_of_the_access_log(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        configure_logging(Settings())
+    arguments = ("127.0.0.1:1", "GET", "/v1/search?q=secret", "1.1", 200)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    written = capsys.readouterr().err
+    assert '"GET /v1/search HTTP/1.1" 200' in written
+    assert "secret" not in written

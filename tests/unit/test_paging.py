@@ -1,0 +1,55 @@
+"""Pages: cursors that nobody but us can make up, and as many items as fit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import Invalid
+from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor, fill
+from sessions.postgres.text_budget import LongText, measure
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.datetimes())
+def test_a_cursor_comes_back_as_it_was(key: str, moment: datetime) -> None:
+    position = (moment.replace(tzinfo=UTC), key)
+    cursor = encode_cursor(position)
+    assert cursor.isascii()
+    assert not set(cursor) & set("+/=")
+    assert decode_cursor(cursor, tuple[datetime, str]) == position
+
+
+@given(st.text())
+def test_any_other_text_is_refused(cursor: str) -> None:
+    try:
+        decode_cursor(cursor, tuple[datetime, str])
+    except Invalid as error:
+        assert error.field == "cursor"
+
+
+def test_a_cursor_of_another_list_or_out_of_range_is_refused() -> None:
+    for position in (("x",), [1, 2], None, 2**63, -1, {"a": 1}, "\0"):
+        with pytest.raises(Invalid):
+            decode_cursor(encode_cursor(position), RowPosition)
+
+
+def test_a_page_has_the_cursor_of_its_last_item_only_if_there_are_more() -> None:
+    entries = [(number, {"n": number}) for number in range(5)]
+    page = fill(entries, limit=4, room=1_000)
+    assert [item["n"] for item in page.items] == [0, 1, 2, 3]
+    assert decode_cursor(page.next_cursor, RowPosition) == 3
+    assert not page.truncated
+    assert fill(entries, limit=5, room=1_000).next_cursor is None
+    assert fill([], limit=5, room=1_000).items == []
+
+
+def test_a_page_ends_when_the_room_is_used_up_but_has_one_item_at_least() -> None:
+    entries = [(number, {"text": LongText(text="x" * 400, length=400, paged=True)}) for number in range(5)]
+    page = fill(entries, limit=5, room=1_000)
+    assert len(page.items) == 2
+    assert measure(page.items) <= 1_000
+    assert (page.truncated, page.next_cursor) == (True, encode_cursor(1))
+    assert len(fill(entries, limit=5, room=10).items) == 1

@@ -1,0 +1,53 @@
+"""Taking a query apart, and marking what was found."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions.postgres.search_words import MARK, MOST_WORDS, any_of, mark, take_apart, tidy
+
+
+def test_words_and_runs_without_spaces_are_told_apart() -> None:
+    wording = take_apart("Postgres 数据库选择 now")
+    assert wording.text.split() == ["Postgres", "now"]
+    assert wording.runs == ["数据库选择"]
+    assert wording.parts == ["数据", "据库", "库选", "选择"]
+
+
+def test_letters_of_thai_come_in_fours_and_a_single_sign_as_it_is() -> None:
+    assert take_apart("ข้อมูล").parts == ["ข้อม", "้อมู", "อมูล"]
+    assert take_apart("水").parts == ["水"]
+
+
+def test_what_is_unwanted_is_not_looked_for() -> None:
+    wording = take_apart('roof -solar -"heat pump" -数据 well-known')
+    assert wording.wanted.split() == ["roof", "well-known"]
+    assert "-solar" in wording.text
+    assert wording.runs == []
+
+
+def test_a_lexeme_is_quoted_and_longer_ones_are_beginnings() -> None:
+    assert any_of(["it's", "\\b", "roof", "ab"]) == ["'it''s':*", "'roof':*", "'\\\\b'", "'ab'"]
+    assert len(any_of([f"word{number}" for number in range(100)])) == MOST_WORDS
+
+
+def test_occurrences_that_touch_are_marked_as_one() -> None:
+    assert mark("我们选择了数据库", ["我们", "数据", "据库"]) == "**我们**选择了**数据库**"
+    assert mark("aaa", ["aa"]) == "**aaa**"
+    assert mark("", ["a"]) == ""
+
+
+@given(st.text(), st.lists(st.text(min_size=1, max_size=3), max_size=5))
+def test_marks_change_nothing_else(text: str, needles: list[str]) -> None:
+    text = text.replace("*", "")
+    assert mark(text, needles).replace(MARK, "") == text
+
+
+@given(st.text(max_size=2_000))
+def test_a_snippet_is_one_short_line_with_marks_in_pairs(text: str) -> None:
+    snippet = tidy(text.replace("*", "") + " **found** " + "word " * 200)
+    assert len(snippet) <= 410
+    assert "\n" not in snippet
+    assert "**found**" in snippet
+    assert snippet.count(MARK) % 2 == 0

@@ -1,0 +1,30 @@
+"""Sentences on what was read."""
+
+from __future__ import annotations
+
+from sessions.postgres.sentences import counted, found, of_bundle, of_session, of_task
+
+
+def test_numbers_agree_with_what_is_counted() -> None:
+    assert [counted(number, "memory") for number in (0, 1, 2)] == ["no memories", "1 memory", "2 memories"]
+    assert counted(2, "action_item") == "2 action items"
+    assert counted(2, "hit for some of the words") == "2 hits for some of the words"
+
+
+def test_a_list_is_described_in_one_sentence() -> None:
+    assert found(2, "decision", where='"Morning walk"', more=False) == 'Found 2 decisions in "Morning walk".'
+    assert found(20, "session", where=None, more=True) == "Found 20 sessions, and there are more."
+
+
+def test_no_sentence_is_too_long_to_be_read_aloud() -> None:
+    stats = {"memories": 10**9, "active_tasks": 10**9}
+    sentences = [
+        of_session({"title": "x" * 256, "status": "completed", "stats": stats}),
+        of_task({"description": "x" * 1_000, "status": "input_required"}),
+        of_bundle({"session": {"title": "x" * 256}, "truncated": True}),
+    ]
+    assert all(len(sentence) <= 200 for sentence in sentences)
+
+
+def test_a_task_that_is_read_on_has_no_title() -> None:
+    assert of_task({"status": "completed"}) == "The task is completed."

@@ -1,0 +1,48 @@
+"""The pattern of a key: the same sessions in Python and in SQL's LIKE."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import Forbidden
+from sessions.visibility import like_pattern, matches_glob, require_visible
+
+
+@pytest.mark.parametrize(
+    ("glob", "seen", "unseen"),
+    [
+        ("chat-*", ["chat-", "chat-1", "chat-*"], ["chat", "xchat-1", "Chat-1"]),
+        ("*", ["", "x"], []),
+        ("a?c", ["abc", "a?c"], ["ac", "abbc"]),
+        ("a_c%", ["a_c%"], ["abc%", "a_cd"]),
+        ("[ab]", ["[ab]"], ["a", "b"]),
+        ("", [""], ["x"]),
+    ],
+)
+def test_a_star_is_any_text_and_a_question_mark_one_character(glob: str, seen: list[str], unseen: list[str]) -> None:
+    assert all(matches_glob(session_id, glob) for session_id in seen)
+    assert not any(matches_glob(session_id, glob) for session_id in unseen)
+
+
+def test_without_pattern_all_sessions_are_seen() -> None:
+    assert matches_glob("anything", None)
+
+
+@given(st.text(alphabet="ab*?%_\\", max_size=8), st.text(alphabet="ab*?%_\\", max_size=8))
+def test_like_sees_the_same(glob: str, session_id: str) -> None:
+    pieces = re.findall(r"\\.|.", like_pattern(glob), re.DOTALL)
+    like = "".join({"%": ".*", "_": "."}.get(piece, re.escape(piece[-1])) for piece in pieces)
+    assert (re.fullmatch(like, session_id, re.DOTALL) is not None) == matches_glob(session_id, glob)
+
+
+def test_a_row_of_stars_costs_no_time() -> None:
+    assert not matches_glob("a" * 128, "*" * 200 + "b")
+
+
+def test_the_refusal_names_the_pattern() -> None:
+    with pytest.raises(Forbidden, match=r'"chat-\*"'):
+        require_visible("walk", "chat-*")
