@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from fnmatch import fnmatchcase
 
 import msgspec
 from starlette.datastructures import Headers
@@ -11,6 +10,7 @@ from starlette.datastructures import Headers
 from models.commands import COMMANDS, Batch, Command
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings
+from models.visibility import matches_glob
 from models.vocabulary import Scope
 
 DEFAULT_SOURCE = "default"
@@ -31,11 +31,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def sees(self, session_id: str | None) -> bool:
         """Whether the session is among those that the key is for: `*` is any text, `?` one character."""
-        return (
-            self.session_glob is None
-            or session_id is None
-            or fnmatchcase(session_id, self.session_glob.replace("[", "[[]"))
-        )
+        return session_id is None or matches_glob(session_id, self.session_glob)
 
 
 class Authenticator:

@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select,
 from models.commands import PeriodCommand
 from models.errors import NotFound
 from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
+from models.visibility import like_pattern, require_visible
 from models.vocabulary import ID_PATTERN
-from sessions.visibility import like_pattern, require_visible
 
 Kind = Literal["session", "memory", "task", "artifact"]
 

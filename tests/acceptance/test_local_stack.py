@@ -64,7 +64,8 @@ def run(data_dir: Path) -> Iterator[Callable[..., LocalStack]]:
         stack.kill()
     for folder in {stack.data_dir for stack in stacks}:
         for process in processes_of(folder):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 class LocalStack:

@@ -23,7 +23,7 @@ def wide(database_url: str, redis_url: str, folder: Path) -> Iterator[Stack]:
 
 def test_fifty_sessions_keep_their_order_with_four_workers(wide: Stack) -> None:
     sessions = [new_id("order") for _ in range(50)]
-    commands = [
+    commands: list[tuple[str, Payload]] = [
         ("create_session", {"title": "Order"}),
         *(("store_memory", {"key": "count", "content": number}) for number in range(1, 41)),
         ("pause_session", {}),

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -51,7 +52,7 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
         stack.send("create_session", session_id, title="Offline")
     own_postgres.pause()
     down_since = time.monotonic()
-    accepted = {session_id: [] for session_id in sessions}
+    accepted: dict[str, list[str]] = {session_id: [] for session_id in sessions}
     for number in range(100):
         for session_id in sessions:
             receipt = stack.post("store_memory", session_id, key=f"k{number}", content=number)
@@ -97,7 +98,7 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
     stop = threading.Event()
     killer = threading.Thread(target=_kill_at_random, args=(stack, failpoints, stop))
     killer.start()
-    accepted = {session_id: [] for session_id in sessions}
+    accepted: dict[str, list[str]] = {session_id: [] for session_id in sessions}
 
     def play(session_id: str) -> None:
         with stack.new_client() as client:
@@ -133,12 +134,16 @@ def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event)
     chance = random.Random(7)
     for failpoint in failpoints:
         failpoint.touch()
-        wait_for(lambda failpoint=failpoint: stop.is_set() or not failpoint.exists(), seconds=60, what="killed")
+        wait_for(partial(_is_gone, failpoint, stop), seconds=60, what="killed")
         if failpoint.exists():
             stack.send("create_session", new_id("bait"), title="One more drain, for the failpoint")
-            wait_for(lambda failpoint=failpoint: not failpoint.exists(), what="killed")
+            wait_for(partial(_is_gone, failpoint), what="killed")
         if victims := worker_processes(stack):
             chance.choice(victims).send_signal(signal.SIGKILL)
+
+
+def _is_gone(failpoint: Path, stop: threading.Event | None = None) -> bool:
+    return not failpoint.exists() or (stop is not None and stop.is_set())
 
 
 def worker_processes(stack: Stack) -> list[psutil.Process]:

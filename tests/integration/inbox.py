@@ -19,18 +19,15 @@ _numbers = itertools.count(1)
 
 def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
     """An entry as the relay makes it. `delivery_id`, `source`, `waits` and `replays` are not data."""
-    origin = {name: data.pop(name) for name in ("delivery_id", "source", "waits", "replays") if name in data}
+    given = {name: data.pop(name) for name in ("delivery_id", "source", "waits", "replays") if name in data}
     body = {"command": command, "session_id": session_id, "data": data}
-    return make_entry(
-        parse_envelope(msgspec.json.encode(body)),
-        **{
-            "source": "tests",
-            "delivery_id": f"delivery-{next(_numbers)}-{datetime.now(UTC).timestamp()}",
-            "accepted_at": datetime.now(UTC),
-            "scopes": ["admin"],
-            **origin,
-        },
-    )
+    origin: dict[str, Any] = {
+        "source": "tests",
+        "delivery_id": f"delivery-{next(_numbers)}-{datetime.now(UTC).timestamp()}",
+        "accepted_at": datetime.now(UTC),
+        "scopes": ["admin"],
+    }
+    return make_entry(parse_envelope(msgspec.json.encode(body)), **origin | given)
 
 
 def push(redis: Redis, *entries: Entry) -> list[str]:

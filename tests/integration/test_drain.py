@@ -13,15 +13,15 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-import sessions.manager
-from models.inbox import Announcement, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.inbox import Announcement, Entry, inbox_key, outcome_key, seen_key, shard_of, wake_key
 from models.settings import Settings
 from models.wakeups import open_queue
+from sessions import rules
 from sessions.postgres.connections import create_engine
 from sessions.postgres.deliveries import find_delivery
 from tests.integration.inbox import drain, entry, push
-from worker import jobs
 from worker.dead_letters import failed_deliveries, reconcile
+from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 from worker.sweeper import Sweeper, wake_forgotten
 
@@ -63,12 +63,19 @@ def delivery(engine: Engine, delivery_id: str) -> dict[str, Any]:
 def memories(engine: Engine, session_id: str) -> dict[str, int]:
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT key, revision FROM memories WHERE session_id = :id"), {"id": session_id})
-        return {key: revision for key, revision in rows}
+        return {row.key: row.revision for row in rows}
 
 
 def dead_letters(redis: Redis) -> list[Job]:
     registry = open_queue(redis).failed_job_registry
     return [Job.fetch(job_id, connection=redis, serializer=JSONSerializer) for job_id in registry.get_job_ids()]
+
+
+def outcome_of(redis: Redis, item: Entry) -> dict[str, Any]:
+    value = redis.get(outcome_key("tests", item.delivery_id, item.hash))
+    assert isinstance(value, bytes)
+    outcome: dict[str, Any] = msgspec.json.decode(value)
+    return outcome
 
 
 def trace_of(letter: Job) -> str:
@@ -111,7 +118,7 @@ def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
     drain(redis, engine, first)
     assert push(redis, other) == ["conflict"]
     redis.flushdb()
-    listener = redis.pubsub()
+    listener = redis.pubsub()  # type: ignore[no-untyped-call]
     listener.subscribe("sr:outcomes")
     drain(redis, engine, other)
     announced = [m["data"] for _ in range(3) if (m := listener.get_message(timeout=1)) and m["type"] == "message"]
@@ -128,7 +135,7 @@ def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
 def test_a_sender_that_waits_gets_the_response(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, key="k", content="x", waits=True)
     drain(redis, engine, item)
-    outcome = msgspec.json.decode(redis.get(outcome_key("tests", item.delivery_id, item.hash)))
+    outcome = outcome_of(redis, item)
     assert outcome["status"] == 200
     assert outcome["body"]["message"] == 'Stored the general "k".'
 
@@ -137,7 +144,7 @@ def test_a_read_sees_what_was_sent_before_it(redis: Redis, engine: Engine, walk:
     read = entry("list_memories", walk)
     entries = [entry("store_memory", walk, key="a", content=1), read, entry("store_memory", walk, key="b", content=2)]
     drain(redis, engine, *entries)
-    body = msgspec.json.decode(redis.get(outcome_key("tests", read.delivery_id, read.hash)))["body"]
+    body = outcome_of(redis, read)["body"]
     assert [memory["key"] for memory in body["data"]["memories"]] == ["a"]
     assert "result" not in delivery(engine, read.delivery_id)
 
@@ -145,14 +152,12 @@ def test_a_read_sees_what_was_sent_before_it(redis: Redis, engine: Engine, walk:
 def test_a_rule_that_raises_makes_one_dead_letter(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = sessions.manager.decide
-
     def raise_for_one(state: Any, command: Any, context: Any) -> Any:
         if getattr(command, "key", None) == "poison":
             raise ZeroDivisionError("the rule is wrong")
-        return decide(state, command, context)
+        return rules.decide(state, command, context)
 
-    monkeypatch.setattr(sessions.manager, "decide", raise_for_one)
+    monkeypatch.setattr("sessions.manager.decide", raise_for_one)
     entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(200)]
     done = drain(redis, engine, *entries)
     assert done == [f"drain shard {shard_of(walk):02d}: 199 applied, 1 failed"]
@@ -198,7 +203,7 @@ def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
     [letter] = [job for job in dead_letters(redis) if job.args[1] == delivery_id]
     letter.requeue()
     with engine.connect() as connection:
-        assert jobs.replay_dead_letter(redis, connection, source=letter.args[0], delivery_id=letter.args[1])
+        assert replay_dead_letter(redis, connection, source=letter.args[0], delivery_id=letter.args[1])
     letter.delete()
     drain(redis, engine)
     reconcile_now(redis, engine)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Forbidden
-from sessions.visibility import like_pattern, matches_glob, require_visible
+from models.visibility import like_pattern, matches_glob, require_visible
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""README.md says what is there: settings with their defaults, rooms, files, make targets, processes."""
+
+from __future__ import annotations
+
+import re
+
+from local.console import closing_block
+from models.settings import Settings
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_setting_is_there_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(\S*)`)? ?\|", README, re.MULTILINE))
+    defaults = Settings()
+    assert rows == {name.upper(): str(getattr(defaults, name)) for name in Settings.__struct_fields__}
+
+
+def test_every_room_is_there_with_what_it_may_import() -> None:
+    rooms = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
+    assert [room for room in rooms if not (ROOT / room).is_dir()] == []
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= set(rooms)
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 4
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake (up|test|check|help)\b", README)) <= targets
+
+
+def test_the_processes_are_those_of_the_procfile() -> None:
+    procfile = dict(re.findall(r"^(\w+): (?:HOST= )?(.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
+    assert dict(re.findall(r"^\| (\w+) \| `(python -m [^`]+)` \|", README, re.MULTILINE)) == procfile
+
+
+def test_the_first_commands_are_those_that_make_up_prints() -> None:
+    printed = closing_block(
+        relay_url="http://127.0.0.1:8000",
+        dashboard_url="",
+        dashboard_password="",
+        api_key="your-api-key-here",
+        data_dir=ROOT,
+    )
+    commands = re.findall(r"^```sh\n(curl .*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert command in printed
