@@ -40,7 +40,9 @@ def _one_of(column: str, values: Any) -> str:
 
 def _tsvector(*columns: str) -> Computed:
     words = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
-    words = f"left({words}, {SEARCHED_CHARACTERS})"
+    # Scripts without spaces are searched as text; here they would hide the words of other scripts between them.
+    unspaced = f"[{v.UNSPACED_SYLLABLES}{v.UNSPACED_LETTERS}]+"
+    words = f"regexp_replace(left({words}, {SEARCHED_CHARACTERS}), '{unspaced}', ' ', 'g')"
     return Computed(f"to_tsvector('simple', {words}) || to_tsvector('{SEARCH_CONFIGURATION}', {words})", persisted=True)
 
 
@@ -96,6 +98,7 @@ class ChunkRow(Base):
         _of_session(),
         CheckConstraint(_one_of("format", v.ChunkFormat), name="format"),
         Index(None, "session_id", "position"),
+        Index(None, "position"),
         Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
     )
 
@@ -174,6 +177,9 @@ class TaskRow(Base):
         CheckConstraint("(status IN ('claimed', 'running')) = (lease_expires_at IS NOT NULL)", name="lease"),
         Index(None, "session_id", "position"),
         Index("ix_tasks_claimable", text("priority DESC"), "position", postgresql_where=text("status = 'pending'")),
+        Index("ix_tasks_unfinished", text("priority DESC"), "position", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
         Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("uq_tasks_claim_token", "claim_token", unique=True),
     )
@@ -218,6 +224,7 @@ class ArtifactRow(Base):
         _of_session(),
         ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
         Index(None, "session_id", "position"),
+        Index(None, "position"),
         Index("ix_artifacts_search", "search", postgresql_using="gin"),
     )
 

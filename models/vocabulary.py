@@ -48,8 +48,17 @@ Attempts = Annotated[int, Meta(ge=1, le=100)]
 Revision = Annotated[int, Meta(ge=1, le=2_147_483_647)]
 Offset = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 MaxCharacters = Annotated[int, Meta(ge=200, le=90_000, description="Longer text is cut, with next_offset")]
-Cursor = Annotated[str, Meta(min_length=1, max_length=512, description="next_cursor of the page before")]
+Cursor = Annotated[str, Meta(min_length=1, max_length=2000, description="next_cursor of the page before")]
 Query = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+UNSPACED_SYLLABLES = (
+    r"\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Chinese, Japanese, and Korean, which has spaces, but endings of many forms: for a class of a regular expression, in
+Python's and in Postgres' syntax."""
+UNSPACED_LETTERS = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+"""Thai, Lao, Tibetan, Burmese, Khmer."""
 
 DEFAULT_MAX_CHARACTERS = 20_000
 """What an LLM can take in one answer without crowding out its conversation."""

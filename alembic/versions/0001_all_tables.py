@@ -85,7 +85,7 @@ def upgrade() -> None:
             "search",
             postgresql.TSVECTOR(),
             sa.Computed(
-                "to_tsvector('simple', left(coalesce(content, ''), 200000)) || to_tsvector('session_relay', left(coalesce(content, ''), 200000))",
+                "to_tsvector('simple', regexp_replace(left(coalesce(content, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g')) || to_tsvector('session_relay', regexp_replace(left(coalesce(content, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g'))",
                 persisted=True,
             ),
             nullable=False,
@@ -98,6 +98,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("session_id", "chunk_id", name=op.f("pk_conversation_chunks")),
     )
+    op.create_index(op.f("ix_conversation_chunks_position"), "conversation_chunks", ["position"], unique=False)
     op.create_index(
         "ix_conversation_chunks_search", "conversation_chunks", ["search"], unique=False, postgresql_using="gin"
     )
@@ -142,7 +143,7 @@ def upgrade() -> None:
             "search",
             postgresql.TSVECTOR(),
             sa.Computed(
-                "to_tsvector('simple', left(coalesce(search_text, ''), 200000)) || to_tsvector('session_relay', left(coalesce(search_text, ''), 200000))",
+                "to_tsvector('simple', regexp_replace(left(coalesce(search_text, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g')) || to_tsvector('session_relay', regexp_replace(left(coalesce(search_text, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g'))",
                 persisted=True,
             ),
             nullable=False,
@@ -213,13 +214,34 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(
+        "ix_tasks_finished",
+        "tasks",
+        ["finished_at", "position"],
+        unique=False,
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
         "ix_tasks_leases",
         "tasks",
         ["lease_expires_at"],
         unique=False,
         postgresql_where=sa.text("lease_expires_at IS NOT NULL"),
     )
+    op.create_index(
+        "ix_tasks_news",
+        "tasks",
+        ["session_id"],
+        unique=False,
+        postgresql_where=sa.text("shown_at IS NULL OR shown_at < updated_at"),
+    )
     op.create_index(op.f("ix_tasks_session_id_position"), "tasks", ["session_id", "position"], unique=False)
+    op.create_index(
+        "ix_tasks_unfinished",
+        "tasks",
+        [sa.literal_column("priority DESC"), "position"],
+        unique=False,
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.create_index("uq_tasks_claim_token", "tasks", ["claim_token"], unique=True)
     op.create_table(
         "artifacts",
@@ -239,7 +261,7 @@ def upgrade() -> None:
             "search",
             postgresql.TSVECTOR(),
             sa.Computed(
-                "to_tsvector('simple', left(coalesce(search_text, ''), 200000)) || to_tsvector('session_relay', left(coalesce(search_text, ''), 200000))",
+                "to_tsvector('simple', regexp_replace(left(coalesce(search_text, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g')) || to_tsvector('session_relay', regexp_replace(left(coalesce(search_text, ''), 200000), '[\\u1100-\\u11ff\\u2e80-\\u2fdf\\u3005-\\u3007\\u3040-\\u30ff\\u3130-\\u318f\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua960-\\ua97f\\uac00-\\ud7ff\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff\\ua9e0-\\ua9ff\\uaa60-\\uaa7f]+', ' ', 'g'))",
                 persisted=True,
             ),
             nullable=False,
@@ -252,6 +274,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("session_id", "artifact_id", name=op.f("pk_artifacts")),
     )
+    op.create_index(op.f("ix_artifacts_position"), "artifacts", ["position"], unique=False)
     op.create_index("ix_artifacts_search", "artifacts", ["search"], unique=False, postgresql_using="gin")
     op.create_index(op.f("ix_artifacts_session_id_position"), "artifacts", ["session_id", "position"], unique=False)
     op.create_table(
@@ -290,10 +313,16 @@ def downgrade() -> None:
     op.drop_table("memory_revisions")
     op.drop_index(op.f("ix_artifacts_session_id_position"), table_name="artifacts")
     op.drop_index("ix_artifacts_search", table_name="artifacts", postgresql_using="gin")
+    op.drop_index(op.f("ix_artifacts_position"), table_name="artifacts")
     op.drop_table("artifacts")
     op.drop_index("uq_tasks_claim_token", table_name="tasks")
+    op.drop_index("ix_tasks_unfinished", table_name="tasks", postgresql_where=sa.text("finished_at IS NULL"))
     op.drop_index(op.f("ix_tasks_session_id_position"), table_name="tasks")
+    op.drop_index(
+        "ix_tasks_news", table_name="tasks", postgresql_where=sa.text("shown_at IS NULL OR shown_at < updated_at")
+    )
     op.drop_index("ix_tasks_leases", table_name="tasks", postgresql_where=sa.text("lease_expires_at IS NOT NULL"))
+    op.drop_index("ix_tasks_finished", table_name="tasks", postgresql_where=sa.text("finished_at IS NOT NULL"))
     op.drop_index("ix_tasks_claimable", table_name="tasks", postgresql_where=sa.text("status = 'pending'"))
     op.drop_table("tasks")
     op.drop_index(op.f("ix_memories_updated_at"), table_name="memories")
@@ -305,6 +334,7 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_index(op.f("ix_conversation_chunks_session_id_position"), table_name="conversation_chunks")
     op.drop_index("ix_conversation_chunks_search", table_name="conversation_chunks", postgresql_using="gin")
+    op.drop_index(op.f("ix_conversation_chunks_position"), table_name="conversation_chunks")
     op.drop_table("conversation_chunks")
     op.drop_index(op.f("ix_sessions_last_activity_at_session_id"), table_name="sessions")
     op.drop_table("sessions")

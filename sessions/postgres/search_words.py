@@ -7,6 +7,8 @@ import unicodedata
 
 import msgspec
 
+from models.vocabulary import UNSPACED_LETTERS, UNSPACED_SYLLABLES
+
 MOST_NEEDLES = 64
 """Runs, and parts of runs, that are looked for: each costs a look at every candidate."""
 MOST_WORDS = 20
@@ -17,15 +19,8 @@ SNIPPET_LENGTH = 400
 """Characters, so that some can be read aloud."""
 MARK = "**"
 
-_SYLLABLES = (
-    "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-"""Chinese, Japanese, and Korean, which has spaces, but endings of many forms."""
-_LETTERS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
-"""Thai, Lao, Tibetan, Burmese, Khmer."""
-_RUN = re.compile(f"[{_SYLLABLES}]+|[{_LETTERS}]+")
-_LETTER = re.compile(f"[{_LETTERS}]")
+_RUN = re.compile(f"[{UNSPACED_SYLLABLES}]+|[{UNSPACED_LETTERS}]+")
+_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
 _UNWANTED = re.compile(r'(?:^|(?<=\s))-(?:"[^"]*"?|\S+)')
 
 

@@ -327,6 +327,7 @@ class TestDeletingSessions:
             stored = stack.send("store_memory", session_id, key="k", content=content)
         stack.send("delegate_task", session_id, task_id="t", description=word)
         stack.send("add_artifact", session_id, artifact_id="a", name=word, content=word)
+        read = stack.send("retrieve_memory", session_id, key="k")
         assert stack.client.get(f"/v1/search?q={word}&session_id={session_id}").json()["items"]
 
         assert stack.send("delete_session", session_id, confirm=session_id)["data"] == {"deleted": True}
@@ -342,11 +343,25 @@ class TestDeletingSessions:
         for part in ("transcript", "memories", "tasks", "artifacts"):
             assert stack.client.get(f"/v1/sessions/{session_id}/{part}").json()["items"] == []
         assert [event["delivery_id"] for event in stack.journal(session_id)] == [anew["delivery_id"]]
-        delivery = stack.client.get(f"/v1/deliveries/{stored['delivery_id']}").json()
-        assert (delivery["status"], delivery["session_id"]) == ("applied", session_id)
-        assert "data" not in delivery.get("result", {})
+        for told in (stored, read):
+            delivery = stack.client.get(f"/v1/deliveries/{told['delivery_id']}").json()
+            assert (delivery["status"], delivery["session_id"]) == ("applied", session_id)
+            assert not delivery.get("result")
         assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
         refused(stack.ask("retrieve_memory", session_id, key="k", revision=2), 404, "memory_not_found")
+
+    def test_a_delivery_repeated_after_the_delete_brings_nothing_back(self, stack: Stack, session_id: str) -> None:
+        bodies = [
+            envelope("create_session", session_id, title="Answers"),
+            envelope("store_memory", session_id, content=1),
+        ]
+        for body in bodies:
+            body["id"] = new_id("delivery")
+            assert stack.client.post("/v1/webhook?wait=30", json=body).status_code == 200
+        stack.send("delete_session", session_id, confirm=session_id)
+        for body in bodies:
+            stack.client.post("/v1/webhook?wait=30", json=body)
+        refused(stack.ask("get_session_summary", session_id), 404, "session_not_found")
 
 
 class TestTasks:
