@@ -106,6 +106,7 @@ def check(request: Request, status: int, text: bytes) -> Iterator[str]:
         yield from check_response(request, answer)
     elif request.body and wanted == 200:
         yield f"not the response of a command: {shown(answer)}"
+        return
     if isinstance(expected, Refused):
         error = answer.get("error", {})
         if error.get("code") != expected.code or (expected.field and error.get("field") != expected.field):

@@ -51,10 +51,10 @@ def fit(item: Mapping[str, Any], room: int) -> dict[str, Any]:
     left; then `truncated` is true, with `next_offset` for the text that can be read on."""
     elastic = {name: value for name, value in item.items() if isinstance(value, LongText | list)}
     left = room - measure({name: value for name, value in item.items() if name not in elastic})
+    left -= sum(measure(name) + len(":,") for name in elastic)
     fitted: dict[str, Any] = {}
     marks: dict[str, Any] = {}
     for name in sorted(elastic, key=lambda name: _size(elastic[name])):
-        left -= measure(name) + 2
         share = max(left // (len(elastic) - len(fitted)), 0)
         fitted[name], marks_of_one = _shorten(elastic[name], share)
         marks |= marks_of_one

@@ -1,0 +1,21 @@
+"""The one form in which commands are refused, for tests that expect it."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.acceptance.stack import Payload
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> Payload:
+    """The error of a command that must be refused, in its one form."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    if "type" in body:
+        assert body["status"] == "error"
+        assert body["message"] == body["error"]["message"]
+    error: Payload = body["error"]
+    assert error["code"] == code, error
+    assert error["message"]
+    assert error["retryable"] is False
+    return error

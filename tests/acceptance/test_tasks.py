@@ -1,0 +1,144 @@
+"""Delegated tasks up to the claim, and what senders hear of them. What agents do is written into Postgres here."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.acceptance.refusals import refused
+from tests.acceptance.stack import Payload, Stack, new_id
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """An active session of the test's own."""
+    session_id = new_id("tasks")
+    stack.send("create_session", session_id, title="Tasks")
+    return session_id
+
+
+class TestTasks:
+    def test_the_same_request_for_an_unfinished_task_meets_the_first(self, stack: Stack, session_id: str) -> None:
+        asked = {"description": "Research the  prices", "agent_name": "researcher"}
+        first = stack.send("delegate_task", session_id, **asked)["data"]
+        again = stack.send("delegate_task", session_id, **asked | {"description": "research THE prices"})["data"]
+        assert (again["task_id"], again["created"]) == (first["task_id"], False)
+        other = stack.send("delegate_task", session_id, **asked | {"agent_name": "codex"})["data"]
+        wanted = stack.send("delegate_task", session_id, **asked, allow_duplicate=True)["data"]
+        stack.send("cancel_task", session_id, task_id=first["task_id"])
+        stack.send("cancel_task", session_id, task_id=wanted["task_id"])
+        anew = stack.send("delegate_task", session_id, **asked)["data"]
+        assert [task["created"] for task in (other, wanted, anew)] == [True, True, True]
+        assert len({task["task_id"] for task in (first, other, wanted, anew)}) == 4
+
+    def test_tasks_are_listed_in_the_order_in_which_they_will_be_done(self, stack: Stack, session_id: str) -> None:
+        agent = new_id("agent")
+        for task_id, priority in (("low", -5), ("high", 9), ("first", 0), ("second", 0)):
+            delegated = stack.send(
+                "delegate_task", session_id, task_id=task_id, description=task_id, agent_name=agent, priority=priority
+            )["data"]
+            assert delegated["priority"] == priority
+        assert delegated["ahead_in_queue"] == 2
+        listed = stack.send("list_tasks", session_id)["data"]["tasks"]
+        assert [task["task_id"] for task in listed] == ["high", "first", "second", "low"]
+        everywhere = stack.send("list_tasks", None, agent_name=agent)["data"]["tasks"]
+        assert [task["session_title"] for task in everywhere] == ["Tasks"] * 4
+
+    def test_a_task_waits_for_those_that_it_depends_on(self, stack: Stack, session_id: str) -> None:
+        stack.send("delegate_task", session_id, task_id="walls", description="Build the walls")
+        stack.send("delegate_task", session_id, task_id="roof", description="Build the roof", depends_on=["walls"])
+        roof = stack.send("get_task", session_id, task_id="roof")
+        assert roof["data"]["task"]["blocked_by"] == [{"task_id": "walls", "status": "pending"}]
+        assert roof["message"] == '"Build the roof" waits for other tasks.'
+        unknown = stack.ask("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
+        assert refused(unknown, 404, "task_not_found")["field"] == "data.depends_on[1]"
+
+    def test_tasks_of_a_batch_may_point_forward_but_not_in_a_circle(self, stack: Stack, session_id: str) -> None:
+        def tasks(**depends_on: list[str]) -> list[Payload]:
+            return [
+                {
+                    "command": "delegate_task",
+                    "data": {"task_id": name, "description": f"do {name}", "depends_on": needed},
+                }
+                for name, needed in depends_on.items()
+            ]
+
+        answer = stack.ask("batch", session_id, commands=tasks(a=["b"], b=["c"], c=["a"]))
+        error = refused(answer, 422, "dependency_cycle")
+        assert error["field"] == "data.commands[2].data.depends_on"
+        for name in ("a", "b", "c"):
+            assert name in error["message"].partition("for each other: ")[2]
+        assert stack.send("list_tasks", session_id)["data"]["tasks"] == []
+        stack.send("batch", session_id, commands=tasks(a=["b"], b=["c"], c=[]))
+        assert stack.send("get_task", session_id, task_id="a")["data"]["task"]["depends_on"] == ["b"]
+        itself = stack.ask("delegate_task", session_id, task_id="d", description="do d", depends_on=["d"])
+        refused(itself, 422, "dependency_cycle")
+
+    def test_the_question_of_an_agent_is_told_answered_and_kept(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Book a table")
+        error = refused(stack.ask("answer_task", session_id, task_id="t", answer="At eight"), 409, "task_not_asking")
+        assert error["hint"]
+        asks = '[{"question": "At what time?", "asked_at": "2026-05-16T08:00:00Z"}]'
+        change(engine, session_id, "status = 'input_required', questions = :asks, updated_at = now()", asks=asks)
+
+        told = stack.send("store_memory", session_id, content="anything")
+        [update] = told["updates"]
+        assert (update["task_id"], update["status"], update["question"]) == ("t", "input_required", "At what time?")
+        assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["question"] == "At what time?"
+        answered = stack.send("answer_task", session_id, task_id="t", answer="At eight")
+        assert answered["data"]["status"] == "pending"
+        assert stack.send("answer_task", session_id, task_id="t", answer="At eight")["data"]["status"] == "pending"
+        [question] = stack.send("get_task", session_id, task_id="t")["data"]["task"]["questions"]
+        assert (question["question"], question["answer"]) == ("At what time?", "At eight")
+
+    def test_a_finished_task_is_not_cancelled(self, stack: Stack, session_id: str, engine: Engine) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Book a table")
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+        refused(stack.ask("cancel_task", session_id, task_id="t"), 409, "task_finished")
+        assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["status"] == "completed"
+
+
+class TestUpdates:
+    def test_what_became_of_tasks_is_told_until_it_was_shown(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        for number in range(7):
+            told = stack.send("delegate_task", session_id, task_id=f"t{number}", description=f"Task {number}")
+            assert "updates" not in told
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+
+        told = stack.send("store_memory", session_id, key="k", content="anything")
+        assert len(told["updates"]) == 5
+        assert {update["status"] for update in told["updates"]} == {"completed"}
+        assert '"Task 6" is completed.' in [update["message"] for update in told["updates"]]
+        assert stack.send("get_session_summary", session_id)["updates"] == told["updates"]
+        for number in range(7):
+            stack.send("get_task", session_id, task_id=f"t{number}")
+        assert "updates" not in stack.send("get_session_summary", session_id)
+
+    def test_a_task_that_nobody_claims_is_told_after_ten_minutes(
+        self, stack: Stack, session_id: str, engine: Engine
+    ) -> None:
+        stack.send("delegate_task", session_id, task_id="t", description="Find a baker", agent_name="nobody")
+        assert "updates" not in stack.send("get_session_summary", session_id)
+        change(engine, session_id, "updated_at = now() - interval '11 minutes'")
+        [update] = stack.send("get_session_summary", session_id)["updates"]
+        assert (update["task_id"], update["status"]) == ("t", "pending")
+        assert update["message"] == '"Find a baker" was not yet claimed by nobody.'
+
+    def test_other_sessions_hear_nothing_of_it(self, stack: Stack, session_id: str, engine: Engine) -> None:
+        other = new_id("tasks")
+        stack.send("create_session", other, title="Another")
+        stack.send("delegate_task", session_id, task_id="t", description="Find a baker")
+        change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
+        assert "updates" not in stack.send("get_session_summary", other)
+        assert "updates" in stack.send("get_session_summary", session_id)
+
+
+def change(engine: Engine, session_id: str, changes: str, **values: str) -> None:
+    """Change the session's tasks as their agents would."""
+    with engine.begin() as connection:
+        statement = text(f"UPDATE tasks SET {changes} WHERE session_id = :session_id")
+        connection.execute(statement, {"session_id": session_id, **values})
