@@ -1,0 +1,77 @@
+"""The processes of the Procfile, started with given servers, as a hosting platform starts them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg2
+import pytest
+
+from local.servers import Server
+from tests.acceptance.stack import free_port, new_id, wait_for
+from tests.conftest import API_KEY, ROOT
+from worker.supervision import Child, Supervisor
+
+PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+
+
+@pytest.fixture
+def platform(postgres: Server, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a platform that runs the Procfile on an empty database, with all processes started."""
+    name = new_id("platform").replace("-", "_")
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PORT": str(free_port()),
+            "DATABASE_URL": postgres.url.replace("postgresql://", "postgres://").replace("/postgres?", f"/{name}?"),
+            "REDIS_URL": f"{redis_url}?db=1",
+            "API_KEY": API_KEY,
+            "DASHBOARD_PASSWORD": "let-me-in",
+            "DASHBOARD_PORT": str(free_port()),
+        }
+        release = subprocess.run(PROCFILE["release"], shell=True, cwd=ROOT, env=environment, capture_output=True)
+        assert release.returncode == 0, release.stderr.decode()
+        supervisor = Supervisor()
+        for process in ("relay", "worker", "dashboard"):
+            log = tmp_path / f"{process}.log"
+            command = ("bash", "-c", f"exec env {PROCFILE[process]}")
+            supervisor.start(Child(name=process, command=command, environment=environment, folder=ROOT, log=log))
+        relay_url = f"http://127.0.0.1:{environment['PORT']}"
+        wait_for(lambda: httpx.get(f"{relay_url}/readyz").json()["postgres"] == "ok", what="ready")
+        yield {**environment, "RELAY_URL": relay_url}
+        supervisor.stop(together=True)
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+def test_all_examples_pass_against_the_processes_of_the_procfile(platform: dict[str, str]) -> None:
+    run = subprocess.run(
+        ["bash", "examples/test_all.sh"], cwd=ROOT, env=platform, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_dashboard_shows_the_drains_to_whoever_knows_the_password(platform: dict[str, str]) -> None:
+    headers = {"X-API-Key": API_KEY}
+    body = {"command": "create_session", "session_id": new_id(), "data": {"title": "Shown"}}
+    sent = httpx.post(f"{platform['RELAY_URL']}/v1/webhook?wait=30", json=body, headers=headers)
+    assert sent.status_code == 200, sent.text
+    url = f"http://127.0.0.1:{platform['DASHBOARD_PORT']}"
+    wait_for(lambda: httpx.get(url).status_code == 401, what="asking for the password")
+    key = base64.b64encode(b"admin:let-me-in").decode()
+
+    def finished() -> bool:
+        jobs = "/0/data/jobs/session-relay/finished/20/asc/1.json"
+        answer = httpx.get(f"{url}{jobs}", headers={"Authorization": f"Basic {key}"})
+        return ": 1 applied" in answer.text and "drain shard" in answer.text
+
+    wait_for(finished, what="shown")
