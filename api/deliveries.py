@@ -109,7 +109,7 @@ class Deliveries:
         if decided is None:
             return None
         content_hash = decided.pop("hash")
-        if "result" not in decided and "error" not in decided:
+        if decided["command"] and "result" not in decided and "error" not in decided:
             decided |= await self._find_result(outcome_key(source, delivery_id, content_hash))
         return decided
 

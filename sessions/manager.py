@@ -103,18 +103,7 @@ class SessionManager:
             raise
         except Exception as error:
             return self._bury(entry, error)
-        response = Raw(
-            msgspec.json.encode(
-                success(
-                    command=entry.command,
-                    session_id=entry.session_id,
-                    delivery_id=entry.delivery_id,
-                    now=now,
-                    message=answer.message,
-                    data=answer.data,
-                )
-            )
-        )
+        response = _succeeded(entry, answer, now)
         is_read = isinstance(command, ReadCommand)
         self._record(entry, status="applied", http_status=200, response=None if is_read else response, now=now)
         self._events += events
@@ -180,24 +169,19 @@ class SessionManager:
             conflict = Conflict(
                 "Other content was sent under this delivery id before; this was not applied.",
                 code="delivery_conflict",
+                field="id",
                 hint="Send it again under a new id.",
             )
             return _failed(entry, conflict, status="conflict", now=now)
         if isinstance(command, ReadCommand) and before.http_status == 200:
             try:
-                answer = self._read(entry, command)
+                response = _succeeded(entry, self._read(entry, command), now)
             except Rejected as error:
                 return _failed(entry, error, status="duplicate", now=now)
-            response = success(
-                command=entry.command,
-                session_id=entry.session_id,
-                delivery_id=entry.delivery_id,
-                now=now,
-                message=answer.message,
-                data=answer.data,
-            )
-            body = Raw(msgspec.json.encode(response))
-            return Applied(entry=entry, status="duplicate", http_status=200, response=body)
+            return Applied(entry=entry, status="duplicate", http_status=200, response=response)
+        if before.response == EMPTY_OBJECT:
+            gone = Answer(data={}, message="This was done before; its answer was deleted with the session.")
+            before = msgspec.structs.replace(before, response=_succeeded(entry, gone, now))
         return msgspec.structs.replace(before, entry=entry, status="duplicate")
 
     def _reject(self, entry: Entry, error: Rejected, now: datetime) -> Applied:
@@ -273,6 +257,18 @@ class SessionManager:
         self._deliveries = []
         if journal:
             self._events = []
+
+
+def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:
+    body = success(
+        command=entry.command,
+        session_id=entry.session_id,
+        delivery_id=entry.delivery_id,
+        now=now,
+        message=answer.message,
+        data=answer.data,
+    )
+    return Raw(msgspec.json.encode(body))
 
 
 def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> Applied:

@@ -14,15 +14,16 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 from redis import Redis
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
-from models.inbox import SHARDS, WAKE_SECONDS, inbox_key, wake_key
+from models.inbox import RESULT_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
 from sessions.manager import SessionManager
 from sessions.postgres.connections import is_unavailable, reason, unavailable
+from sessions.postgres.deliveries import recently_forgotten
 from sessions.postgres.store import PostgresStore
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
@@ -88,6 +89,7 @@ class Drain:
                 store = PostgresStore(connection)
                 applied = SessionManager(store).apply([item.entry for item in waiting])
                 applied = _add_updates(store, applied)
+                stale = _outcomes_of_deleted(connection, applied)
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
         except SQLAlchemyError as error:
@@ -95,15 +97,15 @@ class Drain:
                 raise unavailable() from error
             raise
         reach("after_commit", self._failpoint_dir)
-        self._finish(shard, waiting, applied)
+        self._finish(shard, waiting, applied, stale)
         reach("after_delete", self._failpoint_dir)
         return applied
 
-    def _finish(self, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied]) -> None:
+    def _finish(self, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied], stale: Sequence[str]) -> None:
         for item in applied:
             if item.status == "failed":
                 show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
-        take_out(self._redis, shard, waiting, applied)
+        take_out(self._redis, shard, waiting, applied, stale=stale)
 
     def _is_done(self, shard: int) -> bool:
         with self._redis.pipeline(transaction=True) as pipeline:
@@ -135,6 +137,18 @@ def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Appli
             item = msgspec.structs.replace(item, response=Raw(msgspec.json.encode(response)))  # noqa: PLW2901
         told.append(item)
     return told
+
+
+def _outcomes_of_deleted(connection: Connection, applied: Sequence[Applied]) -> list[str]:
+    """Where Redis may still hold what was read from sessions that are deleted now."""
+    sessions = [
+        item.entry.session_id
+        for item in applied
+        if item.entry.command == "delete_session" and item.http_status == 200 and item.entry.session_id
+    ]
+    if not sessions:
+        return []
+    return [outcome_key(*identity) for identity in recently_forgotten(connection, sessions, seconds=RESULT_SECONDS)]
 
 
 def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:

@@ -59,8 +59,10 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
     return waiting
 
 
-def take_out(redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied]) -> None:
-    """Delete committed entries by id and tell those who wait, in one transaction. May be repeated."""
+def take_out(
+    redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied], *, stale: Sequence[str] = ()
+) -> None:
+    """Delete committed entries by id, tell those who wait, and drop stale outcomes, in one transaction. Repeatable."""
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.xdel(inbox_key(shard), *(item.stream_id for item in waiting))
@@ -79,6 +81,8 @@ def take_out(redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequ
             pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
             if entry.waits:
                 pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
+        if stale:
+            pipeline.delete(*stale)
         if grown:
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         pipeline.execute()

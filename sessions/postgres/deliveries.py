@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
@@ -44,6 +44,18 @@ def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
         .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
         .values(conflicts=DeliveryRow.conflicts + 1, last_conflict_at=at)
     )
+
+
+def recently_forgotten(
+    connection: Connection, session_ids: Sequence[str], *, seconds: int
+) -> list[tuple[str, str, str]]:
+    """Source, id and hash of the deliveries of deleted sessions whose outcomes may still be kept elsewhere."""
+    statement = select(DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.hash).where(
+        DeliveryRow.session_id.in_(session_ids),
+        DeliveryRow.command == "",
+        DeliveryRow.decided_at > func.now() - timedelta(seconds=seconds),
+    )
+    return [(row.source, row.delivery_id, row.hash) for row in connection.execute(statement)]
 
 
 def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:

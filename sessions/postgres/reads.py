@@ -34,11 +34,11 @@ from sessions.postgres.markdown import export_markdown
 from sessions.postgres.memory_reads import list_memories, retrieve_memory
 from sessions.postgres.reach import Reach, require_session, similar_ids
 from sessions.postgres.search import search
-from sessions.postgres.sentences import found, named, of_bundle, of_session, of_task, quoted
 from sessions.postgres.session_reads import get_session_summary, list_sessions
 from sessions.postgres.task_reads import get_task, list_tasks
 from sessions.postgres.task_updates import session_updates
 from sessions.postgres.transcript import read_transcript
+from sessions.sentences import found, named, of_bundle, of_session, of_task, quoted
 
 __all__ = [
     "export_markdown",

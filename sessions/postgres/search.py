@@ -53,7 +53,7 @@ class _Area(msgspec.Struct, frozen=True, kw_only=True):
 
 AREAS = {
     "conversations": _Area(
-        area="conversation",
+        area="conversations",
         table=ChunkRow,
         id_name="chunk_id",
         text=ChunkRow.content,
@@ -61,7 +61,7 @@ AREAS = {
         latest=ChunkRow.position,
     ),
     "memories": _Area(
-        area="memory",
+        area="memories",
         table=MemoryRow,
         id_name="key",
         text=MemoryRow.search_text,
@@ -71,7 +71,7 @@ AREAS = {
         tags=MemoryRow.tags,
     ),
     "artifacts": _Area(
-        area="artifact",
+        area="artifacts",
         table=ArtifactRow,
         id_name="artifact_id",
         text=ArtifactRow.search_text,
@@ -115,7 +115,7 @@ def _hits(
 def _ranked(command: Search, query: SearchQuery, *, match: Match, reach: Reach) -> Select[Any] | None:
     areas = [AREAS[name] for name in dict.fromkeys(command.areas or AREAS)]
     if command.type is not None:
-        areas = [area for area in areas if area.area != "conversation"]
+        areas = [area for area in areas if area.area != "conversations"]
     if command.tags:
         areas = [area for area in areas if area.tags is not None]
     if not areas:

@@ -11,6 +11,7 @@ from models.identity import same_json
 from models.vocabulary import MemoryStatus, MemoryType
 from sessions.records import Memory, MemoryRevision, Record, memory_key, search_text
 from sessions.rules.decision import Context, Decision, active_session, touch
+from sessions.sentences import named
 from sessions.state import State
 
 
@@ -62,7 +63,7 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
         put = [memory] if changed else []
         if not repeated:
             put.append(_as_revision(known))
-    kind = memory.type.replace("_", " ")
+    kind = named(memory.type)
     if known is None:
         message = f'Stored the {kind} "{key}".'
     elif not repeated:

@@ -1,22 +1,71 @@
-"""A running stack for acceptance tests."""
+"""A running stack for acceptance tests, with a database and a Redis database of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg2
 import pytest
+from redis import Redis
+from sqlalchemy import Engine
 
-from tests.acceptance.stack import Stack
+from local.servers import Server
+from models.settings import read_settings
+from sessions.postgres.connections import create_engine
+from tests.acceptance.stack import Stack, new_id
+from tests.conftest import migrate
+
+
+@contextmanager
+def new_database(postgres: Server) -> Iterator[str]:
+    """A migrated database that is dropped in the end."""
+    name = new_id("acceptance").replace("-", "_")
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        url = postgres.url.replace("/postgres?", f"/{name}?")
+        migrate(url)
+        yield url
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
 
 
 @pytest.fixture(scope="session")
-def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The processes on the run's servers, for tests that kill nothing."""
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("stack"))
-    stack.start()
-    yield stack
-    stack.close()
+    folder = tmp_path_factory.mktemp("stack")
+    with new_database(postgres) as database_url:
+        stack = Stack(database_url=database_url, redis_url=f"{valkey.url}?db=1", folder=folder)
+        stack.start()
+        yield stack
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def engine(stack: Stack) -> Iterator[Engine]:
+    """Connections to the stack's database, for what no command can do yet."""
+    engine = create_engine(read_settings(stack.environment), application_name="tests", pool_size=2)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def own_database_url(postgres: Server) -> Iterator[str]:
+    """A database for a stack of the test's own."""
+    with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def own_redis_url(valkey: Server) -> str:
+    """An empty Redis database for a stack of the test's own."""
+    url = f"{valkey.url}?db=2"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url
 
 
 @pytest.fixture

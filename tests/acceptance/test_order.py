@@ -13,9 +13,9 @@ from tests.acceptance.stack import Payload, Stack, envelope, in_parallel, new_id
 
 
 @pytest.fixture
-def wide(database_url: str, redis_url: str, folder: Path) -> Iterator[Stack]:
+def wide(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Stack]:
     """A stack with four worker processes."""
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder, workers=4)
+    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder, workers=4)
     stack.start()
     yield stack
     stack.close()

@@ -22,7 +22,7 @@ PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().
 
 
 @pytest.fixture
-def platform(postgres: Server, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def platform(postgres: Server, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a platform that runs the Procfile on an empty database, with all processes started."""
     name = new_id("platform").replace("-", "_")
     connection = psycopg2.connect(postgres.url)
@@ -33,13 +33,12 @@ def platform(postgres: Server, redis_url: str, tmp_path: Path) -> Iterator[dict[
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PORT": str(free_port()),
             "DATABASE_URL": postgres.url.replace("postgresql://", "postgres://").replace("/postgres?", f"/{name}?"),
-            "REDIS_URL": f"{redis_url}?db=1",
+            "REDIS_URL": own_redis_url,
             "API_KEY": API_KEY,
             "DASHBOARD_PASSWORD": "let-me-in",
             "DASHBOARD_PORT": str(free_port()),
         }
-        release = subprocess.run(PROCFILE["release"], shell=True, cwd=ROOT, env=environment, capture_output=True)
-        assert release.returncode == 0, release.stderr.decode()
+        subprocess.run(PROCFILE["release"], shell=True, cwd=ROOT, env=environment, check=True)
         supervisor = Supervisor()
         for process in ("relay", "worker", "dashboard"):
             log = tmp_path / f"{process}.log"

@@ -33,14 +33,12 @@ def own_postgres(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def stack_on_own(own_postgres: Server, redis_url: str, folder: Path) -> Iterator[Stack]:
+def stack_on_own(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterator[Stack]:
     """A stack on that Postgres and on the run's Redis, emptied."""
-    stack = Stack(database_url=own_postgres.url, redis_url=redis_url, folder=folder)
-    stack.redis.flushdb()
+    stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
     stack.start()
     yield stack
     stack.close()
-    stack.redis.flushdb()
 
 
 def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_back(
@@ -81,9 +79,9 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
 
 
 def test_workers_that_are_killed_at_failpoints_lose_and_repeat_nothing(
-    database_url: str, redis_url: str, folder: Path
+    own_database_url: str, own_redis_url: str, folder: Path
 ) -> None:
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder)
+    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder)
     stack.start()
     try:
         _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
@@ -158,8 +156,10 @@ def worker_processes(stack: Stack) -> list[psutil.Process]:
     return found
 
 
-def test_a_restart_of_the_processes_resumes_every_session(database_url: str, redis_url: str, folder: Path) -> None:
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder)
+def test_a_restart_of_the_processes_resumes_every_session(
+    own_database_url: str, own_redis_url: str, folder: Path
+) -> None:
+    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder)
     stack.start()
     session_id = new_id("restart")
     stack.send("create_session", session_id, title="Before")

@@ -137,7 +137,7 @@ def test_a_sender_that_waits_gets_the_response(redis: Redis, engine: Engine, wal
     drain(redis, engine, item)
     outcome = outcome_of(redis, item)
     assert outcome["status"] == 200
-    assert outcome["body"]["message"] == 'Stored the general "k".'
+    assert outcome["body"]["message"] == 'Stored the memory "k".'
 
 
 def test_a_read_sees_what_was_sent_before_it(redis: Redis, engine: Engine, walk: str) -> None:

@@ -41,7 +41,7 @@ def test_a_question_in_other_words_finds_the_decision_in_part(walk: Rows) -> Non
     (hit,) = answer.data["hits"]
     assert answer.data["match"] == "partial"
     assert {name: hit[name] for name in ("area", "session_id", "session_title", "key", "type", "match", "at")} == {
-        "area": "memory",
+        "area": "memories",
         "session_id": "search-walk",
         "session_title": "Morning walk",
         "key": "db",
@@ -74,9 +74,9 @@ def test_all_areas_are_searched_or_those_that_are_named(walk: Rows) -> None:
     walk.artifact("a1", '"# Budget"', name="Budget 2027", type="report")
     found = search(walk, "budget")
     assert {(hit["area"], hit.get("type"), hit.get("name")) for hit in found.data["hits"]} == {
-        ("conversation", None, None),
-        ("memory", "fact", None),
-        ("artifact", "report", "Budget 2027"),
+        ("conversations", None, None),
+        ("memories", "fact", None),
+        ("artifacts", "report", "Budget 2027"),
     }
     assert ids(search(walk, "budget", areas=["conversations"])) == ["c1"]
     assert ids(search(walk, "budget", type="report")) == ["a1"]

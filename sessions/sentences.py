@@ -26,8 +26,8 @@ def quoted(title: str) -> str:
 
 
 def named(kind: str) -> str:
-    """A type as a word."""
-    return kind.replace("_", " ")
+    """A type of memory as a word."""
+    return "memory" if kind == "general" else kind.replace("_", " ")
 
 
 def counted(number: int, noun: str) -> str:
