@@ -14,9 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
+from api.reads import list_response
+from api.waiting import list_waiting
 from models import vocabulary as v
 from models.errors import Forbidden, NotFound, Unavailable
-from models.inbox import Outcome, decode_receipt, outcome_key, seen_key
+from models.inbox import Entry, Outcome, decode_receipt, outcome_key, seen_key
 from models.timestamps import format_utc
 from relay.authentication import Authenticator, Caller, require_session
 from relay.connections import RedisTrouble
@@ -59,11 +61,14 @@ class Deliveries:
         return [Route("/v1/deliveries", self.list), Route("/v1/deliveries/{delivery_id}", self.get)]
 
     async def list(self, request: Request) -> Response:
-        """Those that were decided, newest first; for admin those of all sources."""
+        """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources."""
         caller = self._authenticator.admit(request.headers, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
         source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
+        if asked.status == "accepted":
+            shown = partial(_is_shown, caller=caller, asked=asked, source=source)
+            return list_response(await list_waiting(self._redis, limit=asked.limit, shown=shown))
         page = await self._database.read(
             partial(
                 list_deliveries,
@@ -146,6 +151,11 @@ class Deliveries:
             return {}
         outcome = msgspec.json.decode(value, type=Outcome)
         return {"result" if outcome.status < 400 else "error": outcome.body}
+
+
+def _is_shown(entry: Entry, *, caller: Caller, asked: ManyDeliveries, source: str | None) -> bool:
+    of_session = asked.session_id is None or entry.session_id == asked.session_id
+    return of_session and source in (None, entry.source) and caller.sees(entry.session_id)
 
 
 def _source_for(caller: Caller, source: str | None) -> str:

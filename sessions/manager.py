@@ -59,14 +59,14 @@ class SessionManager:
 
     def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
         known = self._store.known_deliveries(entries)
-        decoded: list[Command | RelayError] = []
+        decoded: list[Command | Exception] = []
         wanted = Slice()
         for entry in entries:
             try:
                 command = decode_command(entry.command, entry.data)
                 wanted.add(command, entry.session_id)
                 decoded.append(command)
-            except RelayError as error:
+            except Exception as error:  # Of this entry alone: it is rejected, or a dead letter.
                 decoded.append(error)
         self._state = self._store.load(wanted)
         applied: list[Applied] = []
@@ -90,10 +90,10 @@ class SessionManager:
         self._flush(journal=True)
         return applied
 
-    def _decide(self, entry: Entry, command: Command | RelayError) -> Applied:
+    def _decide(self, entry: Entry, command: Command | Exception) -> Applied:
         now = datetime.now(UTC)
         try:
-            if isinstance(command, RelayError):
+            if isinstance(command, Exception):
                 raise command
             events: list[Event] = []
             answer = self._run(entry, command, events)
@@ -160,7 +160,7 @@ class SessionManager:
             command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
         )
 
-    def _repeat(self, entry: Entry, command: Command | RelayError, *, hash: str, before: Applied) -> Applied:
+    def _repeat(self, entry: Entry, command: Command | Exception, *, hash: str, before: Applied) -> Applied:
         """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
         now = datetime.now(UTC)
         if entry.hash != hash:

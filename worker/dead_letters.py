@@ -3,8 +3,11 @@ Postgres is the truth; a job carries its id and the traceback, never the payload
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
@@ -33,21 +36,42 @@ def failed_deliveries(connection: Connection) -> dict[Identity, str]:
     return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
 
 
-def reconcile(redis: Redis, dead: dict[Identity, str]) -> None:
-    """Make RQ's failed list hold one job for each of these dead letters, and nothing else. May be repeated."""
-    queue = open_queue(redis)
-    registry = queue.failed_job_registry
-    shown: set[Identity] = set()
-    for job_id in registry.get_job_ids(cleanup=False):
-        identity = _identity_of(redis, job_id)
-        if identity in dead and identity not in shown:
-            shown.add(identity)
-        else:
-            registry.remove(job_id, delete_job=True)
-    waiting = {_identity_of(redis, job_id) for job_id in queue.job_ids}
-    for identity, trace in dead.items():
-        if identity not in shown and identity not in waiting:
-            _show(redis, registry, identity, trace)
+class FailedList:
+    """RQ's failed list, held to the dead letters."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._identities: dict[str, Identity | None] = {}
+        """What the jobs that were seen last time stand for: it never changes, and asking costs a round trip each."""
+
+    def reconcile(self, dead: dict[Identity, str]) -> None:
+        """Make it show one job for each of these dead letters, and nothing else. May be repeated."""
+        queue = open_queue(self._redis)
+        registry = queue.failed_job_registry
+        failed, waiting = registry.get_job_ids(cleanup=False), queue.job_ids
+        self._identities = {job_id: self._identity_of(job_id) for job_id in (*failed, *waiting)}
+        shown: set[Identity] = set()
+        for job_id in failed:
+            identity = self._identities[job_id]
+            if identity in dead and identity not in shown:
+                shown.add(identity)
+            else:
+                registry.remove(job_id, delete_job=True)
+        on_their_way = {self._identities[job_id] for job_id in waiting}
+        for identity, trace in dead.items():
+            if identity not in shown and identity not in on_their_way:
+                _show(self._redis, registry, identity, trace)
+
+    def _identity_of(self, job_id: str) -> Identity | None:
+        if job_id in self._identities:
+            return self._identities[job_id]
+        try:
+            job = Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
+            return (str(job.args[0]), str(job.args[1])) if job.func_name == REPLAY else None
+        except RedisError:
+            raise
+        except Exception:  # A job that is gone, or not ours to read, shows no dead letter.
+            return None
 
 
 def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) -> None:
@@ -83,17 +107,8 @@ def _show(redis: Redis, registry: FailedJobRegistry, identity: Identity, trace: 
         failure_ttl=-1,
         description=f"dead letter {delivery_id} of {source}",
     )
+    job.ended_at = datetime.now(UTC)
     with redis.pipeline(transaction=True) as pipeline:
         registry.add(job, ttl=-1, exc_string=trace, pipeline=pipeline)
         Result.create_failure(job, ttl=-1, exc_string=trace, pipeline=pipeline)
         pipeline.execute()
-
-
-def _identity_of(redis: Redis, job_id: str) -> Identity | None:
-    try:
-        job = Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
-        if job.func_name == REPLAY and len(job.args) == 2:
-            return str(job.args[0]), str(job.args[1])
-    except Exception:  # A job that is gone, or not ours to read, shows no dead letter.
-        return None
-    return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from redis import Redis
@@ -29,7 +30,11 @@ MAX_ENTRIES = 500
 MAX_BYTES = 8 * 1_048_576
 """Of one transaction: enough to make it worth its round trips, little enough to hold and to redo."""
 STEP = 50
-"""Entries read at a time, so that a shard full of large ones is not read whole."""
+"""Entries read at a time, so that a shard full of large ones is not held whole in memory."""
+UNREADABLE_KEY = "sr:unreadable"
+"""A stream of entries that are none, as they were found: nothing is thrown away, and nothing waits behind them."""
+
+logger = logging.getLogger(__name__)
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -43,20 +48,31 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
     """The oldest entries of a shard, as many as one transaction takes; at least one if there is any."""
     waiting: list[Waiting] = []
     size = 0
-    after = b"-"
-    while len(waiting) < MAX_ENTRIES and size < MAX_BYTES:
-        step = STEP if not waiting or size > MAX_BYTES // 8 else MAX_ENTRIES - len(waiting)
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=step))
+    after = "-"
+    while len(waiting) < MAX_ENTRIES:
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=STEP))
         for stream_id, fields in rows:
-            body = fields[ENTRY_FIELD]
-            if waiting and size + len(body) > MAX_BYTES:
-                return waiting
-            waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry)))
+            body = fields.get(ENTRY_FIELD, b"")
             size += len(body)
-        if len(rows) < step:
+            if waiting and size > MAX_BYTES:
+                return waiting
+            try:
+                waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry)))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                _set_aside(redis, shard, stream_id, fields)
+        if len(rows) < STEP:
             break
-        after = b"(" + rows[-1][0]
+        after = f"({rows[-1][0].decode()}"
     return waiting
+
+
+def _set_aside(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
+    logger.error("Shard %02d: %s is no entry; it is kept in %s.", shard, stream_id.decode(), UNREADABLE_KEY)
+    kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.xadd(UNREADABLE_KEY, kept)
+        pipeline.xdel(inbox_key(shard), stream_id)
+        pipeline.execute()
 
 
 def take_out(

@@ -24,7 +24,7 @@ from models.settings import Settings, read_settings
 from models.tables import DeliveryRow, TaskRow
 from models.wakeups import enqueue_drains, open_queue
 from sessions.postgres.connections import create_engine
-from worker.dead_letters import failed_deliveries, reconcile
+from worker.dead_letters import FailedList, failed_deliveries
 from worker.process import wait_for_schema
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Sweeper:
         self._engine = engine
         self._retention = timedelta(days=retention_days)
         self._name = secrets.token_hex(8)
+        self._failed_list = FailedList(redis)
         self._prune_at = 0.0
 
     def sweep(self) -> None:
@@ -56,7 +57,7 @@ class Sweeper:
             return_expired_leases(connection)
         with self._engine.connect() as connection:
             dead = failed_deliveries(connection)
-        reconcile(self._redis, dead)
+        self._failed_list.reconcile(dead)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
             before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))

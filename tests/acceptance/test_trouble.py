@@ -59,6 +59,8 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
         for delivery_id in ids:
             status = stack.client.get(f"/v1/deliveries/{delivery_id}").json()
             assert (status["status"], status["session_id"]) == ("accepted", session_id)
+    waiting = stack.client.get("/v1/deliveries", params={"status": "accepted", "session_id": sessions[0]}).json()
+    assert [item["delivery_id"] for item in waiting["items"]] == accepted[sessions[0]][:-51:-1]
     answer = stack.client.get(f"/v1/sessions/{sessions[0]}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
     assert int(answer.headers["Retry-After"]) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -20,9 +20,10 @@ from sessions import rules
 from sessions.postgres.connections import create_engine
 from sessions.postgres.deliveries import find_delivery
 from tests.integration.inbox import drain, entry, push
-from worker.dead_letters import failed_deliveries, reconcile
+from worker.dead_letters import FailedList, failed_deliveries
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
+from worker.inbox import read_entries
 from worker.sweeper import Sweeper, wake_forgotten
 
 
@@ -158,10 +159,10 @@ def test_a_rule_that_raises_makes_one_dead_letter(
         return rules.decide(state, command, context)
 
     monkeypatch.setattr("sessions.manager.decide", raise_for_one)
-    entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(200)]
+    entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(500)]
     done = drain(redis, engine, *entries)
-    assert done == [f"drain shard {shard_of(walk):02d}: 199 applied, 1 failed"]
-    assert len(memories(engine, walk)) == 199
+    assert done == [f"drain shard {shard_of(walk):02d}: 499 applied, 1 failed"]
+    assert len(memories(engine, walk)) == 499
     [letter] = dead_letters(redis)
     assert letter.args == ["tests", entries[100].delivery_id]
     assert "ZeroDivisionError: the rule is wrong" in trace_of(letter)
@@ -211,7 +212,7 @@ def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
 
 def reconcile_now(redis: Redis, engine: Engine) -> None:
     with engine.connect() as connection:
-        reconcile(redis, failed_deliveries(connection))
+        FailedList(redis).reconcile(failed_deliveries(connection))
 
 
 def test_the_failed_list_holds_dead_letters_only(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
@@ -308,3 +309,34 @@ def test_a_deleted_session_leaves_nothing_of_what_was_said(
         assert list(events) == ["create_session"]
     assert [row.command for row in kept[-2:]] == ["delete_session", "create_session"]
     assert all(row.command == "" and row.response is None and row.entry is None for row in kept[:-2])
+
+
+def test_an_entry_that_cannot_be_read_is_set_aside_and_holds_up_nobody(redis: Redis, engine: Engine, walk: str) -> None:
+    key = inbox_key(shard_of(walk))
+    redis.xadd(key, {"e": b"{not json"})
+    redis.xadd(key, {"other": "field"})
+    assert drain(redis, engine, entry("store_memory", walk, content=1))[0].endswith(": 1 applied")
+    assert redis.xlen(key) == 0
+    rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange("sr:unreadable"))
+    assert [fields[b"from"].split()[0].decode() for _, fields in rows] == [key, key]
+    assert rows[0][1][b"e"] == b"{not json"
+
+
+def test_a_command_that_this_version_does_not_know_is_a_dead_letter(redis: Redis, engine: Engine, walk: str) -> None:
+    unknown = msgspec.structs.replace(entry("store_memory", walk, content=1), command="store_dream")
+    known = entry("store_memory", walk, key="k", content=1)
+    assert drain(redis, engine, unknown, known)[0].endswith(": 1 applied, 1 failed")
+    assert delivery(engine, unknown.delivery_id)["status"] == "failed"
+    assert memories(engine, walk) == {"k": 1}
+
+
+def test_large_entries_are_drained_in_parts(redis: Redis, engine: Engine, walk: str) -> None:
+    text_of_a_megabyte = "word " * 200_000
+    entries = [entry("conversation_chunk", walk, chunk_id=f"c{n}", content=text_of_a_megabyte) for n in range(12)]
+    push(redis, *entries)
+    sizes = []
+    while redis.xlen(inbox_key(shard_of(walk))):
+        waiting = read_entries(redis, shard_of(walk))
+        sizes.append(len(waiting))
+        redis.xdel(inbox_key(shard_of(walk)), *(item.stream_id for item in waiting))
+    assert sizes == [8, 4]
