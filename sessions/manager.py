@@ -6,6 +6,7 @@ It decides what is a duplicate, rejected, or poison; rules decide what commands 
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,23 +26,35 @@ from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
 from sessions.state import State
-from sessions.store import StatementFailed, Store
+from sessions.store import StatementFailed, Store, too_slow
 
 logger = logging.getLogger(__name__)
+
+
+TRANSACTION_SECONDS = 2.0
+"""After which no further entry is begun, so that slow reads cannot make a transaction so long that it never ends."""
+READ_SECONDS = 10.0
+"""For all reads of one batch together."""
+SUGGESTIONS = 10
+"""In one transaction: looking for similar ids costs some milliseconds each."""
 
 
 class SessionManager:
     """Applies commands through a store. One manager serves one transaction."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, seconds: float = TRANSACTION_SECONDS) -> None:
         self._store = store
+        self._ends_at = time.monotonic() + seconds
+        self._read_until = 0.0
+        self._suggestions = SUGGESTIONS
         self._state = State()
         self._deliveries: list[Delivery] = []
         self._events: list[Event] = []
 
     def apply(self, entries: Sequence[Entry]) -> list[Applied]:
         """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
-        dead letter by itself; the others go on. Raises Unavailable, after which the transaction must be given up."""
+        dead letter by itself; the others go on. When the time is up, what is left is not begun: the answer is shorter
+        than the entries, by less than all. Raises Unavailable, after which the transaction must be given up."""
         try:
             with self._store.savepoint():
                 return self._apply(entries)
@@ -55,7 +68,8 @@ class SessionManager:
                     self._flush(journal=True)
                 return applied
         middle = len(entries) // 2
-        return self.apply(entries[:middle]) + self.apply(entries[middle:])
+        applied = self.apply(entries[:middle])
+        return applied if len(applied) < middle else applied + self.apply(entries[middle:])
 
     def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
         known = self._store.known_deliveries(entries)
@@ -72,6 +86,8 @@ class SessionManager:
         applied: list[Applied] = []
         handled: dict[tuple[str, str], Applied] = {}
         for entry, item in zip(entries, decoded, strict=True):
+            if applied and time.monotonic() > self._ends_at:
+                break
             identity = (entry.source, entry.delivery_id)
             earlier = known.get(identity)
             if identity in handled:
@@ -110,6 +126,7 @@ class SessionManager:
         return Applied(entry=entry, status="applied", http_status=200, response=response)
 
     def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
+        self._read_until = time.monotonic() + READ_SECONDS
         if isinstance(command, ReadCommand):
             return self._read(entry, command)
         context = Context(
@@ -156,6 +173,8 @@ class SessionManager:
 
     def _read(self, entry: Entry, command: ReadCommand) -> Answer:
         self._flush()
+        if time.monotonic() > self._read_until:
+            raise too_slow()
         return self._store.read(
             command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
         )
@@ -174,6 +193,7 @@ class SessionManager:
             )
             return _failed(entry, conflict, status="conflict", now=now)
         if isinstance(command, ReadCommand) and before.http_status == 200:
+            self._read_until = time.monotonic() + READ_SECONDS
             try:
                 response = _succeeded(entry, self._read(entry, command), now)
             except Rejected as error:
@@ -185,7 +205,8 @@ class SessionManager:
         return msgspec.structs.replace(before, entry=entry, status="duplicate")
 
     def _reject(self, entry: Entry, error: Rejected, now: datetime) -> Applied:
-        if error.code == "session_not_found" and entry.session_id:
+        if error.code == "session_not_found" and entry.session_id and self._suggestions:
+            self._suggestions -= 1
             self._flush()
             near = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
             if near and isinstance(error, NotFound):

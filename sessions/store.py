@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from models.commands import ReadCommand
+from models.errors import Rejected
 from models.inbox import Entry
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
@@ -17,6 +18,15 @@ from sessions.state import Changes, State
 
 class StatementFailed(Exception):
     """The store refused a write; what caused it has to be found by doing less at once."""
+
+
+def too_slow() -> Rejected:
+    """The refusal of a read that takes so long that it would hold up all others of its shard."""
+    return Rejected(
+        "This took too long and was given up.",
+        code="too_slow",
+        hint="Ask for less: one session, a shorter period, fewer words, fewer reads at once.",
+    )
 
 
 class Store(Protocol):

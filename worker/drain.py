@@ -97,7 +97,7 @@ class Drain:
                 raise unavailable() from error
             raise
         reach("after_commit", self._failpoint_dir)
-        self._finish(shard, waiting, applied, stale)
+        self._finish(shard, waiting[: len(applied)], applied, stale)
         reach("after_delete", self._failpoint_dir)
         return applied
 

@@ -41,7 +41,7 @@ def drain(shard: int) -> None:
         _report(_runtime().drain.run(shard))
     except RedisError as error:
         logger.warning("Shard %02d: Redis failed while draining (%s); it will be tried again.", shard, error)
-    except Exception:  # Also RQ's time-out. Nothing is committed, or all is: the entries are done again.
+    except Exception:  # Nothing is committed, or all is: the entries are done again.
         logger.exception("Shard %02d: the drain broke off; it will be tried again.", shard)
         _runtime().engine.dispose()
         _report(f"drain shard {shard:02d}: broke off, see the worker's log")

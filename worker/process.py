@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 
 from redis import Redis
@@ -10,6 +11,7 @@ from rq import Queue, SimpleWorker
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,10 +27,25 @@ logger = logging.getLogger(__name__)
 SCHEMA_POLL_SECONDS = 2.0
 
 
+class EndOfProcess(BaseDeathPenalty):
+    """A job that hangs ends with its process, which starts again. RQ's own exception could hit between any two lines,
+    and make the entry at hand look like poison."""
+
+    def setup_death_penalty(self) -> None:
+        """Let the kernel end this process when the time is up."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(self._timeout)
+
+    def cancel_death_penalty(self) -> None:
+        """The job has ended in time."""
+        signal.alarm(0)
+
+
 class AllowedJobsWorker(SimpleWorker):
     """An RQ worker in this process, without forks, that refuses jobs with other functions, callbacks or webhooks."""
 
     max_connection_wait_time = 2.0  # Seconds between tries while Redis is away; RQ's own limit is a minute.
+    death_penalty_class = EndOfProcess
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Run an allowed job; drop any other, which somebody else has put into Redis."""

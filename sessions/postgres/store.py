@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.commands import ReadCommand
-from models.errors import Rejected
 from models.inbox import Entry
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
@@ -22,7 +21,7 @@ from sessions.postgres.reads import read, session_updates, similar_ids
 from sessions.postgres.write import write_changes, write_deliveries, write_events
 from sessions.rules import Slice
 from sessions.state import Changes, State
-from sessions.store import StatementFailed
+from sessions.store import StatementFailed, too_slow
 
 
 class PostgresStore:
@@ -67,11 +66,7 @@ class PostgresStore:
                     return read(self._connection, command, session_id=session_id, session_glob=session_glob, now=now)
             except SQLAlchemyError as error:
                 if is_too_slow(error):
-                    raise Rejected(
-                        "This took too long and was given up.",
-                        code="too_slow",
-                        hint="Ask for less: one session, a shorter period, fewer words.",
-                    ) from error
+                    raise too_slow() from error
                 raise
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:

@@ -17,8 +17,10 @@ from models.inbox import Announcement, Entry, inbox_key, outcome_key, seen_key, 
 from models.settings import Settings
 from models.wakeups import open_queue
 from sessions import rules
+from sessions.manager import SessionManager
 from sessions.postgres.connections import create_engine
 from sessions.postgres.deliveries import find_delivery
+from sessions.postgres.store import PostgresStore
 from tests.integration.inbox import drain, entry, push
 from worker.dead_letters import FailedList, failed_deliveries
 from worker.dead_letters import replay as replay_dead_letter
@@ -340,3 +342,23 @@ def test_large_entries_are_drained_in_parts(redis: Redis, engine: Engine, walk: 
         sizes.append(len(waiting))
         redis.xdel(inbox_key(shard_of(walk)), *(item.stream_id for item in waiting))
     assert sizes == [8, 4]
+
+
+def test_a_transaction_ends_in_time_and_the_next_goes_on(redis: Redis, engine: Engine, walk: str) -> None:
+    entries = [entry("store_memory", walk, key=f"k{n}", content=n) for n in range(5)]
+    for number in range(5):
+        with engine.begin() as connection:
+            applied = SessionManager(PostgresStore(connection), seconds=0).apply(entries[number:])
+        assert [item.entry.delivery_id for item in applied] == [entries[number].delivery_id]
+    assert len(memories(engine, walk)) == 5
+
+
+def test_reads_of_one_batch_have_a_limit_together(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.manager.READ_SECONDS", -1.0)
+    reads = [{"command": "list_memories"}, {"command": "search", "data": {"q": "x"}}]
+    batch = entry("batch", walk, mode="partial", commands=reads, waits=True)
+    drain(redis, engine, batch)
+    results = outcome_of(redis, batch)["body"]["data"]["results"]
+    assert [result["error"]["code"] for result in results] == ["too_slow", "too_slow"]
