@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from api.agents import Agents
 from api.database import Database
+from api.dead_letters import DeadLetters
 from api.deliveries import Deliveries
 from api.events import Events, JournalWatch
 from api.exports import Exports
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> Starlette:
         openapi_route(),
         *ingest.routes,
         *Deliveries(authenticator=authenticator, database=database, redis=ingest.redis).routes,
+        *DeadLetters(authenticator=authenticator, database=database, push=ingest.push).routes,
         *Reads(authenticator=authenticator, database=database).routes,
         *Agents(authenticator=authenticator, database=database).routes,
         *Exports(authenticator=authenticator, database=database).routes,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.agents import AgentParameters
+from api.dead_letters import ManyDeadLetters, OneDeadLetter
 from api.deliveries import ManyDeliveries, OneDelivery
 from api.events import EventParameters
 from api.exports import ExportParameters
@@ -29,8 +30,8 @@ OPENAPI_VERSION = "3.1.0"
 Json = dict[str, Any]
 
 
-class ReadOperation(NamedTuple):
-    """A GET that is no command: its address, its name, what it is for, its parameters, its answer."""
+class Operation(NamedTuple):
+    """What is no command: its address, its name, what it is for, its parameters, its answer."""
 
     path: str
     name: str
@@ -38,35 +39,69 @@ class ReadOperation(NamedTuple):
     parameters: type[msgspec.Struct] | None
     answer: str
     is_open: bool = False
+    method: str = "get"
+    status: str = "200"
 
 
 OPERATIONS = (
-    ReadOperation("/", "index", "The addresses of this service.", None, "Object", is_open=True),
-    ReadOperation("/healthz", "health", "Whether the process is alive.", None, "Object", is_open=True),
-    ReadOperation("/readyz", "readiness", "Whether webhooks can be taken now.", None, "Object", is_open=True),
-    ReadOperation("/openapi.json", "openapi", "This document.", None, "Object", is_open=True),
-    ReadOperation(
-        "/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"
+    Operation("/", "index", "The addresses of this service.", None, "Object", is_open=True),
+    Operation("/healthz", "health", "Whether the process is alive.", None, "Object", is_open=True),
+    Operation("/readyz", "readiness", "Whether webhooks can be taken now.", None, "Object", is_open=True),
+    Operation("/openapi.json", "openapi", "This document.", None, "Object", is_open=True),
+    Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
+    Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
+    Operation(
+        "/v1/dead-letters", "read_dead_letters", "What could not be applied, oldest first.", ManyDeadLetters, "List"
     ),
-    ReadOperation(
-        "/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"
+    Operation(
+        "/v1/dead-letters/{delivery_id}",
+        "read_dead_letter",
+        "One dead letter with its payload and traceback.",
+        OneDeadLetter,
+        "Object",
     ),
-    ReadOperation("/v1/agents", "read_agents", "The agents that tasks can be delegated to.", AgentParameters, "List"),
-    ReadOperation(
+    Operation(
+        "/v1/dead-letters/{delivery_id}",
+        "discard_dead_letter",
+        "Give up a dead letter.",
+        OneDeadLetter,
+        "Object",
+        method="delete",
+    ),
+    Operation(
+        "/v1/dead-letters/{delivery_id}/replay",
+        "replay_dead_letter",
+        "Put a dead letter back into the inbox; it takes effect once.",
+        OneDeadLetter,
+        "Object",
+        method="post",
+        status="202",
+    ),
+    Operation(
+        "/v1/dead-letters/replay",
+        "replay_dead_letters",
+        "Put the dead letters that match back into the inbox.",
+        ManyDeadLetters,
+        "Object",
+        method="post",
+        status="202",
+    ),
+    Operation("/v1/agents", "read_agents", "The agents that tasks can be delegated to.", AgentParameters, "List"),
+    Operation(
         "/v1/sessions/{session_id}/transcript",
         "read_transcript",
         "The conversation of a session, chunk after chunk.",
         TranscriptParameters,
         "List",
     ),
-    ReadOperation(
+    Operation(
         "/v1/sessions/{session_id}/events",
         "read_events",
         "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream.",
         EventParameters,
         "List",
     ),
-    ReadOperation(
+    Operation(
         "/v1/sessions/{session_id}/export",
         "export_session",
         "A whole session as one document.",
@@ -100,11 +135,14 @@ def build_document() -> Json:
         path = read.path.replace(":path}", "}")
         summary = (read.command.__doc__ or "").strip()
         answer = "List" if read.answer == "list" else "Object"
-        paths[path] = {"get": _get(path, read.name, summary, schemas[read.command.__name__], answer)}
+        paths[path] = {"get": _operation(path, read.name, summary, schemas[read.command.__name__], answer)}
     for operation in OPERATIONS:
         schema = schemas[operation.parameters.__name__] if operation.parameters else {}
-        described = _get(operation.path, operation.name, operation.summary, schema, operation.answer)
-        paths[operation.path] = {"get": described | ({"security": []} if operation.is_open else {})}
+        described = _operation(
+            operation.path, operation.name, operation.summary, schema, operation.answer, operation.status
+        )
+        described |= {"security": []} if operation.is_open else {}
+        paths.setdefault(operation.path, {})[operation.method] = described
     for definition in parameters:
         schemas.pop(definition.__name__, None)
     schemas.pop(Waiting.__name__, None)
@@ -154,12 +192,12 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
     }
 
 
-def _get(path: str, name: str, summary: str, schema: Json, answer: str) -> Json:
+def _operation(path: str, name: str, summary: str, schema: Json, answer: str, status: str = "200") -> Json:
     return {
         "operationId": name,
         "summary": summary,
         "parameters": _parameters(path, schema),
-        "responses": {"200": _response("The answer.", answer), "default": {"$ref": "#/components/responses/Error"}},
+        "responses": {status: _response("The answer.", answer), "default": {"$ref": "#/components/responses/Error"}},
     }
 
 

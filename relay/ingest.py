@@ -96,6 +96,11 @@ class Ingest:
             await self._push_redis.aclose()
             await self.redis.aclose()
 
+    async def push(self, entry: Entry) -> Pushed:
+        """Store an entry that was made elsewhere. Raises Unavailable."""
+        self._load.check()
+        return await self._pusher.push(entry)
+
     async def post_webhook(self, request: Request) -> Response:
         """Take an envelope."""
         return await self._take(request, parse_envelope, wait_seconds=0.0)

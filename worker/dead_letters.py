@@ -5,35 +5,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
-from sqlalchemy import Connection, Text, cast, select
+from sqlalchemy import Connection
 
-from models.inbox import PUSH_SCRIPT, Entry, push_arguments, shard_of_key
-from models.tables import DeliveryRow
+from models.inbox import PUSH_SCRIPT, push_arguments, shard_of_key
 from models.wakeups import QUEUE, REPLAY, enqueue_drains, open_queue
+from sessions.postgres.dead_letters import Identity, Wanted, entries_to_replay
 
 LISTED = 1_000
 """Dead letters that are shown as failed jobs; beyond that an operator needs no longer list."""
-
-Identity = tuple[str, str]
-"""Source and delivery id."""
-
-
-def failed_deliveries(connection: Connection) -> dict[Identity, str]:
-    """The dead letters, oldest first, with their tracebacks."""
-    statement = (
-        select(DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
-        .where(DeliveryRow.status == "failed")
-        .order_by(DeliveryRow.position)
-        .limit(LISTED)
-    )
-    return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
 
 
 class FailedList:
@@ -82,14 +67,10 @@ def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) ->
 def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: str) -> bool:
     """Push a dead letter's entry again, at the end of its shard. Says whether it was one. May be repeated: an entry
     that was replayed already is dropped as a duplicate."""
-    statement = select(cast(DeliveryRow.entry, Text)).where(
-        DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id, DeliveryRow.status == "failed"
-    )
-    text = connection.scalar(statement)
-    if text is None:
+    entries = entries_to_replay(connection, Wanted(source=source, delivery_id=delivery_id), limit=1)
+    if not entries:
         return False
-    entry = msgspec.structs.replace(msgspec.json.decode(text, type=Entry), replays=True, waits=False)
-    keys, arguments = push_arguments([entry])
+    keys, arguments = push_arguments(entries)
     _, woken = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
     enqueue_drains(open_queue(redis), [shard_of_key(key) for key in woken])
     return True

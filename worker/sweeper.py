@@ -24,7 +24,8 @@ from models.settings import Settings, read_settings
 from models.tables import DeliveryRow, TaskRow
 from models.wakeups import enqueue_drains, open_queue
 from sessions.postgres.connections import create_engine
-from worker.dead_letters import FailedList, failed_deliveries
+from sessions.postgres.dead_letters import failed_deliveries
+from worker.dead_letters import LISTED, FailedList
 from worker.process import wait_for_schema
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Sweeper:
         with self._engine.begin() as connection:
             return_expired_leases(connection)
         with self._engine.connect() as connection:
-            dead = failed_deliveries(connection)
+            dead = failed_deliveries(connection, limit=LISTED)
         self._failed_list.reconcile(dead)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS

@@ -9,12 +9,12 @@ from typing import Any
 from msgspec import Raw
 from sqlalchemy import ARRAY, Connection, Text, and_, cast, column, func, select, update
 
-from models.errors import Invalid
 from models.inbox import Entry
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from sessions.answers import Page
 from sessions.journal import Known
+from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
@@ -82,13 +82,11 @@ def list_deliveries(
         statement = statement.where(DeliveryRow.session_id == session_id)
     if source is not None:
         statement = statement.where(DeliveryRow.source == source)
-    if cursor is not None:
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-            raise Invalid("The cursor is not valid.", field="cursor", expected="next_cursor of the page before")
-        statement = statement.where(DeliveryRow.position < int(cursor))
+    if (before := decode_cursor(cursor, RowPosition)) is not None:
+        statement = statement.where(DeliveryRow.position < before)
     rows = connection.execute(statement).all()
     items = [_describe(row._mapping) for row in rows[:limit]]
-    return Page(items=items, next_cursor=str(rows[limit - 1].position) if len(rows) > limit else None)
+    return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
 
 
 def _select() -> Any:

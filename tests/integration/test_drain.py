@@ -19,10 +19,11 @@ from models.wakeups import open_queue
 from sessions import rules
 from sessions.manager import SessionManager
 from sessions.postgres.connections import create_engine
+from sessions.postgres.dead_letters import failed_deliveries
 from sessions.postgres.deliveries import find_delivery
 from sessions.postgres.store import PostgresStore
 from tests.integration.inbox import drain, entry, push
-from worker.dead_letters import FailedList, failed_deliveries
+from worker.dead_letters import FailedList
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 from worker.inbox import read_entries
@@ -170,7 +171,7 @@ def test_a_rule_that_raises_makes_one_dead_letter(
     assert "ZeroDivisionError: the rule is wrong" in trace_of(letter)
     monkeypatch.undo()
     with engine.connect() as connection:
-        assert ("tests", entries[100].delivery_id) in failed_deliveries(connection)
+        assert ("tests", entries[100].delivery_id) in failed_deliveries(connection, limit=100)
     replay(redis, engine, entries[100].delivery_id)
     assert memories(engine, walk)["poison"] == 1
 
@@ -214,7 +215,7 @@ def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
 
 def reconcile_now(redis: Redis, engine: Engine) -> None:
     with engine.connect() as connection:
-        FailedList(redis).reconcile(failed_deliveries(connection))
+        FailedList(redis).reconcile(failed_deliveries(connection, limit=100))
 
 
 def test_the_failed_list_holds_dead_letters_only(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
