@@ -25,9 +25,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str = ".data"
     api_key: str = ""
     """A first key with all scopes."""
+    webhook_secrets: str = ""
+    """`name=whsec_…` of Standard Webhooks, several with commas, several with one name for rotation."""
+    github_webhook_secret: str = ""
     max_body_bytes: int = 1_048_576
     max_backlog: int = 100_000
     """Entries waiting in all shards together, above which new webhooks get 503."""
+    require_durable_redis: bool = False
+    """Refuse webhooks, rather than only warn, when Redis' settings do not keep what it has answered."""
     workers: int = 2
     """Draining worker processes, at most one per shard."""
     delivery_retention_days: int = 30

@@ -67,7 +67,7 @@ class Ingest:
         self._waker = Waker(settings.redis_url)
         self._pusher = Pusher(self._push_redis, wake=self._waker.wake)
         self._outcomes = OutcomeWatch(self.redis)
-        self._load = Load(self.redis, max_backlog=settings.max_backlog)
+        self._load = Load(self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis)
         self._max_body_bytes = settings.max_body_bytes
 
     @property

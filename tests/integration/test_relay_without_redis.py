@@ -74,3 +74,19 @@ def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: 
         with closing(Redis.from_url(server.url)) as redis:
             assert [entry.delivery_id for entry in entries(redis)].count(delivery_id) == 1
             assert len(entries(redis)) == 2
+
+
+def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: Server, tmp_path: Path) -> None:
+    with closing(Redis.from_url(server.url)) as redis:
+        redis.config_set("appendfsync", "everysec")
+        strict = {"REDIS_URL": server.url, "REQUIRE_DURABLE_REDIS": "true"}
+        with closing(Serving("relay", tmp_path, **strict)) as serving:
+            refused = serving.post(memory())
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+            assert "Redis has appendfsync everysec; it needs appendonly yes, appendfsync always" in serving.log()
+            redis.config_set("appendfsync", "always")
+            wait_for_status(202, lambda: serving.post(memory()))
+        redis.config_set("appendfsync", "everysec")
+        with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
+            assert serving.post(memory()).status_code == 202
+            assert "Redis has appendfsync everysec" in serving.log()

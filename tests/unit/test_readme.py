@@ -14,7 +14,11 @@ README = (ROOT / "README.md").read_text()
 def test_every_setting_is_there_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(\S*)`)? ?\|", README, re.MULTILINE))
     defaults = Settings()
-    assert rows == {name.upper(): str(getattr(defaults, name)) for name in Settings.__struct_fields__}
+    assert rows == {name.upper(): _written(getattr(defaults, name)) for name in Settings.__struct_fields__}
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def test_every_room_is_there_with_what_it_may_import() -> None:
