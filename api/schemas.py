@@ -40,13 +40,14 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
     any_object: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
     error = {"$ref": COMPONENT.format(name="ErrorBody")}
     receipt = {
-        "status": {"enum": ["accepted", "pending"]},
+        "status": {"enum": ["accepted", "pending", "ignored"]},
         "delivery_id": text,
         "session_id": text_or_null,
         "command": text,
         "status_url": text,
         "duplicate": {"type": "boolean"},
         "message": text,
+        "reason": text,
     }
     response = {
         "type": {"const": RESPONSE_TYPE},
@@ -70,6 +71,7 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "decided_at": text,
         "result": any_object,
         "error": any_object,
+        "reason": text,
         "conflicts": {"type": "integer"},
         "last_conflict_at": text,
     }
@@ -82,7 +84,11 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "Object": any_object,
         "List": {"type": "object", "properties": listed, "required": ["items", "next_cursor"]},
         "Error": {"type": "object", "properties": {"error": error}, "required": ["error"]},
-        "Receipt": {"type": "object", "properties": receipt, "required": [n for n in receipt if n != "message"]},
+        "Receipt": {
+            "type": "object",
+            "properties": receipt,
+            "required": [n for n in receipt if n not in ("message", "reason")],
+        },
         "CommandResponse": {
             "type": "object",
             "properties": response,

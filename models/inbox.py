@@ -76,6 +76,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waits: bool = False
     replays: bool = False
     """A dead letter again: the one entry that may meet its own delivery."""
+    ignored: str = ""
+    """Why it is no command: then it has none, and is only kept as a delivery."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models.commands import EMPTY_OBJECT
 from models.errors import Conflict, Unavailable
 from models.inbox import Entry, Outcome, make_entry, outcome_key
 from models.payloads import MAX_WAIT_SECONDS, Submission, parse_envelope, parse_flat
@@ -31,6 +31,7 @@ from relay.outcomes import OutcomeWatch
 from relay.parameters import decode_parameters
 from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
 from relay.responses import JsonResponse, error_response
+from relay.signed_bodies import NoCommand, parse_signed
 from relay.waker import Waker
 
 SYNC_WAIT_SECONDS = 30.0
@@ -47,6 +48,9 @@ RESTART_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
+Parse = Callable[[bytes, Caller], Submission | NoCommand]
+
+
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of a POST."""
 
@@ -57,7 +61,7 @@ class Ingest:
     """The ingest of one process: its connections to Redis, its background tasks, and its two endpoints."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connects nothing yet. Raises SettingsError without API_KEY or REDIS_URL."""
+        """Connects nothing yet. Raises SettingsError without a credential or REDIS_URL."""
         self.authenticator = Authenticator(settings)
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
         """For whatever else this process asks of Redis."""
@@ -103,24 +107,24 @@ class Ingest:
 
     async def post_webhook(self, request: Request) -> Response:
         """Take an envelope."""
-        return await self._take(request, parse_envelope, wait_seconds=0.0)
+        return await self._take(request, _parse_webhook, wait_seconds=0.0)
 
     async def post_command(self, request: Request) -> Response:
         """Take the data of the command that the path names."""
-        parse = partial(parse_flat, request.path_params["command"])
-        return await self._take(request, parse, wait_seconds=COMMAND_WAIT_SECONDS)
+        name = request.path_params["command"]
+        return await self._take(request, lambda body, _: parse_flat(name, body), wait_seconds=COMMAND_WAIT_SECONDS)
 
-    async def _take(self, request: Request, parse: Callable[[bytes], Submission], *, wait_seconds: float) -> Response:
-        caller = self.authenticator.authenticate(request.headers)
+    async def _take(self, request: Request, parse: Parse, *, wait_seconds: float) -> Response:
+        tell_caller = self.authenticator.begin(request.headers)
         self._load.check()
         asked = decode_parameters(request.query_params, Waiting).wait
-        submission = parse(await read_body(request, limit=self._max_body_bytes))
-        require_permission(caller, submission.command, submission.session_id)
-        if asked is not None:
-            wait_seconds = asked
-        elif submission.sync:
-            wait_seconds = SYNC_WAIT_SECONDS
-        entry = _accept(submission, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=wait_seconds > 0)
+        body = await read_body(request, limit=self._max_body_bytes)
+        caller = tell_caller(body)
+        parsed = parse(body, caller)
+        if isinstance(parsed, Submission):
+            require_permission(caller, parsed.command, parsed.session_id)
+        wait_seconds = _choose_wait(parsed, asked, default_seconds=wait_seconds)
+        entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=wait_seconds > 0)
         try:
             return await self._push_and_wait(request, entry, wait_seconds)
         except Unavailable as error:
@@ -160,16 +164,31 @@ async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def _accept(submission: Submission, caller: Caller, *, header: str | None, waits: bool) -> Entry:
-    return make_entry(
-        submission,
-        source=caller.source,
-        delivery_id=choose_delivery_id(header, submission.delivery_id),
-        accepted_at=datetime.now(UTC),
-        scopes=list(caller.scopes),
-        session_glob=caller.session_glob,
-        waits=waits,
-    )
+def _parse_webhook(body: bytes, caller: Caller) -> Submission | NoCommand:
+    return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
+
+
+def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default_seconds: float) -> float:
+    if isinstance(parsed, NoCommand):
+        return 0.0
+    if asked is not None:
+        return asked
+    return SYNC_WAIT_SECONDS if parsed.sync else default_seconds
+
+
+def _accept(parsed: Submission | NoCommand, caller: Caller, *, header: str | None, waits: bool) -> Entry:
+    own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
+    origin: dict[str, Any] = {
+        "source": caller.source,
+        "delivery_id": caller.signed.id if caller.signed else choose_delivery_id(header, own_id),
+        "accepted_at": datetime.now(UTC),
+        "scopes": list(caller.scopes),
+        "session_glob": caller.session_glob,
+        "waits": waits,
+    }
+    if isinstance(parsed, Submission):
+        return make_entry(parsed, **origin)
+    return Entry(hash=parsed.hash, command="", session_id=None, data=EMPTY_OBJECT, ignored=parsed.reason, **origin)
 
 
 def _receipt(entry: Entry, pushed: Pushed, *, status: str) -> Response:
@@ -181,7 +200,7 @@ def _receipt(entry: Entry, pushed: Pushed, *, status: str) -> Response:
             hint=f"Send it under a new id; GET {_status_url(entry)} shows what became of the other.",
         )
     content = {
-        "status": status,
+        "status": "ignored" if entry.ignored else status,
         "delivery_id": entry.delivery_id,
         "session_id": pushed.receipt.session_id,
         "command": pushed.receipt.command,
@@ -190,6 +209,8 @@ def _receipt(entry: Entry, pushed: Pushed, *, status: str) -> Response:
     }
     if status == "pending":
         content["message"] = PENDING
+    if entry.ignored:
+        content["reason"] = entry.ignored
     return JsonResponse(content, 202)
 
 
@@ -199,7 +220,8 @@ def _answer(outcome: Outcome) -> Response:
 
 
 def _status_url(entry: Entry) -> str:
-    return f"/v1/deliveries/{entry.delivery_id}"
+    # Who signs cannot ask; whoever asks has another source of its own.
+    return f"/v1/deliveries/{entry.delivery_id}" + (f"?source={entry.source}" if "send" in entry.scopes else "")
 
 
 async def _disconnected(request: Request) -> None:

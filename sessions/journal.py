@@ -64,7 +64,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What applying an entry led to."""
 
     entry: Entry
-    status: Literal["applied", "rejected", "failed", "duplicate", "conflict"]
+    status: Literal["applied", "rejected", "failed", "ignored", "duplicate", "conflict"]
     http_status: int
     response: Raw
     trace: str = ""

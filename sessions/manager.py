@@ -108,6 +108,8 @@ class SessionManager:
 
     def _decide(self, entry: Entry, command: Command | Exception) -> Applied:
         now = datetime.now(UTC)
+        if entry.ignored:
+            return self._ignore(entry, now)
         try:
             if isinstance(command, Exception):
                 raise command
@@ -216,6 +218,12 @@ class SessionManager:
         if entry.session_id and self._state.session(entry.session_id):
             self._events.append(make_event(entry, entry.command, "rejected", error.message, {"code": error.code}))
         return rejected
+
+    def _ignore(self, entry: Entry, now: datetime) -> Applied:
+        """Keep that it came, and why nothing was done."""
+        reason = Raw(msgspec.json.encode(entry.ignored))
+        self._record(entry, status="ignored", http_status=202, response=reason, now=now)
+        return Applied(entry=entry, status="ignored", http_status=202, response=reason)
 
     def _bury(self, entry: Entry, error: Exception) -> Applied:
         """Make a dead letter of an entry that raised where nothing should raise."""

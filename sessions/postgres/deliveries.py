@@ -117,7 +117,8 @@ def _describe(row: Any) -> dict[str, Any]:
         "decided_at": format_utc(row["decided_at"]),
     }
     if row["response"] is not None:
-        described["result" if row["status"] == "applied" else "error"] = Raw(row["response"].encode())
+        name = {"applied": "result", "ignored": "reason"}.get(row["status"], "error")
+        described[name] = Raw(row["response"].encode())
     if row["conflicts"]:
         described |= {"conflicts": row["conflicts"], "last_conflict_at": format_utc(row["last_conflict_at"])}
     return described

@@ -1,0 +1,302 @@
+"""Signed webhooks over HTTP: what they are taken for, and what becomes of events that are no commands."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import standardwebhooks
+import svix
+from redis import Redis
+from sqlalchemy import Engine, select
+
+from models.inbox import seen_key
+from models.tables import DeliveryRow, EventRow
+from sessions.postgres.deliveries import find_delivery
+from tests.conftest import API_KEY
+from tests.integration.inbox import drain
+from tests.integration.serving import Serving, entries, memory
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+CHAT_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+GITHUB_SECRET = "of-github"
+SECRETS = f"walker={CHAT_SECRET},walker={SECRET},chat:chat-*=whsec_{'B' * 32}"
+
+
+@pytest.fixture(scope="module")
+def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A relay that knows secrets beside its key."""
+    folder = tmp_path_factory.mktemp("relay")
+    serving = Serving(
+        "relay", folder, REDIS_URL=redis_url, WEBHOOK_SECRETS=SECRETS, GITHUB_WEBHOOK_SECRET=GITHUB_SECRET
+    )
+    yield serving
+    assert "Traceback" not in serving.log()
+    for secret in (SECRET, CHAT_SECRET, GITHUB_SECRET, API_KEY, "the-payload"):
+        assert secret not in serving.log()
+    serving.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: Redis) -> None:
+    """Each test begins with an empty inbox."""
+
+
+def sign(body: bytes, id: str = "msg-1", *, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
+    timestamp = str(int(time.time() if at is None else at))
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    return {"webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature}
+
+
+def send(relay: Serving, value: Any, id: str = "msg-1", path: str = "/v1/webhook", **how: Any) -> httpx.Response:
+    """Post a value with a sound signature, and the relay's key beside it."""
+    body = msgspec.json.encode(value)
+    return relay.post(body, path, **sign(body, id, **how))
+
+
+def send_github(relay: Serving, body: bytes, *, event: str, id: str = "72d3162e-cc78") -> httpx.Response:
+    """Post bytes as GitHub does."""
+    digest = hmac.digest(GITHUB_SECRET.encode(), body, "sha256").hex()
+    headers = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": event, "X-GitHub-Delivery": id}
+    return relay.post(body, **headers)
+
+
+def delivery(engine: Engine, source: str, delivery_id: str) -> dict[str, Any] | None:
+    with engine.connect() as connection:
+        return find_delivery(connection, source=source, delivery_id=delivery_id)
+
+
+# Commands
+
+
+def test_a_signed_command_is_stored_under_the_name_of_its_secret(relay: Serving, redis: Redis) -> None:
+    answer = send(relay, memory("s", id="in-body"))
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "status": "accepted",
+        "delivery_id": "msg-1",
+        "session_id": "s",
+        "command": "store_memory",
+        "status_url": "/v1/deliveries/msg-1?source=walker",
+        "duplicate": False,
+    }
+    (entry,) = entries(redis)
+    assert (entry.source, entry.delivery_id, entry.scopes, entry.ignored) == ("walker", "msg-1", ["send"], "")
+
+
+def test_a_signature_is_enough_without_a_key(relay: Serving) -> None:
+    body = msgspec.json.encode(memory("s"))
+    for path in ("/webhook", "/v1/webhook"):
+        assert httpx.post(relay.url + path, content=body, headers=sign(body)).status_code == 202
+
+
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+@pytest.mark.parametrize("prefix", ["webhook", "svix"])
+def test_what_other_libraries_sign_is_accepted(relay: Serving, redis: Redis, library: Any, prefix: str) -> None:
+    body = msgspec.json.encode(memory("s", text="Zoë"))
+    now = datetime.now(UTC)
+    headers = {
+        f"{prefix}-id": "msg_2",
+        f"{prefix}-timestamp": str(int(now.timestamp())),
+        f"{prefix}-signature": library(SECRET).sign("msg_2", now, body.decode()),
+    }
+    assert relay.post(body, **headers).json()["delivery_id"] == "msg_2"
+    assert relay.post(body + b" ", **headers).status_code == 401
+    assert len(entries(redis)) == 1
+
+
+def test_a_retry_that_is_signed_anew_with_either_secret_is_a_duplicate(relay: Serving, redis: Redis) -> None:
+    assert send(relay, memory("s"), at=time.time() - 60).json()["duplicate"] is False
+    assert send(relay, memory("s"), secret=CHAT_SECRET).json()["duplicate"] is True
+    assert send(relay, memory("s", text="other")).status_code == 409
+    assert len(entries(redis)) == 1
+
+
+def test_a_flat_command_can_be_signed_too(relay: Serving, redis: Redis) -> None:
+    answer = send(relay, {"session_id": "s", "content": 1}, path="/v1/commands/store_memory?wait=0")
+    assert answer.json()["status"] == "accepted"
+    assert entries(redis)[0].source == "walker"
+
+
+def test_what_is_meant_as_a_command_and_wrong_is_told_how(relay: Serving, redis: Redis) -> None:
+    wrong = send(relay, memory("s", text="x") | {"data": {"contnet": 1}})
+    assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "data.contnet")
+    body = b'{"command": the-payload'
+    assert relay.post(body, **sign(body)).status_code == 400
+    assert entries(redis) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "data"),
+    [
+        ("get_session_summary", {}),
+        ("list_sessions", {}),
+        ("delete_memory", {"key": "k"}),
+        ("delete_session", {"confirm": "s"}),
+        ("batch", {"commands": [{"command": "delete_memory", "data": {"key": "k"}}]}),
+        ("batch", {"commands": [{"command": "pause_session"}, {"command": "list_memories"}]}),
+    ],
+)
+def test_a_signature_neither_reads_nor_deletes(relay: Serving, redis: Redis, command: str, data: Any) -> None:
+    session = {} if command == "list_sessions" else {"session_id": "s"}
+    answer = send(relay, {"command": command, "data": data, **session})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert entries(redis) == []
+
+
+def test_a_secret_with_a_pattern_is_for_those_sessions_alone(relay: Serving, redis: Redis) -> None:
+    secret = f"whsec_{'B' * 32}"
+    assert send(relay, memory("chat-1"), secret=secret).status_code == 202
+    refused = send(relay, memory("walk-1"), "msg-2", secret=secret)
+    assert (refused.status_code, refused.json()["error"]["expected"]) == (403, "a session_id that matches chat-*")
+    (entry,) = entries(redis)
+    assert (entry.source, entry.session_glob) == ("chat", "chat-*")
+
+
+# Refusing
+
+
+def test_a_key_excuses_no_bad_signature(relay: Serving, redis: Redis) -> None:
+    body = msgspec.json.encode(memory("s"))
+    bad = sign(body, secret="whsec_" + "C" * 32)
+    for headers, code in (
+        (bad, "signature_invalid"),
+        ({"webhook-id": "msg-1"}, "signature_missing"),
+        ({"webhook-signature": "v1"}, "signature_missing"),
+        (sign(body) | {"webhook-signature": "v1"}, "signature_invalid"),
+        (sign(body) | {"webhook-timestamp": "123.9"}, "signature_invalid"),
+        (sign(body, at=time.time() - 400), "clock_skew"),
+        (sign(body, at=time.time() + 400), "clock_skew"),
+        (sign(body, "a.b"), "signature_invalid"),
+        ({"X-GitHub-Event": "push"}, "signature_missing"),
+        ({"X-Hub-Signature-256": "sha256=" + "0" * 64}, "signature_invalid"),
+        ({"X-Hub-Signature-256": "x"}, "signature_invalid"),
+    ):
+        answer = relay.post(body, **headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, code), headers
+        assert answer.json()["error"]["hint"]
+    assert entries(redis) == []
+
+
+def test_bytes_that_are_no_text_in_a_header_are_a_bad_signature(relay: Serving) -> None:
+    body = msgspec.json.encode(memory("s"))
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        headers = {key.encode(): value.encode() for key, value in sign(body).items()} | {name.encode(): b"\xff\xd9\xa1"}
+        answer = httpx.post(relay.url + "/v1/webhook", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "signature_invalid")
+
+
+# Events
+
+
+def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Redis, engine: Engine) -> None:
+    event = {"type": "user.created", "data": {"name": "the-payload"}}
+    answer = send(relay, event, "msg-event")
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "status": "ignored",
+        "delivery_id": "msg-event",
+        "session_id": None,
+        "command": "",
+        "reason": "Its type is not collaborative_session_command.",
+        "status_url": "/v1/deliveries/msg-event?source=walker",
+        "duplicate": False,
+    }
+    (entry,) = entries(redis)
+    assert b"the-payload" not in msgspec.json.encode(entry)
+    assert redis.ttl(seen_key("walker", "msg-event")) == -1
+    assert "drain shard 00: 1 ignored" in drain(redis, engine)
+    assert entries(redis) == []
+    kept = delivery(engine, "walker", "msg-event")
+    assert kept is not None
+    assert (kept["status"], kept["command"], kept["session_id"]) == ("ignored", "", None)
+    assert msgspec.json.decode(kept["reason"]) == "Its type is not collaborative_session_command."
+    with engine.connect() as connection:
+        rows = connection.execute(select(DeliveryRow).where(DeliveryRow.delivery_id == "msg-event")).all()
+        assert "the-payload" not in repr(rows)
+        assert connection.execute(select(EventRow).where(EventRow.delivery_id == "msg-event")).all() == []
+
+
+def test_an_event_that_comes_again_is_a_duplicate_also_when_redis_has_forgotten_it(
+    relay: Serving, redis: Redis, engine: Engine
+) -> None:
+    first = send(relay, {"type": "a.b"}, "msg-again").json()
+    assert send(relay, {"type": "a.b"}, "msg-again").json() == first | {"duplicate": True}
+    assert send(relay, {"type": "other"}, "msg-again").status_code == 409
+    assert len(entries(redis)) == 1
+    drain(redis, engine)
+    redis.flushdb()
+    send(relay, {"type": "a.b"}, "msg-again")
+    send(relay, memory("s"), "msg-2-again")
+    assert "drain shard 00: 1 duplicate" in drain(redis, engine)
+    redis.flushdb()
+    send(relay, {"command": "create_session", "data": {"title": "x"}}, "msg-again")
+    assert any("1 conflict" in done for done in drain(redis, engine))
+    kept = delivery(engine, "walker", "msg-again")
+    assert kept is not None
+    assert (kept["status"], kept["conflicts"]) == ("ignored", 1)
+
+
+def test_events_among_commands_disturb_them_not(relay: Serving, redis: Redis, engine: Engine) -> None:
+    for number in range(3):
+        send(relay, {"type": "noise", "n": number}, f"msg-noise-{number}")
+        send(relay, {"command": "create_session", "data": {"title": f"Noise {number}"}}, f"msg-command-{number}")
+    drain(redis, engine)
+    for number in range(3):
+        noise, command = (delivery(engine, "walker", f"msg-{kind}-{number}") for kind in ("noise", "command"))
+        assert noise is not None
+        assert command is not None
+        assert (noise["status"], command["status"]) == ("ignored", "applied")
+
+
+def test_who_waits_with_an_event_is_answered_at_once(relay: Serving) -> None:
+    watch = time.monotonic()
+    assert send(relay, {"type": "a.b"}, path="/v1/webhook?wait=30").json()["status"] == "ignored"
+    assert time.monotonic() - watch < 10
+
+
+def test_with_a_key_what_is_no_command_is_refused_as_ever(relay: Serving, redis: Redis) -> None:
+    assert relay.post({"type": "user.created"}).status_code == 422
+    assert entries(redis) == []
+
+
+# GitHub
+
+
+def test_a_github_event_is_ignored_once_under_any_delivery_id(relay: Serving, redis: Redis, engine: Engine) -> None:
+    body = b'{"zen": "Design for failure.", "hook_id": 1}'
+    first = send_github(relay, body, event="ping", id="one").json()
+    assert (first["status"], first["reason"]) == ("ignored", "The GitHub event ping is no command.")
+    assert first["status_url"] == f"/v1/deliveries/{first['delivery_id']}?source=github"
+    again = send_github(relay, body, event="ping", id="two").json()
+    assert again == first | {"duplicate": True}
+    assert len(entries(redis)) == 1
+    other = send_github(relay, body.replace(b"1", b"2"), event="ping", id="one").json()
+    assert (other["status"], other["duplicate"]) == ("ignored", False)
+    drain(redis, engine)
+    redis.flushdb()
+    send_github(relay, body, event="push", id="three")
+    assert "drain shard 00: 1 duplicate" in drain(redis, engine)
+
+
+def test_a_repository_dispatch_with_a_command_is_that_command(relay: Serving, redis: Redis) -> None:
+    body = msgspec.json.encode({"action": "note", "client_payload": memory("s", text="x"), "sender": {"login": "octo"}})
+    answer = send_github(relay, body, event="repository_dispatch", id="one")
+    assert (answer.status_code, answer.json()["status"], answer.json()["command"]) == (202, "accepted", "store_memory")
+    assert send_github(relay, body, event="repository_dispatch", id="two").json() == answer.json() | {"duplicate": True}
+    (entry,) = entries(redis)
+    assert (entry.source, entry.session_id, entry.scopes) == ("github", "s", ["send"])
+    wrong = msgspec.json.encode({"client_payload": {"command": "get_artifact", "session_id": "s"}})
+    assert send_github(relay, wrong, event="repository_dispatch").status_code == 422
+    reads = msgspec.json.encode({"client_payload": {"command": "list_memories", "session_id": "s"}})
+    assert send_github(relay, reads, event="repository_dispatch").status_code == 403
+    assert len(entries(redis)) == 1
