@@ -17,7 +17,7 @@ up: $(READY) ## Run the whole stack on this machine, until Ctrl-C (PORT, DATA_DI
 test: $(READY) ## Run the tests, with a real Postgres and Valkey (ARGS="-k name" for some of them)
 	@exec $(BIN)/python -m pytest -m "not torture" $(ARGS)
 
-torture: $(READY) ## Run the long tests that kill processes
+torture: $(READY) ## Run the long tests that kill processes (ROUNDS=20 for the full suite)
 	@exec $(BIN)/python -m pytest -m torture $(ARGS)
 
 check: $(READY) ## Lint, formatting, types, and which room imports which

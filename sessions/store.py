@@ -17,7 +17,11 @@ from sessions.state import Changes, State
 
 
 class StatementFailed(Exception):
-    """The store refused a write; what caused it has to be found by doing less at once."""
+    """The store refused a statement; what caused it has to be found by doing less at once."""
+
+    def __init__(self, message: str, *, too_slow: bool = False) -> None:
+        super().__init__(message)
+        self.too_slow = too_slow
 
 
 def too_slow() -> Rejected:

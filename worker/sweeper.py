@@ -1,12 +1,14 @@
 """The sweeper: wakes what was forgotten, returns expired leases, mends the failed list, prunes old deliveries.
 
-One at a time among all hosts. Everything it does may be repeated; what it finds undone it does at its next turn.
+One at a time among all hosts, but for the waking. Everything it does may be repeated; what it finds undone it does at
+its next turn.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -31,6 +33,8 @@ from worker.process import wait_for_schema
 logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 1.0
+TURN_LIMIT_SECONDS = 60
+"""A turn that hangs ends with its process, which starts again: a server that is cut off may owe an answer for hours."""
 TERM_SECONDS = 10
 """After which another sweeper takes over from one that died."""
 PRUNE_EVERY_SECONDS = 60.0
@@ -39,7 +43,7 @@ TERM_KEY = "sr:sweeper"
 
 
 class Sweeper:
-    """One sweeper; only the one that holds the term acts."""
+    """One sweeper; all wake what was forgotten, and only the one that holds the term does the rest."""
 
     def __init__(self, redis: Redis, engine: Engine, *, retention_days: int) -> None:
         self._redis = redis
@@ -51,9 +55,10 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Take one turn. Raises RedisError or SQLAlchemyError when a server is away."""
+        # Whoever comes first: a mark is set by one, and webhooks need not wait for the end of a dead sweeper's term.
+        wake_forgotten(self._redis)
         if not self._holds_term():
             return
-        wake_forgotten(self._redis)
         with self._engine.begin() as connection:
             return_expired_leases(connection)
         with self._engine.connect() as connection:
@@ -143,6 +148,7 @@ def run(settings: Settings) -> None:
     wait_for_schema(engine)
     sweeper = Sweeper(redis, engine, retention_days=settings.delivery_retention_days)
     while True:
+        signal.alarm(TURN_LIMIT_SECONDS)
         try:
             sweeper.sweep()
         except (RedisError, SQLAlchemyError) as error:

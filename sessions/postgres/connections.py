@@ -17,6 +17,8 @@ IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10
 """A worker that was stopped in the middle of a transaction must not hold its locks for longer."""
 CONNECT_TIMEOUT_SECONDS = 3
 TCP_USER_TIMEOUT_SECONDS = 10
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
+"""Seconds, and how often: who waits for the answer of a host that is gone has sent nothing that could time out."""
 POOL_TIMEOUT_SECONDS = 5
 
 _PASSING_CLASSES = ("08", "40", "53", "57")
@@ -46,13 +48,15 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
             "application_name": application_name,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "tcp_user_timeout": TCP_USER_TIMEOUT_SECONDS * 1000,
+            **KEEPALIVES,
             "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()) + " -c timezone=UTC",
         },
     )
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether this is Postgres being away, busy or out of room, so that the same work may succeed later."""
+    """Whether this is Postgres being away, busy or out of room, so that the same work may succeed later. A statement
+    that took too long is not: it may be the work itself."""
     if isinstance(error, PoolTimeoutError | InterfaceError):
         return True
     if not isinstance(error, DBAPIError):
@@ -60,7 +64,8 @@ def is_unavailable(error: BaseException) -> bool:
     state = getattr(error.orig, "pgcode", None)
     if state is None:  # It is libpq that speaks: no connection, or a lost one.
         return isinstance(error.orig, psycopg2.OperationalError) or bool(error.connection_invalidated)
-    return state.startswith(_PASSING_CLASSES) or state in _PASSING_STATES
+    passing = state.startswith(_PASSING_CLASSES) or state in _PASSING_STATES
+    return passing and state != _STATEMENT_TIMEOUT
 
 
 def is_too_slow(error: BaseException) -> bool:

@@ -87,4 +87,4 @@ def _translated() -> Iterator[None]:
     except SQLAlchemyError as error:
         if is_unavailable(error):
             raise unavailable() from error
-        raise StatementFailed(explain(error)) from error
+        raise StatementFailed(explain(error), too_slow=is_too_slow(error)) from error

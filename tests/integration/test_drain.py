@@ -363,3 +363,24 @@ def test_reads_of_one_batch_have_a_limit_together(
     drain(redis, engine, batch)
     results = outcome_of(redis, batch)["body"]["data"]["results"]
     assert [result["error"]["code"] for result in results] == ["too_slow", "too_slow"]
+
+
+def test_a_write_that_takes_too_long_becomes_a_dead_letter_and_holds_up_nobody(
+    redis: Redis, engine: Engine, settings: Settings, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"""
+            CREATE OR REPLACE FUNCTION {trigger}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF new.session_id = '{walk}' AND new.key = 'poison' THEN PERFORM pg_sleep(30); END IF;
+                RETURN new;
+            END $$
+            """)
+        )
+    monkeypatch.setattr("sessions.postgres.connections.STATEMENT_TIMEOUT_SECONDS", 1)
+    impatient = create_engine(settings, application_name="tests", pool_size=1)
+    entries = [entry("store_memory", walk, key=f"k{n}" if n != 10 else "poison", content=n) for n in range(20)]
+    assert drain(redis, impatient, *entries) == [f"drain shard {shard_of(walk):02d}: 19 applied, 1 failed"]
+    assert delivery(engine, entries[10].delivery_id)["status"] == "failed"
+    assert len(memories(engine, walk)) == 19
+    impatient.dispose()

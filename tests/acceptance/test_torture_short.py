@@ -1,0 +1,31 @@
+"""A short run of the torture suite: each trouble once, one after the other, under the same senders."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tests.torture import chaos
+from tests.torture.ledger import Ledger
+from tests.torture.rig import new_rig
+
+TROUBLES: tuple[chaos.Trouble, ...] = (
+    chaos.kill_worker,
+    chaos.delete_rq_keys,
+    chaos.kill_api,
+    chaos.kill_valkey,
+    chaos.delete_wake_marks,
+    chaos.kill_backend,
+    partial(chaos.stop_worker, 3.0),
+    chaos.kill_postgres,
+)
+
+
+def test_what_was_confirmed_takes_effect_once_and_in_order_whatever_is_killed(servers_folder: Path) -> None:
+    with new_rig(servers_folder) as rig:
+        ledger = Ledger(rig.stack)
+        with ledger.sending():
+            for trouble in TROUBLES:
+                trouble(rig)
+                ledger.wait_for_progress()
+        ledger.check()

@@ -1,0 +1,166 @@
+"""What is done to a running stack: each function brings one trouble and ends it, and leaves the waiting for recovery to
+its caller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+import psutil
+import psycopg2
+import psycopg2.extensions
+
+from tests.acceptance.stack import wait_for
+from tests.torture.rig import Rig
+
+FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
+DEATH_SECONDS = 60.0
+"""In which a failpoint must be reached, or a process that was told to end must be gone."""
+STILL_SECONDS = 0.05
+"""Longer than a worker thinks between two statements."""
+
+chance = random.Random()
+
+Trouble = Callable[[Rig], None]
+
+
+def kill_api(rig: Rig) -> None:
+    """End the app, and start it again."""
+    rig.stack.kill("api")
+    rig.stack.start("api")
+
+
+def kill_worker(rig: Rig) -> None:
+    """End a draining process, wherever it is."""
+    victim = wait_for(rig.workers, what="running any worker")
+    chance.choice(victim).kill()
+
+
+def kill_sweeper(rig: Rig) -> None:
+    """End all processes under the supervisor at once, the sweeper too."""
+    for process in wait_for(rig.children, what="running anything"):
+        process.kill()
+
+
+def kill_at(failpoint: str, rig: Rig) -> None:
+    """End the next worker that gets to a failpoint."""
+    path = rig.arm(failpoint)
+    wait_for(lambda: not path.exists(), seconds=DEATH_SECONDS, what=f"killed {failpoint}")
+
+
+def kill_valkey(rig: Rig) -> None:
+    """End Valkey, half of the time while it writes its file anew, and start it again."""
+    if chance.random() < 0.5:
+        rig.stack.redis.bgrewriteaof()
+    rig.valkey.kill()
+    _stay_down()
+    rig.valkey.restart()
+
+
+def kill_postgres(rig: Rig) -> None:
+    """End Postgres with all its processes, and start it again."""
+    rig.postgres.kill()
+    _stay_down()
+    rig.postgres.restart()
+
+
+def kill_backend(rig: Rig) -> None:
+    """End one process of Postgres that serves a worker; Postgres then ends all others, and recovers."""
+    with psycopg2.connect(rig.postgres.url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'session-relay worker'")
+        pids = [pid for (pid,) in cursor.fetchall()]
+    connection.close()
+    if pids:
+        os.kill(chance.choice(pids), signal.SIGKILL)
+
+
+def stop_worker(seconds: float, rig: Rig) -> None:
+    """Stop a worker that has a transaction open, and let it go on after so long."""
+    connection = psycopg2.connect(rig.postgres.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        wait_for(partial(_stop_in_transaction, rig, cursor), seconds=DEATH_SECONDS, what="stopped in a transaction")
+    connection.close()
+    time.sleep(seconds)
+    for process in rig.workers():
+        process.resume()
+
+
+def _stop_in_transaction(rig: Rig, cursor: psycopg2.extensions.cursor) -> bool:
+    """Stop a worker; leave it so if a transaction of a worker then stands still."""
+    process = chance.choice(wait_for(rig.workers, what="running any worker"))
+    process.suspend()
+    time.sleep(2 * STILL_SECONDS)
+    cursor.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'session-relay worker'"
+        " AND state = 'idle in transaction' AND state_change < clock_timestamp() - %s * interval '1 second'",
+        [STILL_SECONDS],
+    )
+    if (found := cursor.fetchone()) and found[0]:
+        return True
+    process.resume()
+    return False
+
+
+def stop_valkey(seconds: float, rig: Rig) -> None:
+    """Have Valkey stand still for so long: what it was sent meanwhile it does afterwards, when nobody listens."""
+    server = psutil.Process(rig.valkey.pid)
+    server.suspend()
+    time.sleep(seconds)
+    server.resume()
+
+
+def stop_postgres(seconds: float, rig: Rig) -> None:
+    """Have Postgres with all its processes stand still for so long."""
+    server = psutil.Process(rig.postgres.pid)
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    time.sleep(seconds)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def delete_rq_keys(rig: Rig) -> None:
+    """Delete all that RQ knows."""
+    if keys := list(rig.stack.redis.scan_iter("rq:*", count=1_000)):
+        rig.stack.redis.delete(*keys)
+
+
+def delete_wake_marks(rig: Rig) -> None:
+    """Delete all wake marks."""
+    rig.stack.redis.delete(*(f"sr:wake:{shard:02d}" for shard in range(16)))
+
+
+def fill_memory(rig: Rig) -> None:
+    """Leave Valkey no memory, for a while."""
+    redis = rig.stack.redis
+    used = redis.info("memory")["used_memory"]
+    redis.config_set("maxmemory", int(used) // 2)
+    _stay_down()
+    redis.config_set("maxmemory", "512mb")
+
+
+def kill_supervisor(rig: Rig) -> None:
+    """End the supervisor; its processes end by themselves, and all start again."""
+    children = wait_for(rig.children, what="running anything")
+    rig.stack.kill("worker")
+    _, alive = psutil.wait_procs(children, timeout=DEATH_SECONDS)
+    assert not alive, "Processes outlived their supervisor."
+    rig.stack.start("worker")
+
+
+def wait_at_random(seconds: float = 0.5) -> None:
+    """Let some time pass, so that the trouble comes at another moment each time."""
+    time.sleep(chance.uniform(0, seconds))
+
+
+def _stay_down() -> None:
+    time.sleep(chance.uniform(0.2, 2))

@@ -1,0 +1,145 @@
+"""The ledger: senders at work, and afterwards the comparison of what they were told with what is stored."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import cast
+
+from models.wakeups import open_queue
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.torture.senders import Sender, Session
+
+SENDERS = 8
+SESSIONS_EACH = 3
+"""So that most shards have work, and each sender meets several."""
+PROGRESS = 60
+"""Confirmed webhooks that show that all is well again: some from each sender."""
+RECOVERY_SECONDS = 90.0
+"""From the end of a trouble until webhooks are confirmed and applied again; most take a few seconds."""
+
+
+class Ledger:
+    """What concurrent senders sent, and what they were told."""
+
+    def __init__(self, stack: Stack, *, senders: int = SENDERS) -> None:
+        self._stack = stack
+        self._senders = [
+            Sender(stack.new_client(), [new_id("torture") for _ in range(SESSIONS_EACH)]) for _ in range(senders)
+        ]
+        self._work: list[Future[None]] = []
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Let the senders work within the block. Raises what they found wrong."""
+        stop = threading.Event()
+        with ThreadPoolExecutor(len(self._senders)) as pool:
+            self._work = [pool.submit(sender.run, stop) for sender in self._senders]
+            try:
+                self.wait_for_progress()
+                yield
+            finally:
+                stop.set()
+        for work in self._work:
+            work.result()
+
+    @property
+    def confirmed(self) -> int:
+        """Webhooks that got a 2xx, or the answer that they waited for."""
+        return sum(sender.confirmed for sender in self._senders)
+
+    def wait_for_progress(self, seconds: float = RECOVERY_SECONDS) -> None:
+        """Wait until each sender had webhooks confirmed that it began after this moment."""
+        before = [sender.confirmed for sender in self._senders]
+        wanted = PROGRESS // len(self._senders)
+
+        def progressed() -> bool:
+            pairs = zip(self._senders, before, strict=True)
+            return any(work.done() for work in self._work) or all(now.confirmed >= had + wanted for now, had in pairs)
+
+        wait_for(progressed, seconds=seconds, what="confirming webhooks of each sender")
+        for work in self._work:
+            if work.done():
+                work.result()
+
+    def check(self, *, pending: bool = False) -> None:
+        """Compare, once the senders have stopped. With `pending`, senders may have waited longer than they granted."""
+        self._stack.wait_until_drained(seconds=RECOVERY_SECONDS)
+        for sender in self._senders:
+            for session in sender.sessions:
+                self._check_session(session)
+            assert pending or not sender.pending
+        self._check_redis()
+        for name in ("api", "worker"):
+            log = self._stack.log(name)
+            assert "Bug:" not in log
+            assert "broke off" not in log
+            assert "dead letter" not in log
+
+    def _check_session(self, session: Session) -> None:
+        confirmed = [sent for sent in session.sent if sent.confirmed]
+        unknown = {sent.delivery_id for sent in session.sent if not sent.confirmed}
+        events = self._pages(f"/v1/sessions/{session.session_id}/events", "after")
+        ids = [event["delivery_id"] for event in events]
+        assert len(ids) == len(set(ids)), "A webhook took effect twice."
+        expected = [
+            (sent.delivery_id, sent.step.command, sent.step.status)
+            for sent in confirmed
+            if sent.step.command != "retrieve_memory"
+        ]
+        found = [(event["delivery_id"], event["event"], event["status"]) for event in events]
+        assert [event for event in found if event[0] not in unknown] == expected
+        decided = self._pages("/v1/deliveries", "cursor", session_id=session.session_id)
+        statuses = {item["delivery_id"]: item["status"] for item in decided}
+        assert len(statuses) == len(decided)
+        wanted = {sent.delivery_id: sent.step.status for sent in confirmed}
+        # What came although nobody was told so may have met a pause.
+        assert {name: status for name, status in statuses.items() if name not in unknown} == wanted
+        assert set(statuses) & unknown == unknown & set(ids)
+        self._check_state(session, came={event[0] for event in found if event[0] in unknown and event[2] == "applied"})
+
+    def _check_state(self, session: Session, *, came: set[str]) -> None:
+        counted = [sent for sent in session.sent if sent.step.data.get("key") == "count" and sent.step.repeats]
+        last = max((sent.step.revision or 0 for sent in counted if sent.confirmed), default=0)
+        if last:
+            memory = self._stack.send("retrieve_memory", session.session_id, key="count")["data"]["memory"]
+            assert (memory["content"], memory["revision"]) == (last, last)
+        shown = self._stack.client.get(f"/v1/sessions/{session.session_id}").json()
+        maybe = [
+            sent for sent in session.sent if not sent.step.repeats and (sent.confirmed or sent.delivery_id in came)
+        ]
+        assert (shown["stats"]["memories"], shown["status"]) == (len(maybe) + bool(last), _state_of(session))
+
+    def _check_redis(self) -> None:
+        redis = self._stack.redis
+        wait_for(lambda: not list(redis.scan_iter("sr:wake:*")), what="rid of wake marks")
+        # Drains that were killed are shown as failed until the sweeper has looked.
+        wait_for(lambda: open_queue(redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
+        assert not redis.exists("sr:unreadable")
+        with redis.pipeline(transaction=False) as pipeline:
+            keys = list(redis.scan_iter("sr:seen:*", count=1_000))
+            for key in keys:
+                pipeline.ttl(key)
+            staying = [key for key, seconds in zip(keys, pipeline.execute(), strict=True) if seconds == -1]
+        assert not staying, "What was applied is remembered for ever."
+
+    def _pages(self, path: str, cursor: str, **query: str) -> list[Payload]:
+        items: list[Payload] = []
+        query |= {"limit": "500"}
+        while True:
+            answer = self._stack.client.get(path, params=query)
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            items += page["items"]
+            if not page["items"] or page["next_cursor"] is None:
+                return items
+            query[cursor] = cast(str, page["next_cursor"])
+
+
+def _state_of(session: Session) -> str:
+    states = {"pause_session": "paused", "resume_session": "active", "create_session": "active"}
+    return next(
+        states[sent.step.command] for sent in reversed(session.sent) if sent.confirmed and sent.step.command in states
+    )

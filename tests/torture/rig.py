@@ -1,0 +1,64 @@
+"""A stack with servers of its own, all of which a test may kill."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from local.servers import Server, start_postgres, start_valkey
+from tests.acceptance.stack import Stack, new_id
+from tests.conftest import migrate
+
+
+class Rig:
+    """Postgres, Valkey, the app and the workers of one case."""
+
+    def __init__(self, *, postgres: Server, valkey: Server, stack: Stack) -> None:
+        self.postgres = postgres
+        self.valkey = valkey
+        self.stack = stack
+
+    def workers(self) -> list[psutil.Process]:
+        """The draining processes under the supervisor."""
+        return [process for process in self.children() if _runs(process, "worker.process")]
+
+    def children(self) -> list[psutil.Process]:
+        """All processes under the supervisor."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.stack.pid("worker")).children()
+        return []
+
+    def arm(self, failpoint: str) -> Path:
+        """Have the next worker die that reaches the failpoint; the file is gone then."""
+        path = self.stack.failpoints / failpoint
+        path.touch()
+        return path
+
+
+@contextmanager
+def new_rig(
+    folder: Path, *, valkey_folder: Path | None = None, valkey_settings: Mapping[str, str] | None = None
+) -> Iterator[Rig]:
+    """A rig, started, with its data in the folder, which Postgres' user must be able to enter."""
+    home = folder / new_id("rig")
+    with contextlib.ExitStack() as ends:
+        # A process that is killed loses nothing that the kernel has; syncing would only make the runs longer.
+        postgres = start_postgres(home, settings={"fsync": "off"})
+        ends.callback(postgres.stop)
+        valkey = start_valkey(valkey_folder or home, settings=valkey_settings)
+        ends.callback(valkey.stop)
+        migrate(postgres.url)
+        stack = Stack(database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=3)
+        ends.callback(stack.close)
+        stack.start()
+        yield Rig(postgres=postgres, valkey=valkey, stack=stack)
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return module in process.cmdline()
+    return False

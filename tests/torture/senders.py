@@ -1,0 +1,141 @@
+"""Senders for the torture suite: each plays a fixed script on sessions of its own, as fast as it is answered, and
+repeats what was not confirmed under the same delivery id. What they saw is judged by ledger.py."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.acceptance.stack import Payload, envelope
+
+RETRY_SECONDS = 0.05
+"""Between tries: a refused connection is refused at once, and eight senders that spin leave no processor."""
+PATIENCE_SECONDS = 120.0
+"""In which each webhook must be confirmed, whatever is killed meanwhile."""
+WAIT_SECONDS = 30
+"""What a waiting sender grants its answer; beyond that it is told `pending`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command of the script, and what its answer must be."""
+
+    command: str
+    data: Payload
+    status: str = "applied"
+    waits: bool = False
+    revision: int | None = None
+    """Of the memory in a waiting sender's answer."""
+    repeats: bool = True
+    """Until it is confirmed; else its result stays unknown when the first try fails."""
+
+
+@dataclass(kw_only=True)
+class Sent:
+    """A step as it went: `confirmed` by a 2xx, by its answer if it waited, or not known."""
+
+    delivery_id: str
+    step: Step
+    confirmed: bool = False
+
+
+def script() -> Iterator[Step]:
+    """What a sender does to one session: a counter under one key, whose every revision depends on the ones before,
+    with pauses in which a memory is refused, and memories about which nobody asks again."""
+    yield Step(command="create_session", data={"title": "Torture"})
+    number = 0
+    while True:
+        for _ in range(12):
+            number += 1
+            data = {"key": "count", "content": number}
+            yield Step(command="store_memory", data=data, waits=number % 4 == 0, revision=number)
+            if number % 3 == 0:
+                data = {"key": f"maybe-{number}", "content": number}
+                yield Step(command="store_memory", data=data, repeats=False)
+        yield Step(command="retrieve_memory", data={"key": "count"}, waits=True, revision=number)
+        yield Step(command="pause_session", data={})
+        refused = {"key": "refused", "content": number}
+        yield Step(command="store_memory", data=refused, status="rejected", waits=number % 24 == 0)
+        yield Step(command="resume_session", data={})
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One session and all that was sent to it, in order."""
+
+    session_id: str
+    steps: Iterator[Step] = field(default_factory=script)
+    sent: list[Sent] = field(default_factory=list)
+
+
+class Sender:
+    """One sender with its sessions and a connection of its own."""
+
+    def __init__(self, client: httpx.Client, session_ids: list[str]) -> None:
+        self._client = client
+        self.sessions = [Session(session_id=session_id) for session_id in session_ids]
+        self.confirmed = 0
+        self.tries = 0
+        self.pending: list[str] = []
+        """Delivery ids whose sender was told that the answer takes longer than it waited."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until told to stop; what was begun is brought to its end."""
+        while not stop.is_set():
+            for session in self.sessions:
+                self._send(session, next(session.steps))
+        self._client.close()
+
+    def _send(self, session: Session, step: Step) -> None:
+        sent = Sent(delivery_id=f"{session.session_id}-{len(session.sent)}", step=step)
+        session.sent.append(sent)
+        limit_at = time.monotonic() + PATIENCE_SECONDS
+        while not (answer := self._try(session, sent)):
+            if not step.repeats:
+                return
+            assert time.monotonic() < limit_at, f"{sent.delivery_id} was not confirmed in {PATIENCE_SECONDS:g} s."
+            time.sleep(RETRY_SECONDS)
+        sent.confirmed = True
+        self.confirmed += 1
+        if answer.status_code == 202 and answer.json()["duplicate"] is False and not step.waits:
+            return
+        self._check(session, sent, answer)
+
+    def _try(self, session: Session, sent: Sent) -> httpx.Response | None:
+        """The answer if it tells what became of the webhook, None while that is not known."""
+        self.tries += 1
+        query = {"wait": str(WAIT_SECONDS)} if sent.step.waits else {}
+        try:
+            answer = self._client.post(
+                "/v1/webhook",
+                params=query,
+                json=envelope(sent.step.command, session.session_id, **sent.step.data),
+                headers={"Idempotency-Key": sent.delivery_id},
+            )
+        except httpx.TransportError:
+            return None
+        if answer.status_code == 503:
+            assert answer.json()["error"]["retryable"] is True, answer.text
+            assert int(answer.headers["Retry-After"]) > 0
+            return None
+        if answer.status_code == 202 and sent.step.waits:
+            assert answer.json()["status"] == "pending", answer.text
+            self.pending.append(sent.delivery_id)
+            return None
+        return answer
+
+    def _check(self, session: Session, sent: Sent, answer: httpx.Response) -> None:
+        body, step = answer.json(), sent.step
+        assert (body["delivery_id"], body["session_id"]) == (sent.delivery_id, session.session_id), body
+        if not step.waits:
+            assert (answer.status_code, body["status"], body["duplicate"]) == (202, "accepted", True), body
+        elif step.status == "rejected":
+            assert (answer.status_code, body["error"]["code"]) == (409, "session_paused"), body
+        else:
+            assert (answer.status_code, body["status"]) == (200, "success"), body
+            data = body["data"]
+            assert data.get("revision", data.get("memory", {}).get("revision")) == step.revision, body

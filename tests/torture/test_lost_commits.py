@@ -1,0 +1,40 @@
+"""Postgres commits, and the worker never hears of it; or it is cut off just before."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.stack import wait_for
+from tests.torture.chaos import wait_at_random
+from tests.torture.commit_proxy import CommitProxy, Moment
+from tests.torture.ledger import Ledger
+from tests.torture.rig import Rig
+
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
+
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+MOMENTS: tuple[Moment, ...] = ("before", "sent", "answered")
+
+
+def test_the_ledger_holds_when_commits_and_their_acknowledgements_are_lost(rig: Rig) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="session-relay-proxy-") as folder,
+        CommitProxy(Path(folder), server_url=rig.postgres.url) as proxy,
+    ):
+        rig.stack.stop("worker")
+        rig.stack.environment["DATABASE_URL"] = proxy.url
+        rig.stack.start("worker")
+        ledger = Ledger(rig.stack)
+        with ledger.sending():
+            for number in range(ROUNDS * len(MOMENTS)):
+                wait_at_random()
+                proxy.lose(MOMENTS[number % len(MOMENTS)])
+                wait_for(lambda: proxy.lost > number, what="cut")  # noqa: B023 - It ends before the next round.
+                ledger.wait_for_progress()
+        ledger.check()
+        assert rig.stack.log("worker").count("Postgres unavailable") >= ROUNDS
+        rig.stack.stop("worker")
