@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
+from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
 
-from models.settings import Settings
+from models.errors import SettingsError
+from models.lifeline import hold_lifeline
+from models.logs import configure_logging
+from models.settings import Settings, read_settings
 from relay.protocol import BoundedProtocol
 
 KEEP_ALIVE_SECONDS = 75
@@ -24,6 +29,20 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.stopping.set()
         await super().shutdown(sockets)
+
+
+def main(create: Callable[[Settings], Starlette]) -> int:
+    """Read the settings and serve the app they make until told to stop; 2 if the settings do not allow it."""
+    hold_lifeline()
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        app = create(settings)
+    except SettingsError as error:
+        print(f"session-relay: {error.message}", file=sys.stderr)
+        return 2
+    serve(app, settings)
+    return 0
 
 
 def serve(app: Starlette, settings: Settings) -> None:

@@ -26,7 +26,7 @@ class Changes(msgspec.Struct, kw_only=True):
 
 
 class State:
-    """Records by key. What was not loaded is not there: the keys to load are named by the rules' `touched`."""
+    """Records by key. What was not loaded is not there: what to load is named by the rules' `Slice`."""
 
     def __init__(
         self,

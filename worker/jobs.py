@@ -29,10 +29,11 @@ class Runtime:
 runtime: Runtime | None = None
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> Runtime:
     """Set up this process for its jobs; once, before the first."""
     global runtime  # noqa: PLW0603
     runtime = Runtime(settings)
+    return runtime
 
 
 def drain(shard: int) -> None:

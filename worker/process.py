@@ -66,9 +66,7 @@ def main() -> None:
     settings = read_settings()
     configure_logging(settings)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    jobs.prepare(settings)
-    if jobs.runtime is not None:
-        wait_for_schema(jobs.runtime.engine)
+    wait_for_schema(jobs.prepare(settings).engine)
     run(settings)
 
 
