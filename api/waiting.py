@@ -14,28 +14,49 @@ from models.timestamps import format_utc
 from relay.connections import RedisTrouble
 from sessions.answers import Page
 
+STEP = 10
+"""Entries read at a time: they come whole, and one can be as large as a body may be."""
 LOOKED_AT = 200
-"""Entries of each shard, the newest: they are read whole, and what waits longer than these is counted elsewhere."""
+"""Entries of each shard, the newest, that are looked at."""
+LOOKED_AT_BYTES = 1_048_576
+"""Of each shard; after that many no further step is taken, so that a large backlog costs little memory to look at."""
+
+Waiting = dict[str, Any]
 
 
 async def list_waiting(redis: Redis, *, limit: int, shown: Callable[[Entry], bool]) -> Page:
     """The newest entries that are `shown`. `truncated` says that there may be more. Raises Unavailable."""
-    found: list[Entry] = []
+    found: list[Waiting] = []
     truncated = False
     for shard in range(SHARDS):
         try:
-            rows = cast(
-                "list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrevrange(inbox_key(shard), count=LOOKED_AT)
-            )
+            more, cut = await _look_into(redis, shard, shown=shown)
         except RedisTrouble as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
-        truncated = truncated or len(rows) == LOOKED_AT
-        entries = (_decode(fields.get(ENTRY_FIELD, b"")) for _, fields in rows)
-        found += (entry for entry in entries if entry is not None and shown(entry))
-        found = sorted(found, key=lambda entry: entry.accepted_at, reverse=True)
-        truncated = truncated or len(found) > limit
+        found = sorted(found + more, key=lambda item: str(item["accepted_at"]), reverse=True)
+        truncated = truncated or cut or len(found) > limit
         del found[limit:]
-    return Page(items=[_describe(entry) for entry in found], truncated=truncated)
+    return Page(items=found, truncated=truncated)
+
+
+async def _look_into(redis: Redis, shard: int, *, shown: Callable[[Entry], bool]) -> tuple[list[Waiting], bool]:
+    """What is shown of a shard's newest entries, and whether there are older ones that were not looked at."""
+    found: list[Waiting] = []
+    size, before = 0, "+"
+    for _ in range(LOOKED_AT // STEP):
+        answer = await redis.xrevrange(inbox_key(shard), max=before, count=STEP)
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
+        for stream_id, fields in rows:
+            body = fields.get(ENTRY_FIELD, b"")
+            entry = _decode(body)
+            if entry is not None and shown(entry):
+                found.append(_describe(entry))
+            size, before = size + len(body), f"({stream_id.decode()}"
+        if len(rows) < STEP:
+            return found, False
+        if size > LOOKED_AT_BYTES:
+            break
+    return found, True
 
 
 def _decode(body: bytes) -> Entry | None:
