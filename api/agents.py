@@ -17,7 +17,7 @@ from api.reads import list_response
 from models import vocabulary as v
 from models.tables import AgentRow
 from models.timestamps import format_utc
-from relay.authentication import Authenticator
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from sessions.answers import Page
 from sessions.state import ONLINE_SECONDS
@@ -33,8 +33,8 @@ class AgentParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Agents:
     """The endpoint."""
 
-    def __init__(self, *, authenticator: Authenticator, database: Database) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
         self._database = database
 
     @property
@@ -44,7 +44,7 @@ class Agents:
 
     async def list(self, request: Request) -> Response:
         """All agents, by name."""
-        self._authenticator.admit(request.headers, "read")
+        await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, AgentParameters)
         return list_response(await self._database.read(partial(_list_agents, asked=asked, now=datetime.now(UTC))))
 

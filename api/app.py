@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> Starlette:
     ingest = Ingest(settings)
     database = Database(settings)
     journal = JournalWatch(ingest.redis)
-    authenticator = ingest.authenticator
+    gate = ingest.gate
 
     async def postgres() -> Mapping[str, str]:
         return {"postgres": "ok" if await database.is_there() else "unavailable"}
@@ -55,11 +55,11 @@ def create_app(settings: Settings) -> Starlette:
         *health_routes(ingest.redis, links=LINKS, information=postgres),
         openapi_route(),
         *ingest.routes,
-        *Deliveries(authenticator=authenticator, database=database, redis=ingest.redis).routes,
-        *DeadLetters(authenticator=authenticator, database=database, push=ingest.push).routes,
-        *Reads(authenticator=authenticator, database=database).routes,
-        *Agents(authenticator=authenticator, database=database).routes,
-        *Exports(authenticator=authenticator, database=database).routes,
-        *Events(authenticator=authenticator, database=database, journal=journal, stopping=ingest.stopping).routes,
+        *Deliveries(gate=gate, database=database, redis=ingest.redis).routes,
+        *DeadLetters(gate=gate, database=database, push=ingest.push).routes,
+        *Reads(gate=gate, database=database).routes,
+        *Agents(gate=gate, database=database).routes,
+        *Exports(gate=gate, database=database).routes,
+        *Events(gate=gate, database=database, journal=journal, stopping=ingest.stopping).routes,
     ]
     return assemble(routes, ingest, running=running())

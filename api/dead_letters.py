@@ -16,7 +16,7 @@ from api.reads import list_response
 from models import vocabulary as v
 from models.errors import NotFound
 from models.inbox import Entry
-from relay.authentication import Authenticator
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.pusher import Pushed
 from relay.responses import JsonResponse
@@ -45,8 +45,8 @@ class OneDeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class DeadLetters:
     """The endpoints."""
 
-    def __init__(self, *, authenticator: Authenticator, database: Database, push: Push) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database, push: Push) -> None:
+        self._gate = gate
         self._database = database
         self._push = push
 
@@ -64,13 +64,13 @@ class DeadLetters:
 
     async def list(self, request: Request) -> Response:
         """Those that match, the oldest first, with the reason, without payload."""
-        asked, wanted = self._many(request)
+        asked, wanted = await self._many(request)
         work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
         return list_response(await self._database.read(work))
 
     async def show(self, request: Request) -> Response:
         """One with its payload and traceback."""
-        wanted = self._one(request)
+        wanted = await self._one(request)
         found = await self._database.read(partial(find_dead_letter, wanted=wanted))
         if found is None:
             raise _not_found(wanted)
@@ -78,19 +78,19 @@ class DeadLetters:
 
     async def replay(self, request: Request) -> Response:
         """Put one back into the inbox, at the end of its shard. May be repeated: it takes effect once."""
-        wanted = self._one(request)
+        wanted = await self._one(request)
         if not await self._replay(wanted, limit=1):
             raise _not_found(wanted)
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
         """Put those that match back into the inbox, `limit` at most, the oldest first."""
-        asked, wanted = self._many(request)
+        asked, wanted = await self._many(request)
         return JsonResponse({"replayed": await self._replay(wanted, limit=asked.limit)}, 202)
 
     async def discard(self, request: Request) -> Response:
         """Give one up: it stays known as a rejected delivery, so that it takes no effect when it is sent again."""
-        wanted = self._one(request)
+        wanted = await self._one(request)
         if not await self._database.read(partial(discard, wanted=wanted, at=datetime.now(UTC))):
             raise _not_found(wanted)
         return JsonResponse({"discarded": 1})
@@ -101,13 +101,13 @@ class DeadLetters:
             await self._push(entry)
         return len(entries)
 
-    def _many(self, request: Request) -> tuple[ManyDeadLetters, Wanted]:
-        self._authenticator.admit(request.headers, "admin")
+    async def _many(self, request: Request) -> tuple[ManyDeadLetters, Wanted]:
+        await self._gate.admit(request, "admin")
         asked = decode_parameters(request.query_params, ManyDeadLetters)
         return asked, Wanted(source=asked.source, session_id=asked.session_id, command=asked.command)
 
-    def _one(self, request: Request) -> Wanted:
-        caller = self._authenticator.admit(request.headers, "admin")
+    async def _one(self, request: Request) -> Wanted:
+        caller = await self._gate.admit(request, "admin")
         asked = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
         return Wanted(source=asked.source or caller.source, delivery_id=asked.delivery_id)
 

@@ -20,8 +20,9 @@ from models import vocabulary as v
 from models.errors import Forbidden, NotFound, Unavailable
 from models.inbox import Entry, Outcome, decode_receipt, outcome_key, seen_key
 from models.timestamps import format_utc
-from relay.authentication import Authenticator, Caller, require_session
+from relay.authentication import Caller, require_session
 from relay.connections import RedisTrouble
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
 from sessions.postgres.deliveries import find_delivery, list_deliveries
@@ -50,8 +51,8 @@ class ManyDeliveries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Deliveries:
     """The endpoints."""
 
-    def __init__(self, *, authenticator: Authenticator, database: Database, redis: Redis) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database, redis: Redis) -> None:
+        self._gate = gate
         self._database = database
         self._redis = redis
 
@@ -62,7 +63,7 @@ class Deliveries:
 
     async def list(self, request: Request) -> Response:
         """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources."""
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
         source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
@@ -84,7 +85,7 @@ class Deliveries:
 
     async def get(self, request: Request) -> Response:
         """One delivery, also while it waits, and also while Postgres is away."""
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
         delivery = await self._find(_source_for(caller, asked.source), asked.delivery_id)
         if delivery is None or not caller.sees(cast("str | None", delivery["session_id"])):

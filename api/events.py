@@ -24,7 +24,8 @@ from models import vocabulary as v
 from models.errors import RelayError, Unavailable
 from models.inbox import JOURNAL_CHANNEL
 from models.payloads import MAX_WAIT_SECONDS
-from relay.authentication import Authenticator, require_session
+from relay.authentication import require_session
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.subscription import follow
 from sessions.answers import Page
@@ -86,10 +87,8 @@ class JournalWatch:
 class Events:
     """The endpoint."""
 
-    def __init__(
-        self, *, authenticator: Authenticator, database: Database, journal: JournalWatch, stopping: asyncio.Event
-    ) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database, journal: JournalWatch, stopping: asyncio.Event) -> None:
+        self._gate = gate
         self._database = database
         self._journal = journal
         self._stopping = stopping
@@ -101,7 +100,7 @@ class Events:
 
     async def events(self, request: Request) -> Response:
         """The events after a cursor; with `wait`, not before there is one or the time is over."""
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
         require_session(caller, asked.session_id)
         streamed = "text/event-stream" in request.headers.get("accept", "")

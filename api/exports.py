@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from api.database import Database
 from models import vocabulary as v
-from relay.authentication import Authenticator, require_session
+from relay.authentication import require_session
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from sessions.postgres.reads import export_markdown, export_session
 
@@ -38,8 +39,8 @@ class ExportParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class Exports:
     """The endpoint."""
 
-    def __init__(self, *, authenticator: Authenticator, database: Database) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
         self._database = database
 
     @property
@@ -49,7 +50,7 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """Write the document aside, then send it: a slow reader must not hold a transaction open."""
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         require_session(caller, asked.session_id)
         spool = await self._database.read(partial(_write, asked=asked), one_state=True)

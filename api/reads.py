@@ -26,7 +26,8 @@ from models.commands import (
     RetrieveMemory,
     Search,
 )
-from relay.authentication import Authenticator, require_session
+from relay.authentication import require_session
+from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
 from sessions.answers import Page
@@ -80,8 +81,8 @@ class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 class Reads:
     """The endpoints."""
 
-    def __init__(self, *, authenticator: Authenticator, database: Database) -> None:
-        self._authenticator = authenticator
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
         self._database = database
 
     @property
@@ -94,7 +95,7 @@ class Reads:
 
     async def transcript(self, request: Request) -> Response:
         """The conversation, chunk after chunk."""
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         session_id = choose_session(request) or ""
         require_session(caller, session_id)
         asked = decode_parameters(request.query_params, TranscriptParameters)
@@ -102,7 +103,7 @@ class Reads:
         return list_response(await self._database.read(work))
 
     async def _answer(self, route: ReadRoute, request: Request) -> Response:
-        caller = self._authenticator.admit(request.headers, "read")
+        caller = await self._gate.admit(request, "read")
         session_id = choose_session(request)
         require_session(caller, session_id)
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}

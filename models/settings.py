@@ -28,6 +28,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secrets: str = ""
     """`name=whsec_…` of Standard Webhooks, several with commas, several with one name for rotation."""
     github_webhook_secret: str = ""
+    allowed_ips: str = ""
+    """Addresses and networks, with commas, from which requests are taken; empty means all."""
+    trusted_proxy_header: str = ""
+    """The header in which a proxy in front says who the client is; empty means that there is no proxy."""
+    rate_limit: str = "600/minute"
+    """Requests of one sender, whatever its keys."""
+    byte_limit: str = "100000000/minute"
+    """Bytes of the bodies that one sender posts."""
     max_body_bytes: int = 1_048_576
     max_backlog: int = 100_000
     """Entries waiting in all shards together, above which new webhooks get 503."""

@@ -21,11 +21,12 @@ from models.errors import Conflict, Unavailable
 from models.inbox import Entry, Outcome, make_entry, outcome_key
 from models.payloads import MAX_WAIT_SECONDS, Submission, parse_envelope, parse_flat
 from models.settings import Settings
-from relay.authentication import Authenticator, Caller, require_permission
+from relay.authentication import Caller, require_permission
 from relay.bodies import read_body
 from relay.connections import open_redis
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
+from relay.gate import Gate
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
 from relay.parameters import decode_parameters
@@ -62,7 +63,7 @@ class Ingest:
 
     def __init__(self, settings: Settings) -> None:
         """Connects nothing yet. Raises SettingsError without a credential or REDIS_URL."""
-        self.authenticator = Authenticator(settings)
+        self.gate = Gate(settings)
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
         """For whatever else this process asks of Redis."""
         self.stopping = asyncio.Event()
@@ -115,11 +116,11 @@ class Ingest:
         return await self._take(request, lambda body, _: parse_flat(name, body), wait_seconds=COMMAND_WAIT_SECONDS)
 
     async def _take(self, request: Request, parse: Parse, *, wait_seconds: float) -> Response:
-        tell_caller = self.authenticator.begin(request.headers)
+        tell_caller = await self.gate.begin(request)
         self._load.check()
         asked = decode_parameters(request.query_params, Waiting).wait
         body = await read_body(request, limit=self._max_body_bytes)
-        caller = tell_caller(body)
+        caller = await tell_caller(body)
         parsed = parse(body, caller)
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
