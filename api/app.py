@@ -14,12 +14,16 @@ from api.dead_letters import DeadLetters
 from api.deliveries import Deliveries
 from api.events import Events, JournalWatch
 from api.exports import Exports
+from api.keys import Keys
 from api.openapi import openapi_route
 from api.reads import Reads
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.health import health_routes
 from relay.ingest import Ingest, keep_running
+from relay.refusals import refusal_routes
+from relay.signing_secrets import webhook_secrets
+from sessions.keys import connect_register
 
 LINKS = {
     **INGEST_LINKS,
@@ -36,6 +40,7 @@ def create_app(settings: Settings) -> Starlette:
     database = Database(settings)
     journal = JournalWatch(ingest.redis)
     gate = ingest.gate
+    register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
     async def postgres() -> Mapping[str, str]:
         return {"postgres": "ok" if await database.is_there() else "unavailable"}
@@ -50,16 +55,19 @@ def create_app(settings: Settings) -> Starlette:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
                 database.close()
+                register.close()
 
     routes = [
         *health_routes(ingest.redis, links=LINKS, information=postgres),
         openapi_route(),
         *ingest.routes,
+        *refusal_routes(ingest.refusals, gate=gate),
         *Deliveries(gate=gate, database=database, redis=ingest.redis).routes,
         *DeadLetters(gate=gate, database=database, push=ingest.push).routes,
+        *Keys(gate=gate, register=register).routes,
         *Reads(gate=gate, database=database).routes,
         *Agents(gate=gate, database=database).routes,
         *Exports(gate=gate, database=database).routes,
         *Events(gate=gate, database=database, journal=journal, stopping=ingest.stopping).routes,
     ]
-    return assemble(routes, ingest, running=running())
+    return assemble(routes, ingest, settings=settings, running=running())

@@ -15,14 +15,18 @@ from api.database import Database
 from api.reads import list_response
 from models import vocabulary as v
 from models.errors import NotFound
-from models.inbox import Entry
+from models.inbox import Entry, Ruling
+from relay.authentication import Caller, require_session
 from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.pusher import Pushed
 from relay.responses import JsonResponse
-from sessions.postgres.dead_letters import Wanted, discard, entries_to_replay, find_dead_letter, list_dead_letters
+from sessions.postgres.dead_letters import Wanted, entries_to_rule, find_dead_letter, list_dead_letters
 
 Push = Callable[[Entry], Awaitable[Pushed]]
+
+STEP = 8
+"""Dead letters held in memory at a time; each may be as large as a webhook."""
 
 
 class ManyDeadLetters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,13 +68,13 @@ class DeadLetters:
 
     async def list(self, request: Request) -> Response:
         """Those that match, the oldest first, with the reason, without payload."""
-        asked, wanted = await self._many(request)
+        _, asked, wanted = await self._many(request)
         work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
         return list_response(await self._database.read(work))
 
     async def show(self, request: Request) -> Response:
         """One with its payload and traceback."""
-        wanted = await self._one(request)
+        _, wanted = await self._one(request)
         found = await self._database.read(partial(find_dead_letter, wanted=wanted))
         if found is None:
             raise _not_found(wanted)
@@ -78,38 +82,52 @@ class DeadLetters:
 
     async def replay(self, request: Request) -> Response:
         """Put one back into the inbox, at the end of its shard. May be repeated: it takes effect once."""
-        wanted = await self._one(request)
-        if not await self._replay(wanted, limit=1):
-            raise _not_found(wanted)
+        caller, wanted = await self._one(request)
+        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC)))
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
-        """Put those that match back into the inbox, `limit` at most, the oldest first."""
-        asked, wanted = await self._many(request)
-        return JsonResponse({"replayed": await self._replay(wanted, limit=asked.limit)}, 202)
+        """Put those that match back into the inbox, the oldest first, `limit` at most from `cursor` on. May be
+        repeated, also when it was broken off."""
+        caller, asked, wanted = await self._many(request)
+        ruling = Ruling(by=caller.source, at=datetime.now(UTC))
+        replayed, cursor = 0, asked.cursor
+        while replayed < asked.limit:
+            step = min(STEP, asked.limit - replayed)
+            work = partial(entries_to_rule, wanted=wanted, ruling=ruling, limit=step, cursor=cursor)
+            entries, cursor = await self._database.read(work)
+            for entry in entries:
+                await self._push(entry)
+            replayed += len(entries)
+            if cursor is None:
+                break
+        return JsonResponse({"replayed": replayed, "next_cursor": cursor}, 202)
 
     async def discard(self, request: Request) -> Response:
-        """Give one up: it stays known as a rejected delivery, so that it takes no effect when it is sent again."""
-        wanted = await self._one(request)
-        if not await self._database.read(partial(discard, wanted=wanted, at=datetime.now(UTC))):
+        """Give one up. It goes through the inbox as a replay does, and stays known as a rejected delivery, so that it
+        takes no effect when it is sent again. May be repeated."""
+        caller, wanted = await self._one(request)
+        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC), discards=True))
+        return JsonResponse({"discarded": 1}, 202)
+
+    async def _rule(self, wanted: Wanted, ruling: Ruling) -> None:
+        entries, _ = await self._database.read(partial(entries_to_rule, wanted=wanted, ruling=ruling))
+        if not entries:
             raise _not_found(wanted)
-        return JsonResponse({"discarded": 1})
+        await self._push(entries[0])
 
-    async def _replay(self, wanted: Wanted, *, limit: int) -> int:
-        entries = await self._database.read(partial(entries_to_replay, wanted=wanted, limit=limit))
-        for entry in entries:
-            await self._push(entry)
-        return len(entries)
-
-    async def _many(self, request: Request) -> tuple[ManyDeadLetters, Wanted]:
-        await self._gate.admit(request, "admin")
+    async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, Wanted]:
+        caller = await self._gate.admit(request, "admin")
         asked = decode_parameters(request.query_params, ManyDeadLetters)
-        return asked, Wanted(source=asked.source, session_id=asked.session_id, command=asked.command)
+        require_session(caller, asked.session_id)
+        given = {"source": asked.source, "session_id": asked.session_id, "command": asked.command}
+        return caller, asked, Wanted(**given, session_glob=caller.session_glob)
 
-    async def _one(self, request: Request) -> Wanted:
+    async def _one(self, request: Request) -> tuple[Caller, Wanted]:
         caller = await self._gate.admit(request, "admin")
         asked = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
-        return Wanted(source=asked.source or caller.source, delivery_id=asked.delivery_id)
+        source = asked.source or caller.source
+        return caller, Wanted(source=source, delivery_id=asked.delivery_id, session_glob=caller.session_glob)
 
 
 def _not_found(wanted: Wanted) -> NotFound:

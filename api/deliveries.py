@@ -75,13 +75,13 @@ class Deliveries:
                 list_deliveries,
                 status=asked.status,
                 session_id=asked.session_id,
+                session_glob=caller.session_glob,
                 source=source,
                 limit=asked.limit,
                 cursor=asked.cursor,
             )
         )
-        items = [item for item in page.items if caller.sees(item["session_id"])]
-        return JsonResponse({"items": items, "next_cursor": page.next_cursor})
+        return list_response(page)
 
     async def get(self, request: Request) -> Response:
         """One delivery, also while it waits, and also while Postgres is away."""

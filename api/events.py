@@ -21,12 +21,13 @@ from starlette.routing import Route
 from api.database import Database
 from api.reads import list_response
 from models import vocabulary as v
-from models.errors import RelayError, Unavailable
+from models.errors import RelayError
 from models.inbox import JOURNAL_CHANNEL
 from models.payloads import MAX_WAIT_SECONDS
-from relay.authentication import require_session
+from relay.authentication import Caller, require_session
 from relay.gate import Gate
 from relay.parameters import decode_parameters
+from relay.places import Places
 from relay.subscription import follow
 from sessions.answers import Page
 from sessions.postgres.reads import read_events
@@ -55,28 +56,30 @@ class JournalWatch:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._listening: dict[str, set[asyncio.Event]] = {}
-        self._count = 0
+        self._places = Places(MAX_LISTENERS)
 
     async def run(self) -> None:
         """Wake listeners, until cancelled."""
         await follow(self._redis, JOURNAL_CHANNEL, self._hear)
 
+    def require_place(self, source: str) -> None:
+        """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
+        self._places.require_one(source)
+
     @contextmanager
-    def listen(self, session_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's journal grows, within the block. Raises Unavailable."""
-        if self._count >= MAX_LISTENERS:
-            raise Unavailable("Too many wait for events at the moment; ask without waiting.")
-        grown = asyncio.Event()
-        self._count += 1
-        self._listening.setdefault(session_id, set()).add(grown)
-        try:
-            yield grown
-        finally:
-            self._count -= 1
-            listening = self._listening[session_id]
-            listening.discard(grown)
-            if not listening:
-                del self._listening[session_id]
+    def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the session's journal grows, within the block. Raises what
+        require_place does."""
+        with self._places.take(source):
+            grown = asyncio.Event()
+            self._listening.setdefault(session_id, set()).add(grown)
+            try:
+                yield grown
+            finally:
+                listening = self._listening[session_id]
+                listening.discard(grown)
+                if not listening:
+                    del self._listening[session_id]
 
     def _hear(self, message: bytes) -> None:
         for session_id in message.decode().split("\n"):
@@ -107,15 +110,17 @@ class Events:
         if streamed and (last_id := request.headers.get("last-event-id")):
             asked = msgspec.structs.replace(asked, after=last_id)
         if streamed:
-            await self._read(asked)  # What is wrong is said before the stream begins.
+            self._journal.require_place(caller.source)
+            await self._read(caller, asked)  # What is wrong is said before the stream begins.
             return StreamingResponse(
-                self._stream(asked),
+                self._stream(caller, asked),
                 media_type="text/event-stream",
                 headers={"cache-control": "no-store", "x-accel-buffering": "no"},
             )
-        return list_response(await (self._wait(request, asked) if asked.wait else self._read(asked)))
+        return list_response(await (self._wait(request, caller, asked) if asked.wait else self._read(caller, asked)))
 
-    async def _read(self, asked: EventParameters) -> Page:
+    async def _read(self, caller: Caller, asked: EventParameters) -> Page:
+        self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
         work = partial(
             read_events,
             session_id=asked.session_id,
@@ -125,30 +130,30 @@ class Events:
         )
         return await self._database.read(work)
 
-    async def _wait(self, request: Request, asked: EventParameters) -> Page:
+    async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
         ends_at = asyncio.get_running_loop().time() + asked.wait
         gone = asyncio.create_task(_disconnected(request))
         try:
-            with self._journal.listen(asked.session_id) as grown:
-                found = await self._read(asked)
+            with self._journal.listen(asked.session_id, source=caller.source) as grown:
+                found = await self._read(caller, asked)
                 while not found.items and not gone.done() and not self._stopping.is_set():
                     left = ends_at - asyncio.get_running_loop().time()
                     if left <= 0:
                         break
                     await self._rest(grown, gone, seconds=min(left, LOOK_SECONDS))
-                    found = await self._read(asked)
+                    found = await self._read(caller, asked)
         finally:
             gone.cancel()
         return found
 
-    async def _stream(self, asked: EventParameters) -> AsyncIterator[bytes]:
+    async def _stream(self, caller: Caller, asked: EventParameters) -> AsyncIterator[bytes]:
         """Server-sent events, until the reader goes or the process stops. Trouble ends it: readers come again."""
         quiet_since = asyncio.get_running_loop().time()
         try:
-            with self._journal.listen(asked.session_id) as grown:
+            with self._journal.listen(asked.session_id, source=caller.source) as grown:
                 yield b"retry: 2000\n\n"
                 while not self._stopping.is_set():
-                    found = await self._read(asked)
+                    found = await self._read(caller, asked)
                     for item in found.items:
                         yield _as_message(item)
                         quiet_since = asyncio.get_running_loop().time()

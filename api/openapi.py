@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.agents import AgentParameters
-from api.dead_letters import ManyDeadLetters, OneDeadLetter
-from api.deliveries import ManyDeliveries, OneDelivery
-from api.events import EventParameters
-from api.exports import ExportParameters
-from api.reads import READS, TranscriptParameters
-from api.schemas import COMPONENT, answer_schemas, component_schemas, flat_schema
+from api.operations import OPERATIONS, Operation
+from api.reads import READS, ReadRoute
+from api.schemas import COMPONENT, answer_schemas, component_schemas, envelope_schema, flat_schema, schema_of
+from api.statuses import COMMAND, KEYED, answer, header_components, refusals, response_components
 from models import vocabulary as v
-from models.commands import COMMANDS
+from models.commands import COMMANDS, Batch
 from models.errors import ErrorBody
 from models.payloads import Envelope
 from relay.health import version
@@ -29,86 +26,20 @@ OPENAPI_VERSION = "3.1.0"
 
 Json = dict[str, Any]
 
-
-class Operation(NamedTuple):
-    """What is no command: its address, its name, what it is for, its parameters, its answer."""
-
-    path: str
-    name: str
-    summary: str
-    parameters: type[msgspec.Struct] | None
-    answer: str
-    is_open: bool = False
-    method: str = "get"
-    status: str = "200"
-
-
-OPERATIONS = (
-    Operation("/", "index", "The addresses of this service.", None, "Object", is_open=True),
-    Operation("/healthz", "health", "Whether the process is alive.", None, "Object", is_open=True),
-    Operation("/readyz", "readiness", "Whether webhooks can be taken now.", None, "Object", is_open=True),
-    Operation("/openapi.json", "openapi", "This document.", None, "Object", is_open=True),
-    Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
-    Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
-    Operation(
-        "/v1/dead-letters", "read_dead_letters", "What could not be applied, oldest first.", ManyDeadLetters, "List"
-    ),
-    Operation(
-        "/v1/dead-letters/{delivery_id}",
-        "read_dead_letter",
-        "One dead letter with its payload and traceback.",
-        OneDeadLetter,
-        "Object",
-    ),
-    Operation(
-        "/v1/dead-letters/{delivery_id}",
-        "discard_dead_letter",
-        "Give up a dead letter.",
-        OneDeadLetter,
-        "Object",
-        method="delete",
-    ),
-    Operation(
-        "/v1/dead-letters/{delivery_id}/replay",
-        "replay_dead_letter",
-        "Put a dead letter back into the inbox; it takes effect once.",
-        OneDeadLetter,
-        "Object",
-        method="post",
-        status="202",
-    ),
-    Operation(
-        "/v1/dead-letters/replay",
-        "replay_dead_letters",
-        "Put the dead letters that match back into the inbox.",
-        ManyDeadLetters,
-        "Object",
-        method="post",
-        status="202",
-    ),
-    Operation("/v1/agents", "read_agents", "The agents that tasks can be delegated to.", AgentParameters, "List"),
-    Operation(
-        "/v1/sessions/{session_id}/transcript",
-        "read_transcript",
-        "The conversation of a session, chunk after chunk.",
-        TranscriptParameters,
-        "List",
-    ),
-    Operation(
-        "/v1/sessions/{session_id}/events",
-        "read_events",
-        "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream.",
-        EventParameters,
-        "List",
-    ),
-    Operation(
-        "/v1/sessions/{session_id}/export",
-        "export_session",
-        "A whole session as one document.",
-        ExportParameters,
-        "Object",
-    ),
-)
+START: Json = {"command": "create_session", "session_id": "evening-walk", "data": {"title": "Evening walk"}}
+REMEMBER: Json = {
+    "command": "store_memory",
+    "session_id": "evening-walk",
+    "data": {"type": "idea", "content": "Solar panels on the shed"},
+    "sync": True,
+}
+ALL_AT_ONCE: Json = {
+    "session_id": "evening-walk",
+    "commands": [
+        {"command": "create_session", "data": {"title": "Evening walk"}},
+        {"command": "store_memory", "data": {"type": "idea", "content": "Solar panels on the shed"}},
+    ],
+}
 
 
 def openapi_route() -> Route:
@@ -124,25 +55,21 @@ def openapi_route() -> Route:
 def build_document() -> Json:
     """All operations of the public app."""
     parameters = [operation.parameters for operation in OPERATIONS if operation.parameters]
-    schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, Waiting, *parameters])
+    bodies = [operation.body for operation in OPERATIONS if operation.body]
+    schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, Waiting, *bodies, *parameters])
+    schemas["Envelope"] = envelope_schema(schemas["Envelope"])
     paths: dict[str, Json] = {
         "/v1/webhook": {"post": _post_webhook(schemas)},
         "/webhook": {"post": _post_webhook(schemas) | {"operationId": "webhook_alias"}},
+        "/v1/hooks/{token}": {"post": _post_hook(schemas)},
     }
     for name in COMMANDS:
         paths[f"/v1/commands/{name}"] = {"post": _post_command(name, schemas)}
     for read in READS:
         path = read.path.replace(":path}", "}")
-        summary = (read.command.__doc__ or "").strip()
-        answer = "List" if read.answer == "list" else "Object"
-        paths[path] = {"get": _operation(path, read.name, summary, schemas[read.command.__name__], answer)}
+        paths[path] = {"get": _get_read(read, path, schemas)}
     for operation in OPERATIONS:
-        schema = schemas[operation.parameters.__name__] if operation.parameters else {}
-        described = _operation(
-            operation.path, operation.name, operation.summary, schema, operation.answer, operation.status
-        )
-        described |= {"security": []} if operation.is_open else {}
-        paths.setdefault(operation.path, {})[operation.method] = described
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
     for definition in parameters:
         schemas.pop(definition.__name__, None)
     schemas.pop(Waiting.__name__, None)
@@ -158,9 +85,8 @@ def build_document() -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas | answer_schemas(),
-            "responses": {
-                "Error": _response("The request was refused, or failed; `error` tells how to mend it.", "Error")
-            },
+            "responses": response_components(),
+            "headers": header_components(),
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -174,8 +100,19 @@ def _post_webhook(schemas: dict[str, Json]) -> Json:
         "operationId": "webhook",
         "summary": "Send any command in its envelope; it is stored durably and takes effect once.",
         "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
-        "requestBody": _request("Envelope"),
+        "requestBody": _request("Envelope", START, REMEMBER),
         "responses": _COMMAND_RESPONSES,
+    }
+
+
+def _post_hook(schemas: dict[str, Json]) -> Json:
+    return {
+        "operationId": "hook",
+        "summary": "Send any JSON; it becomes a memory in the session of the token.",
+        "parameters": [*_parameters("/v1/hooks/{token}", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
+        "responses": _COMMAND_RESPONSES,
+        "security": [],
     }
 
 
@@ -187,24 +124,46 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
         "operationId": name,
         "summary": (definition.__doc__ or "").strip(),
         "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
-        "requestBody": _request(component),
+        "requestBody": _request(component, *([ALL_AT_ONCE] if definition is Batch else []))
+        | {"required": bool(schemas[component]["required"])},
         "responses": _COMMAND_RESPONSES,
     }
 
 
-def _operation(path: str, name: str, summary: str, schema: Json, answer: str, status: str = "200") -> Json:
+def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
+    one_session = "{" in path or read.command.session == "optional"
     return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": _parameters(path, schema),
-        "responses": {status: _response("The answer.", answer), "default": {"$ref": "#/components/responses/Error"}},
+        "operationId": read.name,
+        "summary": (read.command.__doc__ or "").strip(),
+        "parameters": _parameters(path, schemas[read.command.__name__]),
+        "responses": {
+            "200": answer("The answer.", "List" if read.answer == "list" else "Object"),
+            **refusals(KEYED | {422} | ({404} if one_session else frozenset())),
+        },
+    }
+
+
+def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
+    schema = schemas[operation.parameters.__name__] if operation.parameters else {}
+    success = answer("The answer.", operation.answer, *operation.more_types, is_open=operation.is_open)
+    return {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": _parameters(operation.path, schema),
+        **({"requestBody": _request(operation.body.__name__)} if operation.body else {}),
+        "responses": {
+            operation.status: success,
+            **refusals(operation.refusals),
+            **{status: {**success, "description": text} for status, text in operation.others},
+        },
+        **({"security": []} if operation.is_open else {}),
     }
 
 
 def _parameters(path: str, schema: Json) -> list[Json]:
     """Those of the path, then those of the query; a list has commas, or is a parameter repeated."""
     in_path = re.findall(r"{(\w+)}", path)
-    known = {"session_id": msgspec.json.schema(v.Id), **schema.get("properties", {})}
+    known = {"session_id": schema_of(v.Id), "token": schema_of(str), **schema.get("properties", {})}
     names = [*in_path, *(name for name in schema.get("properties", {}) if name not in in_path)]
     described = []
     for name in names:
@@ -212,23 +171,28 @@ def _parameters(path: str, schema: Json) -> list[Json]:
             "name": name,
             "in": "path" if name in in_path else "query",
             "required": name in in_path or name in schema["required"],
-            "schema": known[name],
+            "schema": _without_null(known[name]),
         }
+        if not parameter["required"]:
+            parameter["allowEmptyValue"] = True  # As if it were not there.
         if known[name].get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         described.append(parameter)
     return described
 
 
-def _request(component: str) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": {"$ref": COMPONENT.format(name=component)}}}}
+def _without_null(schema: Json) -> Json:
+    """What a parameter can be, since a URL has no null."""
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**options[0], **rest} if len(options) == 1 else schema
 
 
-def _response(description: str, component: str) -> Json:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": COMPONENT.format(name=component)}}},
-    }
+def _request(component: str, *examples: Json) -> Json:
+    content: Json = {"schema": {"$ref": COMPONENT.format(name=component)}}
+    if examples:
+        content["examples"] = {f"example-{number}": {"value": value} for number, value in enumerate(examples, 1)}
+    return {"required": True, "content": {"application/json": content}}
 
 
 _IDEMPOTENCY_KEY: Json = {
@@ -236,10 +200,19 @@ _IDEMPOTENCY_KEY: Json = {
     "in": "header",
     "required": False,
     "description": "The delivery id: what is sent again under the same one takes effect once.",
-    "schema": msgspec.json.schema(v.DeliveryId),
+    "schema": schema_of(v.DeliveryId),
+}
+_LINKS: Json = {
+    "links": {
+        "delivery": {
+            "operationId": "read_delivery",
+            "description": "What became of it.",
+            "parameters": {"delivery_id": "$response.body#/delivery_id"},
+        }
+    }
 }
 _COMMAND_RESPONSES: Json = {
-    "200": _response("It took effect; what was waited for is here.", "CommandResponse"),
-    "202": _response("It is stored durably and will take effect.", "Receipt"),
-    "default": {"$ref": "#/components/responses/Error"},
+    "200": answer("It took effect; what was waited for is here.", "CommandResponse") | _LINKS,
+    "202": answer("It is stored durably and will take effect.", "Receipt") | _LINKS,
+    **refusals(COMMAND),
 }

@@ -12,25 +12,44 @@ import msgspec
 from msgspec import Raw
 
 from models import vocabulary as v
-from models.commands import Command
+from models.commands import COMMANDS, Command
+from models.payloads import ALIASES, ENVELOPE_TYPE
 from models.responses import RESPONSE_TYPE
 
 COMPONENT = "#/components/schemas/{name}"
+
+PYTHONS_END = r"(?!\n)"
+_PRINTABLE = r"\u0000-\u001f\u007f-\u009f\u2028\u2029]"
+_ECMASCRIPT = {v.NAME_PATTERN: rf"^[^{_PRINTABLE}*[^\s{_PRINTABLE}[^{_PRINTABLE}*$"}
+
+
+def schema_of(hint: Any) -> dict[str, Any]:
+    """The schema of a type that refers to no definition."""
+    return _in_ecmascript(msgspec.json.schema(hint))
 
 
 def component_schemas(definitions: Iterable[type[msgspec.Struct]]) -> dict[str, dict[str, Any]]:
     """The schemas of these definitions, and of what they refer to, by name."""
     twins = [_twin(definition) for definition in definitions]
     _, components = msgspec.json.schema_components(twins, ref_template=COMPONENT)
-    return components
+    return _in_ecmascript(components)
 
 
 def flat_schema(definition: type[Command], schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a command's data with the session and the delivery id beside them, as /v1/commands takes it."""
-    session = {} if definition.session == "none" else {"session_id": msgspec.json.schema(v.Id)}
-    properties = {**session, **schema["properties"], "id": msgspec.json.schema(v.DeliveryId)}
+    session_id = schema_of(v.Id if definition.session == "required" else v.Id | None)
+    session = {} if definition.session == "none" else {"session_id": session_id}
+    properties = {**session, **schema["properties"], "id": schema_of(v.DeliveryId | None)}
     required = ["session_id"] if definition.session == "required" else []
     return {**schema, "properties": properties, "required": required + schema["required"]}
+
+
+def envelope_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a webhook's body with what is checked only after it was decoded."""
+    names = {"enum": [*COMMANDS, *ALIASES]}
+    changes = {"command": names, "type": {"enum": [ENVELOPE_TYPE]}, "session_id": schema_of(v.Id | None)}
+    properties = {name: {**inner, **changes.get(name, {})} for name, inner in schema["properties"].items()}
+    return {**schema, "properties": properties}
 
 
 def answer_schemas() -> dict[str, dict[str, Any]]:
@@ -75,6 +94,15 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "conflicts": {"type": "integer"},
         "last_conflict_at": text,
     }
+    key = {
+        "key": text,
+        "key_id": text,
+        "name": text,
+        "scopes": {"type": "array", "items": text},
+        "sessions": text_or_null,
+        "created_at": text,
+        "url": text,
+    }
     listed = {
         "items": {"type": "array", "items": any_object},
         "next_cursor": text_or_null,
@@ -94,12 +122,28 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
             "properties": response,
             "required": [name for name in response if name not in ("error", "updates")],
         },
+        "NewKey": {"type": "object", "properties": key, "required": [name for name in key if name != "url"]},
         "Delivery": {
             "type": "object",
             "properties": delivery,
             "required": ["delivery_id", "source", "status", "command", "session_id", "accepted_at"],
         },
     }
+
+
+def _in_ecmascript(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its patterns as JSON Schema has them, where `$` is the end, and lookaheads are best avoided."""
+
+    def translate(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return _in_ecmascript(value)
+        if isinstance(value, list):
+            return [translate("", item) for item in value]
+        if name == "pattern":
+            return _ECMASCRIPT.get(value, value.removesuffix(PYTHONS_END))
+        return value
+
+    return {name: translate(name, value) for name, value in schema.items()}
 
 
 @cache

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from models import vocabulary as v
+from models.errors import Invalid
 from models.timestamps import parse_moment, parse_zone
 
 EMPTY_OBJECT = Raw(b"{}")
@@ -37,6 +38,14 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     in_batch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for name in _OBJECT_FIELDS.get(type(self), ()):
+            if not bytes(getattr(self, name)).lstrip().startswith(b"{"):
+                raise Invalid(
+                    f"The field {name!r} is not valid: expected object.",
+                    code="invalid_field",
+                    field=name,
+                    expected="a JSON object",
+                )
         for name in _NAME_FIELDS.get(type(self), ()):
             value = getattr(self, name)
             if isinstance(value, str) and not value.isascii():
@@ -354,6 +363,12 @@ def _holds_names(hint: Any) -> bool:
     return hint == v.Name or hint == v.Names or any(_holds_names(part) for part in get_args(hint))
 
 
+_OBJECT_FIELDS: dict[type[Command], tuple[str, ...]] = {
+    definition: tuple(
+        field for field, hint in get_type_hints(definition, include_extras=True).items() if hint == JsonObject
+    )
+    for definition in COMMANDS.values()
+}
 _NAME_FIELDS: dict[type[Command], tuple[str, ...]] = {
     definition: tuple(
         field

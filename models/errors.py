@@ -61,11 +61,25 @@ class Rejected(RelayError):
     code = "rejected"
 
 
+class BadRequest(Rejected):
+    """The request is not valid HTTP."""
+
+    status = 400
+    code = "bad_request"
+
+
 class NotJson(Rejected):
     """The body is not valid JSON."""
 
     status = 400
     code = "not_json"
+
+
+class Undecodable(Rejected):
+    """The body is not compressed in the way that its header says."""
+
+    status = 400
+    code = "undecodable"
 
 
 class Unauthorized(Rejected):
@@ -96,6 +110,14 @@ class MethodNotAllowed(Rejected):
     code = "method_not_allowed"
 
 
+class TooSlow(Rejected):
+    """The request took too long to arrive."""
+
+    status = 408
+    code = "too_slow"
+    retryable = True
+
+
 class Conflict(Rejected):
     """It contradicts what is already there."""
 
@@ -122,6 +144,18 @@ class Invalid(Rejected):
 
     status = 422
     code = "invalid"
+
+
+class TooManyRequests(Rejected):
+    """More than its share; the sender is to come back later."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after_seconds: int, code: str = "", hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(RelayError):

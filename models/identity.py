@@ -1,10 +1,13 @@
-"""Identity by content: the canonical form and hash of a payload, and the ids that a sender left out."""
+"""Identity by content: the canonical form and hash of a payload, and the ids that a sender left out; and new ids."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import secrets
+import time
 import unicodedata
+import uuid
 from typing import Any
 
 import msgspec
@@ -50,3 +53,12 @@ def leading_text(value: Any) -> str:
     if isinstance(value, list):
         return next((text for item in value if (text := leading_text(item))), "")
     return ""
+
+
+def make_uuid7() -> str:
+    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then 74 random bits. Later ones sort later."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | secrets.randbits(80)
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(uuid.UUID(int=value))

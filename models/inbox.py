@@ -32,14 +32,16 @@ RESULT_SECONDS = 3_600
 ENTRY_FIELD = b"e"
 OUTCOME_CHANNEL = "sr:outcomes"
 """All outcomes that somebody waits for, each as an Announcement."""
+BACKLOG_KEY = "sr:backlog"
+"""How many entries of each source wait, in all shards together. Who has none is not in it."""
 JOURNAL_CHANNEL = "sr:journal"
 """The ids of sessions whose journal has grown, one to a line."""
 
 PUSH_SCRIPT = """
 local receipts, woken = {}, {}
-for i = 0, #KEYS / 3 - 1 do
-  local seen, stream, wake = KEYS[3 * i + 1], KEYS[3 * i + 2], KEYS[3 * i + 3]
-  local hash, receipt, waits, entry = ARGV[4 * i + 1], ARGV[4 * i + 2], ARGV[4 * i + 3], ARGV[4 * i + 4]
+for i = 0, #KEYS / 4 - 1 do
+  local seen, stream, wake, backlog = unpack(KEYS, 4 * i + 1, 4 * i + 4)
+  local hash, receipt, waits, source, entry = unpack(ARGV, 5 * i + 1, 5 * i + 5)
   local known = redis.call('GET', seen)
   if known and string.sub(known, 1, 64) ~= hash then
     receipts[i + 1] = {'conflict', string.sub(known, 65)}
@@ -48,17 +50,47 @@ for i = 0, #KEYS / 3 - 1 do
   else
     if not known then redis.call('SET', seen, hash .. receipt) end
     redis.call('XADD', stream, '*', 'e', entry)
+    redis.call('HINCRBY', backlog, source, 1)
     if redis.call('SET', wake, '1', 'NX', 'EX', WAKE_SECONDS) then woken[#woken + 1] = stream end
     receipts[i + 1] = {known and 'duplicate' or 'accepted', known and string.sub(known, 65) or receipt}
   end
 end
 return {receipts, woken}
 """.replace("WAKE_SECONDS", str(WAKE_SECONDS))
-"""Pushes entries, each once: three keys and four arguments an entry, see `push_arguments`. Returns for each entry what
+"""Pushes entries, each once: four keys and five arguments an entry, see `push_arguments`. Returns for each entry what
 it was and the receipt in force, and the streams of the shards to wake. A duplicate whose sender waits is pushed again:
 the worker drops it, and answers."""
 
+TAKE_OUT_SCRIPT = """
+local gone = {}
+for i = 1, #ARGV, 2 do
+  local id, source = ARGV[i], ARGV[i + 1]
+  if redis.call('XDEL', KEYS[1], id) == 1 then gone[source] = (gone[source] or 0) + 1 end
+end
+for source, count in pairs(gone) do
+  if redis.call('HINCRBY', KEYS[2], source, -count) <= 0 then redis.call('HDEL', KEYS[2], source) end
+end
+"""
+"""Deletes entries of a stream and counts down the backlogs of their sources by those that it really deleted, so that it
+may be repeated: KEYS stream and BACKLOG_KEY, ARGV the id and the source of each."""
+
+CLEAR_BACKLOG_SCRIPT = """
+for i = 2, #KEYS do
+  if redis.call('XLEN', KEYS[i]) > 0 then return 0 end
+end
+return redis.call('DEL', KEYS[1])
+"""
+"""Forgets all backlogs if nothing waits: KEYS BACKLOG_KEY and all streams. Says whether there was one."""
+
 PushVerdict = Literal["accepted", "duplicate", "conflict"]
+
+
+class Ruling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator wants of a dead letter: that it is applied once more, or given up."""
+
+    by: str
+    at: datetime
+    discards: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,8 +106,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scopes: list[Scope]
     session_glob: str | None = None
     waits: bool = False
-    replays: bool = False
-    """A dead letter again: the one entry that may meet its own delivery."""
+    ruling: Ruling | None = None
+    """Of a dead letter that comes again: the one entry that may meet its own delivery."""
     ignored: str = ""
     """Why it is no command: then it has none, and is only kept as a delivery."""
 
@@ -152,10 +184,10 @@ def push_arguments(entries: Sequence[Entry]) -> tuple[list[str], list[str | byte
     arguments: list[str | bytes] = []
     for entry in entries:
         shard = shard_of(entry.session_id)
-        keys += [seen_key(entry.source, entry.delivery_id), inbox_key(shard), wake_key(shard)]
+        keys += [seen_key(entry.source, entry.delivery_id), inbox_key(shard), wake_key(shard), BACKLOG_KEY]
         receipt = Receipt(command=entry.command, session_id=entry.session_id, accepted_at=entry.accepted_at)
-        waits = "1" if entry.waits or entry.replays else "0"
-        arguments += [entry.hash, msgspec.json.encode(receipt), waits, msgspec.json.encode(entry)]
+        waits = "1" if entry.waits or entry.ruling else "0"
+        arguments += [entry.hash, msgspec.json.encode(receipt), waits, entry.source, msgspec.json.encode(entry)]
     return keys, arguments
 
 

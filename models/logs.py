@@ -8,6 +8,7 @@ import time
 
 from pythonjsonlogger.json import JsonFormatter
 
+from models.paths import mask_path
 from models.settings import Settings
 
 CONSOLE_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
@@ -23,12 +24,12 @@ class _ConsoleFormatter(logging.Formatter):
 
 
 class _PathOnly(logging.Filter):
-    """Cuts the query from uvicorn's access log: it may hold what a sender searches for."""
+    """Cuts the query from uvicorn's access log: it may hold what a sender searches for. Masks tokens in paths."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
+            record.args = (client, method, mask_path(str(path)), version, status)
         return True
 
 

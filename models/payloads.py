@@ -54,10 +54,14 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     delivery_id: str | None
     sync: bool
+    fingerprint: str = ""
+    """What stands for the content of a sender that may repeat the same in other words."""
 
     @property
     def hash(self) -> str:
         """Over what takes effect: not over the delivery id, nor how the sender waits."""
+        if self.fingerprint:
+            return self.fingerprint
         content = msgspec.json.decode(msgspec.json.encode(self.command))
         return content_hash([name_of(self.command), self.session_id, content])
 

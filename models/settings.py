@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
 import msgspec
 
 from models.errors import SettingsError
+
+Network = IPv4Network | IPv6Network
+_MAPPED_BITS = 96
+"""Of an IPv6 network whose addresses are those of IPv4: ::ffff:0:0/96."""
 
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -78,9 +84,39 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     _check_range("MAX_BODY_BYTES", settings.max_body_bytes, 1_024, 64 * 1_048_576)
     _check_range("MAX_BACKLOG", settings.max_backlog, 1, 10**9)
     _check_range("DELIVERY_RETENTION_DAYS", settings.delivery_retention_days, 1, 3_650)
+    parse_networks(settings.allowed_ips)
+    _check_header("TRUSTED_PROXY_HEADER", settings.trusted_proxy_header)
     if not settings.search_language.isidentifier():
         raise SettingsError("SEARCH_LANGUAGE is not valid: expected the name of a Postgres text search configuration.")
     return settings
+
+
+def parse_networks(allowed_ips: str) -> tuple[Network, ...]:
+    """The networks that ALLOWED_IPS names; a single address is one, too. IPv4 that is written as IPv6 becomes IPv4.
+    Raises SettingsError that names the bad one."""
+    return tuple(_parse_network(text.strip()) for text in allowed_ips.split(",") if text.strip())
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"ALLOWED_IPS is not valid: {text[:64]!r} is no address, and no network such as 203.0.113.0/24 or "
+            "2001:db8::/32 (with nothing after the network's own bits)."
+        ) from error
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+        return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def _check_header(variable: str, name: str) -> None:
+    if name and (not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or name.lower() == "forwarded"):
+        raise SettingsError(
+            f"{variable} is not valid: expected the name of a header that has addresses only, such as X-Real-IP or "
+            "X-Forwarded-For."
+        )
 
 
 def sqlalchemy_url(database_url: str) -> str:

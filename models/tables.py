@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -306,3 +306,20 @@ class EventRow(Base):
     message: Mapped[str]
     data: Mapped[bytes]
     created_at: Mapped[datetime]
+
+
+class ApiKeyRow(Base):
+    """An API key or hook token, of which only the hash is known. Revoked ones stay, and so do their names."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "name"), Index(None, "key_id", unique=True))
+
+    key_hash: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    name: Mapped[str]
+    scopes: Mapped[list[str]]
+    session_glob: Mapped[str | None]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]

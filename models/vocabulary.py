@@ -15,7 +15,7 @@ ChunkFormat = Literal["dialogue", "summary", "transcript"]
 TaskStatus = Literal["pending", "claimed", "running", "input_required", "completed", "failed", "cancelled"]
 DeliveryStatus = Literal["accepted", "applied", "rejected", "failed", "ignored"]
 SearchArea = Literal["conversations", "memories", "artifacts"]
-Scope = Literal["read", "write", "delegate", "agent", "admin", "send"]
+Scope = Literal["read", "write", "delegate", "agent", "admin", "send", "hook"]
 
 UNFINISHED: frozenset[TaskStatus] = frozenset({"pending", "claimed", "running", "input_required"})
 FINISHED: frozenset[TaskStatus] = frozenset({"completed", "failed", "cancelled"})

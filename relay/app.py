@@ -10,10 +10,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from models.settings import Settings
+from models.settings import Settings, parse_networks
+from relay.addresses import AddressBarrier
 from relay.health import health_routes
 from relay.ingest import Ingest
-from relay.responses import EXCEPTION_HANDLERS, BugBarrier
+from relay.rates import RateHeaders
+from relay.refusals import refusal_routes
+from relay.responses import BugBarrier, exception_handlers
 
 INGEST_LINKS = {
     "webhook": "/v1/webhook",
@@ -26,14 +29,21 @@ INGEST_LINKS = {
 def create_relay(settings: Settings) -> Starlette:
     """The ingest alone. Raises SettingsError if it cannot be started with these settings."""
     ingest = Ingest(settings)
-    routes = [*health_routes(ingest.redis, links=INGEST_LINKS), *ingest.routes]
-    return assemble(routes, ingest, running=ingest.running())
+    routes = [
+        *health_routes(ingest.redis, links=INGEST_LINKS),
+        *ingest.routes,
+        *refusal_routes(ingest.refusals, gate=ingest.gate),
+    ]
+    return assemble(routes, ingest, settings=settings, running=ingest.running())
 
 
-def assemble(routes: Sequence[BaseRoute], ingest: Ingest, *, running: AbstractAsyncContextManager[Any]) -> Starlette:
+def assemble(
+    routes: Sequence[BaseRoute], ingest: Ingest, *, settings: Settings, running: AbstractAsyncContextManager[Any]
+) -> Starlette:
     """An app with these routes that answers all errors in the usual form, and is `running` while it is served.
 
-    Its `state.stopping` is the event by which a server ends all waiting.
+    Its `state.stopping` is the event by which a server ends all waiting, and its `state.note_refusal` is to be told of
+    requests that the server refuses by itself.
     """
 
     @asynccontextmanager
@@ -41,9 +51,20 @@ def assemble(routes: Sequence[BaseRoute], ingest: Ingest, *, running: AbstractAs
         async with running:
             yield
 
+    note = ingest.refusals.note
+    barrier = Middleware(
+        AddressBarrier,
+        networks=parse_networks(settings.allowed_ips),
+        proxy_header=settings.trusted_proxy_header,
+        note=note,
+    )
     app = Starlette(
-        routes=routes, middleware=[Middleware(BugBarrier)], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
+        routes=routes,
+        middleware=[Middleware(RateHeaders), Middleware(BugBarrier), barrier],
+        exception_handlers=exception_handlers(note),
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # A redirected POST arrives nowhere with most clients.
     app.state.stopping = ingest.stopping
+    app.state.note_refusal = note
     return app

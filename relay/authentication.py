@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable
-from functools import partial
 
 import msgspec
 from starlette.datastructures import Headers
 
 from models.commands import COMMANDS, Batch, Command
-from models.errors import Forbidden, SettingsError, Unauthorized
+from models.errors import Forbidden, NotFound, SettingsError, Unauthorized
+from models.keys import HOOK_PREFIX, KEY_PREFIX, has_form_of_key, hash_key
+from models.scopes import ALL_SCOPES, allows
 from models.settings import Settings
 from models.visibility import matches_glob
 from models.vocabulary import Scope
+from relay.keyring import Keyring
 from relay.signatures import GithubSignature, Signature, not_signed_by_us, read_signature
 from relay.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_secrets
-
-ALL_SCOPES: tuple[Scope, ...] = ("read", "write", "delegate", "agent", "admin")
-GRANTS: dict[Scope, frozenset[Scope]] = {
-    "read": frozenset({"read"}),
-    "write": frozenset({"read", "write"}),
-    "delegate": frozenset({"delegate"}),
-    "agent": frozenset({"agent"}),
-    "admin": frozenset(ALL_SCOPES),
-    "send": frozenset({"write", "delegate"}),
-}
-"""What each scope allows. `send` is that of signing secrets: changing commands, no deletes, and no reads."""
 
 
 class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +36,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     session_glob: str | None = None
     signed: SignedDelivery | None = None
     """Only of who signs; who has a key names the delivery itself, or not at all."""
+    key_hash: str | None = None
+    """Of a key in the register, which may be revoked while its caller waits."""
 
     def has(self, scope: Scope) -> bool:
-        """Whether it may do what needs `scope`: admin is all, and who writes may read."""
-        return any(scope in GRANTS[granted] for granted in self.scopes)
+        """Whether it may do what needs `scope`."""
+        return allows(self.scopes, scope)
 
     def sees(self, session_id: str | None) -> bool:
         """Whether the session is among those that the key is for: `*` is any text, `?` one character."""
@@ -59,9 +51,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 class Authenticator:
     """Knows the credentials that are valid."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
         """Raises SettingsError without any credential, or for secrets that are none."""
         self._api_key = settings.api_key.encode()
+        self._keyring = keyring
         self._webhook_secrets = webhook_secrets(settings)
         self._github_secrets = github_secrets(settings)
         if not (self._api_key or self._webhook_secrets or self._github_secrets):
@@ -70,46 +63,59 @@ class Authenticator:
                 "without a key or a secret nobody could be let in, so nothing is started."
             )
 
-    def begin(self, headers: Headers) -> Callable[[bytes], Caller]:
-        """Check what the headers show, and give what tells the caller from the body, which both raise Unauthorized.
+    def signature_of(self, headers: Headers) -> Signature | None:
+        """The signature that a request carries, by which alone it is judged, whatever key it carries beside. None
+        without any header of one. Raises Unauthorized for one that cannot be valid."""
+        return read_signature(headers, now=time.time())
 
-        A request with any header of a signature is judged by that alone, whatever key it carries.
-        """
-        signature = read_signature(headers, now=time.time())
-        if signature is not None:
-            return partial(self._find_signer, signature)
-        caller = self._find_key(headers)
-        return lambda _: caller
-
-    def authenticate(self, headers: Headers) -> Caller:
-        """The caller whose key the headers carry. Raises Unauthorized, or Forbidden for a request that is signed."""
-        if read_signature(headers, now=time.time()) is not None:
-            raise Forbidden("A signature lets in commands alone.", expected="a request with an API key, and not signed")
-        return self._find_key(headers)
-
-    def admit(self, headers: Headers, scope: Scope) -> Caller:
-        """The caller, if it has the scope. Raises Unauthorized or Forbidden."""
-        caller = self.authenticate(headers)
-        require_scope(caller, scope)
-        return caller
-
-    def _find_key(self, headers: Headers) -> Caller:
-        """Takes the same time for any wrong key."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
-        if not given:
-            raise Unauthorized("No API key was given.", hint=_HOW_TO_SEND_A_KEY)
-        if not hmac.compare_digest(given.encode("latin-1"), self._api_key):
-            raise Unauthorized("The API key is not valid.", hint=_HOW_TO_SEND_A_KEY)
-        return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
-
-    def _find_signer(self, signature: Signature, body: bytes) -> Caller:
+    def find_signer(self, signature: Signature, body: bytes) -> Caller:
+        """The caller whose secret made the signature over the body. Raises Unauthorized."""
         from_github = isinstance(signature, GithubSignature)
         secret = signature.signer(self._github_secrets if from_github else self._webhook_secrets, body)
         if secret is None:
             raise not_signed_by_us()
         signed = SignedDelivery(id=signature.delivery_id_of(body), event=signature.event)
         return Caller(source=secret.source, scopes=("send",), session_glob=secret.session_glob, signed=signed)
+
+    def authenticate(self, headers: Headers) -> Caller:
+        """The caller whose key the headers carry. Raises Unauthorized, Forbidden for a request that is signed, or
+        Unavailable while keys cannot be known."""
+        if self.signature_of(headers) is not None:
+            raise Forbidden("A signature lets in commands alone.", expected="a request with an API key, and not signed")
+        return self.find_key(headers)
+
+    def find_hook(self, token: str) -> Caller:
+        """The caller whose token stands in the address. Raises NotFound, or Unavailable while it cannot be known."""
+        key_hash = hash_key(token)
+        record = self._keyring.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
+        if record is None or record.scopes != ("hook",):
+            raise NotFound("There is no hook at this address, or it was revoked.", code="unknown_hook")
+        return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
+
+    def require_valid(self, caller: Caller) -> None:
+        """Raise Unauthorized if the caller's key was revoked since it was let in, or Unavailable if that is unknown."""
+        if caller.key_hash is not None and self._keyring.find(caller.key_hash) is None:
+            raise _unknown_key()
+
+    def find_key(self, headers: Headers) -> Caller:
+        """The caller whose key the headers carry, of a request without signature. Takes the same time for any wrong
+        key. Raises Unauthorized, or Unavailable."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        if not given:
+            raise Unauthorized("No API key was given.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
+        if self._api_key and hmac.compare_digest(given.encode("latin-1"), self._api_key):
+            return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
+        if has_form_of_key(given):
+            if given.startswith(HOOK_PREFIX):
+                raise Unauthorized(
+                    "This is the token of a hook, not an API key.", hint="Post to /v1/hooks/ followed by the token."
+                )
+            key_hash = hash_key(given)
+            record = self._keyring.find(key_hash)
+            if record is not None and given.startswith(KEY_PREFIX):
+                return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
+        raise _unknown_key()
 
 
 _HOW_TO_SEND_A_KEY = "Send it in the header X-API-Key, or as Authorization: Bearer KEY."
@@ -133,6 +139,15 @@ def require_session(caller: Caller, session_id: str | None) -> None:
         )
 
 
+def require_all_sessions(caller: Caller) -> None:
+    """Raise Forbidden if the key is limited to some sessions: what is asked for concerns all of them."""
+    if caller.session_glob is not None:
+        raise Forbidden(
+            f"The key is limited to sessions whose id matches {caller.session_glob}.",
+            expected="a key for all sessions",
+        )
+
+
 def require_permission(caller: Caller, command: Command, session_id: str | None) -> None:
     """Raise Forbidden unless the caller may send this command, and each one in it if it is a batch."""
     require_session(caller, session_id)
@@ -141,3 +156,11 @@ def require_permission(caller: Caller, command: Command, session_id: str | None)
             require_scope(caller, COMMANDS[name].scope)
     else:
         require_scope(caller, command.scope)
+
+
+def _caller_of(name: str, scopes: tuple[Scope, ...], session_glob: str | None, key_hash: str) -> Caller:
+    return Caller(source=name, scopes=scopes, session_glob=session_glob, key_hash=key_hash)
+
+
+def _unknown_key() -> Unauthorized:
+    return Unauthorized("The API key is not valid.", code="unknown_key", hint=_HOW_TO_SEND_A_KEY)

@@ -1,37 +1,136 @@
-"""Reading a request's body: only what may be JSON, and never more of it than is allowed."""
+"""Reading a request's body: only what may be JSON, compressed or not, and never more of it than is allowed."""
 
 from __future__ import annotations
 
+import zlib
+
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from models.errors import TooLarge, UnsupportedMediaType
+from models.errors import TooLarge, Unavailable, Undecodable, UnsupportedMediaType
+from relay.signatures import is_signed
 
 FORM = "application/x-www-form-urlencoded"
 """What `curl -d` says of its body when nobody tells it better; so JSON under this name is accepted."""
+WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""The encodings that are understood, as zlib calls them."""
+STEP_BYTES = 65_536
+"""Decompressed at a time, so that a bomb takes no more memory than its limit and this."""
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
-    """The body, of at most `limit` bytes. Reads no further than needed to refuse.
+MAX_UNPROVEN_BYTES = 128 * 1_048_576
+"""Of all bodies together that arrive from senders who may be anybody."""
 
-    Raises UnsupportedMediaType, TooLarge, or ClientDisconnect.
+
+class Unproven:
+    """What has arrived of bodies whose senders are not known before the end, when their signature can be checked.
+
+    Whoever has a key has limits of its own; without this one, anybody could fill the memory with halves of bodies.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def add(self, size: int) -> None:
+        """Count so much. Raises Unavailable if it is too much."""
+        self._bytes += size
+        if self._bytes > MAX_UNPROVEN_BYTES:
+            raise Unavailable("Too many signed bodies arrive at the moment; nothing was stored.")
+
+    def remove(self, size: int) -> None:
+        """Forget so much: it was read to the end, or given up."""
+        self._bytes -= size
+
+
+async def read_body(request: Request, *, limit: int, unproven: Unproven | None = None) -> bytes:
+    """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse.
+
+    Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or Unavailable if the request is signed and
+    too much of such is `unproven`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     _require_json(media_type)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType(
-            "A compressed body is not accepted.", field="Content-Encoding", hint="Send the JSON as it is."
-        )
+    decompression = _choose_decompression(request.headers, limit)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise _too_large(limit)
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise _too_large(limit)
+    counter = unproven if unproven is not None and is_signed(request.headers) else None
+    body, size = bytearray(), 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if counter is not None:
+                counter.add(len(part))
+            if size > limit:
+                raise _too_large(limit)
+            if decompression is None:
+                body += part
+            else:
+                decompression.add(part, body)
+    finally:
+        if counter is not None:
+            counter.remove(size)
+    if decompression is not None:
+        decompression.finish()
     if media_type == FORM and body and not body.lstrip().startswith(b"{"):
         raise _not_json_type(media_type)
     return bytes(body)
+
+
+class _Decompression:
+    """One compressed body on its way in."""
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        self._encoding = encoding
+        self._limit = limit
+        self._stream = zlib.decompressobj(WINDOW_BITS[encoding])
+
+    def add(self, part: bytes, body: bytearray) -> None:
+        """Append to the body what the part adds to it. Raises Undecodable or TooLarge."""
+        while part:
+            if self._stream.eof:
+                raise self._undecodable("it goes on after its end")
+            try:
+                body += self._stream.decompress(part, STEP_BYTES)
+            except zlib.error as error:
+                raise self._undecodable("it is corrupt") from error
+            if len(body) > self._limit:
+                raise _too_large(self._limit)
+            part = self._stream.unconsumed_tail or self._stream.unused_data
+
+    def finish(self) -> None:
+        """Raise Undecodable unless it was complete."""
+        if not self._stream.eof:
+            raise self._undecodable("it is cut off")
+
+    def _undecodable(self, reason: str) -> Undecodable:
+        return Undecodable(
+            f"The body is not valid {self._encoding}: {reason}.",
+            field="Content-Encoding",
+            expected=f"one {self._encoding} stream",
+            hint="Or send the JSON as it is, without Content-Encoding.",
+        )
+
+
+def _choose_decompression(headers: Headers, limit: int) -> _Decompression | None:
+    encoding = ",".join(headers.getlist("content-encoding")).strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in WINDOW_BITS:
+        raise UnsupportedMediaType(
+            f"A body with the encoding {encoding[:64]!r} is not accepted.",
+            field="Content-Encoding",
+            expected="gzip, deflate, or none",
+            hint="Send the JSON as it is, or compressed once.",
+        )
+    if is_signed(headers):
+        raise UnsupportedMediaType(
+            "A signed body is not accepted when it is compressed.",
+            field="Content-Encoding",
+            expected="no Content-Encoding",
+            hint="Send the JSON as it is: what is signed must be what is sent.",
+        )
+    return _Decompression(encoding, limit)
 
 
 def _require_json(media_type: str) -> None:

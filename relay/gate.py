@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
+from models.errors import Unavailable
 from models.settings import Settings
 from models.vocabulary import Scope
 from relay.authentication import Authenticator, Caller, require_scope
+from relay.keyring import Keyring
+from relay.rates import Rates
 
 
 class Gate:
     """Lets requests in, or raises what keeps them out."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring, rates: Rates) -> None:
         """Raises SettingsError without any credential, or for secrets that are none."""
-        self._authenticator = Authenticator(settings)
+        self._authenticator = Authenticator(settings, keyring)
+        self._rates = rates
 
     async def admit(self, request: Request, scope: Scope) -> Caller:
-        """The caller whose key the request carries, if it has the scope. Raises Unauthorized or Forbidden."""
-        caller = self._authenticator.authenticate(request.headers)
+        """The caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden, or Unavailable
+        while keys cannot be known."""
+        caller = await self._enter(request, self._authenticator.authenticate(request.headers))
         require_scope(caller, scope)
         return caller
 
     async def begin(self, request: Request) -> Callable[[bytes], Awaitable[Caller]]:
-        """Check what the headers show, and give what tells the caller from the body, which both raise Unauthorized."""
-        tell_caller = self._authenticator.begin(request.headers)
+        """Check what the headers show, and give what tells the caller from the body, which both raise as `admit` does.
+
+        Who has a key has entered before the body is read; a signature can only be checked against the body.
+        """
+        signature = self._authenticator.signature_of(request.headers)
+        if signature is None:
+            return self._known(await self._enter(request, self._authenticator.find_key(request.headers)))
 
         async def finish(body: bytes) -> Caller:
-            return tell_caller(body)
+            caller = await self._enter(request, self._authenticator.find_signer(signature, body))
+            await self._rates.take_bytes(caller.source, len(body))
+            return caller
+
+        return finish
+
+    async def begin_hook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
+        """The same for who has a token in the address. Raises NotFound, or Unavailable."""
+        return self._known(await self._enter(request, self._authenticator.find_hook(token)))
+
+    def require_valid(self, caller: Caller) -> None:
+        """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
+        self._authenticator.require_valid(caller)
+
+    def require_not_revoked(self, caller: Caller) -> None:
+        """Raise Unauthorized if the key of a caller that waited is known to be revoked."""
+        with contextlib.suppress(Unavailable):
+            self._authenticator.require_valid(caller)
+
+    async def _enter(self, request: Request, caller: Caller) -> Caller:
+        request.state.source = caller.source
+        await self._rates.take(caller.source, request.state)
+        return caller
+
+    def _known(self, caller: Caller) -> Callable[[bytes], Awaitable[Caller]]:
+        async def finish(body: bytes) -> Caller:
+            await self._rates.take_bytes(caller.source, len(body))
+            return caller
 
         return finish

@@ -17,39 +17,49 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.commands import EMPTY_OBJECT
-from models.errors import Conflict, Unavailable
+from models.errors import Conflict, TooManyRequests, Unavailable
 from models.inbox import Entry, Outcome, make_entry, outcome_key
 from models.payloads import MAX_WAIT_SECONDS, Submission, parse_envelope, parse_flat
+from models.scopes import allows
 from models.settings import Settings
 from relay.authentication import Caller, require_permission
-from relay.bodies import read_body
+from relay.bodies import Unproven, read_body
 from relay.connections import open_redis
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
 from relay.gate import Gate
+from relay.hooks import parse_hook
+from relay.keyring import Keyring
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
 from relay.parameters import decode_parameters
+from relay.places import Places
 from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
+from relay.rates import Rates
+from relay.refusals import Refusals
 from relay.responses import JsonResponse, error_response
 from relay.signed_bodies import NoCommand, parse_signed
+from relay.signing_secrets import webhook_secrets
 from relay.waker import Waker
 
 SYNC_WAIT_SECONDS = 30.0
 """For `sync: true`: within what HTTP clients and proxies usually grant."""
 COMMAND_WAIT_SECONDS = 10.0
 """For /v1/commands: whoever calls a command by its address wants its answer."""
-SIDE_CONNECTIONS = 8
-"""For looking at outcomes, sampling the load, health, deliveries, and one for each channel that is followed."""
+SIDE_CONNECTIONS = 12
+"""For looking at outcomes, keys, rates and the load, health, deliveries, and one for each channel that is followed."""
 
 PENDING = "Safely stored; it will take effect. Do not send it again; ask status_url."
 RETRY_AFTER_SECONDS = 5
+WAITING_PLACES = 1_000
+"""For senders that wait for outcomes in this process: each costs a connection and some 20 kB."""
 RESTART_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 Parse = Callable[[bytes, Caller], Submission | NoCommand]
+TellCaller = Callable[[bytes], Awaitable[Caller]]
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,13 +69,17 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Ingest:
-    """The ingest of one process: its connections to Redis, its background tasks, and its two endpoints."""
+    """The ingest of one process: its connections to Redis, its background tasks, and its endpoints."""
 
     def __init__(self, settings: Settings) -> None:
         """Connects nothing yet. Raises SettingsError without a credential or REDIS_URL."""
-        self.gate = Gate(settings)
+        signers = {secret.source for secret in webhook_secrets(settings)}
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
         """For whatever else this process asks of Redis."""
+        self._keyring = Keyring(self.redis, other_names=signers)
+        self.gate = Gate(settings, self._keyring, Rates(self.redis, settings))
+        self.refusals = Refusals(self.redis)
+        """Of requests to this process."""
         self.stopping = asyncio.Event()
         """Set when the process is about to end: whoever waits is answered now."""
         self._push_redis: Redis = open_redis(settings.redis_url, connections=BATCHES_IN_FLIGHT)
@@ -73,7 +87,9 @@ class Ingest:
         self._pusher = Pusher(self._push_redis, wake=self._waker.wake)
         self._outcomes = OutcomeWatch(self.redis)
         self._load = Load(self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis)
+        self._places = Places(WAITING_PLACES)
         self._max_body_bytes = settings.max_body_bytes
+        self._unproven = Unproven()
 
     @property
     def routes(self) -> list[Route]:
@@ -82,14 +98,15 @@ class Ingest:
             Route("/v1/webhook", self.post_webhook, methods=["POST"]),
             Route("/webhook", self.post_webhook, methods=["POST"]),
             Route("/v1/commands/{command}", self.post_command, methods=["POST"]),
+            Route("/v1/hooks/{token}", self.post_hook, methods=["POST"]),
         ]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the background tasks within the block. Starts also while Redis is away."""
         self._waker.start()
-        await self._load.sample()
-        services = [self._load.run, self._pusher.run, self._outcomes.run]
+        await asyncio.gather(self._load.sample(), self._keyring.look())
+        services = [self._keyring.run, self._load.run, self._pusher.run, self._outcomes.run, self.refusals.run]
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -98,44 +115,66 @@ class Ingest:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._waker.stop)
+            await self.refusals.flush()
             await self._push_redis.aclose()
             await self.redis.aclose()
 
     async def push(self, entry: Entry) -> Pushed:
-        """Store an entry that was made elsewhere. Raises Unavailable."""
-        self._load.check()
-        return await self._pusher.push(entry)
+        """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
+        with self._load.taking(entry):
+            return await self._pusher.push(entry)
 
     async def post_webhook(self, request: Request) -> Response:
         """Take an envelope."""
-        return await self._take(request, _parse_webhook, wait_seconds=0.0)
+        return await self._take(request, await self.gate.begin(request), _parse_webhook, wait_seconds=0.0)
 
     async def post_command(self, request: Request) -> Response:
         """Take the data of the command that the path names."""
         name = request.path_params["command"]
-        return await self._take(request, lambda body, _: parse_flat(name, body), wait_seconds=COMMAND_WAIT_SECONDS)
 
-    async def _take(self, request: Request, parse: Parse, *, wait_seconds: float) -> Response:
-        tell_caller = await self.gate.begin(request)
+        def parse(body: bytes, _: Caller) -> Submission:
+            return parse_flat(name, body)
+
+        return await self._take(request, await self.gate.begin(request), parse, wait_seconds=COMMAND_WAIT_SECONDS)
+
+    async def post_hook(self, request: Request) -> Response:
+        """Take any JSON for the session of the token in the path."""
+        tell_caller = await self.gate.begin_hook(request, request.path_params["token"])
+        return await self._take(request, tell_caller, _parse_hook, wait_seconds=0.0)
+
+    async def _take(self, request: Request, tell_caller: TellCaller, parse: Parse, *, wait_seconds: float) -> Response:
         self._load.check()
         asked = decode_parameters(request.query_params, Waiting).wait
-        body = await read_body(request, limit=self._max_body_bytes)
+        body = await read_body(request, limit=self._max_body_bytes, unproven=self._unproven)
         caller = await tell_caller(body)
         parsed = parse(body, caller)
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
         wait_seconds = _choose_wait(parsed, asked, default_seconds=wait_seconds)
-        entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=wait_seconds > 0)
+        waits = wait_seconds > 0 and self._has_place(caller)
+        entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=waits)
         try:
-            return await self._push_and_wait(request, entry, wait_seconds)
+            answer = await self._push_and_wait(request, entry, wait_seconds)
+            if entry.waits:
+                self.gate.require_not_revoked(caller)
+            return answer
         except Unavailable as error:
             return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
 
+    def _has_place(self, caller: Caller) -> bool:
+        """Whether it may wait. Without a place its webhook is stored all the same, and told at once to be pending."""
+        try:
+            self._places.require_one(caller.source)
+        except (TooManyRequests, Unavailable):
+            return False
+        return True
+
     async def _push_and_wait(self, request: Request, entry: Entry, wait_seconds: float) -> Response:
         if not entry.waits:
-            return _receipt(entry, await self._pusher.push(entry), status="accepted")
-        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id, entry.hash)) as outcome:
-            pushed = await self._pusher.push(entry)
+            return _receipt(entry, await self.push(entry), status="pending" if wait_seconds else "accepted")
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        with self._places.take(entry.source), self._outcomes.watch(key) as outcome:
+            pushed = await self.push(entry)
             if pushed.verdict != "conflict":
                 await self._wait(request, outcome, wait_seconds)
             if outcome.done():
@@ -167,6 +206,10 @@ async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
 
 def _parse_webhook(body: bytes, caller: Caller) -> Submission | NoCommand:
     return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
+
+
+def _parse_hook(body: bytes, caller: Caller) -> Submission:
+    return parse_hook(body, session_id=caller.session_glob or "", name=caller.source)
 
 
 def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default_seconds: float) -> float:
@@ -221,8 +264,8 @@ def _answer(outcome: Outcome) -> Response:
 
 
 def _status_url(entry: Entry) -> str:
-    # Who signs cannot ask; whoever asks has another source of its own.
-    return f"/v1/deliveries/{entry.delivery_id}" + (f"?source={entry.source}" if "send" in entry.scopes else "")
+    # Who cannot read does not ask; whoever asks has another source of its own.
+    return f"/v1/deliveries/{entry.delivery_id}" + ("" if allows(entry.scopes, "read") else f"?source={entry.source}")
 
 
 async def _disconnected(request: Request) -> None:

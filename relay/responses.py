@@ -5,20 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import Invalid, MethodNotAllowed, NotFound, RelayError, TooLarge, Unauthorized, Unavailable
+from models.errors import (
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    RelayError,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+from models.paths import mask_path
 
 LINGER_SECONDS = 2.0
 """How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
 LINGER_BYTES = 32 * 1_048_576
+
+Note = Callable[[Scope, RelayError], None]
+"""Is told why a request was refused."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +84,22 @@ def error_response(error: RelayError, headers: Mapping[str, str] | None = None) 
 
 
 def _headers_of(error: RelayError) -> dict[str, str]:
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyRequests):
         return {"retry-after": str(error.retry_after_seconds)}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     return {}
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RelayError)
-    return error_response(error)
+def exception_handlers(note: Note) -> dict[Any, Any]:
+    """What makes an answer of an error that an endpoint raises; `note` is told of each that is ours."""
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RelayError)
+        note(request.scope, error)
+        return error_response(error)
+
+    return {RelayError: answer_error, HTTPException: _answer_routing, ClientDisconnect: _answer_nobody}
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -89,22 +109,22 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
             NotFound("There is nothing at this address.", hint="GET /openapi.json lists all of them.")
         )
     if error.status_code == 405:
-        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        allowed = ", ".join(sorted(_methods_at(request)))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"allow": allowed})
         return error_response(MethodNotAllowed(expected=allowed), {"allow": allowed})
     return error_response(Invalid(error.detail))
 
 
+def _methods_at(request: Request) -> set[str]:
+    """Of all routes of this address; the router tells those of the first one."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    address = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in routes if route.path == address for method in route.methods or ()}
+
+
 async def _answer_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # The sender has gone; nobody reads this.
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {
-    RelayError: _answer_error,
-    HTTPException: _answer_routing,
-    ClientDisconnect: _answer_nobody,
-}
 
 
 class BugBarrier:
@@ -130,6 +150,8 @@ class BugBarrier:
             if scope["type"] != "http":
                 raise
             frames = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], scope["path"], frames)
+            logger.error(
+                "Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames
+            )
             if not started:
                 await error_response(RelayError("Something went wrong here; it is logged."))(scope, receive, send)

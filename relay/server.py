@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 import uvicorn
@@ -14,6 +15,7 @@ from models.errors import SettingsError
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import Settings, read_settings
+from relay.clients import Clients, Patience, raise_file_limit
 from relay.protocol import BoundedProtocol
 
 KEEP_ALIVE_SECONDS = 75
@@ -21,12 +23,26 @@ KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 15
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
-        super().__init__(config)
+class Server(uvicorn.Server):
+    """Serves an app to these clients. The app's `state.stopping` is the event by which all waiting ends."""
+
+    def __init__(self, app: Starlette, settings: Settings, *, clients: Clients) -> None:
+        super().__init__(_configure(app, settings))
+        self.server_state = clients
         self._app = app
+        self._clients = clients
+        self._looked_at = time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the clients; uvicorn calls it ten times a second."""
+        elapsed_seconds = time.monotonic() - self._looked_at
+        if elapsed_seconds >= self._clients.patience.look_seconds:
+            self._looked_at += elapsed_seconds
+            self._clients.look(elapsed_seconds)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all waiting, then let uvicorn end in its orderly way."""
         self._app.state.stopping.set()
         await super().shutdown(sockets)
 
@@ -47,7 +63,13 @@ def main(create: Callable[[Settings], Starlette]) -> int:
 
 def serve(app: Starlette, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Requests in flight are answered, those that wait at once."""
-    config = uvicorn.Config(
+    clients = Clients(limit=raise_file_limit(), patience=Patience(), note=app.state.note_refusal)
+    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
+        Server(app, settings, clients=clients).run()
+
+
+def _configure(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -60,5 +82,3 @@ def serve(app: Starlette, settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
-        _Server(config, app).run()

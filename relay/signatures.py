@@ -78,13 +78,17 @@ class GithubSignature(msgspec.Struct, frozen=True, kw_only=True):
 Signature = StandardSignature | GithubSignature
 
 
+def is_signed(headers: Headers) -> bool:
+    """Whether a request claims to be signed, by any header of any kind of signature."""
+    return _standard_prefix(headers) is not None or _is_from_github(headers)
+
+
 def read_signature(headers: Headers, *, now: float) -> Signature | None:
     """The signature that a request carries, to be checked against its body; None without any header of one.
 
     Raises Unauthorized if a part of it is missing or malformed, or its time is not within the tolerance of `now`.
     """
-    standard = next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
-    github = any(name in headers for name in GITHUB_HEADERS)
+    standard, github = _standard_prefix(headers), _is_from_github(headers)
     if standard and github:
         raise _invalid("The request has the headers of two kinds of signatures.", field=GITHUB_SIGNATURE)
     if standard:
@@ -95,6 +99,14 @@ def read_signature(headers: Headers, *, now: float) -> Signature | None:
 def not_signed_by_us() -> Unauthorized:
     """The refusal of a signature that none of the secrets made."""
     return _invalid("The signature is not valid for this body.")
+
+
+def _standard_prefix(headers: Headers) -> str | None:
+    return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
+
+
+def _is_from_github(headers: Headers) -> bool:
+    return any(name in headers for name in GITHUB_HEADERS)
 
 
 def _read_standard(headers: Headers, prefix: str, *, now: float) -> StandardSignature:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from models.inbox import Entry
+from models.timestamps import format_utc
 from models.vocabulary import DeliveryStatus
 from sessions.records import EMPTY_OBJECT
 
@@ -72,8 +73,12 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_event(entry: Entry, command: str, status: EventStatus, message: str, data: Mapping[str, object]) -> Event:
-    """The journal's entry for one command of a delivery; of `data` it keeps the ids."""
+    """The journal's entry for one command of a delivery; of `data` it keeps the ids. That of a dead letter which came
+    again tells who wanted that, and when."""
     ids = {name: value for name, value in data.items() if name in EVENT_FIELDS}
+    if entry.ruling:
+        word = "discarded" if entry.ruling.discards else "replayed"
+        ids |= {f"{word}_by": entry.ruling.by, f"{word}_at": format_utc(entry.ruling.at)}
     return Event(
         session_id=entry.session_id or "",
         event=command,

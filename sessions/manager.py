@@ -94,9 +94,12 @@ class SessionManager:
                 decoded.append(command)
             except Exception as error:  # Of this entry alone: it is rejected, or a dead letter.
                 decoded.append(error)
+            if entry.session_id and (entry.ruling or isinstance(decoded[-1], Exception)):
+                wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
         self._state = self._store.load(wanted)
         applied: list[Applied] = []
         handled: dict[tuple[str, str], Applied] = {}
+        deleted: set[str | None] = set()
         for entry, item in zip(entries, decoded, strict=True):
             if applied and time.monotonic() > self._ends_at:
                 break
@@ -104,7 +107,10 @@ class SessionManager:
             earlier = known.get(identity)
             if identity in handled:
                 outcome = self._repeat(entry, item, hash=handled[identity].entry.hash, before=handled[identity])
-            elif earlier is not None and not (entry.replays and earlier.status == "failed"):
+            elif entry.ruling and (earlier is None or entry.session_id in deleted):
+                # A dead letter goes with its session; one made anew under the id must see nothing of it.
+                outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
+            elif earlier is not None and not (entry.ruling and earlier.status == "failed"):
                 before = Applied(
                     entry=entry,
                     status="duplicate",
@@ -114,12 +120,17 @@ class SessionManager:
                 outcome = self._repeat(entry, item, hash=earlier.hash, before=before)
             else:
                 outcome = handled[identity] = self._decide(entry, item)
+                if isinstance(item, DeleteSession) and outcome.status == "applied":
+                    deleted.add(entry.session_id)
             applied.append(outcome)
         self._flush(journal=True)
         return applied
 
     def _decide(self, entry: Entry, command: Command | Exception) -> Applied:
         now = datetime.now(UTC)
+        if entry.ruling and entry.ruling.discards:
+            given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
+            return self._reject(entry, given_up, now)
         if entry.ignored:
             return self._ignore(entry, now)
         try:
@@ -133,6 +144,8 @@ class SessionManager:
             raise
         except Exception as error:
             return self._bury(entry, error)
+        if entry.ruling and not events and entry.session_id and self._state.session(entry.session_id):
+            events.append(make_event(entry, entry.command, "applied", answer.message, answer.data))
         response = _succeeded(entry, answer, now)
         is_read = isinstance(command, ReadCommand)
         self._record(entry, status="applied", http_status=200, response=None if is_read else response, now=now)
@@ -244,6 +257,7 @@ class SessionManager:
         told = RelayError(
             "It could not be applied because of a fault in the relay; it is kept and can be replayed by an operator.",
             code="dead_letter",
+            hint=f"It is stored: do not send it again. GET /v1/deliveries/{entry.delivery_id} tells what became of it.",
         )
         # What caused a failed statement may quote what was to be stored.
         trace = "".join(traceback.format_exception(error, chain=not isinstance(error, StatementFailed)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,14 @@ from sessions.postgres.connections import create_engine
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "test-key-for-the-tests"
+SECRET = re.compile(rf"{API_KEY}|sr[kh]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
+"""What no process may log, whatever a test has done to it."""
+
+
+def require_no_secret(log: Path) -> None:
+    """Fail if a log shows a key, a token or a signing secret."""
+    found = SECRET.search(log.read_text(errors="replace")) if log.exists() else None
+    assert found is None, f"{log} shows a secret that begins with {found[0][:8]}"
 
 
 def migrate(database_url: str, *arguments: str) -> str:

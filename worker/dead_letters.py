@@ -13,12 +13,15 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from sqlalchemy import Connection
 
-from models.inbox import PUSH_SCRIPT, push_arguments, shard_of_key
+from models.inbox import PUSH_SCRIPT, Ruling, push_arguments, shard_of_key
 from models.wakeups import QUEUE, REPLAY, enqueue_drains, open_queue
-from sessions.postgres.dead_letters import Identity, Wanted, entries_to_replay
+from sessions.postgres.dead_letters import Identity, Wanted, entries_to_rule
 
 LISTED = 1_000
 """Dead letters that are shown as failed jobs; beyond that an operator needs no longer list."""
+
+DASHBOARD = "dashboard"
+"""Who asked for a replay, as far as the journal can tell: all its operators sign in with one password."""
 
 
 class FailedList:
@@ -67,7 +70,8 @@ def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) ->
 def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: str) -> bool:
     """Push a dead letter's entry again, at the end of its shard. Says whether it was one. May be repeated: an entry
     that was replayed already is dropped as a duplicate."""
-    entries = entries_to_replay(connection, Wanted(source=source, delivery_id=delivery_id), limit=1)
+    ruling = Ruling(by=DASHBOARD, at=datetime.now(UTC))
+    entries, _ = entries_to_rule(connection, Wanted(source=source, delivery_id=delivery_id), ruling)
     if not entries:
         return False
     keys, arguments = push_arguments(entries)

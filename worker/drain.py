@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 from redis import Redis
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
@@ -24,6 +24,7 @@ from sessions.journal import Applied
 from sessions.manager import SessionManager
 from sessions.postgres.connections import is_unavailable, reason, unavailable
 from sessions.postgres.deliveries import recently_forgotten
+from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
@@ -35,8 +36,6 @@ DRAIN_SECONDS = 5.0
 """How long one job goes on, so that a busy shard lets others have the worker."""
 MARK_SECONDS = 2.0
 """How long the wake mark outlives a worker that dies while draining."""
-SHARD_LOCK = 7_305_002
-"""Advisory lock class; with the shard's number as second key. Who holds it alone changes the shard's sessions."""
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 4.0
 """While Postgres is away a shard is tried no more often than this."""
@@ -80,7 +79,7 @@ class Drain:
         """Apply what waits, as much as one transaction takes; None if another worker has the shard."""
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
-                if not connection.scalar(select(func.pg_try_advisory_xact_lock(SHARD_LOCK, shard))):
+                if not try_shard(connection, shard):
                     return None
                 waiting = read_entries(self._redis, shard)
                 if not waiting:

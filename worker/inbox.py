@@ -8,15 +8,18 @@ from typing import Any, cast
 
 import msgspec
 from redis import Redis
+from redis.client import Pipeline
 
 from models.commands import COMMANDS
 from models.inbox import (
+    BACKLOG_KEY,
     ENTRY_FIELD,
     JOURNAL_CHANNEL,
     OUTCOME_CHANNEL,
     OUTCOME_SECONDS,
     RESULT_SECONDS,
     SEEN_SECONDS,
+    TAKE_OUT_SCRIPT,
     Announcement,
     Entry,
     Outcome,
@@ -25,12 +28,14 @@ from models.inbox import (
     seen_key,
 )
 from sessions.journal import Applied
+from sessions.reticence import tell
 
 MAX_ENTRIES = 500
 MAX_BYTES = 8 * 1_048_576
 """Of one transaction: enough to make it worth its round trips, little enough to hold and to redo."""
-STEP = 50
-"""Entries read at a time, so that a shard full of large ones is not held whole in memory."""
+FIRST_STEP, STEP = 4, 50
+"""Entries read at a time, first and then: Redis puts an answer together in its memory, of which large entries that wait
+may leave little."""
 UNREADABLE_KEY = "sr:unreadable"
 """A stream of entries that are none, as they were found: nothing is thrown away, and nothing waits behind them."""
 
@@ -44,13 +49,20 @@ class Waiting(msgspec.Struct, frozen=True):
     entry: Entry
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """As much of an entry as tells whose it is."""
+
+    source: str
+
+
 def read_entries(redis: Redis, shard: int) -> list[Waiting]:
     """The oldest entries of a shard, as many as one transaction takes; at least one if there is any."""
     waiting: list[Waiting] = []
     size = 0
     after = "-"
+    count = FIRST_STEP
     while len(waiting) < MAX_ENTRIES:
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=STEP))
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=count))
         for stream_id, fields in rows:
             body = fields.get(ENTRY_FIELD, b"")
             size += len(body)
@@ -60,9 +72,11 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
                 waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry)))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 _set_aside(redis, shard, stream_id, fields)
-        if len(rows) < STEP:
+        if len(rows) < count:
             break
         after = f"({rows[-1][0].decode()}"
+        average = size // max(1, len(waiting)) + 1
+        count = max(1, min(STEP, MAX_ENTRIES - len(waiting), (MAX_BYTES - size) // average))
     return waiting
 
 
@@ -71,8 +85,22 @@ def _set_aside(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, b
     kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.xadd(UNREADABLE_KEY, kept)
-        pipeline.xdel(inbox_key(shard), stream_id)
+        _delete(pipeline, shard, [(stream_id, _source_of(fields))])
         pipeline.execute()
+
+
+def _source_of(fields: dict[bytes, bytes]) -> str:
+    """Who counts for what is no entry, if it says so."""
+    try:
+        return msgspec.json.decode(fields.get(ENTRY_FIELD, b""), type=_Sent).source
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _delete(pipeline: Pipeline, shard: int, entries: Sequence[tuple[bytes, str]]) -> None:
+    """Delete entries, given by their ids and sources, and count them down."""
+    arguments = [part for entry in entries for part in entry]
+    pipeline.eval(TAKE_OUT_SCRIPT, 2, inbox_key(shard), BACKLOG_KEY, *arguments)
 
 
 def take_out(
@@ -81,7 +109,7 @@ def take_out(
     """Delete committed entries by id, tell those who wait, and drop stale outcomes, in one transaction. Repeatable."""
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     with redis.pipeline(transaction=True) as pipeline:
-        pipeline.xdel(inbox_key(shard), *(item.stream_id for item in waiting))
+        _delete(pipeline, shard, [(item.stream_id, item.entry.source) for item in waiting])
         for item in applied:
             entry = item.entry
             seen = seen_key(entry.source, entry.delivery_id)
@@ -93,7 +121,7 @@ def take_out(
             if not (entry.waits or is_read):
                 continue
             key = outcome_key(entry.source, entry.delivery_id, entry.hash)
-            outcome = Outcome(status=item.http_status, body=item.response)
+            outcome = Outcome(status=item.http_status, body=tell(item.response, entry.scopes))
             pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
             if entry.waits:
                 pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))

@@ -1,4 +1,5 @@
-"""The sweeper: wakes what was forgotten, returns expired leases, mends the failed list, prunes old deliveries.
+"""The sweeper: wakes what was forgotten, returns expired leases, mends the failed list and the backlogs, prunes old
+deliveries.
 
 One at a time among all hosts, but for the waking. Everything it does may be repeated; what it finds undone it does at
 its next turn.
@@ -19,12 +20,22 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, case, delete, func, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.inbox import ENTRY_FIELD, SHARDS, WAKE_SECONDS, Entry, inbox_key, wake_key
+from models.inbox import (
+    BACKLOG_KEY,
+    CLEAR_BACKLOG_SCRIPT,
+    ENTRY_FIELD,
+    SHARDS,
+    WAKE_SECONDS,
+    Entry,
+    inbox_key,
+    wake_key,
+)
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import Settings, read_settings
 from models.tables import DeliveryRow, TaskRow
 from models.wakeups import enqueue_drains, open_queue
+from sessions.keys import KeyRegister
 from sessions.postgres.connections import create_engine
 from sessions.postgres.dead_letters import failed_deliveries
 from worker.dead_letters import LISTED, FailedList
@@ -51,6 +62,7 @@ class Sweeper:
         self._retention = timedelta(days=retention_days)
         self._name = secrets.token_hex(8)
         self._failed_list = FailedList(redis)
+        self._register = KeyRegister(engine, redis)
         self._prune_at = 0.0
 
     def sweep(self) -> None:
@@ -59,6 +71,8 @@ class Sweeper:
         wake_forgotten(self._redis)
         if not self._holds_term():
             return
+        clear_backlog(self._redis)
+        self._register.synchronize()
         with self._engine.begin() as connection:
             return_expired_leases(connection)
         with self._engine.connect() as connection:
@@ -86,6 +100,13 @@ def wake_forgotten(redis: Redis) -> list[int]:
     woken = [s for s in range(SHARDS) if sizes[s] and redis.set(wake_key(s), "1", nx=True, ex=WAKE_SECONDS)]
     enqueue_drains(open_queue(redis), woken)
     return woken
+
+
+def clear_backlog(redis: Redis) -> None:
+    """Forget what is still counted as waiting when nothing waits: somebody deleted a stream by hand."""
+    keys = [BACKLOG_KEY, *map(inbox_key, range(SHARDS))]
+    if redis.eval(CLEAR_BACKLOG_SCRIPT, len(keys), *keys):
+        logger.warning("Nothing waits, but %s said so; it is cleared.", BACKLOG_KEY)
 
 
 def return_expired_leases(connection: Connection) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from models.commands import GetArtifact, ListArtifacts
 from models.tables import ArtifactRow, SessionRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.excerpts import json_excerpt, long_text
-from sessions.postgres.paging import RowPosition, decode_cursor, fill
+from sessions.items import artifact_item, whole_artifact
+from sessions.paging import RowPosition, decode_cursor, fill
+from sessions.postgres.excerpts import json_excerpt
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.text_budget import fit
 
 
 def get_artifact(connection: Connection, command: GetArtifact, *, reach: Reach) -> dict[str, Any]:
@@ -27,10 +26,7 @@ def get_artifact(connection: Connection, command: GetArtifact, *, reach: Reach) 
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise reach.missing(connection, "artifact", command.artifact_id)
-    item = artifact_item(row) | {"content": long_text(row, "content", offset=offset, paged=True)}
-    if offset:
-        item = {name: item[name] for name in ("artifact_id", "session_id", "name", "content")}
-    return fit(item, room)
+    return whole_artifact(row._mapping, offset=offset, room=room)
 
 
 def list_artifacts(connection: Connection, command: ListArtifacts, *, reach: Reach) -> Page:
@@ -46,30 +42,12 @@ def list_artifacts(connection: Connection, command: ListArtifacts, *, reach: Rea
     if (before := decode_cursor(command.cursor, RowPosition)) is not None:
         statement = statement.where(ArtifactRow.position < before)
     rows = stream(connection, statement.order_by(ArtifactRow.position.desc()).limit(command.limit + 1))
-    entries = ((row.position, artifact_item(row, reach=reach)) for row in rows)
+    entries = ((row.position, artifact_item(row._mapping, titled=reach.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
 def artifact_columns(room: int) -> Sequence[ColumnElement[Any]]:
-    """What `artifact_item` needs."""
+    """What `sessions.items.artifact_item` needs."""
     plain = ("position", "artifact_id", "session_id", "name", "type", "format", "task_id", "created_by", "created_at")
     metadata = json_excerpt(ArtifactRow.metadata_, "metadata", room=room)
     return [*(getattr(ArtifactRow, name) for name in plain), *metadata]
-
-
-def artifact_item(row: Row[Any], *, reach: Reach | None = None) -> dict[str, Any]:
-    """An artifact as all reads show it."""
-    metadata = long_text(row, "metadata")
-    item = {
-        "artifact_id": row.artifact_id,
-        "session_id": row.session_id,
-        "session_title": row.session_title if reach and reach.session_id is None else None,
-        "name": row.name,
-        "type": row.type,
-        "format": row.format,
-        "task_id": row.task_id,
-        "metadata": None if metadata is None or metadata.is_empty else metadata,
-        "created_by": row.created_by,
-        "created_at": format_utc(row.created_at),
-    }
-    return {name: value for name, value in item.items() if value is not None}

@@ -1,62 +1,75 @@
-"""The resume bundle: what somebody who was not there needs to go on with a session, within a budget."""
+"""What a resume bundle is made of, in Postgres: the rows of each section."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, func, select
 
 from models.commands import ResumeBundle
-from models.errors import NotFound
-from models.tables import SessionRow
-from sessions.postgres.bundle_sections import MOST_ITEMS, SECTIONS, Section
+from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from sessions.bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
+from sessions.excerpts import Columns
+from sessions.postgres.artifact_reads import artifact_columns
+from sessions.postgres.excerpts import json_excerpt
+from sessions.postgres.memory_reads import memory_columns
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.session_reads import session_columns, session_item
-from sessions.postgres.text_budget import SMALLEST_PIECE, fit, measure
+from sessions.postgres.session_reads import session_columns
+from sessions.postgres.task_reads import task_columns
 
-SESSION_SHARE = 0.2
-READ_ON = (
-    "The rest of what was cut: retrieve_memory and get_artifact with next_offset, get_task. "
-    "What was left out: query_memories by type, list_tasks, list_artifacts; search for the conversation."
-)
+_TOTAL = func.count().over().label("total")
 
 
 def resume_bundle(connection: Connection, command: ResumeBundle, *, reach: Reach) -> dict[str, Any]:
     """The bundle of the session, or of the latest active one. Raises NotFound."""
     room = command.max_characters
     session_id = reach.session_id or _latest_active(connection, reach)
-    row = connection.execute(select(*session_columns(room)).where(SessionRow.session_id == session_id)).one()
-    session = fit(session_item(row), int(room * SESSION_SHARE))
-    room -= measure(session) + measure(READ_ON)
-    sections: dict[str, list[dict[str, Any]]] = {}
-    left_out: dict[str, int] = {}
-    for section in SECTIONS:
-        share = max(int(room * section.share), 0)
-        sections[section.name], missing = _take(connection, section, session_id, room=share)
-        room -= measure(sections[section.name])
-        if missing:
-            left_out[section.name] = missing
-    conversation = sections.pop("conversation")[::-1]
-    bundle: dict[str, Any] = {"session": session, "conversation": conversation, **sections}
-    shown = [session, *conversation, *(item for items in sections.values() for item in items)]
-    if left_out or any("truncated" in item for item in shown):
-        bundle |= {"truncated": True, "left_out": left_out, "read_on": READ_ON}
-    return bundle
+    session = connection.execute(select(*session_columns(room)).where(SessionRow.session_id == session_id)).one()
+
+    def rows(section: Section, room: int) -> Iterator[Columns]:
+        statement = _SELECTS.get(section.name, _memories)(section, session_id, room)
+        return (row._mapping for row in stream(connection, statement.limit(MOST_ITEMS)))
+
+    return compose(session._mapping, rows, room=room)
 
 
-def _take(connection: Connection, section: Section, session_id: str, *, room: int) -> tuple[list[dict[str, Any]], int]:
-    """The items that fit, and how many do not."""
-    taken: list[dict[str, Any]] = []
-    total = 0
-    for row in stream(connection, section.select(session_id, room).limit(MOST_ITEMS)):
-        total = row.total
-        item = section.item(row, room)
-        size = measure(item) + 1
-        if size > room or (room < SMALLEST_PIECE and "truncated" in item):
-            break
-        taken.append(item)
-        room -= size
-    return taken, total - len(taken)
+def _memories(section: Section, session_id: str, room: int) -> Select[Any]:
+    assert section.memories is not None
+    return (
+        select(*memory_columns(MemoryRow, room=room), _TOTAL)
+        .where(
+            MemoryRow.session_id == session_id,
+            MemoryRow.type.in_(section.memories.types),
+            MemoryRow.status.in_(section.memories.statuses),
+        )
+        .order_by(MemoryRow.updated_at.desc(), MemoryRow.key.desc())
+    )
+
+
+def _tasks(section: Section, session_id: str, room: int) -> Select[Any]:
+    unfinished = (TaskRow.session_id == session_id, TaskRow.finished_at.is_(None))
+    return select(*task_columns(room), _TOTAL).where(*unfinished).order_by(TaskRow.priority.desc(), TaskRow.position)
+
+
+def _artifacts(section: Section, session_id: str, room: int) -> Select[Any]:
+    content = json_excerpt(ArtifactRow.content, "content", room=HEAD_CHARACTERS)
+    statement = select(*artifact_columns(room), *content, _TOTAL).where(ArtifactRow.session_id == session_id)
+    return statement.order_by(ArtifactRow.position.desc())
+
+
+def _chunks(section: Section, session_id: str, room: int) -> Select[Any]:
+    content = func.right(ChunkRow.content, room).label("content")
+    length = func.char_length(ChunkRow.content).label("length")
+    statement = select(ChunkRow.chunk_id, ChunkRow.created_at, content, length, _TOTAL)
+    return statement.where(ChunkRow.session_id == session_id).order_by(ChunkRow.position.desc())
+
+
+_SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {
+    "tasks": _tasks,
+    "artifacts": _artifacts,
+    "conversation": _chunks,
+}
 
 
 def _latest_active(connection: Connection, reach: Reach) -> str:
@@ -67,10 +80,5 @@ def _latest_active(connection: Connection, reach: Reach) -> str:
     )
     session_id = connection.execute(statement.limit(1)).scalar_one_or_none()
     if session_id is None:
-        raise NotFound(
-            "No session is active.",
-            code="session_not_found",
-            field="session_id",
-            hint="list_sessions shows paused and completed ones; resume_session or create_session goes on.",
-        )
+        raise none_active()
     return session_id

@@ -26,6 +26,9 @@ _PASSING_CLASSES = ("08", "40", "53", "57")
 _PASSING_STATES = ("25P03", "25P04", "55006", "55P03")
 """Idle in transaction, transaction time-out, object in use, lock not available."""
 _STATEMENT_TIMEOUT = "57014"
+_DISCREET_CLASSES = ("23", "42", "53", "54", "55", "57", "XX")
+"""SQLSTATE classes whose first line names the server's own things. Data exceptions (22) quote the value, and what a
+trigger raises (P0) may be anything."""
 
 
 def create_engine(settings: Settings, *, application_name: str, pool_size: int) -> Engine:
@@ -86,9 +89,8 @@ def explain(error: BaseException) -> str:
     if diagnosis is None:
         return reason(error)
     names = (("table", diagnosis.table_name), ("column", diagnosis.column_name), ("by", diagnosis.constraint_name))
-    # Data exceptions (class 22) quote the value in their first line, the others at most in the second.
-    quotes = (diagnosis.sqlstate or "22").startswith("22")
-    parts = ["" if quotes else diagnosis.message_primary, *(f"{word} {name}" for word, name in names if name)]
+    speaks_of_itself = (diagnosis.sqlstate or "").startswith(_DISCREET_CLASSES)
+    parts = [diagnosis.message_primary if speaks_of_itself else "", *(f"{word} {name}" for word, name in names if name)]
     return ", ".join([reason(error), *filter(None, parts)])
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Text, and_, cast, null, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, select
 
-from models.errors import Rejected
-from models.inbox import Entry
-from models.responses import failure
+from models.inbox import Entry, Ruling
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
+from models.visibility import like_pattern
 from sessions.answers import Page
 from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
 
 Identity = tuple[str, str]
 """Source and delivery id."""
+
+_ENTRY = cast(DeliveryRow.entry, Text).label("entry")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +28,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     delivery_id: str | None = None
     session_id: str | None = None
     command: str | None = None
+    session_glob: str | None = None
+    """Only those of sessions that match."""
 
     def condition(self) -> ColumnElement[bool]:
         """As a condition on deliveries."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
-        return and_(DeliveryRow.status == "failed", *(getattr(DeliveryRow, name) == given[name] for name in given))
+        glob = given.pop("session_glob", None)
+        within = [] if glob is None else [DeliveryRow.session_id.like(like_pattern(glob), escape="\\")]
+        same = (getattr(DeliveryRow, name) == value for name, value in given.items())
+        return and_(DeliveryRow.status == "failed", *within, *same)
 
 
 def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
@@ -44,60 +49,47 @@ def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, s
 
 def list_dead_letters(connection: Connection, wanted: Wanted, *, limit: int, cursor: str | None) -> Page:
     """Dead letters, the oldest first, without payload. Raises Invalid for a cursor that is none."""
-    statement = _select().where(wanted.condition()).order_by(DeliveryRow.position).limit(limit + 1)
-    if (after := decode_cursor(cursor, RowPosition)) is not None:
-        statement = statement.where(DeliveryRow.position > after)
-    rows = connection.execute(statement).all()
-    more = encode_cursor(rows[limit - 1].position) if len(rows) > limit else None
-    return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=more)
+    rows = connection.execute(_page(_select(), wanted, limit=limit, cursor=cursor)).all()
+    return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
 
 
 def find_dead_letter(connection: Connection, wanted: Wanted) -> dict[str, Any] | None:
     """One dead letter with its payload and traceback, or None."""
-    row = connection.execute(_select().where(wanted.condition())).one_or_none()
+    row = connection.execute(_select(_ENTRY).where(wanted.condition())).one_or_none()
     if row is None:
         return None
     entry = msgspec.json.decode(row.entry, type=Entry)
     return _describe(row) | {"payload": entry.data, "traceback": row.traceback}
 
 
-def entries_to_replay(connection: Connection, wanted: Wanted, *, limit: int) -> list[Entry]:
-    """The entries of dead letters, the oldest first, as they are to be pushed once more."""
-    entry = cast(DeliveryRow.entry, Text)
-    statement = select(entry).where(wanted.condition()).order_by(DeliveryRow.position).limit(limit)
-    entries = (msgspec.json.decode(text, type=Entry) for text in connection.scalars(statement))
-    return [msgspec.structs.replace(entry, replays=True, waits=False) for entry in entries]
+def entries_to_rule(
+    connection: Connection, wanted: Wanted, ruling: Ruling, *, limit: int = 1, cursor: str | None = None
+) -> tuple[list[Entry], str | None]:
+    """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
+    be as large as a webhook. Raises Invalid for a cursor that is none."""
+    rows = connection.execute(_page(_select(_ENTRY), wanted, limit=limit, cursor=cursor)).all()
+    entries = (msgspec.json.decode(row.entry, type=Entry) for row in rows[:limit])
+    ruled = [msgspec.structs.replace(entry, ruling=ruling, waits=False) for entry in entries]
+    return ruled, _next_cursor(rows, limit)
 
 
-def discard(connection: Connection, wanted: Wanted, *, at: datetime) -> bool:
-    """Give up a dead letter: it stays known as a rejected delivery, without its payload. Says whether it was one."""
-    row = connection.execute(_select().where(wanted.condition()).with_for_update()).one_or_none()
-    if row is None:
-        return False
-    error = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
-    body = failure(error, command=row.command, session_id=row.session_id, delivery_id=row.delivery_id, now=at)
-    connection.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.source == row.source, DeliveryRow.delivery_id == row.delivery_id)
-        .values(
-            status="rejected",
-            http_status=error.status,
-            response=body,
-            entry=null(),
-            traceback=null(),
-            decided_at=at,
-        )
-    )
-    return True
+def _select(*more: ColumnElement[Any]) -> Select[Any]:
+    names = ("position", "source", "delivery_id", "command", "session_id", "accepted_at", "decided_at", "traceback")
+    return select(*(getattr(DeliveryRow, name) for name in names), *more)
 
 
-def _select() -> Any:
-    names: Sequence[str] = ("position", "source", "delivery_id", "command", "session_id", "accepted_at", "decided_at")
-    columns = [getattr(DeliveryRow, name) for name in names]
-    return select(*columns, DeliveryRow.traceback, cast(DeliveryRow.entry, Text).label("entry"))
+def _page(statement: Select[Any], wanted: Wanted, *, limit: int, cursor: str | None) -> Select[Any]:
+    """With one row more than the limit if there are more."""
+    after = decode_cursor(cursor, RowPosition)
+    condition = wanted.condition() if after is None else and_(wanted.condition(), DeliveryRow.position > after)
+    return statement.where(condition).order_by(DeliveryRow.position).limit(limit + 1)
 
 
-def _describe(row: Any) -> dict[str, Any]:
+def _next_cursor(rows: Sequence[Row[Any]], limit: int) -> str | None:
+    return encode_cursor(rows[limit - 1].position) if len(rows) > limit else None
+
+
+def _describe(row: Row[Any]) -> dict[str, Any]:
     lines = (row.traceback or "").strip().splitlines()
     return {
         "delivery_id": row.delivery_id,

@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ARRAY, Connection, Text, and_, cast, column, func, select, update
+from sqlalchemy import ARRAY, Connection, Text, and_, cast, column, func, or_, select, update
 
 from models.inbox import Entry
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
+from models.visibility import like_pattern
 from sessions.answers import Page
 from sessions.journal import Known
-from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
+from sessions.paging import RowPosition, decode_cursor, encode_cursor
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
@@ -70,16 +71,21 @@ def list_deliveries(
     *,
     status: str | None,
     session_id: str | None,
+    session_glob: str | None,
     source: str | None,
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Deliveries that were decided, newest first. Raises Invalid for a cursor that is none."""
+    """Deliveries that were decided, of sessions that the pattern allows or of none, newest first. Raises Invalid for a
+    cursor that is none."""
     statement = _select().order_by(DeliveryRow.position.desc()).limit(limit + 1)
     if status is not None:
         statement = statement.where(DeliveryRow.status == status)
     if session_id is not None:
         statement = statement.where(DeliveryRow.session_id == session_id)
+    if session_glob is not None:
+        within = DeliveryRow.session_id.like(like_pattern(session_glob), escape="\\")
+        statement = statement.where(or_(DeliveryRow.session_id.is_(None), within))
     if source is not None:
         statement = statement.where(DeliveryRow.source == source)
     if (before := decode_cursor(cursor, RowPosition)) is not None:

@@ -1,4 +1,4 @@
-"""Reading long columns in part: what is selected for them, and the LongText that a row then holds.
+"""Reading long columns in part: what is selected for `sessions.excerpts.long_text`.
 
 JSON that senders gave is selected as text, so that it comes back exactly as it was sent.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ColumnElement, Dialect, Row, Text, TypeDecorator, case, cast, func, literal_column
-
-from sessions.postgres.text_budget import LongText
+from sqlalchemy import ColumnElement, Dialect, Text, TypeDecorator, case, cast, func, literal_column
 
 
 class Verbatim(TypeDecorator[Raw]):
@@ -42,18 +40,3 @@ def json_excerpt(column: Any, name: str, *, room: int, offset: int = 0) -> list[
         case((func.char_length(verbatim) <= room, verbatim)).label(f"{name}_whole"),
         (~is_string).label(f"{name}_is_json"),
     ]
-
-
-def long_text(row: Row[Any], name: str, *, offset: int = 0, paged: bool = False) -> LongText | None:
-    """What one of the above selected; None for NULL."""
-    columns = row._mapping
-    if columns[f"{name}_length"] is None:
-        return None
-    return LongText(
-        text=columns[f"{name}_text"],
-        length=columns[f"{name}_length"],
-        offset=offset,
-        whole=columns.get(f"{name}_whole"),
-        is_json=bool(columns.get(f"{name}_is_json")),
-        paged=paged,
-    )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from models.errors import Invalid
 from models.tables import EventRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.excerpts import json_excerpt, long_text
-from sessions.postgres.paging import fill
+from sessions.items import event_item
+from sessions.paging import fill
+from sessions.postgres.excerpts import json_excerpt
 from sessions.postgres.reach import require_session, stream
 
 BEGINNING = "0"
@@ -31,23 +29,10 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
         .order_by(EventRow.event_id)
         .limit(limit + 1)
     )
-    entries = ((row.event_id, _event(row)) for row in stream(connection, statement))
+    entries = ((row.event_id, event_item(row._mapping)) for row in stream(connection, statement))
     page = fill(entries, limit=limit, room=max_characters)
     last = page.items[-1]["cursor"] if page.items else str(position)
     return Page(items=page.items, next_cursor=last, truncated=page.truncated)
-
-
-def _event(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "cursor": str(row.event_id),
-        "event": row.event,
-        "status": row.status,
-        "delivery_id": row.delivery_id,
-        "source": row.source,
-        "at": format_utc(row.created_at),
-        "message": row.message,
-        "data": long_text(row, "data"),
-    }
 
 
 def _position(cursor: str) -> int:

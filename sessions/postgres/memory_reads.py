@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Text, cast, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Connection, Text, cast, select, tuple_
 
 from models.commands import ListMemories, QueryMemories, RetrieveMemory
 from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.excerpts import json_excerpt, long_text
-from sessions.postgres.paging import decode_cursor, fill
+from sessions.items import memory_item
+from sessions.paging import decode_cursor, fill
+from sessions.postgres.excerpts import json_excerpt
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.text_budget import fit
+from sessions.text_budget import fit
 
 
 def retrieve_memory(connection: Connection, command: RetrieveMemory, *, reach: Reach) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def retrieve_memory(connection: Connection, command: RetrieveMemory, *, reach: R
         if command.revision is not None:
             statement = statement.where(table.revision == command.revision)
         if row := connection.execute(statement).first():
-            return fit(memory_item(row, offset=command.offset), command.max_characters)
+            return fit(memory_item(row._mapping, offset=command.offset), command.max_characters)
         if command.revision is None:
             break
     message = f"There is no revision {command.revision} of {command.key!r}." if command.revision else ""
@@ -44,35 +44,20 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
     if after := decode_cursor(command.cursor, tuple[datetime, str, str]):
         statement = statement.where(tuple_(*order) < after)
     rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
-    entries = (((row.updated_at, row.session_id, row.key), memory_item(row, reach=reach)) for row in rows)
+    entries = (
+        ((row.updated_at, row.session_id, row.key), memory_item(row._mapping, titled=reach.session_id is None))
+        for row in rows
+    )
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
 def memory_columns(
     table: type[MemoryRow | MemoryRevisionRow], *, room: int, offset: int = 0
 ) -> Sequence[ColumnElement[Any]]:
-    """What `memory_item` needs."""
+    """What `sessions.items.memory_item` needs."""
     plain = ("session_id", "key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
     content = json_excerpt(table.content, "content", room=room, offset=offset)
     return [*(getattr(table, name) for name in plain), *content]
-
-
-def memory_item(row: Row[Any], *, reach: Reach | None = None, offset: int = 0) -> dict[str, Any]:
-    """A memory as all reads show it; with its session's title where it may be of any session."""
-    item = {
-        "key": row.key,
-        "type": row.type,
-        "content": long_text(row, "content", offset=offset, paged=True),
-        "tags": row.tags,
-        "status": row.status,
-        "revision": row.revision,
-        "session_id": row.session_id,
-        "session_title": row.session_title if reach and reach.session_id is None else None,
-        "chunk_id": row.chunk_id,
-        "created_at": format_utc(row.created_at),
-        "updated_at": format_utc(row.updated_at),
-    }
-    return {name: value for name, value in item.items() if value is not None}
 
 
 def _filters(command: ListMemories | QueryMemories, reach: Reach) -> list[ColumnElement[bool]]:

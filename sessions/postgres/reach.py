@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from difflib import get_close_matches
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select, true
@@ -16,13 +15,8 @@ from models.errors import NotFound
 from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
 from models.visibility import like_pattern, require_visible
 from models.vocabulary import ID_PATTERN
+from sessions.missing import CANDIDATES, Kind, missing, nearest_of
 
-Kind = Literal["session", "memory", "task", "artifact"]
-
-CANDIDATES = 200
-"""Latest ids among which similar ones are looked for; comparing costs about 0.1 ms each."""
-SIMILARITY = 0.5
-"""Of 1; below it an id is rather another one than the same misspelt."""
 ROWS_AT_A_TIME = 50
 """Fetched from the server; a row may hold as much text as the answer."""
 
@@ -33,8 +27,6 @@ _IDS: dict[Kind, tuple[Any, Any]] = {
     "artifact": (ArtifactRow.artifact_id, ArtifactRow.position),
 }
 """The column of each kind's ids, and by which the latest are found."""
-_FIELDS = {"session": "session_id", "memory": "data.key", "task": "data.task_id", "artifact": "data.artifact_id"}
-_LISTS = {"memory": "list_memories", "task": "list_tasks", "artifact": "list_artifacts"}
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,18 +81,7 @@ def not_found(
 ) -> NotFound:
     """The error for an id under which there is nothing, with the nearest ones that are there."""
     similar = similar_ids(connection, kind, wanted, session_id=session_id, session_glob=session_glob)
-    hints = [f"Did you mean {' or '.join(repr(name) for name in similar)}?"] if similar else []
-    if kind == "session":
-        hints.append("create_session starts one; list_sessions shows those that exist.")
-    elif not similar:
-        hints.append(f"{_LISTS[kind]} shows those that exist.")
-    where = "" if kind == "session" else " in this session"
-    return NotFound(
-        message or f"There is no {kind} {wanted[:128]!r}{where}.",
-        code=f"{kind}_not_found",
-        field=_FIELDS[kind],
-        hint=" ".join(hints),
-    )
+    return missing(kind, wanted, similar=similar, message=message)
 
 
 def similar_ids(
@@ -111,7 +92,7 @@ def similar_ids(
     within = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
     statement = select(column).where(within).order_by(latest.desc()).limit(CANDIDATES)
     known = connection.execute(statement).scalars().all()
-    return get_close_matches(wanted, list(dict.fromkeys(known)), n=3, cutoff=SIMILARITY)
+    return nearest_of(wanted, known)
 
 
 def _within(column: Any, session_id: str | None, session_glob: str | None) -> ColumnElement[bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -38,7 +39,7 @@ from sessions.postgres.session_reads import get_session_summary, list_sessions
 from sessions.postgres.task_reads import get_task, list_tasks
 from sessions.postgres.task_updates import session_updates
 from sessions.postgres.transcript import read_transcript
-from sessions.sentences import found, named, of_bundle, of_session, of_task, quoted
+from sessions.reads import answer_list, answer_one
 
 __all__ = [
     "export_markdown",
@@ -51,15 +52,21 @@ __all__ = [
     "similar_ids",
 ]
 
-_LISTS: dict[type[ReadCommand], tuple[str, str, Callable[..., Page]]] = {
-    ListSessions: ("sessions", "session", list_sessions),
-    QueryMemories: ("memories", "memory", list_memories),
-    ListMemories: ("memories", "memory", list_memories),
-    ListTasks: ("tasks", "task", list_tasks),
-    ListArtifacts: ("artifacts", "artifact", list_artifacts),
-    Search: ("hits", "hit", search),
+_ONE: dict[type[ReadCommand], Callable[..., dict[str, Any]]] = {
+    GetSessionSummary: get_session_summary,
+    RetrieveMemory: retrieve_memory,
+    GetTask: get_task,
+    GetArtifact: get_artifact,
+    ResumeBundle: resume_bundle,
 }
-"""The field of the answer, what one of them is called, and who reads them."""
+_LISTS: dict[type[ReadCommand], Callable[..., Page]] = {
+    ListSessions: list_sessions,
+    QueryMemories: list_memories,
+    ListMemories: list_memories,
+    ListTasks: list_tasks,
+    ListArtifacts: list_artifacts,
+    Search: search,
+}
 
 
 def read(
@@ -73,25 +80,9 @@ def read(
     """The answer to a read command: its data, and a sentence on it. Raises Forbidden, NotFound or Invalid."""
     reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
     title = None if session_id is None else require_session(connection, session_id, session_glob)
-    match command:
-        case GetSessionSummary():
-            data = get_session_summary(connection, command, reach=reach)
-            return Answer(data=data, message=of_session(data))
-        case RetrieveMemory():
-            memory = retrieve_memory(connection, command, reach=reach)
-            return Answer(
-                data={"memory": memory}, message=f"Here is the {named(memory['type'])} {quoted(command.key)}."
-            )
-        case GetTask():
-            task = get_task(connection, command, reach=reach)
-            return Answer(data={"task": task}, message=of_task(task))
-        case GetArtifact():
-            artifact = get_artifact(connection, command, reach=reach)
-            return Answer(data={"artifact": artifact}, message=f"Here is {quoted(artifact['name'])}.")
-        case ResumeBundle():
-            bundle = resume_bundle(connection, command, reach=reach)
-            return Answer(data=bundle, message=of_bundle(bundle))
-    return _answer_list(connection, command, reach=reach, title=title)
+    if type(command) in _ONE:
+        return answer_one(command, _ONE[type(command)](connection, command, reach=reach))
+    return answer_list(command, _LISTS[type(command)](connection, command, reach=reach), title=title)
 
 
 def page(
@@ -106,19 +97,4 @@ def page(
     if session_id is not None:
         require_session(connection, session_id, session_glob)
     reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
-    return _LISTS[type(command)][2](connection, command, reach=reach)
-
-
-def _answer_list(connection: Connection, command: ReadCommand, *, reach: Reach, title: str | None) -> Answer:
-    field, noun, read_list = _LISTS[type(command)]
-    result = read_list(connection, command, reach=reach)
-    data = {field: result.items, "count": len(result.items), "next_cursor": result.next_cursor}
-    if result.truncated:
-        data["truncated"] = True
-    if isinstance(command, Search):
-        data["match"] = result.items[0]["match"] if result.items else "all"
-        noun = "hit" if data["match"] == "all" else "hit for some of the words"
-    if isinstance(command, QueryMemories) and command.type is not None:
-        noun = command.type
-    where = None if isinstance(command, ListSessions) else "all sessions" if title is None else quoted(title)
-    return Answer(data=data, message=found(len(result.items), noun, where=where, more=result.next_cursor is not None))
+    return _LISTS[type(command)](connection, command, reach=reach)

@@ -6,35 +6,23 @@ The best hits have the most different words, then these often and near to each o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from models.commands import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.paging import decode_cursor, fill
+from sessions.paging import decode_cursor, fill
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.search_query import Match, SearchQuery, understand
-from sessions.postgres.search_words import mark, tidy
+from sessions.postgres.search_query import SearchQuery, understand
+from sessions.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
+from sessions.search_words import mark, tidy
 
-MOST_HITS = 1_000
-"""That can be paged through: hits are ranked anew for each page. Of each area so many, the latest, are ranked."""
 SUBSTRING_ROWS = 2_000
 """Of each area, the latest that can be seen: there is no index for substrings."""
-SMALLEST_HIT = 150
-"""Characters. So many hits as fit at most are given snippets, which cost more than finding them."""
-
-
-class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a page ended: after so many hits of this kind."""
-
-    match: Match
-    offset: Annotated[int, Meta(ge=0, le=MOST_HITS)]
 
 
 class _Area(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +69,6 @@ AREAS = {
         name=ArtifactRow.name,
     ),
 }
-_ID_NAMES = {area.area: area.id_name for area in AREAS.values()}
 
 
 def search(connection: Connection, command: Search, *, reach: Reach) -> Page:
@@ -170,16 +157,4 @@ def _order(columns: Any) -> list[ColumnElement[Any]]:
 
 def _hit(row: Row[Any], query: SearchQuery, *, match: Match) -> dict[str, Any]:
     snippet = row.headline if row.around is None else mark(row.around, query.wording.needles)
-    item = {
-        "area": row.area,
-        "session_id": row.session_id,
-        "session_title": row.session_title,
-        _ID_NAMES[row.area]: row.id,
-        "type": row.type,
-        "name": row.name,
-        "snippet": tidy(snippet),
-        "match": match,
-        "rank": round(row.rank, 4),
-        "at": format_utc(row.at),
-    }
-    return {name: value for name, value in item.items() if value is not None}
+    return hit_item(row._mapping, snippet=tidy(snippet), match=match)

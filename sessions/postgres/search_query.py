@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -23,9 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
 from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS
-from sessions.postgres.search_words import Wording, any_of, take_apart
-
-Match = Literal["all", "partial"]
+from sessions.search_hits import Match
+from sessions.search_words import Wording, any_of, take_apart
 
 SNIPPET_OPTIONS = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "'
 CONTEXT_CHARACTERS = 60

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, func, select, tuple_
 
 from models.commands import GetSessionSummary, ListSessions
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from models.vocabulary import UNFINISHED
 from sessions.answers import Page
-from sessions.postgres.excerpts import long_text, text_excerpt
-from sessions.postgres.paging import decode_cursor, fill
+from sessions.items import session_item
+from sessions.paging import decode_cursor, fill
+from sessions.postgres.excerpts import text_excerpt
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.text_budget import LongText, fit
-from sessions.records import Session, Stats
-from sessions.rules.lifecycle import describe_session
+from sessions.text_budget import fit
 
 _COUNTED = (
     (ChunkRow, "conversation_chunks"),
@@ -36,18 +35,18 @@ def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach
     if after := decode_cursor(command.cursor, tuple[datetime, str]):
         statement = statement.where(tuple_(*order) < after)
     rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
-    entries = (((row.last_activity_at, row.session_id), session_item(row)) for row in rows)
+    entries = (((row.last_activity_at, row.session_id), session_item(row._mapping)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
 def get_session_summary(connection: Connection, command: GetSessionSummary, *, reach: Reach) -> dict[str, Any]:
     """The session, which exists."""
     statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == reach.session_id)
-    return fit(session_item(connection.execute(statement).one()), command.max_characters)
+    return fit(session_item(connection.execute(statement).one()._mapping), command.max_characters)
 
 
 def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
-    """What `session_item` needs."""
+    """What `sessions.items.session_item` needs."""
     plain = ("session_id", "title", "participants", "status", "created_by")
     times = ("created_at", "last_activity_at", "completed_at")
     counts = [
@@ -61,12 +60,3 @@ def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
         *counts,
         active.scalar_subquery().label("active_tasks"),
     ]
-
-
-def session_item(row: Row[Any]) -> dict[str, Any]:
-    """A session as all reads show it: its summary."""
-    columns = row._mapping
-    stats = Stats(**{name: columns[name] for name in Stats.__struct_fields__})
-    fields = {name: columns[name] for name in Session.__struct_fields__ if name != "context"}
-    context = long_text(row, "context") or LongText(text="", length=0)
-    return describe_session(Session(**fields, context=""), stats) | {"context": context}

@@ -13,12 +13,11 @@ from sqlalchemy.orm import aliased
 
 from models.commands import GetTask, ListTasks
 from models.tables import SessionRow, TaskRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.excerpts import json_excerpt, long_text, text_excerpt
-from sessions.postgres.paging import RowPosition, decode_cursor, fill
+from sessions.items import TASK_TIMES, task_item, whole_task
+from sessions.paging import RowPosition, decode_cursor, fill
+from sessions.postgres.excerpts import json_excerpt, text_excerpt
 from sessions.postgres.reach import Reach, stream
-from sessions.postgres.text_budget import LongText, fit
 
 OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
 """What an agent asked last; it is open while the task is input_required."""
@@ -47,27 +46,19 @@ def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[
     if row is None:
         raise reach.missing(connection, "task", command.task_id)
     _mark_shown(connection, row)
-    main = "description" if row.output_length is None else "output"
-    if offset:
-        part = {"session_id": row.session_id, "task_id": row.task_id, "status": row.status}
-        return fit(part | {main: long_text(row, main, offset=offset, paged=True)}, room)
-    item = task_item(row, main=main)
-    item["input_data"] = long_text(row, "input_data")
-    item["output"] = long_text(row, "output", paged=True)
-    item["questions"] = long_text(row, "questions")
-    return fit(_without_nothing(item), room)
+    return whole_task(row._mapping, offset=offset, room=room)
 
 
 def list_tasks(connection: Connection, command: ListTasks, *, reach: Reach) -> Page:
     """Tasks without input and output: first the unfinished, by priority and then age, which is the order in which they
     will be done; then the finished, the latest first."""
     rows = _in_order(connection, command, reach)
-    entries = ((_position(row), task_item(row, reach=reach)) for row in rows)
+    entries = ((_position(row), task_item(row._mapping, titled=reach.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
 def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
-    """What `task_item` needs."""
+    """What `sessions.items.task_item` needs."""
     needed = aliased(TaskRow)
     dependency = func.json_build_object("task_id", needed.task_id, "status", needed.status)
     missing = (
@@ -76,7 +67,7 @@ def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
         .where(needed.status != "completed", TaskRow.finished_at.is_(None))
     )
     return [
-        *(getattr(TaskRow, name) for name in _PLAIN + _TIMES),
+        *(getattr(TaskRow, name) for name in _PLAIN + TASK_TIMES),
         missing.scalar_subquery().label("blocked_by"),
         *text_excerpt(TaskRow.description, "description", room=room, offset=offset),
         *text_excerpt(OPEN_QUESTION, "question", room=room),
@@ -86,38 +77,10 @@ def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
     ]
 
 
-def task_item(row: Row[Any], *, reach: Reach | None = None, main: str = "") -> dict[str, Any]:
-    """A task as all reads show it. `main` is the text that can be read on with get_task, which lists cannot know."""
-    asks = row.status == "input_required"
-    item = {
-        "task_id": row.task_id,
-        "session_id": row.session_id,
-        "session_title": row.session_title if reach and reach.session_id is None else None,
-        "agent_name": row.agent_name,
-        "task_type": row.task_type,
-        "description": long_text(row, "description", paged=main == "description"),
-        "priority": row.priority,
-        "status": row.status,
-        "question": long_text(row, "question") if asks else None,
-        "error": long_text(row, "error"),
-        "progress": long_text(row, "progress"),
-        "attempt": row.attempt,
-        "max_attempts": row.max_attempts,
-        "depends_on": row.depends_on or None,
-        "blocked_by": row.blocked_by,
-        "cancel_reason": long_text(row, "cancel_reason"),
-        "claimed_by": row.claimed_by,
-        "created_by": row.created_by,
-        **{name: getattr(row, name) and format_utc(getattr(row, name)) for name in _TIMES},
-    }
-    return _without_nothing(item)
-
-
 _PLAIN = (
     *("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on"),
     *("status", "attempt", "max_attempts", "claimed_by", "created_by"),
 )
-_TIMES = ("not_before", "claimed_at", "lease_expires_at", "created_at", "updated_at", "finished_at")
 
 
 def _in_order(connection: Connection, command: ListTasks, reach: Reach) -> Iterator[Row[Any]]:
@@ -163,8 +126,3 @@ def _mark_shown(connection: Connection, row: Row[Any]) -> None:
     free = shown.with_for_update(skip_locked=True, key_share=True)
     mark = update(TaskRow).where(TaskRow.session_id == row.session_id, TaskRow.task_id.in_(free))
     connection.execute(mark.values(shown_at=row.updated_at))
-
-
-def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
-    empty = [name for name, value in item.items() if value is None or (isinstance(value, LongText) and value.is_empty)]
-    return {name: value for name, value in item.items() if name not in empty}

@@ -1,25 +1,17 @@
-"""News of tasks for those who work in a session and cannot be called: what finished, asks, or is left lying."""
+"""News of the tasks of sessions, from Postgres."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Text, and_, bindparam, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from models.responses import shorten
 from models.tables import TaskRow
-from models.timestamps import format_utc
 from sessions.postgres.task_reads import OPEN_QUESTION
-
-AT_MOST = 5
-"""For each session, the latest: they come with every answer until get_task has shown them."""
-UNCLAIMED_AFTER = timedelta(minutes=10)
-TITLE_LENGTH = 80
-EXCERPT_LENGTH = 300
-"""Characters of a question or an error; get_task shows it whole."""
+from sessions.updates import AT_MOST, EXCERPT_LENGTH, TITLE_LENGTH, UNCLAIMED_AFTER, describe_update
 
 
 def session_updates(
@@ -63,17 +55,4 @@ def session_updates(
 
 
 def _update(row: Row[Any]) -> dict[str, Any]:
-    title = shorten(row.title, TITLE_LENGTH)
-    whom = f" by {row.agent_name}" if row.agent_name else ""
-    message = {
-        "completed": f'"{title}" is completed.',
-        "failed": f'"{title}" failed.',
-        "input_required": f'"{title}" waits for an answer to a question.',
-        "pending": f'"{title}" was not yet claimed{whom}.',
-    }[row.status]
-    update = {"task_id": row.task_id, "status": row.status, "message": message, "at": format_utc(row.updated_at)}
-    if row.status == "input_required" and row.question:
-        update["question"] = shorten(row.question, EXCERPT_LENGTH)
-    if row.status == "failed" and row.error:
-        update["error"] = shorten(row.error, EXCERPT_LENGTH)
-    return update
+    return describe_update(**{name: value for name, value in row._mapping.items() if name != "session_id"})

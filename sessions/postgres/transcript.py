@@ -1,30 +1,17 @@
-"""Reading the conversation of a session, chunk after chunk. Long chunks go on in the next page."""
+"""Reading the conversation of a session in Postgres."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-from msgspec import Meta
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Select, case, func, select
 
 from models.tables import ChunkRow
-from models.timestamps import format_utc
 from sessions.answers import Page
-from sessions.postgres.excerpts import json_excerpt, long_text, text_excerpt
-from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
+from sessions.paging import decode_cursor
+from sessions.postgres.excerpts import json_excerpt, text_excerpt
 from sessions.postgres.reach import require_session, stream
-from sessions.postgres.text_budget import fit, measure
-
-SMALLEST_SHARE = 0.1
-"""Of a page: with less room left, a chunk that does not fit waits for the next page."""
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where to read on."""
-
-    position: RowPosition
-    offset: Annotated[int, Meta(ge=0, lt=2**31)]
+from sessions.transcript import Place, page_of_chunks
 
 
 def read_transcript(
@@ -34,22 +21,9 @@ def read_transcript(
     the first one. Raises NotFound, or Invalid for the cursor."""
     require_session(connection, session_id)
     start = decode_cursor(cursor, Place) or Place(position=0, offset=0)
-    chunks = _chunks(session_id, start.position, offset or start.offset, room=max_characters)
-    items: list[dict[str, Any]] = []
-    left = max_characters
-    for row in stream(connection, chunks.limit(limit + 1)):
-        item = fit(_item(row), left)
-        size = measure(item) + 1
-        crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
-        if crowded or len(items) == limit:
-            next_cursor = encode_cursor(Place(position=row.position, offset=0))
-            return Page(items=items, next_cursor=next_cursor, truncated=crowded)
-        items.append(item)
-        left -= size
-        if "next_offset" in item:
-            next_cursor = encode_cursor(Place(position=row.position, offset=item["next_offset"]))
-            return Page(items=items, next_cursor=next_cursor, truncated=True)
-    return Page(items=items)
+    statement = _chunks(session_id, start.position, offset or start.offset, room=max_characters).limit(limit + 1)
+    chunks = (row._mapping for row in stream(connection, statement))
+    return page_of_chunks(chunks, limit=limit, max_characters=max_characters)
 
 
 def _chunks(session_id: str, start: int, inside: int, *, room: int) -> Select[Any]:
@@ -66,22 +40,3 @@ def _chunks(session_id: str, start: int, inside: int, *, room: int) -> Select[An
         .where(ChunkRow.session_id == session_id, ChunkRow.position >= start)
         .order_by(ChunkRow.position)
     )
-
-
-def _item(row: Row[Any]) -> dict[str, Any]:
-    content = long_text(row, "content", offset=row.offset, paged=True)
-    if row.offset:
-        return {"chunk_id": row.chunk_id, "content": content, "offset": row.offset}
-    metadata = long_text(row, "metadata")
-    item = {
-        "chunk_id": row.chunk_id,
-        "content": content,
-        "format": row.format,
-        "participants": row.participants,
-        "start_at": row.start_at and format_utc(row.start_at),
-        "end_at": row.end_at and format_utc(row.end_at),
-        "metadata": None if metadata is None or metadata.is_empty else metadata,
-        "created_by": row.created_by,
-        "created_at": format_utc(row.created_at),
-    }
-    return {name: value for name, value in item.items() if value is not None}

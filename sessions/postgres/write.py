@@ -10,17 +10,15 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, TextClause, delete, func, select, text, tuple_, update
+from sqlalchemy import JSON, Column, Connection, Table, TextClause, delete, text, tuple_, update
 from sqlalchemy.dialects.postgresql import dialect
 
 from models.inbox import shard_of
 from models.tables import Base, DeliveryRow, MemoryRow, SessionRow
 from sessions.journal import Delivery, Event
+from sessions.postgres.locks import take_journal
 from sessions.records import RECORDS
 from sessions.state import Changes
-
-JOURNAL_LOCK = 7_305_003
-"""Advisory lock class; with the shard's number as second key."""
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
@@ -49,7 +47,7 @@ def write_events(connection: Connection, events: Sequence[Event]) -> None:
     if events:
         shards = sorted({shard_of(event.session_id) for event in events})
         for shard in shards:
-            connection.execute(select(func.pg_advisory_xact_lock(JOURNAL_LOCK, shard)))
+            take_journal(connection, shard)
         _insert(connection, "events", events, fields=Event.__struct_encode_fields__)
 
 
@@ -75,10 +73,16 @@ def _statement(name: str, fields: tuple[str, ...], replaces: bool) -> TextClause
     quoted = {field: postgres.identifier_preparer.quote(field) for field in fields}
     columns = ", ".join(quoted.values())
     types = ", ".join(f"{quoted[field]} {table.c[field].type.compile(postgres)}" for field in fields)
+    values = ", ".join(_value_of(table.c[field], quoted[field]) for field in fields)
     source = f"json_to_recordset(CAST(:rows AS json)) AS r ({types})"
-    statement = f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {source}"  # noqa: S608 - names of our own tables
+    statement = f"INSERT INTO {name} ({columns}) SELECT {values} FROM {source}"  # noqa: S608 - names of our own tables
     if replaces:
         keys = [column.name for column in table.primary_key.columns]
         updated = ", ".join(f"{quoted[field]} = excluded.{quoted[field]}" for field in fields if field not in keys)
         statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
     return text(statement)
+
+
+def _value_of(column: Column[Any], quoted: str) -> str:
+    """The column of the recordset, which makes SQL's of JSON's null: where there is always JSON, that is meant."""
+    return f"COALESCE({quoted}, 'null')" if isinstance(column.type, JSON) and not column.nullable else quoted

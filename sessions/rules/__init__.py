@@ -51,7 +51,7 @@ class Slice(msgspec.Struct, kw_only=True):
                     self.keys.add(task_key(session_id, command.task_id))
             case c.DelegateTask():
                 self.keys.update(task_key(session_id, task_id) for task_id in command.depends_on)
-                self.descriptions.add((session_id, description_hash(command)))
+                self.descriptions.add((session_id, description_hash(command.agent_name, command.description)))
                 if command.task_id:
                     self.keys.add(task_key(session_id, command.task_id))
             case c.CancelTask() | c.AnswerTask():

@@ -28,7 +28,7 @@ def delegate_task(state: State, command: DelegateTask, context: Context) -> Deci
     """Put a task into the queue. The same id and content, or no id and the description of an unfinished task of the
     last hour, return the one that is there. Raises NotFound or Invalid for dependencies, Conflict for the id."""
     session = active_session(state, context.session_id)
-    digest = description_hash(command)
+    digest = description_hash(command.agent_name, command.description)
     alike = [task for task in state.tasks(context.session_id) if task.description_hash == digest]
     if command.task_id is None and not command.allow_duplicate:
         for task in alike:
@@ -146,9 +146,9 @@ def describe_task(task: Task) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None and value != []}
 
 
-def description_hash(command: DelegateTask) -> str:
+def description_hash(agent_name: str | None, description: str) -> str:
     """By which a repeated request is recognized: what is asked, and of whom."""
-    asked = f"{command.agent_name or ''}\n{' '.join(command.description.split()).casefold()}"
+    asked = f"{agent_name or ''}\n{' '.join(description.split()).casefold()}"
     return hashlib.sha256(asked.encode()).hexdigest()
 
 

@@ -17,6 +17,9 @@ from sessions.postgres.connections import create_engine
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+GITHUB_SECRET = "a-secret-of-github"
+
 
 @contextmanager
 def new_database(postgres: Server) -> Iterator[str]:
@@ -39,6 +42,24 @@ def stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("stack")
     with new_database(postgres) as database_url:
         stack = Stack(database_url=database_url, redis_url=f"{valkey.url}?db=1", folder=folder)
+        stack.start()
+        yield stack
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def fuzzed(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with new_database(postgres) as database_url:
+        stack = Stack(
+            database_url=database_url,
+            redis_url=f"{valkey.url}?db=3",
+            folder=folder,
+            workers=1,
+            WEBHOOK_SECRETS=f"signing={WEBHOOK_SECRET}",
+            GITHUB_WEBHOOK_SECRET=GITHUB_SECRET,
+        )
         stack.start()
         yield stack
         stack.close()

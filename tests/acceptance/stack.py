@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 import httpx
 from redis import Redis
 
-from tests.conftest import API_KEY, ROOT
+from tests.conftest import API_KEY, ROOT, require_no_secret
 from worker.supervision import Child, Running
 
 T = TypeVar("T")
 
 Payload = dict[str, Any]
+
+NO_LIMITS = {"RATE_LIMIT": "1000000000/minute", "BYTE_LIMIT": "1000000000000/minute"}
+"""For tests that send much, and are about something else."""
 
 
 def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "") -> T:
@@ -65,6 +68,7 @@ class Stack:
             "PORT": str(self.port),
             "WORKERS": str(workers),
             "FAILPOINT_DIR": str(self.failpoints),
+            **NO_LIMITS,
             **more,
         }
         self.redis = Redis.from_url(redis_url)
@@ -112,10 +116,12 @@ class Stack:
         return ""
 
     def close(self) -> None:
-        """Stop all."""
+        """Stop all, and look that none has logged a secret."""
         self.stop()
         self.client.close()
         self.redis.close()
+        for log in self.folder.glob("*.log"):
+            require_no_secret(log)
 
     def send(self, command: str, session_id: str | None = None, **data: Any) -> Payload:
         """Send a command and wait for its answer, which must be a success."""

@@ -401,3 +401,17 @@ class TestMessages:
         delivery = wait_for(lambda: stack.client.get(f"/v1/deliveries/{answer['delivery_id']}").json())
         assert (delivery["status"], delivery["command"]) == ("applied", "get_session_summary")
         assert delivery["result"]["data"] == answer["data"]
+
+
+def test_null_is_content_like_any_other(stack: Stack, session_id: str) -> None:
+    for value in (None, 1, None):
+        stack.send("store_memory", session_id, key="nothing", content=value)
+    memory = stack.send("retrieve_memory", session_id, key="nothing")["data"]["memory"]
+    assert (memory["content"], memory["revision"]) == (None, 3)
+    first = stack.send("retrieve_memory", session_id, key="nothing", revision=1)["data"]["memory"]
+    assert first["content"] is None
+    artifact_id = stack.send("add_artifact", session_id, name="nothing", content=None)["data"]["artifact_id"]
+    assert stack.send("get_artifact", session_id, artifact_id=artifact_id)["data"]["artifact"]["content"] is None
+    assert stack.send("add_artifact", session_id, name="nothing", content=None)["data"]["created"] is False
+    exported = stack.client.get(f"/v1/sessions/{session_id}/export").json()
+    assert [memory["content"] for memory in exported["memories"]] == [None]

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
+from api.dead_letters import STEP
+from models.inbox import shard_of
+from sessions.postgres.locks import SHARD_LOCK
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 
 FUNCTION = "refuse_poison"
@@ -59,12 +62,18 @@ def test_a_dead_letter_is_shown_with_its_reason_and_its_payload(stack: Stack, po
     [delivery_id] = send_poison(stack, poisoned, 1)
     [listed] = dead(stack, poisoned, command="store_memory")
     assert (listed["delivery_id"], listed["source"], listed["command"]) == (delivery_id, "default", "store_memory")
-    assert listed["reason"].endswith("RaiseException P0001, not yet")
+    assert listed["reason"].endswith("RaiseException P0001")
     assert "payload" not in listed
     shown = stack.client.get(f"/v1/dead-letters/{delivery_id}").json()
     assert shown["payload"] == {"key": "poison-0", "content": {"secret": 0}}
     assert shown["traceback"].startswith("Traceback")
     assert dead(stack, poisoned, command="delete_memory") == []
+
+
+def story(stack: Stack, session_id: str, delivery_id: str) -> list[tuple[str, Payload]]:
+    """What the session's journal tells of one delivery."""
+    events = [event for event in stack.journal(session_id) if event["delivery_id"] == delivery_id]
+    return [(event["status"], event["data"]) for event in events]
 
 
 def test_a_replayed_dead_letter_takes_effect_once_when_the_cause_is_mended(
@@ -73,14 +82,14 @@ def test_a_replayed_dead_letter_takes_effect_once_when_the_cause_is_mended(
     delivery_ids = send_poison(stack, poisoned, 3)
     one = f"/v1/dead-letters/{delivery_ids[0]}/replay"
     assert stack.client.post(one).json() == {"replayed": 1}
-    stack.wait_until_drained()
+    wait_for(lambda: len(story(stack, poisoned, delivery_ids[0])) == 2, what="tried again")
     assert status_of(stack, delivery_ids[0]) == "failed"
     mend(engine)
     assert [stack.client.post(one).json() for _ in range(2)] == [{"replayed": 1}] * 2
     wait_for(lambda: status_of(stack, delivery_ids[0]) == "applied", what="applied")
     stack.wait_until_drained()
     replayed = stack.client.post("/v1/dead-letters/replay", params={"session_id": poisoned})
-    assert (replayed.status_code, replayed.json()) == (202, {"replayed": 2})
+    assert (replayed.status_code, replayed.json()) == (202, {"replayed": 2, "next_cursor": None})
     wait_for(lambda: not dead(stack, poisoned), what="empty")
     memories = stack.send("list_memories", poisoned)["data"]["memories"]
     assert sorted((memory["key"], memory["revision"]) for memory in memories) == [(f"poison-{n}", 1) for n in range(3)]
@@ -90,10 +99,46 @@ def test_a_replayed_dead_letter_takes_effect_once_when_the_cause_is_mended(
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "dead_letter_not_found")
 
 
+def test_the_journal_tells_who_replayed_a_dead_letter_and_what_became_of_it(
+    stack: Stack, poisoned: str, engine: Engine
+) -> None:
+    [delivery_id] = send_poison(stack, poisoned, 1)
+    replay = f"/v1/dead-letters/{delivery_id}/replay"
+    stack.client.post(replay)
+    wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 2, what="tried again")
+    mend(engine)
+    stack.client.post(replay)
+    wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 3, what="applied")
+    first, second, third = story(stack, poisoned, delivery_id)
+    assert first == ("failed", {"code": "dead_letter"})
+    assert (second[0], second[1]["code"], second[1]["replayed_by"]) == ("failed", "dead_letter", "default")
+    assert (third[0], third[1]["key"], third[1]["replayed_by"]) == ("applied", "poison-0", "default")
+    assert second[1]["replayed_at"] < third[1]["replayed_at"]
+
+
+def test_many_are_replayed_in_steps_and_from_a_cursor_on(stack: Stack, poisoned: str, engine: Engine) -> None:
+    delivery_ids = send_poison(stack, poisoned, STEP + 4)
+    mend(engine)
+    query = {"session_id": poisoned, "limit": str(STEP + 2)}
+    first = stack.client.post("/v1/dead-letters/replay", params=query).json()
+    assert first["replayed"] == STEP + 2
+    rest = stack.client.post("/v1/dead-letters/replay", params=query | {"cursor": first["next_cursor"]}).json()
+    assert rest == {"replayed": 2, "next_cursor": None}
+    wait_for(lambda: not dead(stack, poisoned), what="empty")
+    replayed = [event["delivery_id"] for event in stack.journal(poisoned) if "replayed_by" in event["data"]]
+    assert replayed == delivery_ids
+    nonsense = stack.client.post("/v1/dead-letters/replay", params={"cursor": "nonsense"})
+    assert (nonsense.status_code, nonsense.json()["error"]["field"]) == (422, "cursor")
+
+
 def test_a_discarded_dead_letter_stays_known_and_takes_no_effect(stack: Stack, poisoned: str, engine: Engine) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
-    assert stack.client.delete(f"/v1/dead-letters/{delivery_id}").json() == {"discarded": 1}
     mend(engine)
+    # Whoever comes first decides: what is ruled afterwards changes nothing.
+    assert stack.client.delete(f"/v1/dead-letters/{delivery_id}").json() == {"discarded": 1}
+    stack.client.post(f"/v1/dead-letters/{delivery_id}/replay")
+    wait_for(lambda: status_of(stack, delivery_id) == "rejected", what="discarded")
+    stack.wait_until_drained()
     found = stack.client.get(f"/v1/deliveries/{delivery_id}").json()
     assert (found["status"], found["error"]["error"]["code"]) == ("rejected", "discarded")
     again = stack.client.post(
@@ -108,3 +153,47 @@ def test_a_discarded_dead_letter_stays_known_and_takes_no_effect(stack: Stack, p
     assert (again.status_code, again.json()["error"]["code"]) == (422, "discarded")
     assert stack.send("list_memories", poisoned)["data"]["memories"] == []
     assert stack.client.delete(f"/v1/dead-letters/{delivery_id}").status_code == 404
+    failed, discarded = story(stack, poisoned, delivery_id)
+    assert failed == ("failed", {"code": "dead_letter"})
+    assert (discarded[0], discarded[1]["code"], discarded[1]["discarded_by"]) == ("rejected", "discarded", "default")
+
+
+def test_a_dead_letter_goes_with_its_session_and_comes_back_into_none(
+    stack: Stack, poisoned: str, engine: Engine
+) -> None:
+    [delivery_id] = send_poison(stack, poisoned, 1)
+    mend(engine)
+    # All of it is in the inbox before any of it is applied.
+    with engine.begin() as connection:
+        lock = {"class": SHARD_LOCK, "shard": shard_of(poisoned)}
+        connection.execute(text("SELECT pg_advisory_xact_lock(:class, :shard)"), lock)
+        stack.post("delete_session", poisoned, confirm=poisoned)
+        stack.post("create_session", poisoned, title="Anew")
+        assert stack.client.post(f"/v1/dead-letters/{delivery_id}/replay").json() == {"replayed": 1}
+    stack.wait_until_drained()
+    assert [event["event"] for event in stack.journal(poisoned)] == ["create_session"]
+    assert stack.send("list_memories", poisoned)["data"]["memories"] == []
+    assert dead(stack, poisoned) == []
+
+
+def test_a_key_for_some_sessions_looks_after_their_dead_letters_alone(stack: Stack, poisoned: str) -> None:
+    [delivery_id] = send_poison(stack, poisoned, 1)
+    keys = {
+        pattern: stack.client.post(
+            "/v1/keys", json={"name": new_id("key"), "scopes": ["admin"], "sessions": pattern}
+        ).json()["key"]
+        for pattern in (poisoned[:-1] + "?", "chat-*")
+    }
+    ours, others = ({"X-API-Key": key} for key in keys.values())
+    one = f"/v1/dead-letters/{delivery_id}?source=default"
+    wait_for(lambda: stack.client.get("/v1/dead-letters", headers=others).status_code == 200, what="known")
+    assert stack.client.get("/v1/dead-letters", headers=others).json()["items"] == []
+    for method, path in (("GET", one), ("DELETE", one), ("POST", one.replace("?", "/replay?"))):
+        refused = stack.client.request(method, path, headers=others)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "dead_letter_not_found")
+    assert stack.client.post("/v1/dead-letters/replay", headers=others).json()["replayed"] == 0
+    named = stack.client.get("/v1/dead-letters", params={"session_id": poisoned}, headers=others)
+    assert named.status_code == 403
+    listed = stack.client.get("/v1/dead-letters", headers=ours).json()["items"]
+    assert [item["delivery_id"] for item in listed] == [delivery_id]
+    assert stack.client.get(one, headers=ours).json()["payload"]["key"] == "poison-0"

@@ -41,7 +41,7 @@ def test_a_wrong_key_is_noticed_and_named(stack: Stack) -> None:
     run = run_all(RELAY_URL=stack.url + "/", API_KEY="not-the-key")
     assert run.returncode == 1
     assert "WRONG  create_session.json" in run.stdout
-    assert "unauthorized" in run.stdout
+    assert "unknown_key" in run.stdout
 
 
 def test_a_stored_state_that_differs_is_noticed(stack: Stack) -> None:

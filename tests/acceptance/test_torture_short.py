@@ -17,7 +17,9 @@ TROUBLES: tuple[chaos.Trouble, ...] = (
     chaos.delete_wake_marks,
     chaos.kill_backend,
     partial(chaos.stop_worker, 3.0),
+    chaos.fill_memory,
     chaos.kill_postgres,
+    chaos.kill_supervisor,
 )
 
 

@@ -25,8 +25,8 @@ from models.inbox import (
     inbox_key,
     outcome_key,
 )
-from tests.acceptance.stack import free_port, wait_for
-from tests.conftest import API_KEY, ROOT
+from tests.acceptance.stack import NO_LIMITS, free_port, wait_for
+from tests.conftest import API_KEY, ROOT, require_no_secret
 from worker.supervision import Child, Running
 
 
@@ -47,6 +47,7 @@ class Serving:
                     "PYTHONPATH": str(ROOT),
                     "API_KEY": API_KEY,
                     "PORT": str(self.port),
+                    **NO_LIMITS,
                     **environment,
                 },
                 folder=ROOT,
@@ -61,9 +62,10 @@ class Serving:
         return self._log.read_text()
 
     def close(self) -> None:
-        """Stop the process."""
+        """Stop the process, and look that it has logged no secret."""
         self.client.close()
         self.running.stop()
+        require_no_secret(self._log)
 
     def post(self, body: Any, path: str = "/v1/webhook", **headers: str) -> httpx.Response:
         """Post JSON (or bytes as they are)."""

@@ -185,7 +185,7 @@ def test_a_row_that_the_database_refuses_makes_one_dead_letter(
     assert len(memories(engine, walk)) == 499
     assert delivery(engine, poison)["status"] == "failed"
     [letter] = dead_letters(redis)
-    assert "not this one" in trace_of(letter)
+    assert "RaiseException P0001" in trace_of(letter)
     with engine.connect() as connection:
         events = connection.execute(
             text("SELECT delivery_id, status FROM events WHERE session_id = :id ORDER BY event_id"), {"id": walk}

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Connection
 
 from models.errors import NotFound
+from sessions.document import ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
 from sessions.postgres.reads import export_markdown, export_session
-from sessions.records import Artifact, Chunk, Memory, Session
 from tests.integration.rows import Rows
 
 
@@ -23,6 +23,8 @@ def walk(connection: Connection) -> Rows:
     rows.chunk("c1", "Ada: hello", metadata='{"m":  1}')
     rows.task("t1", "Compare prices", status="completed", output='"cheap"', claim_token="secret")
     rows.task("t2", "Write it down", depends_on=["t1"])
+    rows.event("add_artifact", delivery_id="d1", message="Added.", data='{"z":  1, "a": 2}')
+    rows.event("store_memory", status="rejected", source="other")
     rows.artifact("a1", '"print(1)\\n```"', name="main.py", type="code", format="python", task_id="t1")
     return rows
 
@@ -33,12 +35,18 @@ def test_an_export_is_the_whole_session_word_for_word(walk: Rows) -> None:
     assert b'"metadata":{"m":  1}' in document
     assert b"secret" not in document
     fields = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
-    assert list(fields) == ["format", "session", "chunks", "memories", "tasks", "artifacts"]
-    assert msgspec.json.decode(fields["session"], type=Session).participants == ["Ada", "Jörg"]
-    assert msgspec.json.decode(fields["chunks"], type=list[Chunk])[0].content == "Ada: hello"
-    assert msgspec.json.decode(fields["artifacts"], type=list[Artifact])[0].task_id == "t1"
-    memories = msgspec.json.decode(fields["memories"], type=list[Memory])
-    assert [memory.memory_key for memory in memories] == ["plan", "Älter", "todo"]
+    assert list(fields) == ["format", "session", "chunks", "memories", "tasks", "artifacts", "events"]
+    assert msgspec.json.decode(fields["session"], type=SessionItem).participants == ["Ada", "Jörg"]
+    assert msgspec.json.decode(fields["chunks"], type=list[ChunkItem])[0].content == "Ada: hello"
+    assert msgspec.json.decode(fields["artifacts"], type=list[ArtifactItem])[0].task_id == "t1"
+    memories = msgspec.json.decode(fields["memories"], type=list[MemoryItem])
+    assert [memory.key for memory in memories] == ["plan", "Älter", "todo"]
+    events = msgspec.json.decode(fields["events"], type=list[EventItem])
+    assert [(event.event, event.status, event.delivery_id, event.source) for event in events] == [
+        ("add_artifact", "applied", "d1", "test"),
+        ("store_memory", "rejected", None, "other"),
+    ]
+    assert b'"data":{"z":  1, "a": 2}' in document
     revisions = msgspec.json.decode(fields["memories"])[0]["revisions"]
     assert [(revision["revision"], revision["content"]) for revision in revisions] == [(1, "first"), (2, "second")]
     tasks = msgspec.json.decode(fields["tasks"])
@@ -50,7 +58,7 @@ def test_an_empty_session_is_exported_too(connection: Connection) -> None:
     Rows(connection, "export-empty")
     document = msgspec.json.decode(b"".join(export_session(connection, "export-empty")))
     assert document["session"]["session_id"] == "export-empty"
-    assert [document[name] for name in ("chunks", "memories", "tasks", "artifacts")] == [[], [], [], []]
+    assert [document[name] for name in ("chunks", "memories", "tasks", "artifacts", "events")] == [[]] * 5
 
 
 def test_a_session_can_be_read_as_a_document(walk: Rows) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import hmac
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from select import select as select_sockets
 from typing import Any
 
 import httpx
 import msgspec
+import psutil
 import pytest
 import standardwebhooks
 import svix
@@ -22,7 +26,7 @@ from models.tables import DeliveryRow, EventRow
 from sessions.postgres.deliveries import find_delivery
 from tests.conftest import API_KEY
 from tests.integration.inbox import drain
-from tests.integration.serving import Serving, entries, memory
+from tests.integration.serving import Serving, entries, memory, wait_for_status
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CHAT_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -300,3 +304,22 @@ def test_a_repository_dispatch_with_a_command_is_that_command(relay: Serving, re
     reads = msgspec.json.encode({"client_payload": {"command": "list_memories", "session_id": "s"}})
     assert send_github(relay, reads, event="repository_dispatch").status_code == 403
     assert len(entries(redis)) == 1
+
+
+def test_halves_of_bodies_cannot_fill_the_memory_and_keys_go_on_working(relay: Serving, redis: Redis) -> None:
+    head = "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in sign(b"another body").items())
+    half = f"{head}{lines}\r\n".encode() + b" " * 1_048_000
+    with ExitStack() as stack:
+        connections = [stack.enter_context(socket.create_connection(("127.0.0.1", relay.port))) for _ in range(140)]
+        for connection in connections:
+            connection.sendall(half)
+        waiting, _, _ = select_sockets(connections, [], [], 20)
+        answer = waiting[0].recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: " in answer
+        assert relay.post(memory()).status_code == 202
+        assert psutil.Process(relay.running.pid).memory_info().rss < 600 * 1_048_576
+    body = msgspec.json.encode(memory("s", text="the-payload"))
+    wait_for_status(202, lambda: relay.client.post("/v1/webhook", content=body, headers=sign(body)))
+    assert [entry.delivery_id for entry in entries(redis)][-1] == "msg-1"

@@ -15,7 +15,7 @@ import psutil
 import psycopg2
 import psycopg2.extensions
 
-from tests.acceptance.stack import wait_for
+from tests.acceptance.stack import envelope, new_id, wait_for
 from tests.torture.rig import Rig
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
@@ -71,12 +71,16 @@ def kill_postgres(rig: Rig) -> None:
 
 def kill_backend(rig: Rig) -> None:
     """End one process of Postgres that serves a worker; Postgres then ends all others, and recovers."""
+    pids = wait_for(partial(_backends, rig), seconds=DEATH_SECONDS, what="serving any worker")
+    os.kill(chance.choice(pids), signal.SIGKILL)
+
+
+def _backends(rig: Rig) -> list[int]:
     with psycopg2.connect(rig.postgres.url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'session-relay worker'")
         pids = [pid for (pid,) in cursor.fetchall()]
     connection.close()
-    if pids:
-        os.kill(chance.choice(pids), signal.SIGKILL)
+    return pids
 
 
 def stop_worker(seconds: float, rig: Rig) -> None:
@@ -140,12 +144,18 @@ def delete_wake_marks(rig: Rig) -> None:
 
 
 def fill_memory(rig: Rig) -> None:
-    """Leave Valkey no memory, for a while."""
+    """Leave Valkey no memory, until webhooks are refused for that, and a while longer."""
     redis = rig.stack.redis
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used) // 2)
+    wait_for(partial(_refused_for_lack_of_memory, rig), what="refusing webhooks")
     _stay_down()
     redis.config_set("maxmemory", "512mb")
+
+
+def _refused_for_lack_of_memory(rig: Rig) -> bool:
+    answer = rig.stack.client.post("/v1/webhook", json=envelope("create_session", new_id(), title="No room"))
+    return answer.status_code == 503 and "memory" in answer.json()["error"]["message"]
 
 
 def kill_supervisor(rig: Rig) -> None:

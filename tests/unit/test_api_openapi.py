@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,10 @@ from starlette.routing import Route
 
 from api.app import create_app
 from api.openapi import build_document
+from api.statuses import RATE_HEADERS
 from models.commands import COMMANDS
 from models.settings import Settings
+from models.vocabulary import NAME_PATTERN
 
 SETTINGS = Settings(api_key="k", redis_url="redis://127.0.0.1:1/0", database_url="postgresql://127.0.0.1:1/none")
 
@@ -35,6 +38,16 @@ def references(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from references(inner)
+
+
+def texts_under(value: object, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(text := value.get(name), str):
+            yield text
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from texts_under(inner, name)
 
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:
@@ -87,4 +100,38 @@ def test_parameters_come_from_the_command(document: dict[str, Any]) -> None:
 
 def test_only_what_is_open_needs_no_key(document: dict[str, Any]) -> None:
     free = {path for path, methods in document["paths"].items() for op in methods.values() if op.get("security") == []}
-    assert free == {"/", "/healthz", "/readyz", "/openapi.json"}
+    assert free == {"/", "/healthz", "/readyz", "/openapi.json", "/v1/hooks/{token}"}
+
+
+def test_each_status_is_told_with_its_meaning_and_its_headers(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/commands/store_memory"]["post"]["responses"]
+    refused = {400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503}
+    assert set(responses) == {"200", "202", *map(str, refused)}
+    components = document["components"]["responses"]
+    assert responses["429"] == {"$ref": "#/components/responses/Error429"}
+    assert components["Error429"]["headers"]["Retry-After"]["required"] is True
+    assert set(components["Error429"]["headers"]) == {"Retry-After", *RATE_HEADERS}
+    assert components["Error401"]["headers"]["WWW-Authenticate"]["required"] is True
+    assert components["Error409"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+    assert set(responses["202"]["headers"]) == set(RATE_HEADERS)
+
+
+def test_only_statuses_that_can_be_are_told(document: dict[str, Any]) -> None:
+    def told(path: str, method: str = "get") -> set[str]:
+        return set(document["paths"][path][method]["responses"])
+
+    reads = {"200", "400", "401", "403", "408", "422", "429", "503"}
+    assert told("/v1/sessions") == reads
+    assert told("/v1/tasks") == reads | {"404"}
+    assert told("/v1/deliveries") == reads
+    assert told("/v1/deliveries/{delivery_id}") == reads | {"404"}
+    assert told("/v1/keys", "post") == reads - {"200"} | {"201", "404", "409", "413", "415"}
+    assert told("/healthz") == {"200", "400", "408", "503"}
+    assert all("default" not in operation["responses"] for operation in operations(document))
+
+
+def test_patterns_are_those_of_json_schema(document: dict[str, Any]) -> None:
+    assert not [pattern for pattern in texts_under(document, "pattern") if r"(?!\n)" in pattern]
+    name = re.compile(document["components"]["schemas"]["RenameSessionRequest"]["properties"]["title"]["pattern"])
+    for text in ("a", " a ", "Wärmepumpe", "", " ", "a\nb", "a\u2028b", "\t"):
+        assert bool(name.search(text)) == bool(re.search(NAME_PATTERN, text)), text

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Invalid
-from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor, fill
-from sessions.postgres.text_budget import LongText, measure
+from sessions.paging import RowPosition, decode_cursor, encode_cursor, fill
+from sessions.text_budget import LongText, measure
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.datetimes())

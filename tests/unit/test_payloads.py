@@ -131,6 +131,22 @@ def test_a_wrong_choice_lists_the_right_ones() -> None:
     assert "decision" in str(error.expected)
 
 
+@pytest.mark.parametrize("value", [None, [], [{}], "{}", 1, False])
+@pytest.mark.parametrize(
+    ("command", "field", "data"),
+    [
+        ("conversation_chunk", "metadata", {"content": "hello"}),
+        ("add_artifact", "metadata", {"name": "a", "content": 1}),
+        ("delegate_task", "input_data", {"description": "look"}),
+    ],
+)
+def test_what_must_be_an_object_is_one(command: str, field: str, data: dict[str, Any], value: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(command, **data, **{field: value})
+    assert (caught.value.field, caught.value.expected) == (f"data.{field}", "a JSON object")
+    assert parse(command, **data, **{field: {"a": [1]}})
+
+
 def test_a_string_is_no_list_of_characters() -> None:
     error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":"abc"}}')
     assert (error.field, error.expected) == ("data.tags", "array")

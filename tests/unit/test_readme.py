@@ -52,7 +52,7 @@ def test_the_first_commands_are_those_that_make_up_prints() -> None:
         api_key="your-api-key-here",
         data_dir=ROOT,
     )
-    commands = re.findall(r"^```sh\n(curl .*?)^```", README, re.DOTALL | re.MULTILINE)
+    commands = re.findall(r"^```sh\n(curl -s .*?)^```", README, re.DOTALL | re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
         assert command in printed

@@ -10,7 +10,8 @@ from models.commands import Batch, BatchItem, DelegateTask, DeleteSession, GetTa
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings
 from models.vocabulary import Scope
-from relay.authentication import Authenticator, Caller, require_permission
+from relay.authentication import Caller, require_permission
+from tests.unit.credentials import make_authenticator
 
 MEMORY = StoreMemory(content=msgspec.Raw(b'"x"'))
 
@@ -29,7 +30,7 @@ def caller(*scopes: Scope, session_glob: str | None = None) -> Caller:
     ],
 )
 def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
-    found = Authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
+    found = make_authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
     assert found.source == "default"
     assert all(found.has(scope) for scope in ("read", "write", "delegate", "agent", "admin"))
 
@@ -49,18 +50,20 @@ def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
 )
 def test_anything_else_is_no_key(headers: dict[str, str]) -> None:
     with pytest.raises(Unauthorized) as caught:
-        Authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
+        make_authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
     assert "X-API-Key" in str(caught.value.hint)
 
 
 def test_a_key_with_letters_of_another_script_works_as_it_is_sent() -> None:
     sent = "schlüssel".encode().decode("latin-1")
-    assert Authenticator(Settings(api_key="schlüssel")).authenticate(Headers({"X-API-Key": sent})).source == "default"
+    assert (
+        make_authenticator(Settings(api_key="schlüssel")).authenticate(Headers({"X-API-Key": sent})).source == "default"
+    )
 
 
 def test_without_a_key_nothing_starts() -> None:
     with pytest.raises(SettingsError, match="API_KEY"):
-        Authenticator(Settings())
+        make_authenticator(Settings())
 
 
 def test_who_writes_may_read_and_admin_may_all() -> None:

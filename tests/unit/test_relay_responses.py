@@ -12,19 +12,26 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from models.errors import Invalid, RelayError, Unauthorized, Unavailable
-from relay.responses import EXCEPTION_HANDLERS, BugBarrier
+from relay.responses import BugBarrier, exception_handlers
 
 
-def ask(error: Exception, *, method: str = "GET", path: str = "/fail") -> httpx.Response:
-    """The answer of an app whose only route, GET /fail, raises the error."""
+def ask(
+    error: Exception, *, method: str = "GET", path: str = "/fail", noted: list[RelayError] | None = None
+) -> httpx.Response:
+    """The answer of an app whose routes, GET /fail and /v1/hooks/{token}, raise the error; it notes refusals."""
 
     async def fail(_: Request) -> Response:
         raise error
 
-    routes = [Route("/fail", fail)]
-    app = Starlette(routes=routes, middleware=[Middleware(BugBarrier)], exception_handlers=EXCEPTION_HANDLERS)
+    def note(_: Scope, error: RelayError) -> None:
+        if noted is not None:
+            noted.append(error)
+
+    routes = [Route("/fail", fail), Route("/v1/hooks/{token}", fail)]
+    app = Starlette(routes=routes, middleware=[Middleware(BugBarrier)], exception_handlers=exception_handlers(note))
 
     async def request() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
@@ -79,3 +86,20 @@ def test_an_unknown_address_and_a_wrong_method_are_errors_in_the_same_form() -> 
     assert wrong.headers["allow"] == "GET, HEAD"
     options = ask(KeyError(), method="OPTIONS")
     assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD")
+
+
+def test_a_bug_does_not_log_the_token_in_its_address(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        ask(KeyError(), path="/v1/hooks/srh_0123456789")
+    assert "at GET /v1/hooks/…\n" in caplog.text
+    assert "0123456789" not in caplog.text
+
+
+def test_errors_of_ours_are_noted_and_those_of_routing_are_not() -> None:
+    noted: list[RelayError] = []
+    refusal = Unauthorized()
+    ask(refusal, noted=noted)
+    ask(refusal, path="/nothing", noted=noted)
+    ask(refusal, method="POST", noted=noted)
+    ask(KeyError(), noted=noted)
+    assert noted == [refusal]

@@ -21,9 +21,11 @@ from starlette.datastructures import Headers
 from models.commands import AnswerTask, Batch, BatchItem, DeleteMemory, DeleteSession, GetTask, StoreMemory
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings, read_settings
-from relay.authentication import Authenticator, Caller, require_permission
+from relay.authentication import Caller, require_permission
 from relay.signatures import read_signature
 from relay.signing_secrets import webhook_secrets
+from tests.unit import credentials
+from tests.unit.credentials import make_authenticator
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -40,7 +42,7 @@ GITHUB_BODY = b"Hello, World!"
 GITHUB_SIGNATURE = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
 
 SETTINGS = Settings(api_key="sesame", webhook_secrets=f"vector={SECRET}", github_webhook_secret=GITHUB_SECRET)
-AUTHENTICATOR = Authenticator(SETTINGS)
+AUTHENTICATOR = make_authenticator(SETTINGS)
 
 
 def signer_of(headers: dict[str, str], body: bytes = BODY, *, now: float = SIGNED_AT, secrets: str = "") -> str | None:
@@ -53,7 +55,7 @@ def signer_of(headers: dict[str, str], body: bytes = BODY, *, now: float = SIGNE
 
 def authenticate(headers: Any, body: bytes) -> Caller:
     """As the relay does, at this moment."""
-    return AUTHENTICATOR.begin(Headers(headers))(body)
+    return credentials.authenticate(AUTHENTICATOR, headers, body)
 
 
 def refused(headers: Any, body: bytes = BODY) -> Unauthorized:
@@ -278,7 +280,9 @@ def test_an_event_of_github_without_signature_is_refused_whatever_the_key(name: 
 def test_without_a_secret_nothing_is_signed_by_github() -> None:
     digest = hmac.digest(b"", GITHUB_BODY, "sha256").hex()
     with pytest.raises(Unauthorized):
-        Authenticator(Settings(api_key="k")).begin(Headers({"X-Hub-Signature-256": f"sha256={digest}"}))(GITHUB_BODY)
+        credentials.authenticate(
+            make_authenticator(Settings(api_key="k")), {"X-Hub-Signature-256": f"sha256={digest}"}, GITHUB_BODY
+        )
 
 
 def test_a_secret_of_one_kind_signs_nothing_of_the_other() -> None:
@@ -314,8 +318,8 @@ def test_a_signature_lets_in_changing_commands_alone() -> None:
 
 
 def test_a_secret_may_be_for_some_sessions_alone() -> None:
-    authenticator = Authenticator(Settings(webhook_secrets=f"chat:chat-*={SECRET}"))
-    caller = authenticator.begin(Headers(sign(BODY)))(BODY)
+    authenticator = make_authenticator(Settings(webhook_secrets=f"chat:chat-*={SECRET}"))
+    caller = credentials.authenticate(authenticator, sign(BODY), BODY)
     assert (caller.source, caller.session_glob) == ("chat", "chat-*")
     with pytest.raises(Forbidden):
         require_permission(caller, Batch(commands=[]), "other")
@@ -324,7 +328,7 @@ def test_a_secret_may_be_for_some_sessions_alone() -> None:
 @pytest.mark.parametrize("headers", [sign(BODY), {"X-GitHub-Event": "push"}])
 def test_what_is_signed_reads_nothing_even_with_a_key(headers: dict[str, str]) -> None:
     with pytest.raises((Forbidden, Unauthorized)):
-        AUTHENTICATOR.admit(Headers(headers | {"X-API-Key": "sesame"}), "read")
+        AUTHENTICATOR.authenticate(Headers(headers | {"X-API-Key": "sesame"}))
 
 
 # Any headers
@@ -377,7 +381,7 @@ def test_whatever_the_headers_are_the_verdict_is_401(headers: list[tuple[bytes, 
 )
 def test_a_wrong_secret_stops_the_start_and_is_not_shown(value: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        Authenticator(read_settings({"API_KEY": "k", "WEBHOOK_SECRETS": value}))
+        make_authenticator(read_settings({"API_KEY": "k", "WEBHOOK_SECRETS": value}))
     assert says in caught.value.message
     assert "WEBHOOK_SECRETS" in caught.value.message
     assert "MfKQ9" not in caught.value.message
@@ -392,7 +396,7 @@ def test_padding_and_blanks_do_not_matter() -> None:
 
 @pytest.mark.parametrize("variable", ["WEBHOOK_SECRETS", "GITHUB_WEBHOOK_SECRET"])
 def test_a_secret_is_enough_to_start(variable: str) -> None:
-    authenticator = Authenticator(read_settings({variable: f"a={SECRET}"}))
+    authenticator = make_authenticator(read_settings({variable: f"a={SECRET}"}))
     for key in ("", "sesame"):
         with pytest.raises(Unauthorized):
             authenticator.authenticate(Headers({"X-API-Key": key}))

@@ -1,0 +1,149 @@
+"""The operations that are no commands, and no reads that stand for one: what the OpenAPI document says of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from api.agents import AgentParameters
+from api.dead_letters import ManyDeadLetters, OneDeadLetter
+from api.deliveries import ManyDeliveries, OneDelivery
+from api.events import EventParameters
+from api.exports import ExportParameters
+from api.keys import KeyChoice, KeyRequest, NoParameters
+from api.reads import TranscriptParameters
+from api.statuses import ANY, BODY, KEYED, OPEN
+from relay.addresses import EXEMPT_PATHS
+from relay.refusals import RefusalParameters
+
+
+class Operation(NamedTuple):
+    """Its address, its name, what it is for, its parameters, its answer."""
+
+    path: str
+    name: str
+    summary: str
+    parameters: type[msgspec.Struct] | None
+    answer: str
+    is_open: bool = False
+    method: str = "get"
+    status: str = "200"
+    more_types: tuple[str, ...] = ()
+    """In which it is answered on request, beside JSON."""
+    body: type[msgspec.Struct] | None = None
+    conflicts: bool = False
+    """Whether it may contradict what is there."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Statuses with which the same is answered at other times, and when."""
+
+    @property
+    def refusals(self) -> frozenset[int]:
+        """The errors that it may answer with."""
+        statuses = ANY if self.path in EXEMPT_PATHS else OPEN if self.is_open else KEYED
+        return statuses.union(
+            {404} if "{" in self.path or self.conflicts else (),
+            {409} if self.conflicts else (),
+            {422} if self.parameters else (),
+            BODY if self.body else (),
+        )
+
+
+OPERATIONS = (
+    Operation("/", "index", "The addresses of this service.", None, "Object", is_open=True),
+    Operation("/healthz", "health", "Whether the process is alive.", None, "Object", is_open=True),
+    Operation(
+        "/readyz",
+        "readiness",
+        "Whether webhooks can be taken now.",
+        None,
+        "Object",
+        is_open=True,
+        others=(("503", "They cannot, or not now."),),
+    ),
+    Operation("/openapi.json", "openapi", "This document.", None, "Object", is_open=True),
+    Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
+    Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
+    Operation(
+        "/v1/dead-letters", "read_dead_letters", "What could not be applied, oldest first.", ManyDeadLetters, "List"
+    ),
+    Operation(
+        "/v1/dead-letters/{delivery_id}",
+        "read_dead_letter",
+        "One dead letter with its payload and traceback.",
+        OneDeadLetter,
+        "Object",
+    ),
+    Operation(
+        "/v1/dead-letters/{delivery_id}",
+        "discard_dead_letter",
+        "Give up a dead letter.",
+        OneDeadLetter,
+        "Object",
+        method="delete",
+        status="202",
+    ),
+    Operation(
+        "/v1/dead-letters/{delivery_id}/replay",
+        "replay_dead_letter",
+        "Put a dead letter back into the inbox; it takes effect once.",
+        OneDeadLetter,
+        "Object",
+        method="post",
+        status="202",
+    ),
+    Operation(
+        "/v1/dead-letters/replay",
+        "replay_dead_letters",
+        "Put the dead letters that match back into the inbox.",
+        ManyDeadLetters,
+        "Object",
+        method="post",
+        status="202",
+    ),
+    Operation("/v1/refusals", "read_refusals", "Requests that were refused, newest first.", RefusalParameters, "List"),
+    Operation("/v1/keys", "read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
+    Operation(
+        "/v1/keys",
+        "create_key",
+        "Make a key; it is shown this once.",
+        NoParameters,
+        "NewKey",
+        method="post",
+        status="201",
+        body=KeyRequest,
+        conflicts=True,
+    ),
+    Operation(
+        "/v1/keys/{name_or_id}",
+        "revoke_key",
+        "Refuse a key, or all keys of a name, from now on.",
+        KeyChoice,
+        "Object",
+        method="delete",
+    ),
+    Operation("/v1/agents", "read_agents", "The agents that tasks can be delegated to.", AgentParameters, "List"),
+    Operation(
+        "/v1/sessions/{session_id}/transcript",
+        "read_transcript",
+        "The conversation of a session, chunk after chunk.",
+        TranscriptParameters,
+        "List",
+    ),
+    Operation(
+        "/v1/sessions/{session_id}/events",
+        "read_events",
+        "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream.",
+        EventParameters,
+        "List",
+        more_types=("text/event-stream",),
+    ),
+    Operation(
+        "/v1/sessions/{session_id}/export",
+        "export_session",
+        "A whole session as one document.",
+        ExportParameters,
+        "Object",
+        more_types=("text/markdown",),
+    ),
+)

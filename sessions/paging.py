@@ -1,0 +1,64 @@
+"""Pages: opaque cursors that hold the sort key of the last item, and how many items fit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import Invalid
+from sessions.answers import Page
+from sessions.text_budget import fit, measure
+
+T = TypeVar("T")
+RowPosition = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""In a `position` column."""
+
+
+def encode_cursor(position: object) -> str:
+    """The position as opaque text that is safe in a URL."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None, shape: type[T]) -> T | None:
+    """The position that a cursor holds, None without cursor. Raises Invalid for a cursor that we did not make."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        if b"\\u0000" in text:
+            raise ValueError("NUL is in no id")
+        return msgspec.json.decode(text, type=shape)
+    except (ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
+        raise Invalid(
+            "This cursor is none of ours, or of another list.",
+            field="cursor",
+            expected="next_cursor of the page before",
+            hint="Leave it out to start from the beginning.",
+        ) from error
+
+
+def fill(entries: Iterable[tuple[object, dict[str, Any]]], *, limit: int, room: int) -> Page:
+    """A page of at most `limit` items within `room` characters, but at least one. `entries` are positions and items
+    in order, one more than `limit` if there are more. One item takes at most half of the room."""
+    items: list[dict[str, Any]] = []
+    used, position, full = 0, None, False
+    for next_position, entry in entries:
+        item = fit(entry, room // 2)
+        size = measure(item) + 1
+        full = used + size > room and bool(items)
+        if full or len(items) == limit:
+            break
+        items.append(item)
+        used, position = used + size, next_position
+    else:
+        position = None
+    return Page(
+        items=items,
+        next_cursor=None if position is None else encode_cursor(position),
+        truncated=full or any("truncated" in item for item in items),
+    )

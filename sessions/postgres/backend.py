@@ -1,0 +1,175 @@
+"""The store in Postgres for a person's tools: each call is a transaction of its own, under the shard's lock where it
+changes something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Literal
+
+from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+
+from models.commands import ReadCommand
+from models.errors import RelayError, Unavailable
+from models.inbox import Entry, shard_of
+from models.settings import Settings
+from models.tables import SCHEMA_REVISION, SessionRow
+from models.vocabulary import MAX_CHARACTERS
+from sessions.answers import Page
+from sessions.backend import Imported
+from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
+from sessions.intake import read_document
+from sessions.manager import SessionManager
+from sessions.postgres.connections import create_engine, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.intake import import_session
+from sessions.postgres.locks import take_shard
+from sessions.postgres.reads import export_markdown, export_session, page, read, read_events, read_transcript
+from sessions.postgres.store import PostgresStore
+from sessions.store import too_slow
+
+SPOOL_BYTES = 1_048_576
+"""Of an export kept in memory; the rest goes to a temporary file, as a slow reader must not hold a transaction open."""
+PART_BYTES = 65_536
+LOOK_SECONDS = 0.5
+"""Between two looks for news of a journal."""
+
+
+class PostgresBackend:
+    """Implements `sessions.backend.Backend`. Commands take effect at once, also before those that wait in the inbox."""
+
+    def __init__(self, settings: Settings, *, source: str = "cli") -> None:
+        """Connects nothing yet. Raises SettingsError without DATABASE_URL."""
+        self._engine = create_engine(settings, application_name=f"session-relay {source}", pool_size=2)
+        self._source = source
+        self._is_checked = False
+
+    def send(
+        self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
+    ) -> dict[str, Any]:
+        """Apply a command. Raises the error of one that was refused, and Unavailable also when others keep the
+        session's shard for too long."""
+        submission = parse_direct(command, data, session_id=session_id, delivery_id=delivery_id)
+        entry = direct_entry(submission, source=self._source)
+        with self._transaction() as connection:
+            outcome = _answer(connection, entry, submission.command)
+        if isinstance(outcome, RelayError):
+            raise outcome
+        return outcome
+
+    def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
+        """A page of a command that lists."""
+        asked, session_id = parse_list(command, data, session_id=session_id)
+        with self._transaction() as connection:
+            found = page(connection, asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+        return plain_page(found)
+
+    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
+        """Chunks of a conversation, in order."""
+        with self._transaction() as connection:
+            found = read_transcript(
+                connection, session_id=session_id, limit=limit, cursor=cursor, max_characters=max_characters, offset=0
+            )
+        return plain_page(found)
+
+    def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
+        """Entries of a journal after a cursor."""
+        ends_at = time.monotonic() + wait_seconds
+        while True:
+            with self._transaction() as connection:
+                found = read_events(
+                    connection, session_id=session_id, after=after, limit=limit, max_characters=MAX_CHARACTERS
+                )
+            left = ends_at - time.monotonic()
+            if found.items or left <= 0:
+                return plain_page(found)
+            time.sleep(min(left, LOOK_SECONDS))
+
+    def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
+        """A whole session as a document. Raises NotFound before the first part."""
+        spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was read
+        try:
+            with self._transaction(one_state=True) as connection:
+                if format == "json":
+                    spool.writelines(export_session(connection, session_id))
+                else:
+                    spool.writelines(part.encode() for part in export_markdown(connection, session_id))
+            spool.seek(0)
+        except BaseException:
+            spool.close()
+            raise
+        return _parts_of(spool)
+
+    def import_document(self, document: IO[bytes]) -> Imported:
+        """Take over a session, in one transaction."""
+        checked = read_document(document)
+        with self._transaction() as connection:
+            return import_session(connection, checked)
+
+    def session_ids(self) -> Iterator[str]:
+        """All that there are, the oldest first."""
+        statement = select(SessionRow.session_id).order_by(SessionRow.created_at, SessionRow.session_id)
+        with self._transaction() as connection:
+            found = connection.execute(statement).scalars().all()
+        return iter(found)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, *, one_state: bool = False) -> Iterator[Connection]:
+        """A transaction, whose errors are told in the words of this product."""
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
+        try:
+            if not self._is_checked:
+                with self._engine.connect() as connection:
+                    _check_schema(connection)
+                self._is_checked = True
+            with engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            if is_unavailable(error):
+                raise unavailable() from error
+            if is_too_slow(error):
+                raise too_slow() from error
+            raise
+
+
+def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any] | RelayError:
+    store = PostgresStore(connection)
+    if isinstance(command, ReadCommand):
+        where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": None, "now": datetime.now(UTC)}
+        return respond(entry, read(connection, command, **where), store)
+    try:
+        take_shard(connection, shard_of(entry.session_id))
+    except SQLAlchemyError as error:
+        if is_unavailable(error):
+            raise Unavailable("Others are changing this session at the moment; try again in some seconds.") from error
+        raise
+    [applied] = SessionManager(store).apply([entry])
+    return response_of(applied, store)
+
+
+def _check_schema(connection: Connection) -> None:
+    try:
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except ProgrammingError:
+        revision = None
+    if revision != SCHEMA_REVISION:
+        found = f"at schema {revision}" if revision else "empty"
+        way_out = "Update this program." if revision and revision > SCHEMA_REVISION else "Run `session-cli db upgrade`."
+        raise Unavailable(
+            f"The database is {found}, and this program needs schema {SCHEMA_REVISION}. {way_out}",
+            code="schema_differs",
+            hint=way_out,
+        )
+
+
+def _parts_of(spool: IO[bytes]) -> Iterator[bytes]:
+    with spool:
+        while part := spool.read(PART_BYTES):
+            yield part

@@ -1,0 +1,45 @@
+"""Pages of a conversation, chunk after chunk, whichever store it is from. Long chunks go on in the next page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from sessions.answers import Page
+from sessions.excerpts import Columns
+from sessions.items import chunk_item
+from sessions.paging import RowPosition, encode_cursor
+from sessions.text_budget import fit, measure
+
+SMALLEST_SHARE = 0.1
+"""Of a page: with less room left, a chunk that does not fit waits for the next page."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where to read on."""
+
+    position: RowPosition
+    offset: Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int) -> Page:
+    """Chunks in order, each with its `position` and the `offset` at which it begins; one more than the limit if there
+    are more. One that does not fit is cut, and `next_cursor` goes on within it."""
+    items: list[dict[str, Any]] = []
+    left = max_characters
+    for chunk in chunks:
+        item = fit(chunk_item(chunk, offset=chunk["offset"]), left)
+        size = measure(item) + 1
+        crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
+        if crowded or len(items) == limit:
+            next_cursor = encode_cursor(Place(position=chunk["position"], offset=0))
+            return Page(items=items, next_cursor=next_cursor, truncated=crowded)
+        items.append(item)
+        left -= size
+        if "next_offset" in item:
+            next_cursor = encode_cursor(Place(position=chunk["position"], offset=item["next_offset"]))
+            return Page(items=items, next_cursor=next_cursor, truncated=True)
+    return Page(items=items)

@@ -1,0 +1,254 @@
+"""Hostile headers over real sockets: each request is answered as the OpenAPI document says, or the connection closed.
+
+`MAX_EXAMPLES` sets how many random requests are sent beside those that try each header with each value; then they are
+others each time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import http.client
+import json
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import NamedTuple
+
+import msgspec
+
+from api.openapi import build_document
+from models.decoding import decode_as
+from models.errors import ErrorBody
+from tests.acceptance.conftest import GITHUB_SECRET, WEBHOOK_SECRET
+from tests.acceptance.stack import Stack, in_parallel
+from tests.conftest import API_KEY
+
+EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "500"))
+IS_RANDOM = "MAX_EXAMPLES" in os.environ
+ANSWER_SECONDS = 15.0
+"""Without an answer for so long it counts as hanging."""
+PATIENCE_SECONDS = 2.0
+"""After which a request that announces more than it sends is given up."""
+
+Header = tuple[bytes, bytes]
+
+
+class Route(NamedTuple):
+    """One of a family of addresses, as it is called, and as the document has it."""
+
+    method: str
+    target: str
+    path: str
+    body: bytes = b""
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+MEMORY = {"session_id": "headers", "key": "k", "content": "c"}
+ENVELOPE = {"command": "store_memory", "session_id": "headers", "data": {"key": "k", "content": "c"}}
+ROUTES = (
+    Route("POST", "/v1/webhook", "/v1/webhook", json.dumps(ENVELOPE).encode()),
+    Route("POST", "/webhook?wait=1", "/webhook", json.dumps(ENVELOPE).encode()),
+    Route("POST", "/v1/commands/store_memory", "/v1/commands/store_memory", json.dumps(MEMORY).encode()),
+    Route("GET", "/v1/sessions/headers/memories", "/v1/sessions/{session_id}/memories"),
+    Route("GET", "/v1/sessions/headers/events", "/v1/sessions/{session_id}/events"),
+    Route("GET", "/v1/sessions/headers/export", "/v1/sessions/{session_id}/export"),
+    Route("GET", "/v1/search?q=c", "/v1/search"),
+    Route("GET", "/v1/deliveries", "/v1/deliveries"),
+    Route("GET", "/v1/deliveries/none", "/v1/deliveries/{delivery_id}"),
+    Route("GET", "/v1/dead-letters", "/v1/dead-letters"),
+    Route("DELETE", "/v1/dead-letters/none", "/v1/dead-letters/{delivery_id}"),
+    Route("POST", "/v1/dead-letters/replay", "/v1/dead-letters/replay"),
+    Route("GET", "/v1/refusals", "/v1/refusals"),
+    Route("GET", "/v1/keys", "/v1/keys"),
+    Route("POST", "/v1/hooks/srh_none", "/v1/hooks/{token}", b"{}"),
+    Route("GET", "/readyz", "/readyz"),
+)
+DOCUMENTED = {
+    (method.upper(), path): {int(status) for status in operation["responses"]}
+    for path, operations in build_document()["paths"].items()
+    for method, operation in operations.items()
+}
+FRAMING = (b"content-length", b"transfer-encoding", b"expect", b"connection", b"upgrade")
+"""What says where a request ends: who lies about it may find the connection closed."""
+HEADERS = (
+    *FRAMING,
+    *(b"authorization", b"x-api-key", b"idempotency-key"),
+    *(b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"svix-id", b"svix-timestamp", b"svix-signature"),
+    *(b"x-hub-signature-256", b"x-hub-signature", b"x-github-event", b"x-github-delivery"),
+    *(b"content-type", b"content-encoding", b"accept", b"last-event-id"),
+    *(b"x-forwarded-for", b"x-real-ip", b"host", b"cookie", b"range", b"traceparent"),
+)
+VALUES = (
+    *(b"", b" ", b"\t", b"0", b"-1", b"1", b"5", b"+5", b"0x10", b"1_0", b"1e9", b"65536", b"9" * 30, b"NaN"),
+    *(b"null", b"undefined", b"{}", b'"', b'""', b"'; DROP TABLE sessions; --", b"../../etc/passwd", b"%00", b"%s%n"),
+    *(b"\xff\xfe", "ключ".encode(), "\u0661\u0662".encode(), "\U0001f600".encode(), b"\x80", b"\xc0\xaf"),
+    *(b"\0", b"a\0b", b"a\rb", b"a\nb", b"a\r\n b", b"\x01\x02\x7f", b"\x1b[31m"),
+    *(b"x" * 60_000, b"," * 60_000, b" " * 60_000 + b"x", b"\xff" * 60_000),
+    *(b"Bearer", b"Bearer ", b"bearer \t x", b"Bearer " + b"x" * 5_000, b"Basic Og==", b"Basic \xff"),
+    *(b"v1,", b"v1", b"v1,=", b"v1,x v1,y", b"v2,x", b"v1," + b"A" * 43 + b"=", b"sha256=", b"sha256=" + b"0" * 64),
+    *(b"1614265330", b"1614265330.5", b"99999999999999999999", b"-1614265330", b"msg_1.2"),
+    *(
+        b"application/json",
+        b"application/json; charset=utf-16",
+        b"text/event-stream",
+        b"multipart/form-data",
+        b"/",
+        b";",
+    ),
+    *(
+        b"gzip",
+        b"identity",
+        b"br, gzip",
+        b"gzip, gzip",
+        b"deflate",
+        b"chunked",
+        b"chunked, chunked",
+        b"identity, chunked",
+    ),
+    *(b"100-continue", b"200-maybe", b"close", b"keep-alive", b"upgrade", b"websocket", b"h2c", b"close, upgrade"),
+    *(b"127.0.0.1", b"::1", b"127.0.0.1, 10.0.0.1", b"[::1]:80", b"256.1.1.1", b"example.org:99999", b"bytes=0-"),
+    *(b"eyJhIjoxfQ", b"W10", b"MQ", b"MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkw"),
+)
+PRINTABLE = bytes(32 + byte % 95 for byte in range(256))
+"""For `bytes.translate`: any byte becomes one that HTTP allows in a header."""
+
+
+def test_no_header_makes_a_fault(fuzzed: Stack) -> None:
+    fuzzed.send("create_session", "headers", title="headers")
+    choices = random.Random() if IS_RANDOM else random.Random(1)
+    requests = [*each_header_with_each_value(choices), *made_up(choices, EXAMPLES)]
+    wrong = [fault for fault in in_parallel(lambda request: try_out(fuzzed, *request), requests) if fault]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(requests)}:", *wrong[:20]])
+    print(f"{len(requests)} requests")
+    assert fuzzed.client.get("/readyz").status_code == 200
+    assert "Bug:" not in fuzzed.log("api")
+    assert "Traceback" not in fuzzed.log("api")
+
+
+def each_header_with_each_value(choices: random.Random) -> Iterator[tuple[Route, list[Header]]]:
+    """Each once, alone or twice, for one of the routes, beside a good key or in the place of it."""
+    for name in HEADERS:
+        for value in VALUES:
+            key = [] if choices.random() < 0.1 else [(b"x-api-key", API_KEY.encode())]
+            yield choices.choice(ROUTES), [*key, *[(name, value)] * choices.choice((1, 1, 2))]
+
+
+def made_up(choices: random.Random, number: int) -> Iterator[tuple[Route, list[Header]]]:
+    """Several headers at once, of listed or of random bytes, beside a good key or a good signature."""
+    for _ in range(number):
+        route = choices.choice(ROUTES)
+        headers = [(choices.choice(HEADERS), random_value(choices)) for _ in range(choices.randint(1, 3))]
+        good = choices.choice((key, signed, signed_by_github))(route)
+        yield route, [*headers, *(header for header in good if choices.random() < 0.95)]
+
+
+def key(_: Route) -> list[Header]:
+    """What lets in whoever has a key."""
+    return [(b"x-api-key", API_KEY.encode())]
+
+
+def signed(route: Route) -> list[Header]:
+    """What a sender of Standard Webhooks adds."""
+    delivery_id, timestamp = b"msg_headers", b"%d" % time.time()
+    secret = base64.b64decode(WEBHOOK_SECRET.removeprefix("whsec_"))
+    digest = hmac.digest(secret, b".".join([delivery_id, timestamp, route.body]), "sha256")
+    signature = b"v1," + base64.b64encode(digest)
+    return [(b"webhook-id", delivery_id), (b"webhook-timestamp", timestamp), (b"webhook-signature", signature)]
+
+
+def signed_by_github(route: Route) -> list[Header]:
+    """What GitHub adds."""
+    signature = b"sha256=" + hmac.digest(GITHUB_SECRET.encode(), route.body, "sha256").hex().encode()
+    return [(b"x-hub-signature-256", signature), (b"x-github-event", b"push"), (b"x-github-delivery", b"1")]
+
+
+def random_value(choices: random.Random) -> bytes:
+    """A listed value, or one of random bytes, or a mixture."""
+    kind = choices.random()
+    if kind < 0.5:
+        return choices.choice(VALUES)
+    noise = choices.randbytes(choices.choice((1, 3, 40, 2_000)))
+    return noise if kind < 0.6 else noise.translate(PRINTABLE)
+
+
+def try_out(stack: Stack, route: Route, headers: list[Header]) -> str:
+    """Send a request; gives what is wrong with the answer, if anything is."""
+    try:
+        answer = ask(stack.port, route, headers)
+    except (OSError, http.client.HTTPException) as error:
+        answer, fault = None, f"{type(error).__name__} {error}"
+    else:
+        fault = "" if answer is None else find_fault(route, answer)
+        if answer is None and not any(name in FRAMING for name, _ in headers):
+            fault = "no answer"
+    shown = ", ".join(f"{name.decode()}: {value[:60]!r}" for name, value in headers if value != API_KEY.encode())
+    return f"{route.method} {route.target} ({shown}): {fault}" if fault else ""
+
+
+def find_fault(route: Route, answer: Answer) -> str:
+    """What is not as the document says."""
+    if answer.status not in DOCUMENTED[route.method, route.path]:
+        return f"undocumented status {answer.status}: {answer.body[:200]!r}"
+    if answer.status >= 500:
+        return f"status {answer.status}: {answer.body[:200]!r}"
+    if answer.status < 400:
+        return ""
+    if answer.media_type != "application/json":
+        return f"an error as {answer.media_type!r}"
+    try:
+        error = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])["error"]
+        decode_as(bytes(error), ErrorBody)
+    except Exception as unexpected:
+        return f"an error in another form ({unexpected}): {answer.body[:200]!r}"
+    return ""
+
+
+def ask(port: int, route: Route, headers: list[Header]) -> Answer | None:
+    """Send one request on a connection of its own; None if that is closed without an answer."""
+    lies = any(name in FRAMING for name, _ in headers)
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):  # It can be refused, and answered, before it is complete.
+            connection.sendall(write(route, headers))
+        if lies:
+            connection.settimeout(PATIENCE_SECONDS)
+            try:
+                connection.recv(1, socket.MSG_PEEK)
+            except TimeoutError:
+                connection.shutdown(socket.SHUT_WR)
+            except ConnectionResetError:
+                return None
+            connection.settimeout(ANSWER_SECONDS)
+        return read(connection)
+
+
+def write(route: Route, headers: list[Header]) -> bytes:
+    """The bytes of the request; what the headers do not say is said as usual."""
+    given = {name for name, _ in headers}
+    usual = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    if b"transfer-encoding" not in given:
+        usual.append((b"content-length", b"%d" % len(route.body)))
+    lines = [b"%b: %b\r\n" % item for item in [*(item for item in usual if item[0] not in given), *headers]]
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (route.method.encode(), route.target.encode(), b"".join(lines), route.body)
+
+
+def read(connection: socket.socket) -> Answer | None:
+    """The answer, of a stream only that it begins."""
+    response = http.client.HTTPResponse(connection)
+    try:
+        response.begin()
+    except (http.client.RemoteDisconnected, ConnectionResetError):
+        return None
+    media_type = response.headers.get_content_type()
+    is_stream = media_type == "text/event-stream"
+    return Answer(response.status, media_type, response.read(8) if is_stream else response.read())

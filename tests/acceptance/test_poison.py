@@ -1,0 +1,174 @@
+"""A poison command amid a thousand others in a hot shard: it alone is set aside, and applied once when it is mended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg2
+import pytest
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from models.wakeups import QUEUE, open_queue
+from tests.acceptance.stack import Payload, Stack, envelope, free_port, in_parallel, new_id, wait_for
+
+SENDERS = 10
+EACH = 100
+POISON = (4, 50)
+"""Sender and number of the command that cannot be applied."""
+CONTENT = "what somebody said"
+PASSWORD = "correct horse"
+TRIGGER = """
+CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF new.key = 'k4-50' THEN RAISE EXCEPTION 'cannot store %', new.content; END IF;
+    RETURN new;
+END $$;
+CREATE TRIGGER poison BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION poison()
+"""
+
+
+@pytest.fixture
+def hot(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Stack]:
+    """A stack with a dashboard, in whose database one memory cannot be stored."""
+    stack = Stack(
+        database_url=own_database_url,
+        redis_url=own_redis_url,
+        folder=folder,
+        DASHBOARD_PORT=str(free_port()),
+        DASHBOARD_PASSWORD=PASSWORD,
+    )
+    change(stack, TRIGGER)
+    stack.start("api", "worker", "worker.dashboard")
+    yield stack
+    stack.close()
+
+
+@pytest.fixture
+def dashboard(hot: Stack) -> Iterator[httpx.Client]:
+    """An operator who is signed in."""
+    url = f"http://127.0.0.1:{hot.environment['DASHBOARD_PORT']}"
+    with httpx.Client(base_url=url, auth=("admin", PASSWORD)) as client:
+        wait_for(lambda: client.get("/").status_code == 200, what="up")
+        yield client
+
+
+def change(stack: Stack, statement: str) -> None:
+    with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+def replay_over_http(stack: Stack, dashboard: httpx.Client, delivery_id: str) -> int:
+    return stack.client.post(f"/v1/dead-letters/{delivery_id}/replay").status_code
+
+
+def requeue_in_dashboard(stack: Stack, dashboard: httpx.Client, delivery_id: str) -> int:
+    jobs = failed_jobs(dashboard)
+    return dashboard.post(f"/job/{jobs[0]['id']}/requeue").status_code if jobs else 404
+
+
+@pytest.mark.parametrize(
+    ("replay", "who", "done", "again"),
+    # A job that the sweeper was about to show may be there for another second; it replays nothing.
+    [(replay_over_http, "default", 202, {404}), (requeue_in_dashboard, "dashboard", 200, {404, 200})],
+    ids=["over http", "in the dashboard"],
+)
+def test_poison_amid_a_thousand_others_stands_alone_and_is_applied_once_when_mended(
+    hot: Stack,
+    dashboard: httpx.Client,
+    replay: Callable[[Stack, httpx.Client, str], int],
+    who: str,
+    done: int,
+    again: set[int],
+) -> None:
+    session_id = new_id("hot")
+    hot.send("create_session", session_id, title="Hot")
+    sent = send_all(hot, session_id)
+    hot.wait_until_drained()
+    poison = sent[POISON[0]][POISON[1]]
+    others = [delivery_id for ids in sent for delivery_id in ids if delivery_id != poison]
+
+    assert was_drained_meanwhile(hot)
+    story = journal(hot, session_id)
+    assert Counter(story) == Counter({("failed", poison): 1, **{("applied", one): 1 for one in others}})
+    for ids in sent:
+        assert [delivery_id for _, delivery_id in story if delivery_id in ids] == ids
+    listed = hot.client.get("/v1/deliveries", params={"status": "failed"}).json()["items"]
+    assert [item["delivery_id"] for item in listed] == [poison]
+    assert hot.client.get(f"/v1/sessions/{session_id}").json()["stats"]["memories"] == len(others)
+    check_failed_list(hot, dashboard, poison)
+
+    change(hot, "DROP FUNCTION poison CASCADE")
+    assert replay(hot, dashboard, poison) == done
+    wait_for(lambda: hot.client.get(f"/v1/deliveries/{poison}").json()["status"] == "applied", what="applied")
+    wait_for(lambda: open_queue(hot.redis).failed_job_registry.count == 0, what="rid of the dead letter")
+    assert replay(hot, dashboard, poison) in again
+    hot.wait_until_drained()
+    assert journal(hot, session_id) == [*story, ("applied", poison)]
+    last = hot.journal(session_id)[-1]
+    assert (last["data"]["key"], last["data"]["replayed_by"]) == ("k4-50", who)
+    memory = hot.send("retrieve_memory", session_id, key="k4-50")["data"]["memory"]
+    assert (memory["content"], memory["revision"]) == ([CONTENT, 50], 1)
+
+
+def send_all(stack: Stack, session_id: str) -> list[list[str]]:
+    """Send all commands, those of each sender in order; gives each sender's delivery ids."""
+
+    def play(sender: int) -> list[str]:
+        with stack.new_client() as client:
+            answers = [
+                client.post(
+                    "/v1/webhook",
+                    json=envelope("store_memory", session_id, key=f"k{sender}-{number}", content=[CONTENT, number]),
+                )
+                for number in range(EACH)
+            ]
+        assert {answer.status_code for answer in answers} == {202}
+        return [answer.json()["delivery_id"] for answer in answers]
+
+    return list(in_parallel(play, range(SENDERS)))
+
+
+def was_drained_meanwhile(stack: Stack) -> bool:
+    """Whether some commands were applied before others were accepted."""
+    with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT min(decided_at) < max(accepted_at) FROM deliveries WHERE command = 'store_memory'")
+        row = cursor.fetchone()
+    connection.close()
+    return row == (True,)
+
+
+def journal(stack: Stack, session_id: str) -> list[tuple[str, str]]:
+    """What became of which memory, in order."""
+    events = stack.journal(session_id)
+    return [(event["status"], event["delivery_id"]) for event in events if event["event"] == "store_memory"]
+
+
+def failed_jobs(dashboard: httpx.Client) -> list[Payload]:
+    jobs: list[Payload] = dashboard.get(f"/0/data/jobs/{QUEUE}/failed/8/asc/1.json").json()["jobs"]
+    return jobs
+
+
+def check_failed_list(stack: Stack, dashboard: httpx.Client, poison: str) -> None:
+    """RQ's failed list and its page show the poison with its traceback, and nothing of what was said."""
+    registry = open_queue(stack.redis).failed_job_registry
+    wait_for(lambda: registry.count == 1, what="one failed job")
+    [job_id] = registry.get_job_ids()
+    job = Job.fetch(job_id, connection=stack.redis, serializer=JSONSerializer)
+    assert (job.args, job.kwargs, job.meta) == (["default", poison], {}, {})
+    result = job.latest_result()
+    assert result is not None
+    trace = str(result.exc_string)
+    assert trace.startswith("Traceback")
+    assert "RaiseException P0001" in trace
+    [shown] = failed_jobs(dashboard)
+    assert (shown["id"], shown["description"]) == (job_id, f"dead letter {poison} of default")
+    page = dashboard.get(f"/0/data/job/{job_id}.json")
+    assert page.json()["status"] == "failed"
+    assert "RaiseException P0001" in page.json()["exc_info"]
+    assert dashboard.get(f"/0/view/job/{job_id}").status_code == 200
+    for text in (trace, job.description, page.text):
+        assert CONTENT not in str(text)

@@ -1,0 +1,387 @@
+"""Who may do what: each scope against each route and command, and what a key for some sessions learns of others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+from starlette.routing import Route
+
+from api.app import create_app
+from models.commands import COMMANDS
+from models.scopes import ALL_SCOPES, GRANTS
+from models.settings import Settings
+from models.vocabulary import Scope
+from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+WORD = "zanzibarite"
+"""Stands in everything that the limited key must not see, and nowhere else."""
+
+MAY: dict[str, set[str]] = {
+    "read": {"read"},
+    "write": {"read", "write"},
+    "delegate": {"delegate"},
+    "agent": {"agent"},
+    "admin": {"read", "write", "delegate", "agent", "admin"},
+    "send": {"write", "delegate"},
+}
+"""What each scope may do, said once more, for the test."""
+
+COMMAND_NEEDS: dict[str, tuple[Scope, Payload]] = {
+    "create_session": ("write", {"title": "Scopes"}),
+    "rename_session": ("write", {"title": "Scopes"}),
+    "pause_session": ("write", {}),
+    "resume_session": ("write", {}),
+    "complete_session": ("write", {}),
+    "delete_session": ("admin", {"confirm": "not-this-one"}),
+    "list_sessions": ("read", {}),
+    "get_session_summary": ("read", {}),
+    "resume_bundle": ("read", {}),
+    "conversation_chunk": ("write", {"content": "Ana: hello."}),
+    "store_memory": ("write", {"content": "x", "key": "k"}),
+    "retrieve_memory": ("read", {"key": "k"}),
+    "query_memories": ("read", {}),
+    "list_memories": ("read", {}),
+    "delete_memory": ("admin", {"key": "nothing"}),
+    "search": ("read", {"q": WORD}),
+    "delegate_task": ("delegate", {"description": "Look it up", "task_id": "t"}),
+    "get_task": ("read", {"task_id": "t"}),
+    "list_tasks": ("read", {}),
+    "cancel_task": ("delegate", {"task_id": "t"}),
+    "answer_task": ("delegate", {"task_id": "t", "answer": "Yes"}),
+    "add_artifact": ("write", {"name": "Report", "content": "text", "artifact_id": "a"}),
+    "get_artifact": ("read", {"artifact_id": "a"}),
+    "list_artifacts": ("read", {}),
+    "batch": ("write", {"commands": [{"command": "store_memory", "data": {"content": "x", "key": "k"}}]}),
+}
+"""Each command with the scope that it needs, and data that it takes."""
+
+ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
+    ("GET", "/v1/deliveries"): "read",
+    ("GET", "/v1/deliveries/{delivery_id}"): "read",
+    ("GET", "/v1/dead-letters"): "admin",
+    ("POST", "/v1/dead-letters/replay"): "admin",
+    ("GET", "/v1/dead-letters/{delivery_id}"): "admin",
+    ("DELETE", "/v1/dead-letters/{delivery_id}"): "admin",
+    ("POST", "/v1/dead-letters/{delivery_id}/replay"): "admin",
+    ("GET", "/v1/keys"): "admin",
+    ("POST", "/v1/keys"): "admin",
+    ("DELETE", "/v1/keys/{name_or_id}"): "admin",
+    ("GET", "/v1/refusals"): "admin",
+    ("GET", "/v1/sessions"): "read",
+    ("GET", "/v1/sessions/{session_id}"): "read",
+    ("GET", "/v1/sessions/{session_id}/summary"): "read",
+    ("GET", "/v1/sessions/{session_id}/transcript"): "read",
+    ("GET", "/v1/sessions/{session_id}/memories"): "read",
+    ("GET", "/v1/sessions/{session_id}/memories/{key:path}"): "read",
+    ("GET", "/v1/sessions/{session_id}/tasks"): "read",
+    ("GET", "/v1/sessions/{session_id}/tasks/{task_id}"): "read",
+    ("GET", "/v1/sessions/{session_id}/artifacts"): "read",
+    ("GET", "/v1/sessions/{session_id}/artifacts/{artifact_id}"): "read",
+    ("GET", "/v1/sessions/{session_id}/export"): "read",
+    ("GET", "/v1/sessions/{session_id}/events"): "read",
+    ("GET", "/v1/search"): "read",
+    ("GET", "/v1/memories"): "read",
+    ("GET", "/v1/tasks"): "read",
+    ("GET", "/v1/artifacts"): "read",
+    ("GET", "/v1/agents"): "read",
+}
+OPEN = {("GET", path) for path in ("/", "/healthz", "/readyz", "/openapi.json")}
+BY_COMMAND = {("POST", path) for path in ("/v1/webhook", "/webhook", "/v1/commands/{command}", "/v1/hooks/{token}")}
+EXAMPLES = {
+    "delivery_id": "nothing",
+    "name_or_id": "nobody",
+    "key:path": "k",
+    "task_id": "t",
+    "artifact_id": "a",
+}
+
+
+@pytest.fixture(scope="module")
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The run's servers with an app that also knows a signing secret, for all sessions and for some."""
+    own = Stack(
+        database_url=stack.environment["DATABASE_URL"],
+        redis_url=stack.environment["REDIS_URL"],
+        folder=tmp_path_factory.mktemp("scopes"),
+        WEBHOOK_SECRETS=f"signer={SECRET},narrow:chat-*={SECRET.replace('MfKQ', 'NfKQ')}",
+    )
+    own.start("api")
+    yield own
+    own.close()
+
+
+@pytest.fixture(scope="module")
+def keys(stack: Stack) -> dict[str, str]:
+    """A key for each scope."""
+    made: dict[str, str] = {scope: make_key(stack, scopes=[scope]) for scope in ALL_SCOPES}
+    wait_for(lambda: all(ask(stack, key, "GET", "/v1/keys").status_code != 401 for key in made.values()), seconds=5)
+    return made
+
+
+@pytest.fixture(scope="module")
+def session_id(stack: Stack) -> str:
+    """A session that the commands are about."""
+    session_id = new_id("scopes")
+    stack.send("create_session", session_id, title="Scopes")
+    return session_id
+
+
+def make_key(stack: Stack, **fields: Any) -> str:
+    answer = stack.client.post("/v1/keys", json={"name": new_id("key"), **fields})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["key"])
+
+
+def ask(stack: Stack, key: str, method: str, path: str, **more: Any) -> httpx.Response:
+    return stack.client.request(method, path, headers={"X-API-Key": key}, **more)
+
+
+def send_signed(stack: Stack, body: Payload, *, secret: str = SECRET, wait: float = 0) -> httpx.Response:
+    content = json.dumps(body)
+    message, at = new_id("msg"), datetime.now(UTC)
+    headers = {
+        "webhook-id": message,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message, at, content),
+        "content-type": "application/json",
+    }
+    return httpx.post(f"{stack.url}/v1/webhook", params={"wait": wait}, content=content, headers=headers, timeout=60)
+
+
+def judge(answer: httpx.Response, *, scope: str, needs: Scope) -> None:
+    """It is let through, or refused with the name of the scope that is missing."""
+    if needs in MAY[scope]:
+        assert answer.status_code not in (401, 403), answer.text
+    else:
+        assert answer.status_code == 403, answer.text
+        error = answer.json()["error"]
+        assert (error["code"], error["expected"]) == ("forbidden", f"a key with the scope {needs}")
+
+
+def test_every_route_and_command_is_in_the_tables() -> None:
+    app = create_app(Settings(api_key="k", database_url="postgresql:///x", redis_url="redis://x"))
+    routes = {
+        (method, route.path)
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == set(ROUTE_NEEDS) | OPEN | BY_COMMAND
+    assert set(COMMAND_NEEDS) == set(COMMANDS)
+    assert {scope: set(granted) for scope, granted in GRANTS.items() if scope != "hook"} == MAY
+
+
+@pytest.mark.parametrize("scope", ALL_SCOPES)
+@pytest.mark.parametrize("command", COMMAND_NEEDS)
+def test_each_scope_lets_its_commands_in(
+    stack: Stack, keys: dict[str, str], session_id: str, command: str, scope: str
+) -> None:
+    needs, data = COMMAND_NEEDS[command]
+    key = keys[scope]
+    judge(ask(stack, key, "POST", "/v1/webhook", json=envelope(command, session_id, **data)), scope=scope, needs=needs)
+    flat = {"session_id": session_id, **data}
+    judge(ask(stack, key, "POST", f"/v1/commands/{command}?wait=0", json=flat), scope=scope, needs=needs)
+    if COMMANDS[command].in_batch:
+        batch = envelope("batch", session_id, commands=[{"command": command, "data": data}])
+        judge(ask(stack, key, "POST", "/webhook", json=batch), scope=scope, needs=needs)
+
+
+@pytest.mark.parametrize("command", COMMAND_NEEDS)
+def test_a_secret_sends_changing_commands_and_no_deletes(stack: Stack, session_id: str, command: str) -> None:
+    needs, data = COMMAND_NEEDS[command]
+    judge(send_signed(stack, envelope(command, session_id, **data)), scope="send", needs=needs)
+    outside = send_signed(stack, envelope(command, session_id, **data), secret=SECRET.replace("MfKQ", "NfKQ"))
+    assert outside.status_code == 403
+    assert "chat-*" in outside.text
+
+
+@pytest.mark.parametrize("scope", ALL_SCOPES)
+@pytest.mark.parametrize(("method", "path"), ROUTE_NEEDS)
+def test_each_scope_lets_its_routes_in(
+    stack: Stack, keys: dict[str, str], session_id: str, method: str, path: str, scope: str
+) -> None:
+    url = fill(path, session_id)
+    judge(ask(stack, keys[scope], method, url), scope=scope, needs=ROUTE_NEEDS[method, path])
+    assert stack.client.request(method, url, headers={"X-API-Key": "srk_" + "x" * 40}).status_code == 401
+    signed = {"X-API-Key": keys["admin"], "X-Hub-Signature-256": "sha256=" + "0" * 64}
+    assert stack.client.request(method, url, headers=signed).status_code == 403
+
+
+def fill(path: str, session_id: str) -> str:
+    """A path of the table with ids."""
+    for name, value in {**EXAMPLES, "session_id": session_id}.items():
+        path = path.replace(f"{{{name}}}", value)
+    return path + ("?q=" + WORD if path == "/v1/search" else "")
+
+
+# A key for some sessions
+
+
+@pytest.fixture(scope="module")
+def hidden(stack: Stack) -> str:
+    """A session that the limited keys must not see, full of one word, with a similar id."""
+    session_id = new_id("xchat")
+    stack.send("create_session", session_id, title=f"{WORD} session")
+    stack.send("conversation_chunk", session_id, chunk_id="c", content=f"Ana: {WORD} it is.")
+    stack.send("store_memory", session_id, key=f"{WORD}-key", content=f"{WORD} content", tags=[WORD])
+    stack.send("store_memory", session_id, key="k", content=WORD)
+    stack.send("delegate_task", session_id, task_id="t", description=f"{WORD} task", agent_name="claude_code")
+    stack.send("add_artifact", session_id, artifact_id="a", name=f"{WORD} name", content=f"{WORD} text")
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def own_session(stack: Stack) -> str:
+    """A session that they may see."""
+    session_id = new_id("chat")
+    stack.send("create_session", session_id, title="Ours")
+    return session_id
+
+
+@pytest.fixture(scope="module", params=["admin", "several"])
+def limited(stack: Stack, request: pytest.FixtureRequest) -> str:
+    """A key for chat-* alone, with all that a key can have."""
+    scopes = ["admin"] if request.param == "admin" else ["read", "write", "delegate", "agent"]
+    key = make_key(stack, scopes=scopes, sessions="chat-*")
+    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    return key
+
+
+def without_ids(answer: httpx.Response, session_id: str) -> tuple[int, str]:
+    """What an answer tells, but for the session's id, its own id, and the time."""
+    text = answer.text.replace(session_id, "SESSION")
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "DELIVERY", text)
+    return answer.status_code, re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTE_NEEDS)
+def test_a_limited_key_sees_nothing_of_other_sessions_by_any_route(
+    stack: Stack, limited: str, hidden: str, own_session: str, method: str, path: str
+) -> None:
+    answer = ask(stack, limited, method, fill(path, hidden))
+    assert WORD not in answer.text.replace(f"?q={WORD}", "")
+    if "{session_id}" in path:
+        nowhere = new_id("xchat")
+        assert without_ids(answer, hidden) == without_ids(ask(stack, limited, method, fill(path, nowhere)), nowhere)
+        assert answer.status_code == 403
+        own = ask(stack, limited, method, fill(path, own_session))
+        assert own.status_code in (200, 404)
+        assert hidden not in own.text
+        missing = ask(stack, limited, method, fill(path, hidden.removeprefix("x")))
+        assert missing.status_code == 404
+        assert hidden not in missing.text.replace(hidden.removeprefix("x"), "")
+    else:
+        assert hidden not in answer.text
+        chosen = ask(stack, limited, method, fill(path, hidden), params={"session_id": hidden, "q": WORD})
+        assert WORD not in chosen.text
+        assert chosen.status_code in (401, 403, 404, 422)
+
+
+@pytest.mark.parametrize("command", COMMAND_NEEDS)
+def test_a_limited_key_sees_and_changes_nothing_of_other_sessions_by_any_command(
+    stack: Stack, limited: str, hidden: str, own_session: str, command: str
+) -> None:
+    _, data = COMMAND_NEEDS[command]
+    before = stack.client.get(f"/v1/sessions/{hidden}/events", params={"limit": 500}).json()["items"]
+
+    def send(session_id: str | None, **more: Any) -> httpx.Response:
+        return ask(stack, limited, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data, **more))
+
+    answer, nowhere = send(hidden), new_id("xchat")
+    assert answer.status_code == 403, answer.text
+    assert without_ids(answer, hidden) == without_ids(send(nowhere), nowhere)
+    inside = ask(stack, limited, "POST", f"/v1/commands/{command}", json={"session_id": hidden, **data})
+    assert inside.status_code == 403
+    if COMMANDS[command].in_batch:
+        item = {"command": command, "data": {**data, "session_id": hidden}}
+        assert (
+            ask(stack, limited, "POST", "/v1/webhook", json=envelope("batch", None, commands=[item])).status_code == 403
+        )
+        both = ask(stack, limited, "POST", "/v1/webhook", json=envelope("batch", own_session, commands=[item]))
+        assert both.status_code == 422
+    if COMMANDS[command].session == "optional":
+        everywhere = send(None)
+        assert everywhere.status_code in (200, 404), everywhere.text
+        assert hidden not in everywhere.text
+        assert WORD not in everywhere.text
+    own = send(own_session)
+    assert own.status_code != 401
+    assert hidden not in own.text
+    assert stack.client.get(f"/v1/sessions/{hidden}/events", params={"limit": 500}).json()["items"] == before
+
+
+def test_a_limited_key_cannot_look_after_what_concerns_all(stack: Stack, limited: str) -> None:
+    for method, path in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("DELETE", "/v1/keys/x"), ("GET", "/v1/refusals")):
+        answer = ask(
+            stack, limited, method, path, **({"json": {"name": "n", "scopes": ["admin"]}} if "POST" in method else {})
+        )
+        assert answer.status_code == 403, answer.text
+
+
+def test_deliveries_of_other_keys_are_not_told_apart_from_none(stack: Stack, keys: dict[str, str], hidden: str) -> None:
+    receipt = stack.post("store_memory", hidden, key="k2", content=WORD, delivery_id=new_id("delivery"))
+    stack.wait_until_drained()
+    for wanted in (receipt["delivery_id"], "nothing"):
+        answer = ask(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "delivery_not_found")
+        other = ask(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}?source=default")
+        assert other.status_code == 403
+    listed = ask(stack, keys["write"], "GET", "/v1/deliveries").json()["items"]
+    assert "default" not in {item["source"] for item in listed}
+
+
+@pytest.mark.parametrize("sender", ["secret", "delegate"])
+def test_who_may_not_read_is_told_nothing_of_what_is_there(
+    stack: Stack, keys: dict[str, str], hidden: str, sender: str
+) -> None:
+    def send(command: str, session_id: str, **data: Any) -> httpx.Response:
+        body = envelope(command, session_id, **data)
+        if sender == "secret":
+            return send_signed(stack, body, wait=20)
+        return ask(stack, keys["delegate"], "POST", "/v1/webhook?wait=20", json=body)
+
+    answers = {
+        "exists": send("delegate_task", hidden, task_id="t", description="Something else"),
+        "missing": send("cancel_task", hidden, task_id="tt"),
+        "similar": send("delegate_task", hidden[:-1], description="Anything"),
+        "not asking": send("answer_task", hidden, task_id="t", answer="Yes"),
+        "done": send("delegate_task", hidden, task_id=new_id("t"), description="Another one"),
+        "batch": send(
+            "batch",
+            hidden,
+            mode="partial",
+            commands=[{"command": "cancel_task", "data": {"task_id": task_id}} for task_id in ("t9", "t")],
+        ),
+    }
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "exists": 409,
+        "missing": 404,
+        "similar": 404,
+        "not asking": 409,
+        "done": 200,
+        "batch": 200,
+    }
+    for name, answer in answers.items():
+        assert WORD not in answer.text, name
+        assert hidden not in answer.text.replace(f'"session_id":"{hidden}"', ""), name
+    assert answers["exists"].json()["error"]["code"] == "task_exists"
+    assert answers["exists"].json()["data"] == {}
+    assert answers["done"].json()["data"]["created"] is True
+    told = [item["status"] for item in answers["batch"].json()["data"]["results"]]
+    assert told == ["error", "success"]
+    # The operator is told all.
+    delivery = answers["exists"].json()["delivery_id"]
+    source = "signer" if sender == "secret" else None
+    full = stack.client.get(f"/v1/deliveries/{delivery}", params={"source": source} if source else {})
+    if source:
+        assert WORD in full.text
+    # For the next sender there is a task to cancel again.
+    stack.send("delegate_task", hidden, task_id=new_id("t"), description=f"{WORD} once more", allow_duplicate=True)

@@ -1,0 +1,272 @@
+"""What heals by itself when somebody deletes jobs, RQ's keys or all of Redis, and what a restored backup takes.
+
+Servers and processes that are killed are in test_torture_short.py and in tests/torture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from local.binaries import postgres_binaries
+from local.service import silent
+from models.wakeups import open_queue
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.conftest import ROOT
+from tests.torture.chaos import delete_rq_keys
+from tests.torture.rig import Rig, new_rig
+
+BACKUP, RESTORE = re.findall(
+    r"^```sh\n(.*?)^```",
+    (ROOT / "docs" / "GUARANTEES.md").read_text().partition("# A backup, and how it is restored")[2],
+    re.DOTALL | re.MULTILINE,
+)
+REDIS_CLI = f"""#!{sys.executable}
+import sys, redis
+client, command = redis.Redis.from_url(sys.argv[2]), sys.argv[3:]
+if command[:2] == ["--scan", "--pattern"]:
+    print(*(key.decode() for key in client.scan_iter(command[2])), sep="\\n")
+else:
+    client.execute_command(*command)
+"""
+"""As much of redis-cli as the procedure needs: it is in no wheel, and takes no socket's URL."""
+
+
+@pytest.fixture(scope="module")
+def rig(servers_folder: Path) -> Iterator[Rig]:
+    """Servers and processes of this module's own."""
+    with new_rig(servers_folder) as rig:
+        yield rig
+
+
+@pytest.fixture
+def stack(rig: Rig) -> Stack:
+    """Its processes."""
+    return rig.stack
+
+
+@pytest.fixture
+def walk(stack: Stack) -> str:
+    """A session that exists."""
+    session_id = new_id("walk")
+    stack.send("create_session", session_id, title="Walk")
+    return session_id
+
+
+def count_up(stack: Stack, session_id: str, numbers: range) -> list[str]:
+    """Store a count, one number after the other; gives the delivery ids. Sent again it is the same deliveries."""
+    return [
+        str(
+            stack.post("store_memory", session_id, delivery_id=f"{session_id}-{n}", key="count", content=n)[
+                "delivery_id"
+            ]
+        )
+        for n in numbers
+    ]
+
+
+def counted(stack: Stack, session_id: str) -> list[str]:
+    """The delivery ids of what was stored, in order; all of it was applied, and each has made one revision."""
+    stack.wait_until_drained()
+    events = [event for event in stack.journal(session_id) if event["event"] == "store_memory"]
+    assert {event["status"] for event in events} <= {"applied"}
+    assert [event["data"]["revision"] for event in events] == list(range(1, len(events) + 1))
+    return [event["delivery_id"] for event in events]
+
+
+def status_of(stack: Stack, delivery_id: str) -> str:
+    answer = stack.client.get(f"/v1/deliveries/{delivery_id}").json()
+    return str(answer["status"] if "status" in answer else answer["error"]["code"])
+
+
+def empty_queue(redis: Redis) -> None:
+    assert open_queue(redis).empty()  # type: ignore[no-untyped-call]
+
+
+def delete_drain_jobs(redis: Redis) -> None:
+    jobs = open_queue(redis).jobs
+    assert jobs
+    for job in jobs:
+        job.delete()
+
+
+def delete_all_of_rq(redis: Redis) -> None:
+    assert redis.delete(*redis.keys("rq:*"))
+
+
+@pytest.mark.parametrize("delete", [empty_queue, delete_drain_jobs, delete_all_of_rq])
+def test_webhooks_whose_drain_jobs_were_deleted_are_only_late(
+    stack: Stack, walk: str, delete: Callable[[Redis], None]
+) -> None:
+    stack.stop("worker")
+    waiting = count_up(stack, walk, range(5))
+    wait_for(lambda: open_queue(stack.redis).count, what="queued")
+    delete(stack.redis)
+    stack.start("worker")
+    assert counted(stack, walk) == waiting
+
+
+def test_workers_go_on_when_rqs_keys_are_deleted_under_them(rig: Rig, walk: str) -> None:
+    sent: list[str] = []
+    for turn in range(5):
+        sent += count_up(rig.stack, walk, range(20 * turn, 20 * turn + 20))
+        delete_rq_keys(rig)
+    assert counted(rig.stack, walk) == sent
+    assert open_queue(rig.stack.redis).failed_job_registry.count == 0
+
+
+@pytest.fixture
+def dead_letter(stack: Stack, walk: str) -> Iterator[str]:
+    """A memory that could not be stored, until the fixture ends."""
+    execute(
+        stack,
+        f"""
+        CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF new.session_id = '{walk}' THEN RAISE EXCEPTION 'not this one'; END IF;
+            RETURN new;
+        END $$;
+        CREATE TRIGGER poison BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION poison()
+        """,
+    )
+    [delivery_id] = count_up(stack, walk, range(1))
+    wait_for(lambda: failed_jobs(stack), what="shown")
+    yield delivery_id
+    execute(stack, "DROP FUNCTION IF EXISTS poison CASCADE")
+
+
+def execute(stack: Stack, statement: str) -> None:
+    with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+def failed_jobs(stack: Stack) -> dict[str, Job]:
+    found = open_queue(stack.redis).failed_job_registry.get_job_ids(cleanup=False)
+    return {name: Job.fetch(name, connection=stack.redis, serializer=JSONSerializer) for name in found}
+
+
+def delete_failed_jobs(redis: Redis) -> None:
+    registry = open_queue(redis).failed_job_registry
+    for name in registry.get_job_ids():
+        registry.remove(name, delete_job=True)
+
+
+@pytest.mark.parametrize("delete", [delete_failed_jobs, delete_all_of_rq, Redis.flushall])
+def test_a_dead_letter_whose_job_was_deleted_comes_back_and_can_be_replayed(
+    stack: Stack, walk: str, dead_letter: str, delete: Callable[[Redis], None]
+) -> None:
+    before = set(failed_jobs(stack))
+    delete(stack.redis)
+    [job] = wait_for(lambda: [job for name, job in failed_jobs(stack).items() if name not in before], what="back")
+    assert job.args == ["default", dead_letter]
+    result = job.latest_result()
+    assert result is not None
+    assert "RaiseException P0001" in str(result.exc_string)
+    execute(stack, "DROP FUNCTION poison CASCADE")
+    job.requeue()
+    wait_for(lambda: status_of(stack, dead_letter) == "applied", what="applied")
+    wait_for(lambda: not failed_jobs(stack), what="gone")
+    assert [event["status"] for event in stack.journal(walk)] == ["applied", "failed", "applied"]
+
+
+def test_a_wiped_redis_costs_nothing_when_nothing_waits_in_it(stack: Stack, walk: str) -> None:
+    applied = count_up(stack, walk, range(5))
+    assert counted(stack, walk) == applied
+    stack.redis.flushall()
+    assert {status_of(stack, delivery_id) for delivery_id in applied} == {"applied"}
+    # Redis does not know them any more; Postgres does.
+    assert count_up(stack, walk, range(5)) == applied
+    headers = {"Idempotency-Key": applied[2]}
+    body: Payload = {"command": "store_memory", "session_id": walk, "data": {"key": "count", "content": 2}}
+    answer = stack.client.post("/v1/webhook?wait=30", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["data"]["revision"]) == (200, 3)
+    other = body | {"data": {"key": "count", "content": "other"}}
+    refused = stack.client.post("/v1/webhook?wait=30", json=other, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "delivery_conflict")
+    assert counted(stack, walk) == applied
+    assert stack.send("store_memory", walk, key="count", content=5)["data"]["revision"] == 6
+
+
+def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, walk: str) -> None:
+    applied = count_up(stack, walk, range(5))
+    assert counted(stack, walk) == applied
+    stack.stop("worker")
+    lost = count_up(stack, walk, range(5, 10))
+    assert {status_of(stack, delivery_id) for delivery_id in lost} == {"accepted"}
+    stack.redis.flushall()
+    later = count_up(stack, walk, range(10, 12))
+    stack.start("worker")
+    assert counted(stack, walk) == [*applied, *later]
+    assert {status_of(stack, delivery_id) for delivery_id in (*applied, *later)} == {"applied"}
+    assert {status_of(stack, delivery_id) for delivery_id in lost} == {"delivery_not_found"}
+    # Who repeats what was lost, and what was not, under the same ids, repairs it.
+    count_up(stack, walk, range(12))
+    assert counted(stack, walk) == [*applied, *later, *lost]
+
+
+def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(stack: Stack, walk: str, tmp_path: Path) -> None:
+    environment = operators_environment(stack, tmp_path)
+    kept = count_up(stack, walk, range(5))
+    assert counted(stack, walk) == kept
+    run(BACKUP, environment)
+
+    undone = count_up(stack, walk, range(5, 10))
+    assert counted(stack, walk) == [*kept, *undone]
+    assert read_count(stack, walk) == 9
+    cursor = stack.journal(walk)[-1]["cursor"]
+    stack.stop("worker")
+    waiting = count_up(stack, walk, range(10, 12))
+    stack.stop("api")
+    run(RESTORE, environment)
+    stack.start()
+
+    assert counted(stack, walk) == [*kept, *waiting]
+    assert {status_of(stack, delivery_id) for delivery_id in (*kept, *waiting)} == {"applied"}
+    assert {status_of(stack, delivery_id) for delivery_id in undone} == {"delivery_not_found"}
+    assert read_count(stack, walk) == 11
+    count_up(stack, walk, range(12))
+    assert counted(stack, walk) == [*kept, *waiting, *undone]
+    assert read_count(stack, walk) == 9
+    # Whoever has followed the journal goes on from where it was, and misses nothing.
+    news = stack.client.get(f"/v1/sessions/{walk}/events", params={"after": cursor}).json()["items"]
+    assert [event["delivery_id"] for event in news if event["event"] == "store_memory"] == [*waiting, *undone]
+    assert open_queue(stack.redis).failed_job_registry.count == 0
+
+
+def read_count(stack: Stack, session_id: str) -> int:
+    """The count by a read that is one delivery however often it is sent, so that an answer of before may be kept."""
+    body: Payload = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "count"}}
+    headers = {"Idempotency-Key": f"{session_id}-read"}
+    answer = stack.client.post("/v1/webhook?wait=30", json=body, headers=headers).json()
+    return int(answer["data"]["memory"]["content"])
+
+
+def operators_environment(stack: Stack, folder: Path) -> dict[str, str]:
+    """What the procedure's commands need: the tools, the servers' addresses, and where the backup is."""
+    client = folder / "redis-cli"
+    client.write_text(REDIS_CLI)
+    client.chmod(0o755)
+    tools = (folder, postgres_binaries(None, say=silent), Path(sys.executable).parent)
+    return {
+        **stack.environment,
+        "PATH": os.pathsep.join([*map(str, tools), os.environ["PATH"]]),
+        "BACKUP": str(folder / "backup"),
+    }
+
+
+def run(commands: str, environment: dict[str, str]) -> None:
+    """Run commands as an operator does who stops at the first that fails."""
+    done = subprocess.run(
+        ["sh", "-e", "-c", commands], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

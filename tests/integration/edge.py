@@ -1,0 +1,113 @@
+"""A server of ours with short patience, in a thread of the test, around an app that shows what its edge does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Scope
+
+from models.errors import RelayError, Unauthorized
+from models.settings import Settings
+from relay.bodies import read_body
+from relay.clients import Clients, Patience
+from relay.responses import JsonResponse, exception_handlers
+from relay.server import Server
+from tests.acceptance.stack import free_port, wait_for
+
+BODY_LIMIT = 1_048_576
+LARGE = b"x" * 50_000_000
+"""More than the system buffers for one connection."""
+
+
+class Edge:
+    """The server. Its app takes bodies at /body, refuses them unread at /refuse, answers at /wait once `released` is
+    set, and sends without end at /stream and much at /large."""
+
+    def __init__(self, patience: Patience, *, limit: int = 100, keep_alive_seconds: int = 75) -> None:
+        self.noted: list[tuple[Scope, RelayError]] = []
+        self.waiting = 0
+        self.streaming = 0
+        self.port = free_port()
+        app = Starlette(
+            routes=[
+                Route("/body", self._body, methods=["POST"]),
+                Route("/refuse", self._refuse, methods=["POST"]),
+                Route("/wait", self._wait),
+                Route("/stream", self._stream),
+                Route("/large", self._large),
+            ],
+            exception_handlers=exception_handlers(lambda scope, error: self.noted.append((scope, error))),
+        )
+        app.state.stopping = asyncio.Event()
+        self._released = asyncio.Event()
+        self.clients = Clients(
+            limit=limit, patience=patience, note=lambda scope, error: self.noted.append((scope, error))
+        )
+        self._server = Server(app, Settings(port=self.port), clients=self.clients)
+        self._server.config.timeout_keep_alive = keep_alive_seconds
+        self._server.config.timeout_graceful_shutdown = 1
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        wait_for(lambda: self._server.started, what="serving")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def connect(self, data: bytes = b"", *, receive_buffer: int | None = None) -> socket.socket:
+        """A connection on which these bytes were sent."""
+        connection = socket.socket()
+        connection.settimeout(20)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect(("127.0.0.1", self.port))
+        connection.sendall(data)
+        return connection
+
+    def release(self) -> None:
+        """Answer all that wait."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    async def _body(self, request: Request) -> Response:
+        return JsonResponse({"size": len(await read_body(request, limit=BODY_LIMIT))})
+
+    async def _refuse(self, _: Request) -> Response:
+        raise Unauthorized
+
+    async def _wait(self, _: Request) -> Response:
+        self._loop = asyncio.get_running_loop()
+        self.waiting += 1
+        await self._released.wait()
+        return JsonResponse({"waited": True})
+
+    async def _stream(self, _: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            self.streaming += 1
+            try:
+                while True:
+                    yield b"data: " + b"x" * 10_000 + b"\n\n"
+                    await asyncio.sleep(0)
+            finally:
+                self.streaming -= 1
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def _large(self, _: Request) -> Response:
+        return Response(LARGE)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """What comes until the connection is closed."""
+    with connection:
+        return b"".join(iter(lambda: connection.recv(65_536), b""))

@@ -1,0 +1,193 @@
+"""How much of each sender waits, told exactly, and that no sender fills the inbox or the waiting places alone."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from models.inbox import BACKLOG_KEY, Ruling, inbox_key, shard_of
+from relay.ingest import WAITING_PLACES
+from relay.load import LITTLE_MEMORY
+from relay.places import SOURCES_AT_ONCE
+from tests.acceptance.stack import new_id, wait_for
+from tests.conftest import API_KEY
+from tests.integration.inbox import drain, entry, push
+from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.integration.test_signed_webhooks import SECRET, send
+from worker.inbox import read_entries, take_out
+from worker.sweeper import clear_backlog
+
+SESSION = "solar-roof"
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: Redis) -> None:
+    """Each test begins with an empty inbox."""
+
+
+def backlog(redis: Redis) -> dict[str, int]:
+    counts = cast("dict[bytes, bytes]", redis.hgetall(BACKLOG_KEY))
+    return {source.decode(): int(count) for source, count in counts.items()}
+
+
+# Counting
+
+
+def test_each_entry_counts_for_its_sender_until_it_was_applied(redis: Redis, engine: Engine) -> None:
+    session = new_id()
+    created = entry("create_session", session, title="x", source="a")
+    memories = [entry("store_memory", session, key=f"k{n}", content=n, source="ab"[n % 2]) for n in range(10)]
+    assert push(redis, created, *memories) == ["accepted"] * 11
+    assert backlog(redis) == {"a": 6, "b": 5}
+    assert push(redis, created) == ["duplicate"]
+    assert push(redis, msgspec.structs.replace(created, hash="0" * 64)) == ["conflict"]
+    assert backlog(redis) == {"a": 6, "b": 5}
+    assert push(redis, msgspec.structs.replace(created, waits=True)) == ["duplicate"]
+    assert backlog(redis) == {"a": 7, "b": 5}
+    drain(redis, engine)
+    assert redis.xlen(inbox_key(shard_of(session))) == 0
+    assert backlog(redis) == {}
+
+
+def test_what_is_deleted_twice_is_counted_once(redis: Redis) -> None:
+    """As by a worker that was stopped after its commit, while another did its work."""
+    shard = shard_of(SESSION)
+    push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(3)))
+    stopped = read_entries(redis, shard)
+    take_out(redis, shard, stopped[:2], [])
+    assert backlog(redis) == {"a": 1}
+    push(redis, entry("store_memory", SESSION, content="later", source="a"))
+    take_out(redis, shard, stopped, [])
+    assert backlog(redis) == {"a": 1}
+    take_out(redis, shard, stopped, [])
+    assert backlog(redis) == {"a": 1}
+    take_out(redis, shard, read_entries(redis, shard), [])
+    assert backlog(redis) == {}
+
+
+def test_a_replayed_dead_letter_counts_for_its_own_sender(redis: Redis, engine: Engine) -> None:
+    revived = entry("store_memory", new_id(), content=1, source="a")
+    drain(redis, engine, revived)
+    ruling = Ruling(by="operator", at=revived.accepted_at)
+    push(redis, msgspec.structs.replace(revived, ruling=ruling))
+    assert backlog(redis) == {"a": 1}
+    drain(redis, engine)
+    assert backlog(redis) == {}
+
+
+def test_what_is_set_aside_waits_no_longer(redis: Redis) -> None:
+    shard = shard_of(SESSION)
+    push(redis, entry("store_memory", SESSION, content=1, source="a"))
+    for body in (b'{"source": "a", "of": "another version"}', b"{not json", b"[]"):
+        redis.xadd(inbox_key(shard), {"e": body})
+    redis.hincrby(BACKLOG_KEY, "a", 1)
+    assert len(read_entries(redis, shard)) == 1
+    assert backlog(redis) == {"a": 1}
+
+
+def test_what_entries_of_an_older_version_did_not_count_never_counts_below_nothing(redis: Redis) -> None:
+    push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(2)))
+    redis.hset(BACKLOG_KEY, "a", 1)
+    take_out(redis, shard_of(SESSION), read_entries(redis, shard_of(SESSION)), [])
+    assert backlog(redis) == {}
+
+
+def test_the_sweeper_forgets_a_backlog_only_when_nothing_waits(redis: Redis) -> None:
+    push(redis, *(entry("store_memory", session, content=1, source="a") for session in ("s1", "s2")))
+    redis.delete(inbox_key(shard_of("s1")))
+    clear_backlog(redis)
+    assert backlog(redis) == {"a": 2}
+    redis.delete(inbox_key(shard_of("s2")))
+    clear_backlog(redis)
+    assert backlog(redis) == {}
+
+
+# Shares
+
+
+def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    settings = {"MAX_BACKLOG": "8", "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **settings)) as serving:
+        assert [serving.post(memory(SESSION)).status_code for _ in range(4)] == [202] * 4
+        refused = serving.post(memory(SESSION))
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "backlog_share"
+        assert refused.json()["error"]["retryable"] is True
+        assert int(refused.headers["retry-after"]) > 0
+        assert [send(serving, memory(SESSION), f"m{n}").status_code for n in range(3)] == [202] * 3
+        assert backlog(redis) == {"default": 4, "walker": 3}
+        # Still so once the relay has looked, and until something of it was applied.
+        watch = Stopwatch()
+        while watch.seconds < 2.5:
+            assert serving.post(memory(SESSION)).json()["error"]["code"] == "backlog_share"
+        shard = shard_of(SESSION)
+        take_out(redis, shard, read_entries(redis, shard)[:1], [])
+        wait_for_status(202, lambda: serving.post(memory(SESSION)))
+        assert serving.post(memory(SESSION)).status_code == 429
+
+
+def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
+    redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    share = WAITING_PLACES // SOURCES_AT_ONCE
+    with (
+        closing(Serving("relay", tmp_path, REDIS_URL=redis_url, WEBHOOK_SECRETS=f"walker={SECRET}")) as serving,
+        ExitStack() as connections,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        body = msgspec.json.encode(memory(SESSION))
+        head = (
+            f"POST /v1/webhook?wait=40 HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Length: {len(body)}\r\n"
+        )
+        for _ in range(share):
+            waiting = connections.enter_context(socket.create_connection(("127.0.0.1", serving.port)))
+            waiting.sendall(head.encode() + b"\r\n" + body)
+        wait_for(lambda: len(entries(redis)) == share, what="waiting")
+        watch = Stopwatch()
+        answer = serving.post(memory(SESSION, id="one-more", sync=True))
+        assert watch.seconds < 5
+        assert answer.status_code == 202
+        assert answer.json()["status"] == "pending"
+        assert "Do not send it again" in answer.json()["message"]
+        assert answer.json()["status_url"] == "/v1/deliveries/one-more"
+        assert not wait_for_entry(redis, "one-more").waits
+        other = pool.submit(send, serving, memory(SESSION), path="/v1/webhook?wait=40")
+        decide(redis, wait_for_entry(redis, "msg-1"), body=b'{"applied":1}')
+        assert other.result().json() == {"applied": 1}
+        # Whoever goes makes room.
+        connections.close()
+        last = pool.submit(lambda: wait_for_status(200, lambda: serving.post(memory(SESSION, id="last", sync=True))))
+        wait_for(lambda: any(item.waits for item in entries(redis) if item.delivery_id == "last"), what="waiting again")
+        for item in entries(redis):
+            decide(redis, item, body=b'{"applied":2}')
+        assert last.result().json() == {"applied": 2}
+
+
+def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
+    redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    before = redis.config_get("maxmemory")["maxmemory"]
+    room = 20_000_000
+    limit = int((int(redis.info("memory")["used_memory"]) + room) / 0.7)
+    redis.config_set("maxmemory", limit)
+    try:
+        with closing(Serving("relay", tmp_path, REDIS_URL=redis_url)) as serving, ThreadPoolExecutor(64) as pool:
+            body = memory(SESSION, text="x" * 1_000_000)
+            answers = list(pool.map(lambda _: serving.post(body), range(64)))
+            stored = [answer for answer in answers if answer.status_code == 202]
+            refused = [answer for answer in answers if answer.status_code == 503]
+            assert 10 <= len(stored) <= room // 1_000_000
+            assert len(stored) + len(refused) == 64
+            assert {answer.json()["error"]["message"] for answer in refused} == {LITTLE_MEMORY}
+            assert int(redis.info("memory")["used_memory"]) < limit * 0.75
+            wait_for_status(202, lambda: serving.post(memory(SESSION)))  # A small one still finds room.
+    finally:
+        redis.config_set("maxmemory", str(before))

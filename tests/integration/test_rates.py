@@ -1,0 +1,211 @@
+"""How much one sender may send in a time, as several processes count it together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+from starlette.datastructures import State
+
+from models.errors import TooManyRequests
+from models.settings import Settings
+from relay import lots
+from relay.connections import open_redis
+from relay.rates import Rates
+from tests.conftest import API_KEY
+from tests.integration.serving import Serving, Stopwatch, entries, memory
+from tests.integration.test_signed_webhooks import SECRET, send
+
+SESSION = "solar-roof"
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: Redis) -> None:
+    """Each test begins with nothing counted."""
+
+
+@pytest.fixture
+def strict(redis_url: str, tmp_path: Path) -> Iterator[Serving]:
+    """A relay that takes five requests a day of each sender."""
+    more = {"RATE_LIMIT": "5/day", "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **more)) as serving:
+        yield serving
+
+
+def limits(answer: httpx.Response) -> list[int]:
+    return [int(answer.headers[f"ratelimit-{name}"]) for name in ("limit", "remaining")]
+
+
+# Over HTTP
+
+
+def test_whoever_is_over_its_limit_is_told_when_to_come_again_and_others_go_on(strict: Serving, redis: Redis) -> None:
+    for left in (4, 3, 2, 1, 0):
+        answer = strict.post(memory(SESSION))
+        assert answer.status_code == 202
+        assert limits(answer) == [5, left]
+        assert 0 < int(answer.headers["ratelimit-reset"]) <= 86_400
+    for _ in range(3):
+        refused = strict.post(memory(SESSION))
+        assert refused.status_code == 429
+        assert limits(refused) == [5, 0]
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        error = refused.json()["error"]
+        assert (error["code"], error["retryable"]) == ("rate_limited", True)
+        assert "5 requests in 86,400 seconds" in error["message"]
+    assert len(entries(redis)) == 5
+    other = send(strict, memory(SESSION))
+    assert other.status_code == 202
+    assert limits(other) == [5, 4]
+
+
+def test_nobody_unknown_is_counted_or_told_a_limit(strict: Serving) -> None:
+    for _ in range(7):
+        answer = strict.post(memory(SESSION), **{"X-API-Key": "no-key"})
+        assert answer.status_code == 401
+        assert "ratelimit-limit" not in answer.headers
+    assert limits(strict.post(memory(SESSION))) == [5, 4]
+    assert "ratelimit-limit" not in strict.client.get("/healthz").headers
+
+
+def test_what_is_refused_for_another_reason_counts_and_tells_the_limit(strict: Serving) -> None:
+    assert limits(strict.post(b"no json")) == [5, 4]
+    assert limits(strict.client.post("/v1/webhook", content=b"x" * 2_000_000)) == [5, 3]
+
+
+def test_a_connection_goes_on_after_a_refusal_that_read_no_body(strict: Serving, redis: Redis) -> None:
+    for _ in range(5):
+        strict.post(memory(SESSION))
+    body = b" " * 900_000
+    head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=20) as connection:
+        for _ in range(3):
+            connection.sendall(head.encode() + body)
+            with connection.makefile("rb") as answers:
+                assert b" 429 " in answers.readline()
+                length = next(int(line.split(b":")[1]) for line in answers if line.startswith(b"content-length"))
+                while answers.readline() != b"\r\n":
+                    pass
+                assert b"rate_limited" in answers.read(length)
+    assert len(entries(redis)) == 5
+
+
+def test_bytes_are_limited_too_announced_or_not(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    large = memory(SESSION, text="x" * 400_000)
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, BYTE_LIMIT="1100000/day")) as serving:
+        assert [serving.post(large).status_code for _ in range(3)] == [202, 202, 429]
+        chunked = serving.client.post("/v1/webhook", content=iter([b'{"command":', b" " * 500_000]))
+        assert chunked.status_code == 429
+        assert "bytes in" in chunked.json()["error"]["message"]
+        assert int(chunked.headers["retry-after"]) > 0
+    assert len(entries(redis)) == 2
+
+
+# In a process
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting is what is tested, however slow the disk is."""
+    monkeypatch.setattr(lots, "ANSWER_SECONDS", 30.0)
+
+
+def run(redis_url: str, work: Callable[[Rates], Awaitable[None]], *, processes: int = 1, **settings: Any) -> None:
+    """Do work with limits as several processes have them, all at once."""
+
+    async def each() -> None:
+        async with open_redis(redis_url, connections=4) as redis:
+            await work(Rates(redis, Settings(**settings)))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(each() for _ in range(processes)))
+
+    asyncio.run(all_of_them())
+
+
+async def count_granted(rates: Rates, source: str, tries: int) -> int:
+    """How many of so many requests at once are let through."""
+
+    async def one() -> bool:
+        try:
+            await rates.take(source, State())
+        except TooManyRequests:
+            return False
+        return True
+
+    return sum(await asyncio.gather(*(one() for _ in range(tries))))
+
+
+@pytest.mark.usefixtures("patience")
+def test_the_whole_limit_can_be_used_and_no_more(redis_url: str) -> None:
+    async def work(rates: Rates) -> None:
+        assert await count_granted(rates, "a", 700) == 600
+        assert await count_granted(rates, "a", 5) == 0
+        assert await count_granted(rates, "b", 5) == 5
+
+    run(redis_url, work, rate_limit="600/day")
+
+
+@pytest.mark.usefixtures("patience")
+def test_several_processes_share_one_limit(redis_url: str) -> None:
+    granted: list[int] = []
+
+    async def work(rates: Rates) -> None:
+        granted.append(await count_granted(rates, "a", 400))
+
+    run(redis_url, work, processes=4, rate_limit="1000/day")
+    # What one process holds when another is refused is a lot at most, a hundredth of the limit.
+    assert 960 <= sum(granted) <= 1_000
+
+
+@pytest.mark.usefixtures("patience")
+def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis_url: str, redis: Redis) -> None:
+    def commands() -> int:
+        return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+    async def work(rates: Rates) -> None:
+        before = commands()
+        assert [await count_granted(rates, "a", 100) for _ in range(300)] == [100] * 300
+        assert commands() - before < 600
+        assert await count_granted(rates, "a", 100) == 0
+        before, watch, refused = commands(), Stopwatch(), 0
+        while watch.seconds < 1:
+            refused += 100 - await count_granted(rates, "a", 100)
+        assert refused > 1_000
+        assert commands() - before < 20
+
+    run(redis_url, work, rate_limit="30000/day")
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
+    left: list[int] = []
+
+    async def work(rates: Rates) -> None:
+        state = State()
+        await rates.take("a", state)
+        left.append(state.allowance.remaining)
+
+    for _ in range(3):
+        run(redis_url, work, rate_limit="1000/day")
+    assert left == [999, 998, 997]
+
+
+def test_without_redis_there_is_no_limit_and_nobody_is_kept_waiting() -> None:
+    watch = Stopwatch()
+
+    async def work(rates: Rates) -> None:
+        assert await count_granted(rates, "a", 100) == 100
+        state = State()
+        await rates.take("a", state)
+        assert state.allowance is None
+
+    run("redis://127.0.0.1:1/0", work, rate_limit="5/day")
+    assert watch.seconds < 2

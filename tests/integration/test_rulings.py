@@ -1,0 +1,103 @@
+"""What operators rule on dead letters: it holds only while the delivery is one, and the journal tells of it."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from models.inbox import Entry, Ruling, inbox_key, shard_of
+from tests.integration.inbox import drain, entry
+
+REPLAY = Ruling(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
+DISCARD = msgspec.structs.replace(REPLAY, discards=True)
+
+
+@pytest.fixture
+def walk(redis: Redis, engine: Engine) -> str:
+    """A session that exists."""
+    session_id = f"walk-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    return session_id
+
+
+def ruled(item: Entry, ruling: Ruling) -> Entry:
+    return msgspec.structs.replace(item, ruling=ruling)
+
+
+def make_dead(redis: Redis, engine: Engine, item: Entry) -> None:
+    """As if a version that did not know the command had been there before."""
+    drain(redis, engine, msgspec.structs.replace(item, command="store_dream"))
+
+
+def journal(engine: Engine, session_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+    statement = text("SELECT event, status, data FROM events WHERE session_id = :id ORDER BY event_id")
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(statement, {"id": session_id})][1:]
+
+
+def status_of(engine: Engine, item: Entry) -> str | None:
+    with engine.connect() as connection:
+        query = {"id": item.delivery_id}
+        row = connection.execute(text("SELECT status FROM deliveries WHERE delivery_id = :id"), query).one_or_none()
+    return None if row is None else str(row.status)
+
+
+@pytest.mark.parametrize("ruling", [REPLAY, DISCARD])
+def test_a_ruling_on_what_is_not_known_does_nothing(redis: Redis, engine: Engine, walk: str, ruling: Ruling) -> None:
+    item = entry("store_memory", walk, key="k", content=1, ruling=ruling)
+    assert drain(redis, engine, item)[0].endswith(": 1 duplicate")
+    assert (journal(engine, walk), status_of(engine, item)) == ([], None)
+    assert redis.xlen(inbox_key(shard_of(walk))) == 0
+
+
+@pytest.mark.parametrize("second", [REPLAY, DISCARD])
+@pytest.mark.parametrize("first", [REPLAY, DISCARD])
+def test_the_first_of_two_rulings_holds(redis: Redis, engine: Engine, walk: str, first: Ruling, second: Ruling) -> None:
+    item = entry("store_memory", walk, key="k", content=1)
+    make_dead(redis, engine, item)
+    drain(redis, engine, ruled(item, first))
+    after_one = journal(engine, walk)
+    assert drain(redis, engine, ruled(item, second))[0].endswith(": 1 duplicate")
+    assert drain(redis, engine, ruled(item, second), ruled(item, first))[0].endswith(": 2 duplicate")
+    assert journal(engine, walk) == after_one
+    assert status_of(engine, item) == ("rejected" if first.discards else "applied")
+
+
+def test_the_journal_tells_who_ruled_and_when(redis: Redis, engine: Engine, walk: str) -> None:
+    read = entry("list_memories", walk)
+    for item in (entry("store_memory", walk, key="k", content=1), read):
+        make_dead(redis, engine, item)
+        drain(redis, engine, ruled(item, REPLAY))
+    given_up = entry("store_memory", walk, key="k", content=2)
+    make_dead(redis, engine, given_up)
+    drain(redis, engine, ruled(given_up, DISCARD))
+    told = journal(engine, walk)
+    failed = {"code": "dead_letter"}
+    replayed = {"replayed_by": "ops", "replayed_at": "2026-11-22T12:00:00Z"}
+    assert told == [
+        ("store_dream", "failed", failed),
+        ("store_memory", "applied", {"key": "k", "type": "general", "created": True, "revision": 1, **replayed}),
+        ("store_dream", "failed", failed),
+        ("list_memories", "applied", replayed),
+        ("store_dream", "failed", failed),
+        (
+            "store_memory",
+            "rejected",
+            {"code": "discarded", "discarded_by": "ops", "discarded_at": "2026-11-22T12:00:00Z"},
+        ),
+    ]
+
+
+def test_a_replay_of_a_batch_marks_each_of_its_commands(redis: Redis, engine: Engine, walk: str) -> None:
+    commands = [{"command": "store_memory", "data": {"key": f"k{n}", "content": n}} for n in range(2)]
+    item = entry("batch", walk, commands=commands)
+    make_dead(redis, engine, item)
+    drain(redis, engine, ruled(item, REPLAY))
+    applied = [event for event in journal(engine, walk) if event[1] == "applied"]
+    assert [(data["key"], data["replayed_by"]) for _, _, data in applied] == [("k0", "ops"), ("k1", "ops")]

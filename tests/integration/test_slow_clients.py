@@ -1,0 +1,283 @@
+"""Clients that take their time are cut off in the end, told why, and cost the others nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from redis import Redis
+
+from relay.clients import LONGEST_LOOK_SECONDS, Clients, Patience
+from tests.acceptance.stack import wait_for
+from tests.integration.edge import LARGE, Edge, receive_all
+from tests.integration.serving import Serving, Stopwatch
+
+PATIENCE = Patience(head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, look_seconds=0.05)
+SLOWEST_SECONDS = 5.0
+"""Within which a client is cut off that has half a second, on a busy machine."""
+WHOLE = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Padding: "
+POST = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.fixture
+def edge() -> Iterator[Edge]:
+    """A server with little patience."""
+    edge = Edge(PATIENCE)
+    yield edge
+    edge.close()
+
+
+def drip(connection: socket.socket, data: Callable[[], bytes], *, pause_seconds: float) -> bytes:
+    """What comes back when something is sent now and then, until the connection is closed."""
+    connection.settimeout(pause_seconds)
+    received = b""
+    with connection:
+        while True:
+            try:
+                connection.sendall(data())
+                part = connection.recv(65_536)
+            except TimeoutError:
+                continue
+            except OSError:
+                return received
+            if not part:
+                return received
+            received += part
+
+
+def error_of(answer: bytes) -> dict[str, object]:
+    """The error of the only answer there is."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.count(b"HTTP/1.1") == 1
+    assert b"connection: close" in head
+    error: dict[str, object] = json.loads(body)["error"]
+    return {"status": int(head.split(b" ")[1]), **error}
+
+
+TOO_SLOW_HEAD = {
+    "status": 408,
+    "code": "too_slow",
+    "message": "The head of the request did not arrive in time.",
+    "retryable": True,
+}
+TOO_SLOW_BODY = {**TOO_SLOW_HEAD, "message": "The body of the request did not arrive in time."}
+
+
+def test_half_a_head_is_answered_and_cut_off(edge: Edge) -> None:
+    watch = Stopwatch()
+    assert error_of(receive_all(edge.connect(HALF))) == TOO_SLOW_HEAD
+    assert 0.4 < watch.seconds < SLOWEST_SECONDS
+    ((scope, error),) = edge.noted
+    assert (scope["path"], error.code) == ("", "too_slow")
+
+
+def test_a_head_that_drips_is_cut_off_in_the_same_time(edge: Edge) -> None:
+    watch = Stopwatch()
+    assert error_of(drip(edge.connect(HALF), lambda: b"x", pause_seconds=0.05)) == TOO_SLOW_HEAD
+    assert watch.seconds < SLOWEST_SECONDS
+
+
+def test_who_sends_nothing_is_cut_off_without_a_word(edge: Edge) -> None:
+    assert receive_all(edge.connect()) == b""
+    assert edge.noted == []
+
+
+def test_half_a_head_after_a_whole_request_is_cut_off_as_well(edge: Edge) -> None:
+    first, _, second = receive_all(edge.connect(WHOLE + HALF)).partition(b"HTTP/1.1 408")
+    assert first.startswith(b"HTTP/1.1 404")
+    assert b"too_slow" in second
+
+
+def test_an_idle_connection_stays_open_for_the_next_request(edge: Edge) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{edge.port}") as client:
+        assert client.post("/body", content=b"{}").json() == {"size": 2}
+        (connection,) = edge.clients.connections
+        passed = edge.clients.now + 3 * PATIENCE.head_seconds
+        wait_for(lambda: edge.clients.now > passed, what="later")
+        assert client.post("/body", content=b"{}").json() == {"size": 2}
+        assert edge.clients.connections == {connection}
+
+
+@pytest.mark.parametrize(
+    "beginning", [WHOLE + b"\r\n", b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"]
+)
+def test_blank_lines_and_bodies_that_nobody_reads_do_not_keep_a_connection_for_ever(beginning: bytes) -> None:
+    edge = Edge(PATIENCE, keep_alive_seconds=1)
+    try:
+        connection = edge.connect(beginning)
+        assert connection.recv(12).startswith(b"HTTP/1.1 40")
+        connection.sendall(b"\r\n" if beginning.startswith(b"GET") else b"12345")
+        watch = Stopwatch()
+        receive_all(connection)
+        assert 0.5 < watch.seconds < SLOWEST_SECONDS
+    finally:
+        edge.close()
+
+
+@pytest.mark.parametrize("sent", [0, 1000])
+def test_a_body_that_does_not_go_on_is_answered_and_cut_off(edge: Edge, sent: int) -> None:
+    assert error_of(receive_all(edge.connect(POST % 10_000 + b"x" * sent))) == TOO_SLOW_BODY
+    ((scope, error),) = edge.noted
+    assert (scope["method"], scope["path"], error.code) == ("POST", "/body", "too_slow")
+
+
+def test_a_body_that_drips_is_cut_off_though_it_moves(edge: Edge) -> None:
+    assert error_of(drip(edge.connect(POST % 10_000), lambda: b"x", pause_seconds=0.05)) == TOO_SLOW_BODY
+
+
+def test_a_body_that_keeps_the_least_speed_may_take_its_time(edge: Edge) -> None:
+    watch = Stopwatch()
+    size = 400_000
+    connection = edge.connect(POST % size)
+    for _ in range(size // 10_000):
+        connection.sendall(b" " * 10_000)
+        time.sleep(0.04)  # This is what is tested: 250 kB a second, over more than the time for a body.
+    assert watch.seconds > 2 * PATIENCE.body_seconds
+    assert b'{"size":%d}' % size in connection.recv(65_536)
+    connection.close()
+
+
+def test_a_refused_body_that_drips_is_cut_off_after_its_answer(edge: Edge) -> None:
+    connection = edge.connect(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n")
+    received = drip(connection, lambda: b"x", pause_seconds=0.05)
+    assert received.startswith(b"HTTP/1.1 401")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_is_too_large_and_drips_is_cut_off_after_its_answer(edge: Edge) -> None:
+    received = drip(edge.connect(POST % 10_000_000), lambda: b"x", pause_seconds=0.05)
+    assert received.startswith(b"HTTP/1.1 413")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_who_waits_for_an_answer_may_do_so_and_so_may_what_is_pipelined_behind(edge: Edge) -> None:
+    head = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection = edge.connect(head + POST % 4 + b"1234" + POST % 4 + b"12")
+    wait_for(lambda: edge.waiting == 1, what="waiting")
+    passed = edge.clients.now + 3 * PATIENCE.head_seconds
+    wait_for(lambda: edge.clients.now > passed, what="later")
+    edge.release()
+    received = connection.recv(65_536)
+    connection.sendall(b"34")
+    while received.count(b"HTTP/1.1 200") < 3:
+        part = connection.recv(65_536)
+        assert part, received
+        received += part
+    assert received.count(b'{"size":4}') == 2
+    connection.close()
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/stream"])
+def test_who_does_not_read_its_answer_is_cut_off(edge: Edge, path: bytes) -> None:
+    connection = edge.connect(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path, receive_buffer=4096)
+    wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
+    wait_for(lambda: not edge.clients.connections, what="cut off")
+    wait_for(lambda: edge.streaming == 0, what="ended in the app")
+    assert 0 < len(receive_all(connection)) < len(LARGE)
+
+
+def test_who_does_not_read_its_last_answer_is_cut_off(edge: Edge) -> None:
+    connection = edge.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", receive_buffer=4096)
+    wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
+    wait_for(lambda: not edge.clients.connections, what="cut off")
+    connection.close()
+
+
+def test_who_reads_slowly_but_steadily_gets_everything(edge: Edge) -> None:
+    connection = edge.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    received, watch = 0, Stopwatch()
+    while received < len(LARGE):
+        part = connection.recv(1_000_000, socket.MSG_WAITALL)
+        assert part, received
+        received += len(part)
+        time.sleep(0.04)  # This is what is tested: longer than the time for an answer.
+    assert watch.seconds > 2 * PATIENCE.answer_seconds
+    connection.close()
+
+
+def test_beyond_the_bound_the_longest_idle_one_makes_room() -> None:
+    edge = Edge(Patience(head_seconds=30), limit=3)
+    try:
+        with ExitStack() as stack:
+            url = f"http://127.0.0.1:{edge.port}"
+            keeper = stack.enter_context(httpx.Client(base_url=url))
+            keeper.post("/body", content=b"{}")
+            silent = [edge.connect(HALF) for _ in range(3)]
+            wait_for(lambda: len(edge.clients.connections) == 3, what="within the bound")
+            with httpx.Client(base_url=url) as another:
+                assert another.post("/body", content=b"{}").json() == {"size": 2}
+            assert receive_all(silent[0]) == b""
+            for connection in silent[1:]:
+                connection.close()
+    finally:
+        edge.close()
+
+
+def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> None:
+    edge = Edge(PATIENCE, limit=2)
+    try:
+        busy = [edge.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") for _ in range(2)]
+        wait_for(lambda: edge.waiting == 2, what="busy")
+        answer = receive_all(edge.connect())
+        assert b"retry-after: " in answer
+        assert (error_of(answer)["status"], error_of(answer)["code"]) == (503, "unavailable")
+        edge.release()
+        assert all(b'{"waited":true}' in receive_all(connection) for connection in busy)
+    finally:
+        edge.close()
+
+
+def test_nobody_is_cut_off_because_the_process_was_stopped() -> None:
+    clients = Clients(limit=1, patience=Patience(), note=lambda *_: None)
+    clients.look(3600.0)
+    assert clients.now == LONGEST_LOOK_SECONDS < Patience().head_seconds
+
+
+def test_500_connections_that_never_send_a_whole_head_slow_nobody_down_and_are_ended(
+    relay: Serving, redis: Redis
+) -> None:
+    """With the real patience: ten seconds."""
+
+    def p95() -> float:
+        seconds = []
+        for _ in range(200):
+            watch = Stopwatch()
+            assert relay.client.get("/healthz").json() == {"status": "ok"}
+            seconds.append(watch.seconds)
+        return sorted(seconds)[190]
+
+    before = p95()
+    connections = []
+    for _ in range(500):
+        connections.append(socket.create_connection(("127.0.0.1", relay.port), timeout=30))
+        connections[-1].sendall(HALF)
+    ended = threading.Event()
+
+    def keep_dripping() -> None:
+        while not ended.wait(0.5):
+            for connection in connections:
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+    dripping = threading.Thread(target=keep_dripping)
+    dripping.start()
+    try:
+        during = p95()
+        answers = [connection.recv(65_536) for connection in connections]
+    finally:
+        ended.set()
+        dripping.join()
+        for connection in connections:
+            connection.close()
+    assert all(error_of(answer)["code"] == "too_slow" for answer in answers)
+    assert during < max(2 * before, 0.05), (before, during)
+    assert relay.client.get("/v1/refusals").json()["counts"]["too_slow"] >= 500

@@ -1,0 +1,78 @@
+"""No token in a path is ever shown, however it is written; the rest of a path is."""
+
+from __future__ import annotations
+
+import logging
+import re
+import string
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.logs import configure_logging
+from models.paths import mask_path
+from models.settings import Settings
+
+TOKEN = "srh_" + "aB3" * 13 + "x"
+SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="?%"), min_size=8, max_size=40).filter(
+    lambda text: len(text.strip("/\\")) >= 8
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"/v1/hooks/{TOKEN}", "/v1/hooks/…"),
+        (f"/v1/hooks/{TOKEN}/", "/v1/hooks/…"),
+        (f"//v1//hooks//{TOKEN}", "//v1//hooks//…"),
+        (f"/V1/HOOKS/{TOKEN.upper()}", "/V1/HOOKS/…"),
+        ("/v1/hooks/any-thing/else", "/v1/hooks/…"),
+        ("/v1/h%6F%6Fks/any-thing", "/v1/hooks/…"),
+        ("/v1/hooks%2Fany-thing", "/v1/hooks/…"),
+        ("/v1/hooks%252Fany-thing", "/v1/hooks/…"),
+        (r"/v1/hooks\any-thing", "/v1/hooks%5C…"),
+        ("/v1/claims/5f0c/heartbeat", "/v1/claims/…/heartbeat"),
+        ("/v1/claims/5f0c/complete/", "/v1/claims/…/complete/"),
+        ("/v1/claims/complete", "/v1/claims/…"),
+        ("/v1/claims/5f0c/other", "/v1/claims/…"),
+        (f"/v1/sessions/{TOKEN}/events", "/v1/sessions/srh_…"),
+        ("/v1/SRK_abc", "/v1/SRK_…"),
+        ("/x/a-whsec_AbC+/=/y", "/x/a-whsec_…"),
+        ("/v1/sessions/solar-roof", "/v1/sessions/solar-roof"),
+        ("/v1/hooks/", "/v1/hooks/"),
+        ("/v1/search?q=secret", "/v1/search"),
+        ("/a b/ü\n", "/a%20b/%C3%BC%0A"),
+        ("/\ud800", "/%3F"),
+        ("", ""),
+    ],
+)
+def test_a_path_is_shown_without_what_may_be_secret(path: str, shown: str) -> None:
+    assert mask_path(path) == shown
+
+
+@given(SECRETS, st.sampled_from(["hooks", "claims", "HOOKS", "cLaims"]), st.integers(0, 3), st.integers(1, 3))
+def test_no_token_is_shown_however_it_is_encoded(secret: str, word: str, encodings: int, slashes: int) -> None:
+    sent = secret
+    for _ in range(encodings):
+        sent = quote(sent, safe="")
+    shown = unquote(mask_path(f"/v1/{word}{'/' * slashes}{sent}/heartbeat"))
+    assert re.fullmatch(rf"/v1/{word}[/\\]+…(/heartbeat)?", shown)
+    assert secret.strip("/\\") not in shown
+
+
+@given(st.text(string.printable, max_size=60))
+def test_what_is_shown_has_one_line_and_no_query(path: str) -> None:
+    shown = mask_path(path)
+    assert shown.isprintable()
+    assert "?" not in shown
+
+
+def test_tokens_stay_out_of_the_access_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings())
+    arguments = ("127.0.0.1:1", "POST", f"/v1/hooks/{TOKEN}?wait=5", "1.1", 202)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    written = capsys.readouterr().err
+    assert '"POST /v1/hooks/… HTTP/1.1" 202' in written
+    assert "aB3" not in written

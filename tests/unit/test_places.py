@@ -1,0 +1,50 @@
+"""Places for those who wait, and one source's share of them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from redis.asyncio import Redis
+
+from api.events import MAX_LISTENERS, JournalWatch
+from models.errors import TooManyRequests, Unavailable
+from relay.places import SOURCES_AT_ONCE, Places
+
+
+def test_one_source_gets_a_quarter_and_others_still_find_places() -> None:
+    places = Places(8)
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(places.take("greedy"))
+        with pytest.raises(TooManyRequests) as caught:
+            places.require_one("greedy")
+        assert (caught.value.status, caught.value.code) == (429, "rate_limited")
+        assert caught.value.retry_after_seconds > 0
+        assert caught.value.body()["retryable"] is True
+        places.require_one("modest")
+    places.require_one("greedy")
+
+
+def test_nobody_finds_a_place_when_all_are_taken() -> None:
+    places = Places(4)
+    with ExitStack() as held:
+        for source in "abcd":
+            held.enter_context(places.take(source))
+        with pytest.raises(Unavailable, match="ask without waiting"):
+            held.enter_context(places.take("e"))
+    with places.take("e"):
+        pass
+
+
+def test_one_sender_gets_a_quarter_of_the_places_to_listen() -> None:
+    journal = JournalWatch(Redis())
+    with ExitStack() as held:
+        for number in range(MAX_LISTENERS // SOURCES_AT_ONCE):
+            held.enter_context(journal.listen(f"session-{number % 3}", source="greedy"))
+        with pytest.raises(TooManyRequests):
+            journal.require_place("greedy")
+        with pytest.raises(TooManyRequests):
+            held.enter_context(journal.listen("session-1", source="greedy"))
+        held.enter_context(journal.listen("session-1", source="modest"))
+    journal.require_place("greedy")
