@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from http import HTTPStatus
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -13,6 +14,9 @@ from models.settings import Settings
 
 CONSOLE_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
+MAX_REFUSED_LINES = 10
+"""A second, of requests over a limit: a sender that does not slow down must not fill the disk. All are counted in
+the list of refusals."""
 
 
 class _JsonFormatter(JsonFormatter):
@@ -23,14 +27,29 @@ class _ConsoleFormatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
 
-class _PathOnly(logging.Filter):
-    """Cuts the query from uvicorn's access log: it may hold what a sender searches for. Masks tokens in paths."""
+class _AccessFilter(logging.Filter):
+    """Of uvicorn's access log: cuts the query, which may hold what a sender searches for, masks tokens in paths, and
+    shows only some of the requests that are over a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._shown = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, mask_path(str(path)), version, status)
+        if not isinstance(record.args, tuple) or len(record.args) != 5:
+            return True
+        client, method, path, version, status = record.args
+        if status == HTTPStatus.TOO_MANY_REQUESTS and not self._has_room(int(record.created)):
+            return False
+        record.args = (client, method, mask_path(str(path)), version, status)
         return True
+
+    def _has_room(self, second: int) -> bool:
+        if second != self._second:
+            self._second, self._shown = second, 0
+        self._shown += 1
+        return self._shown <= MAX_REFUSED_LINES
 
 
 def configure_logging(settings: Settings) -> None:
@@ -39,8 +58,8 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(_formatter(settings))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     access = logging.getLogger("uvicorn.access")
-    if not any(isinstance(known, _PathOnly) for known in access.filters):
-        access.addFilter(_PathOnly())
+    if not any(isinstance(known, _AccessFilter) for known in access.filters):
+        access.addFilter(_AccessFilter())
 
 
 def _formatter(settings: Settings) -> logging.Formatter:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.logs import configure_logging
+from models.logs import MAX_REFUSED_LINES, configure_logging
 from models.settings import Settings
 
 
@@ -53,3 +53,22 @@ def test_queries_stay_out_of_the_access_log(capsys: pytest.CaptureFixture[str]) 
     written = capsys.readouterr().err
     assert '"GET /v1/search HTTP/1.1" 200' in written
     assert "secret" not in written
+
+
+def test_of_requests_over_a_limit_only_some_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings())
+    access = logging.getLogger("uvicorn.access")
+
+    def log(second: int, status: int) -> None:
+        arguments = ("127.0.0.1:1", "POST", "/v1/webhook", "1.1", status)
+        record = access.makeRecord(access.name, logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
+        record.created = float(second)
+        access.handle(record)
+
+    for status in (429, 202):
+        for _ in range(30):
+            log(1, status)
+    log(2, 429)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("429" in line for line in lines) == MAX_REFUSED_LINES + 1
+    assert sum("202" in line for line in lines) == 30
