@@ -10,16 +10,20 @@ WORKDIR /app
 COPY requirements.txt .
 RUN pip install --require-hashes --no-deps --requirement requirements.txt
 
-COPY alembic.ini ./
+COPY alembic.ini pyproject.toml ./
 COPY alembic ./alembic
 COPY models ./models
 COPY sessions ./sessions
 COPY relay ./relay
 COPY worker ./worker
 COPY api ./api
+COPY local ./local
+COPY agent ./agent
+COPY cli ./cli
+COPY bin ./bin
 
 USER relay
 # Empty: all addresses, IPv4 and IPv6.
-ENV HOST="" PORT=8000
+ENV HOST="" PORT=8000 PATH="/app/bin:$PATH"
 EXPOSE 8000
 CMD ["python", "-m", "api"]

@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 
 from api.agents import Agents
-from api.database import Database
+from api.claims import Claims
+from api.database import CLAIM_THREADS, Database
 from api.dead_letters import DeadLetters
 from api.deliveries import Deliveries
 from api.events import Events, JournalWatch
 from api.exports import Exports
+from api.imports import Imports
 from api.keys import Keys
 from api.openapi import openapi_route
 from api.reads import Reads
+from api.status import Status
+from api.task_queue import TaskQueue
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.health import health_routes
@@ -38,7 +42,10 @@ def create_app(settings: Settings) -> Starlette:
     """The public app. Raises SettingsError if it cannot be started with these settings."""
     ingest = Ingest(settings)
     database = Database(settings)
-    journal = JournalWatch(ingest.redis)
+    claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
+    journal = JournalWatch(ingest.redis, database)
+    queue = TaskQueue(database)
+    ingest.tasks.listen(queue.hear)
     gate = ingest.gate
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
@@ -48,13 +55,15 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with ingest.running():
-            following = asyncio.create_task(keep_running(journal.run))
+            services = [asyncio.create_task(keep_running(service)) for service in (journal.run, queue.run)]
             try:
                 yield
             finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                for service in services:
+                    service.cancel()
+                await asyncio.gather(*services, return_exceptions=True)
                 database.close()
+                claims_database.close()
                 register.close()
 
     routes = [
@@ -62,12 +71,21 @@ def create_app(settings: Settings) -> Starlette:
         openapi_route(),
         *ingest.routes,
         *refusal_routes(ingest.refusals, gate=gate),
+        *Status(
+            gate=gate,
+            database=database,
+            redis=ingest.redis,
+            refusal=ingest.refusal,
+            max_backlog=settings.max_backlog,
+        ).routes,
         *Deliveries(gate=gate, database=database, redis=ingest.redis).routes,
         *DeadLetters(gate=gate, database=database, push=ingest.push).routes,
         *Keys(gate=gate, register=register).routes,
-        *Reads(gate=gate, database=database).routes,
+        *Claims(ingest=ingest, database=claims_database, queue=queue, max_body_bytes=settings.max_body_bytes).routes,
+        *Reads(gate=gate, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
         *Agents(gate=gate, database=database).routes,
         *Exports(gate=gate, database=database).routes,
+        *Imports(gate=gate, database=database).routes,
         *Events(gate=gate, database=database, journal=journal, stopping=ingest.stopping).routes,
     ]
     return assemble(routes, ingest, settings=settings, running=running())

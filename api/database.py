@@ -1,4 +1,4 @@
-"""Reading from Postgres off the event loop, in a bounded number of threads, and quickly refused while it is away."""
+"""Work in Postgres off the event loop, in a bounded number of threads, and quickly refused while it is away."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 THREADS = 16
 """Reads at a time, each with a connection."""
+CLAIM_THREADS = 6
+"""Claims and leases at a time: those of one agent wait for each other, and reads must not wait for them."""
 READ_TIMEOUT_SECONDS = 15.0
 """Waiting for a thread included; the server ends each statement sooner."""
 CHECK_TIMEOUT_SECONDS = 2.0
@@ -27,12 +29,12 @@ AWAY_SECONDS = 1.0
 
 
 class Database:
-    """The engine of this process, and the threads that use it."""
+    """An engine, and the threads that use it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, name: str = "api", threads: int = THREADS) -> None:
         """Connects nothing yet. Raises SettingsError without DATABASE_URL."""
-        self._engine = create_engine(settings, application_name="session-relay api", pool_size=THREADS)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="read")
+        self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=threads)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._away_until = 0.0
 
     async def read(
@@ -57,6 +59,10 @@ class Database:
             if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is None:
                 self._away_until = time.monotonic() + AWAY_SECONDS
             raise unavailable() from error
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """The same for work that changes something. When it raises Unavailable, it may have been done all the same."""
+        return await self.read(work)
 
     async def is_there(self) -> bool:
         """Whether Postgres answers."""

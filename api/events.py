@@ -19,25 +19,29 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from api.database import Database
+from api.reading import admit_reader, reading
 from api.reads import list_response
 from models import vocabulary as v
-from models.errors import RelayError
+from models.errors import RelayError, Unavailable
 from models.inbox import JOURNAL_CHANNEL
-from models.payloads import MAX_WAIT_SECONDS
-from relay.authentication import Caller, require_session
+from models.vocabulary import MAX_WAIT_SECONDS
+from relay.authentication import Caller
 from relay.gate import Gate
 from relay.parameters import decode_parameters
+from relay.pauses import departure, pause
 from relay.places import Places
 from relay.subscription import follow
 from sessions.answers import Page
-from sessions.postgres.reads import read_events
+from sessions.postgres.reads import last_positions, read_events
 
 LOOK_SECONDS = 2.0
 """How late an event may come whose announcement was missed."""
+KEY_SECONDS = 3.0
+"""Between two looks whether the reader's key is still valid; a revoked one is to have no effect after 5."""
 KEEP_ALIVE_SECONDS = 15.0
 """Proxies close connections on which nothing comes for a minute, some after half of that."""
 MAX_LISTENERS = 1_000
-"""Waiting at a time in this process; each may look every LOOK_SECONDS."""
+"""Waiting at a time in this process."""
 
 
 class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,14 +57,19 @@ class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class JournalWatch:
     """Those in this process who wait for events, by session."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
+        self._database = database
         self._listening: dict[str, set[asyncio.Event]] = {}
+        self._positions: dict[str, int] = {}
+        """Where the journals ended that are listened to, at the last look."""
         self._places = Places(MAX_LISTENERS)
 
     async def run(self) -> None:
         """Wake listeners, until cancelled."""
-        await follow(self._redis, JOURNAL_CHANNEL, self._hear)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow(self._redis, JOURNAL_CHANNEL, self._hear))
+            tasks.create_task(self._look_now_and_then())
 
     def require_place(self, source: str) -> None:
         """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
@@ -80,11 +89,30 @@ class JournalWatch:
                 listening.discard(grown)
                 if not listening:
                     del self._listening[session_id]
+                    self._positions.pop(session_id, None)
 
     def _hear(self, message: bytes) -> None:
         for session_id in message.decode().split("\n"):
-            for grown in self._listening.get(session_id, ()):
-                grown.set()
+            self._wake(session_id)
+
+    def _wake(self, session_id: str) -> None:
+        for grown in self._listening.get(session_id, ()):
+            grown.set()
+
+    async def _look_now_and_then(self) -> None:
+        """One look for all listeners, for what was not announced."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._listening:
+                continue
+            try:
+                found = await self._database.read(partial(last_positions, session_ids=list(self._listening)))
+            except Unavailable:
+                continue
+            for session_id, position in found.items():
+                if session_id in self._listening and self._positions.get(session_id) != position:
+                    self._positions[session_id] = position
+                    self._wake(session_id)
 
 
 class Events:
@@ -103,9 +131,8 @@ class Events:
 
     async def events(self, request: Request) -> Response:
         """The events after a cursor; with `wait`, not before there is one or the time is over."""
-        caller = await self._gate.admit(request, "read")
+        caller = await admit_reader(self._gate, request)
         asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
-        require_session(caller, asked.session_id)
         streamed = "text/event-stream" in request.headers.get("accept", "")
         if streamed and (last_id := request.headers.get("last-event-id")):
             asked = msgspec.structs.replace(asked, after=last_id)
@@ -120,7 +147,6 @@ class Events:
         return list_response(await (self._wait(request, caller, asked) if asked.wait else self._read(caller, asked)))
 
     async def _read(self, caller: Caller, asked: EventParameters) -> Page:
-        self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
         work = partial(
             read_events,
             session_id=asked.session_id,
@@ -128,23 +154,19 @@ class Events:
             limit=asked.limit,
             max_characters=asked.max_characters,
         )
-        return await self._database.read(work)
+        return await self._database.read(reading(caller, asked.session_id, work))
 
     async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
         ends_at = asyncio.get_running_loop().time() + asked.wait
-        gone = asyncio.create_task(_disconnected(request))
-        try:
-            with self._journal.listen(asked.session_id, source=caller.source) as grown:
+        with departure(request) as gone, self._journal.listen(asked.session_id, source=caller.source) as grown:
+            while True:
+                grown.clear()
                 found = await self._read(caller, asked)
-                while not found.items and not gone.done() and not self._stopping.is_set():
-                    left = ends_at - asyncio.get_running_loop().time()
-                    if left <= 0:
-                        break
-                    await self._rest(grown, gone, seconds=min(left, LOOK_SECONDS))
-                    found = await self._read(caller, asked)
-        finally:
-            gone.cancel()
-        return found
+                left = ends_at - asyncio.get_running_loop().time()
+                if found.items or left <= 0 or gone.done() or self._stopping.is_set():
+                    return found
+                await pause(grown, gone, self._stopping, seconds=left)
+                self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
 
     async def _stream(self, caller: Caller, asked: EventParameters) -> AsyncIterator[bytes]:
         """Server-sent events, until the reader goes or the process stops. Trouble ends it: readers come again."""
@@ -152,29 +174,23 @@ class Events:
         try:
             with self._journal.listen(asked.session_id, source=caller.source) as grown:
                 yield b"retry: 2000\n\n"
+                grown.set()
                 while not self._stopping.is_set():
-                    found = await self._read(caller, asked)
-                    for item in found.items:
-                        yield _as_message(item)
-                        quiet_since = asyncio.get_running_loop().time()
-                    asked = msgspec.structs.replace(asked, after=found.next_cursor)
-                    if not found.items:
-                        await self._rest(grown, seconds=LOOK_SECONDS)
+                    while grown.is_set():
+                        grown.clear()
+                        found = await self._read(caller, asked)
+                        for item in found.items:
+                            yield _as_message(item)
+                            quiet_since = asyncio.get_running_loop().time()
+                            grown.set()
+                        asked = msgspec.structs.replace(asked, after=found.next_cursor)
                     if asyncio.get_running_loop().time() - quiet_since > KEEP_ALIVE_SECONDS:
                         yield b": still here\n\n"
                         quiet_since = asyncio.get_running_loop().time()
+                    await pause(grown, self._stopping, seconds=KEY_SECONDS)
+                    self._gate.require_valid(caller)
         except RelayError as error:
             yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
-
-    async def _rest(self, grown: asyncio.Event, *others: asyncio.Future[Any], seconds: float) -> None:
-        """Until the journal has grown, something else has happened, or the time is over."""
-        signals = [asyncio.create_task(grown.wait()), asyncio.create_task(self._stopping.wait())]
-        try:
-            await asyncio.wait([*signals, *others], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for signal in signals:
-                signal.cancel()
-        grown.clear()
 
 
 def _as_message(item: dict[str, Any]) -> bytes:
@@ -183,8 +199,3 @@ def _as_message(item: dict[str, Any]) -> bytes:
         item["event"].encode(),
         msgspec.json.encode(item),
     )
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from api.database import Database
+from api.reading import admit_reader, reading
 from models import vocabulary as v
-from relay.authentication import require_session
 from relay.gate import Gate
 from relay.parameters import decode_parameters
 from sessions.postgres.reads import export_markdown, export_session
@@ -50,10 +50,10 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """Write the document aside, then send it: a slow reader must not hold a transaction open."""
-        caller = await self._gate.admit(request, "read")
+        caller = await admit_reader(self._gate, request)
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
-        require_session(caller, asked.session_id)
-        spool = await self._database.read(partial(_write, asked=asked), one_state=True)
+        work = reading(caller, asked.session_id, partial(_write, asked=asked))
+        spool = await self._database.read(work, one_state=True)
         return StreamingResponse(
             _send(spool),
             media_type=_MEDIA_TYPES[asked.format],

@@ -18,7 +18,7 @@ from models import vocabulary as v
 from models.commands import COMMANDS, Batch
 from models.errors import ErrorBody
 from models.payloads import Envelope
-from relay.health import version
+from models.version import version
 from relay.ingest import Waiting
 from relay.responses import JsonResponse
 
@@ -150,11 +150,15 @@ def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
         "operationId": operation.name,
         "summary": operation.summary,
         "parameters": _parameters(operation.path, schema),
-        **({"requestBody": _request(operation.body.__name__)} if operation.body else {}),
+        **({"requestBody": _body(operation.body.__name__, schemas)} if operation.body else {}),
         "responses": {
             operation.status: success,
             **refusals(operation.refusals),
-            **{status: {**success, "description": text} for status, text in operation.others},
+            **({"202": _COMMAND_RESPONSES["202"]} if operation.goes_through_inbox else {}),
+            **{
+                status: {"description": text} if status == "204" else {**success, "description": text}
+                for status, text in operation.others
+            },
         },
         **({"security": []} if operation.is_open else {}),
     }
@@ -163,7 +167,12 @@ def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
 def _parameters(path: str, schema: Json) -> list[Json]:
     """Those of the path, then those of the query; a list has commas, or is a parameter repeated."""
     in_path = re.findall(r"{(\w+)}", path)
-    known = {"session_id": schema_of(v.Id), "token": schema_of(str), **schema.get("properties", {})}
+    known = {
+        "session_id": schema_of(v.Id),
+        "token": schema_of(str),
+        "claim_token": schema_of(str),
+        **schema.get("properties", {}),
+    }
     names = [*in_path, *(name for name in schema.get("properties", {}) if name not in in_path)]
     described = []
     for name in names:
@@ -186,6 +195,11 @@ def _without_null(schema: Json) -> Json:
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
     return {**options[0], **rest} if len(options) == 1 else schema
+
+
+def _body(component: str, schemas: dict[str, Json]) -> Json:
+    """A body that may be left out if all that it could say may."""
+    return _request(component) | {"required": bool(schemas[component]["required"])}
 
 
 def _request(component: str, *examples: Json) -> Json:

@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.agents import AgentParameters
+from api.agents import AgentParameters, AgentRequest
+from api.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
 from api.dead_letters import ManyDeadLetters, OneDeadLetter
 from api.deliveries import ManyDeliveries, OneDelivery
 from api.events import EventParameters
 from api.exports import ExportParameters
+from api.imports import SessionDocument
 from api.keys import KeyChoice, KeyRequest, NoParameters
 from api.reads import TranscriptParameters
-from api.statuses import ANY, BODY, KEYED, OPEN
+from api.statuses import ANY, BODY, COMMAND, KEYED, OPEN
 from relay.addresses import EXEMPT_PATHS
 from relay.refusals import RefusalParameters
 
@@ -35,11 +37,15 @@ class Operation(NamedTuple):
     conflicts: bool = False
     """Whether it may contradict what is there."""
     others: tuple[tuple[str, str], ...] = ()
-    """Statuses with which the same is answered at other times, and when."""
+    """Statuses with which the same is answered at other times, and when; 204 without content."""
+    goes_through_inbox: bool = False
+    """Whether it is answered as a command is: perhaps only with a receipt."""
 
     @property
     def refusals(self) -> frozenset[int]:
         """The errors that it may answer with."""
+        if self.goes_through_inbox:
+            return COMMAND
         statuses = ANY if self.path in EXEMPT_PATHS else OPEN if self.is_open else KEYED
         return statuses.union(
             {404} if "{" in self.path or self.conflicts else (),
@@ -101,6 +107,13 @@ OPERATIONS = (
         method="post",
         status="202",
     ),
+    Operation(
+        "/v1/status",
+        "read_status",
+        "How the relay is: its servers, what waits in each shard and for how long, workers, dead letters.",
+        NoParameters,
+        "Object",
+    ),
     Operation("/v1/refusals", "read_refusals", "Requests that were refused, newest first.", RefusalParameters, "List"),
     Operation("/v1/keys", "read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
     Operation(
@@ -122,7 +135,66 @@ OPERATIONS = (
         "Object",
         method="delete",
     ),
-    Operation("/v1/agents", "read_agents", "The agents that tasks can be delegated to.", AgentParameters, "List"),
+    Operation(
+        "/v1/agents",
+        "read_agents",
+        "The agents that tasks can be delegated to, and what they hold.",
+        AgentParameters,
+        "List",
+    ),
+    Operation(
+        "/v1/agents",
+        "register_agent",
+        "Make an agent known, or change what is known of it.",
+        NoParameters,
+        "Object",
+        method="post",
+        body=AgentRequest,
+    ),
+    Operation(
+        "/v1/tasks/claim",
+        "claim_task",
+        "Take the first task that an agent may have; waits for one if asked to.",
+        NoParameters,
+        "ClaimedTask",
+        method="post",
+        body=ClaimRequest,
+        others=(("204", "There is none."),),
+    ),
+    *(
+        Operation(
+            f"/v1/claims/{{claim_token}}/{action}",
+            f"{action}_claim",
+            summary,
+            NoParameters,
+            "Lease",
+            method="post",
+            body=body,
+            conflicts=True,
+        )
+        for action, summary, body in (
+            ("heartbeat", "Keep the task, and tell how far the work is; says when it was cancelled.", HeartbeatRequest),
+            ("start", "Note that the work has begun.", NoDetails),
+            ("release", "Put the task back into the queue.", NoDetails),
+        )
+    ),
+    *(
+        Operation(
+            f"/v1/claims/{{claim_token}}/{action}",
+            f"{action}_claim",
+            summary,
+            NoParameters,
+            "CommandResponse",
+            method="post",
+            body=body,
+            goes_through_inbox=True,
+        )
+        for action, summary, body in (
+            ("complete", "Store the result of the task, and artifacts with it.", CompleteRequest),
+            ("fail", "Give the task up; it is tried again if that is worth it.", FailRequest),
+            ("ask", "Ask the one who delegated the task; it waits for the answer.", AskRequest),
+        )
+    ),
     Operation(
         "/v1/sessions/{session_id}/transcript",
         "read_transcript",
@@ -145,5 +217,15 @@ OPERATIONS = (
         ExportParameters,
         "Object",
         more_types=("text/markdown",),
+    ),
+    Operation(
+        "/v1/import",
+        "import_session",
+        "Take over a whole session from the document that its export is; repeated, it is left as it is.",
+        NoParameters,
+        "Imported",
+        method="post",
+        body=SessionDocument,
+        conflicts=True,
     ),
 )

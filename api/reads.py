@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from sqlalchemy import Connection
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
+from api.reading import admit_reader, reading
 from models import vocabulary as v
 from models.commands import (
     GetArtifact,
@@ -26,13 +30,19 @@ from models.commands import (
     RetrieveMemory,
     Search,
 )
-from relay.authentication import require_session
+from models.vocabulary import SETTLED
+from relay.authentication import Caller, require_session
 from relay.gate import Gate
 from relay.parameters import decode_parameters
+from relay.pauses import departure, pause
+from relay.places import Places
 from relay.responses import JsonResponse
-from sessions.answers import Page
+from relay.task_watch import LOOK_SECONDS, TaskWatch
+from sessions.answers import Answer, Page
 from sessions.postgres.reads import page, read, read_transcript
 
+MAX_WAITING = 1_000
+"""For tasks that are read with `wait`, at a time in this process."""
 RENAMED = {"/v1/sessions": {"status": "filter"}}
 """Parameters that are also known by the name that the field has in the answer."""
 
@@ -81,9 +91,12 @@ class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 class Reads:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, database: Database) -> None:
+    def __init__(self, *, gate: Gate, database: Database, tasks: TaskWatch, stopping: asyncio.Event) -> None:
         self._gate = gate
         self._database = database
+        self._tasks = tasks
+        self._stopping = stopping
+        self._places = Places(MAX_WAITING)
 
     @property
     def routes(self) -> list[Route]:
@@ -95,15 +108,14 @@ class Reads:
 
     async def transcript(self, request: Request) -> Response:
         """The conversation, chunk after chunk."""
-        caller = await self._gate.admit(request, "read")
+        caller = await admit_reader(self._gate, request)
         session_id = choose_session(request) or ""
-        require_session(caller, session_id)
         asked = decode_parameters(request.query_params, TranscriptParameters)
         work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
-        return list_response(await self._database.read(work))
+        return list_response(await self._database.read(reading(caller, session_id, work)))
 
     async def _answer(self, route: ReadRoute, request: Request) -> Response:
-        caller = await self._gate.admit(request, "read")
+        caller = await admit_reader(self._gate, request)
         session_id = choose_session(request)
         require_session(caller, session_id)
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
@@ -111,9 +123,42 @@ class Reads:
         origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
         if route.answer == "list":
             origin["now"] = datetime.now(UTC)
-            return list_response(await self._database.read(partial(page, command=command, **origin)))
-        answer = await self._database.read(partial(read, command=command, now=datetime.now(UTC), **origin))
+            listed = reading(caller, session_id, partial(page, command=command, **origin))
+            return list_response(await self._database.read(listed))
+
+        def look(connection: Connection) -> Answer:
+            return read(connection, command, now=datetime.now(UTC), **origin)
+
+        work = reading(caller, session_id, look)
+        if isinstance(command, GetTask) and command.wait:
+            answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
+        else:
+            answer = await self._database.read(work)
         return JsonResponse(answer.data if route.answer == "whole" else answer.data[route.answer])
+
+    async def _wait(
+        self,
+        request: Request,
+        caller: Caller,
+        command: GetTask,
+        *,
+        session_id: str,
+        work: Callable[[Connection], Answer],
+    ) -> Answer:
+        """The task once it has finished or asks, or as it is when the time is over."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + command.wait
+        watched = self._tasks.settled(session_id, command.task_id)
+        with self._places.take(caller.source), watched as settled, departure(request) as gone:
+            while True:
+                settled.clear()
+                answer = await self._database.read(work)
+                left = ends_at - clock()
+                is_over = left <= 0 or gone.done() or self._stopping.is_set()
+                if is_over or answer.data["task"]["status"] in SETTLED:
+                    return answer
+                await pause(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
+                self._gate.require_valid(caller)
 
 
 def choose_session(request: Request) -> str | None:

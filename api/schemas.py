@@ -103,6 +103,30 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "created_at": text,
         "url": text,
     }
+    lease = {
+        "session_id": text,
+        "task_id": text,
+        "status": {"enum": get_args(v.TaskStatus)},
+        "cancelled": {"type": "boolean"},
+        "attempt": {"type": "integer"},
+        "lease_expires_at": text_or_null,
+    }
+    claimed = {
+        "claim_token": text,
+        "session_id": text,
+        "session_title": text,
+        "task_id": text,
+        "task_type": text,
+        "description": text,
+        "priority": {"type": "integer"},
+        "input_data": any_object,
+        "questions": {"type": "array", "items": any_object},
+        "attempt": {"type": "integer"},
+        "max_attempts": {"type": "integer"},
+        "depends_on": {"type": "array", "items": text},
+        "created_by": text,
+        **dict.fromkeys(("created_at", "claimed_at", "lease_expires_at"), text),
+    }
     listed = {
         "items": {"type": "array", "items": any_object},
         "next_cursor": text_or_null,
@@ -122,6 +146,13 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
             "properties": response,
             "required": [name for name in response if name not in ("error", "updates")],
         },
+        "Imported": {
+            "type": "object",
+            "properties": {"session_id": text, "created": {"type": "boolean"}},
+            "required": ["session_id", "created"],
+        },
+        "Lease": {"type": "object", "properties": lease, "required": list(lease)},
+        "ClaimedTask": {"type": "object", "properties": claimed, "required": list(claimed)},
         "NewKey": {"type": "object", "properties": key, "required": [name for name in key if name != "url"]},
         "Delivery": {
             "type": "object",

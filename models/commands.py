@@ -244,10 +244,11 @@ class DelegateTask(Command, frozen=True, kw_only=True):
 
 
 class GetTask(ReadCommand, frozen=True, kw_only=True):
-    """A task with its state, result or question."""
+    """A task with its state, result or question; with `wait` not before it has finished or asks, or so long."""
 
     task_id: v.Id
     offset: v.Offset = 0
+    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds; in a batch it does not wait")] = 0
 
 
 class ListTasks(PeriodCommand, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from models import vocabulary as v
+from models.agent_commands import AGENT_COMMANDS
 from models.commands import (
     COMMANDS,
     AddArtifact,
@@ -20,6 +21,7 @@ from models.commands import (
     Command,
     ConversationChunk,
     CreateSession,
+    GetTask,
     StoreMemory,
     name_of,
 )
@@ -29,8 +31,6 @@ from models.identity import content_hash, derive_id, leading_text
 
 ENVELOPE_TYPE = "collaborative_session_command"
 ALIASES = {"append_conversation": "conversation_chunk"}
-MAX_WAIT_SECONDS = 40
-"""GPT Actions give up after 45 s."""
 
 _ID = re.compile(v.ID_PATTERN)
 
@@ -63,6 +63,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         if self.fingerprint:
             return self.fingerprint
         content = msgspec.json.decode(msgspec.json.encode(self.command))
+        if isinstance(self.command, GetTask):
+            content.pop("wait", None)
         return content_hash([name_of(self.command), self.session_id, content])
 
 
@@ -109,7 +111,7 @@ def definition_of(name: str, *, field: str = "command") -> type[Command]:
 
 def decode_command(name: str, data: Raw) -> Command:
     """A command that was parsed before, from the inbox or a batch."""
-    return decode_as(bytes(data), COMMANDS[name])
+    return decode_as(bytes(data), AGENT_COMMANDS.get(name) or COMMANDS[name])
 
 
 def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None]:
@@ -121,7 +123,7 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
     if definition is Batch:
         command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
     else:
-        command = _with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix))
+        command = with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix))
     if definition.session == "derived" and session_id is None:
         session_id = _derive_session(command)
     if definition.session in ("required", "derived") and session_id is None:
@@ -152,7 +154,7 @@ def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str)
         data = _fields_of(head.data, f"{where}data.")
         session_id = _one_session(session_id, data, f"{where}data.")
         data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
-        command = _with_ids(decode_as(bytes(_encode(data)), definition, prefix=f"{where}data."))
+        command = with_ids(decode_as(bytes(_encode(data)), definition, prefix=f"{where}data."))
         if number == 0 and session_id is None:
             session_id = _derive_session(command)
         parsed.append(BatchItem(command=name_of(command), data=_encode(command)))
@@ -197,7 +199,8 @@ def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str 
     return session_id
 
 
-def _with_ids(command: Command) -> Command:
+def with_ids(command: Command) -> Command:
+    """The command with an id that comes from its content, where the sender left it out."""
     match command:
         case StoreMemory(key=None):
             content = msgspec.json.decode(command.content)

@@ -21,6 +21,10 @@ GRANTS: dict[Scope, frozenset[Scope]] = {
 that of a token, which lets in nothing but what is posted to its own address."""
 
 
+HELD_SCOPES: frozenset[Scope] = frozenset({"read", "write"})
+"""What the scope agent allows in a session of which it holds a task at that moment, and nowhere else."""
+
+
 def allows(scopes: Iterable[Scope], wanted: Scope) -> bool:
     """Whether one of the scopes allows what needs `wanted`: admin is all, and who writes may read."""
     return any(wanted in GRANTS[scope] for scope in scopes)

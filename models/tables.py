@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -176,7 +176,22 @@ class TaskRow(Base):
         CheckConstraint(_one_of("status", v.TaskStatus), name="status"),
         CheckConstraint("(status IN ('claimed', 'running')) = (lease_expires_at IS NOT NULL)", name="lease"),
         Index(None, "session_id", "position"),
-        Index("ix_tasks_claimable", text("priority DESC"), "position", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_tasks_claimable",
+            "agent_name",
+            text("priority DESC"),
+            "position",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_tasks_claimable_types",
+            "task_type",
+            text("priority DESC"),
+            "position",
+            postgresql_where=text("status = 'pending' AND agent_name IS NULL"),
+        ),
+        Index("ix_tasks_held", "claimed_by", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index("ix_tasks_holders", "claim_source", "session_id", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("ix_tasks_unfinished", text("priority DESC"), "position", postgresql_where=text("finished_at IS NULL")),
         Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
@@ -205,7 +220,15 @@ class TaskRow(Base):
     """What agents asked and what was answered, in order."""
     cancel_reason: Mapped[str | None]
     claimed_by: Mapped[str | None]
+    """The agent that has it, or had it last."""
     claim_token: Mapped[str | None]
+    """The hash of the token by which it may be worked on, also past the lease, until it goes to somebody else."""
+    claim_source: Mapped[str | None]
+    """Whose key claimed it."""
+    worker: Mapped[str | None]
+    """Which of the agent's processes or machines claimed it, in its own words."""
+    lease_seconds: Mapped[int | None] = mapped_column(Integer)
+    """By which a lease is extended."""
     claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     created_by: Mapped[str]

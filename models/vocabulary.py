@@ -19,6 +19,8 @@ Scope = Literal["read", "write", "delegate", "agent", "admin", "send", "hook"]
 
 UNFINISHED: frozenset[TaskStatus] = frozenset({"pending", "claimed", "running", "input_required"})
 FINISHED: frozenset[TaskStatus] = frozenset({"completed", "failed", "cancelled"})
+SETTLED: frozenset[TaskStatus] = FINISHED | {"input_required"}
+"""In which an agent does nothing more by itself."""
 
 # `$` also matches before a final newline in Python, hence the lookahead.
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$(?!\n)"
@@ -60,6 +62,8 @@ Python's and in Postgres' syntax."""
 UNSPACED_LETTERS = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
 """Thai, Lao, Tibetan, Burmese, Khmer."""
 
+MAX_WAIT_SECONDS = 40
+"""GPT Actions give up after 45 s."""
 DEFAULT_MAX_CHARACTERS = 20_000
 """What an LLM can take in one answer without crowding out its conversation."""
 MAX_CHARACTERS = 90_000

@@ -8,8 +8,13 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 QUEUE = "session-relay"
+WORKERS_KEY = WORKERS_BY_QUEUE_KEY % QUEUE
+"""The set of the keys of all workers that RQ lists."""
+SWEEPER_KEY = "sr:sweeper"
+"""Present while a sweeper runs, which is where workers are supervised."""
 DRAIN = "worker.jobs.drain"
 REPLAY = "worker.jobs.replay"
 ALLOWED_JOBS = frozenset({DRAIN, REPLAY})

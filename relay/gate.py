@@ -11,6 +11,7 @@ from models.errors import Unavailable
 from models.settings import Settings
 from models.vocabulary import Scope
 from relay.authentication import Authenticator, Caller, require_scope
+from relay.bodies import read_body
 from relay.keyring import Keyring
 from relay.rates import Rates
 
@@ -26,9 +27,20 @@ class Gate:
     async def admit(self, request: Request, scope: Scope) -> Caller:
         """The caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden, or Unavailable
         while keys cannot be known."""
-        caller = await self._enter(request, self._authenticator.authenticate(request.headers))
+        caller = await self.enter(request)
         require_scope(caller, scope)
         return caller
+
+    async def enter(self, request: Request) -> Caller:
+        """The caller whose key the request carries, whatever it may do. Raises as `admit` does."""
+        return await self._enter(request, self._authenticator.authenticate(request.headers))
+
+    async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
+        """The body of a request that was let in. Raises TooLarge and the like, or TooManyRequests if the sender has
+        sent its share of bytes."""
+        body = await read_body(request, limit=limit)
+        await self._rates.take_bytes(caller.source, len(body))
+        return body
 
     async def begin(self, request: Request) -> Callable[[bytes], Awaitable[Caller]]:
         """Check what the headers show, and give what tells the caller from the body, which both raise as `admit` does.

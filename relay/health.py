@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import metadata
 
 from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models.version import DISTRIBUTION, version
 from relay.connections import RedisTrouble
 from relay.responses import JsonResponse
 
 CHECK_TIMEOUT_SECONDS = 2.0
-DISTRIBUTION = "session-relay"
 
 Information = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -35,14 +34,6 @@ def health_routes(redis: Redis, *, links: Mapping[str, str], information: Inform
         return JsonResponse({"redis": "ok" if ready else "unavailable", **more}, 200 if ready else 503)
 
     return [Route("/", index), Route("/healthz", healthz), Route("/readyz", readyz)]
-
-
-def version() -> str:
-    """The installed version; a mere checkout has none."""
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "0+checkout"
 
 
 async def _answers(redis: Redis) -> bool:

@@ -16,15 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.commands import EMPTY_OBJECT
+from models.commands import EMPTY_OBJECT, GetTask
 from models.errors import Conflict, TooManyRequests, Unavailable
 from models.inbox import Entry, Outcome, make_entry, outcome_key
-from models.payloads import MAX_WAIT_SECONDS, Submission, parse_envelope, parse_flat
+from models.payloads import Submission, parse_envelope, parse_flat
 from models.scopes import allows
 from models.settings import Settings
+from models.vocabulary import MAX_WAIT_SECONDS
 from relay.authentication import Caller, require_permission
 from relay.bodies import Unproven, read_body
-from relay.connections import open_redis
+from relay.connections import RedisTrouble, open_redis
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
 from relay.gate import Gate
@@ -33,6 +34,7 @@ from relay.keyring import Keyring
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
 from relay.parameters import decode_parameters
+from relay.pauses import departure, pause
 from relay.places import Places
 from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
 from relay.rates import Rates
@@ -40,19 +42,22 @@ from relay.refusals import Refusals
 from relay.responses import JsonResponse, error_response
 from relay.signed_bodies import NoCommand, parse_signed
 from relay.signing_secrets import webhook_secrets
+from relay.task_watch import LOOK_SECONDS, TaskWatch, is_settled, task_of
 from relay.waker import Waker
 
 SYNC_WAIT_SECONDS = 30.0
 """For `sync: true`: within what HTTP clients and proxies usually grant."""
 COMMAND_WAIT_SECONDS = 10.0
 """For /v1/commands: whoever calls a command by its address wants its answer."""
-SIDE_CONNECTIONS = 12
+SIDE_CONNECTIONS = 14
 """For looking at outcomes, keys, rates and the load, health, deliveries, and one for each channel that is followed."""
 
 PENDING = "Safely stored; it will take effect. Do not send it again; ask status_url."
 RETRY_AFTER_SECONDS = 5
 WAITING_PLACES = 1_000
 """For senders that wait for outcomes in this process: each costs a connection and some 20 kB."""
+LAST_LOOK_SECONDS = 2.0
+"""For the last answer to a read that was patient, beyond its time."""
 RESTART_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -86,6 +91,8 @@ class Ingest:
         self._waker = Waker(settings.redis_url)
         self._pusher = Pusher(self._push_redis, wake=self._waker.wake)
         self._outcomes = OutcomeWatch(self.redis)
+        self.tasks = TaskWatch(self.redis)
+        """For who waits for what becomes of tasks."""
         self._load = Load(self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis)
         self._places = Places(WAITING_PLACES)
         self._max_body_bytes = settings.max_body_bytes
@@ -106,7 +113,8 @@ class Ingest:
         """Run the background tasks within the block. Starts also while Redis is away."""
         self._waker.start()
         await asyncio.gather(self._load.sample(), self._keyring.look())
-        services = [self._keyring.run, self._load.run, self._pusher.run, self._outcomes.run, self.refusals.run]
+        services = [self._keyring.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
+        services.append(self.refusals.run)
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -118,6 +126,14 @@ class Ingest:
             await self.refusals.flush()
             await self._push_redis.aclose()
             await self.redis.aclose()
+
+    def refusal(self) -> str | None:
+        """Why no webhooks are taken at the moment, if none are."""
+        try:
+            self._load.check()
+        except Unavailable as error:
+            return error.message
+        return None
 
     async def push(self, entry: Entry) -> Pushed:
         """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
@@ -151,47 +167,76 @@ class Ingest:
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
         wait_seconds = _choose_wait(parsed, asked, default_seconds=wait_seconds)
-        waits = wait_seconds > 0 and self._has_place(caller)
+        waits = wait_seconds > 0 and self.has_place(caller.source)
+        patience_seconds = _patience_of(parsed) if asked is None else min(_patience_of(parsed), asked)
         entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=waits)
         try:
-            answer = await self._push_and_wait(request, entry, wait_seconds)
+            answer = await self.submit(request, entry, wait_seconds=wait_seconds, patience_seconds=patience_seconds)
             if entry.waits:
                 self.gate.require_not_revoked(caller)
             return answer
         except Unavailable as error:
             return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
 
-    def _has_place(self, caller: Caller) -> bool:
-        """Whether it may wait. Without a place its webhook is stored all the same, and told at once to be pending."""
+    def has_place(self, source: str) -> bool:
+        """Whether the sender may wait. Without a place its webhook is stored all the same, and told at once to be
+        pending."""
         try:
-            self._places.require_one(caller.source)
+            self._places.require_one(source)
         except (TooManyRequests, Unavailable):
             return False
         return True
 
-    async def _push_and_wait(self, request: Request, entry: Entry, wait_seconds: float) -> Response:
+    async def submit(
+        self, request: Request, entry: Entry, *, wait_seconds: float, patience_seconds: float = 0
+    ) -> Response:
+        """Store an entry, and answer with its receipt; or with its outcome, if it waits and that comes in time. One
+        that reads a task is read again for so long as it is patient, until the task has finished or asks."""
         if not entry.waits:
             return _receipt(entry, await self.push(entry), status="pending" if wait_seconds else "accepted")
-        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
-        with self._places.take(entry.source), self._outcomes.watch(key) as outcome:
+        with self._places.take(entry.source), departure(request) as gone:
+            if patience_seconds:
+                return await self._ask_until_settled(entry, gone, patience_seconds=patience_seconds)
+            pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)
+        return _receipt(entry, pushed, status="pending") if outcome is None else _answer(outcome)
+
+    async def _push_and_wait(
+        self, entry: Entry, gone: asyncio.Future[None], *, seconds: float
+    ) -> tuple[Pushed, Outcome | None]:
+        """Until the outcome is there, the time is over, the sender has gone, or the process stops."""
+        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id, entry.hash)) as outcome:
             pushed = await self.push(entry)
             if pushed.verdict != "conflict":
-                await self._wait(request, outcome, wait_seconds)
-            if outcome.done():
-                return _answer(outcome.result())
-        return _receipt(entry, pushed, status="pending")
+                await pause(outcome, gone, self.stopping, seconds=seconds)
+            return pushed, outcome.result() if outcome.done() else None
 
-    async def _wait(self, request: Request, outcome: asyncio.Future[Outcome], seconds: float) -> None:
-        """Until the outcome is there, the time is over, the sender has gone, or the process stops."""
-        interruptions: list[asyncio.Future[Any]] = [
-            asyncio.create_task(_disconnected(request)),
-            asyncio.create_task(self.stopping.wait()),
-        ]
+    async def _ask_until_settled(
+        self, entry: Entry, gone: asyncio.Future[None], *, patience_seconds: float
+    ) -> Response:
+        """A read that is sent again under its id is done again, at its new place in the order."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + patience_seconds
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        last: Outcome | None = None
+        with self.tasks.settled(*task_of(entry)) as settled:
+            while True:
+                settled.clear()
+                left = max(ends_at - clock(), LAST_LOOK_SECONDS)
+                pushed, outcome = await self._push_and_wait(entry, gone, seconds=left)
+                last = outcome or last
+                if outcome is None or is_settled(outcome) or clock() >= ends_at:
+                    return _receipt(entry, pushed, status="pending") if last is None else _answer(last)
+                await pause(settled, gone, self.stopping, seconds=min(ends_at - clock(), LOOK_SECONDS))
+                if gone.done() or self.stopping.is_set():
+                    return _answer(outcome)
+                await self._forget(key)
+
+    async def _forget(self, key: str) -> None:
+        """Drop an outcome that would be taken for the one to come."""
         try:
-            await asyncio.wait([outcome, *interruptions], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in interruptions:
-                task.cancel()
+            await self.redis.delete(key)
+        except RedisTrouble as error:
+            raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
 
 
 async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
@@ -218,6 +263,11 @@ def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default
     if asked is not None:
         return asked
     return SYNC_WAIT_SECONDS if parsed.sync else default_seconds
+
+
+def _patience_of(parsed: Submission | NoCommand) -> float:
+    """How long a read wants to wait for something to read."""
+    return parsed.command.wait if isinstance(parsed, Submission) and isinstance(parsed.command, GetTask) else 0.0
 
 
 def _accept(parsed: Submission | NoCommand, caller: Caller, *, header: str | None, waits: bool) -> Entry:
@@ -266,8 +316,3 @@ def _answer(outcome: Outcome) -> Response:
 def _status_url(entry: Entry) -> str:
     # Who cannot read does not ask; whoever asks has another source of its own.
     return f"/v1/deliveries/{entry.delivery_id}" + ("" if allows(entry.scopes, "read") else f"?source={entry.source}")
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

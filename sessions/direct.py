@@ -77,9 +77,9 @@ def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
     """The response to a command that took effect, with the news of the session; or the error, which is to be raised
     once what was recorded of it is kept."""
     body: dict[str, Any] = msgspec.json.decode(applied.response)
-    if applied.http_status == 200:
+    told = body.get("error")
+    if told is None:
         return _with_news(body, applied.entry, store, datetime.now(UTC))
-    told = body["error"]
     kind: type[RelayError] = _KINDS.get(applied.http_status, Rejected if applied.http_status < 500 else RelayError)
     described = {name: told.get(name) for name in ("field", "expected", "hint")}
     return kind(told["message"], code=told["code"], data=body.get("data") or None, **described)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw
@@ -25,6 +25,10 @@ PIECE_BYTES = 65_536
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
+if TYPE_CHECKING:
+    JsonOrNothing = Raw | None
+else:
+    JsonOrNothing = Raw  # As a union msgspec would take nothing but null.
 R = TypeVar("R", bound=Record)
 
 
@@ -96,9 +100,9 @@ class TaskItem(Item, frozen=True, kw_only=True):
     max_attempts: v.Attempts
     attempt: Annotated[int, Meta(ge=0, le=2_147_483_647)]
     status: v.TaskStatus
-    output: Raw | None
+    output: JsonOrNothing
     error: str | None
-    progress: Raw | None
+    progress: JsonOrNothing
     questions: Raw
     cancel_reason: str | None
     claimed_by: v.Name | None
@@ -109,6 +113,11 @@ class TaskItem(Item, frozen=True, kw_only=True):
     updated_at: Moment
     finished_at: Moment | None
     shown_at: Moment | None
+
+    def __post_init__(self) -> None:
+        for name in ("output", "progress"):
+            if getattr(self, name) == Raw(b"null"):
+                msgspec.structs.force_setattr(self, name, None)
 
 
 class ArtifactItem(Item, frozen=True, kw_only=True):
@@ -202,3 +211,31 @@ def event_record(item: EventItem, session_id: str) -> Event:
 def _record(kind: type[R], item: Item, **known: Any) -> R:
     fields = (name for name in kind.__struct_fields__ if name not in known)
     return kind(**known, **{name: getattr(item, name) for name in fields})
+
+
+def item_of(record: Record, *, revisions: Iterable[RevisionItem] = ()) -> Any:
+    """A record as it is in the document; `revisions` are those of a memory."""
+    if isinstance(record, MemoryRevision):
+        return _item(RevisionItem, record)
+    if isinstance(record, Memory):
+        return _item(MemoryItem, record, revisions=list(revisions))
+    return _item(_KINDS[type(record)], record)
+
+
+def event_item_of(event: Event) -> EventItem:
+    """An entry of the journal as it is in the document."""
+    return EventItem(**{name: getattr(event, name) for name in EventItem.__struct_fields__})
+
+
+_KINDS: dict[type[Record], type[Item]] = {
+    Session: SessionItem,
+    Chunk: ChunkItem,
+    Task: TaskItem,
+    Artifact: ArtifactItem,
+}
+
+
+def _item(kind: type[Item], record: Record, **more: Any) -> Item:
+    names = zip(record.__struct_fields__, record.__struct_encode_fields__, strict=True)
+    values = {encoded: getattr(record, name) for name, encoded in names if encoded in kind.__struct_fields__}
+    return kind(**values, **more)

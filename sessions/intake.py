@@ -5,8 +5,9 @@ The document is held in memory once; what is in it is decoded item by item, twic
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import IO, Any
@@ -16,7 +17,7 @@ from msgspec import Raw
 
 from models.commands import ExtractedItems
 from models.decoding import decode_as, decode_json
-from models.errors import Invalid, NotJson, Rejected, TooLarge
+from models.errors import Conflict, Invalid, NotJson, Rejected, TooLarge
 from models.vocabulary import FINISHED
 from sessions.document import (
     FORMAT,
@@ -48,12 +49,20 @@ class _Outline(msgspec.Struct, forbid_unknown_fields=True):
     events: list[Raw]
 
 
+class _Head(msgspec.Struct):
+    format: str
+
+
 class Document:
     """A document that was checked."""
 
     def __init__(self, outline: _Outline) -> None:
         self._outline = outline
         self.session = msgspec.json.decode(outline.session, type=SessionItem)
+
+    def count(self, name: str) -> int:
+        """How many items one of LISTS has."""
+        return len(getattr(self._outline, name))
 
     def items(self, name: str) -> Iterator[Any]:
         """The items of one of LISTS, in the order in which all stores export them."""
@@ -80,13 +89,6 @@ def read_document(stream: IO[bytes]) -> Document:
     if len(body) > MAX_DOCUMENT_BYTES:
         raise TooLarge(f"The document has more than {MAX_DOCUMENT_BYTES // 1_048_576} MiB.")
     outline = _read_outline(body)
-    if outline.format != FORMAT:
-        raise Invalid(
-            f"The document has the format {outline.format[:64]!r}.",
-            field="format",
-            expected=FORMAT,
-            hint="Export it again, with the version that imports it.",
-        )
     with _within("session"):
         session = _decode(outline.session, SessionItem)
         _check_session(session)
@@ -94,8 +96,34 @@ def read_document(stream: IO[bytes]) -> Document:
     return Document(outline)
 
 
+def require_same(wanted: Iterable[bytes], there: Iterable[bytes], session_id: str) -> None:
+    """Raise Conflict unless both documents are the same."""
+    if _digest(wanted) != _digest(there):
+        raise Conflict(
+            f"There is another session {session_id!r}; it was left as it is.",
+            code="session_exists",
+            field="session.session_id",
+            hint="Delete or export that one first, if this is to take its place.",
+        )
+
+
+def _digest(pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
 def _read_outline(body: bytes) -> _Outline:
     try:
+        head = decode_as(body, _Head)
+        if head.format != FORMAT:
+            raise Invalid(
+                f"The document has the format {head.format[:64]!r}.",
+                field="format",
+                expected=FORMAT,
+                hint="Export it again, with the version that imports it.",
+            )
         return decode_as(body, _Outline)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"The document is not valid JSON ({error}).", expected="a JSON object") from error
@@ -130,6 +158,7 @@ class _Check:
             case ChunkItem():
                 self._chunks.add(_require_new(item.chunk_id, seen, "chunk_id"))
                 decode_as(bytes(item.extracted_items), ExtractedItems, prefix="extracted_items.")
+                _require_object(item.metadata, "metadata")
                 _require_nfc(item.participants, "participants")
             case MemoryItem():
                 _require_new(item.key, seen, "key")
@@ -141,6 +170,7 @@ class _Check:
             case ArtifactItem():
                 _require_new(item.artifact_id, seen, "artifact_id")
                 _require_nfc([item.name], "name")
+                _require_object(item.metadata, "metadata")
                 if item.task_id is not None:
                     _require_known(item.task_id, self._tasks, "task_id", "task")
 
@@ -193,6 +223,7 @@ def _check_revision(revision: RevisionItem, chunks: Collection[str], where: str)
 
 
 def _check_task(task: TaskItem) -> None:
+    _require_object(task.input_data, "input_data")
     decode_as(bytes(task.questions), list[Question], prefix="questions")
     _require_pair("lease_expires_at", task.lease_expires_at is not None, task.status in ("claimed", "running"))
     _require_pair("finished_at", task.finished_at is not None, task.status in FINISHED)
@@ -235,6 +266,11 @@ def _require_new(key: str, seen: set[str], field: str) -> str:
 def _require_known(key: str, known: Collection[str], field: str, noun: str) -> None:
     if key not in known:
         raise Invalid(f"There is no {noun} {key!r} in the document.", field=field or None)
+
+
+def _require_object(value: Raw, field: str) -> None:
+    if not bytes(value).startswith(b"{"):
+        raise Invalid("This is no JSON object.", field=field, expected="a JSON object")
 
 
 def _require_pair(field: str, is_there: bool, is_needed: bool) -> None:

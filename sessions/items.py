@@ -90,7 +90,8 @@ def task_item(columns: Columns, *, titled: bool = False, main: str = "") -> dict
         "depends_on": columns["depends_on"] or None,
         "blocked_by": columns["blocked_by"],
         "cancel_reason": long_text(columns, "cancel_reason"),
-        "claimed_by": columns["claimed_by"],
+        # Of a task that was put back it is who had it last.
+        "claimed_by": columns["claimed_by"] if columns["status"] != "pending" else None,
         "created_by": columns["created_by"],
         **{name: _time(columns[name]) for name in TASK_TIMES},
     }

@@ -15,12 +15,13 @@ import msgspec
 from msgspec import Raw
 
 from models.commands import Batch, Command, DeleteSession, ReadCommand
-from models.errors import Conflict, NotFound, Rejected, RelayError, Unavailable
+from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
 from models.inbox import Entry
 from models.payloads import decode_command
 from models.responses import failure, success
 from sessions.answers import Answer
 from sessions.batches import run_batch
+from sessions.holding import needs_held_task, no_task_held
 from sessions.journal import Applied, Delivery, Event, make_event
 from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
@@ -154,6 +155,7 @@ class SessionManager:
 
     def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
         self._read_until = time.monotonic() + READ_SECONDS
+        self._require_permission(entry, command)
         if isinstance(command, ReadCommand):
             return self._read(entry, command)
         context = Context(
@@ -175,6 +177,16 @@ class SessionManager:
         if entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
         return Answer(data=decision.data, message=decision.message)
+
+    def _require_permission(self, entry: Entry, command: Command) -> None:
+        """Raise Forbidden for what only the holder of a task may do, unless the sender holds one in the session now.
+        All else was checked when it was accepted."""
+        if not needs_held_task(entry.scopes, command):
+            return
+        self._flush()
+        session_id = None if command.session == "none" else entry.session_id
+        if session_id is None or not self._store.holds_task(entry.source, session_id):
+            raise no_task_held(entry.scopes, command)
 
     def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> Answer:
         commands = [decode_command(item.command, item.data) for item in batch.commands]
@@ -222,13 +234,18 @@ class SessionManager:
         if isinstance(command, ReadCommand) and before.http_status == 200:
             self._read_until = time.monotonic() + READ_SECONDS
             try:
+                self._require_permission(entry, command)
                 response = _succeeded(entry, self._read(entry, command), now)
             except Rejected as error:
                 return _failed(entry, error, status="duplicate", now=now)
             return Applied(entry=entry, status="duplicate", http_status=200, response=response)
-        if before.response == EMPTY_OBJECT:
+        if before.response == EMPTY_OBJECT and before.http_status == 200:
             gone = Answer(data={}, message="This was done before; its answer was deleted with the session.")
             before = msgspec.structs.replace(before, response=_succeeded(entry, gone, now))
+        elif before.response == EMPTY_OBJECT:
+            refused = Rejected("This was refused before; the reason was deleted with the session.")
+            refused.status = before.http_status
+            return _failed(entry, refused, status="duplicate", now=now)
         return msgspec.structs.replace(before, entry=entry, status="duplicate")
 
     def _reject(self, entry: Entry, error: Rejected, now: datetime) -> Applied:
@@ -240,7 +257,8 @@ class SessionManager:
                 error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
         rejected = _failed(entry, error, status="rejected", now=now)
         self._record(entry, status="rejected", http_status=error.status, response=rejected.response, now=now)
-        if entry.session_id and self._state.session(entry.session_id):
+        # Who may do nothing in a session leaves no trace in it.
+        if entry.session_id and self._state.session(entry.session_id) and not isinstance(error, Forbidden):
             self._events.append(make_event(entry, entry.command, "rejected", error.message, {"code": error.code}))
         return rejected
 

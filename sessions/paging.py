@@ -42,6 +42,20 @@ def decode_cursor(cursor: str | None, shape: type[T]) -> T | None:
         ) from error
 
 
+def decode_position(cursor: str | None) -> int:
+    """The position in a journal that a cursor names, 0 without one. Raises Invalid."""
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20 and int(cursor) < 2**63):
+        raise Invalid(
+            "This is no position in a journal.",
+            field="after",
+            expected="next_cursor of the page before, or the cursor of an event",
+            hint="Leave it out to start from the beginning.",
+        )
+    return int(cursor)
+
+
 def fill(entries: Iterable[tuple[object, dict[str, Any]]], *, limit: int, room: int) -> Page:
     """A page of at most `limit` items within `room` characters, but at least one. `entries` are positions and items
     in order, one more than `limit` if there are more. One item takes at most half of the room."""

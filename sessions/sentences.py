@@ -53,7 +53,10 @@ def of_session(summary: dict[str, Any]) -> str:
 
 def of_task(task: dict[str, Any]) -> str:
     """How a task stands."""
-    state = "waits for other tasks" if "blocked_by" in task else _STATES[task["status"]]
+    state = _STATES[task["status"]]
+    if needed := task.get("blocked_by"):
+        gone = any(other["status"] in ("failed", "cancelled") for other in needed)
+        state = "waits for a task that will not be completed" if gone else "waits for other tasks"
     return f"{quoted(task['description'])} {state}." if "description" in task else f"The task {state}."
 
 

@@ -48,6 +48,9 @@ class Store(Protocol):
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Write all of it. Raises StatementFailed."""
 
+    def holds_task(self, source: str, session_id: str) -> bool:
+        """Whether somebody with this key has claimed a task of the session, and has it still."""
+
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""
 

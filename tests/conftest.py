@@ -21,7 +21,7 @@ from sessions.postgres.connections import create_engine
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "test-key-for-the-tests"
-SECRET = re.compile(rf"{API_KEY}|sr[kh]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
+SECRET = re.compile(rf"{API_KEY}|sr[kht]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
 """What no process may log, whatever a test has done to it."""
 
 

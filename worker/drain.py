@@ -17,8 +17,10 @@ from redis import Redis
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.errors import Unavailable
+from models.agent_commands import AGENT_COMMANDS
+from models.errors import Forbidden, Unavailable
 from models.inbox import RESULT_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
+from models.tasks import TaskNews
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
 from sessions.manager import SessionManager
@@ -39,6 +41,9 @@ MARK_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 4.0
 """While Postgres is away a shard is tried no more often than this."""
+
+FORBIDDEN = Forbidden.status
+RESUMING = ("resume_session", "batch")
 
 
 class Drain:
@@ -89,6 +94,7 @@ class Drain:
                 applied = SessionManager(store).apply([item.entry for item in waiting])
                 applied = _add_updates(store, applied)
                 stale = _outcomes_of_deleted(connection, applied)
+                news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
         except SQLAlchemyError as error:
@@ -96,15 +102,22 @@ class Drain:
                 raise unavailable() from error
             raise
         reach("after_commit", self._failpoint_dir)
-        self._finish(shard, waiting[: len(applied)], applied, stale)
+        self._finish(shard, waiting[: len(applied)], applied, stale, news)
         reach("after_delete", self._failpoint_dir)
         return applied
 
-    def _finish(self, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied], stale: Sequence[str]) -> None:
+    def _finish(
+        self,
+        shard: int,
+        waiting: Sequence[Waiting],
+        applied: Sequence[Applied],
+        stale: Sequence[str],
+        news: TaskNews,
+    ) -> None:
         for item in applied:
             if item.status == "failed":
                 show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
-        take_out(self._redis, shard, waiting, applied, stale=stale)
+        take_out(self._redis, shard, waiting, applied, stale=stale, news=news)
 
     def _is_done(self, shard: int) -> bool:
         with self._redis.pipeline(transaction=True) as pipeline:
@@ -129,13 +142,23 @@ def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Appli
     updates = store.updates(sessions, datetime.now(UTC)) if sessions else {}
     told: list[Applied] = []
     for item in applied:
-        news = updates.get(item.entry.session_id or "") if item.entry.waits else None
-        if news and item.response != b"{}":
+        is_told = item.entry.waits and item.entry.command not in AGENT_COMMANDS and item.http_status != FORBIDDEN
+        news = updates.get(item.entry.session_id or "") if is_told else None
+        if news and bytes(item.response) != b"{}":
             response = msgspec.json.decode(item.response, type=dict[str, Raw])
             response["updates"] = Raw(msgspec.json.encode(news))
             item = msgspec.structs.replace(item, response=Raw(msgspec.json.encode(response)))  # noqa: PLW2901
         told.append(item)
     return told
+
+
+def _resumed(applied: Sequence[Applied]) -> set[str]:
+    """Sessions whose tasks may be claimed again."""
+    return {
+        item.entry.session_id
+        for item in applied
+        if item.entry.command in RESUMING and item.status == "applied" and item.entry.session_id
+    }
 
 
 def _outcomes_of_deleted(connection: Connection, applied: Sequence[Applied]) -> list[str]:

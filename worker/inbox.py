@@ -27,6 +27,8 @@ from models.inbox import (
     outcome_key,
     seen_key,
 )
+from models.tasks import TASKS_CHANNEL, TaskNews
+from sessions.holding import may_read_answer
 from sessions.journal import Applied
 from sessions.reticence import tell
 
@@ -104,7 +106,13 @@ def _delete(pipeline: Pipeline, shard: int, entries: Sequence[tuple[bytes, str]]
 
 
 def take_out(
-    redis: Redis, shard: int, waiting: Sequence[Waiting], applied: Sequence[Applied], *, stale: Sequence[str] = ()
+    redis: Redis,
+    shard: int,
+    waiting: Sequence[Waiting],
+    applied: Sequence[Applied],
+    *,
+    stale: Sequence[str] = (),
+    news: TaskNews | None = None,
 ) -> None:
     """Delete committed entries by id, tell those who wait, and drop stale outcomes, in one transaction. Repeatable."""
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
@@ -121,7 +129,8 @@ def take_out(
             if not (entry.waits or is_read):
                 continue
             key = outcome_key(entry.source, entry.delivery_id, entry.hash)
-            outcome = Outcome(status=item.http_status, body=tell(item.response, entry.scopes))
+            told = item.response if may_read_answer(entry) else tell(item.response, entry.scopes)
+            outcome = Outcome(status=item.http_status, body=told)
             pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
             if entry.waits:
                 pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
@@ -129,4 +138,6 @@ def take_out(
             pipeline.delete(*stale)
         if grown:
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
+        if news:
+            pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
         pipeline.execute()

@@ -17,13 +17,14 @@ from typing import cast
 import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine, case, delete, func, select, tuple_, update
+from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.inbox import (
     BACKLOG_KEY,
     CLEAR_BACKLOG_SCRIPT,
     ENTRY_FIELD,
+    JOURNAL_CHANNEL,
     SHARDS,
     WAKE_SECONDS,
     Entry,
@@ -33,11 +34,13 @@ from models.inbox import (
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import Settings, read_settings
-from models.tables import DeliveryRow, TaskRow
-from models.wakeups import enqueue_drains, open_queue
+from models.tables import DeliveryRow
+from models.tasks import TASKS_CHANNEL
+from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
 from sessions.keys import KeyRegister
 from sessions.postgres.connections import create_engine
 from sessions.postgres.dead_letters import failed_deliveries
+from sessions.postgres.leases import RETURNED_AT_ONCE, return_expired
 from worker.dead_letters import LISTED, FailedList
 from worker.process import wait_for_schema
 
@@ -50,7 +53,6 @@ TERM_SECONDS = 10
 """After which another sweeper takes over from one that died."""
 PRUNE_EVERY_SECONDS = 60.0
 PRUNED_AT_ONCE = 5_000
-TERM_KEY = "sr:sweeper"
 
 
 class Sweeper:
@@ -73,8 +75,7 @@ class Sweeper:
             return
         clear_backlog(self._redis)
         self._register.synchronize()
-        with self._engine.begin() as connection:
-            return_expired_leases(connection)
+        return_leases(self._redis, self._engine)
         with self._engine.connect() as connection:
             dead = failed_deliveries(connection, limit=LISTED)
         self._failed_list.reconcile(dead)
@@ -85,10 +86,10 @@ class Sweeper:
                 pass
 
     def _holds_term(self) -> bool:
-        if self._redis.set(TERM_KEY, self._name, nx=True, ex=TERM_SECONDS):
+        if self._redis.set(SWEEPER_KEY, self._name, nx=True, ex=TERM_SECONDS):
             return True
-        holder = cast("bytes | None", self._redis.get(TERM_KEY))
-        return holder == self._name.encode() and bool(self._redis.expire(TERM_KEY, TERM_SECONDS))
+        holder = cast("bytes | None", self._redis.get(SWEEPER_KEY))
+        return holder == self._name.encode() and bool(self._redis.expire(SWEEPER_KEY, TERM_SECONDS))
 
 
 def wake_forgotten(redis: Redis) -> list[int]:
@@ -109,26 +110,18 @@ def clear_backlog(redis: Redis) -> None:
         logger.warning("Nothing waits, but %s said so; it is cleared.", BACKLOG_KEY)
 
 
-def return_expired_leases(connection: Connection) -> None:
-    """Put tasks whose lease ran out back into the queue, or fail them after their last attempt."""
-    expired = (
-        select(TaskRow.session_id, TaskRow.task_id)
-        .where(TaskRow.lease_expires_at < func.now())
-        .with_for_update(skip_locked=True)
-    )
-    tries_left = TaskRow.attempt < TaskRow.max_attempts
-    connection.execute(
-        update(TaskRow)
-        .where(tuple_(TaskRow.session_id, TaskRow.task_id).in_(expired))
-        .values(
-            status=case((tries_left, "pending"), else_="failed"),
-            error=case((tries_left, TaskRow.error), else_="Its agent was lost, at the last attempt allowed."),
-            finished_at=case((tries_left, None), else_=func.now()),
-            lease_expires_at=None,
-            updated_at=func.now(),
-            shown_at=None,
-        )
-    )
+def return_leases(redis: Redis, engine: Engine) -> None:
+    """Put tasks whose lease ran out back into the queue, or fail them after their last attempt; tell who waits."""
+    returned = RETURNED_AT_ONCE
+    while returned == RETURNED_AT_ONCE:
+        with engine.begin() as connection:
+            news, sessions = return_expired(connection)
+        returned = len(news.claimable) + len(news.settled)
+        if returned:
+            with redis.pipeline(transaction=True) as pipeline:
+                pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(sessions)))
+                pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
+                pipeline.execute()
 
 
 def oldest_waiting(redis: Redis) -> datetime | None:

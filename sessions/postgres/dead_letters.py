@@ -13,7 +13,7 @@ from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.answers import Page
-from sessions.postgres.paging import RowPosition, decode_cursor, encode_cursor
+from sessions.paging import RowPosition, decode_cursor, encode_cursor
 
 Identity = tuple[str, str]
 """Source and delivery id."""

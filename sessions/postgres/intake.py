@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, select
 
-from models.errors import Conflict
 from models.inbox import shard_of
 from models.tables import SessionRow
 from sessions.backend import Imported
 from sessions.document import event_record, records, session_record
-from sessions.intake import Document
+from sessions.intake import Document, require_same
 from sessions.postgres.export import export_session
 from sessions.postgres.locks import take_shard
 from sessions.postgres.write import write_changes, write_events
@@ -43,24 +41,6 @@ def import_session(connection: Connection, document: Document) -> Imported:
     for events in _parts(event_record(item, session_id) for item in document.items("events")):
         write_events(connection, events)
     return Imported(session_id=session_id, created=True)
-
-
-def require_same(wanted: Iterable[bytes], there: Iterable[bytes], session_id: str) -> None:
-    """Raise Conflict unless both documents are the same."""
-    if _digest(wanted) != _digest(there):
-        raise Conflict(
-            f"There is another session {session_id!r}; it was left as it is.",
-            code="session_exists",
-            field="session.session_id",
-            hint="Delete or export that one first, if this is to take its place.",
-        )
-
-
-def _digest(pieces: Iterable[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.digest()
 
 
 def _write(connection: Connection, made: list[Any]) -> None:

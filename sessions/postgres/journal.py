@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from collections.abc import Collection
 
-from models.errors import Invalid
+from sqlalchemy import Connection, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
 from models.tables import EventRow
 from sessions.answers import Page
 from sessions.items import event_item
-from sessions.paging import fill
+from sessions.paging import decode_position, fill
 from sessions.postgres.excerpts import json_excerpt
 from sessions.postgres.reach import require_session, stream
-
-BEGINNING = "0"
-_LAST = 2**63 - 1
 
 
 def read_events(connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int) -> Page:
     """Events in the order in which they became visible. `next_cursor` is never None: it is where to go on, also when
     there is nothing yet. Raises NotFound, or Invalid for a position that is none."""
-    position = _position(after or BEGINNING)
+    position = decode_position(after)
     require_session(connection, session_id)
     plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")
     data = json_excerpt(EventRow.data, "data", room=max_characters // 2)
@@ -35,12 +34,8 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
     return Page(items=page.items, next_cursor=last, truncated=page.truncated)
 
 
-def _position(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20 and int(cursor) <= _LAST):
-        raise Invalid(
-            "This is no position in a journal.",
-            field="after",
-            expected="next_cursor of the page before, or the cursor of an event",
-            hint="Leave it out to start from the beginning.",
-        )
-    return int(cursor)
+def last_positions(connection: Connection, session_ids: Collection[str]) -> dict[str, int]:
+    """Where each of these journals ends, in one look."""
+    names = func.unnest(bindparam("names", list(session_ids), type_=ARRAY(Text))).column_valued("name")
+    last = select(func.max(EventRow.event_id)).where(EventRow.session_id == names).correlate(names).scalar_subquery()
+    return {name: position or 0 for name, position in connection.execute(select(names, last))}

@@ -23,9 +23,9 @@ def load(connection: Connection, wanted: Slice) -> State:
     """The records that exist of those wanted, with counts, and the queue where tasks are delegated."""
     records: list[Record] = []
     for name in _TABLES:
-        keys = [key for key in wanted.keys if key[0] == name]
-        if keys:
-            records += _load_records(connection, name, keys)
+        keys = [key for key in wanted.keys - wanted.held if key[0] == name]
+        records += _load_records(connection, name, keys)
+    records += _load_held(connection, sorted(wanted.held))
     known = {record.key for record in records}
     if wanted.descriptions:
         records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
@@ -58,14 +58,24 @@ def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, 
     return stats
 
 
-def _load_records(connection: Connection, name: str, keys: list[Key]) -> list[Record]:
+def _load_held(connection: Connection, keys: list[Key]) -> list[Record]:
+    """Tasks that nobody else changes until the transaction ends, so that whole rows can be written back."""
+    return _load_records(connection, "tasks", keys, locked=True)
+
+
+def _load_records(connection: Connection, name: str, keys: list[Key], *, locked: bool = False) -> list[Record]:
+    if not keys:
+        return []
     table = _TABLES[name]
     parts = [cast(list(values), ARRAY(Text)) for values in zip(*(key[1:] for key in keys), strict=True)]
     primary = list(table.primary_key.columns)
     names = [f"k{number}" for number in range(len(parts))]
     wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
     matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
-    rows = connection.execute(select(*_columns(name)).select_from(table.join(wanted, matches)))
+    statement = select(*_columns(name)).select_from(table.join(wanted, matches))
+    if locked:
+        statement = statement.order_by(*primary).with_for_update(of=table, key_share=True)
+    rows = connection.execute(statement)
     return [_make_record(name, row._mapping) for row in rows]
 
 

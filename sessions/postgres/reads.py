@@ -30,7 +30,7 @@ from sessions.answers import Answer, Page
 from sessions.postgres.artifact_reads import get_artifact, list_artifacts
 from sessions.postgres.bundle import resume_bundle
 from sessions.postgres.export import export_session
-from sessions.postgres.journal import read_events
+from sessions.postgres.journal import last_positions, read_events
 from sessions.postgres.markdown import export_markdown
 from sessions.postgres.memory_reads import list_memories, retrieve_memory
 from sessions.postgres.reach import Reach, require_session, similar_ids
@@ -44,6 +44,7 @@ from sessions.reads import answer_list, answer_one
 __all__ = [
     "export_markdown",
     "export_session",
+    "last_positions",
     "page",
     "read",
     "read_events",

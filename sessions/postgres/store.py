@@ -12,13 +12,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.commands import ReadCommand
 from models.inbox import Entry
+from models.tasks import TaskNews
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
 from sessions.postgres.connections import explain, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.deliveries import find_known, note_conflict
+from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
+from sessions.postgres.task_news import find_news
 from sessions.postgres.write import write_changes, write_deliveries, write_events
+from sessions.records import Key, Task
 from sessions.rules import Slice
 from sessions.state import Changes, State
 from sessions.store import StatementFailed, too_slow
@@ -29,6 +33,8 @@ class PostgresStore:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._tasks: dict[Key, Task] = {}
+        """Those that were written."""
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -50,8 +56,28 @@ class PostgresStore:
         """Write all of it, the journal last. Raises StatementFailed."""
         with _translated():
             write_changes(self._connection, changes)
+            self._tasks |= {key: record for key, record in changes.put.items() if isinstance(record, Task)}
             write_deliveries(self._connection, deliveries)
             write_events(self._connection, events)
+
+    def holds_task(self, source: str, session_id: str) -> bool:
+        """Whether somebody with this key has claimed a task of the session, and has it still."""
+        with _translated():
+            return holds_task(self._connection, source, session_id)
+
+    def task_news(self, *, resumed: Collection[str] = ()) -> TaskNews:
+        """What those who wait for tasks are to be told, once this is committed: of the tasks that were written, and of
+        all in these sessions. Nothing, if that cannot be found out: who waits also looks by itself."""
+        if not (self._tasks or resumed):
+            return TaskNews()
+        with _translated():
+            try:
+                with self._connection.begin_nested():
+                    return find_news(self._connection, self._tasks, resumed=resumed)
+            except SQLAlchemyError as error:
+                if is_unavailable(error):
+                    raise
+                return TaskNews()
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""

@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, Table, TextClause, delete, text, tuple_, update
+from sqlalchemy import JSON, Column, Connection, Table, TextClause, delete, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import dialect
 
 from models.inbox import shard_of
-from models.tables import Base, DeliveryRow, MemoryRow, SessionRow
+from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
 from sessions.journal import Delivery, Event
 from sessions.postgres.locks import take_journal
 from sessions.records import RECORDS
@@ -26,6 +26,8 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     sessions = [key[1] for key in changes.removed if key[0] == "sessions"]
     memories = [key[1:] for key in changes.removed if key[0] == "memories"]
     if sessions:
+        # Who changes a task holds it first, and then needs its session for the journal: never the other way round.
+        connection.execute(select(TaskRow.task_id).where(TaskRow.session_id.in_(sessions)).with_for_update())
         connection.execute(delete(SessionRow).where(SessionRow.session_id.in_(sessions)))
         _forget_deliveries(connection, sessions)
     if memories:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from models import agent_commands as a
 from models import commands as c
 from models.payloads import decode_command
 from sessions.records import Key, memory_key, session_key, task_key
 from sessions.rules.artifacts import add_artifact
+from sessions.rules.claims import ask_task, complete_task, fail_task
 from sessions.rules.conversations import append_chunk, chunk_keys
 from sessions.rules.decision import Context, Decision
 from sessions.rules.lifecycle import (
@@ -27,6 +29,8 @@ class Slice(msgspec.Struct, kw_only=True):
     """What has to be loaded before commands can be decided."""
 
     keys: set[Key] = msgspec.field(default_factory=set)
+    held: set[Key] = msgspec.field(default_factory=set)
+    """Of those, tasks that a command may change, and an agent at the same moment: a store with agents locks them."""
     stats: set[str] = msgspec.field(default_factory=set)
     """Sessions whose counts are shown."""
     descriptions: set[tuple[str, str]] = msgspec.field(default_factory=set)
@@ -54,8 +58,12 @@ class Slice(msgspec.Struct, kw_only=True):
                 self.descriptions.add((session_id, description_hash(command.agent_name, command.description)))
                 if command.task_id:
                     self.keys.add(task_key(session_id, command.task_id))
-            case c.CancelTask() | c.AnswerTask():
-                self.keys.add(task_key(session_id, command.task_id))
+            case c.CancelTask() | c.AnswerTask() | a.ClaimCommand():
+                key = task_key(session_id, command.task_id)
+                self.keys.add(key)
+                self.held.add(key)
+                for artifact in command.artifacts if isinstance(command, a.CompleteTask) else ():
+                    self.add(artifact, session_id)
             case _:
                 self.stats.add(session_id)
 
@@ -89,4 +97,10 @@ def decide(state: State, command: c.Command, context: Context) -> Decision:
             return answer_task(state, command, context)
         case c.AddArtifact():
             return add_artifact(state, command, context)
+        case a.CompleteTask():
+            return complete_task(state, command, context)
+        case a.FailTask():
+            return fail_task(state, command, context)
+        case a.AskTask():
+            return ask_task(state, command, context)
     raise TypeError(f"No rule for {type(command).__name__}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.commands import AddArtifact
 from models.errors import Conflict, NotFound
 from models.identity import same_json
-from sessions.records import Artifact, Task, search_text, task_key
+from sessions.records import Artifact, Session, Task, search_text, task_key
 from sessions.rules.decision import Context, Decision, active_session, touch
 from sessions.state import State
 
@@ -13,7 +13,11 @@ from sessions.state import State
 def add_artifact(state: State, command: AddArtifact, context: Context) -> Decision:
     """Add an artifact; the same again is a no-op. Raises Conflict if another has the id, NotFound for an unknown
     task."""
-    session = active_session(state, context.session_id)
+    return put_artifact(state, command, context, session=active_session(state, context.session_id))
+
+
+def put_artifact(state: State, command: AddArtifact, context: Context, *, session: Session) -> Decision:
+    """The same in whatever state the session is."""
     if command.task_id and state.find(task_key(context.session_id, command.task_id), Task) is None:
         raise NotFound(
             f"There is no task {command.task_id!r} in this session.",

@@ -1,4 +1,4 @@
-"""Rules for delegated tasks, up to the claim: delegate, cancel, answer."""
+"""Rules for delegated tasks, for those who delegate: delegate, cancel, answer. What agents do is in `claims`."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def answer_task(state: State, command: AnswerTask, context: Context) -> Decision
         task,
         status="pending",
         questions=Raw(msgspec.json.encode(questions)),
+        attempt=max(task.attempt - 1, 0),  # A question is no failed attempt.
         claimed_by=None,
+        claim_token=None,
         lease_expires_at=None,
         updated_at=context.at,
         shown_at=None,

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from local.servers import Server
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
+from tests.acceptance.agents import Agent, Delegate, delegating
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
@@ -93,3 +94,17 @@ def own_redis_url(valkey: Server) -> str:
 def folder(tmp_path: Path) -> Path:
     """A folder for a stack of the test's own."""
     return tmp_path / "stack"
+
+
+@pytest.fixture
+def agent(stack: Stack) -> Agent:
+    """An agent that nobody else uses, of a type of its own: else it would get what other tests delegate."""
+    agent = Agent(stack)
+    agent.register()
+    return agent
+
+
+@pytest.fixture
+def delegate(stack: Stack, session_id: str, agent: Agent) -> Delegate:
+    """Delegates tasks of the module's `session_id` to the agent."""
+    return delegating(stack, session_id, agent)

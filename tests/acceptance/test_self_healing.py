@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from tests.torture.chaos import delete_rq_keys
 from tests.torture.rig import Rig, new_rig
 
-BACKUP, RESTORE = re.findall(
+BACKUP, RESTORE, BACKUP_BY_HAND, RESTORE_BY_HAND = re.findall(
     r"^```sh\n(.*?)^```",
     (ROOT / "docs" / "GUARANTEES.md").read_text().partition("# A backup, and how it is restored")[2],
     re.DOTALL | re.MULTILINE,
@@ -214,11 +214,17 @@ def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, wa
     assert counted(stack, walk) == [*applied, *later, *lost]
 
 
-def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(stack: Stack, walk: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("back_up", "restore"),
+    [pytest.param(BACKUP, RESTORE, id="session-cli"), pytest.param(BACKUP_BY_HAND, RESTORE_BY_HAND, id="by hand")],
+)
+def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(
+    stack: Stack, walk: str, tmp_path: Path, back_up: str, restore: str
+) -> None:
     environment = operators_environment(stack, tmp_path)
     kept = count_up(stack, walk, range(5))
     assert counted(stack, walk) == kept
-    run(BACKUP, environment)
+    run(back_up, environment)
 
     undone = count_up(stack, walk, range(5, 10))
     assert counted(stack, walk) == [*kept, *undone]
@@ -227,7 +233,7 @@ def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(stack: Stack,
     stack.stop("worker")
     waiting = count_up(stack, walk, range(10, 12))
     stack.stop("api")
-    run(RESTORE, environment)
+    run(restore, environment)
     stack.start()
 
     assert counted(stack, walk) == [*kept, *waiting]
@@ -256,7 +262,7 @@ def operators_environment(stack: Stack, folder: Path) -> dict[str, str]:
     client = folder / "redis-cli"
     client.write_text(REDIS_CLI)
     client.chmod(0o755)
-    tools = (folder, postgres_binaries(None, say=silent), Path(sys.executable).parent)
+    tools = (folder, ROOT / "bin", postgres_binaries(None, say=silent), Path(sys.executable).parent)
     return {
         **stack.environment,
         "PATH": os.pathsep.join([*map(str, tools), os.environ["PATH"]]),

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from local.servers import Server, start_postgres
 from models.wakeups import open_queue
+from tests.acceptance.agents import Agent, task_of
 from tests.acceptance.stack import Stack, envelope, in_parallel, new_id, wait_for
 from tests.conftest import migrate
 
@@ -39,6 +41,27 @@ def stack_on_own(own_postgres: Server, own_redis_url: str, folder: Path) -> Iter
     stack.start()
     yield stack
     stack.close()
+
+
+def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_is_back(
+    stack_on_own: Stack, own_postgres: Server
+) -> None:
+    stack, session_id = stack_on_own, new_id("offline")
+    agent = Agent(stack)
+    stack.send("create_session", session_id, title="Offline")
+    stack.send("delegate_task", session_id, task_id="t", description="Look it up", agent_name=agent.name)
+    task = agent.claim(lease_seconds=1)
+    own_postgres.pause()
+    assert agent.ask_for_task().status_code == 503
+    assert agent.act(task, "heartbeat").status_code == 503
+    with ThreadPoolExecutor(1) as pool:
+        completing = pool.submit(agent.act, task, "complete", output="found")
+        wait_for(lambda: not stack.drained(), what="in the inbox")
+        own_postgres.restart()
+        answer = completing.result(timeout=40)
+    assert (answer.status_code, answer.json()["status"]) == (200, "success")
+    shown = task_of(stack, session_id)
+    assert (shown["status"], shown["output"], shown["attempt"]) == ("completed", "found", 1)
 
 
 def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_back(

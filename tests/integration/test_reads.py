@@ -226,11 +226,13 @@ def test_a_task_says_what_it_waits_for_and_what_failed(walk: Rows) -> None:
     walk.task("broken", status="failed")
     walk.task("fine", status="completed")
     walk.task("open")
+    walk.task("next", "Read it again", depends_on=["open", "fine"])
+    assert ask(walk, GetTask(task_id="next")).message == '"Read it again" waits for other tasks.'
     walk.task("last", "Write the summary", depends_on=["open", "broken", "fine"])
     answer = ask(walk, GetTask(task_id="last"))
     blocked_by = [{"task_id": "broken", "status": "failed"}, {"task_id": "open", "status": "pending"}]
     assert answer.data["task"]["blocked_by"] == blocked_by
-    assert answer.message == '"Write the summary" waits for other tasks.'
+    assert answer.message == '"Write the summary" waits for a task that will not be completed.'
 
 
 def test_a_task_shows_its_result_and_no_claim_token(walk: Rows) -> None:

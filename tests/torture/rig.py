@@ -13,6 +13,9 @@ from local.servers import Server, start_postgres, start_valkey
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
+NO_SYNC = {"fsync": "off"}
+"""A process that is killed loses nothing that the kernel has; syncing would only make the runs longer."""
+
 
 class Rig:
     """Postgres, Valkey, the app and the workers of one case."""
@@ -41,18 +44,22 @@ class Rig:
 
 @contextmanager
 def new_rig(
-    folder: Path, *, valkey_folder: Path | None = None, valkey_settings: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    valkey_folder: Path | None = None,
+    valkey_settings: Mapping[str, str] | None = None,
+    postgres_settings: Mapping[str, str] = NO_SYNC,
+    **environment: str,
 ) -> Iterator[Rig]:
     """A rig, started, with its data in the folder, which Postgres' user must be able to enter."""
     home = folder / new_id("rig")
     with contextlib.ExitStack() as ends:
-        # A process that is killed loses nothing that the kernel has; syncing would only make the runs longer.
-        postgres = start_postgres(home, settings={"fsync": "off"})
+        postgres = start_postgres(home, settings=postgres_settings)
         ends.callback(postgres.stop)
         valkey = start_valkey(valkey_folder or home, settings=valkey_settings)
         ends.callback(valkey.stop)
         migrate(postgres.url)
-        stack = Stack(database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=3)
+        stack = Stack(database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=3, **environment)
         ends.callback(stack.close)
         stack.start()
         yield Rig(postgres=postgres, valkey=valkey, stack=stack)

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 import pytest
 from redis.asyncio import Redis
 
+from api.database import Database
 from api.events import MAX_LISTENERS, JournalWatch
 from models.errors import TooManyRequests, Unavailable
+from models.settings import Settings
 from relay.places import SOURCES_AT_ONCE, Places
 
 
@@ -38,7 +40,8 @@ def test_nobody_finds_a_place_when_all_are_taken() -> None:
 
 
 def test_one_sender_gets_a_quarter_of_the_places_to_listen() -> None:
-    journal = JournalWatch(Redis())
+    nowhere = Database(Settings(database_url="postgresql:///nowhere"))
+    journal = JournalWatch(Redis(), nowhere)
     with ExitStack() as held:
         for number in range(MAX_LISTENERS // SOURCES_AT_ONCE):
             held.enter_context(journal.listen(f"session-{number % 3}", source="greedy"))

@@ -1,0 +1,417 @@
+"""What claiming costs: `python -m bench.claims`, some minutes, on a stack of its own, on 127.0.0.1.
+
+Printed are claims per second over HTTP and by the same statements without it; how soon a waiting claim gets a task that
+was delegated by webhook; what waiting claims and listeners cost the ingest; and the claim query on many tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+from sqlalchemy import Engine, event, text
+
+from bench.flood import Flooded
+from local.environment import free_port
+from local.servers import start_postgres, start_valkey
+from models.settings import read_settings
+from sessions.postgres.claims import Granted, Wanted, claim
+from sessions.postgres.connections import create_engine
+
+CLAIMERS, TASKS, RUNS = 64, 500, 3
+WAKE_UPS = 200
+WAITING = 1_000
+"""Claims, and as many listeners."""
+KEYS = 5
+"""One sender alone may hold only a quarter of the places to wait."""
+FLOOD_PER_SECOND = 20_000
+"""More than the relay can take: what it takes is measured."""
+FLOOD_SECONDS = 5.0
+TURNS = 5
+IDLE_SECONDS = 45.0
+"""Longer than a claim waits, so that each is asked once more."""
+START_SECONDS = 60
+KEY = "key-of-the-bench"
+ROOT = Path(__file__).parent.parent
+
+Json = dict[str, Any]
+
+
+class Bench:
+    """A client of the stack, and the database under it."""
+
+    def __init__(self, port: int, engine: Engine, roots: list[psutil.Process]) -> None:
+        self.port = port
+        self.engine = engine
+        self._roots = roots
+        limits = httpx.Limits(max_connections=None)
+        self.client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": KEY}, timeout=90, limits=limits
+        )
+
+    async def send(self, command: str, session_id: str, **data: Any) -> Json:
+        """Send a command and wait for it."""
+        body = {"command": command, "session_id": session_id, "data": data}
+        answer = await self.client.post("/v1/webhook?wait=40", json=body)
+        answer.raise_for_status()
+        told: Json = answer.json()
+        return told
+
+    async def delegate(self, session_id: str, count: int, **fields: Any) -> None:
+        """A session with so many tasks."""
+        await self.send("create_session", session_id, title="Bench")
+        tasks = [
+            {"command": "delegate_task", "data": {"task_id": f"t{n}", "description": f"{n}", **fields}}
+            for n in range(count)
+        ]
+        await self.send("batch", session_id, commands=tasks)
+
+    async def idle_share(self) -> float:
+        """How much of one processor the stack and its servers take while nobody sends anything."""
+        began_at, taken = time.perf_counter(), self._processor_seconds()
+        await asyncio.sleep(IDLE_SECONDS)
+        return (self._processor_seconds() - taken) / (time.perf_counter() - began_at)
+
+    def _processor_seconds(self) -> float:
+        processes = [process for root in self._roots for process in (root, *root.children(recursive=True))]
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    async def register(self, name: str, **fields: Any) -> None:
+        """An agent that may hold all tasks."""
+        body = {"name": name, "type": "bench", "max_concurrent": 1_000, **fields}
+        (await self.client.post("/v1/agents", json=body)).raise_for_status()
+
+
+async def measure_claims(bench: Bench) -> None:
+    """Claims per second: over HTTP, by the same statements in as many threads, and by a bare UPDATE."""
+    names = [f"racer-{number}" for number in range(8)]
+    for name in names:
+        await bench.register(name)
+    print(f"Claims/s, {CLAIMERS} claimers, {TASKS} tasks: over HTTP, the same statements, a bare UPDATE, ratio")
+    for run in range(RUNS):
+        await bench.delegate(f"http-{run}", TASKS, task_type="bench")
+        began_at = time.perf_counter()
+        raced = await asyncio.gather(*(race(bench.port, names[n % len(names)]) for n in range(CLAIMERS)))
+        taken = [task_id for task_ids in raced for task_id in task_ids]
+        by_http = TASKS / (time.perf_counter() - began_at)
+        if sorted(taken) != sorted(f"t{number}" for number in range(TASKS)):
+            raise RuntimeError(f"{len(taken)} claims of {TASKS} tasks.")
+        clear(bench.engine)
+        await bench.delegate(f"sql-{run}", TASKS, task_type="bench")
+        by_sql = await asyncio.to_thread(race_in_threads, bench.engine, names)
+        clear(bench.engine)
+        await bench.delegate(f"bare-{run}", TASKS, task_type="bench")
+        bare = await asyncio.to_thread(race_bare, bench.engine)
+        clear(bench.engine)
+        print(f"  run {run + 1}{by_http:>10,.0f}{by_sql:>10,.0f}{bare:>10,.0f}{by_http / by_sql:>8.2f}")
+
+
+async def race(port: int, name: str) -> list[str]:
+    """Claim on one connection until there is nothing left; gives what it got."""
+    body = msgspec.json.encode({"agent_name": name})
+    head = f"POST /v1/tasks/claim HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: {len(body)}\r\n"
+    request = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    taken: list[str] = []
+    while True:
+        writer.write(request)
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if answer[9:12] == b"204":
+            writer.close()
+            return taken
+        length = int(answer.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        taken.append(msgspec.json.decode(await reader.readexactly(length))["task_id"])
+
+
+def clear(engine: Engine) -> None:
+    """No task is held or waits any more."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE tasks SET status = 'completed', lease_expires_at = NULL, finished_at = now() "
+                "WHERE finished_at IS NULL"
+            )
+        )
+
+
+def race_in_threads(engine: Engine, names: list[str]) -> float:
+    """Claims per second without HTTP."""
+
+    def race(number: int) -> int:
+        wanted = Wanted(agent_name=names[number % len(names)], worker="w", lease_seconds=60, source="bench")
+        taken = 0
+        while True:
+            with engine.begin() as connection:
+                if not isinstance(claim(connection, wanted), Granted):
+                    return taken
+            taken += 1
+
+    return rate_of(race)
+
+
+def race_bare(engine: Engine) -> float:
+    """The least that a claim could be."""
+    statement = text(
+        """
+        UPDATE tasks SET status = 'claimed', lease_expires_at = now() + interval '1 minute', attempt = attempt + 1
+        WHERE (session_id, task_id) = (SELECT session_id, task_id FROM tasks WHERE status = 'pending'
+            AND agent_name IS NULL AND task_type = 'bench' ORDER BY priority DESC, position LIMIT 1
+            FOR UPDATE SKIP LOCKED) RETURNING task_id
+        """
+    )
+
+    def race(_: int) -> int:
+        taken = 0
+        while True:
+            with engine.begin() as connection:
+                if connection.execute(statement).first() is None:
+                    return taken
+            taken += 1
+
+    return rate_of(race)
+
+
+def rate_of(race: Any) -> float:
+    """Claims per second of as many threads as the app uses."""
+    threads = 6
+    began_at = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        taken = sum(pool.map(race, range(threads)))
+    if taken != TASKS:
+        raise RuntimeError(f"{taken} claims of {TASKS} tasks.")
+    return TASKS / (time.perf_counter() - began_at)
+
+
+async def measure_wake_ups(bench: Bench) -> None:
+    """From the posting of a webhook to the answer of the claim that has waited for it."""
+    await bench.register("sleeper")
+    await bench.send("create_session", "wake", title="Wake")
+    seconds: list[float] = []
+    for number in range(WAKE_UPS):
+        body = {"agent_name": "sleeper", "wait": 40}
+        waiting = asyncio.create_task(bench.client.post("/v1/tasks/claim", json=body))
+        await asyncio.sleep(0.05)
+        command = {
+            "command": "delegate_task",
+            "session_id": "wake",
+            "data": {"task_id": f"t{number}", "description": f"{number}", "agent_name": "sleeper"},
+        }
+        sent_at = time.perf_counter()
+        (await bench.client.post("/v1/webhook", json=command)).raise_for_status()
+        answer = await waiting
+        seconds.append(time.perf_counter() - sent_at)
+        if answer.json()["task_id"] != f"t{number}":
+            raise RuntimeError(answer.text)
+    clear(bench.engine)
+    ranked = sorted(seconds)
+    p50, p99 = statistics.median(ranked), ranked[int(len(ranked) * 0.99)]
+    print(f"A waiting claim gets a task, ms, of {WAKE_UPS}: p50 {p50 * 1000:.1f}, p99 {p99 * 1000:.1f}.")
+
+
+async def measure_ingest(bench: Bench) -> None:
+    """Webhooks accepted per second with nobody waiting, and with many, by turns."""
+    await bench.send("create_session", "flood", title="Flood")
+    keys = []
+    for number in range(KEYS):
+        made = await bench.client.post("/v1/keys", json={"name": f"waiter-{number}", "scopes": ["agent", "read"]})
+        made.raise_for_status()
+        keys.append(made.json()["key"])
+    for number in range(10):
+        await bench.send("create_session", f"quiet-{number}", title="Quiet")
+    alone: list[float] = []
+    crowded: list[float] = []
+    before = await bench.idle_share()
+    async with crowd(bench, keys) as count:
+        share = await bench.idle_share()
+        print(f"{count()} take {share - before:.1%} of one processor, in all processes together.")
+    for _ in range(TURNS):
+        alone.append(await flood(bench.port))
+        await settle(bench)
+        async with crowd(bench, keys) as count:
+            crowded.append(await flood(bench.port))
+            print(f"  {count()} wait; webhooks accepted/s: {alone[-1]:,.0f} alone, {crowded[-1]:,.0f} among them")
+        await settle(bench)
+    ratios = [one / other for one, other in zip(crowded, alone, strict=True)]
+    print(
+        f"Ingest with {WAITING} waiting claims and {WAITING} listeners: median {statistics.median(crowded):,.0f}/s, "
+        f"alone {statistics.median(alone):,.0f}/s, ratios {', '.join(f'{ratio:.2f}' for ratio in ratios)}."
+    )
+
+
+async def flood(port: int) -> float:
+    """Webhooks accepted per second at most."""
+    command = (sys.executable, "-m", "bench.flood", str(port), KEY, str(FLOOD_PER_SECOND), str(FLOOD_SECONDS))
+    flooding = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
+    output, _ = await flooding.communicate()
+    flooded = msgspec.json.decode(output, type=Flooded)
+    if set(flooded.answers) != {"202"}:
+        raise RuntimeError(f"{flooded.answers}")
+    return flooded.answers["202"] / flooded.seconds
+
+
+async def settle(bench: Bench) -> None:
+    """Until all that was accepted is applied."""
+    await bench.send("get_session_summary", "flood")
+
+
+@asynccontextmanager
+async def crowd(bench: Bench, keys: list[str]) -> AsyncIterator[Any]:
+    """Many that wait, each on a connection of its own, held by a process that does nothing else."""
+    command = (sys.executable, "-m", "bench.crowd", str(bench.port), str(WAITING), *keys)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    ready = (await process.stdout.readline()).decode().strip()
+    try:
+        yield lambda: ready
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+def measure_query(engine: Engine) -> None:
+    """The statements of one claim on tables of different sizes, with as many pending."""
+    times: dict[int, float] = {}
+    for size in (10_000, 1_000_000):
+        with engine.begin() as connection:
+            connection.execute(text("TRUNCATE sessions CASCADE"))
+            connection.execute(
+                text(
+                    "INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at, "
+                    "last_activity_at) SELECT 's' || n, 't', '{}', '', 'active', 'b', now(), now() "
+                    "FROM generate_series(0, 999) n"
+                )
+            )
+        for start in range(0, size, 100_000):
+            with engine.begin() as connection:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(
+                    text(FILL), {"first": start + 1, "last": min(start + 100_000, size), "every": size // 1_000}
+                )
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("VACUUM ANALYZE tasks"))
+        times[size] = time_query(engine, show=size == 1_000_000)
+        print(f"One claim on {size:,} tasks, 1,000 pending: {times[size] * 1000:.2f} ms, the median of 200.")
+    print(f"Ratio: {times[1_000_000] / times[10_000]:.2f}.")
+
+
+FILL = """
+INSERT INTO tasks (session_id, task_id, agent_name, task_type, description, description_hash, priority, input_data,
+    depends_on, max_attempts, attempt, status, questions, created_by, created_at, updated_at, finished_at)
+SELECT 's' || n % 1000, 't' || n, CASE WHEN n % 2 = 0 THEN 'busy' END,
+    CASE WHEN n % 3 = 0 THEN 'code' ELSE 'general' END, 'do ' || n, md5(n::text), n % 7, '{}', '{}', 3, 0,
+    CASE WHEN n % :every = 0 THEN 'pending' ELSE 'completed' END, '[]', 'bench', now(), now(),
+    CASE WHEN n % :every = 0 THEN NULL ELSE now() END
+FROM generate_series(:first, :last) n
+"""
+
+
+def time_query(engine: Engine, *, show: bool) -> float:
+    """Seconds of a claim that is undone."""
+    wanted = Wanted(agent_name="busy", worker="w", lease_seconds=60, source="bench", task_types=("code",))
+    seconds = []
+    for number in range(201):
+        with engine.connect() as connection, connection.begin() as transaction:
+            began_at = time.perf_counter()
+            with explained(connection) if number == 0 and show else nullcontext():
+                found = claim(connection, wanted)
+            if number:
+                seconds.append(time.perf_counter() - began_at)
+            if not isinstance(found, Granted):
+                raise RuntimeError("There was none.")
+            transaction.rollback()
+    return statistics.median(seconds)
+
+
+@contextmanager
+def explained(connection: Any) -> Iterator[None]:
+    """Print the plans of the queries that find and take the task."""
+
+    def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "ORDER BY" in statement:
+            cursor.execute("SAVEPOINT before_plan")
+            cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}", parameters)
+            print("\n".join("    " + row[0] for row in cursor.fetchall()))
+            cursor.execute("ROLLBACK TO before_plan")
+
+    event.listen(connection, "before_cursor_execute", explain)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", explain)
+
+
+async def run(port: int, engine: Engine, roots: list[psutil.Process], parts: list[str]) -> None:
+    """The parts that were asked for, or all."""
+    bench = Bench(port, engine, roots)
+    await wait_until_ready(bench.client)
+    for name, part in (("claims", measure_claims), ("wake", measure_wake_ups), ("ingest", measure_ingest)):
+        if not parts or name in parts:
+            await part(bench)
+    await bench.client.aclose()
+    if not parts or "query" in parts:
+        await asyncio.to_thread(measure_query, engine)
+
+
+async def wait_until_ready(client: httpx.AsyncClient) -> None:
+    """Until the stack answers."""
+    limit_at = time.monotonic() + START_SECONDS
+    while time.monotonic() < limit_at:
+        try:
+            if (await client.get("/readyz")).json().get("postgres") == "ok":
+                return
+        except httpx.HTTPError:
+            pass
+        await asyncio.sleep(0.1)
+    raise RuntimeError("The stack did not start.")
+
+
+def main() -> None:
+    """Measure on a stack that is started for it, whose limits are too high to matter."""
+    port = free_port("127.0.0.1", 0, variable="PORT")
+    with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # Postgres runs as another user when this runs as root.
+        postgres, valkey = start_postgres(folder), start_valkey(folder)
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": valkey.url,
+            "DATA_DIR": name,
+            "PORT": str(port),
+            "API_KEY": KEY,
+            "RATE_LIMIT": "1000000000/minute",
+            "BYTE_LIMIT": "1000000000000/minute",
+            "MAX_BACKLOG": "1000000",
+        }
+        print(f"Programs that wanted a processor in the last minute: {os.getloadavg()[0]:.1f} of {os.cpu_count()}.")
+        stack = subprocess.Popen((sys.executable, "-m", "local"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            engine = create_engine(read_settings(environment), application_name="bench", pool_size=8)
+            roots = [psutil.Process(pid) for pid in (stack.pid, postgres.pid, valkey.pid)]
+            asyncio.run(run(port, engine, roots, sys.argv[1:]))
+            engine.dispose()
+        finally:
+            stack.terminate()
+            stack.wait()
+            valkey.stop()
+            postgres.stop()
+
+
+if __name__ == "__main__":
+    main()

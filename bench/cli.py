@@ -1,0 +1,61 @@
+"""CPU seconds that session-cli takes with a relay that runs: `python bench/cli.py [SESSION_ID [WORD]]`.
+
+The relay is found as session-cli finds it. Medians, and how they compare with `--version`.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+PROGRAM = Path(__file__).resolve().parent.parent / "bin" / "session-cli"
+RUNS = 15
+LIMIT_SECONDS = 0.25
+"""Of CPU, for what needs no relay."""
+
+
+class Cost(NamedTuple):
+    """Medians over all runs, in seconds."""
+
+    cpu: float
+    wall: float
+
+
+def measure(*arguments: str) -> Cost:
+    """Run a command line often. Fails if it does."""
+    costs = []
+    for _ in range(RUNS):
+        before, started_at = _spent_by_children(), time.perf_counter()
+        subprocess.run([PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)  # noqa: S603
+        costs.append(Cost(cpu=_spent_by_children() - before, wall=time.perf_counter() - started_at))
+    return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
+
+
+def _spent_by_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> int:
+    """Print a line for each command; 1 if `--version` or `--help` takes too long."""
+    session_id = sys.argv[1] if len(sys.argv) > 1 else ""
+    word = sys.argv[2] if len(sys.argv) > 2 else "solar"
+    lines = [["--version"], ["--help"], ["list"], ["search-conversations", word]]
+    if session_id:
+        lines.insert(3, ["show", session_id])
+    costs = {" ".join(line): measure(*line) for line in lines}
+    least = costs["--version"]
+    print(f"{'command':40} {'CPU ms':>8} {'ratio':>6} {'wall ms':>8} {'ratio':>6}")
+    for line, cost in costs.items():
+        ratios = f"{cost.cpu / least.cpu:6.1f} {cost.wall * 1000:8.0f} {cost.wall / least.wall:6.1f}"
+        print(f"{line:40} {cost.cpu * 1000:8.0f} {ratios}")
+    return int(max(costs["--version"].cpu, costs["--help"].cpu) > LIMIT_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

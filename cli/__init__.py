@@ -1,0 +1,1 @@
+"""session-cli: people's commands, on a relay over HTTP or directly on a store."""

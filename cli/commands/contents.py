@@ -1,0 +1,116 @@
+"""What is in sessions: the conversation, memories, tasks, artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from cli.command import command, id_argument, limit_option, session_argument
+from cli.commands.searching import MEMORY_TYPES, split_tags
+from cli.paging import PIECE_CHARACTERS, Items, listed, pages
+from cli.shapes import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, Shape
+from cli.tool import Tool
+
+TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
+
+
+@command("transcript", CHUNK)
+@session_argument()
+@limit_option(0)
+def transcript(tool: Tool, session_id: str, limit: int) -> None:
+    """Show the conversation of a session."""
+    from cli.wholes import whole_chunks
+
+    found = pages(
+        lambda size, cursor: tool.backend.transcript(
+            session_id, limit=size, cursor=cursor, max_characters=PIECE_CHARACTERS
+        ),
+        limit=0,
+        tell_more=tool.terminal.note,
+    )
+    chunks = whole_chunks(found)
+    tool.terminal.items(_first(chunks, limit) if limit else chunks, CHUNK, nothing="Nothing was said yet.")
+
+
+@command("memories", MEMORY)
+@session_argument()
+@click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Only memories of this type.")
+@click.option("--tags", metavar="TAGS", help="Only memories with one of these tags, with commas.")
+@click.option("--status", type=click.Choice(["open", "done", "superseded"]), help="Only those.")
+@limit_option()
+def memories(tool: Tool, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int) -> None:
+    """List what a session remembers, the latest first."""
+    from cli.wholes import whole_memory
+
+    wanted = {"type": kind, "tags": split_tags(tags), "status": status}
+    found = listed(tool, "query_memories", wanted, session_id=session_id, limit=limit)
+    whole = ([whole_memory(tool.backend, item) for item in page] for page in found)
+    tool.terminal.items(whole, MEMORY, nothing="There are no such memories.")
+
+
+@command("list-tasks", TASK)
+@click.option("--status", type=click.Choice(TASK_STATES), help="Only those.")
+@click.option("--agent", metavar="NAME", help="Only those delegated to this agent.")
+@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@limit_option()
+def list_tasks(tool: Tool, status: str | None, agent: str | None, session_id: str | None, limit: int) -> None:
+    """List tasks. Those to be done come first, in their order, then those that are finished, the latest first."""
+    found = listed(tool, "list_tasks", {"status": status, "agent_name": agent}, session_id=session_id, limit=limit)
+    tool.terminal.items(found, _across(TASK, session_id), nothing="There are no such tasks.")
+
+
+@command("list-artifacts", ARTIFACT)
+@click.option("--type", "kind", metavar="TYPE", help="Only artifacts of this type, such as code or document.")
+@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@limit_option()
+def list_artifacts(tool: Tool, kind: str | None, session_id: str | None, limit: int) -> None:
+    """List artifacts, the latest first. `artifact` shows the content of one."""
+    found = listed(tool, "list_artifacts", {"type": kind}, session_id=session_id, limit=limit)
+    tool.terminal.items(found, _across(ARTIFACT, session_id), nothing="There are no such artifacts.")
+
+
+@command("artifact", ARTIFACT_IN_FULL)
+@session_argument()
+@id_argument("artifact_id", "ARTIFACT_ID")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Save it there; - is the output.")
+def artifact(tool: Tool, session_id: str, artifact_id: str, output: str | None) -> None:
+    """Print the content of an artifact, or save it. Content that is no text is JSON."""
+    from cli.files import save
+    from cli.wholes import whole_artifact
+
+    found = whole_artifact(tool.backend, session_id, artifact_id)
+    if tool.terminal.as_json:
+        tool.terminal.item(found, ARTIFACT_IN_FULL)
+        return
+    content = _content_bytes(found["content"])
+    if output and output != "-":
+        save(output, [content])
+        tool.terminal.done(f"Saved {found['name']!r} as {output}.")
+    else:
+        tool.terminal.document([content])
+
+
+def _across(shape: Shape, session_id: str | None) -> Shape:
+    """Within one session its title is no news."""
+    if session_id is None:
+        return shape
+    return shape._replace(columns=tuple(column for column in shape.columns if column.path != "session_title"))
+
+
+def _first(found: Iterable[Items], limit: int) -> Iterator[Items]:
+    left = limit
+    for page in found:
+        yield page[:left]
+        left -= len(page)
+        if left <= 0:
+            return
+
+
+def _content_bytes(content: Any) -> bytes:
+    if isinstance(content, str):
+        return content.encode(errors="surrogatepass")
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

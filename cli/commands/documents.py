@@ -1,0 +1,101 @@
+"""Sessions as documents: export and import."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO, Literal
+
+import click
+
+from cli.command import command, id_argument
+from cli.shapes import IMPORTED
+from cli.tool import Tool
+from cli.words import count
+
+Format = Literal["json", "markdown"]
+
+
+@command("export", IMPORTED)
+@id_argument("session_id", "[ID]", required=False)
+@click.option("--format", type=click.Choice(["json", "markdown"]), default="json", show_default=True)
+@click.option("--all", "is_all", is_flag=True, help="All sessions, the oldest first; as JSON one to a line.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there, all or nothing.")
+def export(tool: Tool, session_id: str | None, format: Format, is_all: bool, output: str | None) -> None:
+    """Write a whole session as a document. From JSON, `import` makes the same session
+    anywhere; Markdown is to be read."""
+    from cli.files import save
+
+    if is_all == (session_id is not None):
+        raise click.UsageError("Name a session, or pass --all.")
+    if tool.terminal.as_json:
+        raise click.UsageError("An export is a document already: choose with --format json or markdown.")
+    is_printed = output is None or output == "-"
+    if session_id is None:
+        parts = _all(tool, format, is_printed=is_printed)
+    else:
+        parts = tool.backend.export(session_id, format=format)
+    if output is None or is_printed:
+        tool.terminal.document(parts)
+        return
+    save(output, parts)
+    tool.terminal.done(f"Exported to {output}.")
+
+
+@command("import", IMPORTED)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-")
+def import_file(tool: Tool, file: str) -> None:
+    """Take over the sessions of a JSON export. It may be of one session or of all; what is
+    there already just so stays."""
+    from cli.files import reading
+
+    with reading(file) as stream:
+        total = _count_documents(stream)
+        with tool.terminal.progress("Importing", total) as advance:
+            imported = _import(tool, stream, total, advance)
+            if not tool.terminal.is_terminal:
+                tool.terminal.items(imported, IMPORTED, nothing="")
+                return
+            # A bar and a table on one terminal would run into each other.
+            pages = list(imported)
+        tool.terminal.items(pages, IMPORTED, nothing="The file is empty.")
+
+
+def _all(tool: Tool, format: Format, *, is_printed: bool) -> Iterator[bytes]:
+    session_ids = list(tool.backend.session_ids())
+    with tool.terminal.progress("Exporting", len(session_ids), amid_output=is_printed) as advance:
+        for session_id in session_ids:
+            parts = tool.backend.export(session_id, format=format)
+            if format == "json":
+                # In JSON a line break stands between values only, where a blank means the same.
+                yield from (part.replace(b"\n", b" ") for part in parts)
+            else:
+                yield from parts
+            yield b"\n"
+            advance()
+    tool.terminal.note(f"Exported {count(len(session_ids), 'session')}.")
+
+
+def _import(tool: Tool, stream: IO[bytes], total: int, advance: object) -> Iterator[list[dict[str, object]]]:
+    documents = (io.BytesIO(line) for line in stream if line.strip()) if total != 1 else iter([stream])
+    for document in documents:
+        imported = tool.backend.import_document(document)
+        yield [{"session_id": imported.session_id, "created": imported.created}]
+        if callable(advance):
+            advance()
+
+
+def _count_documents(stream: IO[bytes]) -> int:
+    """One to a line, unless the first line is only the beginning of one."""
+    import msgspec
+
+    first = stream.readline()
+    try:
+        if first.strip():
+            msgspec.json.decode(first, type=dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        total = 1
+    else:
+        total = sum(bool(line.strip()) for line in stream) + bool(first.strip())
+    stream.seek(0)
+    return total

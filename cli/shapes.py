@@ -1,0 +1,280 @@
+"""What the things look like in lists: the columns of tables and of TSV, and the fields that `--json` can choose."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["id", "name", "text", "state", "time", "number", "plain"]
+
+
+class Column(NamedTuple):
+    """A field by its path, such as `stats.memories`. Without a heading it is not shown on terminals."""
+
+    path: str
+    heading: str = ""
+    kind: Kind = "plain"
+
+
+class Shape(NamedTuple):
+    """One kind of thing. On terminals the first columns matter most: on narrow ones the last ones go first."""
+
+    columns: tuple[Column, ...]
+    more: tuple[str, ...] = ()
+    """Fields that only `--json` shows."""
+    id_path: str = "session_id"
+    """What the field `id` stands for."""
+    as_cards: bool = False
+    """On terminals one below the other, because their text matters most."""
+
+    @property
+    def fields(self) -> list[str]:
+        """What `--json` can choose."""
+        paths = [column.path for column in self.columns]
+        return list(dict.fromkeys(["id", *paths, *(path.split(".")[0] for path in paths), *self.more]))
+
+    def pick(self, item: dict[str, Any], field: str) -> Any:
+        """A field of an item; None if it has none."""
+        return at_path(item, self.id_path if field == "id" and "id" not in item else field)
+
+
+def at_path(item: Any, path: str) -> Any:
+    """What is at the path, or None."""
+    for name in path.split("."):
+        item = item.get(name) if isinstance(item, dict) else None
+    return item
+
+
+_SESSION_TITLE = Column("session_title", "Session", "name")
+
+SESSION = Shape(
+    (
+        Column("session_id", "ID", "id"),
+        Column("title", "Title", "name"),
+        Column("status", "Status", "state"),
+        Column("last_activity", "Active", "time"),
+        Column("stats.conversation_chunks", "Chunks", "number"),
+        Column("stats.memories", "Memories", "number"),
+        Column("stats.tasks", "Tasks", "number"),
+        Column("stats.artifacts", "Artifacts", "number"),
+        Column("stats.active_tasks"),
+        Column("created_at"),
+        Column("duration_minutes"),
+        Column("participants"),
+    ),
+    more=("context", "created", "truncated"),
+)
+SESSION_IN_FULL = Shape((*SESSION.columns, Column("context")), more=("created", "truncated"))
+BUNDLE = Shape(
+    (
+        *SESSION_IN_FULL.columns,
+        *(
+            Column(name)
+            for name in (
+                *("open_questions", "action_items", "decisions", "tasks", "other_memories", "artifacts"),
+                *("conversation", "left_out"),
+            )
+        ),
+    ),
+    more=("session", "created", "truncated", "read_on"),
+)
+
+_HIT_END = (Column("rank"), Column("match"))
+CONVERSATION_HIT = Shape(
+    (
+        _SESSION_TITLE,
+        Column("session_id", "ID", "id"),
+        Column("chunk_id", "Chunk", "plain"),
+        Column("at", "", "time"),
+        Column("snippet", "Text", "text"),
+        *_HIT_END,
+    ),
+    more=("area",),
+    id_path="chunk_id",
+    as_cards=True,
+)
+MEMORY_HIT = Shape(
+    (
+        Column("key", "Key", "name"),
+        Column("type", "Type", "plain"),
+        Column("session_title", "Session", "plain"),
+        Column("session_id", "ID", "id"),
+        Column("at", "", "time"),
+        Column("snippet", "Text", "text"),
+        *_HIT_END,
+    ),
+    more=("area",),
+    id_path="key",
+    as_cards=True,
+)
+MEMORY = Shape(
+    (
+        Column("key", "Key", "name"),
+        Column("type", "Type", "plain"),
+        Column("status", "Status", "state"),
+        Column("updated_at", "Updated", "time"),
+        Column("content", "Content", "text"),
+        Column("tags", "Tags", "plain"),
+        Column("revision"),
+        Column("session_id"),
+        Column("created_at"),
+    ),
+    more=("session_title", "chunk_id", "truncated", "next_offset", "encoding"),
+    id_path="key",
+    as_cards=True,
+)
+CHUNK = Shape(
+    (
+        Column("chunk_id", "Chunk", "id"),
+        Column("created_at", "Time", "time"),
+        Column("format", "Format", "plain"),
+        Column("participants", "Participants", "plain"),
+        Column("content", "Content", "text"),
+        Column("start_at"),
+        Column("end_at"),
+        Column("created_by"),
+    ),
+    more=("metadata",),
+    id_path="chunk_id",
+    as_cards=True,
+)
+TASK = Shape(
+    (
+        Column("task_id", "ID", "id"),
+        Column("description", "Task", "name"),
+        Column("status", "Status", "state"),
+        Column("agent_name", "Agent", "plain"),
+        Column("updated_at", "Updated", "time"),
+        Column("priority", "Priority", "number"),
+        Column("task_type", "Type", "plain"),
+        _SESSION_TITLE,
+        Column("session_id"),
+        Column("question"),
+        Column("error"),
+        Column("attempt"),
+        Column("created_at"),
+        Column("finished_at"),
+    ),
+    more=(
+        *("progress", "max_attempts", "depends_on", "blocked_by", "cancel_reason", "claimed_by", "created_by"),
+        *("not_before", "claimed_at", "lease_expires_at", "truncated"),
+    ),
+    id_path="task_id",
+)
+ARTIFACT = Shape(
+    (
+        Column("artifact_id", "ID", "id"),
+        Column("name", "Name", "name"),
+        Column("type", "Type", "plain"),
+        Column("format", "Format", "plain"),
+        Column("created_at", "Made", "time"),
+        _SESSION_TITLE,
+        Column("session_id"),
+        Column("task_id"),
+        Column("created_by"),
+    ),
+    more=("metadata", "truncated"),
+    id_path="artifact_id",
+)
+ARTIFACT_IN_FULL = Shape(
+    (*ARTIFACT.columns, Column("content")), more=(*ARTIFACT.more, "encoding"), id_path="artifact_id"
+)
+EVENT = Shape(
+    (
+        Column("at", "Time", "time"),
+        Column("event", "Event", "name"),
+        Column("status", "Status", "state"),
+        Column("message", "Message", "text"),
+        Column("source", "Source", "plain"),
+        Column("delivery_id"),
+        Column("data"),
+        Column("cursor"),
+    ),
+    id_path="cursor",
+)
+DELIVERY = Shape(
+    (
+        Column("delivery_id", "ID", "id"),
+        Column("command", "Command", "name"),
+        Column("status", "Status", "state"),
+        Column("session_id", "Session", "plain"),
+        Column("accepted_at", "Accepted", "time"),
+        Column("source", "Source", "plain"),
+        Column("decided_at"),
+    ),
+    more=("result", "error", "reason", "conflicts", "last_conflict_at"),
+    id_path="delivery_id",
+)
+RECEIPT = Shape(
+    (
+        Column("delivery_id", "ID", "id"),
+        Column("status", "Status", "state"),
+        Column("command", "Command", "plain"),
+        Column("session_id", "Session", "plain"),
+        Column("message", "Message", "text"),
+        Column("duplicate"),
+        Column("status_url"),
+        Column("data"),
+    ),
+    more=("type", "now", "updates", "reason"),
+    id_path="delivery_id",
+)
+DEAD_LETTER = Shape(
+    (
+        Column("delivery_id", "ID", "id"),
+        Column("command", "Command", "name"),
+        Column("session_id", "Session", "plain"),
+        Column("failed_at", "Failed", "time"),
+        Column("reason", "Reason", "text"),
+        Column("source", "Source", "plain"),
+        Column("accepted_at"),
+    ),
+    more=("payload", "traceback"),
+    id_path="delivery_id",
+)
+REFUSAL = Shape(
+    (
+        Column("at", "Time", "time"),
+        Column("cause", "Cause", "name"),
+        Column("status", "Status", "number"),
+        Column("method", "Method", "plain"),
+        Column("path", "Path", "text"),
+        Column("source", "Source", "plain"),
+        Column("address", "Address", "plain"),
+        Column("code", "Code", "plain"),
+        Column("size"),
+    ),
+    id_path="id",
+)
+AGENT = Shape(
+    (
+        Column("name", "Name", "id"),
+        Column("type", "Type", "plain"),
+        Column("online", "Online", "state"),
+        Column("last_seen_at", "Seen", "time"),
+        Column("holding", "Holds", "number"),
+        Column("max_concurrent", "At most", "number"),
+        Column("capabilities", "Capabilities", "plain"),
+        Column("registered_at"),
+    ),
+    more=("holds",),
+    id_path="name",
+)
+KEY = Shape(
+    (
+        Column("key_id", "ID", "id"),
+        Column("name", "Name", "name"),
+        Column("scopes", "Scopes", "plain"),
+        Column("sessions", "Sessions", "plain"),
+        Column("created_at", "Made", "time"),
+        Column("revoked_at", "Revoked", "time"),
+        Column("created_by"),
+        Column("revoked_by"),
+    ),
+    id_path="key_id",
+)
+NEW_KEY = Shape((Column("key"), *KEY.columns), more=("url",), id_path="key_id")
+PART = Shape(
+    (Column("part", "Part", "name"), Column("state", "State", "state"), Column("detail", "Detail", "text")),
+    id_path="part",
+)
+IMPORTED = Shape((Column("session_id", "ID", "id"), Column("created", "New", "state")))

@@ -1,0 +1,286 @@
+"""Writes the pictures in docs/CLI.md: `python -m docs.make_cli` starts a stack of its own, lets session-cli do
+everything there, and puts what a terminal of 96 columns shows between the marks. What would differ each time is evened
+out, so that only real changes show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from tests.acceptance.command_line import CommandLine, Environment
+from tests.acceptance.stack import Stack, wait_for
+from tests.conftest import API_KEY
+from tests.torture.rig import new_rig
+
+PAGE = Path(__file__).parent / "CLI.md"
+BEGIN, END = "<!-- begin: python -m docs.make_cli -->\n", "<!-- end -->\n"
+COLUMNS = 96
+HOME = "/home/anna"
+OLDER = "2 hours 10 minutes"
+"""Ages are told in whole hours: so one that is no whole number stays the same for as long as this runs."""
+BREAK = """
+CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'out of order'; END $$;
+CREATE TRIGGER broken BEFORE INSERT ON memories FOR EACH ROW WHEN (new.key = 'invoice') EXECUTE FUNCTION broken()
+"""
+"""So that some commands cannot be applied."""
+EVENED: tuple[tuple[str, str], ...] = (
+    (r"\x1b\[[0-9;]*m|\x1b\[\?[0-9]+[hl]", ""),
+    # A line that was drawn over, such as a bar that has gone.
+    (r"[^\n]*\r\x1b\[2K", ""),
+    (r"[^\n]*\n\r?\x1b\[1A\x1b\[2K", ""),
+    (r"\r", ""),
+    (r"http://127\.0\.0\.1:\d+", "http://127.0.0.1:8000"),
+    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "01a203c5-8f3e-7d41-9b26-6c0e5a7d1f42"),
+    (r"\b\d{2}:\d{2}:\d{2}\b(?!\.)", "14:03:27"),
+    (r"\b20\d{2}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z", "2026-11-22T14:03:27.518204Z"),
+    (r"srk_[A-Za-z0-9]{40}", "srk_" + "n3w0kE7y" * 5),
+    (r"\b20\d{2}-\d{2}-\d{2}\b(?!T)", "2026-11-22"),
+    (r"key_[0-9a-f]{12}", "key_7b1e4c09d2f8"),
+    (r"(?<=Duration minutes  )[\d.]+", "0.0"),
+    (r"\d+ MB of", "2 MB of"),
+    (r"\d+ busy", "0 busy"),
+    (r"in use by .+", "in use by session-relay api, session-relay worker."),
+)
+"""What differs each time, and what stands for it."""
+
+
+class Sheet:
+    """The pictures, in order, as Markdown."""
+
+    def __init__(self, cli: CommandLine) -> None:
+        self.cli = cli
+        self.parts: list[str] = []
+
+    def title(self, text: str, said: str = "") -> None:
+        """Begin a group."""
+        self.parts.append(f"\n### {text}\n" + (f"\n{said}\n" if said else ""))
+
+    def shown(self, line: str, *, typed: str = "", code: int = 0, environment: Environment | None = None) -> None:
+        """What a terminal shows of a command line, with what is typed at its question."""
+        terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500, environment=environment)
+        if typed:
+            terminal.wait_for("Key for" if typed == API_KEY else "[y/N]")
+            terminal.type(f"{typed}\n")
+        ended, text = terminal.end()
+        self._add(line, text, ended, code)
+
+    def watched(self, line: str, stack: Stack, *, until: str, command: tuple[str, str, dict[str, Any]]) -> None:
+        """What it shows while something happens, until that and Ctrl-C."""
+        terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500)
+        terminal.wait_for("Ctrl-C")
+        name, session_id, data = command
+        stack.send(name, session_id, **data)
+        terminal.wait_for(until)
+        terminal.interrupt()
+        ended, text = terminal.end()
+        self._add(line, f"{text.rstrip()}\n^C\n", ended, 130)
+
+    def piped(self, line: str, *, code: int = 0) -> None:
+        """What a line of the shell writes where there is no terminal, errors last."""
+        done = self.cli.shell(line)
+        self._add(line, done.out + done.err, done.code, code)
+
+    def _add(self, line: str, text: str, ended: int, code: int) -> None:
+        if ended != code:
+            raise SystemExit(f"{line!r} ended with {ended}: {text}")
+        for pattern, stand_in in EVENED:
+            text = re.sub(pattern, stand_in, text)
+        text = text.replace(str(self.cli.folder), HOME)
+        lines = "\n".join(part.rstrip() for part in text.strip("\n").split("\n"))
+        self.parts.append(f"\n```console\n$ {line}\n{lines}\n```\n")
+
+
+def words_of(line: str) -> list[str]:
+    """The words after `session-cli`."""
+    program, *words = shlex.split(line)
+    if program != "session-cli":
+        raise ValueError(line)
+    return words
+
+
+def age(database_url: str, interval: str = OLDER) -> None:
+    """Make all that is in the database older."""
+    connection = psycopg2.connect(database_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+        )
+        for table, column in cursor.fetchall():
+            statement = sql.SQL("UPDATE {0} SET {1} = {1} - %s::interval WHERE {1} IS NOT NULL")
+            cursor.execute(statement.format(sql.Identifier(table), sql.Identifier(column)), [interval])
+    connection.close()
+
+
+def fill(stack: Stack, database_url: str) -> None:
+    """Three sessions of different age, an agent, and a dead letter."""
+    stack.send("create_session", "release-1.4", title="Release 1.4", participants=["Ben", "Carla"])
+    stack.send("store_memory", "release-1.4", key="date", type="decision", content="We release on Thursday.")
+    stack.send("complete_session", "release-1.4")
+    age(database_url, "3 days")
+    stack.send("create_session", "garden", title="A garden for bees", participants=["Anna"])
+    stack.send("conversation_chunk", "garden", chunk_id="c1", content="Anna: lavender needs a roof against the rain?")
+    stack.send("pause_session", "garden")
+    age(database_url, "1 day")
+    stack.send(
+        "create_session",
+        "solar",
+        title="Solar roof",
+        participants=["Anna", "Ben", "Claude"],
+        context="A roof of 40 m², facing south-west. To be done before winter.",
+    )
+    talk = [
+        "Anna: Which panels fit a dark roof?\nClaude: Black panels do, and they cost little more today.",
+        "Ben: The installer asks whether we want a battery, too.\nAnna: Not this year.",
+    ]
+    for number, text in enumerate(talk, 1):
+        stack.send("conversation_chunk", "solar", chunk_id=f"walk-{number}", content=text)
+    memories: list[dict[str, Any]] = [
+        {"key": "panels", "type": "decision", "content": "Black panels, 24 of them.", "tags": ["roof"]},
+        {"key": "battery", "type": "question", "content": "Does a battery pay off within ten years?"},
+        {"key": "permit", "type": "action_item", "content": "Ask the town whether a permit is needed."},
+    ]
+    for memory in memories:
+        stack.send("store_memory", "solar", **memory)
+    tasks = {"prices": ("Compare the prices of three installers", 5), "yield": ("Estimate the yearly yield", 0)}
+    for task_id, (description, priority) in tasks.items():
+        stack.send(
+            "delegate_task",
+            "solar",
+            task_id=task_id,
+            description=description,
+            priority=priority,
+            task_type="research",
+            agent_name="researcher",
+        )
+    stack.send("add_artifact", "solar", artifact_id="offer", name="Offer of ACME", content="# Offer\n\n24 panels.\n")
+    stack.send("add_artifact", "solar", artifact_id="roof", name="Roof", type="data", content={"area": 40})
+    stack.client.post(
+        "/v1/agents", json={"name": "researcher", "type": "claude", "max_concurrent": 2}
+    ).raise_for_status()
+    execute(database_url, BREAK)
+    for delivery_id in ("invoice-1", "invoice-2"):
+        stack.post("store_memory", "solar", delivery_id=delivery_id, key="invoice", content=f"The bill: {delivery_id}")
+    wait_for(lambda: len(stack.client.get("/v1/dead-letters").json()["items"]) == 2, what="dead")
+    age(database_url)
+    wait_for(lambda: not any(agent["online"] for agent in stack.client.get("/v1/agents").json()["items"]), what="away")
+
+
+def execute(database_url: str, statement: str) -> None:
+    """A statement by itself."""
+    connection = psycopg2.connect(database_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
+    """All commands, in the order of `session-cli --help`."""
+    sheet.title("Sessions")
+    sheet.shown("session-cli list")
+    sheet.shown("session-cli list --status paused --limit 10")
+    sheet.shown("session-cli show solar")
+    sheet.shown("session-cli summary solar")
+    sheet.shown('session-cli create attic --title "A room in the attic" --participants Anna,Ben')
+    for name in ("pause", "resume", "complete"):
+        sheet.shown(f"session-cli {name} attic")
+    sheet.shown("session-cli delete solar", typed="n", code=1)
+    sheet.shown("session-cli delete attic --yes")
+    sheet.title("What is in them")
+    sheet.shown("session-cli search-conversations 'roof -lavender'")
+    sheet.shown("session-cli search-memories panels --type decision --tags roof")
+    sheet.shown("session-cli transcript solar")
+    sheet.shown("session-cli memories solar")
+    sheet.shown("session-cli list-tasks --agent researcher")
+    sheet.shown("session-cli list-artifacts --session solar")
+    sheet.shown("session-cli artifact solar offer")
+    change = (
+        "store_memory",
+        "solar",
+        {"key": "battery", "type": "question", "content": "A battery?", "tags": ["later"]},
+    )
+    sheet.watched("session-cli watch solar --last 3", stack, until='"battery".', command=change)
+    sheet.title("In and out")
+    sheet.shown("session-cli export garden --format markdown")
+    sheet.shown("session-cli export solar -o solar.json")
+    sheet.shown("session-cli import solar.json")
+    (sheet.cli.folder / "webhook.json").write_text('{"command": "resume_session", "session_id": "garden", "id": "w-1"}')
+    sheet.shown("session-cli send webhook.json --wait 10 --json delivery_id,status,message")
+    age(database_url)
+    sheet.title("The relay")
+    nobody = {"RELAY_URL": "", "API_KEY": ""}
+    sheet.shown(f"session-cli login {stack.url}", typed=API_KEY, environment=nobody)
+    sheet.parts[-1] = sheet.parts[-1].replace(stack.url, "http://127.0.0.1:8000")
+    sheet.shown("session-cli logout", environment=nobody)
+    sheet.shown("session-cli status")
+    sheet.shown("session-cli agents")
+    sheet.cli.run("list", code=4, environment={"API_KEY": "wrong"})
+    wait_for(lambda: sheet.cli.run("refusals").rows, what="noted")
+    sheet.shown("session-cli refusals")
+    sheet.shown("session-cli deliveries --session garden --limit 3")
+    sheet.shown("session-cli dead-letters list")
+    sheet.shown("session-cli dead-letters show invoice-1 --json source,reason,payload")
+    execute(database_url, "DROP FUNCTION broken CASCADE")
+    sheet.shown("session-cli dead-letters replay invoice-1")
+    sheet.shown("session-cli dead-letters discard invoice-2", typed="y")
+    sheet.shown("session-cli keys create phone --scope write --sessions 'walk-*'")
+    age(database_url)
+    sheet.shown("session-cli keys list")
+    sheet.shown("session-cli keys revoke phone", typed="y")
+    sheet.title("The servers", "Past the relay, with `DATABASE_URL` and `REDIS_URL`, or for the stack of this machine.")
+    sheet.shown("session-cli db upgrade")
+    sheet.shown("session-cli db check")
+    sheet.shown("session-cli db backup relay.dump")
+    sheet.shown("session-cli db restore relay.dump", code=1)
+    sheet.shown("session-cli doctor")
+    sheet.title("Your shell")
+    sheet.piped("session-cli completion bash | head -3")
+    sheet.title(
+        "For programs", "In a pipe it is TSV with a heading line, with `--json` JSON; errors are on standard error."
+    )
+    sheet.piped("session-cli list --status active | cut -f 1-4")
+    sheet.piped("session-cli list --json id,title")
+    sheet.piped("session-cli show solar --json id,status,stats")
+    sheet.piped("session-cli list-tasks --json id | jq -r '.[].id'")
+    sheet.piped("session-cli show solr", code=3)
+    sheet.piped("session-cli show solr --json", code=3)
+    sheet.piped("session-cli delete solar", code=2)
+    sheet.piped("session-cli keys list --backend json", code=2)
+
+
+@contextmanager
+def new_sheet() -> Iterator[tuple[Sheet, Stack, str]]:
+    """A sheet for a stack that is filled."""
+    with tempfile.TemporaryDirectory(prefix="session-cli-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        home = folder / "home"
+        home.mkdir()
+        with new_rig(folder, postgres_settings={}) as rig:
+            fill(rig.stack, rig.postgres.url)
+            relay = {"RELAY_URL": rig.stack.url, "API_KEY": API_KEY}
+            servers = {"DATABASE_URL": rig.postgres.url, "REDIS_URL": rig.valkey.url}
+            yield Sheet(CommandLine(home, **relay, **servers)), rig.stack, rig.postgres.url
+
+
+def main() -> int:
+    """Write the page anew."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    with new_sheet() as (sheet, stack, database_url):
+        draw(sheet, stack, database_url)
+    PAGE.write_text(f"{before}{BEGIN}{''.join(sheet.parts)}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

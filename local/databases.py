@@ -1,0 +1,87 @@
+"""Which servers an operator's command works on: those of the environment, or those of a stack on this machine, which
+are started for as long as they are needed when the stack does not run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from local.folders import Lock, make_data_dir
+from models.errors import SettingsError, Unavailable
+from models.settings import read_settings
+
+Origin = Literal["environment", "running", "stopped"]
+
+
+class Servers(NamedTuple):
+    """Where Postgres and Redis are, and whose they are: the environment's, or a stack's that runs or does not."""
+
+    database_url: str
+    redis_url: str
+    origin: Origin
+
+    def __repr__(self) -> str:
+        return f"Servers({self.origin!r})"
+
+
+def known_servers(environment: Mapping[str, str]) -> Servers:
+    """The servers of the environment, and what it does not name of the stack that runs on DATA_DIR. An address is empty
+    if neither knows it."""
+    settings = read_settings(environment)
+    description = _running_stack(Path(settings.data_dir)) or {}
+    database_url = settings.database_url or str(description.get("database_url", ""))
+    redis_url = settings.redis_url or str(description.get("redis_url", ""))
+    return Servers(database_url, redis_url, "environment" if settings.database_url or not description else "running")
+
+
+@contextmanager
+def open_servers(environment: Mapping[str, str], *, needs_redis: bool) -> Iterator[Servers]:
+    """The servers, of which those of a stack that does not run are running within the block, while nobody else can
+    start it. Raises SettingsError if it is not known where they are, and StartError."""
+    servers = known_servers(environment)
+    if servers.database_url:
+        if needs_redis and not servers.redis_url:
+            raise SettingsError("REDIS_URL is not set.", hint="Say where the Redis of these sessions is.")
+        yield servers
+        return
+    data_dir = Path(read_settings(environment).data_dir)
+    if not (data_dir / "postgres").exists():
+        raise SettingsError(
+            f"There is no database: DATABASE_URL is not set, and no stack keeps its data in {data_dir}.",
+            hint="Say where Postgres is: postgresql://user@host/database.",
+        )
+    from local.servers import start_postgres, start_valkey
+
+    folder = make_data_dir(data_dir)
+    with ExitStack() as ends:
+        ends.callback(Lock(folder / "stack.lock", subject=f"The data folder {folder}").release)
+        postgres = start_postgres(folder)
+        ends.callback(postgres.stop)
+        redis_url = servers.redis_url
+        if needs_redis and not redis_url:
+            valkey = start_valkey(folder)
+            ends.callback(valkey.stop)
+            redis_url = valkey.url
+        yield Servers(postgres.url, redis_url, "stopped")
+
+
+def _running_stack(data_dir: Path) -> dict[str, Any] | None:
+    """What the stack that holds the data folder says of itself. Raises Unavailable while it is being started."""
+    if not (data_dir / "stack.lock").exists():
+        return None
+    with (data_dir / "stack.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            return None
+    try:
+        description = json.loads((data_dir / "stack.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        raise Unavailable(f"The stack on {data_dir} is being started, or stopped.") from None
+    return description if isinstance(description, dict) else None

@@ -1,0 +1,29 @@
+"""Which version of this program runs: for people, for relays that are asked, and for comparing the two."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+DISTRIBUTION = "session-relay"
+UNKNOWN = "0+checkout"
+
+
+def version() -> str:
+    """The version of the checkout that it runs from, or the installed one; UNKNOWN if neither is told."""
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    try:
+        text = project.read_text(encoding="utf-8")
+    except OSError:
+        return _installed()
+    found = re.search(rf'^name = "{DISTRIBUTION}"\nversion = "([^"]+)"$', text, re.MULTILINE)
+    return found[1] if found else _installed()
+
+
+def _installed() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return UNKNOWN

@@ -1,0 +1,36 @@
+"""Pausing a request until something happens, without holding a thread or a connection to a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.requests import Request
+
+
+async def pause(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
+    """Until one of these is set or done, or the time is over."""
+    waits = {signal: asyncio.ensure_future(signal.wait()) for signal in signals if isinstance(signal, asyncio.Event)}
+    futures = [signal for signal in signals if not isinstance(signal, asyncio.Event)]
+    try:
+        await asyncio.wait([*waits.values(), *futures], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits.values():
+            wait.cancel()
+
+
+@contextmanager
+def departure(request: Request) -> Iterator[asyncio.Future[None]]:
+    """A future that is done when the sender has gone, within the block. The body must have been read."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        yield gone
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,126 @@
+"""The JSON store for a person's tools: what a call has changed is in the session's file when it returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from models.commands import GetTask, ReadCommand
+from models.errors import RelayError
+from models.settings import Settings
+from models.vocabulary import MAX_CHARACTERS
+from sessions.answers import Page
+from sessions.backend import Imported
+from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
+from sessions.files.contents import load_contents, save_contents, take_over
+from sessions.files.folder import Folder
+from sessions.files.reads import page, read_events, read_transcript
+from sessions.files.shelf import Reach, Shelf
+from sessions.files.store import FilesStore
+from sessions.intake import read_document, require_same
+from sessions.manager import SessionManager
+from sessions.markdown import write_markdown
+
+LOOK_SECONDS = 0.2
+"""Between two looks for news of a journal."""
+
+
+class FilesBackend:
+    """Implements `sessions.backend.Backend`. Reads need no lock; a change holds that of its session for its time."""
+
+    def __init__(self, settings: Settings, *, source: str = "cli") -> None:
+        """Makes nothing before something is written."""
+        self._folder = Folder(Path(settings.data_dir))
+        self._source = source
+
+    def send(
+        self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
+    ) -> dict[str, Any]:
+        """Apply a command. Raises the error of one that was refused. Repeats of a delivery are recognized within its
+        session, as far back as its file remembers."""
+        submission = parse_direct(command, data, session_id=session_id, delivery_id=delivery_id)
+        entry = direct_entry(submission, source=self._source)
+        asked, session_id = submission.command, submission.session_id
+        if isinstance(asked, ReadCommand) and not isinstance(asked, GetTask):
+            contents = Shelf(self._folder).find(session_id) if session_id else None
+            store = FilesStore(self._folder, contents)
+            answer = store.read(asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+            return respond(entry, answer, store)
+        assert session_id is not None, "Every change is to a session."
+        outcome: dict[str, Any] | RelayError
+        with self._folder.lock(session_id):
+            contents = load_contents(self._folder, session_id)
+            store = FilesStore(self._folder, contents)
+            if isinstance(asked, GetTask):
+                answer = store.read(asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+                outcome = respond(entry, answer, store)
+            else:
+                [applied] = SessionManager(store).apply([entry])
+                outcome = response_of(applied, store)
+            # Of a session that is not there only what can be repeated is worth a file.
+            is_worth_it = contents.session or (store.contents and store.contents.session) or submission.delivery_id
+            if store.is_changed and store.contents and is_worth_it:
+                save_contents(self._folder, store.contents)
+        if isinstance(outcome, RelayError):
+            raise outcome
+        return outcome
+
+    def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
+        """A page of a command that lists."""
+        asked, session_id = parse_list(command, data, session_id=session_id)
+        reach = Reach(session_id=session_id, session_glob=None, now=datetime.now(UTC))
+        return plain_page(page(Shelf(self._folder), asked, reach=reach))
+
+    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
+        """Chunks of a conversation, in order."""
+        contents = Shelf(self._folder).require(session_id)
+        return plain_page(read_transcript(contents, limit=limit, cursor=cursor, max_characters=max_characters))
+
+    def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
+        """Entries of a journal after a cursor."""
+        ends_at = time.monotonic() + wait_seconds
+        while True:
+            contents = Shelf(self._folder).require(session_id)
+            found = read_events(contents, after=after, limit=limit, max_characters=MAX_CHARACTERS)
+            left = ends_at - time.monotonic()
+            if found.items or left <= 0:
+                return plain_page(found)
+            time.sleep(min(left, LOOK_SECONDS))
+
+    def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
+        """A whole session as a document. Raises NotFound before the first part."""
+        contents = Shelf(self._folder).require(session_id)
+        if format == "json":
+            return contents.pieces(whole=False)
+        memories = sorted(contents.memories.values(), key=lambda memory: (memory.created_at, memory.key))
+        parts = write_markdown(
+            contents.session,
+            memories=lambda kind: (memory for memory in memories if memory.type == kind),
+            tasks=contents.tasks.values(),
+            artifacts=contents.artifacts.values(),
+            chunks=contents.chunks.values(),
+        )
+        return (part.encode() for part in parts)
+
+    def import_document(self, document: IO[bytes]) -> Imported:
+        """Take over a session."""
+        checked = read_document(document)
+        session_id = checked.session.session_id
+        with self._folder.lock(session_id):
+            before = load_contents(self._folder, session_id)
+            if before.session is None:
+                take_over(self._folder, checked, before)
+            else:
+                require_same(checked.pieces(), before.pieces(whole=False), session_id)
+        return Imported(session_id=session_id, created=before.session is None)
+
+    def session_ids(self) -> Iterator[str]:
+        """All that there are, the oldest first."""
+        found = [(item.created_at, item.session_id) for item, _ in Shelf(self._folder).summaries(None)]
+        return iter([session_id for _, session_id in sorted(found)])
+
+    def close(self) -> None:
+        """Nothing is held between two calls."""

@@ -1,0 +1,312 @@
+"""Reading from the JSON store: as from Postgres, with the same filters, order and pages."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from models.commands import (
+    GetArtifact,
+    GetSessionSummary,
+    GetTask,
+    ListArtifacts,
+    ListMemories,
+    ListSessions,
+    ListTasks,
+    QueryMemories,
+    ReadCommand,
+    ResumeBundle,
+    RetrieveMemory,
+    Search,
+)
+from sessions.answers import Answer, Page
+from sessions.bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
+from sessions.document import TaskItem
+from sessions.excerpts import Columns, json_columns
+from sessions.files.columns import (
+    artifact_columns,
+    chunk_columns,
+    count_contents,
+    event_columns,
+    memory_columns,
+    session_columns,
+    task_columns,
+    whole_task_columns,
+)
+from sessions.files.contents import Contents
+from sessions.files.search import search
+from sessions.files.shelf import Reach, Shelf, not_in_session
+from sessions.items import artifact_item, event_item, memory_item, session_item, task_item, whole_artifact, whole_task
+from sessions.paging import RowPosition, decode_cursor, decode_position, fill
+from sessions.reads import answer_list, answer_one
+from sessions.text_budget import fit
+from sessions.transcript import Place, page_of_chunks
+
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+class ItemPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a page ended, among things that are sorted by their positions. Two sessions may have the same."""
+
+    position: RowPosition
+    session_id: str
+
+
+class TaskPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
+
+    position: RowPosition
+    session_id: str
+    priority: int | None = None
+    finished_at: datetime | None = None
+
+
+def read(shelf: Shelf, command: ReadCommand, *, reach: Reach) -> Answer:
+    """The answer to a read command. Changes nothing; who asks for a task with get_task has it shown. Raises Forbidden,
+    NotFound or Invalid."""
+    if type(command) in _LISTS:
+        contents = None if reach.session_id is None else shelf.require(reach.session_id, reach.session_glob)
+        title = contents.session.title if contents and contents.session else None
+        return answer_list(command, _LISTS[type(command)](shelf, command, reach), title=title)
+    if reach.session_id is None:
+        contents = _latest_active(shelf, reach)
+    else:
+        contents = shelf.require(reach.session_id, reach.session_glob)
+    return answer_one(command, _ONE[type(command)](contents, command))
+
+
+def page(shelf: Shelf, command: ReadCommand, *, reach: Reach) -> Page:
+    """Part of a list, for a command that lists. Raises NotFound or Invalid."""
+    return _LISTS[type(command)](shelf, command, reach)
+
+
+def read_transcript(contents: Contents, *, limit: int, cursor: str | None, max_characters: int) -> Page:
+    """Chunks in order, as from Postgres. Raises Invalid for the cursor."""
+    start = decode_cursor(cursor, Place) or Place(position=0, offset=0)
+
+    def chunks() -> Iterator[Columns]:
+        positions = contents.positions["chunks"]
+        rest = [chunk for chunk in contents.chunks.values() if positions[chunk.chunk_id] >= start.position]
+        for number, chunk in enumerate(rest[: limit + 1]):
+            yield chunk_columns(contents, chunk, room=max_characters, offset=0 if number else start.offset)
+
+    return page_of_chunks(chunks(), limit=limit, max_characters=max_characters)
+
+
+def read_events(contents: Contents, *, after: str | None, limit: int, max_characters: int) -> Page:
+    """Events in order. `next_cursor` is never None. Raises Invalid for a position that is none."""
+    position = decode_position(after)
+    first = max(position - contents.events_before, 0)
+    entries = (
+        (number, event_item(event_columns(event, number=contents.events_before + number + 1, room=max_characters // 2)))
+        for number, event in enumerate(contents.events[first : first + limit + 1], start=first)
+    )
+    page = fill(entries, limit=limit, room=max_characters)
+    last = page.items[-1]["cursor"] if page.items else str(position)
+    return Page(items=page.items, next_cursor=last, truncated=page.truncated)
+
+
+def _latest_active(shelf: Shelf, reach: Reach) -> Contents:
+    active = (item for item, _ in shelf.summaries(reach.session_glob) if item.status == "active")
+    latest = max(active, key=lambda item: (item.last_activity_at, item.session_id), default=None)
+    found = None if latest is None else shelf.find(latest.session_id)
+    if found is None:
+        raise none_active()
+    return found
+
+
+def _get_session_summary(contents: Contents, command: GetSessionSummary) -> dict[str, Any]:
+    assert contents.session is not None
+    room = command.max_characters
+    return fit(session_item(session_columns(contents.session, count_contents(contents), room=room)), room)
+
+
+def _retrieve_memory(contents: Contents, command: RetrieveMemory) -> dict[str, Any]:
+    memory = contents.memories.get(command.key)
+    for revision in [memory, *memory.revisions] if memory else ():
+        if command.revision in (None, revision.revision):
+            columns = memory_columns(contents, revision, room=command.max_characters, offset=command.offset)
+            return fit(memory_item(columns, offset=command.offset), command.max_characters)
+    message = f"There is no revision {command.revision} of {command.key!r}." if command.revision else ""
+    latest = sorted(contents.memories.values(), key=lambda memory: memory.updated_at, reverse=True)
+    raise not_in_session("memory", command.key, (memory.key for memory in latest), message=message)
+
+
+def _get_task(contents: Contents, command: GetTask) -> dict[str, Any]:
+    task = contents.tasks.get(command.task_id)
+    if task is None:
+        raise not_in_session("task", command.task_id, reversed(contents.tasks))
+    columns = whole_task_columns(contents, task, room=command.max_characters, offset=command.offset)
+    return whole_task(columns, offset=command.offset, room=command.max_characters)
+
+
+def _get_artifact(contents: Contents, command: GetArtifact) -> dict[str, Any]:
+    artifact = contents.artifacts.get(command.artifact_id)
+    if artifact is None:
+        raise not_in_session("artifact", command.artifact_id, reversed(contents.artifacts))
+    room, offset = command.max_characters, command.offset
+    columns = artifact_columns(contents, artifact, room=room)
+    content = json_columns(artifact.content, "content", room=room, offset=offset)
+    return whole_artifact(columns | content, offset=offset, room=room)
+
+
+def _resume_bundle(contents: Contents, command: ResumeBundle) -> dict[str, Any]:
+    assert contents.session is not None
+
+    def rows(section: Section, room: int) -> Iterator[Columns]:
+        found = _BUNDLED[section.name](contents) if section.memories is None else _bundled_memories(contents, section)
+        total = {"total": len(found)}
+        return (_bundle_columns(contents, section, item, room) | total for item in found[:MOST_ITEMS])
+
+    room = command.max_characters
+    return compose(session_columns(contents.session, count_contents(contents), room=room), rows, room=room)
+
+
+def _bundled_memories(contents: Contents, section: Section) -> list[Any]:
+    assert section.memories is not None
+    types, statuses = section.memories.types, section.memories.statuses
+    found = [memory for memory in contents.memories.values() if memory.type in types and memory.status in statuses]
+    return sorted(found, key=lambda memory: (memory.updated_at, memory.key), reverse=True)
+
+
+_BUNDLED: dict[str, Callable[[Contents], list[Any]]] = {
+    "tasks": lambda contents: sorted(
+        (task for task in contents.tasks.values() if task.finished_at is None), key=lambda task: -task.priority
+    ),
+    "artifacts": lambda contents: list(reversed(contents.artifacts.values())),
+    "conversation": lambda contents: list(reversed(contents.chunks.values())),
+}
+
+
+def _bundle_columns(contents: Contents, section: Section, item: Any, room: int) -> dict[str, Any]:
+    match section.name:
+        case "tasks":
+            return task_columns(contents, item, room=room)
+        case "artifacts":
+            beginning = json_columns(item.content, "content", room=HEAD_CHARACTERS)
+            return artifact_columns(contents, item, room=room) | beginning
+        case "conversation":
+            end = item.content[max(len(item.content) - room, 0) :]
+            head = {"chunk_id": item.chunk_id, "created_at": item.created_at}
+            return {**head, "content": end, "length": len(item.content)}
+    return memory_columns(contents, item, room=room)
+
+
+def _list_sessions(shelf: Shelf, command: ListSessions, reach: Reach) -> Page:
+    after = decode_cursor(command.cursor, tuple[datetime, str])
+    room = command.max_characters // 2
+    found = (
+        ((item.last_activity_at, item.session_id), session_columns(item, counts, room=room))
+        for item, counts in shelf.summaries(reach.session_glob)
+        if command.filter in ("all", item.status)
+        and (after is None or (item.last_activity_at, item.session_id) < after)
+    )
+    latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
+    entries = ((place, session_item(columns)) for place, columns in latest)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def _list_memories(shelf: Shelf, command: ListMemories | QueryMemories, reach: Reach) -> Page:
+    after = decode_cursor(command.cursor, tuple[datetime, str, str])
+    room = command.max_characters // 2
+    is_wanted = _memory_filter(command, reach)
+    found = (
+        (place, memory_columns(contents, memory, room=room))
+        for contents in shelf.within(reach)
+        for memory in contents.memories.values()
+        if is_wanted(memory) and (after is None or (memory.updated_at, contents.session_id, memory.key) < after)
+        for place in [(memory.updated_at, contents.session_id, memory.key)]
+    )
+    latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
+    titled = reach.session_id is None
+    entries = ((place, memory_item(columns, titled=titled)) for place, columns in latest)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def _memory_filter(command: ListMemories | QueryMemories, reach: Reach) -> Callable[[Any], bool]:
+    if isinstance(command, ListMemories):
+        return lambda _: True
+    during, tags = reach.during(command), set(command.tags)
+    return lambda memory: (
+        command.type in (None, memory.type)
+        and command.status in (None, memory.status)
+        and (not tags or not tags.isdisjoint(memory.tags))
+        and during(memory.updated_at)
+    )
+
+
+def _list_tasks(shelf: Shelf, command: ListTasks, reach: Reach) -> Page:
+    after = decode_cursor(command.cursor, TaskPlace)
+    start = None if after is None else _task_order(after)
+    during = reach.during(command)
+    room = command.max_characters // 2
+    found = (
+        (_task_order(place), place, task_columns(contents, task, room=room))
+        for contents in shelf.within(reach)
+        for task in contents.tasks.values()
+        if all(getattr(command, name) in (None, getattr(task, name)) for name in ("status", "agent_name", "task_type"))
+        and during(task.updated_at)
+        for place in [_task_place(contents, task)]
+        if start is None or _task_order(place) > start
+    )
+    first = heapq.nsmallest(command.limit + 1, found, key=lambda entry: entry[0])
+    titled = reach.session_id is None
+    entries = ((place, task_item(columns, titled=titled)) for _, place, columns in first)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def _task_place(contents: Contents, task: TaskItem) -> TaskPlace:
+    position = contents.positions["tasks"][task.task_id]
+    if task.finished_at is not None:
+        return TaskPlace(position=position, session_id=contents.session_id, finished_at=task.finished_at)
+    return TaskPlace(position=position, session_id=contents.session_id, priority=task.priority)
+
+
+def _task_order(place: TaskPlace) -> tuple[Any, ...]:
+    """First the unfinished, by priority and then age; then the finished, the latest first."""
+    if place.finished_at is None:
+        return (0, -(place.priority or 0), place.position, place.session_id)
+    return (1, (_BEGINNING - place.finished_at) // timedelta(microseconds=1), -place.position, place.session_id)
+
+
+def _list_artifacts(shelf: Shelf, command: ListArtifacts, reach: Reach) -> Page:
+    after = decode_cursor(command.cursor, ItemPlace)
+    during = reach.during(command)
+    room = command.max_characters // 2
+    found = (
+        (position, artifact_columns(contents, artifact, room=room))
+        for contents in shelf.within(reach)
+        for artifact in contents.artifacts.values()
+        if all(getattr(command, name) in (None, getattr(artifact, name)) for name in ("type", "task_id"))
+        and during(artifact.created_at)
+        for position in [(contents.positions["artifacts"][artifact.artifact_id], contents.session_id)]
+        if after is None or position < (after.position, after.session_id)
+    )
+    latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
+    titled = reach.session_id is None
+    entries = (
+        (ItemPlace(position=position, session_id=session_id), artifact_item(columns, titled=titled))
+        for (position, session_id), columns in latest
+    )
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+_ONE: dict[type[ReadCommand], Callable[[Contents, Any], dict[str, Any]]] = {
+    GetSessionSummary: _get_session_summary,
+    RetrieveMemory: _retrieve_memory,
+    GetTask: _get_task,
+    GetArtifact: _get_artifact,
+    ResumeBundle: _resume_bundle,
+}
+_LISTS: dict[type[ReadCommand], Callable[[Shelf, Any, Reach], Page]] = {
+    ListSessions: _list_sessions,
+    QueryMemories: _list_memories,
+    ListMemories: _list_memories,
+    ListTasks: _list_tasks,
+    ListArtifacts: _list_artifacts,
+    Search: search,
+}

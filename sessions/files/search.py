@@ -1,0 +1,221 @@
+"""Full-text search in the JSON store: first what has all words, then what has any, ranked and shown as from Postgres.
+
+There is no index: every document is read, which takes a second for some hundred megabytes of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import unicodedata
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from models.commands import Search
+from sessions.answers import Page
+from sessions.files.contents import Contents
+from sessions.files.shelf import Reach, Shelf
+from sessions.files.words import Question, Text, Token, has_any, nearness, read_question, read_text
+from sessions.paging import decode_cursor, fill
+from sessions.records import search_text
+from sessions.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
+from sessions.search_words import BEGINNING_LENGTH, MARK, MOST_WORDS, Wording, mark, take_apart, tidy
+
+CONTEXT_CHARACTERS = 60
+"""Before a substring in its snippet."""
+FRAGMENTS, FRAGMENT_WORDS = 2, 30
+"""Of a snippet."""
+MOST_PLACES = 1_000
+"""Of hits in one text, among which the best fragments are looked for."""
+
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    area: str
+    session_id: str
+    id: str
+    at: datetime
+    type: str | None = None
+    name: str | None = None
+    tags: frozenset[str] = frozenset()
+
+
+class _Hit(msgspec.Struct, frozen=True, kw_only=True):
+    found: _Found
+    rank: float
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """The best first, then the latest."""
+        found = self.found
+        age = -((found.at - _BEGINNING) // timedelta(microseconds=1))
+        return (-self.rank, age, found.area, found.session_id, found.id)
+
+
+class _Query:
+    """What is looked for."""
+
+    def __init__(self, q: str) -> None:
+        self.wording: Wording = take_apart(q)
+        self.question: Question = read_question(self.wording.text, wanted=self.wording.wanted, most_words=MOST_WORDS)
+        self._words = frozenset(self.question.words)
+        self._beginnings = tuple(word for word in self.question.words if len(word.encode()) >= BEGINNING_LENGTH)
+        # What is asked for may also be that a word is not there.
+        self._needs_a_word = bool(self._words) and self.wording.text == self.wording.wanted
+
+    def judge(self, text: str) -> tuple[Match, float] | None:
+        """Whether all or some of it is in the text, and how good it is."""
+        text = normal(text)
+        wording, question = self.wording, self.question
+        parts = sum(part in text for part in wording.parts)
+        if self._needs_a_word and not parts and not has_any(text, self._words, self._beginnings):
+            return None
+        words = read_text(text)
+        every = [run in text for run in wording.runs]
+        if question.choices:
+            every.append(question.matches(words))
+        known = sum(words.has(word, begins=word in self._beginnings) for word in question.words)
+        if not every or not (all(every) or parts or known):
+            return None
+        rank = known + parts + (nearness(words, self.is_hit) if known else 0.0)
+        return ("all" if all(every) else "partial"), rank
+
+    def is_hit(self, token: Token) -> bool:
+        """Whether a token is one of the words that are looked for."""
+        return any(form in self._words or form.startswith(self._beginnings) for form in (token.plain, token.stem))
+
+    def snippet(self, text: str) -> str:
+        """What shows why the text was found."""
+        text = normal(text)
+        for needle in self.wording.needles:
+            if (at := text.find(needle)) >= 0:
+                start = max(at - CONTEXT_CHARACTERS, 0)
+                return tidy(mark(text[start : start + 3 * CONTEXT_CHARACTERS], self.wording.needles))
+        return tidy(headline(text, read_text(text), self.is_hit))
+
+
+def search(shelf: Shelf, command: Search, reach: Reach) -> Page:
+    """Hits, the best first; each says whether it has all words or only some (`match`)."""
+    query = _Query(command.q)
+    start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
+    limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
+    hits = _hits(shelf, command, query, start=start, limit=limit, reach=reach)
+    return fill(hits, limit=limit, room=command.max_characters)
+
+
+def _hits(
+    shelf: Shelf, command: Search, query: _Query, *, start: Position, limit: int, reach: Reach
+) -> Iterator[tuple[Position, dict[str, Any]]]:
+    best = _rank(shelf, command, query, reach=reach, most=min(start.offset + limit + 1, MOST_HITS))
+    wanted = limit + 1
+    matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
+    for match in matches:
+        offset = start.offset if match == start.match else 0
+        for hit in best[match][offset : offset + wanted]:
+            offset += 1
+            contents = shelf.find(hit.found.session_id)
+            try:
+                snippet = query.snippet(_text_of(contents, hit.found)) if contents else ""
+            except KeyError:  # It was removed meanwhile.
+                continue
+            if contents is None or contents.session is None:
+                continue
+            wanted -= 1
+            columns = {**msgspec.structs.asdict(hit.found), "rank": hit.rank, "session_title": contents.session.title}
+            yield Position(match=match, offset=offset), hit_item(columns, snippet=snippet, match=match)
+
+
+def _rank(shelf: Shelf, command: Search, query: _Query, *, reach: Reach, most: int) -> dict[Match, list[_Hit]]:
+    """The best hits, without their texts."""
+    found: dict[Match, list[_Hit]] = {"all": [], "partial": []}
+    is_wanted = _filter(command, reach)
+    for contents in shelf.within(reach):
+        for place in filter(is_wanted, _places(contents, command)):
+            judged = query.judge(_text_of(contents, place))
+            if judged:
+                match, rank = judged
+                found[match].append(_Hit(found=place, rank=rank))
+        for match, hits in found.items():
+            if len(hits) > 2 * most:
+                found[match] = heapq.nsmallest(most, hits, key=lambda hit: hit.order)
+    return {match: heapq.nsmallest(most, hits, key=lambda hit: hit.order) for match, hits in found.items()}
+
+
+def _filter(command: Search, reach: Reach) -> Callable[[_Found], bool]:
+    during, tags = reach.during(command), set(command.tags)
+    return lambda place: (
+        command.type in (None, place.type) and (not tags or not tags.isdisjoint(place.tags)) and during(place.at)
+    )
+
+
+def _places(contents: Contents, command: Search) -> Iterator[_Found]:
+    areas = set(command.areas or ("conversations", "memories", "artifacts"))
+    make = partial(_Found, session_id=contents.session_id)
+    if "conversations" in areas:
+        for chunk in contents.chunks.values():
+            yield make(area="conversations", id=chunk.chunk_id, at=chunk.created_at)
+    if "memories" in areas:
+        for memory in contents.memories.values():
+            tags = frozenset(memory.tags)
+            yield make(area="memories", id=memory.key, at=memory.updated_at, type=memory.type, tags=tags)
+    if "artifacts" in areas:
+        for work in contents.artifacts.values():
+            yield make(area="artifacts", id=work.artifact_id, at=work.created_at, type=work.type, name=work.name)
+
+
+def _text_of(contents: Contents, place: _Found) -> str:
+    """Raises KeyError for what is there no more."""
+    if place.area == "conversations":
+        return contents.chunks[place.id].content
+    if place.area == "memories":
+        memory = contents.memories[place.id]
+        return search_text(memory.key, memory.tags, memory.content)
+    artifact = contents.artifacts[place.id]
+    return search_text(artifact.name, artifact.content)
+
+
+def normal(text: str) -> str:
+    """In the form in which questions are."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def headline(text: str, words: Text, is_hit: Callable[[Token], bool]) -> str:
+    """The fragments with the most hits, which are marked; the beginning of a text without any."""
+    places = [number for number, token in enumerate(words.tokens) if is_hit(token)]
+    fragments = sorted(_fragments(words, places[:MOST_PLACES])) or [(0, FRAGMENT_WORDS // 3)]
+    marked = set(places)
+    return " … ".join(_show(text, words, marked, *fragment) for fragment in fragments)
+
+
+def _fragments(words: Text, places: list[int]) -> Iterator[tuple[int, int]]:
+    """First and last token of the best fragments, which do not overlap."""
+    last = len(words.tokens) - 1
+    left = places
+    for _ in range(FRAGMENTS):
+        if not left:
+            return
+        first = max(
+            left, key=lambda place: len({words.tokens[n].stem for n in left if place <= n < place + FRAGMENT_WORDS})
+        )
+        inside = [place for place in left if first <= place < first + FRAGMENT_WORDS]
+        around = (FRAGMENT_WORDS - (inside[-1] - first + 1)) // 2
+        start, end = max(first - around, 0), min(inside[-1] + around, last)
+        yield start, end
+        left = [place for place in left if place < start - FRAGMENT_WORDS or place > end + FRAGMENT_WORDS]
+
+
+def _show(text: str, words: Text, marked: set[int], first: int, last: int) -> str:
+    tokens = words.tokens[first : last + 1]
+    if not tokens:
+        return text[: 2 * CONTEXT_CHARACTERS]
+    pieces: list[str] = []
+    at = tokens[0].start
+    for number, token in enumerate(tokens, start=first):
+        around = MARK if number in marked else ""
+        pieces += [text[at : token.start], around, text[token.start : token.end], around]
+        at = token.end
+    return "".join(pieces)

@@ -1,0 +1,206 @@
+"""The JSON store for one command: a session is loaded, changed in memory, and written once by the caller."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from models.commands import COMMANDS, GetTask, ReadCommand
+from models.inbox import Entry
+from sessions.answers import Answer
+from sessions.document import event_item_of, item_of, records, session_record
+from sessions.files.columns import count_contents, last_question
+from sessions.files.contents import Contents, SavedDelivery
+from sessions.files.folder import Folder
+from sessions.files.reads import read
+from sessions.files.shelf import Reach, Shelf
+from sessions.journal import Delivery, Event, Known
+from sessions.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
+from sessions.rules import Slice
+from sessions.rules.tasks import description_hash
+from sessions.state import Changes, State
+from sessions.updates import AT_MOST, UNCLAIMED_AFTER, describe_update
+
+
+class FilesStore:
+    """Implements `sessions.store.Store`, for commands on one session, whose lock the caller holds; or on none."""
+
+    def __init__(self, folder: Folder, contents: Contents | None) -> None:
+        self._folder = folder
+        self.contents = contents
+        self.is_changed = False
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what was written in it when it is left by an exception."""
+        before = (self.contents and self.contents.copy(), self.is_changed)
+        try:
+            yield
+        except BaseException:
+            self.contents, self.is_changed = before
+            raise
+
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+        """Which of these were decided before, by source and delivery id, as far as they are of this session."""
+        known = self.contents.deliveries if self.contents else {}
+        identities = [(entry.source, entry.delivery_id) for entry in entries]
+        return {
+            identity: Known(
+                hash=known[identity].hash,
+                status=known[identity].status,
+                http_status=known[identity].http_status,
+                response=known[identity].response,
+            )
+            for identity in identities
+            if identity in known
+        }
+
+    def load(self, wanted: Slice) -> State:
+        """The records that exist of those wanted."""
+        contents = self.contents
+        if contents is None or contents.session is None:
+            return State(queue=self._queue() if wanted.descriptions else None)
+        found = [record for key in wanted.keys for record in _find(contents, key)]
+        known = {record.key for record in found}
+        digests = {digest for _, digest in wanted.descriptions}
+        for task in contents.tasks.values() if digests else ():
+            if description_hash(task.agent_name, task.description) in digests:
+                found += [record for record in records(task, contents.session_id) if record.key not in known]
+        stats = {contents.session_id: Stats(**count_contents(contents))} if wanted.stats else {}
+        return State(found, stats=stats, queue=self._queue() if wanted.descriptions else None)
+
+    def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
+        """Keep all of it in memory. Deliveries of reads are not kept, and of a dead letter only that it failed."""
+        contents = self.contents
+        assert contents is not None or not (changes.removed or changes.put or events)
+        if contents is None:
+            return
+        for key in changes.removed:
+            if key[0] == "sessions":
+                contents = self.contents = contents.emptied()
+            else:
+                contents.memories.pop(key[2], None)
+            self.is_changed = True
+        for record in changes.put.values():
+            _put(contents, record)
+        for delivery in deliveries:
+            if not COMMANDS[delivery.command].is_read and delivery.status != "failed":
+                names = SavedDelivery.__struct_fields__
+                saved = SavedDelivery(**{name: getattr(delivery, name) for name in names})
+                contents.deliveries[delivery.source, delivery.delivery_id] = saved
+                self.is_changed = True
+        contents.events += [event_item_of(event) for event in events]
+        self.is_changed = self.is_changed or bool(changes.put or events)
+
+    def holds_task(self, source: str, session_id: str) -> bool:
+        """Nobody claims tasks here."""
+        return False
+
+    def record_conflict(self, entry: Entry, at: datetime) -> None:
+        """Nobody can ask for it here."""
+
+    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
+        """The answer to a read, which sees what was written before it. Raises Rejected."""
+        reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
+        answer = read(Shelf(self._folder, self.contents), command, reach=reach)
+        if isinstance(command, GetTask) and self.contents:
+            self._mark_shown(self.contents, command.task_id)
+        return answer
+
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
+        """Up to three existing ids that are like this one."""
+        return Shelf(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
+
+    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
+        """What a sender should hear of the session's tasks."""
+        news = _news(self.contents, now) if self.contents and self.contents.session_id in session_ids else []
+        return {self.contents.session_id: news} if self.contents and news else {}
+
+    def _mark_shown(self, contents: Contents, task_id: str) -> None:
+        task = contents.tasks[task_id]
+        if task.shown_at is None or task.shown_at < task.updated_at:
+            contents.tasks[task_id] = msgspec.structs.replace(task, shown_at=task.updated_at)
+            self.is_changed = True
+
+    def _queue(self) -> Counter[tuple[str | None, str, int]]:
+        """What waits for agents, in all sessions."""
+        reach = Reach(session_id=None, session_glob=None, now=datetime.now(UTC))
+        return Counter(
+            (task.agent_name, task.task_type, task.priority)
+            for contents in Shelf(self._folder, self.contents).within(reach)
+            for task in contents.tasks.values()
+            if task.status == "pending"
+        )
+
+
+def _find(contents: Contents, key: Key) -> Iterator[Record]:
+    table, _, *rest = key
+    if table == "sessions" and contents.session:
+        yield session_record(contents.session)
+        return
+    known: dict[str, dict[str, Any]] = {
+        "conversation_chunks": contents.chunks,
+        "memories": contents.memories,
+        "tasks": contents.tasks,
+        "artifacts": contents.artifacts,
+    }
+    item = known.get(table, {}).get(rest[0]) if rest else None
+    if item is not None:
+        yield next(records(item, contents.session_id))
+
+
+def _put(contents: Contents, record: Record) -> None:
+    match record:
+        case Session():
+            contents.session = item_of(record)
+        case Chunk():
+            contents.number("chunks", record.chunk_id)
+            contents.chunks[record.chunk_id] = item_of(record)
+        case MemoryRevision():
+            memory = contents.memories[record.memory_key]
+            revisions = [*memory.revisions, item_of(record)]
+            revisions.sort(key=lambda revision: revision.revision)
+            contents.memories[record.memory_key] = msgspec.structs.replace(memory, revisions=revisions)
+        case Memory():
+            known = contents.memories.get(record.memory_key)
+            contents.memories[record.memory_key] = item_of(record, revisions=known.revisions if known else ())
+        case Task():
+            contents.number("tasks", record.task_id)
+            contents.tasks[record.task_id] = item_of(record)
+        case Artifact():
+            contents.number("artifacts", record.artifact_id)
+            contents.artifacts[record.artifact_id] = item_of(record)
+
+
+def _news(contents: Contents, now: datetime) -> list[dict[str, Any]]:
+    """The latest first."""
+    positions = contents.positions["tasks"]
+    unseen = [task for task in contents.tasks.values() if task.shown_at is None or task.shown_at < task.updated_at]
+    told = [
+        task
+        for task in unseen
+        if task.status in ("completed", "failed", "input_required")
+        or (
+            task.status == "pending"
+            and task.shown_at is None
+            and max(task.updated_at, task.not_before or task.updated_at) < now - UNCLAIMED_AFTER
+        )
+    ]
+    told.sort(key=lambda task: (task.updated_at, positions[task.task_id]), reverse=True)
+    return [
+        describe_update(
+            task_id=task.task_id,
+            status=task.status,
+            agent_name=task.agent_name,
+            title=task.description,
+            question=last_question(task),
+            error=task.error,
+            updated_at=task.updated_at,
+        )
+        for task in told[:AT_MOST]
+    ]

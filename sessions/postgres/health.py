@@ -1,0 +1,45 @@
+"""How a database is: whether it keeps what it commits, which tables it has, and what failed in it."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection, text
+
+LOOK = text(
+    "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
+    " current_setting('synchronous_commit') AS synchronous_commit,"
+    " to_regclass('alembic_version') IS NOT NULL AS has_tables"
+)
+FAILED = text("SELECT count(*) FROM deliveries WHERE status = 'failed'")
+"""As its index has it."""
+
+
+class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found."""
+
+    version: str
+    fsync: str
+    synchronous_commit: str
+    revision: str | None
+    """None without our tables."""
+    dead_letters: int
+
+    @property
+    def weakness(self) -> str | None:
+        """The settings with which a crash can lose what was committed."""
+        given = {"fsync": self.fsync, "synchronous_commit": self.synchronous_commit}
+        off = [name for name, value in given.items() if value == "off"]
+        return f"{' and '.join(off)} off" if off else None
+
+
+def look(connection: Connection) -> DatabaseHealth:
+    """Look once; works on a database of any revision, also without tables."""
+    found = connection.execute(LOOK).one()
+    revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if found.has_tables else None
+    return DatabaseHealth(
+        version=found.version,
+        fsync=found.fsync,
+        synchronous_commit=found.synchronous_commit,
+        revision=revision,
+        dead_letters=(connection.scalar(FAILED) or 0) if revision else 0,
+    )

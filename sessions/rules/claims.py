@@ -1,0 +1,152 @@
+"""Rules for what the holder of a claim does with its task: complete, fail, ask. Whoever has the token may, in a session
+of any state, until the task went to somebody else. Claims and leases themselves are not decided here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+from msgspec import Raw
+
+from models.agent_commands import NOTHING, AskTask, ClaimCommand, CompleteTask, FailTask
+from models.errors import Conflict, Rejected
+from models.identity import same_json
+from models.responses import shorten
+from sessions.records import Question, Record, Session, Task, task_key
+from sessions.rules.artifacts import put_artifact
+from sessions.rules.decision import Context, Decision, touch
+from sessions.rules.tasks import TITLE_LENGTH, describe_task
+from sessions.state import State
+
+FIRST_BACKOFF_SECONDS = 10
+LAST_BACKOFF_SECONDS = 600
+"""Before another attempt: twice as long after each, as most trouble that passes does so in minutes."""
+
+
+def complete_task(state: State, command: CompleteTask, context: Context) -> Decision:
+    """Keep the output and the artifacts; the same again is a no-op. Raises Conflict when the claim is lost, the task
+    was cancelled, or an artifact has another's id."""
+    session, task = _claimed(state, command, context)
+    output = None if command.output == NOTHING else command.output
+    title = shorten(task.description, TITLE_LENGTH)
+    artifacts = [artifact.artifact_id for artifact in command.artifacts]
+    if task.status == "completed":
+        if not _same(task.output, output):
+            raise _finished(task, title)
+        data = describe_task(task) | {"artifacts": artifacts}
+        return Decision(message=f'"{title}" is completed already.', data=data)
+    put: list[Record] = []
+    for number, artifact in enumerate(command.artifacts):
+        try:
+            put += put_artifact(state, artifact, context, session=session).put
+        except Rejected as error:
+            error.field = f"artifacts[{number}].{(error.field or '').removeprefix('data.')}"
+            raise
+    completed = msgspec.structs.replace(
+        task,
+        status="completed",
+        output=output,
+        error=None,
+        lease_expires_at=None,
+        updated_at=context.at,
+        finished_at=context.at,
+        shown_at=None,
+    )
+    data = describe_task(completed) | {"artifacts": artifacts}
+    return Decision(message=f'Completed "{title}".', data=data, put=[*put, completed, touch(session, context.at)])
+
+
+def fail_task(state: State, command: FailTask, context: Context) -> Decision:
+    """Give the task up, which ends the claim. If another attempt is worth it, and allowed, it goes back to the queue
+    and waits there, longer each time. Raises Conflict when the claim is lost or the task was cancelled or completed."""
+    session, task = _claimed(state, command, context)
+    title = shorten(task.description, TITLE_LENGTH)
+    if task.status == "completed":
+        raise _finished(task, title)
+    given_up = msgspec.structs.replace(
+        task,
+        error=command.error,
+        claim_token=None,
+        lease_expires_at=None,
+        updated_at=context.at,
+        shown_at=None,
+    )
+    if command.retryable and task.attempt < task.max_attempts:
+        seconds = min(FIRST_BACKOFF_SECONDS * 2 ** max(task.attempt - 1, 0), LAST_BACKOFF_SECONDS)
+        failed = msgspec.structs.replace(
+            given_up,
+            status="pending",
+            claimed_by=None,
+            not_before=context.at + timedelta(seconds=seconds),
+            finished_at=None,
+        )
+        message = f'"{title}" failed; it is tried again in {seconds} s.'
+    else:
+        failed = msgspec.structs.replace(given_up, status="failed", finished_at=context.at)
+        message = f'"{title}" failed.'
+    put: list[Record] = [failed, touch(session, context.at)]
+    return Decision(message=message, data=describe_task(failed), put=put)
+
+
+def ask_task(state: State, command: AskTask, context: Context) -> Decision:
+    """Ask the one who delegated the task, and let go of it until the answer is there; the same again is a no-op.
+    Raises Conflict when the claim is lost or the task is finished."""
+    session, task = _claimed(state, command, context)
+    title = shorten(task.description, TITLE_LENGTH)
+    questions = msgspec.json.decode(task.questions, type=list[Question])
+    if task.status == "input_required" and questions[-1].question == command.question:
+        return Decision(message=f'"{title}" asks this already.', data=describe_task(task))
+    if task.status in ("completed", "input_required"):
+        raise _finished(task, title)
+    questions.append(Question(question=command.question, asked_at=context.at))
+    asking = msgspec.structs.replace(
+        task,
+        status="input_required",
+        questions=Raw(msgspec.json.encode(questions)),
+        error=None,
+        lease_expires_at=None,
+        updated_at=context.at,
+        finished_at=None,
+        shown_at=None,
+    )
+    put: list[Record] = [asking, touch(session, context.at)]
+    return Decision(message=f'"{title}" waits for an answer.', data=describe_task(asking), put=put)
+
+
+def claim_lost() -> Conflict:
+    """The error for a token whose task went to somebody else, was given up, or is gone."""
+    return Conflict(
+        "This claim is not good any more: the task was given up, or went to somebody else.",
+        code="claim_lost",
+        field="claim_token",
+        hint="Stop working on it, and claim another task.",
+    )
+
+
+def _claimed(state: State, command: ClaimCommand, context: Context) -> tuple[Session, Task]:
+    session = state.session(context.session_id)
+    task = state.find(task_key(context.session_id, command.task_id), Task)
+    if session is None or task is None or task.claim_token != command.claim:
+        raise claim_lost()
+    if task.status == "cancelled":
+        raise Conflict(
+            f'"{shorten(task.description, TITLE_LENGTH)}" was cancelled.',
+            code="task_cancelled",
+            field="claim_token",
+            hint="Stop working on it, and claim another task.",
+        )
+    return session, task
+
+
+def _finished(task: Task, title: str) -> Conflict:
+    return Conflict(
+        f'"{title}" is {task.status.replace("_", " ")} already.',
+        code="task_finished" if task.status != "input_required" else "task_asking",
+        field="claim_token",
+        data=describe_task(task),
+        hint="Claim another task.",
+    )
+
+
+def _same(one: Raw | None, other: Raw | None) -> bool:
+    return one is other if one is None or other is None else same_json(one, other)

@@ -1,0 +1,89 @@
+"""Agents as the tests play them: claims over HTTP, and what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from sqlalchemy import Engine, text
+
+from tests.acceptance.stack import Payload, Stack, new_id
+
+
+class Agent:
+    """One agent with a key; the stack's own, unless it is given another."""
+
+    def __init__(self, stack: Stack, name: str = "", *, key: str = "") -> None:
+        self.stack = stack
+        self.name = name or new_id("agent")
+        self._headers = {"X-API-Key": key} if key else {}
+
+    def register(self, **fields: Any) -> None:
+        """Make it known; by default of a type of its own, and with one task at a time."""
+        body = {"name": self.name, "type": f"type-of-{self.name}", **fields}
+        answer = self.stack.client.post("/v1/agents", json=body)
+        assert answer.status_code == 200, answer.text
+
+    def ask_for_task(self, **fields: Any) -> httpx.Response:
+        """Claim, whatever the answer is."""
+        return self.stack.client.post(
+            "/v1/tasks/claim", json={"agent_name": self.name, **fields}, headers=self._headers
+        )
+
+    def claim(self, **fields: Any) -> Payload:
+        """The task that it gets."""
+        answer = self.ask_for_task(**fields)
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        task: Payload = answer.json()
+        return task
+
+    def finds_nothing(self, **fields: Any) -> bool:
+        """Whether there is no task for it."""
+        answer = self.ask_for_task(**fields)
+        assert answer.status_code in (200, 204), answer.text
+        return answer.status_code == 204
+
+    def act(self, task: Payload | str, action: str, **fields: Any) -> httpx.Response:
+        """Do something with a claim."""
+        token = task if isinstance(task, str) else task["claim_token"]
+        return self.stack.client.post(f"/v1/claims/{token}/{action}", json=fields, headers=self._headers)
+
+    def done(self, task: Payload | str, action: str, **fields: Any) -> Payload:
+        """The same, which must succeed."""
+        answer = self.act(task, action, **fields)
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        told: Payload = answer.json()
+        return told
+
+
+Delegate = Callable[..., Payload]
+"""Delegates a task to the test's agent; gives the answer's data."""
+
+
+def delegating(stack: Stack, session_id: str, agent: Agent) -> Delegate:
+    """What delegates tasks of the session to the agent."""
+
+    def send(task_id: str = "t", description: str = "", **fields: Any) -> Payload:
+        asked = {"agent_name": agent.name, "description": description or f"Do {task_id}", **fields}
+        data: Payload = stack.send("delegate_task", session_id, task_id=task_id, **asked)["data"]
+        return data
+
+    return send
+
+
+def task_of(stack: Stack, session_id: str, task_id: str = "t") -> Payload:
+    """The task as it is now."""
+    task: Payload = stack.client.get(f"/v1/sessions/{session_id}/tasks/{task_id}").json()
+    return task
+
+
+def events_of(stack: Stack, session_id: str) -> list[str]:
+    """What the session's journal tells of, in order."""
+    return [event["event"] for event in stack.journal(session_id)]
+
+
+def change_tasks(engine: Engine, session_id: str, changes: str) -> None:
+    """Let time pass for the session's tasks."""
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE tasks SET {changes} WHERE session_id = :id"), {"id": session_id})

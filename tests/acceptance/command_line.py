@@ -1,0 +1,117 @@
+"""session-cli as people run it: its launcher, in an environment of its own, piped or in a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tests.acceptance.pseudo_terminal import PseudoTerminal
+from tests.conftest import ROOT
+
+Environment = Mapping[str, str]
+
+PROGRAM = str(ROOT / "bin" / "session-cli")
+
+
+class Done(NamedTuple):
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What was written, read as JSON."""
+        return msgspec.json.decode(self.out)
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """What was written, read as TSV."""
+        heading, *lines = self.out.splitlines()
+        names = heading.split("\t")
+        return [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
+
+
+class CommandLine:
+    """Runs of session-cli for one relay."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.environment = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "HOME": str(folder),
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+            "PAGER": "cat",
+            **environment,
+        }
+
+    def run(
+        self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
+    ) -> Done:
+        """Run it with pipes; it must end with the code."""
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            input=input.encode() if isinstance(input, str) else input,
+            capture_output=True,
+            cwd=self.folder,
+            env={**self.environment, **(environment or {})},
+            timeout=120,
+            check=False,
+        )
+        result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert result.code == code, result
+        assert "Traceback" not in result.err
+        return result
+
+    def shell(self, line: str) -> Done:
+        """A line for bash, in which session-cli is on the PATH; gives the exit code of the last of it."""
+        path = os.pathsep.join([str(ROOT / "bin"), self.environment["PATH"]])
+        done = subprocess.run(
+            ["bash", "-c", line],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**self.environment, "PATH": path},
+            timeout=120,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def terminal(
+        self, *arguments: str, columns: int = 80, lines: int = 24, environment: Environment | None = None
+    ) -> PseudoTerminal:
+        """Run it in a terminal."""
+        return PseudoTerminal(
+            [PROGRAM, *arguments],
+            environment={**self.environment, **(environment or {})},
+            columns=columns,
+            lines=lines,
+            folder=self.folder,
+        )
+
+    def shown(
+        self,
+        *arguments: str,
+        columns: int = 80,
+        lines: int = 200,
+        code: int = 0,
+        environment: Environment | None = None,
+    ) -> str:
+        """What it shows in a terminal; it must end with the code."""
+        ended, text = self.terminal(*arguments, columns=columns, lines=lines, environment=environment).end()
+        assert ended == code, text
+        assert "Traceback" not in text
+        return text
+
+
+def json_lines(text: str) -> Iterable[Any]:
+    """JSON that is one value to a line."""
+    return [msgspec.json.decode(line) for line in text.splitlines()]

@@ -1,0 +1,90 @@
+"""A program in a terminal of a given size: what it shows there, and what a person types."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+END_OF_TERMINAL = errno.EIO
+LIMIT_SECONDS = 60.0
+
+
+class PseudoTerminal:
+    """One run of a program, with all three standard streams on a terminal of its own."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int = 80,
+        lines: int = 24,
+        folder: Path | None = None,
+    ) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self._process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def wait_for(self, text: str) -> str:
+        """Read until the text is shown; gives all that was shown."""
+        limit_at = time.monotonic() + LIMIT_SECONDS
+        while text not in self.shown:
+            if not self._read(limit_at):
+                raise AssertionError(f"It ended without showing {text!r}: {self.shown!r}")
+        return self.shown
+
+    def type(self, text: str) -> None:
+        """Type on the keyboard."""
+        os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does, to the program and those that it has started."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def end(self) -> tuple[int, str]:
+        """Read until the program has ended; gives its exit code and all that was shown, lines ended by a mere \\n."""
+        limit_at = time.monotonic() + LIMIT_SECONDS
+        while self._read(limit_at):
+            pass
+        code = self._process.wait(timeout=LIMIT_SECONDS)
+        os.close(self._master)
+        return code, self.shown.replace("\r\n", "\n")
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self, limit_at: float) -> bool:
+        """Some of what is shown; False at the end."""
+        ready, _, _ = select.select([self._master], [], [], max(0.0, limit_at - time.monotonic()))
+        if not ready:
+            self.kill()
+            raise AssertionError(f"Nothing more came within the limit: {self.shown!r}")
+        try:
+            part = os.read(self._master, 65_536)
+        except OSError as error:
+            if error.errno != END_OF_TERMINAL:
+                raise
+            return False
+        self.shown += part.decode(errors="replace")
+        return bool(part)

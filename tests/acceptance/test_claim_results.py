@@ -1,0 +1,323 @@
+"""How the work on a claimed task ends, what that lets others do, and what an agent's key allows meanwhile."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from tests.acceptance.agents import Agent, Delegate, change_tasks, events_of, task_of
+from tests.acceptance.refusals import refused
+from tests.acceptance.stack import Stack, new_id, wait_for
+from tests.acceptance.test_scopes import make_key
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """An active session of the test's own."""
+    session_id = new_id("claims")
+    stack.send("create_session", session_id, title="Claims")
+    return session_id
+
+
+class TestResults:
+    def test_output_and_artifacts_are_stored_together(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        task = agent.claim()
+        artifacts = [
+            {"name": "prices.md", "content": "# Prices", "type": "report", "metadata": {"rows": 2}},
+            {"artifact_id": "raw", "name": "raw.json", "content": {"a": 1.50}},
+        ]
+        told = agent.done(task, "complete", output={"cheapest": "b"}, artifacts=artifacts)
+        assert (told["command"], told["status"], told["message"]) == ("complete_task", "success", 'Completed "Do t".')
+        assert told["data"]["status"] == "completed"
+        [update] = stack.send("store_memory", session_id, content="x")["updates"]
+        assert update["message"] == '"Do t" is completed.'
+        shown = task_of(stack, session_id)
+        assert (shown["status"], shown["output"], shown["claimed_by"]) == ("completed", {"cheapest": "b"}, agent.name)
+        listed = stack.send("list_artifacts", session_id, task_id="t")["data"]["artifacts"]
+        assert {item["artifact_id"] for item in listed} == set(told["data"]["artifacts"])
+        raw = stack.send("get_artifact", session_id, artifact_id="raw")["data"]["artifact"]
+        assert raw["content"] == {"a": 1.50}
+
+    def test_a_completion_sent_twice_is_answered_twice_and_stored_once(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        task = agent.claim()
+        result = {"output": [1], "artifacts": [{"name": "a", "content": "x"}]}
+        first, second = agent.done(task, "complete", **result), agent.done(task, "complete", **result)
+        assert first == second
+        assert events_of(stack, session_id).count("complete_task") == 1
+        assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
+        refused(agent.act(task, "complete", output=[2]), 409, "task_finished")
+        assert task_of(stack, session_id)["output"] == [1]
+
+    def test_a_completion_whose_artifact_has_anothers_id_changes_nothing(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        stack.send("add_artifact", session_id, artifact_id="a", name="theirs", content="theirs")
+        task = agent.claim()
+        mine = [{"name": "b", "content": "b"}, {"artifact_id": "a", "name": "mine", "content": "mine"}]
+        error = refused(agent.act(task, "complete", output=1, artifacts=mine), 409, "artifact_exists")
+        assert error["field"] == "artifacts[1].artifact_id"
+        assert task_of(stack, session_id)["status"] == "claimed"
+        assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
+        agent.done(task, "complete", output=1, artifacts=mine[:1])
+
+    def test_a_retryable_failure_is_tried_again_later_until_the_last_attempt(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine
+    ) -> None:
+        delegate(max_attempts=2)
+        task = agent.claim()
+        told = agent.done(task, "fail", error="No network", retryable=True)
+        assert told["data"]["status"] == "pending"
+        assert agent.done(task, "fail", error="No network", retryable=True) == told
+        shown = task_of(stack, session_id)
+        assert (shown["status"], shown["error"], shown["attempt"]) == ("pending", "No network", 1)
+        seconds = (datetime.fromisoformat(shown["not_before"]) - datetime.now(UTC)).total_seconds()
+        assert 0 < seconds <= 10
+        assert agent.finds_nothing()
+        change_tasks(engine, session_id, "not_before = now()")
+        again = agent.claim()
+        assert (again["attempt"], again["error"]) == (2, "No network")
+        agent.done(again, "fail", error="Still none", retryable=True)
+        shown = task_of(stack, session_id)
+        assert (shown["status"], shown["error"]) == ("failed", "Still none")
+        refused(agent.act(again, "complete"), 409, "claim_lost")
+
+    def test_a_failure_that_is_not_retryable_is_the_end(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        agent.done(agent.claim(), "fail", error="There is no such shop")
+        [update] = stack.send("get_session_summary", session_id)["updates"]
+        assert (update["status"], update["error"]) == ("failed", "There is no such shop")
+        assert task_of(stack, session_id)["status"] == "failed"
+
+    def test_a_question_is_answered_and_the_task_goes_on_with_the_answer(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        task = agent.claim()
+        told = agent.done(task, "ask", question="Which currency?")
+        assert told["data"]["status"] == "input_required"
+        assert agent.done(task, "heartbeat")["status"] == "input_required"
+        assert agent.finds_nothing()
+        [update] = stack.send("get_session_summary", session_id)["updates"]
+        assert (update["status"], update["question"]) == ("input_required", "Which currency?")
+        stack.send("answer_task", session_id, task_id="t", answer="Euro")
+        again = agent.claim()
+        assert again["attempt"] == 1
+        assert (again["questions"][0]["question"], again["questions"][0]["answer"]) == ("Which currency?", "Euro")
+        refused(agent.act(task, "complete"), 409, "claim_lost")
+        agent.done(again, "complete", output="12 €")
+        assert task_of(stack, session_id)["output"] == "12 €"
+
+    def test_a_claim_can_be_ended_while_the_session_is_paused_or_completed(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        agent.register(max_concurrent=5)
+        for number in range(4):
+            delegate(f"t{number}")
+        tasks = [agent.claim() for _ in range(4)]
+        stack.send("pause_session", session_id)
+        agent.done(tasks[0], "heartbeat")
+        agent.done(tasks[0], "complete", output=1, artifacts=[{"name": "a", "content": "x"}])
+        agent.done(tasks[1], "ask", question="Which?")
+        stack.send("complete_session", session_id)
+        agent.done(tasks[2], "fail", error="No", retryable=True)
+        agent.done(tasks[3], "release")
+        statuses = [task_of(stack, session_id, f"t{number}")["status"] for number in range(4)]
+        assert statuses == ["completed", "input_required", "pending", "pending"]
+        assert agent.finds_nothing()
+
+
+class TestDependencies:
+    def test_a_diamond_of_tasks_comes_out_in_order(self, agent: Agent, delegate: Delegate) -> None:
+        agent.register(max_concurrent=5)
+        delegate("base", priority=-1)
+        delegate("left", depends_on=["base"])
+        delegate("right", depends_on=["base"])
+        delegate("top", depends_on=["left", "right"], priority=9)
+        base = agent.claim()
+        assert base["task_id"] == "base"
+        assert agent.finds_nothing()
+        agent.done(base, "complete")
+        left, right = agent.claim(), agent.claim()
+        assert (left["task_id"], right["task_id"]) == ("left", "right")
+        agent.done(right, "complete")
+        assert agent.finds_nothing()
+        agent.done(left, "complete")
+        assert agent.claim()["task_id"] == "top"
+
+    def test_a_failed_dependency_leaves_those_behind_it_blocked_and_the_list_says_so(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate("base")
+        delegate("next", depends_on=["base"])
+        delegate("last", depends_on=["next"])
+        agent.done(agent.claim(), "fail", error="No")
+        assert agent.finds_nothing()
+        listed = {task["task_id"]: task for task in stack.send("list_tasks", session_id)["data"]["tasks"]}
+        assert listed["next"]["status"] == "pending"
+        assert listed["next"]["blocked_by"] == [{"task_id": "base", "status": "failed"}]
+        assert listed["last"]["blocked_by"] == [{"task_id": "next", "status": "pending"}]
+        shown = stack.send("get_task", session_id, task_id="next")
+        assert shown["message"] == '"Do next" waits for a task that will not be completed.'
+
+
+class TestWaiting:
+    def test_a_waiting_claim_gets_a_task_at_once(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(agent.claim, wait=20)
+            stack.send("store_memory", session_id, content="Meanwhile it waits")
+            began_at = time.monotonic()
+            delegate()
+            assert waiting.result(timeout=5)["task_id"] == "t"
+            assert time.monotonic() - began_at < 2
+
+    def test_a_claim_that_waits_in_vain_is_answered_in_time(self, agent: Agent) -> None:
+        began_at = time.monotonic()
+        assert agent.finds_nothing(wait=1)
+        assert 0.9 < time.monotonic() - began_at < 5
+
+    def test_a_waiting_claim_gets_what_becomes_free(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate("a")
+        delegate("b", depends_on=["a"])
+        first = agent.claim()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(agent.claim, wait=20)
+            agent.done(first, "complete")
+            second = waiting.result(timeout=10)
+            assert second["task_id"] == "b"
+            waiting = pool.submit(agent.claim, wait=20)
+            agent.done(second, "release")
+            third = waiting.result(timeout=10)
+            assert third["task_id"] == "b"
+            stack.send("pause_session", session_id)
+            agent.done(third, "release")
+            waiting = pool.submit(agent.claim, wait=20)
+            stack.send("resume_session", session_id)
+            assert waiting.result(timeout=10)["task_id"] == "b"
+
+    def test_get_task_waits_until_the_task_has_finished_or_asks(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate()
+        task = agent.claim()
+        body = {"session_id": session_id, "task_id": "t", "wait": 20}
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [
+                pool.submit(stack.client.get, f"/v1/sessions/{session_id}/tasks/t", params={"wait": 20}),
+                pool.submit(stack.client.post, "/v1/commands/get_task", json=body),
+                pool.submit(stack.ask, "get_task", session_id, task_id="t", wait=20),
+            ]
+            agent.done(task, "start")
+            assert not any(one.done() for one in waiting)
+            agent.done(task, "complete", output="done")
+            answers = [one.result(timeout=10) for one in waiting]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        tasks = [answers[0].json(), *(answer.json()["data"]["task"] for answer in answers[1:])]
+        assert [(task["status"], task["output"]) for task in tasks] == [("completed", "done")] * 3
+
+    def test_get_task_shows_the_task_as_it_is_when_the_time_is_over(
+        self, stack: Stack, session_id: str, delegate: Delegate
+    ) -> None:
+        delegate()
+        began_at = time.monotonic()
+        shown = stack.client.get(f"/v1/sessions/{session_id}/tasks/t", params={"wait": 1}).json()
+        assert shown["status"] == "pending"
+        assert stack.send("get_task", session_id, task_id="t", wait=1)["data"]["task"]["status"] == "pending"
+        assert 1.9 < time.monotonic() - began_at < 10
+        unknown = stack.client.get(f"/v1/sessions/{session_id}/tasks/none", params={"wait": 20})
+        refused(unknown, 404, "task_not_found")
+        refused(stack.ask("get_task", session_id, task_id="none", wait=20), 404, "task_not_found")
+
+
+class TestKeys:
+    def test_a_key_for_some_sessions_gets_only_their_tasks(
+        self, stack: Stack, agent: Agent, delegate: Delegate
+    ) -> None:
+        mine = new_id("mine")
+        stack.send("create_session", mine, title="Mine")
+        limited = Agent(stack, agent.name, key=make_key(stack, scopes=["agent"], sessions="mine-*"))
+        wait_for(lambda: limited.ask_for_task().status_code == 204, seconds=5)
+        delegate("theirs", priority=9)
+        assert limited.finds_nothing()
+        stack.send("delegate_task", mine, task_id="m", description="m", agent_name=agent.name)
+        task = limited.claim()
+        assert task["session_id"] == mine
+        limited.done(task, "complete")
+        theirs = agent.claim()
+        for action in ("heartbeat", "complete"):
+            error = refused(limited.act(theirs, action), 403, "forbidden")
+            assert (error["field"], error["expected"]) == ("session_id", "a session_id that matches mine-*")
+
+    def test_an_agent_reads_and_writes_where_it_holds_a_task_and_only_then(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        key = make_key(stack, scopes=["agent"])
+        worker = Agent(stack, agent.name, key=key)
+        wait_for(lambda: worker.ask_for_task().status_code == 204, seconds=5)
+        other = new_id("claims")
+        stack.send("create_session", other, title="Other")
+        stack.send("store_memory", other, key="k", content="secret")
+        headers = {"X-API-Key": key}
+
+        def send(command: str, where: str, **data: Any) -> httpx.Response:
+            path = f"/v1/commands/{command}?wait=20"
+            return stack.client.post(path, json={"session_id": where, **data}, headers=headers)
+
+        def read(path: str) -> httpx.Response:
+            return stack.client.get(f"/v1/sessions/{path}", headers=headers)
+
+        def is_refused(where: str) -> None:
+            parts = ("", "/summary", "/transcript", "/memories/k", "/tasks", "/events", "/export")
+            for answer in (
+                send("store_memory", where, key="k", content="mine"),
+                send("retrieve_memory", where, key="k"),
+                send("batch", where, commands=[{"command": "retrieve_memory", "data": {"key": "k"}}]),
+                *(read(where + part) for part in parts),
+            ):
+                error = refused(answer, 403, "forbidden")
+                assert error["expected"].startswith("a key with the scope ")
+                assert "holds no task" in error["message"]
+                assert "secret" not in answer.text
+
+        is_refused(session_id)
+        is_refused(other)
+        assert events_of(stack, other) == ["create_session", "store_memory"]
+        delegate()
+        task = worker.claim()
+        assert send("store_memory", session_id, key="k", content="mine").json()["data"]["key"] == "k"
+        assert send("retrieve_memory", session_id, key="k").json()["data"]["memory"]["content"] == "mine"
+        assert send("add_artifact", session_id, name="a", content="a", task_id="t").status_code == 200
+        assert read(session_id).json()["title"] == "Claims"
+        assert read(f"{session_id}/memories/k").json()["content"] == "mine"
+        assert read(f"{session_id}/tasks/t").json()["status"] == "claimed"
+        for command, data in (
+            ("delegate_task", {"description": "x"}),
+            ("cancel_task", {"task_id": "t"}),
+            ("delete_memory", {"key": "k"}),
+            ("list_sessions", {}),
+        ):
+            body = {"command": command, "session_id": session_id, "data": data}
+            refused(stack.client.post("/v1/webhook?wait=20", json=body, headers=headers), 403, "forbidden")
+        for path in ("/v1/sessions", "/v1/search?q=x", "/v1/memories", "/v1/tasks"):
+            refused(stack.client.get(path, headers=headers), 403, "forbidden")
+        is_refused(other)
+        worker.done(task, "complete", output="done")
+        is_refused(session_id)

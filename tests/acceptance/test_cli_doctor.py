@@ -1,0 +1,232 @@
+"""What `status` and `doctor` say of a relay and its servers, when all is well and when something is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.tables import SCHEMA_REVISION
+from tests.acceptance.command_line import CommandLine, Done
+from tests.acceptance.stack import new_id, wait_for
+from tests.conftest import API_KEY, migrate
+from tests.torture.rig import Rig, new_rig
+
+MAX_BACKLOG = 20
+
+
+@pytest.fixture(scope="module")
+def rig(servers_folder: Path) -> Iterator[Rig]:
+    """Servers and processes that are all well."""
+    with new_rig(servers_folder, postgres_settings={}, MAX_BACKLOG=str(MAX_BACKLOG)) as rig:
+        rig.stack.send("create_session", "walk", title="Walk")
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def cli(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """session-cli that knows the relay alone."""
+    return CommandLine(tmp_path_factory.mktemp("doctor"), RELAY_URL=rig.stack.url, API_KEY=API_KEY)
+
+
+@pytest.fixture(scope="module")
+def direct(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """session-cli that knows the servers alone."""
+    return CommandLine(
+        tmp_path_factory.mktemp("direct"), DATABASE_URL=rig.postgres.url, REDIS_URL=rig.valkey.url, MAX_BACKLOG="20"
+    )
+
+
+def findings(done: Done) -> dict[str, dict[str, str]]:
+    """What was found, by check."""
+    return {row["check"]: row for row in done.rows}
+
+
+def troubles(done: Done) -> set[str]:
+    return {check for check, found in findings(done).items() if found["state"] == "trouble"}
+
+
+def find(cli: CommandLine, check: str) -> dict[str, str]:
+    """The finding of that check, as soon as it is trouble; its remedy is told."""
+
+    def look() -> dict[str, str]:
+        found = findings(cli.run("doctor", code=1)).get(check, {})
+        return found if found.get("state") == "trouble" else {}
+
+    found = wait_for(look, what=f"{check} found")
+    assert found["remedy"]
+    return found
+
+
+def troubles_of(cli: CommandLine) -> list[dict[str, Any]]:
+    """All troubles, whatever the exit code."""
+    items = json.loads(cli.shell("session-cli doctor --json check,state").out)
+    return [item for item in items if item["state"] == "trouble"]
+
+
+def settle(cli: CommandLine) -> None:
+    """Wait until nothing is wrong."""
+    wait_for(lambda: not troubles_of(cli), seconds=60, what="well")
+
+
+@contextmanager
+def paused(server: Any) -> Iterator[None]:
+    """A server that is away within the block."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.restart()
+
+
+class TestDoctor:
+    def test_a_healthy_stack_has_no_trouble(self, cli: CommandLine, rig: Rig) -> None:
+        settle(cli)
+        done = cli.run("doctor")
+        found = findings(done)
+        assert {row["state"] for row in found.values()} == {"ok"}
+        assert {row["remedy"] for row in found.values()} == {""}
+        assert {
+            *("relay", "key", "encryption", "clock", "version", "webhooks", "redis", "redis durability"),
+            *("redis memory", "postgres", "schema", "postgres durability", "workers", "backlog", "dead letters"),
+        } == found.keys()
+        assert "3 workers" in found["workers"]["detail"]
+        assert done.err == "No trouble; 0 warnings.\n"
+        shown = cli.shown("doctor")
+        assert shown.count("✓") == len(found)
+        assert "✗" not in shown
+
+    def test_redis_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+        with paused(rig.valkey):
+            assert "REDIS_URL" in find(cli, "redis")["remedy"]
+            assert "webhooks" in troubles(cli.run("doctor", code=1))
+            assert "Start Redis" in find(direct, "redis")["remedy"]
+        settle(cli)
+
+    def test_postgres_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+        with paused(rig.postgres):
+            found = find(cli, "postgres")
+            assert "Webhooks are taken and wait" in found["detail"]
+            assert "DATABASE_URL" in found["remedy"]
+            assert findings(cli.run("doctor", code=1))["webhooks"]["state"] == "ok"
+            assert "Start Postgres" in find(direct, "postgres")["remedy"]
+        settle(cli)
+
+    def test_a_schema_behind_is_told_and_its_remedy_mends_it(
+        self, cli: CommandLine, direct: CommandLine, rig: Rig
+    ) -> None:
+        rig.stack.stop("worker")
+        migrate(rig.postgres.url, "downgrade", "-1")
+        found = find(cli, "schema")
+        assert f"{SCHEMA_REVISION} is needed" in found["detail"]
+        assert "session-cli db upgrade" in found["remedy"]
+        assert find(direct, "schema")["remedy"] == found["remedy"]
+        assert direct.run("db", "check", "--json", "state", code=1).json == {"state": "behind"}
+        direct.run("db", "upgrade")
+        assert direct.run("db", "check", "--json", "state").json == {"state": "current"}
+        rig.stack.start("worker")
+        settle(cli)
+
+    def test_weaker_syncing_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+        rig.stack.redis.config_set("appendfsync", "everysec")
+        try:
+            for who in (cli, direct):
+                found = find(who, "redis durability")
+                assert "appendfsync everysec" in found["detail"]
+                assert "appendfsync always" in found["remedy"]
+        finally:
+            rig.stack.redis.config_set("appendfsync", "always")
+        settle(cli)
+
+    def test_a_full_backlog_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+        made = rig.stack.client.post("/v1/keys", json={"name": new_id("second"), "scopes": ["write"]}).json()
+        rig.stack.stop("worker")
+        for key in (API_KEY, made["key"]):
+            fill_backlog(rig, key)
+        found = find(cli, "backlog")
+        assert f"{MAX_BACKLOG} commands of {MAX_BACKLOG}" in found["detail"]
+        assert "MAX_BACKLOG" in found["remedy"]
+        assert "python -m worker" in find(cli, "workers")["remedy"]
+        assert "MAX_BACKLOG" in find(direct, "backlog")["remedy"]
+        rig.stack.start("worker")
+        rig.stack.wait_until_drained()
+        settle(cli)
+
+    def test_a_relay_that_is_away_is_told_and_its_servers_are_looked_at(self, rig: Rig, direct: CommandLine) -> None:
+        nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
+        done = direct.run("doctor", code=1, environment=nowhere)
+        assert troubles(done) == {"relay"}
+        assert findings(done)["schema"]["state"] == "ok"
+        assert done.err == "1 trouble and 0 warnings.\n"
+
+    def test_servers_alone_are_looked_at(self, direct: CommandLine) -> None:
+        found = findings(direct.run("doctor"))
+        assert found.pop("relay")["state"] == "warning"
+        assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
+        assert {row["state"] for row in found.values()} == {"ok"}
+
+    def test_a_key_that_is_wrong_or_narrow_is_told(self, cli: CommandLine, rig: Rig) -> None:
+        wrong = cli.run("doctor", code=1, environment={"API_KEY": "wrong"})
+        assert troubles(wrong) == {"key"}
+        narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
+        key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
+        wait_for(lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="known")
+        found = findings(cli.run("doctor", environment={"API_KEY": key}))
+        assert found["key"]["state"] == "warning"
+        assert "walk" in found["key"]["detail"]
+
+
+def fill_backlog(rig: Rig, key: str) -> None:
+    """Send until no more is taken."""
+
+    def is_full() -> bool:
+        body = {"command": "store_memory", "session_id": "walk", "data": {"key": "k", "content": new_id()}}
+        return rig.stack.client.post("/v1/webhook", json=body, headers={"X-API-Key": key}).status_code in (429, 503)
+
+    wait_for(is_full, what="full")
+
+
+class TestStatus:
+    def test_all_parts_are_told_in_each_form(self, cli: CommandLine, rig: Rig) -> None:
+        settle(cli)
+        states = {row["part"]: row["state"] for row in cli.run("status").rows}
+        assert set(states.values()) == {"ok"}
+        assert {f"shard {number:02d}" for number in range(16)} < states.keys()
+        told = cli.run("status", "--json").json
+        assert (told["webhooks"], told["workers"]["alive"]) == ({"taken": True, "reason": None}, 3)
+        assert told["postgres"]["revision"] == told["postgres"]["needed_revision"]
+        assert told["key"]["scopes"] == ["read", "write", "delegate", "agent", "admin"]
+        assert len(told["inbox"]["shards"]) == 16
+        assert cli.run("status", "--json", "workers.alive").json == {"workers.alive": 3}
+
+    def test_what_waits_is_drawn_by_shard_while_postgres_is_away(self, cli: CommandLine, rig: Rig) -> None:
+        with paused(rig.postgres):
+            for number in range(MAX_BACKLOG // 2 - 1):
+                rig.stack.post("store_memory", f"walk-{number % 3}", key="k", content=new_id())
+            told = cli.run("status", "--json", code=5).json
+            assert told["postgres"]["state"] == "unavailable"
+            assert told["webhooks"]["taken"] is True
+            assert told["inbox"]["waiting"] == MAX_BACKLOG // 2 - 1
+            waiting = {shard["shard"]: shard for shard in told["inbox"]["shards"] if shard["waiting"]}
+            assert all(shard["oldest_seconds"] >= 0 for shard in waiting.values())
+            assert max(shard["oldest_seconds"] for shard in waiting.values()) == told["inbox"]["oldest_seconds"]
+            shown = cli.shown("status", code=5, columns=60)
+            assert shown.count("█") >= 24
+            assert max(map(len, shown.splitlines())) < 120
+        settle(cli)
+
+    def test_a_key_for_some_sessions_is_told_no_numbers(self, cli: CommandLine, rig: Rig) -> None:
+        narrow = {"name": new_id("narrow"), "scopes": ["admin"], "sessions": "walk*"}
+        key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
+
+        def answer() -> int:
+            return rig.stack.client.get("/v1/status", headers={"X-API-Key": key}).status_code
+
+        wait_for(lambda: answer() != 401, what="known")
+        assert answer() == 403
+        states = {row["part"]: row["state"] for row in cli.run("status", environment={"API_KEY": key}).rows}
+        assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "more": "hidden"}

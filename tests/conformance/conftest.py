@@ -1,0 +1,63 @@
+"""The stores, each empty for each test: one in Postgres, in a database of its own, and one in files."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from local.servers import Server
+from models.settings import read_settings
+from sessions.backend import Backend
+from sessions.files.backend import FilesBackend
+from sessions.postgres.backend import PostgresBackend
+from tests.conftest import migrate
+
+
+@pytest.fixture(scope="session")
+def store_url(postgres: Server) -> Iterator[str]:
+    """A migrated database that nobody else uses."""
+    name = f"conformance_{secrets.token_hex(4)}"
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        url = postgres.url.replace("/postgres?", f"/{name}?")
+        migrate(url)
+        yield url
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+@pytest.fixture
+def in_postgres(store_url: str) -> Iterator[PostgresBackend]:
+    """The store in Postgres, empty."""
+    connection = psycopg2.connect(store_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("TRUNCATE sessions, deliveries CASCADE")
+    connection.close()
+    backend = PostgresBackend(read_settings({"DATABASE_URL": store_url}))
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where the files are."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def in_files(data_dir: Path) -> FilesBackend:
+    """The store in files, empty."""
+    return FilesBackend(read_settings({"DATA_DIR": str(data_dir)}))
+
+
+@pytest.fixture(params=["in_postgres", "in_files"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each of the stores."""
+    store: Backend = request.getfixturevalue(request.param)
+    return store

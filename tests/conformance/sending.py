@@ -1,0 +1,47 @@
+"""Talking to a store in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.errors import RelayError
+from sessions.answers import Page
+from sessions.backend import Backend
+
+SESSION = "walk"
+
+
+def send(backend: Backend, command: str, session_id: str | None = SESSION, /, **data: Any) -> dict[str, Any]:
+    """The data of a command's answer, whose sentence can be read aloud."""
+    answer = backend.send(command, data, session_id=session_id)
+    assert (answer["type"], answer["status"]) == ("collaborative_session_response", "success")
+    assert 0 < len(answer["message"]) <= 200
+    told: dict[str, Any] = answer["data"]
+    return told
+
+
+def refusal(backend: Backend, command: str, session_id: str | None = SESSION, /, **data: Any) -> RelayError:
+    """The error of a command that is refused."""
+    try:
+        answer = backend.send(command, data, session_id=session_id)
+    except RelayError as error:
+        return error
+    raise AssertionError(f"{command} was not refused: {answer}")
+
+
+def pages(backend: Backend, command: str, session_id: str | None = None, /, **data: Any) -> list[Page]:
+    """All pages of a list."""
+    found = [backend.page(command, data, session_id=session_id)]
+    while (cursor := found[-1].next_cursor) is not None:
+        found.append(backend.page(command, {**data, "cursor": cursor}, session_id=session_id))
+    return found
+
+
+def items(backend: Backend, command: str, session_id: str | None = None, /, **data: Any) -> list[dict[str, Any]]:
+    """All items of a list."""
+    return [item for page in pages(backend, command, session_id, **data) for item in page.items]
+
+
+def export(backend: Backend, session_id: str = SESSION) -> bytes:
+    """The document of a session."""
+    return b"".join(backend.export(session_id, format="json"))

@@ -1,0 +1,115 @@
+"""The store in Postgres, used directly: whose turn it is, and what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import pytest
+
+from local.servers import Server
+from models.errors import SettingsError, Unavailable
+from models.inbox import shard_of
+from models.settings import read_settings
+from sessions.postgres.backend import PostgresBackend
+from sessions.postgres.locks import SHARD_LOCK
+from tests.acceptance.stack import free_port
+from tests.conformance.sending import SESSION, send
+
+
+@contextmanager
+def held_shard(url: str) -> Iterator[None]:
+    """Somebody else works in the shard of the session."""
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (SHARD_LOCK, shard_of(SESSION)))
+        yield
+    connection.close()
+
+
+def test_a_command_waits_for_its_turn(in_postgres: PostgresBackend, store_url: str) -> None:
+    send(in_postgres, "create_session", title="x")
+    answers = []
+    with held_shard(store_url):
+        sending = threading.Thread(target=lambda: answers.append(send(in_postgres, "store_memory", content=1)))
+        sending.start()
+        sending.join(0.3)
+        assert sending.is_alive()
+        assert send(in_postgres, "get_session_summary")["stats"]["memories"] == 0
+    sending.join(10)
+    assert answers[0]["created"] is True
+
+
+def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, store_url: str) -> None:
+    send(in_postgres, "create_session", title="x")
+    began = time.monotonic()
+    with held_shard(store_url), pytest.raises(Unavailable, match="Others are changing"):
+        send(in_postgres, "store_memory", content=1)
+    assert time.monotonic() - began < 9
+    assert send(in_postgres, "get_session_summary")["stats"]["memories"] == 0
+
+
+@pytest.mark.parametrize(("revision", "told"), [(None, "empty"), ("0001", "at schema 0001"), ("9999", "Update this")])
+def test_another_schema_is_told_before_anything_is_done(postgres: Server, revision: str | None, told: str) -> None:
+    name = f"schema_{revision or 'none'}"
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    url = postgres.url.replace("/postgres?", f"/{name}?")
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        if revision:
+            inside = psycopg2.connect(url)
+            with inside, inside.cursor() as other:
+                other.execute("CREATE TABLE alembic_version (version_num text)")
+                other.execute("INSERT INTO alembic_version VALUES (%s)", (revision,))
+            inside.close()
+        backend = PostgresBackend(read_settings({"DATABASE_URL": url}))
+        with pytest.raises(Unavailable, match=told) as refused:
+            send(backend, "create_session", title="x")
+        assert refused.value.code == "schema_differs"
+        if revision != "9999":
+            assert "session-cli db upgrade" in refused.value.message
+        backend.close()
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+def test_a_server_that_is_away_is_told(store_url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        PostgresBackend(read_settings({}))
+    backend = PostgresBackend(read_settings({"DATABASE_URL": f"postgresql://x@127.0.0.1:{free_port()}/x"}))
+    for trying in (
+        lambda: backend.send("list_sessions", {}, session_id=None),
+        lambda: backend.page("list_sessions", {}, session_id=None),
+        lambda: list(backend.session_ids()),
+        lambda: list(backend.export(SESSION, format="json")),
+    ):
+        with pytest.raises(Unavailable, match="does not answer"):
+            trying()
+    backend.close()
+
+
+def test_an_export_that_is_read_slowly_holds_nothing(in_postgres: PostgresBackend, store_url: str) -> None:
+    send(in_postgres, "create_session", title="x")
+    for number in range(30):
+        send(in_postgres, "conversation_chunk", chunk_id=f"c{number}", content="words " * 10_000)
+    parts = in_postgres.export(SESSION, format="json")
+    beginning = next(parts)
+    send(in_postgres, "delete_session", confirm=SESSION)
+    document = beginning + b"".join(parts)
+    assert document.count(b'"content":"words') == 30
+    assert document.endswith(b"]}\n")
+
+
+def test_news_of_a_journal_are_waited_for(in_postgres: PostgresBackend) -> None:
+    send(in_postgres, "create_session", title="x")
+    cursor = in_postgres.events(SESSION, after=None, limit=10, wait_seconds=0).next_cursor
+    assert in_postgres.events(SESSION, after=cursor, limit=10, wait_seconds=0.2).items == []
+    writing = threading.Timer(0.1, lambda: send(in_postgres, "store_memory", content=1))
+    writing.start()
+    [event] = in_postgres.events(SESSION, after=cursor, limit=10, wait_seconds=10).items
+    assert event["event"] == "store_memory"
+    writing.join()

@@ -1,0 +1,134 @@
+"""Search in each store: what is found for which words, in which scripts, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sessions.backend import Backend
+from tests.conformance.sending import SESSION, items, send
+
+
+@pytest.fixture
+def walk(backend: Backend) -> Backend:
+    """With a session to search."""
+    send(backend, "create_session", title="Morning walk")
+    return backend
+
+
+def ids(found: list[dict[str, Any]]) -> list[str]:
+    return [hit.get("key") or hit.get("chunk_id") or hit["artifact_id"] for hit in found]
+
+
+def remember(backend: Backend, **contents: str) -> None:
+    for key, content in contents.items():
+        send(backend, "store_memory", key=key, content=content)
+
+
+def test_a_question_in_other_words_finds_the_decision_in_part(walk: Backend) -> None:
+    remember(walk, db="We picked Postgres as database", roof="Solar panels for the roof")
+    data = send(walk, "search", None, q="what did we decide about the database")
+    assert (ids(data["hits"]), data["match"]) == (["db"], "partial")
+    [hit] = data["hits"]
+    expected = {"area": "memories", "session_id": SESSION, "session_title": "Morning walk", "type": "general"}
+    assert {name: hit[name] for name in expected} == expected
+    assert "as **database**" in hit["snippet"]
+
+
+def test_what_has_all_words_comes_first_then_more_of_the_words(walk: Backend) -> None:
+    remember(walk, both="the solar roofs were chosen", one="a roof", none="a wall", often="roof " * 50)
+    found = items(walk, "search", q="solar roof")
+    assert found[0]["key"] == "both"
+    assert {hit["key"]: hit["match"] for hit in found} == {"both": "all", "one": "partial", "often": "partial"}
+    assert [int(hit["rank"]) for hit in found] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "q", "is_found"),
+    [
+        ("We were running databases", "run database", True),
+        ("The décor of Jörg", "JÖRG", True),
+        ("a well-known fact", "well-known", True),
+        ("a solar roof", '"solar roof"', True),
+        ("solar power for the roof", '"solar roof" power', False),
+        ("solar power", "solar -power", False),
+        ("solar power", "wind OR power", True),
+        ("the cat", "the", True),
+        ("the price of it", '"price of it"', True),
+        ("生成数据库", "数据库", True),
+        ("データベースはポストグレスに決めました", "データベース", True),
+        ("เราเลือกฐานข้อมูลแล้ว", "ฐานข้อมูล", True),
+        ("Мы выбрали базу данных", "данных", True),
+        ("اخترنا قاعدة البيانات", "البيانات", True),
+        ("C_100% sure", "100%", True),
+    ],
+)
+def test_what_has_all_that_is_asked_for_is_told_from_the_rest(walk: Backend, text: str, q: str, is_found: bool) -> None:
+    send(walk, "conversation_chunk", chunk_id="c1", content=text)
+    send(walk, "conversation_chunk", chunk_id="c2", content="something else")
+    found = [hit["chunk_id"] for hit in items(walk, "search", q=q) if hit["match"] == "all"]
+    assert found == (["c1"] if is_found else [])
+
+
+def test_areas_types_tags_and_sessions_narrow_it(walk: Backend) -> None:
+    send(walk, "create_session", "other", title="Other")
+    send(walk, "conversation_chunk", chunk_id="c1", content="Let us talk about budgets")
+    send(walk, "store_memory", key="m1", type="fact", content="The budget is 40", tags=["money"])
+    send(walk, "add_artifact", "other", artifact_id="a1", name="Budget 2027", type="report", content="# Sum")
+    assert set(ids(items(walk, "search", q="budget"))) == {"c1", "m1", "a1"}
+    assert ids(items(walk, "search", **{"q": "budget", "in": ["conversations"]})) == ["c1"]
+    assert ids(items(walk, "search", q="budget", type="report")) == ["a1"]
+    assert ids(items(walk, "search", q="budget", tags=["money", "x"])) == ["m1"]
+    assert items(walk, "search", **{"q": "budget", "tags": ["money"], "in": ["artifacts"]}) == []
+    assert ids(items(walk, "search", "other", q="budget")) == ["a1"]
+    assert items(walk, "search", q="budget", until="1h") == []
+
+
+def test_hits_are_paged_without_gap_or_repeat(walk: Backend) -> None:
+    commands = []
+    for number in range(12):
+        commands.append({"command": "store_memory", "data": {"key": f"all {number}", "content": "solar roof"}})
+        commands.append({"command": "store_memory", "data": {"key": f"some {number}", "content": "solar"}})
+    send(walk, "batch", commands=commands)
+    found = ids(items(walk, "search", q="solar roof", limit=5))
+    assert len(found) == len(set(found)) == 24
+    assert all(key.startswith("all") for key in found[:12])
+
+
+def test_snippets_show_the_words_of_a_long_text(walk: Backend) -> None:
+    text = "x " * 5_000 + "the first needle is here " + "y " * 5_000 + "and the second thread there"
+    send(walk, "conversation_chunk", content=text)
+    send(walk, "conversation_chunk", content="很" * 500 + "数据库" + "好" * 500)
+    [hit] = items(walk, "search", q="needle threads")
+    assert "**needle**" in hit["snippet"]
+    assert "**thread**" in hit["snippet"]
+    [hit] = items(walk, "search", q="数据库")
+    assert "**数据库**" in hit["snippet"]
+    assert len(hit["snippet"]) < 450
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        "'",
+        '"',
+        "\\",
+        "a & | ! <-> (",
+        "):*",
+        "-",
+        "-roof",
+        "%",
+        "_",
+        "???",
+        "or",
+        "😀",
+        "数'\\",
+        '"unfinished',
+        "数" * 999,
+    ],
+)
+def test_any_text_is_a_query(walk: Backend, q: str) -> None:
+    remember(walk, m1="the a%b_c solar")
+    data = send(walk, "search", None, q=q)
+    assert data["count"] == len(data["hits"])

@@ -1,0 +1,268 @@
+"""Claims beside commands on the same tasks, and what finding the next task costs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pytest
+from redis import Redis
+from sqlalchemy import Connection, Engine, event, text
+
+from models.keys import hash_key
+from models.tasks import Claim
+from sessions.postgres.claims import Granted, Wanted, claim
+from sessions.postgres.leases import extend, holds_task, release, return_expired
+from sessions.postgres.store import PostgresStore
+from sessions.records import Task, task_key
+from sessions.rules import Slice
+from sessions.state import Changes
+from tests.acceptance.stack import new_id, wait_for
+from tests.integration.inbox import drain, entry
+from tests.integration.rows import Rows
+
+
+@pytest.fixture
+def session_id(redis: Redis, engine: Engine) -> Iterator[str]:
+    """A session that is deleted after the test."""
+    session_id = new_id("claims")
+    drain(redis, engine, entry("create_session", session_id, title="Claims"))
+    yield session_id
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM sessions WHERE session_id = :id"), {"id": session_id})
+
+
+def wanted(agent_name: str, **fields: Any) -> Wanted:
+    given: dict[str, Any] = {"worker": "w", "lease_seconds": 60, "source": "tests", "task_types": ("none-of-them",)}
+    return Wanted(agent_name=agent_name, **given | fields)
+
+
+def allow(engine: Engine, agent_name: str, most: int) -> None:
+    columns = "name, type, max_concurrent, capabilities, registered_at"
+    statement = f"INSERT INTO agents ({columns}) VALUES (:name, 't', :most, '{{}}', now())"
+    with engine.begin() as connection:
+        connection.execute(text(statement), {"name": agent_name, "most": most})
+
+
+def row_of(engine: Engine, session_id: str, task_id: str) -> Any:
+    with engine.connect() as connection:
+        found = text("SELECT * FROM tasks WHERE session_id = :s AND task_id = :t")
+        return connection.execute(found, {"s": session_id, "t": task_id}).one()
+
+
+def take(engine: Engine, what: Wanted) -> Claim | None:
+    with engine.begin() as connection:
+        found = claim(connection, what)
+    if not isinstance(found, Granted):
+        return None
+    return Claim(session_id=found.session_id, task_id=found.task["task_id"], hash=hash_key(found.secret))
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(connection.scalar(waiting))
+
+
+class TestLostUpdates:
+    def test_a_heartbeat_waits_for_a_command_on_its_task_and_changes_what_it_left(
+        self, redis: Redis, engine: Engine, session_id: str
+    ) -> None:
+        agent = new_id("agent")
+        drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="d", agent_name=agent))
+        held = take(engine, wanted(agent))
+        assert held is not None
+        key = task_key(session_id, "t")
+        with ThreadPoolExecutor(1) as pool:
+            with engine.begin() as connection:
+                store = PostgresStore(connection)
+                task = store.load(Slice(keys={key}, held={key})).find(key, Task)
+                assert task is not None
+                beating = pool.submit(beat, engine, held)
+                wait_for(lambda: waits_for_a_lock(engine), what="waiting")
+                cancelled = msgspec.structs.replace(
+                    task, status="cancelled", lease_expires_at=None, finished_at=task.updated_at
+                )
+                store.write(Changes(put={key: cancelled}), [], [])
+            assert beating.result(timeout=5) == "cancelled"
+        row = row_of(engine, session_id, "t")
+        assert (row.status, row.lease_expires_at, row.claim_token) == ("cancelled", None, held.hash)
+
+    def test_a_command_sees_the_claim_that_was_made_while_it_waited(
+        self, redis: Redis, engine: Engine, session_id: str
+    ) -> None:
+        agent = new_id("agent")
+        drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="d", agent_name=agent))
+        with ThreadPoolExecutor(1) as pool:
+            with engine.begin() as connection:
+                assert isinstance(claim(connection, wanted(agent)), Granted)
+                draining = pool.submit(drain, redis, engine, entry("cancel_task", session_id, task_id="t"))
+                wait_for(lambda: waits_for_a_lock(engine), what="waiting")
+            assert "1 applied" in draining.result(timeout=10)[0]
+        row = row_of(engine, session_id, "t")
+        assert (row.status, row.attempt, row.claimed_by) == ("cancelled", 1, agent)
+        assert row.claim_token is not None
+
+    def test_claims_heartbeats_and_returns_race_with_commands_and_nothing_is_overwritten(
+        self, redis: Redis, engine: Engine, session_id: str
+    ) -> None:
+        agent = new_id("agent")
+        allow(engine, agent, 1_000)
+        ids = [f"t{number}" for number in range(60)]
+        delegated = [
+            entry("delegate_task", session_id, task_id=name, description=name, agent_name=agent) for name in ids
+        ]
+        drain(redis, engine, *delegated)
+        grants: list[Claim] = []
+        released: dict[str, int] = dict.fromkeys(ids, 0)
+        is_over = threading.Event()
+
+        def work() -> None:
+            while not is_over.is_set():
+                held = take(engine, wanted(agent))
+                if held is None:
+                    continue
+                grants.append(held)
+                if beat(engine, held) != "cancelled" and len(grants) % 3 == 0:
+                    with engine.begin() as connection:
+                        lease, _ = release(connection, held, source="tests")
+                    released[held.task_id] += lease.status == "pending"
+
+        with ThreadPoolExecutor(3) as pool:
+            working = [pool.submit(work) for _ in range(3)]
+            for name in ids:
+                told = drain(redis, engine, entry("cancel_task", session_id, task_id=name))
+                assert "1 applied" in told[0]
+            is_over.set()
+            for done in working:
+                done.result(timeout=20)
+        for name in ids:
+            row = row_of(engine, session_id, name)
+            claimed = sum(grant.task_id == name for grant in grants)
+            assert (row.status, row.lease_expires_at) == ("cancelled", None)
+            assert row.attempt == claimed - released[name], name
+            assert (row.claim_token is not None) == (claimed > released[name]), name
+
+    def test_deleting_a_session_stands_in_nobodys_way(self, redis: Redis, engine: Engine, session_id: str) -> None:
+        agent = new_id("agent")
+        allow(engine, agent, 1_000)
+        names = [f"{session_id}-{number}" for number in range(8)]
+        for name in names:
+            drain(redis, engine, entry("create_session", name, title=name))
+            tasks = [
+                {
+                    "command": "delegate_task",
+                    "data": {"task_id": f"t{number}", "description": f"{number}", "agent_name": agent},
+                }
+                for number in range(20)
+            ]
+            drain(redis, engine, entry("batch", name, commands=tasks))
+        is_over = threading.Event()
+        wrong: list[BaseException] = []
+
+        def work() -> None:
+            while not is_over.is_set():
+                try:
+                    if (held := take(engine, wanted(agent))) is None:
+                        continue
+                    with engine.begin() as connection:
+                        release(connection, held, source="tests")
+                except Exception as error:
+                    if getattr(error, "code", "") != "claim_lost":
+                        wrong.append(error)
+
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(3):
+                pool.submit(work)
+            for name in names:
+                told = drain(redis, engine, entry("delete_session", name, confirm=name))
+                assert "1 applied" in told[0]
+            is_over.set()
+        assert wrong == []
+
+
+def beat(engine: Engine, held: Claim) -> str:
+    with engine.begin() as connection:
+        return extend(connection, held, progress=b'{"percent":1}').status
+
+
+class TestLeases:
+    def test_leases_are_returned_with_news_and_an_entry_in_the_journal(self, connection: Connection) -> None:
+        rows = Rows(connection, new_id("leases"))
+        rows.task("again", status="claimed", attempt=1, claimed_by="a", agent_name="a")
+        rows.task("over", status="running", attempt=3, claimed_by="b")
+        news, sessions = return_expired(connection)
+        assert sessions == {rows.session_id}
+        assert [task.agent_name for task in news.claimable] == ["a"]
+        assert (sorted(news.freed), news.settled) == (["a", "b"], [(rows.session_id, "over")])
+        told = text("SELECT event, source, message FROM events WHERE session_id = :id ORDER BY message")
+        journal = connection.execute(told, {"id": rows.session_id}).all()
+        assert [(row.event, row.source) for row in journal] == [("return_task", "sweeper")] * 2
+        assert "in the queue again" in journal[0].message
+        assert "last attempt" in journal[1].message
+        assert return_expired(connection)[1] == set()
+
+    def test_who_holds_a_task_holds_it_by_its_key(self, connection: Connection) -> None:
+        rows = Rows(connection, new_id("leases"))
+        rows.task("t", agent_name="a")
+        assert not holds_task(connection, "tests", rows.session_id)
+        assert isinstance(claim(connection, wanted("a")), Granted)
+        assert holds_task(connection, "tests", rows.session_id)
+        assert not holds_task(connection, "others", rows.session_id)
+
+
+class TestCost:
+    @pytest.mark.parametrize("types", [("code",), None])
+    def test_the_next_task_is_found_by_index_among_many(
+        self, connection: Connection, types: tuple[str, ...] | None
+    ) -> None:
+        """The figures for a million tasks are in bench/claims.py."""
+        fill(connection, new_id("many"), tasks=20_000, pending=1_000)
+        plans = plans_of(connection, lambda: claim(connection, wanted("busy", task_types=types or ("general",))))
+        scans = [line for plan in plans for line in plan if "on tasks" in line]
+        assert scans
+        assert all("Seq Scan" not in line for line in scans), scans
+        assert any("ix_tasks_claimable" in line for line in scans), scans
+
+
+def fill(connection: Connection, session_id: str, *, tasks: int, pending: int) -> None:
+    """Many finished tasks, and some pending between them."""
+    Rows(connection, session_id)
+    connection.execute(
+        text(
+            """
+            INSERT INTO tasks (session_id, task_id, agent_name, task_type, description, description_hash, priority,
+                input_data, depends_on, max_attempts, attempt, status, questions, created_by, created_at, updated_at,
+                finished_at)
+            SELECT :session_id, 't' || n, CASE WHEN n % 2 = 0 THEN 'busy' END, CASE WHEN n % 3 = 0 THEN 'code'
+                ELSE 'general' END, 'do ' || n, md5(n::text), n % 7, '{}', '{}', 3, 0,
+                CASE WHEN n % :every = 0 THEN 'pending' ELSE 'completed' END, '[]', 'tests', now(), now(),
+                CASE WHEN n % :every = 0 THEN NULL ELSE now() END
+            FROM generate_series(1, :tasks) n
+            """
+        ),
+        {"session_id": session_id, "tasks": tasks, "every": tasks // pending},
+    )
+    connection.execute(text("ANALYZE tasks"))
+
+
+def plans_of(connection: Connection, work: Callable[[], object]) -> list[list[str]]:
+    """The plans of all queries on tasks that the work makes."""
+    plans: list[list[str]] = []
+
+    def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "tasks" in statement and not statement.startswith("INSERT"):
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            plans.append([row[0] for row in cursor.fetchall()])
+
+    event.listen(connection, "before_cursor_execute", explain)
+    try:
+        work()
+    finally:
+        event.remove(connection, "before_cursor_execute", explain)
+    return plans

@@ -1,0 +1,204 @@
+"""What the holder of a claim may do, the form of tokens, and who is woken for a task, without any server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import ExitStack
+from datetime import timedelta
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from api.database import Database
+from api.task_queue import TaskQueue, Waiter
+from models.agent_commands import AskTask, ClaimCommand, CompleteTask, FailTask
+from models.commands import AddArtifact
+from models.errors import NotFound, Rejected
+from models.paths import mask_path
+from models.settings import Settings
+from models.tasks import Claimable, TaskNews, claim_token, make_claim_secret, read_claim_token
+from sessions.records import Artifact, Task
+from sessions.rules import decide
+from sessions.rules.decision import Context, Decision
+from tests.unit.test_rules import World
+
+HASH = "h" * 64
+
+
+@pytest.fixture
+def world() -> World:
+    """With a task that is claimed for the first time."""
+    world = World()
+    world.do("create_session", title="Morning walk")
+    world.do("delegate_task", task_id="t", description="Find a baker", max_attempts=3)
+    hold(world)
+    return world
+
+
+def hold(world: World, *, attempt: int = 1, token: str = HASH) -> None:
+    """Let an agent claim the task."""
+    changes = {"status": "claimed", "attempt": attempt, "claim_token": token, "claimed_by": "baker"}
+    lease = {"lease_expires_at": world.now + timedelta(minutes=1)}
+    world.state.put(msgspec.structs.replace(world.task("t"), **changes, **lease))
+
+
+def act(world: World, command: ClaimCommand) -> Decision:
+    world.now += timedelta(minutes=1)
+    decision = decide(world.state, command, Context(session_id="walk", source="agent", delivery_id="d", at=world.now))
+    for record in decision.put:
+        world.state.put(record)
+    return decision
+
+
+def refused(world: World, command: ClaimCommand) -> str:
+    with pytest.raises(Rejected) as caught:
+        act(world, command)
+    return caught.value.code
+
+
+def complete(output: bytes = b"1", *artifacts: AddArtifact) -> CompleteTask:
+    return CompleteTask(task_id="t", claim=HASH, output=Raw(output), artifacts=list(artifacts))
+
+
+def test_a_completion_ends_the_lease_and_keeps_the_result_with_its_artifacts(world: World) -> None:
+    artifact = AddArtifact(name="map", content=Raw(b'"x"'), artifact_id="map", task_id="t")
+    decision = act(world, complete(b'{"a": 1.50}', artifact))
+    task = world.task("t")
+    assert (task.status, task.output) == ("completed", Raw(b'{"a": 1.50}'))
+    assert (task.lease_expires_at, task.shown_at, task.finished_at) == (None, None, world.now)
+    assert world.state.find(("artifacts", "walk", "map"), Artifact) is not None
+    assert decision.data["artifacts"] == ["map"]
+    assert world.session().last_activity_at == world.now
+
+
+def test_the_same_completion_again_changes_nothing_and_another_is_refused(world: World) -> None:
+    act(world, complete(b'{"a": 1, "b": 2}'))
+    assert act(world, complete(b'{"b": 2, "a": 1}')).put == []
+    assert refused(world, complete(b"2")) == "task_finished"
+    assert refused(world, FailTask(task_id="t", claim=HASH, error="x")) == "task_finished"
+    assert refused(world, AskTask(task_id="t", claim=HASH, question="x")) == "task_finished"
+
+
+@pytest.mark.parametrize("command", [complete(), FailTask(task_id="t", claim=HASH, error="x")])
+def test_who_lost_the_claim_or_never_had_it_changes_nothing(world: World, command: ClaimCommand) -> None:
+    hold(world, token="another")
+    assert refused(world, command) == "claim_lost"
+    assert refused(world, msgspec.structs.replace(command, task_id="none")) == "claim_lost"
+    elsewhere = Context(session_id="nowhere", source="agent", delivery_id="d", at=world.now)
+    with pytest.raises(Rejected, match="not good any more"):
+        decide(world.state, command, elsewhere)
+
+
+def test_a_cancelled_task_is_not_completed(world: World) -> None:
+    world.do("cancel_task", task_id="t")
+    assert world.task("t").claim_token == HASH
+    assert refused(world, complete()) == "task_cancelled"
+
+
+def test_failures_are_tried_again_later_each_time_until_the_last_attempt(world: World) -> None:
+    waits = []
+    for attempt in (1, 2, 3):
+        hold(world, attempt=attempt)
+        act(world, FailTask(task_id="t", claim=HASH, error=f"no {attempt}", retryable=True))
+        task: Task = world.task("t")
+        waits.append(task.not_before and (task.not_before - world.now).total_seconds())
+        assert (task.claim_token, task.lease_expires_at, task.error) == (None, None, f"no {attempt}")
+        assert task.status == ("pending" if attempt < 3 else "failed")
+    assert waits[:2] == [10, 20]
+
+
+def test_a_question_lets_go_of_the_task_and_costs_no_attempt(world: World) -> None:
+    ask = AskTask(task_id="t", claim=HASH, question="Which street?")
+    act(world, ask)
+    assert (world.task("t").status, world.task("t").lease_expires_at) == ("input_required", None)
+    assert act(world, ask).put == []
+    world.do("answer_task", task_id="t", answer="The long one")
+    task = world.task("t")
+    assert (task.status, task.attempt, task.claim_token) == ("pending", 0, None)
+
+
+def test_a_claim_may_end_in_a_session_that_takes_no_changes(world: World) -> None:
+    world.do("complete_session")
+    act(world, complete(b"1", AddArtifact(name="map", content=Raw(b"1"), artifact_id="map", task_id="t")))
+    assert world.task("t").status == "completed"
+
+
+def test_a_token_names_its_task_and_shows_in_no_path() -> None:
+    token = claim_token(make_claim_secret(), session_id="evening:walk@1", task_id="find.it-2")
+    claim = read_claim_token(token)
+    assert (claim.session_id, claim.task_id, len(claim.hash)) == ("evening:walk@1", "find.it-2", 64)
+    assert mask_path(f"/v1/claims/{token}/complete") == "/v1/claims/…/complete"
+    for wrong in ("", token.replace("~find", "find"), token + "/x", "srk" + token[3:], token.replace("_", "_x", 1)):
+        with pytest.raises(NotFound):
+            read_claim_token(wrong)
+
+
+# Who is woken
+
+
+@pytest.fixture
+def queue() -> TaskQueue:
+    return TaskQueue(Database(Settings(database_url="postgresql:///nowhere")))
+
+
+def waiter(agent_name: str, types: Collection[str] | None = (), **fields: str | None) -> Waiter:
+    glob = fields.get("only")
+    return Waiter(
+        agent_name=agent_name,
+        types=types,
+        created_by=fields.get("created_by"),
+        sees=lambda session_id: glob in (None, session_id),
+    )
+
+
+def task(agent_name: str | None = None, kind: str = "code", session_id: str = "s", created_by: str = "x") -> Claimable:
+    return Claimable(session_id=session_id, agent_name=agent_name, task_type=kind, created_by=created_by)
+
+
+def woken(queue: TaskQueue, waiters: list[Waiter], *tasks: Claimable) -> list[int]:
+    """Who is woken by these tasks."""
+    with ExitStack() as held:
+        for one in waiters:
+            held.enter_context(queue.wait(one, source="s"))
+            queue.rest(one)
+        queue.hear(TaskNews(claimable=list(tasks)))
+        numbers = [number for number, one in enumerate(waiters) if one.woken.is_set()]
+        for one in waiters:
+            one.heard = None
+        return numbers
+
+
+def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take_it(queue: TaskQueue) -> None:
+    many = [waiter("a", ["code"]) for _ in range(200)]
+    assert woken(queue, many, task(), task(), task()) == [0, 1, 2]
+    mixed = [waiter("a", ["text"]), waiter("b", None), waiter("c", ["code"])]
+    assert woken(queue, mixed, task()) == [1]
+    assert woken(queue, mixed, task("c")) == [2]
+    assert woken(queue, mixed, task("d")) == []
+    limited = [waiter("a", None, created_by="y"), waiter("a", None, only="t"), waiter("a", None)]
+    assert woken(queue, limited, task()) == [2]
+    assert woken(queue, limited, task(session_id="t"), task(created_by="y")) == [0, 1]
+
+
+def test_who_leaves_without_having_looked_passes_the_task_on(queue: TaskQueue) -> None:
+    first, second = waiter("a", None), waiter("a", None)
+    with queue.wait(second, source="s"):
+        with queue.wait(first, source="s"):
+            queue.rest(first)
+            queue.rest(second)
+            queue.hear(TaskNews(claimable=[task()]))
+            assert (first.woken.is_set(), second.woken.is_set()) == (True, False)
+        assert second.woken.is_set()
+
+
+def test_who_holds_as_many_as_it_may_is_woken_only_when_it_holds_one_less(queue: TaskQueue) -> None:
+    one, other = waiter("a", None), waiter("b", None)
+    with queue.wait(one, source="s"), queue.wait(other, source="s"):
+        for each in (one, other):
+            queue.rest(each)
+        queue.set_full(one)
+        queue.hear(TaskNews(claimable=[task()], freed=["c"]))
+        assert (one.woken.is_set(), other.woken.is_set()) == (False, True)
+        queue.hear(TaskNews(freed=["a"]))
+        assert one.woken.is_set()

@@ -1,0 +1,99 @@
+"""Which relay session-cli talks to, and how it keeps a key."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cli.configuration import config_path, find_login, forget_login, store_login, stored_login
+from models.errors import SettingsError
+
+URL = "https://relay.example"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment in which nothing is set, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cli.configuration.PROJECT", tmp_path)
+    return {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+def run_stack(
+    folder: Path, *, url: str = "http://127.0.0.1:8123", pid: int | None = None, key: str = "of-stack"
+) -> None:
+    """What a local stack leaves in its folder while it runs."""
+    folder.mkdir(exist_ok=True)
+    (folder / "stack.json").write_text(json.dumps({"pid": os.getpid() if pid is None else pid, "relay_url": url}))
+    (folder / "api_key").write_text(key)
+
+
+def test_without_anything_it_says_how_to_start_something(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as raised:
+        find_login(environment)
+    assert all(way in str(raised.value.hint) for way in ("make up", "session-cli login", "RELAY_URL", "--backend json"))
+
+
+def test_the_environment_goes_before_the_login_and_that_before_the_stack(environment: dict[str, str]) -> None:
+    run_stack(Path(".data"))
+    assert find_login(environment)[:2] == ("http://127.0.0.1:8123", "of-stack")
+    store_login(environment, url=URL, key="stored")
+    assert find_login(environment)[:2] == (URL, "stored")
+    assert find_login({**environment, "API_KEY": "mine"})[:2] == (URL, "mine")
+    assert find_login({**environment, "RELAY_URL": "http://x:1", "API_KEY": "mine"})[:2] == ("http://x:1", "mine")
+
+
+def test_a_key_is_not_shown_to_another_address(environment: dict[str, str]) -> None:
+    store_login(environment, url=URL, key="stored")
+    assert find_login({**environment, "RELAY_URL": f"{URL}/"}).key == "stored"
+    with pytest.raises(SettingsError, match="no key for it"):
+        find_login({**environment, "RELAY_URL": "https://other.example"})
+
+
+def test_a_stack_that_has_ended_or_is_elsewhere_is_none(environment: dict[str, str]) -> None:
+    run_stack(Path(".data"), pid=2**22 + 1)
+    with pytest.raises(SettingsError, match="no relay"):
+        find_login(environment)
+    run_stack(Path(".data"), url="http://relay.example:8000")
+    with pytest.raises(SettingsError, match="no relay"):
+        find_login({**environment, "API_KEY": "mine"})
+
+
+def test_a_stack_is_found_in_its_data_dir(environment: dict[str, str], tmp_path: Path) -> None:
+    run_stack(tmp_path / "elsewhere", key="there")
+    assert find_login({**environment, "DATA_DIR": str(tmp_path / "elsewhere")}).key == "there"
+
+
+def test_the_login_is_for_this_user_alone(environment: dict[str, str]) -> None:
+    path = store_login(environment, url=URL, key="stored")
+    assert path == config_path(environment)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert "stored" not in repr(stored_login(environment))
+    path.chmod(0o640)
+    with pytest.raises(SettingsError, match="Others can read"):
+        stored_login(environment)
+    assert store_login(environment, url=URL, key="other") == path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["config.json"]
+
+
+def test_it_can_be_forgotten(environment: dict[str, str]) -> None:
+    path = store_login(environment, url=URL, key="stored")
+    assert (forget_login(environment), forget_login(environment)) == (path, None)
+    assert stored_login(environment) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1, "key": "k"}'])
+def test_a_damaged_login_is_named(environment: dict[str, str], text: str) -> None:
+    path = store_login(environment, url=URL, key="stored")
+    path.write_text(text)
+    if text == "[]":
+        assert stored_login(environment) is None
+        return
+    with pytest.raises(SettingsError, match="damaged"):
+        stored_login(environment)

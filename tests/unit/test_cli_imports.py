@@ -1,0 +1,32 @@
+"""What a command does not need is not imported: that is most of what session-cli would take its time for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+STORES = {"sqlalchemy", "psycopg2", "alembic", "redis", "httpx", "local", "api"}
+HEAVY = STORES | {"rich", "urllib3", "msgspec", "sessions"}
+
+
+def imported(code: str) -> set[str]:
+    """The packages, and rooms of this project, that a new process has imported after this."""
+    command = [sys.executable, "-P", "-c", f"import sys, io\n{code}\nprint(*sys.modules)"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["list", "--help"]])
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    modules = imported(f"sys.argv[1:] = {arguments}\nfrom cli.main import main\nassert main() == 0")
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_a_relay_is_talked_to_without_any_store() -> None:
+    modules = imported("import cli.relay, cli.remote, cli.configuration, cli.plain, cli.wholes")
+    assert {"urllib3", "msgspec"} <= modules
+    assert modules.isdisjoint(STORES | {"rich"})

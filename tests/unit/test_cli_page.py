@@ -1,0 +1,76 @@
+"""docs/CLI.md shows every command, and only such as there are: each line of it is understood by session-cli."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+
+from cli import main
+from cli.main import MODULES, cli
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "CLI.md").read_text()
+README = (ROOT / "README.md").read_text()
+LINES = sorted(
+    {
+        part.strip()
+        for line in re.findall(r"^(?:\$ )?(session-cli .+)$", PAGE + README, re.MULTILINE)
+        for part in line.split(" | ")
+        if part.startswith("session-cli ")
+    }
+)
+
+
+def command_of(line: str) -> tuple[str, click.Command, list[str]]:
+    """The command that a line means, with its path, and the words that are left for it."""
+    _, *words = shlex.split(line)
+    context = click.Context(cli, info_name=main.NAME)
+    command: click.Command = cli
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"There is no command {words[0]!r}."
+        command = found
+        path.append(words.pop(0))
+    return " ".join(path), command, words
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    path, command, words = command_of(line)
+    context = click.Context(command, info_name=path, obj=SimpleNamespace(terminal=SimpleNamespace(fields=None)))
+    try:
+        command.parse_args(context, words)
+    except click.BadParameter as error:
+        # Files of somebody who tries it.
+        assert "does not exist" in error.message
+
+
+def test_every_command_is_shown() -> None:
+    shown = {command_of(line)[0] for line in re.findall(r"^\$ (session-cli .+?)(?: \||$)", PAGE, re.MULTILINE)}
+    wanted: set[str] = set()
+    for name in MODULES:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        members = [f"{name} {member}" for member in command.commands] if isinstance(command, click.Group) else [name]
+        wanted.update(members)
+    assert wanted - shown == set()
+
+
+def test_the_exit_codes_are_those_of_the_program() -> None:
+    table = dict(re.findall(r"^\| (\d+) \| (\w+)", PAGE, re.MULTILINE))
+    names = ("FAILED", "NOT_FOUND", "NOT_ALLOWED", "UNAVAILABLE", "INTERRUPTED")
+    assert {table[str(getattr(main, name))] for name in names} == {"failed", "not", "unavailable", "interrupted"}
+    told = dict(re.findall(r"(\d+) (\w+)", main.EPILOG.partition("Exit codes:")[2]))
+    assert table == told
+
+
+def test_nothing_of_the_machine_that_made_it_is_in_it() -> None:
+    for trace in (str(Path.home()), str(ROOT), "/tmp/"):
+        assert trace not in PAGE

@@ -1,0 +1,161 @@
+"""What session-cli does with text of strangers, with times, and with the words of a command line."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.command import DataCommand
+from cli.escaping import field, json_text, visible, visible_lines
+from cli.main import MODULES, cli
+from cli.paging import Items
+from cli.plain import json_array, tsv
+from cli.shapes import SESSION, Column, Shape
+from cli.words import ago, contents, count
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
+HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+class TestText:
+    @given(ANY_TEXT)
+    def test_nothing_that_acts_on_a_terminal_gets_through(self, text: str) -> None:
+        for shown in (visible(text), field(text), *visible_lines(text)):
+            assert HARMFUL.search(shown) is None
+        assert "\n" not in visible(text) + field(text)
+        assert "\t" not in visible(text) + field(text)
+
+    @given(ANY_TEXT)
+    def test_a_field_of_tsv_can_be_read_back(self, text: str) -> None:
+        named = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
+        back = re.sub(
+            r"\\(u([0-9a-f]{4})|.)", lambda found: chr(int(found[2], 16)) if found[2] else named[found[1]], field(text)
+        )
+        assert back == text
+
+    @given(st.dictionaries(st.text(), st.text()))
+    def test_json_means_the_same_when_it_is_harmless(self, value: dict[str, str]) -> None:
+        written = json_text(msgspec.json.encode(value).decode())
+        assert msgspec.json.decode(written) == value
+        assert HARMFUL.search(written) is None
+
+    def test_what_is_hostile_is_seen(self) -> None:
+        assert visible("a\x1b[31mb\x07\u202ec\x9d") == r"a\u001b[31mb\u0007\u202ec\u009d"
+        assert visible("one\r\n\ttwo") == "one two"
+        assert visible_lines("a\tb\r\nc\x1b") == ["a   b", r"c\u001b"]
+
+    FOREIGN = ("שלום עולם", "日本語", "\U0001f469\u200d\U0001f467", "naïve — “quotes”", "[red]red[/red]")
+
+    @pytest.mark.parametrize("text", FOREIGN)
+    def test_what_is_merely_foreign_stays(self, text: str) -> None:
+        assert (visible(text), field(text), json_text(text)) == (text, text, text)
+
+    def test_every_control_character_of_unicode_is_covered(self) -> None:
+        controls = [chr(n) for n in range(0x110000) if unicodedata.category(chr(n)) in ("Cc", "Cs", "Zl", "Zp")]
+        assert [text for text in controls if text in field(text)] == []
+
+
+class TestTables:
+    SHAPE = Shape((Column("id"), Column("a.b"), Column("list")), id_path="id")
+
+    def test_tsv_has_a_heading_and_nested_fields_and_json_for_lists(self) -> None:
+        pages: list[Items] = [
+            [{"id": "x\ty", "a": {"b": 1.5}, "list": ["p", "q,r"]}],
+            [{"id": "z", "a": None}],
+        ]
+        assert "".join(tsv(pages, self.SHAPE)) == 'id\ta.b\tlist\nx\\ty\t1.5\t["p","q,r"]\nz\t\t\n'
+
+    def test_json_is_one_array_whose_fields_can_be_chosen(self) -> None:
+        pages: list[Items] = [
+            [{"session_id": "s", "title": "T", "stats": {"tasks": 3}}],
+            [],
+            [{"session_id": "r"}],
+        ]
+        written = "".join(json_array(pages, SESSION, ("id", "title", "stats.tasks")))
+        assert msgspec.json.decode(written) == [
+            {"id": "s", "title": "T", "stats.tasks": 3},
+            {"id": "r", "title": None, "stats.tasks": None},
+        ]
+        assert msgspec.json.decode("".join(json_array(pages, SESSION, ()))) == [*pages[0], *pages[2]]
+        assert msgspec.json.decode("".join(json_array([], SESSION, ()))) == []
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("seconds", "told"),
+        [
+            (0, "now"),
+            (59, "59 seconds ago"),
+            (60, "1 minute ago"),
+            (3 * 60 + 20, "3 minutes ago"),
+            (3_600, "1 hour ago"),
+            (47 * 3_600, "1 day ago"),
+            (8 * 86_400, "1 week ago"),
+            (50 * 86_400, "7 weeks ago"),
+            (61 * 86_400, "2026-09-22"),
+            (-7_200, "in 2 hours"),
+        ],
+    )
+    def test_times_are_told_from_now(self, seconds: int, told: str) -> None:
+        moment = NOW - timedelta(seconds=seconds)
+        assert ago(moment.isoformat().replace("+00:00", "Z"), now=NOW) == told
+
+    @pytest.mark.parametrize(
+        "text", ["שלום עולם", "日本語", "\U0001f469\u200d\U0001f467", "naïve — “quotes”", "[red]red[/red]"]
+    )
+    def test_what_is_no_moment_stays_as_it_is(self, text: str) -> None:
+        assert ago(text, now=NOW) == text
+
+    def test_counts_agree_with_what_is_counted(self) -> None:
+        assert [count(n, "memory", "memories") for n in (0, 1, 1_000)] == ["0 memories", "1 memory", "1,000 memories"]
+        stats = {"conversation_chunks": 2, "memories": 1, "tasks": 0, "artifacts": 3, "active_tasks": 0}
+        assert contents(stats) == "2 chunks, 1 memory and 3 artifacts"
+        assert contents(dict.fromkeys(stats, 0)) == "nothing in it"
+
+
+class TestCommandLines:
+    @pytest.mark.parametrize("name", MODULES)
+    def test_each_command_is_found_and_says_what_it_does(self, name: str) -> None:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.name == name
+        first = (command.help or "").split(".")[0]
+        assert 0 < len(first) < 55, "so that it fits into --help on 80 columns"
+
+    @pytest.mark.parametrize("name", MODULES)
+    def test_each_command_has_json(self, name: str) -> None:
+        command = cli.get_command(click.Context(cli), name)
+        members = command.commands.values() if isinstance(command, click.Group) else [command]
+        assert all(isinstance(member, DataCommand) for member in members)
+
+    @pytest.mark.parametrize(
+        ("line", "values"),
+        [
+            (["--json", "id,title", "word"], ("id,title", "word")),
+            (["word", "--json", "id"], ("id", "word")),
+            (["--json", "word"], ("", "word")),
+            (["--json=id", "word"], ("id", "word")),
+            (["word", "--json"], ("", "word")),
+            (["word"], (None, "word")),
+            (["--", "--json"], (None, "--json")),
+        ],
+    )
+    def test_json_takes_the_next_word_only_if_it_names_fields(
+        self, line: list[str], values: tuple[str | None, str]
+    ) -> None:
+        seen: list[tuple[str | None, str]] = []
+
+        def run(json: str | None, word: str) -> None:
+            seen.append((json, word))
+
+        parameters: list[click.Parameter] = [click.Argument(["word"]), click.Option(["--json"])]
+        DataCommand("x", shape=SESSION, params=parameters, callback=run).main(line, standalone_mode=False)
+        assert seen == [values]

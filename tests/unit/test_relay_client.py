@@ -1,0 +1,254 @@
+"""The client of the relay, against a server that answers as relays and what stands before them may answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from agent.address import is_loopback, parse_address, parse_key
+from agent.client import Client
+from agent.errors import NoRelay, error_of, error_of_outcome
+from agent.submission import send_command
+from models.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Rejected,
+    RelayError,
+    SettingsError,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+
+KEY = "srk_unmistakable"
+
+
+class Script(ThreadingHTTPServer):
+    """Gives the answers it was told, in order, and remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: list[tuple[int, dict[str, str], bytes] | None] = []
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def will(self, status: int, content: Any = None, **headers: str) -> None:
+        """Answer so, once; `will(0)` hangs up without an answer."""
+        body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answers.append((status, given, body) if status else None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Script
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        answer = self.server.answers.pop(0)
+        if answer is None:
+            self.close_connection = True
+            return
+        status, headers, body = answer
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = "Content-Length" in headers
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """The server."""
+    server = Script()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What the client has told."""
+    return []
+
+
+@pytest.fixture
+def client(script: Script, told: list[str]) -> Iterator[Client]:
+    """A client of the server."""
+    client = Client(script.url, KEY, tell=told.append)
+    yield client
+    client.close()
+
+
+def error_body(code: str, **more: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": f"It is {code}.", "retryable": False, **more}}
+
+
+SUCCESS = {"status": "success", "command": "pause_session", "session_id": "s", "message": "Done.", "data": {}}
+
+
+class TestErrors:
+    KINDS: ClassVar[dict[tuple[int, str], type[RelayError]]] = {
+        (401, "key_missing"): Unauthorized,
+        (403, "forbidden"): Forbidden,
+        (404, "session_not_found"): NotFound,
+        (409, "session_paused"): Conflict,
+        (422, "invalid_field"): Invalid,
+        (418, "teapot"): Rejected,
+        (429, "rate_limited"): TooManyRequests,
+        (500, "internal"): Unavailable,
+        (503, "backlog_full"): Unavailable,
+    }
+
+    @pytest.mark.parametrize(("status", "code"), KINDS)
+    def test_each_status_becomes_its_error_with_all_that_was_told(self, status: int, code: str) -> None:
+        body = {**error_body(code, field="data.x", expected="a number", hint="Try 7."), "data": {"revision": 2}}
+        error = error_of(status, msgspec.json.encode(body), {"retry-after": "7"})
+        assert isinstance(error, self.KINDS[status, code])
+        assert (error.code, error.message, error.field) == (code, f"It is {code}.", "data.x")
+        assert (error.expected, error.hint) == ("a number", "Try 7.")
+        if isinstance(error, Unavailable | TooManyRequests):
+            assert error.retry_after_seconds == 7
+        else:
+            assert error.data == {"revision": 2}
+
+    @pytest.mark.parametrize("body", [b"", b"<html>Bad", b"[1]", b'{"error": 1}', b'{"error": {}}', b"[" * 9999])
+    def test_an_answer_of_another_server_is_named_as_such(self, body: bytes) -> None:
+        assert isinstance(error_of(404, body, {}), NoRelay)
+        away = error_of(502, body, {"retry-after": "3"})
+        assert isinstance(away, Unavailable)
+        assert away.retry_after_seconds == 3
+
+    def test_a_rejected_delivery_becomes_its_error(self) -> None:
+        assert isinstance(error_of_outcome(error_body("session_not_found")), NotFound)
+        assert isinstance(error_of_outcome(error_body("revision_conflict")), Conflict)
+        assert isinstance(error_of_outcome(error_body("forbidden")), Forbidden)
+        assert type(error_of_outcome(error_body("invalid")["error"])) is Invalid
+
+
+class TestRepeating:
+    def test_a_command_is_sent_again_under_the_same_id(self, script: Script, client: Client, told: list[str]) -> None:
+        script.will(503, error_body("unavailable", retryable=True), Retry_After="0")
+        script.will(0)
+        script.will(200, SUCCESS)
+        assert send_command(client, "pause_session", {}, session_id="s")["message"] == "Done."
+        ids = {headers["idempotency-key"] for _, _, headers in script.asked}
+        assert (len(script.asked), len(ids)) == (3, 1)
+        assert [text.partition(" Trying")[0] for text in told] == [
+            "It is unavailable.",
+            f"The connection to {script.url} broke off.",
+        ]
+
+    def test_it_gives_up_after_some_attempts(self, script: Script, client: Client) -> None:
+        for _ in range(4):
+            script.will(503, error_body("unavailable", retryable=True), Retry_After="0")
+        with pytest.raises(Unavailable, match="It is unavailable"):
+            send_command(client, "pause_session", {}, session_id="s")
+        assert script.answers == []
+
+    @pytest.mark.parametrize("status", [503, 0])
+    def test_what_is_not_safe_is_sent_once(self, script: Script, client: Client, status: int) -> None:
+        script.will(status, error_body("unavailable", retryable=True))
+        with pytest.raises(Unavailable):
+            client.call("POST", "/v1/keys", body=b"{}")
+        assert len(script.asked) == 1
+
+    def test_what_was_not_looked_at_is_sent_again_when_it_may(self, script: Script, client: Client) -> None:
+        script.will(429, error_body("rate_limited", retryable=True), Retry_After="1")
+        script.will(200, {"items": []})
+        assert client.get("/v1/sessions") == {"items": []}
+
+    def test_a_document_that_may_not_be_sent_yet_is_asked_for_again(self, script: Script, client: Client) -> None:
+        script.will(429, error_body("rate_limited", retryable=True), Retry_After="1")
+        script.will(200, b"first second")
+        with client.stream("/v1/sessions/s/export") as parts:
+            assert b"".join(parts) == b"first second"
+
+    def test_a_document_that_breaks_off_is_not_taken_for_whole(self, script: Script, client: Client) -> None:
+        script.will(200, b"first", Content_Length="10")
+        with client.stream("/v1/sessions/s/export") as parts, pytest.raises(Unavailable, match="broke off"):
+            list(parts)
+
+    def test_nobody_waits_for_an_hour(self, script: Script, client: Client, told: list[str]) -> None:
+        script.will(429, error_body("rate_limited", retryable=True), Retry_After="3600")
+        with pytest.raises(TooManyRequests):
+            client.get("/v1/sessions")
+        assert told == []
+
+    def test_a_pending_command_is_asked_for_until_it_is_applied(self, script: Script, client: Client) -> None:
+        script.will(202, {"status": "pending", "delivery_id": "d", "status_url": "/v1/deliveries/d"})
+        script.will(200, {"delivery_id": "d", "status": "accepted"})
+        script.will(200, {"delivery_id": "d", "status": "applied", "result": SUCCESS})
+        assert send_command(client, "pause_session", {}, session_id="s") == SUCCESS
+        assert [path for _, path, _ in script.asked] == ["/v1/webhook?wait=40", "/v1/deliveries/d", "/v1/deliveries/d"]
+
+
+class TestSecrecy:
+    def test_the_key_goes_to_no_other_address(self, script: Script, client: Client) -> None:
+        script.will(301, Location="http://127.0.0.1:1/elsewhere")
+        with pytest.raises(NoRelay, match=r"leads on to http://127\.0\.0\.1:1/elsewhere"):
+            client.get("/v1/sessions")
+        assert script.asked[0][2]["x-api-key"] == KEY
+
+    def test_the_key_is_in_no_error_and_no_description(self, script: Script, client: Client) -> None:
+        script.will(0)
+        with pytest.raises(Unavailable) as raised:
+            client.get("/v1/sessions")
+        assert KEY not in f"{raised.value!r} {raised.value.body()} {client!r}"
+        with pytest.raises(SettingsError) as refused:
+            parse_key(f"{KEY}\n{KEY}")
+        assert KEY not in str(refused.value.body())
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("written", "meant"),
+        [
+            ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+            (" https://Relay.Example ", "https://relay.example"),
+            ("localhost:8000", "http://localhost:8000"),
+            ("https://example.org/relay/", "https://example.org/relay"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+        ],
+    )
+    def test_addresses_have_one_form(self, written: str, meant: str) -> None:
+        assert parse_address(written) == meant
+
+    @pytest.mark.parametrize(
+        "written",
+        ["", "ftp://x", "http://", "http://x:99999", "http://key@x", "http://x?key=1", "http://x y"],
+    )
+    def test_what_is_no_address_is_refused(self, written: str) -> None:
+        with pytest.raises(SettingsError):
+            parse_address(written)
+
+    def test_this_machine_is_known(self) -> None:
+        assert [
+            is_loopback(f"http://{host}:1") for host in ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "x.org")
+        ] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
