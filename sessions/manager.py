@@ -40,10 +40,21 @@ SUGGESTIONS = 10
 """In one transaction: looking for similar ids costs some milliseconds each."""
 
 
+class TooSlowOnce(Unavailable):
+    """This took too long; it is tried once more."""
+
+
 class SessionManager:
     """Applies commands through a store. One manager serves one transaction."""
 
-    def __init__(self, store: Store, *, seconds: float = TRANSACTION_SECONDS) -> None:
+    def __init__(
+        self, store: Store, *, seconds: float = TRANSACTION_SECONDS, suspect: tuple[str, str] | None = None
+    ) -> None:
+        """`suspect` is the source and delivery id of an entry that took too long the last time."""
+        self.slow: tuple[str, str] | None = None
+        """The entry that took too long this time, and is to be tried once more as the suspect: a database that stood
+        still for a while must not make a dead letter of whatever was at hand."""
+        self._suspect = suspect
         self._store = store
         self._ends_at = time.monotonic() + seconds
         self._read_until = 0.0
@@ -56,12 +67,17 @@ class SessionManager:
         """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
         dead letter by itself; the others go on. When the time is up, what is left is not begun: the answer is shorter
         than the entries, by less than all. Raises Unavailable, after which the transaction must be given up."""
+        if len(entries) > 1 and any(_identity(entry) == self._suspect for entry in entries):
+            return self._apply_singly(entries)
         try:
             with self._store.savepoint():
                 return self._apply(entries)
         except StatementFailed as error:
             self._state, self._deliveries, self._events = State(), [], []
             if len(entries) == 1:
+                if error.too_slow and _identity(entries[0]) != self._suspect:
+                    self.slow = _identity(entries[0])
+                    raise TooSlowOnce from error
                 with self._store.savepoint():
                     session_id = entries[0].session_id
                     self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
@@ -79,7 +95,12 @@ class SessionManager:
         self._ends_at = time.monotonic() + TRANSACTION_SECONDS
         applied: list[Applied] = []
         for entry in entries:
-            applied += self.apply([entry])
+            try:
+                applied += self.apply([entry])
+            except TooSlowOnce:
+                if not applied:
+                    raise
+                break
             if time.monotonic() > self._ends_at:
                 break
         return applied
@@ -330,6 +351,10 @@ class SessionManager:
         self._deliveries = []
         if journal:
             self._events = []
+
+
+def _identity(entry: Entry) -> tuple[str, str]:
+    return entry.source, entry.delivery_id
 
 
 def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:

@@ -24,20 +24,26 @@ from models.tasks import TaskNews
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
 from sessions.manager import SessionManager
-from sessions.postgres.connections import is_unavailable, reason, unavailable
+from sessions.postgres.connections import is_too_slow, is_unavailable, reason, unavailable
 from sessions.postgres.deliveries import recently_forgotten
 from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
+from sessions.store import StatementFailed
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import Waiting, read_entries, take_out
 
 logger = logging.getLogger(__name__)
 
+Identity = tuple[str, str]
+"""Source and delivery id of an entry."""
+
 DRAIN_SECONDS = 5.0
 """How long one job goes on, so that a busy shard lets others have the worker."""
 MARK_SECONDS = 2.0
 """How long the wake mark outlives a worker that dies while draining."""
+SLOW_SECONDS = 60
+"""How long it is remembered which entry took too long; if it does so again meanwhile, it is to blame."""
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 4.0
 """While Postgres is away a shard is tried no more often than this."""
@@ -63,9 +69,7 @@ class Drain:
         ends_at = time.monotonic() + DRAIN_SECONDS
         try:
             while time.monotonic() < ends_at:
-                # While the mark stands nobody else is woken: this drain looks again after it has taken it away.
-                self._redis.set(wake_key(shard), "1", px=int(MARK_SECONDS * 1000))
-                applied = self._drain_once(shard)
+                applied = self._drain_once(shard, suspect=self._begin(shard))
                 if applied is None:
                     return _describe(shard, counts, "busy elsewhere")
                 counts.update(item.status for item in applied)
@@ -80,7 +84,17 @@ class Drain:
         enqueue_drains(open_queue(self._redis), [shard])
         return _describe(shard, counts, "more to come")
 
-    def _drain_once(self, shard: int) -> list[Applied] | None:
+    def _begin(self, shard: int) -> Identity | None:
+        """Mark the shard as woken, and give the entry that took too long the last time. While the mark stands nobody
+        else is woken: this drain looks again after it has taken it away."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(wake_key(shard), "1", px=int(MARK_SECONDS * 1000))
+            pipeline.get(_slow_key(shard))
+            slow: bytes | None = pipeline.execute()[1]
+        source, _, delivery_id = (slow or b"").decode().partition(":")
+        return (source, delivery_id) if slow else None
+
+    def _drain_once(self, shard: int, *, suspect: Identity | None) -> list[Applied] | None:
         """Apply what waits, as much as one transaction takes; None if another worker has the shard."""
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
@@ -91,14 +105,24 @@ class Drain:
                     return []
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
-                applied = SessionManager(store).apply([item.entry for item in waiting])
+                manager = SessionManager(store, suspect=suspect)
+                try:
+                    applied = manager.apply([item.entry for item in waiting])
+                finally:
+                    if manager.slow:
+                        self._redis.set(_slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
                 applied = _add_updates(store, applied)
                 stale = _outcomes_of_deleted(connection, applied)
                 news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
         except SQLAlchemyError as error:
-            if is_unavailable(error):
+            # What is too slow here, outside of any entry, is the database.
+            if is_unavailable(error) or is_too_slow(error):
+                raise unavailable() from error
+            raise
+        except StatementFailed as error:
+            if error.too_slow:
                 raise unavailable() from error
             raise
         reach("after_commit", self._failpoint_dir)
@@ -178,6 +202,10 @@ def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
     parts = [f"{counts[status]} {status}" for status in shown]
     done = ", ".join(part for part in parts if not part.startswith("0 "))
     return f"drain shard {shard:02d}: " + "; ".join(part for part in (done or "0 applied", remark) if part)
+
+
+def _slow_key(shard: int) -> str:
+    return f"sr:slow:{shard:02d}"
 
 
 def _trouble_key(shard: int) -> str:

@@ -384,3 +384,31 @@ def test_a_write_that_takes_too_long_becomes_a_dead_letter_and_holds_up_nobody(
     assert delivery(engine, entries[10].delivery_id)["status"] == "failed"
     assert len(memories(engine, walk)) == 19
     impatient.dispose()
+
+
+def test_a_write_that_takes_too_long_once_is_tried_again_and_applied(
+    redis: Redis, engine: Engine, settings: Settings, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Postgres stands still for a while, and cancels what it finds at hand when it goes on."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"""
+            CREATE SEQUENCE {trigger}_calls;
+            CREATE OR REPLACE FUNCTION {trigger}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF new.session_id = '{walk}' AND nextval('{trigger}_calls') = 1 THEN PERFORM pg_sleep(30); END IF;
+                RETURN new;
+            END $$
+            """)
+        )
+    monkeypatch.setattr("sessions.postgres.connections.STATEMENT_TIMEOUT_SECONDS", 1)
+    impatient = create_engine(settings, application_name="tests", pool_size=1)
+    item = entry("store_memory", walk, key="k", content="x")
+    [said] = drain(redis, impatient, item)
+    assert "again in" in said
+    assert memories(engine, walk) == {}
+    assert f"drain shard {shard_of(walk):02d}: 1 applied" in drain(redis, impatient)
+    assert memories(engine, walk) == {"k": 1}
+    assert dead_letters(redis) == []
+    impatient.dispose()
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SEQUENCE {trigger}_calls"))
