@@ -6,8 +6,8 @@ Those who wait hold neither a thread nor a connection; they look again when the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -35,9 +35,7 @@ from sessions.answers import Page
 from sessions.postgres.reads import last_positions, read_events
 
 LOOK_SECONDS = 2.0
-"""How late an event may come whose announcement was missed."""
-KEY_SECONDS = 3.0
-"""Between two looks whether the reader's key is still valid; a revoked one is to have no effect after 5."""
+"""How late an event may come whose announcement was missed, and a reader may go whose key was revoked."""
 KEEP_ALIVE_SECONDS = 15.0
 """Proxies close connections on which nothing comes for a minute, some after half of that."""
 MAX_LISTENERS = 1_000
@@ -60,7 +58,7 @@ class JournalWatch:
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
         self._database = database
-        self._listening: dict[str, set[asyncio.Event]] = {}
+        self._listening: dict[str, dict[asyncio.Event, Callable[[], bool]]] = {}
         self._positions: dict[str, int] = {}
         """Where the journals ended that are listened to, at the last look."""
         self._places = Places(MAX_LISTENERS)
@@ -76,17 +74,19 @@ class JournalWatch:
         self._places.require_one(source)
 
     @contextmanager
-    def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's journal grows, within the block. Raises what
-        require_place does."""
+    def listen(
+        self, session_id: str, *, source: str, is_valid: Callable[[], bool] = lambda: True
+    ) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the session's journal grows, or the listener is not valid any more, within the
+        block. Raises what require_place does."""
         with self._places.take(source):
             grown = asyncio.Event()
-            self._listening.setdefault(session_id, set()).add(grown)
+            self._listening.setdefault(session_id, {})[grown] = is_valid
             try:
                 yield grown
             finally:
                 listening = self._listening[session_id]
-                listening.discard(grown)
+                del listening[grown]
                 if not listening:
                     del self._listening[session_id]
                     self._positions.pop(session_id, None)
@@ -100,11 +100,15 @@ class JournalWatch:
             grown.set()
 
     async def _look_now_and_then(self) -> None:
-        """One look for all listeners, for what was not announced."""
+        """One look for all listeners, at their keys and for what was not announced: to wake each of them for it would
+        cost more than all else about them."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._listening:
                 continue
+            for grown, is_valid in [item for listening in self._listening.values() for item in listening.items()]:
+                if not is_valid():
+                    grown.set()
             try:
                 found = await self._database.read(partial(last_positions, session_ids=list(self._listening)))
             except Unavailable:
@@ -156,9 +160,13 @@ class Events:
         )
         return await self._database.read(reading(caller, asked.session_id, work))
 
+    def _listen(self, caller: Caller, asked: EventParameters) -> AbstractContextManager[asyncio.Event]:
+        is_valid = partial(self._gate.is_valid, caller)
+        return self._journal.listen(asked.session_id, source=caller.source, is_valid=is_valid)
+
     async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
         ends_at = asyncio.get_running_loop().time() + asked.wait
-        with departure(request) as gone, self._journal.listen(asked.session_id, source=caller.source) as grown:
+        with departure(request) as gone, self._listen(caller, asked) as grown:
             while True:
                 grown.clear()
                 found = await self._read(caller, asked)
@@ -172,7 +180,7 @@ class Events:
         """Server-sent events, until the reader goes or the process stops. Trouble ends it: readers come again."""
         quiet_since = asyncio.get_running_loop().time()
         try:
-            with self._journal.listen(asked.session_id, source=caller.source) as grown:
+            with self._listen(caller, asked) as grown:
                 yield b"retry: 2000\n\n"
                 grown.set()
                 while not self._stopping.is_set():
@@ -184,10 +192,11 @@ class Events:
                             quiet_since = asyncio.get_running_loop().time()
                             grown.set()
                         asked = msgspec.structs.replace(asked, after=found.next_cursor)
-                    if asyncio.get_running_loop().time() - quiet_since > KEEP_ALIVE_SECONDS:
+                    quiet_seconds = asyncio.get_running_loop().time() - quiet_since
+                    if quiet_seconds >= KEEP_ALIVE_SECONDS:
                         yield b": still here\n\n"
-                        quiet_since = asyncio.get_running_loop().time()
-                    await pause(grown, self._stopping, seconds=KEY_SECONDS)
+                        quiet_since, quiet_seconds = asyncio.get_running_loop().time(), 0.0
+                    await pause(grown, self._stopping, seconds=KEEP_ALIVE_SECONDS - quiet_seconds)
                     self._gate.require_valid(caller)
         except RelayError as error:
             yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"

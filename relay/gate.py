@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
-from models.errors import Unavailable
+from models.errors import Unauthorized, Unavailable
 from models.settings import Settings
 from models.vocabulary import Scope
 from relay.authentication import Authenticator, Caller, require_scope
@@ -65,6 +65,14 @@ class Gate:
     def require_valid(self, caller: Caller) -> None:
         """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
         self._authenticator.require_valid(caller)
+
+    def is_valid(self, caller: Caller) -> bool:
+        """Whether `require_valid` would raise nothing."""
+        try:
+            self._authenticator.require_valid(caller)
+        except (Unauthorized, Unavailable):
+            return False
+        return True
 
     def require_not_revoked(self, caller: Caller) -> None:
         """Raise Unauthorized if the key of a caller that waited is known to be revoked."""
