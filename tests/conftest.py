@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,10 @@ ROOT = Path(__file__).parent.parent
 API_KEY = "test-key-for-the-tests"
 SECRET = re.compile(rf"{API_KEY}|sr[kht]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
 """What no process may log, whatever a test has done to it."""
+
+
+# Whoever starts the tests in the background of a script has them ignore Ctrl-C, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_no_secret(log: Path) -> None:
