@@ -30,7 +30,7 @@ def test_signed_commands_take_effect_and_signed_events_are_kept_as_ignored(
     try:
         with httpx.Client(base_url=stack.url) as sender:
             created = send(sender, envelope("create_session", "walk", title="Walk"), "msg_1", path="?wait=30")
-            assert created.json()["data"]["title"] == "Walk"
+            assert created.json()["data"] == {"session_id": "walk", "created": True}
             event = send(sender, {"type": "user.created", "data": {"name": "the-payload"}}, "msg_2").json()
             said = envelope("store_memory", "walk", key="k", content="from GitHub")
             dispatched = send_github(sender, {"action": "note", "client_payload": said}, event="repository_dispatch")
