@@ -56,7 +56,7 @@ def talkative(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPat
     with new_database(postgres) as database_url:
         stack = Stack(
             database_url=database_url,
-            redis_url=f"{valkey.url}?db=3",
+            redis_url=f"{valkey.url}?db=5",
             folder=tmp_path_factory.mktemp("secrecy"),
             LOG_LEVEL="DEBUG",
             WEBHOOK_SECRETS=f"signer={SIGNING}",
