@@ -37,7 +37,7 @@ def parse_hook(body: bytes, *, session_id: str, name: str) -> Submission:
 
 def _identity(value: Any) -> Any:
     """What two attempts at the same delivery have in common: all of it, but for Railway's events what tells them
-    apart, its own type, deployment and time (https://docs.railway.com/guides/webhooks)."""
+    apart: type, deployment and time."""
     if isinstance(value, dict) and isinstance(value.get("type"), str) and isinstance(value.get("timestamp"), str):
         resource = value.get("resource")
         deployment = (resource if isinstance(resource, dict) else value).get("deployment")

@@ -46,3 +46,9 @@ def test_a_row_of_stars_costs_no_time() -> None:
 def test_the_refusal_names_the_pattern() -> None:
     with pytest.raises(Forbidden, match=r'"chat-\*"'):
         require_visible("walk", "chat-*")
+
+
+def test_many_stars_take_no_long_time() -> None:
+    """Else whoever has a key for such a pattern could stop the relay with one id."""
+    assert not matches_glob("a" * 128, "*a" * 60 + "*b")
+    assert matches_glob("a" * 127 + "b", "*a" * 60 + "*b")
