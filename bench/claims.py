@@ -25,6 +25,7 @@ import psutil
 from sqlalchemy import Engine, event, text
 
 from bench.flood import Flooded
+from bench.readiness import wait_until_ready
 from local.environment import free_port
 from local.servers import start_postgres, start_valkey
 from models.settings import read_settings
@@ -43,7 +44,6 @@ FLOOD_SECONDS = 5.0
 TURNS = 5
 IDLE_SECONDS = 45.0
 """Longer than a claim waits, so that each is asked once more."""
-START_SECONDS = 60
 KEY = "key-of-the-bench"
 ROOT = Path(__file__).parent.parent
 
@@ -365,19 +365,6 @@ async def run(port: int, engine: Engine, roots: list[psutil.Process], parts: lis
     await bench.client.aclose()
     if not parts or "query" in parts:
         await asyncio.to_thread(measure_query, engine)
-
-
-async def wait_until_ready(client: httpx.AsyncClient) -> None:
-    """Until the stack answers."""
-    limit_at = time.monotonic() + START_SECONDS
-    while time.monotonic() < limit_at:
-        try:
-            if (await client.get("/readyz")).json().get("postgres") == "ok":
-                return
-        except httpx.HTTPError:
-            pass
-        await asyncio.sleep(0.1)
-    raise RuntimeError("The stack did not start.")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import httpx
 import msgspec
 
 from bench.flood import Flooded
+from bench.readiness import wait_until_ready
 from local.environment import free_port
 
 FLOOD_PER_SECOND = 2_000
@@ -34,7 +35,6 @@ PER_SECOND = 9.0
 """Of the one that is measured: less than its 600 a minute."""
 SETTLE_SECONDS = 2.0
 """First answers are slower: connections are made, code is loaded."""
-START_SECONDS = 60
 KEY, SECRET = "key-of-the-flood", secrets.token_bytes(32)
 ROOT = Path(__file__).parent.parent
 
@@ -104,19 +104,6 @@ async def run(url: str, port: int) -> None:
         output, _ = await flooding.communicate()
         floods.append(msgspec.json.decode(output, type=Flooded))
     show(alone, pressed, floods)
-
-
-async def wait_until_ready(client: httpx.AsyncClient) -> None:
-    """Until the stack answers."""
-    limit_at = time.monotonic() + START_SECONDS
-    while time.monotonic() < limit_at:
-        try:
-            if (await client.get("/readyz")).json().get("postgres") == "ok":
-                return
-        except httpx.HTTPError:
-            pass
-        await asyncio.sleep(0.1)
-    raise RuntimeError("The stack did not start.")
 
 
 def show(alone: Times, pressed: Times, floods: list[Flooded]) -> None:

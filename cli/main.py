@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +13,7 @@ import click
 from cli.command import general_options
 from cli.terminal import Declined, OutputClosed, leave_quietly
 from cli.tool import Tool
+from models.version import version
 
 NAME = "session-cli"
 FAILED, USAGE, NOT_FOUND, NOT_ALLOWED, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -115,16 +114,6 @@ cli.params += [
         ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Tell the version."
     ),
 ]
-
-
-def version() -> str:
-    """The version of this checkout or installation."""
-    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    try:
-        found = re.search(r'^version = "([^"]+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else "0+checkout"
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from local.servers import Server
+from local.servers import Server, start_postgres
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.agents import Agent, Delegate, delegating
@@ -108,3 +108,21 @@ def agent(stack: Stack) -> Agent:
 def delegate(stack: Stack, session_id: str, agent: Agent) -> Delegate:
     """Delegates tasks of the module's `session_id` to the agent."""
     return delegating(stack, session_id, agent)
+
+
+@pytest.fixture
+def own_postgres(servers_folder: Path) -> Iterator[Server]:
+    """A Postgres that the test may stop."""
+    server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
+    migrate(server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_stack(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterator[Stack]:
+    """A stack on that Postgres and on the run's Redis, emptied."""
+    stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
+    stack.start()
+    yield stack
+    stack.close()

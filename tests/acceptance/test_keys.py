@@ -6,38 +6,19 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from local.servers import Server, start_postgres
+from local.servers import Server
 from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.conftest import ROOT, migrate
+from tests.conftest import ROOT
 from tests.integration.serving import Serving
 
 WITHIN_SECONDS = 5.0
 """How soon every relay knows of a change."""
-
-
-@pytest.fixture
-def own_postgres(servers_folder: Path) -> Iterator[Server]:
-    """A Postgres that the test may stop."""
-    server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
-    migrate(server.url)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_stack(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterator[Stack]:
-    """A stack on that Postgres and on the run's Redis, emptied."""
-    stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
-    stack.start()
-    yield stack
-    stack.close()
 
 
 def make_key(stack: Stack, name: str = "", **more: object) -> Payload:

@@ -7,46 +7,25 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import psutil
-import pytest
 
-from local.servers import Server, start_postgres
+from local.servers import Server
 from models.wakeups import open_queue
 from tests.acceptance.agents import Agent, task_of
 from tests.acceptance.stack import Stack, envelope, in_parallel, new_id, wait_for
-from tests.conftest import migrate
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
 
 
-@pytest.fixture
-def own_postgres(servers_folder: Path) -> Iterator[Server]:
-    """A Postgres that the test may stop."""
-    server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
-    migrate(server.url)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def stack_on_own(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterator[Stack]:
-    """A stack on that Postgres and on the run's Redis, emptied."""
-    stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
-    stack.start()
-    yield stack
-    stack.close()
-
-
 def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_is_back(
-    stack_on_own: Stack, own_postgres: Server
+    own_stack: Stack, own_postgres: Server
 ) -> None:
-    stack, session_id = stack_on_own, new_id("offline")
+    stack, session_id = own_stack, new_id("offline")
     agent = Agent(stack)
     stack.send("create_session", session_id, title="Offline")
     stack.send("delegate_task", session_id, task_id="t", description="Look it up", agent_name=agent.name)
@@ -65,9 +44,9 @@ def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_
 
 
 def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_back(
-    stack_on_own: Stack, own_postgres: Server
+    own_stack: Stack, own_postgres: Server
 ) -> None:
-    stack = stack_on_own
+    stack = own_stack
     sessions = [new_id("offline") for _ in range(5)]
     for session_id in sessions:
         stack.send("create_session", session_id, title="Offline")
