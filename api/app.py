@@ -17,6 +17,8 @@ from api.events import Events, JournalWatch
 from api.exports import Exports
 from api.imports import Imports
 from api.keys import Keys
+from api.mcp.calls import Calls
+from api.mcp.door import McpDoor
 from api.openapi import openapi_route
 from api.reads import Reads
 from api.status import Status
@@ -47,6 +49,8 @@ def create_app(settings: Settings) -> Starlette:
     queue = TaskQueue(database)
     ingest.tasks.listen(queue.hear)
     gate = ingest.gate
+    claims = Claims(ingest=ingest, database=claims_database, queue=queue, max_body_bytes=settings.max_body_bytes)
+    mcp = McpDoor(settings, gate=gate, calls=Calls(ingest=ingest, claims=claims), note=ingest.refusals.note)
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
     async def postgres() -> Mapping[str, str]:
@@ -54,7 +58,7 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with ingest.running():
+        async with ingest.running(), mcp.run():
             services = [asyncio.create_task(keep_running(service)) for service in (journal.run, queue.run)]
             try:
                 yield
@@ -81,7 +85,8 @@ def create_app(settings: Settings) -> Starlette:
         *Deliveries(gate=gate, database=database, redis=ingest.redis).routes,
         *DeadLetters(gate=gate, database=database, push=ingest.push).routes,
         *Keys(gate=gate, register=register).routes,
-        *Claims(ingest=ingest, database=claims_database, queue=queue, max_body_bytes=settings.max_body_bytes).routes,
+        *claims.routes,
+        *mcp.routes,
         *Reads(gate=gate, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
         *Agents(gate=gate, database=database).routes,
         *Exports(gate=gate, database=database).routes,

@@ -128,7 +128,13 @@ class Claims:
         """The first task that the agent may have, with its token; 204 if there is none, or none in time."""
         caller = await self._gate.admit(request, "agent")
         decode_parameters(request.query_params, NoParameters)
-        asked = await self._read(request, caller, ClaimRequest)
+        task = await self.hand_out(request, caller, await self._read(request, caller, ClaimRequest))
+        if task is None:
+            return Response(status_code=204, headers={"cache-control": "no-store"})
+        return JsonResponse(task)
+
+    async def hand_out(self, request: Request, caller: Caller, asked: ClaimRequest) -> dict[str, Any] | None:
+        """The task that a caller gets, with its token, or None if there is none, or none in time."""
         wanted = Wanted(
             agent_name=asked.agent_name,
             worker=asked.worker or asked.agent_name,
@@ -140,18 +146,22 @@ class Claims:
         )
         found = await (self._wait(request, caller, wanted, asked.wait) if asked.wait else self._claim(wanted))
         if isinstance(found, Nothing):
-            return Response(status_code=204, headers={"cache-control": "no-store"})
+            return None
         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
-        return JsonResponse({"claim_token": token, **found.task})
+        return {"claim_token": token, **found.task}
 
     async def heartbeat(self, request: Request) -> Response:
         """Extend the lease; tells the agent when its task was cancelled."""
         _, held, asked = await self._open(request, HeartbeatRequest)
+        return JsonResponse(await self.extend(held, asked))
+
+    async def extend(self, held: Claim, asked: HeartbeatRequest) -> dict[str, Any]:
+        """Extend the lease of a claim, and keep what is told of the progress; gives the lease."""
         progress = {"text": asked.progress, "percent": asked.percent}
         given = {name: value for name, value in progress.items() if value is not None}
         note = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
         work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=note)
-        return JsonResponse(_describe(await self._database.write(work)))
+        return _describe(await self._database.write(work))
 
     async def start(self, request: Request) -> Response:
         """Note that the work has begun."""
@@ -163,28 +173,61 @@ class Claims:
     async def release(self, request: Request) -> Response:
         """Put the task back into the queue."""
         caller, held, _ = await self._open(request, NoDetails)
+        return JsonResponse(await self.give_back(caller, held))
+
+    async def give_back(self, caller: Caller, held: Claim) -> dict[str, Any]:
+        """Put the task of a claim back into the queue; gives the lease that is over."""
         lease, news = await self._database.write(partial(release, claim=held, source=caller.source))
         await self._announce(held.session_id, news)
-        return JsonResponse(_describe(lease))
+        return _describe(lease)
 
     async def complete(self, request: Request) -> Response:
         """Store the result, and all artifacts with it."""
         caller, held, asked = await self._open(request, CompleteRequest, limit=self._max_body_bytes)
-        artifacts = [_of_task(artifact, held.task_id) for artifact in asked.artifacts]
-        command = CompleteTask(task_id=held.task_id, claim=held.hash, output=asked.output, artifacts=artifacts)
-        return await self._submit(request, caller, held, "complete_task", command)
+        return await self.finish(request, caller, held, asked)
 
     async def fail(self, request: Request) -> Response:
         """Give the task up."""
         caller, held, asked = await self._open(request, FailRequest, limit=self._max_body_bytes)
-        command = FailTask(task_id=held.task_id, claim=held.hash, **msgspec.structs.asdict(asked))
-        return await self._submit(request, caller, held, "fail_task", command)
+        return await self.finish(request, caller, held, asked)
 
     async def ask(self, request: Request) -> Response:
         """Ask the one who delegated the task."""
         caller, held, asked = await self._open(request, AskRequest, limit=self._max_body_bytes)
-        command = AskTask(task_id=held.task_id, claim=held.hash, question=asked.question)
-        return await self._submit(request, caller, held, "ask_task", command)
+        return await self.finish(request, caller, held, asked)
+
+    async def finish(
+        self, request: Request, caller: Caller, held: Claim, asked: CompleteRequest | FailRequest | AskRequest
+    ) -> Response:
+        """Send what ends the work of a claim through the inbox. The same again is the same delivery, and gets the same
+        answer."""
+        claim: dict[str, Any] = {"task_id": held.task_id, "claim": held.hash}
+        command: ClaimCommand
+        match asked:
+            case CompleteRequest():
+                artifacts = [_of_task(artifact, held.task_id) for artifact in asked.artifacts]
+                name, command = "complete_task", CompleteTask(**claim, output=asked.output, artifacts=artifacts)
+            case FailRequest():
+                name, command = "fail_task", FailTask(**claim, error=asked.error, retryable=asked.retryable)
+            case AskRequest():
+                name, command = "ask_task", AskTask(**claim, question=asked.question)
+        data = msgspec.json.encode(command)
+        fingerprint = content_hash([name, held.session_id, msgspec.json.decode(data)])
+        entry = Entry(
+            source=caller.source,
+            delivery_id=f"claim-{fingerprint[:ID_DIGITS]}",
+            hash=fingerprint,
+            command=name,
+            session_id=held.session_id,
+            data=Raw(data),
+            accepted_at=datetime.now(UTC),
+            scopes=list(caller.scopes),
+            session_glob=caller.session_glob,
+            waits=self._ingest.has_place(caller.source),
+        )
+        answer = await self._ingest.submit(request, entry, wait_seconds=v.MAX_WAIT_SECONDS)
+        self._gate.require_not_revoked(caller)
+        return answer
 
     async def _claim(self, wanted: Wanted) -> Granted | Nothing:
         found = await self._database.write(partial(claim, wanted=wanted))
@@ -209,8 +252,9 @@ class Claims:
                 self._queue.rest(waiter)
                 found = await self._claim(wanted)
                 if isinstance(found, Granted):
-                    if gone.done():
-                        await self._give_back(found, caller)
+                    if gone.done():  # Nobody is there any more to be told of the task.
+                        token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
+                        await self.give_back(caller, read_claim_token(token))
                     return found
                 if not is_known:
                     # Only now is it known which tasks it would take, so it may have missed one.
@@ -222,34 +266,6 @@ class Claims:
                 if not waiter.woken.is_set() or gone.done() or self._ingest.stopping.is_set():
                     return found
                 self._gate.require_valid(caller)
-
-    async def _give_back(self, found: Granted, caller: Caller) -> None:
-        """Nobody is there any more to be told of the task."""
-        token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
-        _, news = await self._database.write(partial(release, claim=read_claim_token(token), source=caller.source))
-        await self._announce(found.session_id, news)
-
-    async def _submit(
-        self, request: Request, caller: Caller, held: Claim, name: str, command: ClaimCommand
-    ) -> Response:
-        """Send a command through the inbox. The same again is the same delivery, and gets the same answer."""
-        data = msgspec.json.encode(command)
-        fingerprint = content_hash([name, held.session_id, msgspec.json.decode(data)])
-        entry = Entry(
-            source=caller.source,
-            delivery_id=f"claim-{fingerprint[:ID_DIGITS]}",
-            hash=fingerprint,
-            command=name,
-            session_id=held.session_id,
-            data=Raw(data),
-            accepted_at=datetime.now(UTC),
-            scopes=list(caller.scopes),
-            session_glob=caller.session_glob,
-            waits=self._ingest.has_place(caller.source),
-        )
-        answer = await self._ingest.submit(request, entry, wait_seconds=v.MAX_WAIT_SECONDS)
-        self._gate.require_not_revoked(caller)
-        return answer
 
     async def _open(
         self, request: Request, shape: type[T], *, limit: int = MAX_REQUEST_BYTES

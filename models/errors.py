@@ -139,6 +139,13 @@ class UnsupportedMediaType(Rejected):
     code = "unsupported_media_type"
 
 
+class Misdirected(Rejected):
+    """This relay is not known under the host that the request names."""
+
+    status = 421
+    code = "wrong_host"
+
+
 class Invalid(Rejected):
     """The request does not match the schema."""
 

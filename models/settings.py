@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     redis_url: str = ""
     data_dir: str = ".data"
+    public_url: str = ""
+    """Under which clients reach the relay from outside, such as https://relay.example. On Railway, its domain there."""
     api_key: str = ""
     """A first key with all scopes."""
     webhook_secrets: str = ""
@@ -69,6 +71,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         for name in Settings.__struct_fields__
         if source.get(name.upper(), "").strip() or (name == "host" and "HOST" in source)
     }
+    if domain := source.get("RAILWAY_PUBLIC_DOMAIN", "").strip():
+        values.setdefault("public_url", f"https://{domain}")
     for name in ("log_level", "log_format"):
         if name in values:
             values[name] = values[name].upper() if name == "log_level" else values[name].lower()
@@ -84,6 +88,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     _check_range("MAX_BODY_BYTES", settings.max_body_bytes, 1_024, 64 * 1_048_576)
     _check_range("MAX_BACKLOG", settings.max_backlog, 1, 10**9)
     _check_range("DELIVERY_RETENTION_DAYS", settings.delivery_retention_days, 1, 3_650)
+    _check_url("PUBLIC_URL", settings.public_url)
     parse_networks(settings.allowed_ips)
     _check_header("TRUSTED_PROXY_HEADER", settings.trusted_proxy_header)
     if not settings.search_language.isidentifier():
@@ -109,6 +114,11 @@ def _parse_network(text: str) -> Network:
     if mapped is not None and network.prefixlen >= _MAPPED_BITS:
         return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
     return network
+
+
+def _check_url(variable: str, url: str) -> None:
+    if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?", url):
+        raise SettingsError(f"{variable} is not valid: expected https://host or http://host:port, and no path.")
 
 
 def _check_header(variable: str, name: str) -> None:

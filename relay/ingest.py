@@ -163,12 +163,27 @@ class Ingest:
         asked = decode_parameters(request.query_params, Waiting).wait
         body = await read_body(request, limit=self._max_body_bytes, unproven=self._unproven)
         caller = await tell_caller(body)
-        parsed = parse(body, caller)
+        return await self.take(request, caller, parse(body, caller), wait_seconds=wait_seconds, asked_seconds=asked)
+
+    async def take(
+        self,
+        request: Request,
+        caller: Caller,
+        parsed: Submission | NoCommand,
+        *,
+        wait_seconds: float,
+        asked_seconds: float | None = None,
+    ) -> Response:
+        """Take what a caller sends, by whatever door, and answer it. The sender waits for as long as it asked to, or
+        for `wait_seconds`. Raises Forbidden, Conflict, TooManyRequests, or Unavailable if nothing was stored."""
+        self._load.check()
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
-        wait_seconds = _choose_wait(parsed, asked, default_seconds=wait_seconds)
+        wait_seconds = _choose_wait(parsed, asked_seconds, default_seconds=wait_seconds)
         waits = wait_seconds > 0 and self.has_place(caller.source)
-        patience_seconds = _patience_of(parsed) if asked is None else min(_patience_of(parsed), asked)
+        patience_seconds = _patience_of(parsed)
+        if asked_seconds is not None:
+            patience_seconds = min(patience_seconds, asked_seconds)
         entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=waits)
         try:
             answer = await self.submit(request, entry, wait_seconds=wait_seconds, patience_seconds=patience_seconds)

@@ -74,10 +74,12 @@ async def _discard(receive: Receive) -> None:
         message = await receive()
 
 
-def error_response(error: RelayError, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer for an error."""
+def error_response(
+    error: RelayError, headers: Mapping[str, str] | None = None, *, content: Mapping[str, Any] | None = None
+) -> Response:
+    """The answer for an error; with other `content` for those who expect another form."""
     headers = {**_headers_of(error), **(headers or {})}
-    content = {"error": error.body()}
+    content = content or {"error": error.body()}
     if isinstance(error, TooLarge):
         return LingeringResponse(content, error.status, headers)
     return JsonResponse(content, error.status, headers)

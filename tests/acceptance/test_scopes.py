@@ -101,8 +101,10 @@ ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
         for action in ("heartbeat", "start", "release", "complete", "fail", "ask")
     },
 }
-OPEN = {("GET", path) for path in ("/", "/healthz", "/readyz", "/openapi.json")}
+OPEN = {("GET", path) for path in ("/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions")}
 BY_COMMAND = {("POST", path) for path in ("/v1/webhook", "/webhook", "/v1/commands/{command}", "/v1/hooks/{token}")}
+BY_TOOL = {("POST", "/mcp")}
+"""What a key may do through it is tested with it."""
 EXAMPLES = {
     "delivery_id": "nothing",
     "name_or_id": "nobody",
@@ -183,7 +185,7 @@ def test_every_route_and_command_is_in_the_tables() -> None:
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }
-    assert routes == set(ROUTE_NEEDS) | OPEN | BY_COMMAND
+    assert routes == set(ROUTE_NEEDS) | OPEN | BY_COMMAND | BY_TOOL
     assert set(COMMAND_NEEDS) == set(COMMANDS)
     assert {scope: set(granted) for scope, granted in GRANTS.items() if scope != "hook"} == MAY
 

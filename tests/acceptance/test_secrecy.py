@@ -88,6 +88,8 @@ def sent(talkative: Stack) -> list[str]:
             stack.client.post("/v1/webhook?wait=20", json=envelope(name, session_id, **attempt))
             stack.client.post("/v1/webhook", json=envelope(name, session_id, **attempt), headers={"X-API-Key": key})
             stack.client.post(f"/v1/commands/{name}", json={"session_id": session_id, **attempt})
+            for message in mcp_messages(name, {"session_id": session_id, **attempt}):
+                stack.client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
     for content in (b'{"a": "%b' % SAID.encode(), SAID.encode(), b"\xff" + SAID.encode(), b"[" * 5000 + SAID.encode()):
         stack.client.post("/v1/webhook", content=content, headers={"Content-Type": "application/json"})
         try_hook(stack, hook, content)
@@ -127,6 +129,22 @@ def sent(talkative: Stack) -> list[str]:
     wait_for(lambda: stack.redis.llen("sr:refusals") > 10, what="refused")
     wait_for(lambda: stack.redis.zcard("rq:failed:session-relay") == 1, what="in the failed list")
     return [SAID, key, hook, typo, stack.api_key, PASSWORD, SIGNING, SIGNING.removeprefix("whsec_"), GITHUB]
+
+
+def mcp_messages(command: str, data: Payload) -> Iterator[Payload]:
+    """Calls that succeed, calls that fail, and what is no message at all."""
+    call = {"command": command, "session_id": data["session_id"], "data": data}
+    yield rpc("tools/call", name="send_command", arguments=call)
+    yield rpc("tools/call", name=command, arguments=data)
+    yield rpc("tools/call", name=SAID, arguments=SAID)
+    yield rpc("resources/read", uri=SAID)
+    yield rpc("prompts/get", name="resume_session", arguments={"session_id": SAID})
+    yield rpc(SAID)
+    yield {SAID: data}
+
+
+def rpc(method: str, **params: Any) -> Payload:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
 def make_key(stack: Stack, **fields: Any) -> str:

@@ -1,0 +1,150 @@
+"""The door at /mcp: which requests the MCP server gets to see. They come to a host of ours, with a key, and in JSON.
+
+Each request stands for itself: nothing is kept between two of them, so any relay can answer any of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
+
+import msgspec
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from api.mcp.calls import Calls
+from api.mcp.results import protocol_error
+from api.mcp.server import make_server
+from models.decoding import decode_json
+from models.errors import Forbidden, Misdirected, RelayError
+from models.settings import Settings
+from relay.gate import Gate
+from relay.responses import Note, error_response
+
+PATH = "/mcp"
+NO_ARGUMENTS = Raw(b"{}")
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    arguments: Raw = NO_ARGUMENTS
+
+
+class _Call(msgspec.Struct, frozen=True):
+    params: _Parameters = _Parameters()
+
+
+class McpDoor:
+    """The endpoint. `run` must be entered for as long as requests are served."""
+
+    def __init__(self, settings: Settings, *, gate: Gate, calls: Calls, note: Note) -> None:
+        self._gate = gate
+        self._note = note
+        self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
+        self._max_body_bytes = settings.max_body_bytes
+        self._manager = StreamableHTTPSessionManager(
+            make_server(calls, note=note),
+            json_response=True,
+            stateless=True,
+            max_request_body_size=settings.max_body_bytes,
+        )
+        # What it logs may quote requests; what matters is logged by those who raise it.
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where MCP clients post to. There is nothing to GET: no stream is kept open."""
+        return [Route(PATH, self.post, methods=["POST"])]
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Serve within the block; once."""
+        return self._manager.run()
+
+    async def post(self, request: Request) -> Response:
+        """Take one message of the protocol. What is refused is told in the protocol's form, too."""
+        try:
+            return _Served(self._manager, await self._open(request))
+        except RelayError as error:
+            self._note(request.scope, error)
+            told = protocol_error(error).model_dump()
+            return error_response(error, content={"jsonrpc": "2.0", "id": None, "error": told})
+
+    async def _open(self, request: Request) -> bytes:
+        """The body of a request that may come in; what handlers need to know of it is put into its state."""
+        self._require_own(request)
+        request.state.caller = caller = await self._gate.enter(request)
+        body = await self._gate.read_body(request, caller, limit=self._max_body_bytes)
+        decode_json(body)
+        request.state.arguments = _arguments_of(body)
+        return body
+
+    def _require_own(self, request: Request) -> None:
+        """Raise Misdirected or Forbidden for what a web page may have been tricked into sending here.
+
+        A name that somebody else owns can be made to lead to this address (DNS rebinding), an address cannot.
+        """
+        if not self._is_own(_host_of(f"//{request.headers.get('host', '')}")):
+            raise Misdirected(
+                expected="the host of PUBLIC_URL, localhost, or an IP address",
+                hint="Set PUBLIC_URL to the address by which clients reach this relay.",
+            )
+        origin = request.headers.get("origin")
+        if origin is not None and not self._is_own(_host_of(origin)):
+            raise Forbidden(
+                "Pages of other sites may not use this relay through a browser.",
+                code="wrong_origin",
+                field="Origin",
+                expected="no Origin, or the one of PUBLIC_URL",
+            )
+
+    def _is_own(self, host: str) -> bool:
+        return host in self._hosts or _is_address(host)
+
+
+class _Served(Response):
+    """What the MCP server answers to a request whose body was read already."""
+
+    def __init__(self, manager: StreamableHTTPSessionManager, body: bytes) -> None:
+        super().__init__()
+        self._manager = manager
+        self._read = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request over."""
+        messages: list[Message] = [{"type": "http.request", "body": self._read, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        # The body is decompressed, and of the type that it was read as.
+        told = {b"content-type": b"application/json", b"content-length": str(len(self._read)).encode()}
+        headers = [(name, value) for name, value in scope["headers"] if name not in (*told, b"content-encoding")]
+        await self._manager.handle_request({**scope, "headers": [*headers, *told.items()]}, replay, send)
+
+
+def _arguments_of(body: bytes) -> Raw:
+    """What a tool is called with, as it was sent: decoding it into floats would change numbers."""
+    try:
+        return msgspec.json.decode(body, type=_Call).params.arguments
+    except msgspec.ValidationError:  # No call of a tool; the server says what is wrong with it, if anything is.
+        return NO_ARGUMENTS
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""The MCP server: which handler answers which message of the protocol, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import mcp_types as types
+from mcp import MCPError
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from starlette.requests import Request
+
+from api.mcp.calls import Calls
+from api.mcp.library import PROMPT, Library
+from api.mcp.results import failed, protocol_error, succeeded
+from api.mcp.tools import INSTRUCTIONS, tools
+from models.errors import RelayError
+from models.version import version
+from relay.responses import Note
+
+T = TypeVar("T")
+Context = ServerRequestContext[Any, Request]
+
+logger = logging.getLogger(__name__)
+
+
+def make_server(calls: Calls, *, note: Note) -> Server[Any]:
+    """The server. Its requests carry in their state the caller, and the arguments of a tool as they were sent. `note`
+    is told of what is refused."""
+    library, listed = Library(calls), types.ListToolsResult(tools=tools())
+
+    async def list_tools(_: Context, __: object) -> types.ListToolsResult:
+        return listed
+
+    async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        request = _request_of(context)
+        if params.name not in calls.names:
+            raise MCPError(types.INVALID_PARAMS, f"There is no such tool; there are: {', '.join(calls.names)}.")
+        try:
+            return succeeded(await _outcome(calls.call(request, params.name, request.state.arguments)))
+        except RelayError as error:
+            note(request.scope, error)
+            return failed(error)
+
+    async def list_resources(
+        context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        return await read(context, library.list_sessions(_request_of(context), params.cursor if params else None))
+
+    async def list_templates(_: Context, __: object) -> types.ListResourceTemplatesResult:
+        return library.list_templates()
+
+    async def read_resource(context: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        return await read(context, library.read(_request_of(context), params.uri))
+
+    async def list_prompts(_: Context, __: object) -> types.ListPromptsResult:
+        return types.ListPromptsResult(prompts=[PROMPT])
+
+    async def get_prompt(context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        if params.name != PROMPT.name:
+            raise MCPError(types.INVALID_PARAMS, f"There is no such prompt; there is {PROMPT.name}.")
+        session_id = (params.arguments or {}).get("session_id") or None
+        return await read(context, library.resume(_request_of(context), session_id))
+
+    async def read(context: Context, work: Awaitable[T]) -> T:
+        try:
+            return await _outcome(work)
+        except RelayError as error:
+            note(_request_of(context).scope, error)
+            raise MCPError.from_error_data(protocol_error(error)) from error
+
+    return Server(
+        "session-relay",
+        version=version(),
+        title="session-relay",
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_templates,
+        on_read_resource=read_resource,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+    )
+
+
+async def _outcome(work: Awaitable[T]) -> T:
+    """What work comes to. A bug in it becomes an error in the usual form, and its place in the code is logged."""
+    try:
+        return await work
+    except (RelayError, MCPError):
+        raise
+    except Exception as error:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("Bug: %s at /mcp\n%s", type(error).__name__, frames)
+        raise RelayError("Something went wrong here; it is logged.") from error
+
+
+def _request_of(context: Context) -> Request:
+    assert context.request is not None
+    return context.request

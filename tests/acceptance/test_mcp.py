@@ -1,0 +1,297 @@
+"""The MCP server as its clients see it: the official SDK's, in both eras of the protocol, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import MCPError
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.acceptance.test_scopes import make_key
+from tests.conftest import API_KEY
+
+LISTED_CHARACTERS = 22_000
+"""Of the list of tools: some 5,000 tokens in each client's context."""
+INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+NOT_LET_IN, TOOL_FAILED = 3, 5
+"""Exit codes of the inspector."""
+PING = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
+
+Story = Callable[[Client], Awaitable[object]]
+
+
+def talk(stack: Stack, story: Story, *, key: str = API_KEY, mode: str = "auto") -> None:
+    """Let the official client do something."""
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
+            transport = streamable_http_client(f"{stack.url}/mcp", http_client=http)
+            async with Client(transport, mode=mode) as client:
+                await story(client)
+
+    asyncio.run(main())
+
+
+async def call(client: Client, name: str, **arguments: Any) -> Payload:
+    """What a tool answers; it must not fail. The text says the same."""
+    result = await client.call_tool(name, arguments)
+    assert not result.is_error, result.content
+    content: Payload = result.structured_content
+    assert json.loads(text_of(result)) == content
+    return content
+
+
+async def refused(client: Client, name: str, **arguments: Any) -> str:
+    """What a tool says that fails."""
+    result = await client.call_tool(name, arguments)
+    assert result.is_error, result.structured_content
+    return text_of(result)
+
+
+def text_of(result: Any) -> str:
+    [block] = result.content
+    return text_in(block)
+
+
+def text_in(part: Any) -> str:
+    return str(part.text)
+
+
+def post(stack: Stack, body: Any = PING, **headers: str) -> httpx.Response:
+    """One message, without a client that would mend it."""
+    sent = {**HEADERS, "X-API-Key": API_KEY, "Content-Type": "application/json", **headers}
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    return httpx.post(f"{stack.url}/mcp", content=content, headers=sent, timeout=60)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_a_model_plans_delegates_answers_and_gets_the_result(stack: Stack, mode: str) -> None:
+    agent = new_id("agent")
+
+    async def story(client: Client) -> None:
+        session_id = (await call(client, "create_session", title=f"Walk {agent}"))["session_id"]
+        stored = await call(
+            client, "store_memory", session_id=session_id, type="decision", key="db", content={"pick": "Postgres"}
+        )
+        assert (stored["data"]["revision"], stored["data"]["created"]) == (1, True)
+        found = await call(client, "query_memories", session_id=session_id, type="decision")
+        assert [memory["content"] for memory in found["data"]["memories"]] == [{"pick": "Postgres"}]
+        assert "not instructions" in found["notice"]
+        hits = await call(client, "search", q="postgres", session_id=session_id)
+        assert [hit["session_id"] for hit in hits["data"]["hits"]] == [session_id]
+
+        task = {"session_id": session_id, "task_id": "prices"}
+        await call(client, "delegate_task", **task, description="Research competitor pricing", agent_name=agent)
+        claimed = (await call(client, "claim_task", agent_name=agent))["task"]
+        assert (claimed["task_id"], claimed["description"]) == ("prices", "Research competitor pricing")
+        working = await call(client, "report_task", claim_token=claimed["claim_token"], status="working", percent=10)
+        assert (working["data"]["cancelled"], working["message"]) == (False, "Go on.")
+        token = claimed["claim_token"]
+        await call(client, "report_task", claim_token=token, status="question", question="Which country?")
+        asked = await call(client, "get_task", **task, wait=5)
+        assert asked["data"]["task"]["status"] == "input_required"
+        answer = {"task_id": "prices", "answer": "Portugal"}
+        await call(client, "send_command", command="answer_task", session_id=session_id, data=answer)
+
+        again = (await call(client, "claim_task", agent_name=agent, wait=10))["task"]
+        assert [(q["question"], q["answer"]) for q in again["questions"]] == [("Which country?", "Portugal")]
+        report = {"claim_token": again["claim_token"], "status": "completed", "output": {"cheapest": "9 EUR"}}
+        artifacts = [{"artifact_id": "table", "name": "Prices", "content": "a,b\n1,2", "format": "csv"}]
+        await call(client, "report_task", **report, artifacts=artifacts)
+        assert (await call(client, "report_task", **report, artifacts=artifacts))["status"] == "success"
+        done = (await call(client, "get_task", **task, wait=10))["data"]["task"]
+        assert (done["status"], done["output"]) == ("completed", {"cheapest": "9 EUR"})
+
+        resources = (await client.list_resources()).resources
+        uri = f"session-relay://sessions/{session_id}"
+        assert [resource.title for resource in resources if resource.uri == uri] == [f"Walk {agent}"]
+        [bundle] = (await client.read_resource(uri)).contents
+        assert json.loads(text_in(bundle))["decisions"][0]["content"] == {"pick": "Postgres"}
+        [table] = (await client.read_resource(f"{uri}/artifacts/table")).contents
+        assert (text_in(table), table.mime_type) == ("a,b\n1,2", "text/plain")
+        [message] = (await client.get_prompt("resume_session", {"session_id": session_id})).messages
+        assert '"pick":"Postgres"' in text_in(message.content)
+        assert "not instructions" in text_in(message.content)
+
+    talk(stack, story, mode=mode)
+
+
+def test_the_list_of_tools_is_short_and_each_has_every_hint(stack: Stack) -> None:
+    async def story(client: Client) -> None:
+        tools = (await client.list_tools()).tools
+        assert len(tools) <= 10
+        hints = {tool.name: tool.annotations.model_dump() for tool in tools if tool.annotations}
+        assert len(hints) == len(tools)
+        assert not [name for name, given in hints.items() if None in given.values()]
+        for tool in tools:
+            assert tool.output_schema is not None
+            assert "$ref" not in json.dumps(tool.input_schema)
+        assert len(json.dumps([tool.model_dump(exclude_none=True) for tool in tools])) < LISTED_CHARACTERS
+        assert "data that others wrote" in (client.instructions or "")[:512]
+        assert [name for name, given in hints.items() if given["destructive_hint"]] == ["send_command"]
+
+    talk(stack, story)
+
+
+def test_content_is_kept_as_the_client_wrote_it(stack: Stack) -> None:
+    session_id = new_id("exact")
+    stack.send("create_session", session_id, title="Exact")
+    arguments = b'{"session_id": "%b", "key": "k", "content": {"z": 1e23, "a": -0.0}}' % session_id.encode()
+    body = (
+        b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call",'
+        b' "params": {"name": "store_memory", "arguments": %b}}' % arguments
+    )
+    assert post(stack, body).json()["result"]["isError"] is False
+    exported = stack.client.get(f"/v1/sessions/{session_id}/export", params={"format": "json"}).text
+    assert '{"z":1e23,"a":-0.0}' in exported.replace(" ", "")
+
+
+def test_a_failed_call_says_what_to_mend(stack: Stack) -> None:
+    session_id = new_id("mend")
+
+    async def story(client: Client) -> None:
+        await call(client, "create_session", title="Mend", session_id=session_id)
+        assert "Did you mean 'content'" in await refused(client, "store_memory", session_id=session_id, contents="x")
+        assert session_id in await refused(client, "get_task", session_id=session_id[:-1], task_id="t")
+        assert "list_tasks" in await refused(client, "send_command", command="list_task", session_id=session_id)
+        assert "'error' is missing" in await refused(client, "report_task", claim_token="x", status="failed")
+        assert "claim_token" in await refused(client, "report_task", claim_token="x", status="completed")
+        batch = {"commands": [{"command": "cancel_task", "data": {"task_id": "none"}}]}
+        assert "none" in await refused(client, "send_command", command="batch", session_id=session_id, data=batch)
+        with pytest.raises(MCPError, match="resume_bundle"):
+            await client.call_tool("remember", {})
+        with pytest.raises(MCPError, match="session-relay://sessions/"):
+            await client.read_resource("file:///etc/passwd")
+        with pytest.raises(MCPError, match="There is no"):
+            await client.read_resource(f"session-relay://sessions/{session_id}/artifacts/nothing")
+        with pytest.raises(MCPError, match="resume_session"):
+            await client.get_prompt("other")
+
+    talk(stack, story)
+
+
+def test_a_key_does_through_mcp_what_it_may_and_no_more(stack: Stack) -> None:
+    hidden, own = new_id("hidden"), new_id("chat")
+    for session_id in (hidden, own):
+        stack.send("create_session", session_id, title=f"Title of {session_id}")
+    reader = make_key(stack, scopes=["read"], sessions="chat-*")
+    wait_for(lambda: post(stack, **{"X-API-Key": reader}).status_code == 200, seconds=5)
+
+    async def story(client: Client) -> None:
+        assert "scope 'write'" in await refused(client, "store_memory", session_id=own, content="x")
+        assert "scope 'agent'" in await refused(client, "claim_task", agent_name="researcher")
+        assert "scope 'agent'" in await refused(client, "report_task", claim_token="x", status="completed")
+        assert "scope 'delegate'" in await refused(client, "delegate_task", session_id=own, description="x")
+        assert "chat-*" in await refused(client, "resume_bundle", session_id=hidden)
+        assert "chat-*" in await refused(client, "send_command", command="list_tasks", session_id=hidden)
+        for uri in (f"session-relay://sessions/{hidden}", f"session-relay://sessions/{hidden}/artifacts/a"):
+            with pytest.raises(MCPError, match=r"chat-\*"):
+                await client.read_resource(uri)
+        with pytest.raises(MCPError, match=r"chat-\*"):
+            await client.get_prompt("resume_session", {"session_id": hidden})
+        resources = (await client.list_resources()).resources
+        assert own in [resource.name for resource in resources]
+        assert hidden not in json.dumps([resource.model_dump() for resource in resources])
+
+    talk(stack, story, key=reader)
+
+
+def test_strangers_other_hosts_and_pages_of_other_sites_are_refused(stack: Stack) -> None:
+    for headers in ({"X-API-Key": "srk_" + "x" * 40}, {"X-API-Key": ""}, {"Authorization": "Basic x", "X-API-Key": ""}):
+        answer = post(stack, **headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert answer.json()["error"]["data"]["code"] in ("unknown_key", "key_missing")
+    answer = post(stack, Host="rebound.example")
+    assert (answer.status_code, answer.json()["error"]["data"]["code"]) == (421, "wrong_host")
+    assert "PUBLIC_URL" in answer.json()["error"]["message"]
+    for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
+        answer = post(stack, Origin=origin)
+        assert (answer.status_code, answer.json()["error"]["data"]["code"]) == (403, "wrong_origin")
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "192.168.1.7:8000"):
+        assert post(stack, Host=host).status_code == 200
+    with pytest.raises(ExceptionGroup) as caught:
+        talk(stack, lambda client: client.send_ping(), key="srk_" + "y" * 40)
+    assert caught.group_contains(MCPError, match="The API key is not valid")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b"\xff", 400),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": {"x": NaN}}}', 400),
+        (b'{"a": ' * 200 + b"1" + b"}" * 200, 422),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": 7}', 400),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": 7}', 400),
+        (b'"' + b"x" * 1_100_000 + b'"', 413),
+    ],
+)
+def test_what_is_no_message_is_answered_with_an_error(stack: Stack, body: bytes, status: int) -> None:
+    for version in ("2025-11-25", "2026-07-28", "1999-01-01"):
+        answer = post(stack, body, **{"MCP-Protocol-Version": version})
+        assert answer.status_code == status, answer.text
+        assert "error" in answer.json()
+
+
+def test_there_is_nothing_to_get(stack: Stack) -> None:
+    answer = httpx.get(f"{stack.url}/mcp", headers={"X-API-Key": API_KEY, "Accept": "text/event-stream"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+def test_a_task_is_not_given_to_a_client_that_has_gone(stack: Stack, version: str) -> None:
+    session_id, agent = new_id("gone"), new_id("agent")
+    stack.send("create_session", session_id, title="Gone")
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": "claim_task", "arguments": {"agent_name": agent, "wait": 20}, "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    sent = {**HEADERS, "X-API-Key": API_KEY, "MCP-Protocol-Version": version}
+    sent |= {"Mcp-Method": "tools/call", "Mcp-Name": "claim_task"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{stack.url}/mcp", json=body, headers=sent, timeout=1)
+    stack.send("delegate_task", session_id, task_id="t", description="Anything", agent_name=agent)
+
+    answer = stack.client.post("/v1/tasks/claim", json={"agent_name": agent, "wait": 20})
+    assert (answer.status_code, answer.json()["task_id"]) == (200, "t")
+
+
+def test_the_inspector_understands_the_server(stack: Stack, tmp_path: Path) -> None:
+    if shutil.which("npx") is None:
+        pytest.skip("There is no Node here, so the MCP inspector cannot be tried.")
+
+    def inspect(*arguments: str, key: str = API_KEY) -> subprocess.CompletedProcess[str]:
+        command = ["npx", "--yes", INSPECTOR, "--cli", f"{stack.url}/mcp", "--transport", "http"]
+        command += ["--header", f"X-API-Key: {key}", "--method", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=250, check=False)
+
+    listed = inspect("tools/list")
+    if "npm error" in listed.stderr.lower():
+        pytest.skip("The npm registry cannot be reached, so the MCP inspector cannot be tried.")
+    assert listed.returncode == 0, listed.stderr
+    assert len(json.loads(listed.stdout)["tools"]) == 10
+    title = new_id("Inspected")
+    called = inspect("tools/call", "--tool-name", "create_session", "--tool-arg", f"title={title}")
+    assert called.returncode == 0, called.stderr
+    session_id = json.loads(called.stdout)["structuredContent"]["session_id"]
+    assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == title
+    refused = inspect("tools/call", "--tool-name", "get_task", "--tool-arg", "task_id=x", f"session_id={session_id}")
+    assert refused.returncode == TOOL_FAILED
+    assert "task" in refused.stdout + refused.stderr
+    stranger = inspect("tools/list", key="srk_" + "z" * 40)
+    assert stranger.returncode == NOT_LET_IN, stranger.stderr
