@@ -19,6 +19,7 @@ from api.imports import Imports
 from api.keys import Keys
 from api.mcp.calls import Calls
 from api.mcp.door import McpDoor
+from api.oauth.endpoints import OAuth
 from api.openapi import openapi_route
 from api.reads import Reads
 from api.status import Status
@@ -87,6 +88,13 @@ def create_app(settings: Settings) -> Starlette:
         *Keys(gate=gate, register=register).routes,
         *claims.routes,
         *mcp.routes,
+        *OAuth(
+            gate=gate,
+            redis=ingest.redis,
+            register=register,
+            public_url=settings.public_url,
+            first_key=settings.api_key,
+        ).routes,
         *Reads(gate=gate, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
         *Agents(gate=gate, database=database).routes,
         *Exports(gate=gate, database=database).routes,

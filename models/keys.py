@@ -18,6 +18,8 @@ from models.vocabulary import Scope
 KEY_PREFIX = "srk_"
 HOOK_PREFIX = "srh_"
 """Of a token that stands in an address, for senders that can set no header."""
+OAUTH_PREFIX = "sro_"
+"""Of a token that an app got because somebody signed in with a key."""
 SECRET_LENGTH = 40
 """Letters and digits: 238 bits, nothing that an address or a shell would treat specially."""
 ID_PREFIX = "key_"
@@ -36,7 +38,7 @@ VERSION_KEY = "sr:keys:version"
 """Another value after each change. Absent while the copy is not complete."""
 
 _ALPHABET = string.ascii_letters + string.digits
-_FORM = re.compile(rf"(?:{KEY_PREFIX}|{HOOK_PREFIX})[A-Za-z0-9]{{{SECRET_LENGTH}}}")
+_FORM = re.compile(rf"(?:{KEY_PREFIX}|{HOOK_PREFIX}|{OAUTH_PREFIX})[A-Za-z0-9]{{{SECRET_LENGTH}}}")
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,6 +48,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     scopes: tuple[Scope, ...]
     session_glob: str | None = None
+    parent_hash: str | None = None
+    """Of an app's token: the hash of the key that it stands for, without which it is worth nothing."""
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):

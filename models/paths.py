@@ -11,7 +11,7 @@ _MAX_DECODINGS = 4
 """A path may be percent-encoded several times over; nobody who means well does it that often."""
 _SECRET = re.compile(
     r"(?P<shown>(?:hooks|claims|memories)[/\\]+).+?(?P<action>/(?:heartbeat|start|complete|fail|release|ask)/*)?\Z"
-    r"|(?P<prefix>srk_|srh_|srt_|whsec_).*",
+    r"|(?P<prefix>srk_|srh_|srt_|sro_|whsec_).*",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -342,6 +342,8 @@ class ApiKeyRow(Base):
     name: Mapped[str]
     scopes: Mapped[list[str]]
     session_glob: Mapped[str | None]
+    parent_hash: Mapped[str | None]
+    """Of an app's token: the hash of the key that somebody signed in with."""
     created_at: Mapped[datetime]
     created_by: Mapped[str]
     revoked_at: Mapped[datetime | None]

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from models.commands import COMMANDS, Batch, Command
 from models.errors import Forbidden, NotFound, SettingsError, Unauthorized
-from models.keys import HOOK_PREFIX, KEY_PREFIX, has_form_of_key, hash_key
+from models.keys import HOOK_PREFIX, KEY_PREFIX, OAUTH_PREFIX, has_form_of_key, hash_key
 from models.scopes import ALL_SCOPES, HELD_SCOPES, allows
 from models.settings import Settings
 from models.visibility import matches_glob
@@ -98,13 +98,18 @@ class Authenticator:
             raise _unknown_key()
 
     def find_key(self, headers: Headers) -> Caller:
-        """The caller whose key the headers carry, of a request without signature. Takes the same time for any wrong
-        key. Raises Unauthorized, or Unavailable."""
+        """The caller whose key the headers carry, of a request without signature. Raises Unauthorized, or
+        Unavailable."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
         if not given:
             raise Unauthorized("No API key was given.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
-        if self._api_key and hmac.compare_digest(given.encode("latin-1"), self._api_key):
+        return self.identify(given.encode("latin-1").decode(errors="surrogateescape"))
+
+    def identify(self, given: str) -> Caller:
+        """The caller who has this key, or an app's token. Takes the same time for any wrong one. Raises Unauthorized,
+        or Unavailable."""
+        if self._api_key and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key):
             return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
         if has_form_of_key(given):
             if given.startswith(HOOK_PREFIX):
@@ -113,7 +118,7 @@ class Authenticator:
                 )
             key_hash = hash_key(given)
             record = self._keyring.find(key_hash)
-            if record is not None and given.startswith(KEY_PREFIX):
+            if record is not None and given.startswith((KEY_PREFIX, OAUTH_PREFIX)):
                 return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
         raise _unknown_key()
 

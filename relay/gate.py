@@ -58,6 +58,14 @@ class Gate:
 
         return finish
 
+    def identify(self, key: str) -> Caller:
+        """The caller who has this key, however it came here. Raises Unauthorized, or Unavailable."""
+        return self._authenticator.identify(key)
+
+    async def count_stranger(self, request: Request) -> None:
+        """Count a request for which no key is needed, by its address. Raises TooManyRequests."""
+        await self._rates.take_stranger(request.state.address or "unknown")
+
     async def begin_hook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
         """The same for who has a token in the address. Raises NotFound, or Unavailable."""
         return self._known(await self._enter(request, self._authenticator.find_hook(token)))

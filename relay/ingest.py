@@ -81,7 +81,7 @@ class Ingest:
         signers = {secret.source for secret in webhook_secrets(settings)}
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
         """For whatever else this process asks of Redis."""
-        self._keyring = Keyring(self.redis, other_names=signers)
+        self._keyring = Keyring(self.redis, other_names=signers, first_key=settings.api_key)
         self.gate = Gate(settings, self._keyring, Rates(self.redis, settings))
         self.refusals = Refusals(self.redis)
         """Of requests to this process."""

@@ -11,7 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from models.errors import Unavailable
-from models.keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord
+from models.keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord, hash_key
 from relay.connections import RedisTrouble
 
 LOOK_SECONDS = 1.0
@@ -25,9 +25,11 @@ logger = logging.getLogger(__name__)
 class Keyring:
     """Finds the record of a key by its hash. Never asks Redis while a request waits."""
 
-    def __init__(self, redis: Redis, *, other_names: Collection[str]) -> None:
-        """`other_names` are those of secrets: a key of the same name would be taken for their sender."""
+    def __init__(self, redis: Redis, *, other_names: Collection[str], first_key: str) -> None:
+        """`other_names` are those of secrets: a key of the same name would be taken for their sender. `first_key` is
+        that of the environment, which apps may have tokens for, too."""
         self._redis = redis
+        self._first_hash = hash_key(first_key) if first_key else None
         self._other_names = frozenset(other_names)
         self._records: Mapping[str, KeyRecord] = {}
         self._version: bytes | None = None
@@ -37,7 +39,11 @@ class Keyring:
         """The record of a key in force, or None. Raises Unavailable while it cannot be known."""
         if time.monotonic() > self._fresh_until:
             raise Unavailable("API keys cannot be checked at the moment; try again in some seconds.")
-        return self._records.get(key_hash)
+        record = self._records.get(key_hash)
+        parent_hash = record.parent_hash if record else None
+        if parent_hash is not None and parent_hash != self._first_hash and parent_hash not in self._records:
+            return None
+        return record
 
     async def run(self) -> None:
         """Keep up with changes, until cancelled."""

@@ -13,6 +13,8 @@ from models.settings import Settings
 from relay.lots import Allowance, Limit
 
 RATE_EXAMPLE, BYTE_EXAMPLE = "600/minute", "100000000/minute"
+STRANGER_LIMIT = "60/minute"
+"""Of requests that need no key and cost something, from one address."""
 MAX_AMOUNT = 10**12
 """Numbers in Redis' scripts are exact up to some thousand times that."""
 
@@ -37,6 +39,8 @@ class Rates:
         )
         self._requests = Limit("requests", requests, storage)
         self._bytes = Limit("bytes", size, storage)
+        strangers = parse_limit("", STRANGER_LIMIT, example=RATE_EXAMPLE)
+        self._strangers = Limit("requests", strangers, storage)
 
     async def take(self, source: str, state: State) -> None:
         """Count a request, before its body is read, and note in its state what is left. Raises TooManyRequests."""
@@ -49,6 +53,10 @@ class Rates:
     async def take_bytes(self, source: str, size: int) -> None:
         """Count a body. Raises TooManyRequests."""
         await self._bytes.take(source, size)
+
+    async def take_stranger(self, address: str) -> None:
+        """Count a request of somebody without a key. Raises TooManyRequests."""
+        await self._strangers.take(f"address:{address}", 1)
 
 
 class RateHeaders:

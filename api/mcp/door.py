@@ -21,8 +21,10 @@ from starlette.types import Message, Receive, Scope, Send
 from api.mcp.calls import Calls
 from api.mcp.results import protocol_error
 from api.mcp.server import make_server
+from api.oauth.endpoints import RESOURCE_METADATA_PATH
+from api.own_url import own_url
 from models.decoding import decode_json
-from models.errors import Forbidden, Misdirected, RelayError
+from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.settings import Settings
 from relay.gate import Gate
 from relay.responses import Note, error_response
@@ -46,6 +48,7 @@ class McpDoor:
         self._gate = gate
         self._note = note
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
+        self._public_url = settings.public_url
         self._max_body_bytes = settings.max_body_bytes
         self._manager = StreamableHTTPSessionManager(
             make_server(calls, note=note),
@@ -72,7 +75,13 @@ class McpDoor:
         except RelayError as error:
             self._note(request.scope, error)
             told = protocol_error(error).model_dump()
-            return error_response(error, content={"jsonrpc": "2.0", "id": None, "error": told})
+            headers = self._where_to_sign_in(request) if isinstance(error, Unauthorized) else {}
+            return error_response(error, headers, content={"jsonrpc": "2.0", "id": None, "error": told})
+
+    def _where_to_sign_in(self, request: Request) -> dict[str, str]:
+        """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
+        metadata = f"{own_url(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
+        return {"www-authenticate": f'Bearer resource_metadata="{metadata}"'}
 
     async def _open(self, request: Request) -> bytes:
         """The body of a request that may come in; what handlers need to know of it is put into its state."""

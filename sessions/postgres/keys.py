@@ -23,13 +23,20 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
     session_glob: str | None
     created_at: datetime
     created_by: str
+    parent_hash: str | None = None
     revoked_at: datetime | None = None
     revoked_by: str | None = None
 
     @property
     def record(self) -> KeyRecord:
         """What relays need of it."""
-        return KeyRecord(key_id=self.key_id, name=self.name, scopes=self.scopes, session_glob=self.session_glob)
+        return KeyRecord(
+            key_id=self.key_id,
+            name=self.name,
+            scopes=self.scopes,
+            session_glob=self.session_glob,
+            parent_hash=self.parent_hash,
+        )
 
 
 def lock_register(connection: Connection) -> None:

@@ -41,7 +41,7 @@ def find(redis_url: str, secret: str, *, other_names: tuple[str, ...] = ()) -> K
 
     async def look() -> KeyRecord | None:
         async with AsyncRedis.from_url(redis_url) as client:
-            keyring = Keyring(client, other_names=other_names)
+            keyring = Keyring(client, other_names=other_names, first_key="")
             await keyring.look()
             return keyring.find(hash_key(secret))
 
@@ -208,7 +208,7 @@ def test_a_relay_that_cannot_look_lets_nobody_in(register: KeyRegister, redis_ur
     new = make(register)
 
     async def look() -> None:
-        keyring = Keyring(AsyncRedis.from_url(redis_url), other_names=())
+        keyring = Keyring(AsyncRedis.from_url(redis_url), other_names=(), first_key="")
         with pytest.raises(Unavailable):
             keyring.find(hash_key(new.secret))
 

@@ -14,7 +14,7 @@ from relay.keyring import Keyring
 
 def make_authenticator(settings: Settings) -> Authenticator:
     """One that knows what the settings hold."""
-    return Authenticator(settings, Keyring(Redis(), other_names=()))
+    return Authenticator(settings, Keyring(Redis(), other_names=(), first_key=settings.api_key))
 
 
 def authenticate(authenticator: Authenticator, headers: Any, body: bytes) -> Caller:

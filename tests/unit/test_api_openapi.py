@@ -50,19 +50,19 @@ def texts_under(value: object, name: str) -> Iterator[str]:
             yield from texts_under(inner, name)
 
 
-MCP = ("/mcp", "post")
-"""It speaks a protocol of its own, which tells what it takes."""
+OF_OTHER_PROTOCOLS = ("/mcp", "/oauth/", "/.well-known/")
+"""They tell by themselves what they take."""
 
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:
     routes = {
         (route.path.replace(":path}", "}"), method.lower())
         for route in create_app(SETTINGS).routes
-        if isinstance(route, Route)
+        if isinstance(route, Route) and not route.path.startswith(OF_OTHER_PROTOCOLS)
         for method in (route.methods or set()) - {"HEAD"}
     }
     flat = {(f"/v1/commands/{name}", "post") for name in COMMANDS}
-    expected = routes - {("/v1/commands/{command}", "post"), MCP} | flat
+    expected = routes - {("/v1/commands/{command}", "post")} | flat
     assert {(path, method) for path, methods in document["paths"].items() for method in methods} == expected
 
 
@@ -104,7 +104,16 @@ def test_parameters_come_from_the_command(document: dict[str, Any]) -> None:
 
 def test_only_what_is_open_needs_no_key(document: dict[str, Any]) -> None:
     free = {path for path, methods in document["paths"].items() for op in methods.values() if op.get("security") == []}
-    assert free == {"/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions", "/v1/hooks/{token}"}
+    assert free == {
+        "/",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/llm-instructions",
+        "/docs",
+        "/docs/{file}",
+        "/v1/hooks/{token}",
+    }
 
 
 def test_each_status_is_told_with_its_meaning_and_its_headers(document: dict[str, Any]) -> None:

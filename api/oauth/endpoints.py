@@ -1,0 +1,242 @@
+"""The addresses of OAuth: what apps find out, register and exchange, and where somebody signs in.
+
+RFC 6749 with PKCE (7636), its metadata (8414, 9728), registration (7591), revocation (7009) and issuer (9207).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from mcp.server.auth.handlers.authorize import AuthorizationHandler
+from mcp.server.auth.handlers.register import RegistrationHandler
+from mcp.server.auth.handlers.token import TokenHandler
+from mcp.server.auth.middleware.client_auth import ClientAuthenticator
+from mcp.server.auth.provider import construct_redirect_uri
+from mcp.server.auth.settings import ClientRegistrationOptions
+from mcp.shared.auth import InvalidRedirectUriError
+from pydantic import AnyUrl, ValidationError
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Message
+
+from api.oauth import clients
+from api.oauth.codes import Codes, Grant, expiry
+from api.oauth.page import refusal_page, sign_in_page
+from api.oauth.provider import CHALLENGE, MAX_STATE_LENGTH, SIGN_IN_PATH, Provider
+from api.own_url import own_url
+from models.errors import RelayError, TooLarge, Unauthorized
+from models.keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
+from relay.authentication import Caller
+from relay.gate import Gate
+from relay.responses import JsonResponse
+from sessions.keys import KeyRegister
+
+MAX_FORM_BYTES = 16_384
+RESOURCE_PATH = "/mcp"
+RESOURCE_METADATA_PATH = f"/.well-known/oauth-protected-resource{RESOURCE_PATH}"
+ANYWHERE = {"access-control-allow-origin": "*"}
+"""Apps that run in a browser may call these; nothing that a browser keeps lets anybody in."""
+PREFLIGHT = {**ANYWHERE, "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "*"}
+
+Handle = Callable[[Request], Awaitable[Response]]
+
+
+class OAuth:
+    """The endpoints."""
+
+    def __init__(self, *, gate: Gate, redis: Redis, register: KeyRegister, public_url: str, first_key: str) -> None:
+        self._gate = gate
+        self._codes = Codes(redis)
+        self._register = register
+        self._public_url = public_url
+        self._first_key = first_key
+        provider = Provider(codes=self._codes, register=register)
+        self._authorize = AuthorizationHandler(provider).handle
+        self._take_app = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True)).handle
+        self._exchange = TokenHandler(provider, ClientAuthenticator(provider)).handle
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where apps and their users come to."""
+        return [
+            *(
+                Route(path, self.describe_resource, methods=["GET", "OPTIONS"])
+                for path in ("/.well-known/oauth-protected-resource", RESOURCE_METADATA_PATH)
+            ),
+            Route("/.well-known/oauth-authorization-server", self.describe_server, methods=["GET", "OPTIONS"]),
+            Route("/oauth/register", self._open(self._take_app), methods=["POST", "OPTIONS"]),
+            Route("/oauth/token", self._open(self._exchange), methods=["POST", "OPTIONS"]),
+            Route("/oauth/revoke", self._open(self._revoke), methods=["POST", "OPTIONS"]),
+            Route("/oauth/authorize", self.authorize, methods=["GET"]),
+            Route(SIGN_IN_PATH, self.show_page, methods=["GET"]),
+            Route(SIGN_IN_PATH, self.sign_in, methods=["POST"]),
+        ]
+
+    async def describe_resource(self, request: Request) -> Response:
+        """Who gives tokens for /mcp."""
+        url = own_url(request, public_url=self._public_url)
+        return self._answer(
+            request,
+            {
+                "resource": f"{url}{RESOURCE_PATH}",
+                "authorization_servers": [url],
+                "bearer_methods_supported": ["header"],
+                "resource_name": "session-relay",
+            },
+        )
+
+    async def describe_server(self, request: Request) -> Response:
+        """Where tokens are to be had, and how."""
+        url = own_url(request, public_url=self._public_url)
+        return self._answer(
+            request,
+            {
+                "issuer": url,
+                "authorization_endpoint": f"{url}/oauth/authorize",
+                "token_endpoint": f"{url}/oauth/token",
+                "registration_endpoint": f"{url}/oauth/register",
+                "revocation_endpoint": f"{url}/oauth/revoke",
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["authorization_code"],
+                "token_endpoint_auth_methods_supported": ["none"],
+                "revocation_endpoint_auth_methods_supported": ["none"],
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": True,
+            },
+        )
+
+    async def authorize(self, request: Request) -> Response:
+        """Send somebody to the page; or back to the app with what is wrong."""
+        await self._gate.count_stranger(request)
+        return await self._authorize(request)
+
+    async def show_page(self, request: Request) -> Response:
+        """The page."""
+        return self._page(request, dict(request.query_params))
+
+    async def sign_in(self, request: Request) -> Response:
+        """Send somebody who has given a key back to the app, with a code; others see the page again."""
+        await self._gate.count_stranger(request)
+        form = dict(parse_qsl((await _read(request)).decode(errors="replace"), keep_blank_values=True))
+        given, answer = form.pop("key", "").strip(), form.pop("answer", "")
+        page = self._page(request, form)
+        if page.status_code != 200:
+            return page
+        app, redirect_uri = _who(form)
+        issuer = own_url(request, public_url=self._public_url)
+        if answer != "allow":
+            back = construct_redirect_uri(redirect_uri, error="access_denied", state=form.get("state"), iss=issuer)
+            return _back(back)
+        try:
+            caller, parent_hash = self._identify(given)
+        except RelayError as error:
+            return self._page(request, form, error=error.message, status=error.status)
+        code = await self._codes.issue(
+            Grant(
+                client_id=str(app.client_id),
+                redirect_uri=redirect_uri,
+                explicit="redirect_uri" in form,
+                code_challenge=form["code_challenge"],
+                resource=form.get("resource"),
+                state=form.get("state"),
+                parent_hash=parent_hash,
+                name=caller.source,
+                scopes=caller.scopes,
+                session_glob=caller.session_glob,
+                expires_at=expiry(),
+            )
+        )
+        return _back(construct_redirect_uri(redirect_uri, code=code, state=form.get("state"), iss=issuer))
+
+    def _identify(self, given: str) -> tuple[Caller, str]:
+        """The one who has a key, and the key's hash. Raises Unauthorized, or Unavailable."""
+        if given.startswith(OAUTH_PREFIX):
+            raise Unauthorized("This is the token of another app; paste an API key.")
+        caller = self._gate.identify(given)
+        return caller, caller.key_hash or hash_key(self._first_key)
+
+    def _page(self, request: Request, asked: dict[str, str], *, error: str = "", status: int = 200) -> Response:
+        try:
+            app, redirect_uri = _who(asked)
+        except ValueError as trouble:
+            return refusal_page(str(trouble))
+        return sign_in_page(
+            app=app.client_name or "",
+            redirect_uri=redirect_uri,
+            relay=own_url(request, public_url=self._public_url).partition("://")[2],
+            asked=asked,
+            error=error,
+            status=status,
+        )
+
+    async def _revoke(self, request: Request) -> Response:
+        """Refuse a token from now on. Whoever has it may do so; one that there is not is refused already."""
+        token = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
+        if token.startswith(OAUTH_PREFIX) and has_form_of_key(token):
+            try:
+                caller = self._gate.identify(token)
+            except Unauthorized:
+                return JsonResponse({})
+            await asyncio.to_thread(self._register.revoke, key_id_of(hash_key(token)), by=caller.source)
+        return JsonResponse({})
+
+    def _open(self, handle: Handle) -> Handle:
+        """An endpoint for apps, which need no key, and may run in a browser."""
+
+        async def take(request: Request) -> Response:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=PREFLIGHT)
+            await self._gate.count_stranger(request)
+            response = await handle(_with_body(request, await _read(request)))
+            response.headers.update(ANYWHERE)
+            return response
+
+        return take
+
+    def _answer(self, request: Request, content: dict[str, Any]) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=PREFLIGHT)
+        return JsonResponse(content, headers=ANYWHERE)
+
+
+def _who(asked: dict[str, str]) -> tuple[clients.App, str]:
+    """The app that asks, and where its answer goes. Raises ValueError for what no app would have sent here."""
+    app = clients.find(asked.get("client_id", ""))
+    if app is None:
+        raise ValueError("The app is not known.")
+    if not CHALLENGE.fullmatch(asked.get("code_challenge", "")) or len(asked.get("state", "")) > MAX_STATE_LENGTH:
+        raise ValueError("What the app asked for is not complete.")
+    try:
+        named = AnyUrl(asked["redirect_uri"]) if "redirect_uri" in asked else None
+        return app, str(app.validate_redirect_uri(named))
+    except (ValidationError, InvalidRedirectUriError) as error:
+        raise ValueError("The app wants the answer at an address that it has not registered.") from error
+
+
+async def _read(request: Request) -> bytes:
+    """A small body. Raises TooLarge."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM_BYTES:
+            raise TooLarge(f"The body has more than {MAX_FORM_BYTES:,} bytes.")
+    return body
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    """The same request for who has yet to read it."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)
+
+
+def _back(url: str) -> Response:
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return RedirectResponse(url, status_code=303, headers=headers)

@@ -1,0 +1,109 @@
+"""The page on which somebody signs in with a key: one form, no scripts, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from html import escape
+from urllib.parse import urlsplit
+
+from starlette.responses import HTMLResponse, Response
+
+STYLE = """
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0; background: #f4f5f7; color: #1c1e21; }
+main { max-width: 26rem; margin: 8vh auto; padding: 2rem; background: #fff; border-radius: .75rem;
+  box-shadow: 0 1px 4px rgb(0 0 0 / .15); }
+h1 { font-size: 1.25rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+strong { overflow-wrap: anywhere; }
+label { display: block; font-weight: 600; margin: 1.25rem 0 .25rem; }
+input { box-sizing: border-box; width: 100%; font: inherit; padding: .5rem .6rem; border: 1px solid #8a8f98;
+  border-radius: .4rem; background: #fff; color: inherit; }
+p.error { background: #fdecea; color: #8c1d18; padding: .6rem .8rem; border-radius: .4rem; }
+div { display: flex; gap: .75rem; margin-top: 1.25rem; }
+button { font: inherit; padding: .5rem 1rem; border-radius: .4rem; border: 1px solid #8a8f98; background: #fff;
+  color: inherit; cursor: pointer; }
+button.main { background: #1a56c4; border-color: #1a56c4; color: #fff; }
+small { color: #5b616a; display: block; margin-top: 1.25rem; }
+@media (prefers-color-scheme: dark) {
+  body { background: #17191c; color: #e6e8eb; } main, input, button { background: #22252a; }
+  small { color: #a3a9b3; } p.error { background: #4a1f1c; color: #ffd9d5; }
+}
+"""
+
+
+def sign_in_page(
+    *, app: str, redirect_uri: str, relay: str, asked: Mapping[str, str], error: str = "", status: int = 200
+) -> Response:
+    """The form, which posts what was `asked` with the key. All of it may come from a stranger."""
+    hidden = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in asked.items()
+    )
+    problem = f'<p class="error" role="alert">{escape(error)}</p>' if error else ""
+    target = where_to(redirect_uri)
+    nonce = secrets.token_urlsafe(16)
+    content = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sign in – session-relay</title>
+<style nonce="{nonce}">{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>Let “{escape(app)}” use {escape(relay)}?</h1>
+<p>It will be able to do what the key that you paste may do, until you revoke the key. The answer goes to
+<strong>{escape(target)}</strong>.</p>
+{problem}
+<form method="post" action="/oauth/sign-in" autocomplete="off">
+{hidden}
+<label for="key">API key</label>
+<input id="key" name="key" type="password" autofocus spellcheck="false" placeholder="srk_…" maxlength="200">
+<div><button class="main" name="answer" value="allow">Allow</button>
+<button name="answer" value="deny">Cancel</button></div>
+</form>
+<small>The app gave its name itself. If you did not just ask it to connect here, or do not know
+{escape(target)}, cancel. The app never gets to see the key.</small>
+</main>
+</body>
+</html>
+"""
+    return HTMLResponse(content, status, headers=_headers(redirect_uri, nonce))
+
+
+def refusal_page(message: str) -> Response:
+    """For what cannot be sent back to an app."""
+    nonce = secrets.token_urlsafe(16)
+    content = f"""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Sign in – session-relay</title><style nonce="{nonce}">{STYLE}</style></head>
+<body><main><h1>This does not work</h1><p class="error">{escape(message)}</p>
+<p>Start again from the app.</p></main></body>
+</html>
+"""
+    return HTMLResponse(content, 400, headers=_headers("", nonce))
+
+
+def where_to(redirect_uri: str) -> str:
+    """The part of an address by which a person can tell who gets the answer."""
+    parts = urlsplit(redirect_uri)
+    if parts.hostname in ("localhost", "127.0.0.1", "::1"):
+        return "a program on this computer"
+    return parts.netloc if parts.scheme == "https" else f"the app that opens {parts.scheme}: links"
+
+
+def _headers(redirect_uri: str, nonce: str) -> dict[str, str]:
+    parts = urlsplit(redirect_uri)
+    # A browser asks for the form's own target, and for where that leads to.
+    target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
+    policy = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {target if redirect_uri else ''}; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }

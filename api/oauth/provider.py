@@ -1,0 +1,135 @@
+"""What the SDK's OAuth endpoints ask of us: apps, codes, and tokens, which are keys that stand for another key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from urllib.parse import urlencode
+
+from mcp.server.auth.provider import (
+    AccessToken,
+    AuthorizationCode,
+    AuthorizationParams,
+    AuthorizeError,
+    OAuthAuthorizationServerProvider,
+    RefreshToken,
+    TokenError,
+)
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from pydantic import AnyUrl
+
+from api.oauth import clients
+from api.oauth.codes import Codes, Grant
+from models.errors import Unavailable
+from relay.keyring import LOOK_SECONDS
+from sessions.keys import KeyRegister
+
+SIGN_IN_PATH = "/oauth/sign-in"
+KNOWN_SECONDS = LOOK_SECONDS + 0.5
+"""Until every relay knows a new token: an app that is refused with it at once may give up."""
+MAX_STATE_LENGTH = 2_000
+CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""A SHA-256 in base64url (RFC 7636)."""
+
+logger = logging.getLogger(__name__)
+
+
+class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
+    """The authorization server's side of each endpoint. There are no refresh tokens: a token is good until it, or the
+    key behind it, is revoked."""
+
+    def __init__(self, *, codes: Codes, register: KeyRegister) -> None:
+        self._codes = codes
+        self._register = register
+
+    async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
+        """The app that has this id, or None."""
+        return clients.find(client_id)
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        """Give an app its id. Raises RegistrationError."""
+        clients.register(client_info)
+
+    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+        """The address of the page on which somebody signs in. Raises AuthorizeError."""
+        if not CHALLENGE.fullmatch(params.code_challenge):
+            raise AuthorizeError("invalid_request", "The code_challenge is not that of S256.")
+        if len(params.state or "") > MAX_STATE_LENGTH:
+            raise AuthorizeError("invalid_request", "The state is too long.")
+        asked = {
+            "client_id": client.client_id,
+            "redirect_uri": str(params.redirect_uri) if params.redirect_uri_provided_explicitly else None,
+            "code_challenge": params.code_challenge,
+            "state": params.state,
+            "resource": params.resource,
+        }
+        return f"{SIGN_IN_PATH}?{urlencode({name: value for name, value in asked.items() if value is not None})}"
+
+    async def load_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: str
+    ) -> AuthorizationCode | None:
+        """What a code stands for, or None. One that was used already takes its token with it: somebody has stolen one
+        of the two (RFC 6749, 4.1.2)."""
+        found = await self._codes.look_up(authorization_code)
+        if isinstance(found, str):
+            await self._end(found)
+            return None
+        return None if found is None else _code_of(authorization_code, found)
+
+    async def exchange_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
+    ) -> OAuthToken:
+        """The token for a code. Raises TokenError if it was used meanwhile, or Unavailable."""
+        grant = await self._codes.use(authorization_code.code)
+        if not isinstance(grant, Grant):
+            raise TokenError("invalid_grant", "The code was used already.")
+        new = await asyncio.to_thread(
+            self._register.derive,
+            parent_hash=grant.parent_hash,
+            name=grant.name,
+            scopes=grant.scopes,
+            session_glob=grant.session_glob,
+            app=client.client_name or "",
+        )
+        with contextlib.suppress(Unavailable):
+            await self._codes.note_token(authorization_code.code, new.entry.key_id)
+        await asyncio.sleep(KNOWN_SECONDS)
+        return OAuthToken(access_token=new.secret, scope=" ".join(new.entry.scopes))
+
+    async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
+        """None: there are none."""
+        return None
+
+    async def exchange_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
+    ) -> OAuthToken:
+        """Raises TokenError: there are none."""
+        raise TokenError("invalid_grant", "There are no refresh tokens here.")
+
+    async def load_access_token(self, token: str) -> AccessToken | None:
+        """None: tokens are looked up by the gate, as all keys are."""
+        return None
+
+    async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
+        """Nothing: see `api.oauth.endpoints`, which needs no app for it."""
+
+    async def _end(self, key_id: str) -> None:
+        if key_id:
+            logger.warning("A code was used twice; the token %s that was given for it is revoked.", key_id)
+            await asyncio.to_thread(self._register.revoke, key_id, by="oauth")
+
+
+def _code_of(code: str, grant: Grant) -> AuthorizationCode:
+    return AuthorizationCode(
+        code=code,
+        scopes=list(grant.scopes),
+        expires_at=grant.expires_at,
+        client_id=grant.client_id,
+        code_challenge=grant.code_challenge,
+        redirect_uri=AnyUrl(grant.redirect_uri),
+        redirect_uri_provided_explicitly=grant.explicit,
+        resource=grant.resource,
+        subject=grant.name,
+    )

@@ -1,0 +1,391 @@
+"""Signing in with OAuth: the official client from a 401 to a token, and everything in it that could let somebody in."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+
+import httpx
+import httpx2
+import pytest
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, TokenStorage
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from pydantic import AnyUrl
+
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.acceptance.test_scopes import make_key
+from tests.conftest import API_KEY
+
+CALLBACK = "http://127.0.0.1:7999/callback"
+
+
+class Stranger:
+    """Somebody without a key, at an address of its own, who follows no redirection and keeps no connection."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._url = stack.url
+        self._address = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(urljoin(self._url, path), headers={"X-Real-IP": self._address}, timeout=60, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.post(urljoin(self._url, path), headers={"X-Real-IP": self._address}, timeout=60, **more)
+
+
+class Browser:
+    """Somebody at a browser, who reads pages and fills in forms; it follows no redirection by itself."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.client = Stranger(stack)
+
+    def sign_in(self, url: str, key: str, *, answer: str = "allow") -> httpx.Response:
+        """Open the address that an app has sent somebody to, paste a key into the page, and answer."""
+        sent = self.client.get(url)
+        assert sent.status_code == 302, sent.text
+        page = self.client.get(sent.headers["location"])
+        assert page.status_code == 200, page.text
+        fields = {unescape(name): unescape(value) for name, value in HIDDEN.findall(page.text)}
+        return self.client.post("/oauth/sign-in", data={**fields, "key": key, "answer": answer})
+
+
+HIDDEN = re.compile(r'type="hidden" name="([^"]*)" value="([^"]*)"')
+
+
+class App:
+    """An app that speaks OAuth by hand, so that it can be wrong."""
+
+    def __init__(self, stack: Stack, **metadata: Any) -> None:
+        self.stack = stack
+        self.client = Stranger(stack)
+        answer = self.register(**metadata)
+        assert answer.status_code == 201, answer.text
+        self.id = answer.json()["client_id"]
+        self.verifier = secrets.token_urlsafe(48)
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        self.challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def register(self, **metadata: Any) -> httpx.Response:
+        return self.client.post(
+            "/oauth/register", json={"client_name": "Test app", "redirect_uris": [CALLBACK], **metadata}
+        )
+
+    def url(self, **changed: str | None) -> str:
+        """Where it sends its user."""
+        asked: dict[str, str | None] = {
+            "response_type": "code",
+            "client_id": self.id,
+            "redirect_uri": CALLBACK,
+            "code_challenge": self.challenge,
+            "code_challenge_method": "S256",
+            "state": "a state/&=?",
+            **changed,
+        }
+        return f"/oauth/authorize?{urlencode({n: v for n, v in asked.items() if v is not None})}"
+
+    def get_code(self, key: str) -> str:
+        """The code that it gets when its user signs in."""
+        return str(query_of(Browser(self.stack).sign_in(self.url(), key))["code"])
+
+    def exchange(self, code: str, **changed: str | None) -> httpx.Response:
+        """Ask for the token."""
+        asked: dict[str, str | None] = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": CALLBACK,
+            "client_id": self.id,
+            "code_verifier": self.verifier,
+            **changed,
+        }
+        return self.client.post("/oauth/token", data={n: v for n, v in asked.items() if v is not None})
+
+    def get_token(self, key: str) -> str:
+        answer = self.exchange(self.get_code(key))
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        return str(answer.json()["access_token"])
+
+
+def query_of(sent: httpx.Response) -> dict[str, str]:
+    """What an app is told by the address that a browser is sent to."""
+    assert sent.status_code == 303, sent.text
+    location = sent.headers["location"]
+    assert location.startswith(f"{CALLBACK}?"), location
+    return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+
+
+def status_with(stack: Stack, token: str, path: str = "/v1/sessions") -> int:
+    return httpx.get(f"{stack.url}{path}", headers={"Authorization": f"Bearer {token}"}).status_code
+
+
+@pytest.fixture(scope="module")
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The run's servers with an app behind a proxy, so that each test has an address of its own."""
+    own = Stack(
+        database_url=stack.environment["DATABASE_URL"],
+        redis_url=stack.environment["REDIS_URL"],
+        folder=tmp_path_factory.mktemp("oauth"),
+        TRUSTED_PROXY_HEADER="X-Real-IP",
+    )
+    own.start("api")
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def app(stack: Stack) -> App:
+    return App(stack)
+
+
+@pytest.fixture
+def key(stack: Stack) -> str:
+    """A key for some sessions, for reading."""
+    made = make_key(stack, scopes=["read"], sessions="chat-*")
+    wait_for(lambda: status_with(stack, made) == 200, seconds=5)
+    return made
+
+
+class Storage(TokenStorage):
+    """Where the official client keeps what it gets."""
+
+    tokens: OAuthToken | None = None
+    client_info: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client_info
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client_info = client_info
+
+
+def test_the_official_client_signs_in_by_itself_and_may_what_the_key_may(stack: Stack, key: str) -> None:
+    own, storage = new_id("chat"), Storage()
+    stack.send("create_session", own, title="Ours")
+    asked: list[str] = []
+
+    async def open_browser(url: str) -> None:
+        asked.append(url)
+
+    async def wait_for_answer() -> AuthorizationCodeResult:
+        sent = await asyncio.to_thread(Browser(stack).sign_in, asked[0], key)
+        told = query_of(sent)
+        return AuthorizationCodeResult(code=told["code"], state=told["state"], iss=told["iss"])
+
+    async def main() -> None:
+        metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(CALLBACK)], client_name="Official client")
+        auth = OAuthClientProvider(
+            f"{stack.url}/mcp",
+            metadata,
+            storage,
+            redirect_handler=open_browser,
+            callback_handler=wait_for_answer,
+        )
+        async with (
+            httpx2.AsyncClient(auth=auth, timeout=60) as http,
+            Client(streamable_http_client(f"{stack.url}/mcp", http_client=http)) as client,
+        ):
+            names = [resource.name for resource in (await client.list_resources()).resources]
+            assert own in names
+            assert all(name.startswith("chat-") for name in names)
+            result = await client.call_tool("store_memory", {"session_id": own, "content": "x"})
+            assert "scope 'write'" in result.content[0].text  # type: ignore[union-attr]
+
+    asyncio.run(main())
+    assert storage.tokens is not None
+    assert storage.tokens.access_token.startswith("sro_")
+    assert storage.tokens.scope == "read"
+
+
+def test_a_token_dies_with_its_key_and_can_be_revoked_alone(stack: Stack, app: App, key: str) -> None:
+    first, second = app.get_token(key), app.get_token(key)
+    listed = stack.client.get("/v1/keys").json()["items"]
+    apps = [item for item in listed if item["created_by"] == "app:Test app"]
+    assert len(apps) >= 2
+    assert "sro_" not in json.dumps(listed)
+    assert {tuple(item["scopes"]) for item in apps[-2:]} == {("read",)}
+    assert app.client.post("/oauth/revoke", data={"token": first}).status_code == 200
+    wait_for(lambda: status_with(stack, first) == 401, seconds=5)
+    assert status_with(stack, second) == 200
+    assert app.client.post("/oauth/revoke", data={"token": first}).status_code == 200
+    [made] = [item for item in listed if item["key_id"] == key_id_of(key)]
+    assert stack.client.delete(f"/v1/keys/{made['key_id']}").status_code == 200
+    wait_for(lambda: status_with(stack, second) == 401, seconds=5)
+    assert "not valid" in Browser(stack).sign_in(app.url(), key).text
+
+
+def key_id_of(key: str) -> str:
+    return "key_" + hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def test_the_first_key_signs_in_too(stack: Stack, app: App) -> None:
+    assert status_with(stack, app.get_token(API_KEY), "/v1/keys") == 200
+
+
+def test_a_code_is_good_once_and_a_second_use_ends_the_token(stack: Stack, app: App, key: str) -> None:
+    code = app.get_code(key)
+    token = app.exchange(code).json()["access_token"]
+    assert status_with(stack, token) == 200
+    again = app.exchange(code)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+    wait_for(lambda: status_with(stack, token) == 401, seconds=5)
+    assert app.exchange("made-up").json()["error"] == "invalid_grant"
+
+
+def test_a_code_is_good_for_one_app_one_address_and_who_knows_the_verifier(stack: Stack, app: App, key: str) -> None:
+    code = app.get_code(key)
+    other = App(stack, client_name="Other")
+    wrong: list[tuple[App, Payload, str]] = [
+        (other, {}, "invalid_grant"),
+        (app, {"code_verifier": "x" * 64}, "invalid_grant"),
+        (app, {"code_verifier": None}, "invalid_request"),
+        (app, {"redirect_uri": "http://127.0.0.1:1/other"}, "invalid_request"),
+        (app, {"redirect_uri": None}, "invalid_request"),
+        (app, {"grant_type": "refresh_token", "refresh_token": "x"}, "unsupported_grant_type"),
+    ]
+    for who, changed, error in wrong:
+        answer = who.exchange(code, **changed)
+        assert (answer.status_code, answer.json()["error"]) == (400, error), changed
+    assert app.exchange(code, client_id="app_x").status_code == 401
+    assert app.exchange(code).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"redirect_uri": "https://evil.example/callback"},
+        {"redirect_uri": "http://127.0.0.1:7999/callback/"},
+        {"client_id": "app_x"},
+        {"client_id": None},
+    ],
+)
+def test_who_may_not_be_answered_is_sent_nowhere(stack: Stack, app: App, changed: dict[str, str | None]) -> None:
+    answer = app.client.get(app.url(**changed))
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+    asked = {"client_id": app.id, "redirect_uri": CALLBACK, "code_challenge": app.challenge, **changed}
+    form = {name: value for name, value in asked.items() if value is not None}
+    page = app.client.get("/oauth/sign-in", params=form)
+    assert (page.status_code, "<form" in page.text) == (400, False)
+    posted = app.client.post("/oauth/sign-in", data={**form, "key": API_KEY, "answer": "allow"})
+    assert (posted.status_code, "location" in posted.headers) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"state": "x" * 3_000}, "invalid_request"),
+    ],
+)
+def test_an_app_that_asks_wrongly_is_told_so(
+    stack: Stack, app: App, changed: dict[str, str | None], error: str
+) -> None:
+    answer = app.client.get(app.url(**changed))
+    assert answer.status_code == 302
+    told = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert told["error"] == [error]
+
+
+def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
+    told = query_of(Browser(stack).sign_in(app.url(), "", answer="deny"))
+    assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
+    hook = make_key(stack, scopes=["hook"], sessions=new_session(stack))
+    token = app.get_token(key)
+    for wrong in ("", "srk_" + "x" * 40, hook, token, "schlüssel", "\x00"):
+        page = Browser(stack).sign_in(app.url(), wrong)
+        assert (page.status_code, "<form" in page.text) == (401, True), wrong
+        assert not wrong or wrong not in page.text
+
+
+def new_session(stack: Stack) -> str:
+    session_id = new_id("hooked")
+    stack.send("create_session", session_id, title="Hooked")
+    return session_id
+
+
+@pytest.mark.parametrize(
+    "redirect",
+    [
+        "http://evil.example/",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "https://user@evil.example/",
+        "https://evil.example/#x",
+        "file:///etc/passwd",
+        "/relative",
+        "",
+    ],
+)
+def test_no_app_is_called_back_at_a_dangerous_address(stack: Stack, app: App, redirect: str) -> None:
+    answer = app.register(redirect_uris=[redirect])
+    assert (answer.status_code, "client_id" in answer.json()) == (400, False)
+    made_up = json.dumps(["Test app", [redirect]]).encode()
+    forged = "app_" + base64.urlsafe_b64encode(made_up).decode().rstrip("=")
+    assert app.client.get(app.url(client_id=forged, redirect_uri=redirect)).status_code == 400
+
+
+def test_the_page_shows_strangers_words_as_words(stack: Stack) -> None:
+    name = '<script>alert(1)</script>"\u202e\x07 & Co'
+    app = App(stack, client_name=name)
+    sent = app.client.get(app.url(state='"><img src=x>'))
+    page = app.client.get(sent.headers["location"])
+    assert "<script" not in page.text
+    assert "<img" not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert not {"\u202e", "\x07"} & set(page.text)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "form-action 'self' http://127.0.0.1:7999;" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert re.findall(r'(?:src|href)="', page.text) == []
+
+
+def test_what_apps_find_out_leads_them_here(stack: Stack) -> None:
+    refused = httpx.post(f"{stack.url}/mcp", json={}, headers={"Accept": "application/json"})
+    [metadata] = re.findall(r'resource_metadata="([^"]+)"', refused.headers["www-authenticate"])
+    resource = httpx.get(metadata).json()
+    assert (resource["resource"], resource["authorization_servers"]) == (f"{stack.url}/mcp", [stack.url])
+    server = httpx.get(f"{stack.url}/.well-known/oauth-authorization-server").json()
+    assert server["issuer"] == stack.url
+    for name in ("authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"):
+        assert httpx.options(server[name]).status_code in (204, 405)
+
+
+def test_strangers_may_ask_only_so_often(stack: Stack, app: App) -> None:
+    def register_until_refused() -> Iterator[int]:
+        for _ in range(200):
+            answer = app.register()
+            yield answer.status_code
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                return
+
+    answers = list(register_until_refused())
+    assert (answers[0], answers[-1]) == (201, 429)
+    assert 20 <= answers.count(201) <= 80
+
+
+def test_a_large_body_is_refused(stack: Stack, app: App) -> None:
+    for path in ("/oauth/register", "/oauth/token", "/oauth/revoke", "/oauth/sign-in"):
+        answer = app.client.post(path, content=b"a=" + b"x" * 20_000)
+        assert answer.status_code == 413, path
