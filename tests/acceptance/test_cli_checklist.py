@@ -317,9 +317,7 @@ class TestSearchWithComplexQueries:
         assert keys("--type", "question", "--tags", "roof") == set()
         assert keys("--session", filled.session_id, "--since", "1d", "--type", "question") == {"who"}
 
-    @pytest.mark.parametrize(
-        "query", ["'; DROP TABLE sessions; --", "((((", "\\", "%", '"', "a & b | c <-> !", "--", "*"]
-    )
+    @pytest.mark.parametrize("query", ["'; DROP TABLE sessions; -- % ((((", '\\ * " a & b | c <-> !'])
     def test_signs_that_mean_something_elsewhere_are_harmless(self, cli: CommandLine, query: str) -> None:
         assert cli.run("search-conversations", "--json", "--", query).json is not None
 
@@ -376,13 +374,8 @@ class TestWithAnEmptyDatabase:
     @pytest.mark.parametrize(
         "line",
         [
-            *("list", "list --status paused", "search-conversations roof", "search-memories roof --type idea"),
-            *(
-                "list-tasks",
-                "list-tasks --agent nobody --status failed",
-                "list-artifacts",
-                "list-artifacts --type code",
-            ),
+            *("list --status paused", "search-conversations roof", "search-memories roof --type idea"),
+            *("list-tasks --agent nobody --status failed", "list-artifacts --type code"),
         ],
     )
     def test_lists_have_a_heading_and_no_rows(self, empty: CommandLine, line: str) -> None:
@@ -401,9 +394,8 @@ class TestWithAnEmptyDatabase:
         assert empty.shown("list-tasks") == "There are no such tasks.\n"
 
     def test_what_is_named_is_not_found(self, empty: CommandLine) -> None:
-        for line in ("show x", "pause x", "delete x --yes", "export x", "summary x"):
-            done = empty.run(*line.split(), code=3)
-            assert (done.out, done.err.splitlines()[0]) == ("", "Error: There is no session 'x'.")
+        done = empty.run("show", "x", code=3)
+        assert (done.out, done.err.splitlines()[0]) == ("", "Error: There is no session 'x'.")
 
     def test_an_export_of_all_is_empty(self, empty: CommandLine) -> None:
         done = empty.run("export", "--all")
