@@ -90,7 +90,7 @@ def read_backup(path: Path, tools: Tools) -> Backup:
 
 def script_of(path: Path, tools: Tools) -> Iterator[bytes]:
     """A backup as the script for psql, line by line. Raises ToolError at the end unless it was the whole of it."""
-    command = [tools.path("pg_restore"), "--no-owner", "--file=-", str(path)]
+    command = [tools.path("pg_restore"), "--no-owner", "--no-privileges", "--file=-", str(path)]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,  # noqa: S603

@@ -1,4 +1,5 @@
-"""The store itself: its tables brought up to date, backups of all that is in it, and how they come back."""
+"""The store itself: its tables brought up to date, backups of all that is in it and how they come back, and a role that
+may read it."""
 
 from __future__ import annotations
 
@@ -34,6 +35,17 @@ BACKUP = Shape(
         Column("size", "Bytes", "number"),
     ),
     id_path="file",
+)
+READER = Shape(
+    (
+        Column("role", "Role", "name"),
+        Column("database", "Database", "plain"),
+        Column("url", "URL", "id"),
+        Column("socket", "Socket", "plain"),
+        Column("tables", "May read", "plain"),
+    ),
+    more=("remains",),
+    id_path="role",
 )
 _SENTENCES = {
     "current": "The tables are those of this version.",
@@ -117,6 +129,31 @@ def restore(tool: Tool, file: Path, force: bool, yes: bool) -> None:
         tool.terminal.item(_item(file, new), BACKUP)
 
 
+@command("reader", READER)
+@click.option("--role", metavar="NAME", help="Another name than session_relay_reader.")
+@click.option("--drop", is_flag=True, help="Remove the role instead.")
+def reader(tool: Tool, role: str | None, drop: bool) -> None:
+    """Make a role in Postgres that may read the sessions and nothing else, for programs such as an MCP server. Its
+    password is shown this once. Repeated, it gets a new one, and the rights of this version."""
+    import msgspec
+
+    from local.reader_role import ROLE, drop_reader, make_reader
+
+    role = role or ROLE
+    with _database(tool) as database:
+        if drop:
+            was_there = drop_reader(database, role=role)
+            tool.terminal.done(f"The role {role} is {'dropped' if was_there else 'not there'}.")
+            return
+        made = make_reader(database, role=role)
+    tool.terminal.item(msgspec.structs.asdict(made), READER)
+    for sentence in made.remains:
+        tool.terminal.warn(sentence)
+    if made.socket:
+        tool.terminal.warn(f"Whoever can enter {made.socket} may need no password there, for any role.")
+    tool.terminal.note("Keep the URL now: its password is not shown again.")
+
+
 def _database(tool: Tool) -> Any:
     """The database, within a block."""
     from contextlib import contextmanager
@@ -162,5 +199,5 @@ def _item(file: Path, held: Inventory) -> dict[str, Any]:
     }
 
 
-for member in (upgrade, check, backup, restore):
+for member in (upgrade, check, backup, restore, reader):
     databases.add_command(member)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from cli.command import command
 from cli.shapes import Column, Shape
@@ -26,15 +29,23 @@ FINDING = Shape(
 
 
 @command("doctor", FINDING)
-def doctor(tool: Tool) -> int:
+@click.option("--mcp", "looks_at_mcp", is_flag=True, help="Look at the MCP servers of a configuration file instead.")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="That file: else .mcp.json or mcp-config.json in this folder, or the mcp-config.json of session-relay.",
+)
+def doctor(tool: Tool, looks_at_mcp: bool, config: Path | None) -> int:
     """Look for trouble, and tell what to do about it. What the relay cannot tell is asked of the servers
-    themselves, if DATABASE_URL and REDIS_URL are set or a stack runs here. With a trouble the exit code is 1."""
-    from cli.checkup import examine
-
+    themselves, if DATABASE_URL and REDIS_URL are set or a stack runs here. With --mcp: start or call each MCP server
+    that Claude Code would, list its tools, and make one harmless call. With a trouble the exit code is 1."""
+    if config and not looks_at_mcp:
+        raise click.UsageError("--config goes with --mcp.")
     found: list[Finding] = []
 
     def pages() -> Iterator[list[dict[str, str]]]:
-        for finding in examine(tool):
+        for finding in _look_at_mcp(tool, config) if looks_at_mcp else _look(tool):
             found.append(finding)
             yield [finding._asdict()]
 
@@ -52,3 +63,18 @@ def doctor(tool: Tool) -> int:
     else:
         terminal.done(f"No trouble; {count(warnings, 'warning')}.")
     return int(troubles > 0)
+
+
+def _look(tool: Tool) -> Iterator[Finding]:
+    from cli.checkup import examine
+
+    return examine(tool)
+
+
+def _look_at_mcp(tool: Tool, config: Path | None) -> list[Finding]:
+    from cli.mcp_checkup import examine_servers
+    from cli.mcp_config import find_config
+
+    path = find_config(config)
+    tool.terminal.note(f"Asking the servers of {path}.")
+    return examine_servers(path, tool.environment)

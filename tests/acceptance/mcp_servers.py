@@ -1,0 +1,88 @@
+"""Small MCP servers for a client to be tried on: `python mcp_servers.py KIND …`, over stdio or, with a port, HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202eevil"
+CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def make_server(rights: str) -> MCPServer:
+    """A server as one for Postgres is, with a tool that answers what the connected role may."""
+    server = MCPServer("database", version="1.2.3")
+
+    @server.tool()
+    def execute_sql(sql: str) -> str:
+        if rights == "refused":
+            raise ToolError(f"permission denied for {os.environ.get('DSN', '')}")
+        return json.dumps({"sql": sql, "rows": [{"rights": rights}]})
+
+    return server
+
+
+def speak_by_hand(answers: dict[str, Any]) -> None:
+    """Answer requests line by line, with whatever a client should survive."""
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "id" not in message:
+            continue
+        result = answers.get(message["method"])
+        body = {"result": result} if result else {"error": {"code": -32601, "message": HOSTILE}}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **body}), flush=True)
+
+
+def hostile() -> dict[str, Any]:
+    """Answers made to act on a terminal, and to fill it."""
+    schema = {"type": "object"}
+    tools = [{"name": f"{HOSTILE}{number}" + "x" * 5_000, "inputSchema": schema} for number in range(2_000)]
+    known = {"name": "get_me", "inputSchema": schema, "description": HOSTILE}
+    return {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": HOSTILE + "n" * 5_000, "version": HOSTILE},
+            "instructions": HOSTILE * 1_000,
+        },
+        "tools/list": {"tools": [known, *tools], "nextCursor": "again"},
+        "tools/call": {"content": [{"type": "text", "text": HOSTILE * 10_000}], "isError": True},
+    }
+
+
+def main(kind: str, *more: str) -> None:
+    """Be one of them."""
+    match kind:
+        case "http":
+            make_server("may only read").run(
+                "streamable-http", host="127.0.0.1", port=int(more[0]), json_response=True, stateless_http=True
+            )
+        case "hostile":
+            print(HOSTILE, file=sys.stderr)
+            speak_by_hand(hostile())
+        case "silent":
+            signal.pause()
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            child = subprocess.Popen([sys.executable, "-c", CHILD])
+            Path(more[0]).write_text(f"{os.getpid()} {child.pid}")
+            make_server("may only read").run()
+            signal.pause()
+        case "leaving":
+            child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            Path(more[0]).write_text(str(child.pid))
+            make_server("may only read").run()
+        case _:
+            make_server(kind).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

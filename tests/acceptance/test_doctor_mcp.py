@@ -1,0 +1,393 @@
+"""`session-cli doctor --mcp`: which MCP servers of a configuration answer, and why the others do not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from cli import mcp_calls
+from cli.findings import Finding
+from cli.mcp_checkup import examine_servers
+from cli.mcp_config import read_config
+from models.errors import SettingsError
+from tests.acceptance.command_line import CommandLine, Done
+from tests.acceptance.mcp_servers import HOSTILE
+from tests.acceptance.stack import Stack, free_port, new_id, wait_for
+from tests.conftest import API_KEY, ROOT
+
+SERVERS = ROOT / "tests" / "acceptance" / "mcp_servers.py"
+WRITES = (
+    "COMMIT; CREATE TABLE mine (a int)",
+    "DELETE FROM sessions",
+    "SET default_transaction_read_only = off; UPDATE sessions SET title = 'x'",
+    "COMMIT; BEGIN READ WRITE; UPDATE sessions SET title = 'x'; COMMIT",
+    "SET ROLE postgres",
+    "SELECT * FROM api_keys",
+)
+SECRET = "s3cr3t-value-of-mine"
+Configure = Callable[..., Path]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """session-cli in a folder of its own, without any variables."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    """Writes a configuration."""
+
+    def write(**servers: Any) -> Path:
+        path = tmp_path / ".mcp.json"
+        path.write_text(json.dumps({"mcpServers": servers}))
+        return path
+
+    return write
+
+
+def program(*arguments: str, **more: Any) -> dict[str, Any]:
+    """An entry for one of the small servers."""
+    return {"command": sys.executable, "args": [str(SERVERS), *arguments], **more}
+
+
+def findings(done: Done) -> dict[str, dict[str, str]]:
+    return {row["check"]: row for row in done.rows}
+
+
+def look(path: Path, **environment: str) -> dict[str, Finding]:
+    """The findings, without a process of its own."""
+    found = examine_servers(path, {"PATH": os.environ["PATH"], **environment})
+    return {finding.check: finding for finding in found}
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Iterator[str]:
+    """A web server that gives the same answer to everything; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                for _ in range(64 if body else 0):
+                    self.wfile.write(body)
+            except OSError:
+                pass  # Whoever has heard enough leaves.
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def log_message(self, format: str, *values: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class TestAnswers:
+    def test_a_server_over_stdio_is_started_asked_and_ended(self, cli: CommandLine, configure: Configure) -> None:
+        configure(database=program("may only read", env={"DSN": "${DSN}"}))
+        done = cli.run("doctor", "--mcp", environment={"DSN": SECRET})
+        assert done.rows == [
+            {
+                "check": "database",
+                "state": "ok",
+                "detail": "database 1.2.3 has 1 tool: execute_sql. execute_sql answered.",
+                "remedy": "",
+            }
+        ]
+        assert "No trouble; 0 warnings." in done.err
+        assert ".mcp.json" in done.err
+        assert "✓" in cli.shown("doctor", "--mcp", environment={"DSN": "x"})
+
+    def test_a_server_over_http_is_asked(self, configure: Configure) -> None:
+        port = free_port()
+        server = subprocess.Popen([sys.executable, str(SERVERS), "http", str(port)], stderr=subprocess.DEVNULL)
+        try:
+            url = f"http://127.0.0.1:{port}/mcp"
+            wait_for(lambda: is_open(port), what="listening")
+            found = look(configure(http={"type": "http", "url": "${WHERE:-" + url + "}"}))["http"]
+            assert (found.state, found.detail.endswith("execute_sql answered.")) == ("ok", True)
+        finally:
+            server.terminate()
+            server.wait()
+
+    def test_a_role_that_may_write_is_warned_of(self, configure: Configure) -> None:
+        found = look(configure(database=program("may write")))["database"]
+        assert found.state == "warning"
+        assert "may write" in found.detail
+        assert "session-cli db reader" in found.remedy
+
+    def test_a_call_that_is_refused_is_told_without_what_is_secret(
+        self, cli: CommandLine, configure: Configure
+    ) -> None:
+        configure(database=program("refused", env={"DSN": "${DSN}"}))
+        done = cli.run("doctor", "--mcp", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
+        found = findings(done)["database"]
+        assert found["state"] == "trouble"
+        assert "execute_sql was refused" in found["detail"]
+        assert "permission denied for [hidden]" in found["detail"]
+        assert SECRET not in done.out + done.err
+
+
+class TestTroubles:
+    def test_variables_that_are_not_set_are_named(self, configure: Configure) -> None:
+        path = configure(
+            relay={"type": "http", "url": "http://127.0.0.1:9/mcp", "headers": {"X-API-Key": "${API_KEY}"}},
+            both={"command": "x", "args": ["${ONE}"], "env": {"A": "${TWO}", "B": "${THREE:-}"}},
+        )
+        found = look(path, ONE="")
+        assert found["relay"].detail == "API_KEY is not set."
+        assert "session-cli keys create" in found["relay"].remedy
+        assert found["both"].detail == "ONE and TWO are not set."
+
+    def test_what_is_not_installed_or_not_there_is_told(self, cli: CommandLine, configure: Configure) -> None:
+        configure(
+            node={"command": "npx", "args": ["-y", "x"]},
+            away={"type": "http", "url": f"http://127.0.0.1:{free_port()}/mcp"},
+            nowhere={"type": "http", "url": "https://nowhere.invalid/mcp", "headers": {"X": "${TOKEN}"}},
+            ended={"command": "sh", "args": ["-c", "echo Error: no ${TOKEN} >&2; exit 3"]},
+            wrong={"type": "carrier-pigeon", "url": "x"},
+            empty={},
+        )
+        done = cli.run("doctor", "--mcp", code=1, environment={"TOKEN": SECRET, "PATH": bare_path(cli.folder)})
+        found = findings(done)
+        assert found["node"]["detail"] == "npx is not installed."
+        assert "Node.js" in found["node"]["remedy"]
+        assert found["away"]["detail"].startswith("Nothing answers at http://127.0.0.1:")
+        assert found["nowhere"]["detail"].startswith("https://nowhere.invalid cannot be reached")
+        assert found["ended"]["detail"] == "It ended without an answer. It said: Error: no [hidden]"
+        assert "carrier-pigeon" in found["wrong"]["detail"]
+        assert found["empty"]["detail"] == "It has no command."
+        assert {row["state"] for row in found.values()} == {"trouble"}
+        assert all(row["remedy"] for row in found.values())
+        assert SECRET not in done.out + done.err
+        assert done.err.endswith("6 troubles and 0 warnings.\n")
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "told"),
+        [
+            (401, {}, "refuses the key or token (HTTP 401)"),
+            (403, {}, "does not allow it (HTTP 403)"),
+            (404, {}, "no MCP server at this address (HTTP 404)"),
+            (500, {}, "answered with an error (HTTP 500)"),
+            (200, {"Content-Type": "text/html"}, "does not answer as an MCP server"),
+            (302, {"Location": "http://127.0.0.1:9/other"}, "does not answer as an MCP server"),
+            (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "compresses"),
+        ],
+    )
+    def test_answers_that_are_none_are_told(
+        self, configure: Configure, status: int, headers: dict[str, str], told: str
+    ) -> None:
+        with answering(status, headers) as url:
+            sent = {"Authorization": "Bearer ${TOKEN}"}
+            found = look(configure(server={"type": "http", "url": f"{url}/mcp", "headers": sent}), TOKEN=SECRET)
+        assert told in found["server"].detail
+        assert SECRET not in str(found)
+
+    def test_an_answer_without_end_is_given_up(self, configure: Configure) -> None:
+        with answering(200, {"Content-Type": "application/json"}, body=b" " * 2**20) as url:
+            found = look(configure(server={"type": "http", "url": f"{url}/mcp"}))
+        assert "more than 4 MiB" in found["server"].detail
+
+    def test_what_takes_too_long_is_given_up_and_ended(
+        self, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_calls, "START_SECONDS", 0.5)
+        found = look(configure(silent=program("silent")))["silent"]
+        assert found.detail.startswith("It did not start within")
+        assert children() == []
+
+    @pytest.mark.parametrize("kind", ["stubborn", "leaving"])
+    def test_a_program_and_its_children_are_ended_however_they_cling(
+        self, configure: Configure, tmp_path: Path, kind: str
+    ) -> None:
+        pids = tmp_path / "pids"
+        assert look(configure(server=program(kind, str(pids))))["server"].state == "ok"
+        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
+
+    def test_interrupted_it_leaves_nothing_behind(self, cli: CommandLine, configure: Configure) -> None:
+        pids = cli.folder / "pids"
+        configure(server=program("stubborn", str(pids)), silent=program("silent"))
+        terminal = cli.terminal("doctor", "--mcp")
+        wait_for(lambda: pids.exists() and pids.read_text(), what="started")
+        terminal.interrupt()
+        code, _ = terminal.end()
+        assert code == 130
+        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
+
+    def test_hostile_answers_neither_act_on_the_terminal_nor_fill_it(
+        self, cli: CommandLine, configure: Configure
+    ) -> None:
+        configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
+        done = cli.run("doctor", "--mcp", code=1)
+        assert "get_me was refused" in findings(done)["hostile"]["detail"]
+        assert len(done.out + done.err) < 4_000
+        assert not set(done.out + done.err) & set("\x1b\x07\u202e")
+        shown = cli.shown("doctor", "--mcp", code=1)
+        assert "\x1b]0" not in shown
+        assert "\x1b[2J" not in shown
+        assert "\u202e" not in shown
+
+
+class TestConfiguration:
+    def test_the_file_is_looked_for_here_then_in_the_project(self, cli: CommandLine, configure: Configure) -> None:
+        done = cli.run("doctor", "--mcp", "--json", "check,state", code=1)
+        assert str(ROOT / "mcp-config.json") in done.err
+        assert {"check": "github", "state": "trouble"} in done.json
+        (cli.folder / "mcp-config.json").write_text('{"mcpServers": {"second": {}}}')
+        assert findings(cli.run("doctor", "--mcp", code=1)).keys() == {"second"}
+        configure(first={})
+        assert findings(cli.run("doctor", "--mcp", code=1)).keys() == {"first"}
+        assert findings(cli.run("doctor", "--mcp", "--config", "mcp-config.json", code=1)).keys() == {"second"}
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "\x00", "[" * 10_000])
+    def test_a_file_that_is_none_is_a_wrong_setting(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "wrong.json").write_text(text)
+        with pytest.raises(SettingsError, match=r"wrong\.json"):
+            read_config(tmp_path / "wrong.json", {})
+
+    def test_wrong_settings_and_usage_have_their_exit_code(self, cli: CommandLine) -> None:
+        assert "no none.json" in cli.run("doctor", "--mcp", "--config", "none.json", code=2).err
+        assert "--mcp" in cli.run("doctor", "--config", "wrong.json", code=2).err
+
+    def test_strange_entries_are_told_and_harm_nothing(self, configure: Configure) -> None:
+        strange: tuple[Any, ...] = (
+            {"args": 5, "env": [], "command": {}},
+            [],
+            None,
+            "x",
+            {"url": "http://[", "type": "http"},
+        )
+        for server in read_config(configure(**{str(number): entry for number, entry in enumerate(strange)}), {}):
+            assert server.fault
+
+    def test_a_file_with_too_many_servers_is_refused(self, configure: Configure) -> None:
+        with pytest.raises(SettingsError):
+            read_config(configure(**{str(number): {} for number in range(100)}), {})
+
+
+class TestOurs:
+    def test_it_names_each_server_once_and_pins_what_it_installs(self) -> None:
+        servers = {server.name: server for server in read_config(ROOT / "mcp-config.json", {})}
+        assert {name: server.lacks for name, server in servers.items()} == {
+            "session-relay": ("API_KEY",),
+            "postgres": ("READER_DATABASE_URL",),
+            "github": ("GITHUB_TOKEN",),
+            "filesystem": ("MCP_FILES_DIR",),
+        }
+        assert servers["session-relay"].url == "http://127.0.0.1:8000/mcp"
+        for name in ("postgres", "filesystem"):
+            [package] = [word for word in servers[name].arguments if word.startswith("@")]
+            assert package.rpartition("@")[2].replace(".", "").isdigit()
+            assert "--ignore-scripts" in servers[name].arguments
+
+    def test_the_relay_answers_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
+        here = {"RELAY_URL": stack.url}
+        stack.send("create_session", new_id("doctor"), title="Walk")
+        right = findings(cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}))
+        assert right["session-relay"]["state"] == "ok"
+        assert "resume_bundle" in right["session-relay"]["detail"]
+        assert right["session-relay"]["detail"].endswith("list_sessions answered.")
+        assert right["github"]["detail"] == "GITHUB_TOKEN is not set."
+        wrong = findings(cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}))
+        assert "(HTTP 401)" in wrong["session-relay"]["detail"]
+
+    def test_the_server_for_postgres_reads_as_the_reader_and_cannot_write(
+        self, cli: CommandLine, stack: Stack, reader: dict[str, Any]
+    ) -> None:
+        if shutil.which("npx") is None:
+            pytest.skip("There is no Node here, so the MCP server for Postgres cannot be tried.")
+        home = {"HOME": os.environ["HOME"]}  # Where npm keeps what it has fetched before.
+        environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
+        found = findings(cli.run("doctor", "--mcp", code=1, environment=environment))["postgres"]
+        if "npm error" in found["detail"] or "did not start" in found["detail"]:
+            pytest.skip(f"The npm registry cannot be reached, or has not got it: {found['detail']}")
+        assert (found["state"], found["detail"].endswith("execute_sql answered.")) == ("ok", True), found
+
+        session_id = new_id("kept")
+        stack.send("create_session", session_id, title="Kept")
+        [server] = [
+            server for server in read_config(ROOT / "mcp-config.json", environment) if server.name == "postgres"
+        ]
+
+        variables = {**server.variables, **home}
+        parameters = StdioServerParameters(command=server.command, args=server.arguments, env=variables)
+
+        async def story(nowhere: TextIO) -> None:
+            async with Client(stdio_client(parameters, errlog=nowhere)) as client:
+                read = f"SELECT title FROM sessions WHERE session_id = '{session_id}'"
+                assert "Kept" in str((await client.call_tool("execute_sql", {"sql": read})).content)
+                for attempt in WRITES:
+                    assert (await client.call_tool("execute_sql", {"sql": attempt})).is_error, attempt
+
+        with Path(os.devnull).open("w") as nowhere:
+            asyncio.run(story(nowhere))
+        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Kept"
+
+    @pytest.fixture
+    def reader(self, cli: CommandLine, stack: Stack) -> Iterator[dict[str, Any]]:
+        """A role of its own, made and dropped by the command."""
+        here = {"DATABASE_URL": stack.environment["DATABASE_URL"]}
+        name = new_id("reader")
+        done = cli.run("db", "reader", "--role", name, "--json", environment=here)
+        assert "not shown again" in done.err
+        assert done.json["role"] == name
+        yield done.json
+        dropped = cli.run("db", "reader", "--role", name, "--drop", environment=here)
+        assert dropped.err == f"The role {name} is dropped.\n"
+
+
+def is_open(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+
+
+def pids_in(file: Path) -> list[int]:
+    return [int(word) for word in file.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    """Whether it is, and not only waits to be reaped by whoever adopted it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def children() -> list[psutil.Process]:
+    """Small servers that this process has started."""
+    return [child for child in psutil.Process().children(recursive=True) if str(SERVERS) in child.cmdline()]
+
+
+def bare_path(folder: Path) -> str:
+    """A PATH with a Python and a shell, and nothing else."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("bash", "sh", "env", "dirname", "readlink", "python3"):
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    return os.pathsep.join([str(Path(sys.executable).parent), str(programs)])
