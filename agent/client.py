@@ -36,6 +36,9 @@ PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 """A relay that asks for more is believed, and not waited for."""
 PART_BYTES = 65_536
+KEPT_CONNECTIONS = 128
+"""As many as an agent with many tasks needs at a time; they are made when they are needed."""
+NO_CONTENT = 204
 REDIRECTION = 300
 """From here on a status is no success."""
 MAX_ANSWER_BYTES = 256 * 1_048_576
@@ -54,7 +57,7 @@ class Client:
         self.url = parse_address(url)
         self._headers = {"X-API-Key": parse_key(key), "Accept": "application/json", "User-Agent": "session-relay"}
         self._tell = tell or (lambda _: None)
-        self._pool = urllib3.PoolManager(retries=False)
+        self._pool = urllib3.PoolManager(retries=False, maxsize=KEPT_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -75,9 +78,9 @@ class Client:
         accepted: Container[int] = (),
         silence_seconds: float = ANSWER_SECONDS,
     ) -> tuple[int, dict[str, Any]]:
-        """Status and content of a success, or of an answer with an `accepted` status. What the relay refuses to look at
-        yet (429) is sent again after the time that it asks for; what is `repeatable` also when the relay is away or its
-        answer got lost."""
+        """Status and content of a success (empty if it has none), or of an answer with an `accepted` status. What the
+        relay refuses to look at yet (429) is sent again after the time that it asks for; what is `repeatable` also when
+        the relay is away or its answer got lost."""
 
         def once() -> tuple[int, dict[str, Any]]:
             if body is not None and not isinstance(body, bytes):
@@ -117,6 +120,9 @@ class Client:
         return once()
 
     def _content(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+        if response.status == NO_CONTENT:
+            response.release_conn()
+            return {}
         try:
             content = msgspec.json.decode(self._whole(response))
         except (msgspec.DecodeError, UnicodeDecodeError):

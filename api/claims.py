@@ -294,9 +294,9 @@ class Claims:
 
 
 def _of_task(artifact: AddArtifact, task_id: str) -> AddArtifact:
-    named = with_ids(artifact)
+    named = with_ids(msgspec.structs.replace(artifact, task_id=task_id))
     assert isinstance(named, AddArtifact)
-    return msgspec.structs.replace(named, task_id=task_id)
+    return named
 
 
 def _describe(lease: Lease) -> dict[str, Any]:

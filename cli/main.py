@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "The relay": {
         **dict.fromkeys(("login", "logout"), "access"),
         "status": "status",
+        "agent": "agent",
         **dict.fromkeys(("agents", "refusals"), "operations"),
         "deliveries": "deliveries",
         "dead-letters": "dead_letters",

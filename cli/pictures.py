@@ -99,7 +99,7 @@ def event_line(event: dict[str, Any]) -> Text:
     line = Text()
     line.append(f"{visible(_clock(at))}  ", style="dim")
     line.append_text(cell(event.get("event"), Column("event", kind="name")))
-    if (status := event.get("status")) != "applied":
+    if (status := event.get("status")) not in ("applied", event.get("event")):
         line.append("  ").append_text(cell(status, Column("status", kind="state")))
     line.append(f"  {visible(str(event.get('message') or ''))}")
     return line.append(f"  {visible(str(event.get('source') or ''))}", style="dim")

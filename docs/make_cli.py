@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from psycopg2 import sql
 
 from tests.acceptance.command_line import CommandLine, Environment
 from tests.acceptance.stack import Stack, wait_for
-from tests.conftest import API_KEY
+from tests.conftest import API_KEY, ROOT
 from tests.torture.rig import new_rig
 
+EXAMPLE_AGENT = ROOT / "examples" / "agents" / "compare_prices.py"
 PAGE = Path(__file__).parent / "CLI.md"
 BEGIN, END = "<!-- begin: python -m docs.make_cli -->\n", "<!-- end -->\n"
 COLUMNS = 96
@@ -47,6 +49,7 @@ EVENED: tuple[tuple[str, str], ...] = (
     (r"key_[0-9a-f]{12}", "key_7b1e4c09d2f8"),
     (r"(?<=Duration minutes  )[\d.]+", "0.0"),
     (r"\d+ MB of", "2 MB of"),
+    (r"(?<=enter )\S+(?= may need)", "/home/anna/session-relay/.data/postgres"),
     (r"\d+ busy", "0 busy"),
     (r"in use by .+", "in use by session-relay api, session-relay worker."),
 )
@@ -73,7 +76,9 @@ class Sheet:
         ended, text = terminal.end()
         self._add(line, text, ended, code)
 
-    def watched(self, line: str, stack: Stack, *, until: str, command: tuple[str, str, dict[str, Any]]) -> None:
+    def watched(
+        self, line: str, stack: Stack, *, until: str, command: tuple[str, str, dict[str, Any]], code: int = 130
+    ) -> None:
         """What it shows while something happens, until that and Ctrl-C."""
         terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500)
         terminal.wait_for("Ctrl-C")
@@ -82,7 +87,8 @@ class Sheet:
         terminal.wait_for(until)
         terminal.interrupt()
         ended, text = terminal.end()
-        self._add(line, f"{text.rstrip()}\n^C\n", ended, 130)
+        after = text.index("\n", text.rindex(until)) + 1
+        self._add(line, f"{text[:after]}^C\n{text[after:]}", ended, code)
 
     def piped(self, line: str, *, code: int = 0) -> None:
         """What a line of the shell writes where there is no terminal, errors last."""
@@ -223,6 +229,17 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown("session-cli logout", environment=nobody)
     sheet.shown("session-cli status")
     sheet.shown("session-cli agents")
+    sheet.shown("session-cli agent register scout --type research --max-concurrent 2")
+    shutil.copy(EXAMPLE_AGENT, sheet.cli.folder)
+    prices = {"prices": {"ACME": 8900, "Sun & Sons": 9400}}
+    task = {"task_id": "offers", "agent_name": "scout", "description": "Compare the offers", "input_data": prices}
+    sheet.watched(
+        f"session-cli agent run --agent scout -- ./{EXAMPLE_AGENT.name}",
+        stack,
+        until="1 file",
+        command=("delegate_task", "solar", task),
+        code=0,
+    )
     sheet.cli.run("list", code=4, environment={"API_KEY": "wrong"})
     wait_for(lambda: sheet.cli.run("refusals").rows, what="noted")
     sheet.shown("session-cli refusals")
@@ -241,6 +258,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown("session-cli db check")
     sheet.shown("session-cli db backup relay.dump")
     sheet.shown("session-cli db restore relay.dump", code=1)
+    sheet.piped("session-cli db reader --json role,tables")
     sheet.shown("session-cli doctor")
     sheet.title("Your shell")
     sheet.piped("session-cli completion bash | head -3")

@@ -211,6 +211,7 @@ def with_ids(command: Command) -> Command:
             return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))
         case AddArtifact(artifact_id=None):
             identity = [command.name, command.type, command.format, msgspec.json.decode(command.content)]
+            identity += [command.task_id] if command.task_id else []  # Two tasks may make the same.
             return msgspec.structs.replace(command, artifact_id=derive_id("", command.name, identity))
     return command
 

@@ -22,7 +22,7 @@ from sessions.postgres.connections import create_engine
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "test-key-for-the-tests"
-SECRET = re.compile(rf"{API_KEY}|sr[kht]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
+SECRET = re.compile(rf"{API_KEY}|sr[khot]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
 """What no process may log, whatever a test has done to it."""
 
 
@@ -34,6 +34,12 @@ def require_no_secret(log: Path) -> None:
     """Fail if a log shows a key, a token or a signing secret."""
     found = SECRET.search(log.read_text(errors="replace")) if log.exists() else None
     assert found is None, f"{log} shows a secret that begins with {found[0][:8]}"
+
+
+def require_no_bug(log: Path) -> None:
+    """Fail if a process has logged that something went wrong that nobody foresaw."""
+    found = re.search(r"^.*\bBug: .*", log.read_text(errors="replace"), re.MULTILINE) if log.exists() else None
+    assert found is None, f"{log}: {found[0]}"
 
 
 def migrate(database_url: str, *arguments: str) -> str:

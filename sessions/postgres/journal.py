@@ -36,6 +36,6 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
 
 def last_positions(connection: Connection, session_ids: Collection[str]) -> dict[str, int]:
     """Where each of these journals ends, in one look."""
-    names = func.unnest(bindparam("names", list(session_ids), type_=ARRAY(Text))).column_valued("name")
-    last = select(func.max(EventRow.event_id)).where(EventRow.session_id == names).correlate(names).scalar_subquery()
-    return {name: position or 0 for name, position in connection.execute(select(names, last))}
+    names = func.unnest(bindparam("names", list(session_ids), type_=ARRAY(Text))).table_valued("name")
+    last = select(func.max(EventRow.event_id)).where(EventRow.session_id == names.c.name).scalar_subquery()
+    return {name: position or 0 for name, position in connection.execute(select(names.c.name, last))}

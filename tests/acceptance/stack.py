@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx
 from redis import Redis
 
-from tests.conftest import API_KEY, ROOT, require_no_secret
+from tests.conftest import API_KEY, ROOT, require_no_bug, require_no_secret
 from worker.supervision import Child, Running
 
 T = TypeVar("T")
@@ -116,12 +116,13 @@ class Stack:
         return ""
 
     def close(self) -> None:
-        """Stop all, and look that none has logged a secret."""
+        """Stop all, and look that none has logged a secret, or a bug."""
         self.stop()
         self.client.close()
         self.redis.close()
         for log in self.folder.glob("*.log"):
             require_no_secret(log)
+            require_no_bug(log)
 
     def send(self, command: str, session_id: str | None = None, **data: Any) -> Payload:
         """Send a command and wait for its answer, which must be a success."""

@@ -60,6 +60,18 @@ class TestResults:
         refused(agent.act(task, "complete", output=[2]), 409, "task_finished")
         assert task_of(stack, session_id)["output"] == [1]
 
+    def test_two_tasks_may_make_the_same_file(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        made: set[str] = set()
+        for task_id in ("t", "u"):
+            delegate(task_id=task_id)
+            result = {"output": 1, "artifacts": [{"name": "notes.md", "content": "same"}]}
+            made |= set(agent.done(agent.claim(), "complete", **result)["data"]["artifacts"])
+        assert len(made) == 2
+        listed = stack.send("list_artifacts", session_id)["data"]["artifacts"]
+        assert {item["task_id"] for item in listed} == {"t", "u"}
+
     def test_a_completion_whose_artifact_has_anothers_id_changes_nothing(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:

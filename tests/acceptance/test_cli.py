@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tests.acceptance.command_line import CommandLine, json_lines
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 from tests.conftest import API_KEY
 
-WORD = f"photovoltaic{secrets.token_hex(4)}"
+WORD = "photovoltaicwagon"
 
 
 @pytest.fixture(scope="module")

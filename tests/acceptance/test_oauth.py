@@ -43,7 +43,7 @@ class Stranger:
         return httpx.post(urljoin(self._url, path), headers={"X-Real-IP": self._address}, timeout=60, **more)
 
 
-class Browser:
+class Person:
     """Somebody at a browser, who reads pages and fills in forms; it follows no redirection by itself."""
 
     def __init__(self, stack: Stack) -> None:
@@ -95,7 +95,7 @@ class App:
 
     def get_code(self, key: str) -> str:
         """The code that it gets when its user signs in."""
-        return str(query_of(Browser(self.stack).sign_in(self.url(), key))["code"])
+        return str(query_of(Person(self.stack).sign_in(self.url(), key))["code"])
 
     def exchange(self, code: str, **changed: str | None) -> httpx.Response:
         """Ask for the token."""
@@ -183,7 +183,7 @@ def test_the_official_client_signs_in_by_itself_and_may_what_the_key_may(stack: 
         asked.append(url)
 
     async def wait_for_answer() -> AuthorizationCodeResult:
-        sent = await asyncio.to_thread(Browser(stack).sign_in, asked[0], key)
+        sent = await asyncio.to_thread(Person(stack).sign_in, asked[0], key)
         told = query_of(sent)
         return AuthorizationCodeResult(code=told["code"], state=told["state"], iss=told["iss"])
 
@@ -226,7 +226,7 @@ def test_a_token_dies_with_its_key_and_can_be_revoked_alone(stack: Stack, app: A
     [made] = [item for item in listed if item["key_id"] == key_id_of(key)]
     assert stack.client.delete(f"/v1/keys/{made['key_id']}").status_code == 200
     wait_for(lambda: status_with(stack, second) == 401, seconds=5)
-    assert "not valid" in Browser(stack).sign_in(app.url(), key).text
+    assert "not valid" in Person(stack).sign_in(app.url(), key).text
 
 
 def key_id_of(key: str) -> str:
@@ -306,12 +306,12 @@ def test_an_app_that_asks_wrongly_is_told_so(
 
 
 def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
-    told = query_of(Browser(stack).sign_in(app.url(), "", answer="deny"))
+    told = query_of(Person(stack).sign_in(app.url(), "", answer="deny"))
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
     hook = make_key(stack, scopes=["hook"], sessions=new_session(stack))
     token = app.get_token(key)
     for wrong in ("", "srk_" + "x" * 40, hook, token, "schlüssel", "\x00"):
-        page = Browser(stack).sign_in(app.url(), wrong)
+        page = Person(stack).sign_in(app.url(), wrong)
         assert (page.status_code, "<form" in page.text) == (401, True), wrong
         assert not wrong or wrong not in page.text
 

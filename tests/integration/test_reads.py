@@ -25,7 +25,15 @@ from models.commands import (
 from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
 from sessions.answers import Answer, Page
-from sessions.postgres.reads import page, read, read_events, read_transcript, session_updates, similar_ids
+from sessions.postgres.reads import (
+    last_positions,
+    page,
+    read,
+    read_events,
+    read_transcript,
+    session_updates,
+    similar_ids,
+)
 from tests.integration.rows import NOW, Rows
 
 GLOB = "reading-*"
@@ -371,6 +379,18 @@ def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Rows) -> None:
         if (cursor := part.next_cursor) is None:
             break
     assert list(read_texts.values()) == texts
+
+
+def test_the_ends_of_several_journals_are_found_in_one_look(walk: Rows, connection: Connection) -> None:
+    other = Rows(connection, "reading-other", title="Other")
+    walk.event("create_session")
+    other.event("create_session")
+    walk.event("store_memory")
+    ends = last_positions(connection, [walk.session_id, other.session_id, "reading-none"])
+    whole = read_events(connection, session_id=walk.session_id, after=None, limit=10, max_characters=2_000)
+    assert str(ends[walk.session_id]) == whole.next_cursor
+    assert 0 < ends[other.session_id] < ends[walk.session_id]
+    assert ends["reading-none"] == 0
 
 
 def test_a_journal_is_followed_from_a_position_on(walk: Rows) -> None:

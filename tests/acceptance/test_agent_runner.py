@@ -1,0 +1,449 @@
+"""`session-cli agent run` with real commands: results, progress, and what becomes of a task whatever is killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from local.servers import Server
+from tests.acceptance.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
+from tests.acceptance.command_line import CommandLine
+from tests.acceptance.conftest import new_database
+from tests.acceptance.runners import is_alive, python, running_agent
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.conftest import API_KEY, SECRET
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+
+FAMILY = """
+pids = os.path.join(os.environ["PIDS"], os.environ["SESSION_RELAY_TASK_ID"])
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+middle = f'''
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {stubborn!r}], start_new_session=True)
+with open({pids!r} + ".new", "w") as file: file.write(f"{{os.getppid()}} {{os.getpid()}} {{child.pid}}")
+os.rename({pids!r} + ".new", {pids!r})
+time.sleep(300)
+'''
+subprocess.run([sys.executable, "-c", middle], start_new_session=True)
+"""
+"""A command with a child and a grandchild, both in sessions of their own; the grandchild ignores SIGTERM."""
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """An active session of the test's own."""
+    session_id = new_id("runner")
+    stack.send("create_session", session_id, title="Runner")
+    return session_id
+
+
+@pytest.fixture
+def cli(stack: Stack, tmp_path: Path) -> CommandLine:
+    """session-cli with the stack, and with something to hide."""
+    return CommandLine(
+        tmp_path,
+        RELAY_URL=stack.url,
+        API_KEY=API_KEY,
+        PIDS=str(tmp_path),
+        TMPDIR=str(tmp_path),
+        DATABASE_URL="x",
+        COPY=f"of {API_KEY}",
+    )
+
+
+def settled(stack: Stack, session_id: str, task_id: str = "t") -> Payload:
+    """The task once it has finished or asks."""
+    query = {"wait": 30}
+    task: Payload = stack.client.get(f"/v1/sessions/{session_id}/tasks/{task_id}", params=query).json()
+    return task
+
+
+def known_key(stack: Stack, *scopes: str, name: str = "") -> str:
+    """A key, once the relay knows it."""
+    made = stack.client.post("/v1/keys", json={"name": name or new_id("key"), "scopes": scopes}).json()
+    headers = {"X-API-Key": made["key"]}
+    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="known")
+    return str(made["key"])
+
+
+def family(folder: Path, task_id: str = "t") -> list[int]:
+    """The processes of FAMILY, once they run."""
+    path = folder / task_id
+    wait_for(path.exists, what="running")
+    pids = [int(pid) for pid in path.read_text().split()]
+    assert all(map(is_alive, pids))
+    return pids
+
+
+def are_gone(pids: list[int]) -> bool:
+    """Whether none of them runs."""
+    return not any(map(is_alive, pids))
+
+
+class TestResults:
+    def test_output_and_files_come_back_and_the_command_was_told_all_but_the_secrets(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+task = json.load(sys.stdin)
+folder = os.environ["SESSION_RELAY_ARTIFACT_DIR"]
+os.makedirs(folder + "/sub")
+with open(folder + "/sub/notes.md", "w") as file: file.write("# Notes\\n")
+with open(f"/proc/{os.getppid()}/cmdline") as file: keeper = file.read().split("\\0")
+told = {name: value for name, value in os.environ.items()}
+json.dump({"task": task, "words": sys.argv[1:], "told": told, "keeper": keeper}, sys.stdout)
+"""
+        command = python(code, "--say={description}", "{task_id}", "{{task_id}}", '{"a": 1}', "--", "{description}")
+        with running_agent(cli, "--agent", agent.name, "--worker", "laptop", command=command) as runner:
+            delegate(description="-x $(touch pwned) {task_id}", input_data={"n": [1, None]})
+            output = settled(stack, session_id)["output"]
+            runner.wait_for_event("finished")
+        assert output["words"] == [
+            *("--say=-x $(touch pwned) {task_id}", "t", "{task_id}", '{"a": 1}', "--"),
+            "-x $(touch pwned) {task_id}",
+        ]
+        task = output["task"]
+        assert (task["task_id"], task["session_id"], task["input_data"]) == ("t", session_id, {"n": [1, None]})
+        told = output["told"]
+        assert (told["SESSION_RELAY_TASK_ID"], told["SESSION_RELAY_SESSION_ID"]) == ("t", session_id)
+        assert told["SESSION_RELAY_DESCRIPTION"] == "-x $(touch pwned) {task_id}"
+        assert json.loads(told["SESSION_RELAY_INPUT_DATA"]) == {"n": [1, None]}
+        assert {"API_KEY", "RELAY_URL", "DATABASE_URL", "COPY", "PYTHONPATH"}.isdisjoint(told)
+        assert not SECRET.search(json.dumps(output))
+        assert not (cli.folder / "pwned").exists()
+        assert not Path(told["SESSION_RELAY_ARTIFACT_DIR"]).exists()
+        [artifact] = stack.send("list_artifacts", session_id, task_id="t")["data"]["artifacts"]
+        assert (artifact["name"], artifact["format"]) == ("sub/notes.md", "markdown")
+        whole = stack.send("get_artifact", session_id, artifact_id=artifact["artifact_id"])["data"]["artifact"]
+        assert whole["content"] == "# Notes\n"
+        events = [(event["event"], event["status"], event["task_id"]) for event in runner.events]
+        assert events == [("claimed", "claimed", "t"), ("finished", "completed", "t")]
+        assert events_of(stack, session_id)[2:] == ["claim_task", "start_task", "complete_task"]
+        assert not SECRET.search("".join(runner.said))
+
+    def test_a_result_file_goes_before_standard_output_and_what_is_no_json_is_text(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+print("\\x1b[31mthinking\\x1b[0m")
+if sys.argv[1] == "file":
+    with open(os.environ["SESSION_RELAY_RESULT_FILE"], "w") as file: file.write("the answer")
+"""
+        with running_agent(cli, "--agent", agent.name, command=python(code, "{description}")):
+            delegate("a", description="file")
+            delegate("b", description="none")
+            assert settled(stack, session_id, "a")["output"] == "the answer"
+            assert settled(stack, session_id, "b")["output"] == "thinking"
+
+    def test_links_are_not_followed_and_what_is_no_text_or_too_large_is_named(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        secret = cli.folder / "secret"
+        secret.mkdir()
+        (secret / "key").write_text("not for you")
+        code = f"""
+os.chdir(os.environ["SESSION_RELAY_ARTIFACT_DIR"])
+os.symlink({str(secret / "key")!r}, "link")
+os.symlink({str(secret)!r}, "folder")
+os.symlink({str(secret / "key")!r}, os.environ["SESSION_RELAY_RESULT_FILE"])
+os.mkfifo("pipe")
+with open("dot.png", "wb") as file: file.write(b"\\x89PNG\\0")
+with open("huge.txt", "w") as file: file.write("x" * 600_000)
+for number in range(3):
+    with open(f"large-{{number}}.txt", "w") as file: file.write(f"{{number}}" * 400_000)
+print("x" * 700_000)
+"""
+        with running_agent(cli, "--agent", agent.name, command=python(code)):
+            delegate()
+            task = settled(stack, session_id)
+        assert task["status"] == "completed", task
+        found = stack.send("list_artifacts", session_id)["data"]["artifacts"]
+        content = {
+            item["name"]: stack.client.get(f"/v1/sessions/{session_id}/artifacts/{item['artifact_id']}").json()
+            for item in found
+        }
+        assert set(content) == {"dot.png", "large-0.txt", "left-out.txt"}
+        assert base64.b64decode(content["dot.png"]["content"]) == b"\x89PNG\0"
+        assert content["dot.png"]["format"] == "base64"
+        assert content["dot.png"]["metadata"] == {"media_type": "image/png", "bytes": 5}
+        lines = content["left-out.txt"]["content"].splitlines()
+        assert {line.partition(":")[0] for line in lines} == {
+            *("link", "folder", "pipe", "huge.txt", "large-1.txt", "large-2.txt")
+        }
+        assert "600,000 bytes, more than 500,000" in content["left-out.txt"]["content"]
+        exported = stack.client.get(f"/v1/sessions/{session_id}/export").text
+        assert "not for you" not in exported
+        assert "cut: 700,001 bytes in all" in exported
+
+    def test_progress_shows_in_the_task(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+print("40% Read two of five pages", file=sys.stderr, flush=True)
+while not os.path.exists(os.environ["PIDS"] + "/go"): time.sleep(0.05)
+"""
+        with running_agent(cli, "--agent", agent.name, "--lease", "2", command=python(code)):
+            delegate()
+            shown = wait_for(lambda: task_of(stack, session_id).get("progress", {}), what="told")
+            wait_for(lambda: task_of(stack, session_id)["progress"].get("percent") == 40, what="told the percentage")
+            shown = task_of(stack, session_id)
+            assert (shown["status"], shown["progress"]["text"]) == ("running", "40% Read two of five pages")
+            (cli.folder / "go").touch()
+            assert settled(stack, session_id)["status"] == "completed"
+
+
+class TestFailures:
+    def test_an_exit_code_fails_the_task_with_what_was_said_and_75_tries_again(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = 'print("no such shop", file=sys.stderr)\nsys.exit(int(sys.argv[1]))'
+        with running_agent(cli, "--agent", agent.name, command=python(code, "{description}")) as runner:
+            delegate("a", description="3")
+            delegate("b", description="75")
+            failed = settled(stack, session_id, "a")
+            [_, retried] = runner.wait_for_event("failed", count=2)
+        assert failed["status"] == "failed"
+        assert failed["error"] == "The agent's command ended with exit code 3.\n\nno such shop"
+        assert retried["status"] == "pending"
+        assert "exit code 75" in task_of(stack, session_id, "b")["error"]
+
+    def test_a_description_that_looks_like_an_option_is_refused_and_nothing_runs(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        command = python('open(os.environ["PIDS"] + "/ran", "w").close()', "-p", "{description}")
+        with running_agent(cli, "--agent", agent.name, command=command):
+            delegate(description="--dangerously-skip-permissions")
+            failed = settled(stack, session_id)
+        assert (failed["status"], failed["attempt"]) == ("failed", 1)
+        assert failed["error"].startswith("The description begins with -, so the agent's command would take it for")
+        assert not (cli.folder / "ran").exists()
+
+    def test_a_time_out_kills_the_whole_tree_and_is_tried_again(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        with running_agent(cli, "--agent", agent.name, "--timeout", "3", command=python(FAMILY)) as runner:
+            delegate()
+            pids = family(cli.folder)
+            [failed] = runner.wait_for_event("failed")
+            assert are_gone(pids)
+        assert failed["status"] == "pending"
+        assert task_of(stack, session_id)["error"] == "It took longer than 3 s, and was stopped."
+
+    def test_a_cancelled_task_is_stopped_with_all_its_processes_and_the_next_one_is_done(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = 'if os.environ["SESSION_RELAY_TASK_ID"] == "next": sys.exit()\n' + FAMILY
+        with running_agent(cli, "--agent", agent.name, "--lease", "3", command=python(code)) as runner:
+            delegate()
+            pids = family(cli.folder)
+            stack.send("cancel_task", session_id, task_id="t")
+            runner.wait_for_event("cancelled")
+            assert are_gone(pids)
+            delegate("next")
+            assert settled(stack, session_id, "next")["status"] == "completed"
+        assert task_of(stack, session_id)["status"] == "cancelled"
+
+    def test_who_has_lost_a_claim_stops_working_on_it_and_goes_on(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine, engine: Engine
+    ) -> None:
+        code = 'if os.environ["SESSION_RELAY_TASK_ID"] == "next": sys.exit()\n' + FAMILY
+        with running_agent(cli, "--agent", agent.name, "--lease", "3", command=python(code)) as runner:
+            delegate(max_attempts=1)  # So that it does not come back.
+            pids = family(cli.folder)
+            change_tasks(engine, session_id, "claim_token = 'of somebody else'")
+            [lost] = runner.wait_for_event("lost")
+            assert are_gone(pids)
+            assert "not good any more" in lost["message"]
+            delegate("next")
+            assert settled(stack, session_id, "next")["status"] == "completed"
+
+    def test_what_a_finished_command_has_left_running_is_ended(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+print(child.pid)
+"""
+        with running_agent(cli, "--agent", agent.name, command=python(code)):
+            delegate()
+            assert are_gone([settled(stack, session_id)["output"]])
+
+
+class TestWhoseTasks:
+    def test_only_tasks_of_the_named_key_are_taken(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        trusted = new_id("trusted")
+        key = known_key(stack, "write", "delegate", name=trusted)
+        with running_agent(cli, "--agent", agent.name, "--from", trusted, command=["echo", "{created_by}"]):
+            delegate("theirs")
+            answer = stack.client.post(
+                "/v1/commands/delegate_task",
+                json={"session_id": session_id, "task_id": "mine", "description": "x", "agent_name": agent.name},
+                headers={"X-API-Key": key},
+            )
+            assert answer.status_code == 200, answer.text
+            assert settled(stack, session_id, "mine")["output"] == trusted
+        assert task_of(stack, session_id, "theirs")["status"] == "pending"
+
+    def test_as_many_tasks_run_at_a_time_as_was_asked_for(
+        self, stack: Stack, session_id: str, cli: CommandLine
+    ) -> None:
+        agent = Agent(stack)
+        delegate = delegating(stack, session_id, agent)
+        code = """
+folder = os.environ["PIDS"]
+open(folder + "/" + os.environ["SESSION_RELAY_TASK_ID"], "w").close()
+while not os.path.exists(folder + "/go"): time.sleep(0.05)
+"""
+        with running_agent(
+            cli, "--agent", agent.name, "--concurrency", "3", "--type", new_id("kind"), command=python(code)
+        ) as runner:
+            for number in range(4):
+                delegate(f"t{number}")
+            wait_for(lambda: all((cli.folder / f"t{number}").exists() for number in range(3)), what="three at work")
+            assert not (cli.folder / "t3").exists()
+            (cli.folder / "go").touch()
+            runner.wait_for_event("finished", count=4)
+            assert not any("at a time" in line for line in runner.said)
+
+    def test_a_key_that_only_works_as_an_agent_is_enough_and_hears_what_it_may_not_get(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        cli.environment["API_KEY"] = known_key(stack, "agent")
+        arguments = ("--agent", agent.name, "--concurrency", "2")
+        with running_agent(cli, *arguments, command=["echo", "done"]) as runner:
+            assert f"session-cli agent register {agent.name} --max-concurrent 2" in "".join(runner.said)
+            delegate()
+            assert settled(stack, session_id)["output"] == "done"
+
+
+class TestStopping:
+    def test_who_is_asked_to_stop_finishes_what_runs_and_takes_nothing_new(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+open(os.environ["PIDS"] + "/ran", "w").close()
+while not os.path.exists(os.environ["PIDS"] + "/go"): time.sleep(0.05)
+print("finished in peace")
+"""
+        with running_agent(cli, "--agent", agent.name, command=python(code)) as runner:
+            delegate("a")
+            wait_for((cli.folder / "ran").exists, what="running")
+            runner.stop()
+            wait_for(lambda: "1 at work will be finished" in "".join(runner.said), what="heard")
+            delegate("b")
+            (cli.folder / "go").touch()
+            assert runner.end() == 0
+        assert task_of(stack, session_id, "a")["output"] == "finished in peace"
+        assert task_of(stack, session_id, "b")["status"] == "pending"
+
+    def test_who_is_asked_again_kills_what_runs_and_gives_it_back(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        with running_agent(cli, "--agent", agent.name, command=python(FAMILY)) as runner:
+            delegate()
+            pids = family(cli.folder)
+            runner.stop()
+            runner.stop()
+            assert runner.end() == 130
+            assert "Stopping at once" in "".join(runner.said)
+            assert are_gone(pids)
+        assert [event["event"] for event in runner.events] == ["claimed", "released"]
+        task = task_of(stack, session_id)
+        assert (task["status"], task["attempt"]) == ("pending", 0)
+
+    def test_one_that_waits_stops_at_once(self, agent: Agent, cli: CommandLine) -> None:
+        with running_agent(cli, "--agent", agent.name, command=["true"]) as runner:
+            began_at = time.monotonic()
+            runner.stop()
+            assert runner.end() == 0
+        assert time.monotonic() - began_at < 5
+
+    def test_after_kill_9_its_processes_end_and_another_one_does_the_task(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        with running_agent(cli, "--agent", agent.name, "--lease", "3", command=python(FAMILY)) as first:
+            delegate()
+            pids = family(cli.folder)
+            with running_agent(cli, "--agent", agent.name, "--lease", "3", command=["echo", "{attempt}"]) as second:
+                first.kill()
+                killed_at = time.monotonic()
+                second.wait_for_event("claimed")
+                assert time.monotonic() - killed_at < 3 + 5
+                assert settled(stack, session_id)["output"] == 2
+            wait_for(lambda: are_gone(pids), seconds=10, what="ended")
+        assert events_of(stack, session_id).count("complete_task") == 1
+
+    def test_a_result_waits_for_a_relay_that_is_away_and_is_stored_once(
+        self, postgres: Server, valkey: Server, tmp_path: Path
+    ) -> None:
+        with new_database(postgres) as database_url:
+            redis_url = f"{valkey.url}?db=8"
+            stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path / "stack", workers=1)
+            stack.redis.flushdb()
+            stack.start()
+            try:
+                self._restart_in_the_middle(stack, tmp_path)
+            finally:
+                stack.close()
+
+    def _restart_in_the_middle(self, stack: Stack, folder: Path) -> None:
+        cli = CommandLine(folder, RELAY_URL=stack.url, API_KEY=API_KEY, PIDS=str(folder))
+        session_id = new_id("away")
+        stack.send("create_session", session_id, title="Away")
+        code = """
+open(os.environ["PIDS"] + "/ran", "a").write("x")
+while not os.path.exists(os.environ["PIDS"] + "/go"): time.sleep(0.05)
+with open(os.environ["SESSION_RELAY_ARTIFACT_DIR"] + "/a.txt", "w") as file: file.write("a")
+print("made while nobody was there")
+"""
+        with running_agent(cli, "--agent", "steady", command=python(code)) as runner:
+            stack.send("delegate_task", session_id, task_id="t", description="x", agent_name="steady")
+            wait_for((folder / "ran").exists, what="running")
+            stack.kill("api")
+            (folder / "go").touch()
+            wait_for(lambda: "The result of 'x' waits here" in "".join(runner.said), what="away")
+            stack.start("api")
+            runner.wait_for_event("finished")
+            assert settled(stack, session_id)["output"] == "made while nobody was there"
+            assert events_of(stack, session_id).count("complete_task") == 1
+            assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
+            assert (folder / "ran").read_text() == "x"
+            stack.send("delegate_task", session_id, task_id="next", description="y", agent_name="steady")
+            assert settled(stack, session_id, "next")["status"] == "completed"
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            (["true", "{nothing}"], "There is no placeholder {nothing}."),
+            (["{description}"], "A task cannot say which program is run"),
+            (["sh", "-c", "echo {description}"], "would let the task run anything"),
+            (["no-such-program-at-all"], "no-such-program-at-all is no program that can be run"),
+        ],
+    )
+    def test_a_command_that_cannot_be_meant_is_refused(self, cli: CommandLine, command: list[str], said: str) -> None:
+        assert said in cli.run("agent", "run", "--agent", "a", "--", *command, code=2).err
+
+    def test_it_needs_a_relay_and_a_key_that_is_valid(self, cli: CommandLine) -> None:
+        line = ["agent", "run", "--agent", new_id("agent"), "--", "true"]
+        assert "does not go with the backend json" in cli.run("--backend", "json", *line, code=2).err
+        assert "API key" in cli.run(*line, code=4, environment={"API_KEY": "wrong"}).err
+
+    def test_an_agent_is_registered_and_changed(self, stack: Stack, cli: CommandLine) -> None:
+        name = new_id("agent")
+        first = cli.run("agent", "register", name, "--type", "code", "--json").json
+        assert (first["created"], first["type"], first["max_concurrent"]) == (True, "code", 1)
+        changed = cli.run("agent", "register", name, "--max-concurrent", "4", "--capability", "python", "--json").json
+        assert (changed["created"], changed["max_concurrent"], changed["capabilities"]) == (False, 4, ["python"])
+        key = known_key(stack, "agent")
+        assert "admin" in cli.run("agent", "register", name, code=4, environment={"API_KEY": key}).err

@@ -1,0 +1,155 @@
+"""The story that the product is for: research is delegated in a conversation, an agent on a computer does it, and the
+conversation goes on with the result. The agent is the one of the examples, as a real process under the runner."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.command_line import CommandLine
+from tests.acceptance.runners import running_agent
+from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.conftest import API_KEY, ROOT
+
+EXAMPLE = str(ROOT / "examples" / "agents" / "compare_prices.py")
+RESEARCH = "Research what competitors charge for the repair of an e-bike"
+PRICES = {"Radhaus": 89.0, "Bike & Co": 72.5, "ACME Cycles": 95.5}
+REPORT = f"""# {RESEARCH}
+
+| who | price |
+|---|---|
+| Bike & Co | 72.50 |
+| Radhaus | 89.00 |
+| ACME Cycles | 95.50 |
+"""
+RESULT = {"cheapest": "Bike & Co", "price": 72.5, "average": 85.67, "compared": 3}
+
+
+@pytest.fixture
+def cli(stack: Stack, tmp_path: Path) -> CommandLine:
+    """session-cli on the computer of the agent."""
+    return CommandLine(tmp_path, RELAY_URL=stack.url, API_KEY=API_KEY)
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """A conversation that has begun."""
+    session_id = new_id("story")
+    stack.send("create_session", session_id, title="Prices of competitors", participants=["Anna", "Claude"])
+    return session_id
+
+
+@contextmanager
+def listening(stack: Stack, session_id: str) -> Iterator[list[Payload]]:
+    """What a listener of the session's events hears, as it comes."""
+    heard: list[Payload] = []
+    client = stack.new_client()
+    is_open = threading.Event()
+
+    def listen() -> None:
+        headers = {"Accept": "text/event-stream"}
+        try:
+            with client.stream("GET", f"/v1/sessions/{session_id}/events", headers=headers) as answer:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                is_open.set()
+                for line in answer.iter_lines():
+                    if line.startswith("data: "):
+                        heard.append(json.loads(line.removeprefix("data: ")))
+                        if heard[-1]["event"] == "complete_task":
+                            return
+        except httpx.HTTPError:
+            pass  # The test is over.
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    assert is_open.wait(10)
+    try:
+        yield heard
+    finally:
+        client.close()
+        listener.join(20)
+
+
+def test_the_result_is_in_the_session_and_a_listener_is_told(stack: Stack, session_id: str, cli: CommandLine) -> None:
+    name = new_id("researcher")
+    with running_agent(cli, "--agent", name, command=[EXAMPLE]), listening(stack, session_id) as heard:
+        receipt = stack.post(
+            "delegate_task",
+            session_id,
+            task_id="prices",
+            agent_name=name,
+            task_type="research",
+            description=RESEARCH,
+            input_data={"prices": PRICES},
+        )
+        assert receipt["status"] == "accepted"
+        wait_for(lambda: heard and heard[-1]["event"] == "complete_task", what="told of the result")
+    told = [(event["event"], event["data"].get("task_id")) for event in heard]
+    assert told == [
+        ("create_session", None),
+        *((event, "prices") for event in ("delegate_task", "claim_task", "start_task", "complete_task")),
+    ]
+    assert heard[-1]["message"] == f'Completed "{RESEARCH}".'
+
+    task = stack.client.get(f"/v1/sessions/{session_id}/tasks/prices").json()
+    assert (task["status"], task["attempt"], task["claimed_by"]) == ("completed", 1, name)
+    assert task["output"] == RESULT
+    [artifact] = stack.client.get(f"/v1/sessions/{session_id}/artifacts").json()["items"]
+    assert (artifact["name"], artifact["type"], artifact["format"]) == ("prices.md", "document", "markdown")
+    assert artifact["task_id"] == "prices"
+    whole = stack.client.get(f"/v1/sessions/{session_id}/artifacts/{artifact['artifact_id']}").json()
+    assert whole["content"] == REPORT
+    bundle = stack.send("resume_bundle", session_id)["data"]
+    assert "prices.md" in json.dumps(bundle["artifacts"])
+
+
+def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
+    stack: Stack, session_id: str, cli: CommandLine
+) -> None:
+    name = new_id("researcher")
+
+    def ask(command: str, **data: object) -> Payload:
+        answer = stack.client.post(f"/v1/commands/{command}", json={"session_id": session_id, **data})
+        assert answer.status_code == 200, answer.text
+        told: Payload = answer.json()
+        return told
+
+    delegated = ask("delegate_task", description=RESEARCH, agent_name=name, input_data={"prices": PRICES})
+    task_id = delegated["data"]["task_id"]
+    assert delegated["data"]["agents_online"] == 0
+    assert "updates" not in delegated
+    with running_agent(cli, "--agent", name, command=[EXAMPLE]) as runner:
+        runner.wait_for_event("finished")
+    for _ in range(2):  # It is repeated until the task was looked at.
+        answer = ask("store_memory", type="note", content="Meanwhile we spoke of colours.")
+        [update] = answer["updates"]
+        assert (update["task_id"], update["status"]) == (task_id, "completed")
+        assert update["message"] == f'"{RESEARCH}" is completed.'
+    task = ask("get_task", task_id=task_id, wait=20)["data"]["task"]
+    assert (task["status"], task["output"]) == ("completed", RESULT)
+    assert "updates" not in ask("list_memories")
+    [artifact] = ask("list_artifacts", task_id=task_id)["data"]["artifacts"]
+    shown = ask("get_artifact", artifact_id=artifact["artifact_id"])["data"]["artifact"]
+    assert shown["content"] == REPORT
+
+
+def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
+    stack: Stack, session_id: str, cli: CommandLine
+) -> None:
+    name = new_id("researcher")
+    with running_agent(cli, "--agent", name, command=[EXAMPLE]) as runner:
+        stack.send("delegate_task", session_id, task_id="prices", description=RESEARCH, agent_name=name)
+        asking = stack.send("get_task", session_id, task_id="prices", wait=20)["data"]["task"]
+        assert asking["status"] == "input_required"
+        assert asking["question"].startswith("Which prices are to be compared?")
+        stack.send("answer_task", session_id, task_id="prices", answer=json.dumps(PRICES))
+        runner.wait_for_event("finished")
+        done = stack.send("get_task", session_id, task_id="prices", wait=20)["data"]["task"]
+    assert (done["status"], done["output"]) == ("completed", RESULT)
+    assert [event["event"] for event in runner.events] == ["claimed", "asked", "claimed", "finished"]

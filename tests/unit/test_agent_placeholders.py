@@ -1,0 +1,65 @@
+"""Placeholders in an agent's command: what they become, and where a task has no say."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.placeholders import NAMES, Template
+from models.errors import Invalid, SettingsError
+
+VALUES = dict.fromkeys(NAMES, "") | {"task_id": "t1", "description": "Find {task_id}; rm -rf $HOME", "attempt": "2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "filled"),
+    [
+        (["say", "{description}"], ["say", "Find {task_id}; rm -rf $HOME"]),
+        (["say", "--text={description}!", "{task_id}-{attempt}"], ["say", f"--text={VALUES['description']}!", "t1-2"]),
+        (["say", "{{task_id}}", '{"a": {}}', "{ task_id }"], ["say", "{task_id}", '{"a": {}}', "{ task_id }"]),
+        (["say", "{session_title}"], ["say", ""]),
+        (["sh", "-c", 'echo "$1"', "sh", "{description}"], ["sh", "-c", 'echo "$1"', "sh", VALUES["description"]]),
+    ],
+)
+def test_each_word_stays_one_word_and_is_filled_once(words: list[str], filled: list[str]) -> None:
+    assert Template(words).fill(VALUES) == filled
+
+
+@pytest.mark.parametrize("value", ["-x", "--yolo", "-", "--"])
+def test_a_value_is_no_option(value: str) -> None:
+    values = VALUES | {"description": value}
+    for words in (
+        ["claude", "-p", "{description}"],
+        ["x", "{description}{task_id}"],
+        ["x", "{session_title}{description}"],
+    ):
+        with pytest.raises(Invalid) as refused:
+            Template(words).fill(values)
+        assert refused.value.code == "looks_like_an_option"
+    assert Template(["x", "--prompt={description}"]).fill(values)[1] == f"--prompt={value}"
+    assert Template(["x", "say {description}"]).fill(values)[1] == f"say {value}"
+    assert Template(["x", "--", "{description}"]).fill(values)[2] == value
+    with pytest.raises(Invalid):
+        Template(["x", "{description}", "--"]).fill(values)
+
+
+def test_a_null_character_is_refused() -> None:
+    with pytest.raises(Invalid, match="null"):
+        Template(["x", "{description}"]).fill(VALUES | {"description": "a\0b"})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["say", "{descripton}"], "no placeholder {descripton}"),
+        (["{description}"], "which program"),
+        (["sh", "-c", "echo {description}"], "shell"),
+        (["/bin/bash", "-lc", "echo {description}"], "shell"),
+        (["env", "A=b", "dash", "-c", "echo {description}"], "shell"),
+        (["su", "nobody", "-c", "claude -p {description}"], "shell"),
+        (["su", "nobody", "--command=claude -p {description}"], "shell"),
+        (["ssh", "host", "claude", "-p", "{description}"], "shell"),
+    ],
+)
+def test_where_a_task_must_have_no_say_there_is_no_placeholder(words: list[str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Template(words)

@@ -1,0 +1,143 @@
+"""What a command leaves behind, and what it is told: bounded, and nothing that lies elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.environment import Layout, describe, environment_for
+from agent.results import BODY_BYTES, MAX_FILES, Result, collect, plain, read_file, read_percent, result_body
+
+
+def body_of(output: bytes, *, size: int | None = None, limit: int = BODY_BYTES, **more: Any) -> dict[str, Any]:
+    result = Result(
+        output=output,
+        size=len(output) if size is None else size,
+        artifacts=more.get("artifacts", []),
+        left_out=more.get("left_out", []),
+    )
+    encoded = result_body(result, limit=limit)
+    assert len(encoded) <= limit + 2_000
+    body: dict[str, Any] = json.loads(encoded)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"),
+    [
+        (b'{"a": [1, null]}\n', {"a": [1, None]}),
+        (b"12\n", 12),
+        (b" hello\r\nyou \n", "hello\nyou"),
+        (b"", None),
+        (b"{'a': 1}", "{'a': 1}"),
+        (b'["\\u0000"]', '["\\u0000"]'),
+        (b"\x1b[1mbold\x1b[0m \x1b]0;title\x07\x00\xff", "bold �"),
+        (b"[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_output_is_json_if_it_is_json_else_text(output: bytes, kept: Any) -> None:
+    assert body_of(output) == {"output": kept, "artifacts": []}
+
+
+def test_numbers_stay_as_they_were_written() -> None:
+    result = Result(output=b'{"n": 1.50}', size=11, artifacts=[], left_out=[])
+    assert b'{"n": 1.50}' in result_body(result)
+
+
+def test_what_is_too_long_is_cut_and_says_so() -> None:
+    assert body_of(b"[1", size=5_000_000)["output"] == "[1\n… [cut: 5,000,000 bytes in all]"
+    assert body_of(b"x" * 9_000, limit=8_000)["output"].endswith("… [cut: 9,000 bytes in all]")
+
+
+def test_artifacts_that_do_not_fit_are_named() -> None:
+    artifacts = [{"name": f"{number}.txt", "content": "x" * 3_000} for number in range(4)]
+    body = body_of(b"", limit=10_000, artifacts=artifacts, left_out=["big: too large"])
+    assert [artifact["name"] for artifact in body["artifacts"]] == ["0.txt", "1.txt", "left-out.txt"]
+    assert body["artifacts"][-1]["content"].splitlines() == [
+        "big: too large",
+        "2.txt: no room for it beside the others",
+        "3.txt: no room for it beside the others",
+    ]
+
+
+def test_files_have_names_kinds_and_ids_of_their_task(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run.py").write_text("print()")
+    (tmp_path / "a.md").write_text("# A")
+    (tmp_path / "c\n.txt").write_text("odd")
+    (tmp_path / "empty").write_text("")
+    found, left_out = collect(tmp_path, task_id="t")
+    assert left_out == []
+    described = {item["name"]: (item["type"], item.get("format"), item["content"]) for item in found}
+    assert described == {
+        "a.md": ("document", "markdown", "# A"),
+        "c�.txt": ("document", "text", "odd"),
+        "empty": ("file", None, ""),
+        "b/run.py": ("code", "python", "print()"),
+    }
+    others, _ = collect(tmp_path, task_id="other")
+    assert not {item["artifact_id"] for item in found} & {item["artifact_id"] for item in others}
+    assert collect(tmp_path, task_id="t")[0] == found
+
+
+def test_no_more_files_than_a_result_can_have(tmp_path: Path) -> None:
+    for number in range(MAX_FILES + 2):
+        (tmp_path / f"{number:03}").write_text("x")
+    found, left_out = collect(tmp_path, task_id="t")
+    assert len(found) == MAX_FILES
+    assert left_out == ["099: more than 99 files", "100: more than 99 files"]
+
+
+def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    os.symlink(outside / "secret", folder / "link")
+    os.symlink(outside, folder / "folder")
+    os.mkfifo(folder / "pipe")
+    found, left_out = collect(folder, task_id="t")
+    assert found == []
+    assert [line.partition(":")[0] for line in left_out] == ["folder", "link", "pipe"]
+    for path in (folder / "link", folder / "pipe", folder, tmp_path / "nothing"):
+        assert read_file(path, limit=10) == (b"", 0)
+    assert read_file(outside / "secret", limit=3) == (b"sec", 6)
+    swapped = tmp_path / "swapped"
+    os.symlink(outside, swapped)
+    assert collect(swapped, task_id="t") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "percent"),
+    [("", None), ("10% a\nb\n 55.5 % c\nd", 55.5), ("about 10%", None), ("999% done", 100.0), ("5%", 5.0)],
+)
+def test_the_last_line_that_begins_with_a_percentage_counts(text: str, percent: float | None) -> None:
+    assert read_percent(text) == percent
+
+
+def test_the_end_of_a_text_is_kept() -> None:
+    assert plain(b"one\rtwo\tthree\n", limit=9) == "two\tthree"
+
+
+def test_a_command_hears_of_its_task_and_of_no_secret(tmp_path: Path) -> None:
+    task = {"task_id": "t", "description": "d" * 200_000, "input_data": {"a": 1}, "attempt": 2}
+    values = describe(task, Layout(tmp_path))
+    assert (values["input_data"], values["attempt"], values["created_by"]) == ('{"a":1}', "2", "")
+    own = {
+        "PATH": "/bin",
+        "API_KEY": "k",
+        "OTHER": "is the-key",
+        "SESSION_RELAY_LIFELINE": "1",
+        "REDIS_URL": "r",
+    }
+    told = environment_for(values, own, key="the-key", passed=())
+    assert told["PATH"] == "/bin"
+    assert told["SESSION_RELAY_TASK_ID"] == "t"
+    assert told["SESSION_RELAY_ARTIFACT_DIR"] == str(tmp_path / "artifacts")
+    assert {"API_KEY", "OTHER", "REDIS_URL", "SESSION_RELAY_LIFELINE", "SESSION_RELAY_DESCRIPTION"}.isdisjoint(told)
+    assert environment_for(values, own, key="the-key", passed=("OTHER",))["OTHER"] == "is the-key"

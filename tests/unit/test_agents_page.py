@@ -1,0 +1,63 @@
+"""docs/AGENTS.md says what the runner does: its options, placeholders and limits, and each of its commands is
+understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from types import SimpleNamespace
+
+import click
+import pytest
+
+from agent.environment import PREFIX, WITHHELD
+from agent.placeholders import NAMES, Template
+from agent.results import BODY_BYTES, FILE_BYTES, MAX_FILES
+from agent.work import LONGEST_BEAT_SECONDS, TRY_AGAIN
+from cli.commands.agent import run
+from tests.conftest import ROOT
+from tests.unit.test_cli_page import command_of
+
+PAGE = (ROOT / "docs" / "AGENTS.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+LINES = [
+    line
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").replace(" |\n  session-cli", " |\nsession-cli").splitlines()
+    if line.startswith("session-cli")
+]
+
+
+def test_its_options_are_those_of_the_command() -> None:
+    told = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, re.MULTILINE))
+    general = {"--backend", "--data-dir", "--no-pager"}
+    assert told == {name for option in run.params for name in option.opts if name.startswith("--")} - general
+
+
+def test_its_placeholders_and_variables_are_those_of_the_runner() -> None:
+    told = re.findall(r"^\| `\{(\w+)\}` \| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert told == [(name, f"{PREFIX}{name.upper()}") for name in NAMES]
+    assert all(f"`{name}`" in PAGE for name in WITHHELD)
+
+
+def test_its_numbers_are_those_of_the_runner() -> None:
+    assert f"{FILE_BYTES:,} bytes, a task {MAX_FILES} files, all of it together {BODY_BYTES:,} bytes" in PAGE
+    assert f"exit code {TRY_AGAIN} " in PAGE
+    assert f"after {LONGEST_BEAT_SECONDS:g} seconds or a third of the lease" in PAGE
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    path, command, words = command_of(line)
+    context = click.Context(command, info_name=path, obj=SimpleNamespace(terminal=SimpleNamespace(fields=None)))
+    command.parse_args(context, words)
+    if path == "agent run":
+        Template(context.params["words"])
+        assert shlex.split(line).index("--") > 0
+
+
+def test_every_file_that_it_links_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
