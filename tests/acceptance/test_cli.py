@@ -305,10 +305,10 @@ class TestOperators:
 
     def test_keys_are_made_listed_and_revoked(self, cli: CommandLine, stack: Stack) -> None:
         name = new_id("sender")
-        made = cli.run("keys", "create", name, "-s", "read", "-s", "write", "--sessions", "chat-*", "--json").json
+        made = cli.run("keys", "create", name, "-s", "read", "-s", "write", "--sessions", f"{name}-*", "--json").json
         assert made["key"].startswith("srk_")
         listed = {item["name"]: item for item in cli.run("keys", "list", "--json").json}
-        assert (listed[name]["scopes"], listed[name]["sessions"]) == (["read", "write"], "chat-*")
+        assert (listed[name]["scopes"], listed[name]["sessions"]) == (["read", "write"], f"{name}-*")
         assert "key" not in listed[name]
         refused = cli.run("keys", "revoke", name, code=2)
         assert f"Revoke {name} ({made['key_id']}: read write), for good?" in refused.err
