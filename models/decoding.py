@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -17,6 +18,9 @@ MAX_DEPTH = 100
 """Nesting; deeper JSON is no data that a person or a model wrote, and exhausts decoders' stacks."""
 MAX_DIGITS = 100
 """Of one number; longer ones cost quadratic time wherever they are read."""
+
+FREE_FIELDS = ("metadata", "input_data", "content")
+"""That take any data."""
 
 _LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d,}" % (MAX_DIGITS + 1))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -42,12 +46,13 @@ def decode_json(body: bytes) -> Any:
     return value
 
 
-def decode_as(body: bytes, shape: type[T], *, prefix: str = "") -> T:
-    """Decode into `shape`. Raises Invalid with the path of the field, after `prefix`, and the nearest known name."""
+def decode_as(body: bytes, shape: type[T], *, prefix: str = "", beside: Sequence[str] = ()) -> T:
+    """Decode into `shape`. Raises Invalid with the path of the field, after `prefix`, and the nearest known name; also
+    known are fields that stand `beside` and were taken out before."""
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), shape, prefix) from error
+        raise _explain(str(error), shape, prefix, body=body, beside=beside) from error
     except Invalid as error:
         error.field = f"{prefix}{error.field}" if error.field else None
         raise
@@ -58,21 +63,21 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
 
 
-def _explain(message: str, shape: type[Any], prefix: str) -> Invalid:
+def _explain(message: str, shape: type[Any], prefix: str, *, body: bytes, beside: Sequence[str]) -> Invalid:
     path = match[1] if (match := _PATH.search(message)) else ""
     text = _PATH.sub("", message)
     field = (prefix + path).rstrip(".")
     if unknown := _UNKNOWN.search(text):
         name = unknown[1][:64]
         inner = _struct_at(shape, path)
-        known = [f.encode_name for f in msgspec.structs.fields(inner)] if inner else []
-        guess = nearest(name, known)
+        known = [] if path else [*beside]
+        known += [f.encode_name for f in msgspec.structs.fields(inner)] if inner else []
         return Invalid(
             f"There is no field {name!r} here.",
             code="unknown_field",
             field=f"{field}.{name}" if field else name,
             expected=f"one of: {', '.join(known)}" if known else "no fields",
-            hint=f"Did you mean {guess!r}?" if guess else "Leave it out; free data belongs into metadata or content.",
+            hint=_what_was_meant(name, known, missing=[] if path or inner is None else _missing(body, inner)),
         )
     if missing := _MISSING.search(text):
         name = missing[1]
@@ -90,6 +95,21 @@ def _explain(message: str, shape: type[Any], prefix: str) -> Invalid:
         field=field or None,
         expected=expected,
     )
+
+
+def _what_was_meant(name: str, known: list[str], *, missing: list[str]) -> str:
+    """What to do about a field that there is not."""
+    if guess := nearest(name, known):
+        return f"Did you mean {guess!r}?"
+    if missing:
+        return f"The field {missing[0]!r} is missing; perhaps it is meant."
+    free = next((field for field in FREE_FIELDS if field in known), None)
+    return f"Leave it out; free data belongs into {free}." if free else "Leave it out."
+
+
+def _missing(body: bytes, shape: type[msgspec.Struct]) -> list[str]:
+    given = msgspec.json.decode(body)
+    return [f.encode_name for f in msgspec.structs.fields(shape) if f.required and f.encode_name not in given]
 
 
 def _struct_at(shape: Any, path: str) -> type[msgspec.Struct] | None:

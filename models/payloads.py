@@ -123,7 +123,9 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
     if definition is Batch:
         command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
     else:
-        command = with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix))
+        beside = [] if definition.session == "none" else ["session_id"]
+        beside += [] if prefix else ["id"]
+        command = with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix, beside=beside))
     if definition.session == "derived" and session_id is None:
         session_id = _derive_session(command)
     if definition.session in ("required", "derived") and session_id is None:

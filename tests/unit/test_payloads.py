@@ -111,6 +111,35 @@ def test_an_unknown_field_is_refused_with_the_nearest() -> None:
     assert (error.code, error.field, error.hint) == ("unknown_field", "data.tag", "Did you mean 'tags'?")
 
 
+@pytest.mark.parametrize(
+    ("command", "fields", "expected", "hint"),
+    [
+        (
+            "store_memory",
+            {"session_id": "s", "text": "x"},
+            "content",
+            "The field 'content' is missing; perhaps it is meant.",
+        ),
+        ("create_session", {"sesion": "s", "title": "T"}, "session_id, id, title", "Did you mean 'session_id'?"),
+        (
+            "add_artifact",
+            {"session_id": "s", "name": "n", "content": 1, "mood": 1},
+            "",
+            "Leave it out; free data belongs into metadata.",
+        ),
+        ("pause_session", {"session_id": "s", "mood": 1}, "session_id, id", "Leave it out."),
+        ("list_sessions", {"mood": 1}, "id, ", "Leave it out."),
+    ],
+)
+def test_an_unknown_field_gets_a_hint_that_helps(
+    command: str, fields: dict[str, Any], expected: str, hint: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_flat(command, json.dumps(fields).encode())
+    assert caught.value.hint == hint
+    assert expected in (caught.value.expected or "")
+
+
 def test_an_unknown_field_deep_in_a_batch_is_named_by_its_path() -> None:
     item = {"command": "conversation_chunk", "data": {"content": "x", "extracted_items": {"idea": []}}}
     error = refused(json.dumps({"command": "batch", "session_id": "s", "data": {"commands": [item]}}).encode())
