@@ -13,8 +13,10 @@ from api.claims import Claims
 from api.database import CLAIM_THREADS, Database
 from api.dead_letters import DeadLetters
 from api.deliveries import Deliveries
+from api.docs_page import docs_routes
 from api.events import Events, JournalWatch
 from api.exports import Exports
+from api.guide import guide_route
 from api.imports import Imports
 from api.keys import Keys
 from api.mcp.calls import Calls
@@ -37,7 +39,9 @@ LINKS = {
     "sessions": "/v1/sessions",
     "search": "/v1/search?q=",
     "deliveries": "/v1/deliveries",
+    "docs": "/docs",
     "openapi": "/openapi.json",
+    "instructions": "/llm-instructions",
 }
 
 
@@ -73,7 +77,9 @@ def create_app(settings: Settings) -> Starlette:
 
     routes = [
         *health_routes(ingest.redis, links=LINKS, information=postgres),
-        openapi_route(),
+        openapi_route(public_url=settings.public_url),
+        guide_route(public_url=settings.public_url),
+        *docs_routes(),
         *ingest.routes,
         *refusal_routes(ingest.refusals, gate=gate),
         *Status(

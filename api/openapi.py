@@ -1,4 +1,5 @@
-"""The OpenAPI document, made from the definitions that requests are decoded with."""
+"""The OpenAPI document, made from the definitions that requests are decoded with. What of it a GPT gets is in
+`gpt_actions`."""
 
 from __future__ import annotations
 
@@ -10,16 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.gpt_actions import DocumentParameters, build_gpt_document
 from api.operations import OPERATIONS, Operation
+from api.own_url import own_url
 from api.reads import READS, ReadRoute
 from api.schemas import COMPONENT, answer_schemas, component_schemas, envelope_schema, flat_schema, schema_of
 from api.statuses import COMMAND, KEYED, answer, header_components, refusals, response_components
 from models import vocabulary as v
-from models.commands import COMMANDS, Batch
+from models.commands import COMMANDS, Batch, Command
 from models.errors import ErrorBody
+from models.meanings import meaning_of
 from models.payloads import Envelope
 from models.version import version
 from relay.ingest import Waiting
+from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
 
 OPENAPI_VERSION = "3.1.0"
@@ -42,12 +47,44 @@ ALL_AT_ONCE: Json = {
 }
 
 
-def openapi_route() -> Route:
-    """`/openapi.json`; the document is made once."""
-    body = msgspec.json.encode(build_document())
+TAGS = {
+    "commands": "All that can be done with sessions, each at an address of its own.",
+    "webhooks": "The same commands in an envelope, and what senders post that can set no header.",
+    "reading": "What is stored, without a place in the order of the commands.",
+    "agents": "For those who do the tasks.",
+    "operating": "Keys, what became of webhooks, and what went wrong.",
+    "service": "Without a key: what this is, and whether it runs.",
+}
+_PLACES = (
+    ("/v1/commands/", "commands"),
+    ("/v1/hooks/", "webhooks"),
+    ("/v1/tasks/claim", "agents"),
+    ("/v1/claims/", "agents"),
+    ("/v1/agents", "agents"),
+    ("/v1/deliveries", "operating"),
+    ("/v1/dead-letters", "operating"),
+    ("/v1/keys", "operating"),
+    ("/v1/refusals", "operating"),
+    ("/v1/status", "operating"),
+    ("/v1/import", "operating"),
+    ("/v1/webhook", "webhooks"),
+    ("/webhook", "webhooks"),
+    ("/v1/", "reading"),
+    ("/", "service"),
+)
+"""The first that an address begins with tells where it belongs."""
 
-    async def openapi(_: Request) -> Response:
-        return JsonResponse(body)
+
+def openapi_route(*, public_url: str) -> Route:
+    """`/openapi.json`; the documents are made once. That for a GPT has this relay's own URL in it."""
+    document = build_document()
+    body, for_gpt = msgspec.json.encode(document), build_gpt_document(document)
+
+    async def openapi(request: Request) -> Response:
+        client = decode_parameters(request.query_params, DocumentParameters).client
+        if client is None:
+            return JsonResponse(body)
+        return JsonResponse(for_gpt | {"servers": [{"url": own_url(request, public_url=public_url)}]})
 
     return Route("/openapi.json", openapi)
 
@@ -70,6 +107,9 @@ def build_document() -> Json:
         paths[path] = {"get": _get_read(read, path, schemas)}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    for path, operations in paths.items():
+        for described in operations.values():
+            described["tags"] = [_tag_of(path)]
     for definition in parameters:
         schemas.pop(definition.__name__, None)
     schemas.pop(Waiting.__name__, None)
@@ -82,6 +122,7 @@ def build_document() -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}, {"bearer": []}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": schemas | answer_schemas(),
@@ -93,6 +134,10 @@ def build_document() -> Json:
             },
         },
     }
+
+
+def _tag_of(path: str) -> str:
+    return next(tag for place, tag in _PLACES if path.startswith(place))
 
 
 def _post_webhook(schemas: dict[str, Json]) -> Json:
@@ -119,7 +164,9 @@ def _post_hook(schemas: dict[str, Json]) -> Json:
 def _post_command(name: str, schemas: dict[str, Json]) -> Json:
     definition = COMMANDS[name]
     component = f"{definition.__name__}Request"
-    schemas[component] = flat_schema(definition, schemas[definition.__name__]) | {"title": component}
+    flat = flat_schema(definition, schemas[definition.__name__])
+    properties = {field: _described(definition, field, schema) for field, schema in flat["properties"].items()}
+    schemas[component] = flat | {"title": component, "properties": properties}
     return {
         "operationId": name,
         "summary": (definition.__doc__ or "").strip(),
@@ -128,6 +175,12 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
         | {"required": bool(schemas[component]["required"])},
         "responses": _COMMAND_RESPONSES,
     }
+
+
+def _described(definition: type[Command], field: str, schema: Json) -> Json:
+    """The schema of a field with what it means, and what an id or a name looks like."""
+    forms = {option.get("description") for option in (schema, *schema.get("anyOf", ()))} & {*v.PATTERNS.values()}
+    return {**schema, "description": " ".join([meaning_of(definition, field), *(f"({form})" for form in forms)])}
 
 
 def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
@@ -182,6 +235,8 @@ def _parameters(path: str, schema: Json) -> list[Json]:
             "required": name in in_path or name in schema["required"],
             "schema": _without_null(known[name]),
         }
+        if name in _TEXTS:
+            parameter["description"] = _TEXTS[name]
         if not parameter["required"]:
             parameter["allowEmptyValue"] = True  # As if it were not there.
         if known[name].get("type") == "array":
@@ -215,6 +270,13 @@ _IDEMPOTENCY_KEY: Json = {
     "required": False,
     "description": "The delivery id: what is sent again under the same one takes effect once.",
     "schema": schema_of(v.DeliveryId),
+}
+_TEXTS = {
+    "wait": "Seconds to wait: for the answer of a command (by default 10 if it is called by its address, else 0), for "
+    "news, or until a task is finished.",
+    "max_characters": "How long the answer may get; longer texts and lists are cut, and say so.",
+    "cursor": "The next_cursor of the page before.",
+    "offset": "Where to go on in a long text: the next_offset of the answer before.",
 }
 _LINKS: Json = {
     "links": {

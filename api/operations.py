@@ -10,8 +10,11 @@ from api.agents import AgentParameters, AgentRequest
 from api.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
 from api.dead_letters import ManyDeadLetters, OneDeadLetter
 from api.deliveries import ManyDeliveries, OneDelivery
+from api.docs_page import FileParameters
 from api.events import EventParameters
 from api.exports import ExportParameters
+from api.gpt_actions import DocumentParameters
+from api.guide import GuideParameters
 from api.imports import SessionDocument
 from api.keys import KeyChoice, KeyRequest, NoParameters
 from api.reads import TranscriptParameters
@@ -27,12 +30,13 @@ class Operation(NamedTuple):
     name: str
     summary: str
     parameters: type[msgspec.Struct] | None
-    answer: str
+    answer: str | None
+    """The component of its JSON, if it is JSON."""
     is_open: bool = False
     method: str = "get"
     status: str = "200"
     more_types: tuple[str, ...] = ()
-    """In which it is answered on request, beside JSON."""
+    """In which it is answered on request, beside JSON, or always if it is none."""
     body: type[msgspec.Struct] | None = None
     conflicts: bool = False
     """Whether it may contradict what is there."""
@@ -67,7 +71,33 @@ OPERATIONS = (
         is_open=True,
         others=(("503", "They cannot, or not now."),),
     ),
-    Operation("/openapi.json", "openapi", "This document.", None, "Object", is_open=True),
+    Operation(
+        "/openapi.json",
+        "openapi",
+        "This document, or with client=gpt what the Actions of a custom GPT need of it.",
+        DocumentParameters,
+        "Object",
+        is_open=True,
+    ),
+    Operation(
+        "/llm-instructions",
+        "instructions",
+        "What an LLM has to know to use this relay, as text; with tier=short what fits into custom instructions.",
+        GuideParameters,
+        None,
+        is_open=True,
+        more_types=("text/plain",),
+    ),
+    Operation("/docs", "docs", "This document as a page.", None, None, is_open=True, more_types=("text/html",)),
+    Operation(
+        "/docs/{file}",
+        "docs_file",
+        "A file that the page needs.",
+        FileParameters,
+        None,
+        is_open=True,
+        more_types=("text/javascript", "text/css", "image/png"),
+    ),
     Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
     Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
     Operation(

@@ -65,9 +65,9 @@ def refusals(statuses: Iterable[int]) -> Json:
     return {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in sorted(statuses)}
 
 
-def answer(description: str, component: str, *more_types: str, is_open: bool = False) -> Json:
-    """A successful response: JSON, or on request text of one of the other types."""
-    content: Json = {"application/json": {"schema": {"$ref": COMPONENT.format(name=component)}}}
+def answer(description: str, component: str | None, *more_types: str, is_open: bool = False) -> Json:
+    """A successful response: JSON, unless there is no component for it, or text of one of the other types."""
+    content: Json = {"application/json": {"schema": {"$ref": COMPONENT.format(name=component)}}} if component else {}
     content |= {media_type: {"schema": {"type": "string"}} for media_type in more_types}
     headers = {} if is_open else {"headers": _headers((), RATE_HEADERS)}
     return {"description": description, **headers, "content": content}

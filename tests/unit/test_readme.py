@@ -28,12 +28,6 @@ def test_every_room_is_there_with_what_it_may_import() -> None:
     assert packages <= set(rooms)
 
 
-def test_every_file_that_is_linked_is_there() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(links) > 4
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_every_make_target_that_is_named_is_there() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake (up|test|check|help)\b", README)) <= targets

@@ -1,0 +1,125 @@
+"""A headless Chromium that tests drive by its own protocol, over a pipe. It reaches 127.0.0.1 and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.stack import wait_for
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+LIMIT_SECONDS = 60
+OPTIONS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "about:blank"),
+)
+
+
+class Browser:
+    """One page. It notes what is asked for, and what the page complains about."""
+
+    def __init__(self, folder: Path, *, width: int = 1300, height: int = 1600) -> None:
+        """Skips the test on a machine without Chromium."""
+        program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
+        if program is None:
+            pytest.skip("Chromium is not installed.")
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self._number = 0
+        self._unread = b""
+        incoming, self._out = os.pipe()
+        self._in, outgoing = os.pipe()
+        own = (f"--user-data-dir={folder}", f"--window-size={width},{height}")
+        self._process = subprocess.Popen(
+            # It takes its orders from 3, and answers to 4.
+            ["bash", "-c", f'exec "$@" 3<&{incoming} 4>&{outgoing}', "bash", program, *OPTIONS, *own],
+            pass_fds=(incoming, outgoing),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(incoming)
+        os.close(outgoing)
+        self._session: str | None = None
+        targets = wait_for(self._pages, what="a page")
+        self._session = self.call("Target.attachToTarget", targetId=targets[0]["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        """Go there."""
+        self.call("Page.navigate", url=url)
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait_for(self, script: str, *, what: str = "") -> None:
+        """Wait until an expression is true in the page."""
+        wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
+
+    def picture(self, path: Path) -> None:
+        """Store what is seen."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Give an order and wait for its answer; what happens meanwhile is noted."""
+        self._number += 1
+        order = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            order["sessionId"] = self._session
+        os.write(self._out, json.dumps(order).encode() + b"\0")
+        limit_at = time.monotonic() + LIMIT_SECONDS
+        while True:
+            message = self._read(limit_at)
+            if message.get("id") == self._number:
+                assert "error" not in message, (method, message)
+                result: dict[str, Any] = message["result"]
+                return result
+            self._note(message)
+
+    def close(self) -> None:
+        """End it, with all of its processes."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+
+    def _pages(self) -> list[dict[str, Any]]:
+        return [target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page"]
+
+    def _read(self, limit_at: float) -> dict[str, Any]:
+        while b"\0" not in self._unread:
+            ready, _, _ = select.select([self._in], [], [], max(limit_at - time.monotonic(), 0))
+            assert ready, "The browser does not answer."
+            part = os.read(self._in, 65_536)
+            assert part, "The browser has ended."
+            self._unread += part
+        line, _, self._unread = self._unread.partition(b"\0")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        told = message.get("params", {})
+        match message.get("method"):
+            case "Network.requestWillBeSent":
+                self.requests.append(told["request"]["url"])
+            case "Log.entryAdded" if told["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(told["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(told["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if told["type"] == "error":
+                self.complaints.append(json.dumps(told["args"]))

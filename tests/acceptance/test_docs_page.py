@@ -1,0 +1,97 @@
+"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nothing of the internet.
+
+`PICTURES` names a folder in which to leave what was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import httpx
+import pytest
+
+from api.docs_page import File
+from api.openapi import build_document
+from tests.acceptance.browser import Browser
+from tests.acceptance.stack import Stack, new_id
+from tests.conftest import API_KEY
+
+OPERATIONS = sum(len(operations) for operations in build_document()["paths"].values())
+
+
+@pytest.fixture
+def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    browser = Browser(tmp_path / "browser")
+    yield browser
+    if pictures := os.environ.get("PICTURES"):
+        browser.picture(Path(pictures) / f"{request.node.name}.png")
+    browser.close()
+
+
+def test_the_page_shows_all_operations_and_asks_nothing_of_anybody_else(stack: Stack, browser: Browser) -> None:
+    browser.open(f"{stack.url}/docs")
+    browser.wait_for(f"document.querySelectorAll('.opblock').length === {OPERATIONS}", what="all operations")
+    assert browser.run("document.querySelector('.title').innerText").startswith("session-relay")
+    assert "Instructions for LLMs" in browser.run("document.querySelector('header').innerText")
+    asked = {url for url in browser.requests if not url.startswith("data:")}
+    files = {f"{stack.url}/docs/{name}" for name in get_args(File)}
+    assert asked == {f"{stack.url}/docs", f"{stack.url}/openapi.json"} | files
+    assert browser.complaints == []
+
+
+def test_a_reader_can_try_a_command_with_a_key(stack: Stack, browser: Browser) -> None:
+    session_id = new_id("page")
+    stack.send("create_session", session_id, title="Shown on the page")
+    browser.open(f"{stack.url}/docs")
+    block = "document.querySelector('#operations-commands-get_session_summary')"
+    browser.wait_for(block, what="there")
+    browser.run(f"{block}.querySelector('.opblock-summary-control').click()")
+    browser.wait_for(f"{block}?.classList.contains('is-open')", what="open")
+    browser.run("document.querySelector('.btn.authorize').click()")
+    browser.wait_for("document.querySelector('.auth-container input')")
+    type_into(browser, "document.querySelector('.auth-container input')", API_KEY)
+    browser.run("document.querySelector('.auth-container .authorize.button, .auth-container .btn.authorize').click()")
+    browser.wait_for("document.querySelector('.auth-container').innerText.includes('Authorized')")
+    browser.run("document.querySelector('.btn-done').click()")
+    browser.run(f"{block}.querySelector('.try-out__btn').click()")
+    browser.wait_for(f"{block}.querySelector('textarea')")
+    type_into(browser, f"{block}.querySelector('textarea')", json.dumps({"session_id": session_id}))
+    browser.run(f"{block}.querySelector('.execute').click()")
+    answered = f"{block}.querySelector('.live-responses-table .response')"
+    browser.wait_for(answered, what="answered")
+    shown = browser.run(f"{answered}.innerText")
+    assert "200" in shown
+    assert "Shown on the page" in shown
+    assert browser.complaints == []
+    assert all(url.startswith((stack.url, "data:", "blob:")) for url in browser.requests)
+
+
+def type_into(browser: Browser, element: str, text: str) -> None:
+    """As a reader types, which React has to be told of."""
+    kind = f"{element}.tagName === 'TEXTAREA' ? HTMLTextAreaElement.prototype : HTMLInputElement.prototype"
+    browser.run(
+        f"Object.getOwnPropertyDescriptor({kind}, 'value').set.call({element}, {json.dumps(text)});"
+        f"{element}.dispatchEvent(new Event('input', {{bubbles: true}}));"
+        f"{element}.dispatchEvent(new Event('change', {{bubbles: true}}))"
+    )
+
+
+@pytest.mark.parametrize("path", ["/docs", *(f"/docs/{name}" for name in get_args(File))])
+def test_the_browser_is_told_to_take_nothing_from_elsewhere(stack: Stack, path: str) -> None:
+    answer = httpx.get(stack.url + path)
+    assert (answer.status_code, len(answer.content) > 100) == (200, True)
+    rules = dict(rule.strip().partition(" ")[::2] for rule in answer.headers["content-security-policy"].split(";"))
+    assert rules["default-src"] == rules["frame-ancestors"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == "'self'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "swagger-ui-bundle.js.map", "%2e%2e", "start.js%00", "%2fetc%2fpasswd"])
+def test_no_other_file_is_served(stack: Stack, name: str) -> None:
+    answer = httpx.get(f"{stack.url}/docs/{name}")
+    assert answer.status_code in (404, 422)
+    assert answer.json()["error"]["code"] in ("not_found", "invalid_field", "invalid")
