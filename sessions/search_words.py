@@ -31,6 +31,8 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
     """Without the runs, in the syntax of web searches: "phrases", OR, -unwanted."""
     wanted: str
     """The same without what is unwanted."""
+    unwanted: list[str]
+    """Words and "phrases" that must not be there, also where only some of the others are."""
     runs: list[str]
     parts: list[str]
     """Pairs of syllables (fours of letters) of the runs, as there are no words to take."""
@@ -47,7 +49,8 @@ def take_apart(query: str) -> Wording:
     wanted = _UNWANTED.sub(" ", text)
     runs = list(dict.fromkeys(_RUN.findall(wanted)))[:MOST_NEEDLES]
     parts = list(dict.fromkeys(part for run in runs for part in _parts_of(run)))[:MOST_NEEDLES]
-    return Wording(text=_RUN.sub(" ", text), wanted=_RUN.sub(" ", wanted), runs=runs, parts=parts)
+    unwanted = [term[1:] for term in _UNWANTED.findall(_RUN.sub(" ", text))][:MOST_WORDS]
+    return Wording(text=_RUN.sub(" ", text), wanted=_RUN.sub(" ", wanted), unwanted=unwanted, runs=runs, parts=parts)
 
 
 def any_of(lexemes: list[str]) -> list[str]:

@@ -62,6 +62,7 @@ class _Query:
     def __init__(self, q: str) -> None:
         self.wording: Wording = take_apart(q)
         self.question: Question = read_question(self.wording.text, wanted=self.wording.wanted, most_words=MOST_WORDS)
+        self._unwanted = [read_question(term, wanted="", most_words=0) for term in self.wording.unwanted]
         self._words = frozenset(self.question.words)
         self._beginnings = tuple(word for word in self.question.words if len(word.encode()) >= BEGINNING_LENGTH)
         # What is asked for may also be that a word is not there.
@@ -80,6 +81,8 @@ class _Query:
             every.append(question.matches(words))
         known = sum(words.has(word, begins=word in self._beginnings) for word in question.words)
         if not every or not (all(every) or parts or known):
+            return None
+        if not all(every) and any(term.matches(words) for term in self._unwanted):
             return None
         rank = known + parts + (nearness(words, self.is_hit) if known else 0.0)
         return ("all" if all(every) else "partial"), rank

@@ -47,10 +47,11 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """In which the words are found again in a text."""
 
     def matches(self, match: Match, search: Any, text: Any) -> ColumnElement[bool]:
-        """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts."""
+        """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts, and
+        nothing that is unwanted."""
         every = [func.strpos(text, run) > 0 for run in self.wording.runs]
         if self.has_words:
-            every.append(search.bool_op("@@")(_all_words(self.wording)))
+            every.append(search.bool_op("@@")(_web_query(self.wording.text)))
         if not every:
             return false()
         if match == "all":
@@ -58,7 +59,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         some = [func.strpos(text, part) > 0 for part in self.wording.parts]
         if self.words:
             some.append(search.bool_op("@@")(self._any_word()))
-        return and_(or_(*some), not_(and_(*every))) if some else false()
+        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.wording.unwanted]
+        return and_(or_(*some), not_(and_(*every)), *none) if some else false()
 
     def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
         """How many different words are there, and a fraction for how often and how near to each other they are."""
@@ -93,7 +95,7 @@ def understand(connection: Connection, q: str) -> SearchQuery:
         select(
             func.tsvector_to_array(func.to_tsvector(_LANGUAGE, wording.wanted), type_=ARRAY(Text)),
             func.tsvector_to_array(func.to_tsvector(_SIMPLE, wording.wanted), type_=ARRAY(Text)),
-            func.numnode(_all_words(wording)),
+            func.numnode(_web_query(wording.text)),
         )
     ).one()
     return SearchQuery(
@@ -105,6 +107,7 @@ def understand(connection: Connection, q: str) -> SearchQuery:
     )
 
 
-def _all_words(wording: Wording) -> ColumnElement[Any]:
-    text = literal(wording.text)
-    return func.websearch_to_tsquery(_SIMPLE, text).op("||")(func.websearch_to_tsquery(_LANGUAGE, text))
+def _web_query(text: str) -> ColumnElement[Any]:
+    """In the words as they are, or in their stems."""
+    typed = literal(text)
+    return func.websearch_to_tsquery(_SIMPLE, typed).op("||")(func.websearch_to_tsquery(_LANGUAGE, typed))

@@ -8,6 +8,7 @@ from msgspec import Raw
 from models.commands import DeleteMemory, StoreMemory
 from models.errors import Conflict, NotFound
 from models.identity import same_json
+from models.payloads import with_ids
 from models.vocabulary import MemoryStatus, MemoryType
 from sessions.records import Memory, MemoryRevision, Record, memory_key, search_text
 from sessions.rules.decision import Context, Decision, active_session, touch
@@ -64,16 +65,22 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
         if not repeated:
             put.append(_as_revision(known))
     kind = named(memory.type)
+    what = kind if _is_derived(command) else f'{kind} "{key}"'
     if known is None:
-        message = f'Stored the {kind} "{key}".'
+        message = f"Stored the {what}."
     elif not repeated:
-        message = f'Stored revision {memory.revision} of the {kind} "{key}".'
+        message = f"Stored revision {memory.revision} of the {what}."
     else:
-        message = f'Updated the {kind} "{key}".' if put else f'The {kind} "{key}" is stored already.'
+        message = f"Updated the {what}." if put else f"The {what} is stored already."
     if put:
         put.append(touch(session, context.at))
     data = {"key": key, "type": memory.type, "revision": memory.revision, "created": known is None}
     return Decision(message=message, data=data, put=put)
+
+
+def _is_derived(command: StoreMemory) -> bool:
+    """Whether the key was made from the content: then it is not fit to be read aloud."""
+    return with_ids(msgspec.structs.replace(command, key=None)) == command
 
 
 def delete_memory(state: State, command: DeleteMemory, context: Context) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from local.servers import Server, start_postgres
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.agents import Agent, Delegate, delegating
+from tests.acceptance.browser import Browser
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
@@ -126,3 +128,13 @@ def own_stack(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterato
     stack.start()
     yield stack
     stack.close()
+
+
+@pytest.fixture
+def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """A browser without history. `PICTURES` names a folder in which to leave what was seen."""
+    browser = Browser(tmp_path / "browser")
+    yield browser
+    if pictures := os.environ.get("PICTURES"):
+        browser.picture(Path(pictures) / f"{request.node.name}.png")
+    browser.close()

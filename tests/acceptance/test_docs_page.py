@@ -1,14 +1,8 @@
-"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nothing of the internet.
-
-`PICTURES` names a folder in which to leave what was seen.
-"""
+"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nobody else for anything."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import get_args
 
 import httpx
@@ -21,15 +15,6 @@ from tests.acceptance.stack import Stack, new_id
 from tests.conftest import API_KEY
 
 OPERATIONS = sum(len(operations) for operations in build_document()["paths"].values())
-
-
-@pytest.fixture
-def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
-    browser = Browser(tmp_path / "browser")
-    yield browser
-    if pictures := os.environ.get("PICTURES"):
-        browser.picture(Path(pictures) / f"{request.node.name}.png")
-    browser.close()
 
 
 def test_the_page_shows_all_operations_and_asks_nothing_of_anybody_else(stack: Stack, browser: Browser) -> None:

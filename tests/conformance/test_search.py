@@ -44,6 +44,12 @@ def test_what_has_all_words_comes_first_then_more_of_the_words(walk: Backend) ->
     assert [int(hit["rank"]) for hit in found] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("q", ["rye -dear", "-dear rye", "rye wheat -dear", 'rye -"is dear"', "rye -DEAR"])
+def test_what_is_unwanted_is_not_found_in_part_either(walk: Backend, q: str) -> None:
+    remember(walk, dear="Rye bread is dear", cheap="Rye bread is cheap")
+    assert ids(items(walk, "search", q=q)) == ["cheap"]
+
+
 @pytest.mark.parametrize(
     ("text", "q", "is_found"),
     [

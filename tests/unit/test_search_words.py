@@ -23,6 +23,7 @@ def test_letters_of_thai_come_in_fours_and_a_single_sign_as_it_is() -> None:
 def test_what_is_unwanted_is_not_looked_for() -> None:
     wording = take_apart('roof -solar -"heat pump" -数据 well-known')
     assert wording.wanted.split() == ["roof", "well-known"]
+    assert wording.unwanted == ["solar", '"heat pump"']
     assert "-solar" in wording.text
     assert wording.runs == []
 
