@@ -1,4 +1,4 @@
-"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nobody else for anything."""
+"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nobody else."""
 
 from __future__ import annotations
 
