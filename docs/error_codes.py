@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from models import errors
 from models.commands import COMMANDS
@@ -88,7 +88,7 @@ def _classes() -> dict[str, Found]:
         for node in classes:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in known]
             if bases:
-                own = {
+                own: dict[str, Any] = {
                     target.id: value.value
                     for statement in node.body
                     if isinstance(statement, ast.Assign) and isinstance(value := statement.value, ast.Constant)
@@ -167,7 +167,7 @@ def _missing_in(command: str) -> set[str]:
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
                 missing = [call for call in calls if getattr(call.func, "attr", "") == "missing"]
                 found |= {
-                    f"{call.args[1].value}_not_found" for call in missing if isinstance(call.args[1], ast.Constant)
+                    f"{call.args[1].value!s}_not_found" for call in missing if isinstance(call.args[1], ast.Constant)
                 }
     return found
 
