@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from api.schemas import COMPONENT
+from models import vocabulary as v
 from models.commands import COMMANDS, Batch
 
 Json = dict[str, Any]
@@ -30,6 +31,7 @@ ANYTHING: Json = {
 """Stands for any JSON: a schema without a type is none to the importer."""
 BATCH_LIMIT = 50
 """Commands, so that their answers together stay below the 100,000 characters that a GPT takes."""
+BATCH_SUMMARY = (Batch.__doc__ or "").replace(f"{v.BATCH_LIMIT} commands", f"{BATCH_LIMIT} commands")
 _KEPT = ("operationId", "summary")
 
 
@@ -52,6 +54,8 @@ def build_gpt_document(whole: Json) -> Json:
         "maxItems": BATCH_LIMIT,
         "description": f"At most {BATCH_LIMIT} commands, each with its name and its data. Read outside of batches.",
     }
+    schemas["BatchRequest"]["description"] = BATCH_SUMMARY
+    paths["/v1/commands/batch"]["post"]["summary"] = BATCH_SUMMARY
     schemas["BatchItem"]["properties"]["command"] |= {
         "enum": [name for name, definition in COMMANDS.items() if definition.in_batch]
     }

@@ -14,7 +14,7 @@ class Text(NamedTuple):
 
 
 SERVED: dict[str, Text] = {
-    "bad_request": Text("What arrived is no HTTP, or its `Host` is missing.", "Send it with a usual HTTP client."),
+    "bad_request": Text("What arrived is not HTTP, or its `Host` is missing.", "Send it with a usual HTTP client."),
     "not_json": Text("The body is not JSON.", "Put keys and texts into double quotes; escape line breaks as `\\n`."),
     "not_an_object": Text(
         "The body is JSON, but a list or a text.", "Send one object; for several commands a `batch`."
@@ -23,7 +23,10 @@ SERVED: dict[str, Text] = {
         "The body is not compressed as `Content-Encoding` says.", "Send it as it is, without that header."
     ),
     "key_missing": Text("There is no key in the request.", "Send it in the header `X-API-Key`."),
-    "unknown_key": Text("The key is wrong, or was revoked.", "Ask the user for the right one; do not guess."),
+    "unknown_key": Text(
+        "The key is wrong, was revoked, or was made a moment ago.",
+        "Wait 5 s if it is new; else ask the user. Do not guess.",
+    ),
     "unauthorized": Text(
         "What was sent as a key is something else, such as the token of a hook.", "Use it as `hint` says."
     ),
@@ -36,8 +39,10 @@ SERVED: dict[str, Text] = {
         "The key lacks the scope that `expected` names, or is for other sessions.",
         "Tell the user what is missing; another key is needed.",
     ),
-    "address_not_allowed": Text("Requests from this address are not taken.", "Tell the operator (`ALLOWED_IPS`)."),
-    "wrong_origin": Text("A web page sent this to `/mcp`.", "Use an MCP client that is no web page."),
+    "address_not_allowed": Text(
+        "Requests from this address are not taken.", "Tell the operator, whose setting `ALLOWED_IPS` says which are."
+    ),
+    "wrong_origin": Text("A web page sent this to `/mcp`.", "Use an MCP client that is not a web page."),
     "wrong_host": Text("`/mcp` was asked under another name than the relay's.", "Use its own URL (`PUBLIC_URL`)."),
     "not_found": Text("There is nothing at this address.", "`GET /openapi.json` lists all of them."),
     "session_not_found": Text(
@@ -78,7 +83,9 @@ SERVED: dict[str, Text] = {
     "name_taken": Text("The name stands for another sender.", "Take another name."),
     "pattern_differs": Text("The sender's other keys are for other sessions.", "Take another name."),
     "too_large": Text("The body is larger than the relay takes.", "Split it: chunks of 100,000 characters."),
-    "unsupported_media_type": Text("The body is said to be no JSON.", "Send `Content-Type: application/json`."),
+    "unsupported_media_type": Text(
+        "The body is declared to be something other than JSON.", "Send `Content-Type: application/json`."
+    ),
     "invalid": Text("Something in it has no meaning, as `message` says.", "Mend the `field`; send it again."),
     "invalid_field": Text("The `field` has another form than `expected`.", "Mend it; send it again."),
     "missing_field": Text("The `field` is needed.", "Add it; send it again."),
@@ -87,7 +94,7 @@ SERVED: dict[str, Text] = {
     "not_a_command": Text("`type` says that it is something else.", "Leave `type` out."),
     "not_confirmed": Text("`confirm` is not the id of the session.", "Ask the user; then repeat the id in it."),
     "dependency_cycle": Text("Tasks would wait for each other.", "Leave out one of the dependencies."),
-    "discarded": Text("It could not be applied, and an operator gave it up.", "Tell the user; it took no effect."),
+    "discarded": Text("It could not be applied, and an operator discarded it.", "Tell the user; it took no effect."),
     "rejected": Text(
         "It was refused before; why was deleted with the session.", "Nothing is to be done: the session is gone."
     ),
@@ -111,7 +118,7 @@ TOOLS: dict[str, Text] = {
     "usage": Text("The command line is not understood.", "`session-cli COMMAND --help`."),
     "failed": Text("Anything else.", "The message says what."),
     "settings": Text("A setting is missing or not valid.", "Set the variable that the message names."),
-    "no_relay": Text("What answers at `RELAY_URL` is no relay.", "Look at the address."),
+    "no_relay": Text("What answers at `RELAY_URL` is not a relay.", "Look at the address."),
     "pending": Text("The command is stored, but not yet applied.", "Do not send it again; ask later."),
     "looks_like_an_option": Text(
         "A task begins with `-`, so that the agent's command would take it for an option.",
@@ -121,7 +128,7 @@ TOOLS: dict[str, Text] = {
     "migration_failed": Text("The tables could not be brought to this version.", "`hint` has the end of the output."),
     "postgres_tool": Text("A program of Postgres is missing, or has failed.", "The message says which."),
     "broken_file": Text("A file of the JSON store is damaged.", "Restore it from a backup, or move it away."),
-    "broken_archive": Text("The file is no archive of a JSON store.", "Look at its name."),
+    "broken_archive": Text("The file is not an archive of a JSON store.", "Look at its name."),
     "no_access": Text("A folder cannot be used.", "Look at its owner and its rights."),
     "no_exchange": Text("The file system cannot replace a folder in one step.", "Use another for `DATA_DIR`."),
     "not_ours": Text("A folder belongs to another user.", "Look at its owner, or use another."),

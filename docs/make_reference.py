@@ -147,9 +147,10 @@ def _command(name: str, definition: type[Command]) -> Iterator[str]:
     yield ""
     special = codes_of(name)
     if name == "batch":
-        yield "Errors of its own: those of its commands, with the place in the batch in `field`."
+        yield "Errors specific to this command: those of its commands, with the place in the batch in `field`."
     else:
-        yield f"Errors of its own: {_listed(special, link=True)}." if special else "It has no errors of its own."
+        told = f"Errors specific to this command: {_listed(special, link=True)}."
+        yield told if special else "It has no errors specific to this command."
     yield ""
 
 

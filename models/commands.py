@@ -21,7 +21,7 @@ JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schem
 JsonValue = Annotated[Raw, Meta(description="Any JSON value; kept as it was sent")]
 Items = Annotated[list[JsonValue], Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
-Zone = Annotated[str, Meta(max_length=64, description="IANA name in which times without offset are read")]
+Zone = Annotated[str, Meta(max_length=64, description="IANA name of the zone of times without an offset")]
 
 
 def _check_moment(text: str | None, field: str) -> None:
@@ -244,7 +244,7 @@ class DelegateTask(Command, frozen=True, kw_only=True):
 
 
 class GetTask(ReadCommand, frozen=True, kw_only=True):
-    """A task with its state, result or question; with `wait` not before it has finished or asks, or so long."""
+    """A task's state, result or question. With `wait`: once it finishes or asks, or after that many seconds."""
 
     task_id: v.Id
     offset: v.Offset = 0

@@ -35,7 +35,7 @@ SHARED_MEANINGS = {
     "since": "Only what is from then on: a time, a date, or an age such as 7d.",
     "tags": "Only those with any of these tags.",
     "task_id": "The id of the task.",
-    "timezone": "In which since and until are read when they have no offset.",
+    "timezone": "Time zone for since and until if they have none.",
     "until": "Only what is from before then: a time, an age such as 7d, or a date, which is still included.",
 }
 """Of fields that mean the same in most commands."""
@@ -52,8 +52,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "chunk_id": "Its id within the session; left out, one is made from the content.",
         "content": "The conversation itself.",
         "format": "Whether it is what was said, a summary of it, or the transcript of a recording.",
-        "start_time": "When it began.",
-        "end_time": "When it ended.",
+        "start_time": "When it began; a time, a date, or an age such as 7d.",
+        "end_time": "When it ended, in the same form.",
         "participants": "Who spoke.",
         "extracted_items": "What was found in it: lists of texts or other JSON; each becomes a memory of its type.",
     },
@@ -84,11 +84,13 @@ MEANINGS: dict[str, dict[str, str]] = {
         "priority": "Higher ones are done first.",
         "input_data": "Any JSON object that the agent gets with the task.",
         "depends_on": "Tasks of the session that must be completed before.",
-        "not_before": "When it may begin at the earliest.",
+        "not_before": "When it may begin at the earliest: a time or a date.",
         "max_attempts": "How often it is tried before it counts as failed.",
         "allow_duplicate": "Make another task although an unfinished one of the last hour has the same description.",
     },
-    "GetTask": {"wait": "Seconds to wait until the task is finished or asks something; then it is read as it is."},
+    "GetTask": {
+        "wait": "Seconds to wait at most until the task is finished or asks something; it needs no ?wait= besides."
+    },
     "ListTasks": {
         "status": "Only tasks in this state.",
         "agent_name": "Only tasks for this agent.",
@@ -109,7 +111,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "Batch": {
         "commands": "The commands in order, each with its name and its data.",
-        "mode": "atomic: all or nothing. partial: each for itself.",
+        "mode": "atomic: all or nothing. partial: each for itself; look at failed and at each of results.",
     },
 }
 """Of fields of one command, by its definition."""

@@ -118,7 +118,7 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "get_task": (
         "Look at a task",
         READ,
-        "A task's state, progress, result or question; with wait not before it has finished or asks. Answer a question "
+        "A task's state, progress, result or question; with wait it answers when it finishes or asks. Answer a question "
         "with send_command answer_task.",
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from api.gpt_actions import MORE_OPERATIONS, build_gpt_document, is_consequential
+from api.gpt_actions import BATCH_LIMIT, MORE_OPERATIONS, build_gpt_document, is_consequential
 from api.openapi import build_document
 from models.commands import COMMANDS
 from models.vocabulary import MAX_CHARACTERS
@@ -109,6 +109,13 @@ def test_a_person_is_asked_before_anything_is_deleted_or_done_on_somebodys_machi
         *MORE_OPERATIONS,
     }
     assert not is_consequential("read_delivery")
+
+
+def test_nothing_promises_larger_batches_than_the_document_allows(for_gpt: dict[str, Any]) -> None:
+    batch = for_gpt["components"]["schemas"]["BatchRequest"]
+    told = [for_gpt["paths"]["/v1/commands/batch"]["post"]["summary"], batch["description"]]
+    assert batch["properties"]["commands"]["maxItems"] == BATCH_LIMIT
+    assert all(f"Up to {BATCH_LIMIT} commands" in text for text in told)
 
 
 def test_answers_are_below_the_limit(for_gpt: dict[str, Any]) -> None:
