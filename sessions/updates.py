@@ -6,6 +6,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
+from models.inbox import Entry
 from models.responses import shorten
 from models.timestamps import format_utc
 
@@ -13,6 +16,7 @@ AT_MOST = 5
 """For each session, the latest: they come with every answer until get_task has shown them."""
 UNCLAIMED_AFTER = timedelta(minutes=10)
 TITLE_LENGTH = 80
+BUNDLE = "resume_bundle"
 EXCERPT_LENGTH = 300
 """Characters of a question or an error; get_task shows it whole."""
 
@@ -42,3 +46,22 @@ def describe_update(
     if status == "failed" and error:
         update["error"] = shorten(error, EXCERPT_LENGTH)
     return update
+
+
+class _Session(msgspec.Struct, frozen=True):
+    session_id: str | None = None
+
+
+class _Bundle(msgspec.Struct, frozen=True):
+    session: _Session = _Session()
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Bundle = _Bundle()
+
+
+def session_told_of(entry: Entry, response: bytes) -> str | None:
+    """The session that an answer is about: the sender's, or the one that a bundle was made of without one."""
+    if entry.session_id is not None or entry.command != BUNDLE:
+        return entry.session_id
+    return msgspec.json.decode(response, type=_Answer).data.session.session_id

@@ -29,6 +29,7 @@ from sessions.postgres.deliveries import recently_forgotten
 from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
 from sessions.store import StatementFailed
+from sessions.updates import session_told_of
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import Waiting, read_entries, take_out
@@ -162,12 +163,13 @@ class Drain:
 
 def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Applied]:
     """Tell the senders who wait what happened to the session's tasks meanwhile."""
-    sessions = {item.entry.session_id for item in applied if item.entry.waits and item.entry.session_id}
+    about = [session_told_of(item.entry, item.response) if item.entry.waits else None for item in applied]
+    sessions = {session_id for session_id in about if session_id}
     updates = store.updates(sessions, datetime.now(UTC)) if sessions else {}
     told: list[Applied] = []
-    for item in applied:
+    for item, session_id in zip(applied, about, strict=True):
         is_told = item.entry.waits and item.entry.command not in AGENT_COMMANDS and item.http_status != FORBIDDEN
-        news = updates.get(item.entry.session_id or "") if is_told else None
+        news = updates.get(session_id or "") if is_told else None
         if news and bytes(item.response) != b"{}":
             response = msgspec.json.decode(item.response, type=dict[str, Raw])
             response["updates"] = Raw(msgspec.json.encode(news))

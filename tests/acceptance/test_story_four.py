@@ -12,9 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.acceptance.agents import Agent
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.runners import running_agent
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.acceptance.test_scopes import make_key
 from tests.conftest import API_KEY, ROOT
 
 EXAMPLE = str(ROOT / "examples" / "agents" / "compare_prices.py")
@@ -153,3 +155,23 @@ def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
         done = stack.send("get_task", session_id, task_id="prices", wait=20)["data"]["task"]
     assert (done["status"], done["output"]) == ("completed", RESULT)
     assert [event["event"] for event in runner.events] == ["claimed", "asked", "claimed", "finished"]
+
+
+def test_who_begins_with_the_latest_session_is_told_what_finished_in_it(stack: Stack, session_id: str) -> None:
+    key = make_key(stack, scopes=["write"], sessions=session_id)
+    agent = Agent(stack)
+    agent.register()
+    stack.send("delegate_task", session_id, task_id="t", description=RESEARCH, agent_name=agent.name)
+    agent.done(agent.claim(), "complete", output="9 EUR")
+
+    def resume() -> Payload:
+        answer = stack.client.post("/v1/commands/resume_bundle", json={}, headers={"X-API-Key": key})
+        assert answer.status_code == 200, answer.text
+        told: Payload = answer.json()
+        return told
+
+    told = wait_for(resume, what="let in", seconds=10)
+    assert told["data"]["session"]["session_id"] == session_id
+    assert [(update["task_id"], update["status"]) for update in told["updates"]] == [("t", "completed")]
+    stack.send("get_task", session_id, task_id="t")
+    assert "updates" not in resume()
