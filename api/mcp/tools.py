@@ -118,8 +118,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "get_task": (
         "Look at a task",
         READ,
-        "A task's state, progress, result or question; with wait it answers when it finishes or asks. Answer a question "
-        "with send_command answer_task.",
+        "A task's state, progress, result or question; with wait it answers once it finishes or asks. Answer a "
+        "question with send_command answer_task.",
     ),
 }
 """Each command that is a tool of its own: its title, its hints, and when to use it."""
