@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.mcp.calls import Calls
 from api.mcp.results import protocol_error
 from api.mcp.server import make_server
-from api.oauth.endpoints import RESOURCE_METADATA_PATH
+from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
 from api.own_url import own_url
 from models.decoding import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
@@ -29,7 +29,6 @@ from models.settings import Settings
 from relay.gate import Gate
 from relay.responses import Note, error_response
 
-PATH = "/mcp"
 NO_ARGUMENTS = Raw(b"{}")
 
 
@@ -62,7 +61,7 @@ class McpDoor:
     @property
     def routes(self) -> list[Route]:
         """Where MCP clients post to. There is nothing to GET: no stream is kept open."""
-        return [Route(PATH, self.post, methods=["POST"])]
+        return [Route(RESOURCE_PATH, self.post, methods=["POST"])]
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Serve within the block; once."""

@@ -22,6 +22,8 @@ MAX_NAME_LENGTH = 60
 NO_APP_SCHEMES = frozenset({"javascript", "data", "file", "blob", "about", "vbscript", "ftp", "ws", "wss"})
 """Whereto no app is called back, and where a browser would rather do something else."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+"""It is shown, and stands in a header: nothing that means something there may be in it."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,63}")
 
 
@@ -90,12 +92,13 @@ def _given(name: str, redirects: list[str]) -> dict[str, Any]:
 def _is_redirect(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
         return False
     if parts.fragment or parts.username is not None or not uri.isprintable() or not uri.isascii():
         return False
     if parts.scheme == "https":
-        return bool(parts.hostname)
+        return _HOST.fullmatch(host) is not None
     if parts.scheme == "http":
-        return parts.hostname in _LOOPBACK
+        return host in _LOOPBACK
     return bool(_SCHEME.fullmatch(parts.scheme)) and parts.scheme not in NO_APP_SCHEMES

@@ -95,7 +95,7 @@ def where_to(redirect_uri: str) -> str:
 def _headers(redirect_uri: str, nonce: str) -> dict[str, str]:
     parts = urlsplit(redirect_uri)
     # A browser asks for the form's own target, and for where that leads to.
-    target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
+    target = f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else f"{parts.scheme}:"
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {target if redirect_uri else ''}; "
         "base-uri 'none'; frame-ancestors 'none'"

@@ -330,6 +330,8 @@ def new_session(stack: Stack) -> str:
         "data:text/html,x",
         "https://user@evil.example/",
         "https://evil.example/#x",
+        "https://evil.example;script-src/",
+        "https://evil.example:99999/",
         "file:///etc/passwd",
         "/relative",
         "",
@@ -358,6 +360,15 @@ def test_the_page_shows_strangers_words_as_words(stack: Stack) -> None:
     assert "frame-ancestors 'none'" in policy
     assert page.headers["referrer-policy"] == "no-referrer"
     assert re.findall(r'(?:src|href)="', page.text) == []
+
+
+def test_an_app_with_a_scheme_of_its_own_puts_nothing_into_the_policy_but_that(stack: Stack) -> None:
+    redirect = "notebook.app://callback;script-src/"
+    app = App(stack, redirect_uris=[redirect])
+    page = app.client.get(app.client.get(app.url(redirect_uri=redirect)).headers["location"])
+    assert page.headers["content-security-policy"].count("script-src") == 0
+    assert "form-action 'self' notebook.app:;" in page.headers["content-security-policy"]
+    assert "the app that opens notebook.app: links" in page.text
 
 
 def test_what_apps_find_out_leads_them_here(stack: Stack) -> None:
