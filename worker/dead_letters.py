@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.executions import ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
@@ -44,11 +45,20 @@ class FailedList:
             if identity in dead and identity not in shown:
                 shown.add(identity)
             else:
-                registry.remove(job_id, delete_job=True)
+                self._drop(job_id, registry)
         on_their_way = {self._identities[job_id] for job_id in waiting}
         for identity, trace in dead.items():
             if identity not in shown and identity not in on_their_way:
                 _show(self._redis, registry, identity, trace)
+
+    def _drop(self, job_id: str, registry: FailedJobRegistry) -> None:
+        """Delete all that RQ keeps of a failed job. RQ's own way raises for a job whose worker was killed: it looks for
+        the execution, which has expired by then."""
+        executions = ExecutionRegistry(job_id=job_id, connection=self._redis).key
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zrem(registry.key, job_id)
+            pipeline.delete(Job.key_for(job_id), Result.get_key(job_id), executions)
+            pipeline.execute()
 
     def _identity_of(self, job_id: str) -> Identity | None:
         if job_id in self._identities:

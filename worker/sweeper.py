@@ -11,12 +11,13 @@ import logging
 import secrets
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,11 +39,13 @@ from models.tables import DeliveryRow
 from models.tasks import TASKS_CHANNEL
 from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
 from sessions.keys import KeyRegister
-from sessions.postgres.connections import create_engine
+from sessions.postgres.connections import create_engine, reason
 from sessions.postgres.dead_letters import failed_deliveries
 from sessions.postgres.leases import RETURNED_AT_ONCE, return_expired
 from worker.dead_letters import LISTED, FailedList
 from worker.process import wait_for_schema
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ TURN_LIMIT_SECONDS = 60
 TERM_SECONDS = 10
 """After which another sweeper takes over from one that died."""
 PRUNE_EVERY_SECONDS = 60.0
+PRUNE_SECONDS = 1.0
+"""Pruning goes on for so long in one turn, and on with the next one: 2,000,000 rows must not cost the term."""
 PRUNED_AT_ONCE = 5_000
 
 
@@ -62,34 +67,64 @@ class Sweeper:
         self._redis = redis
         self._engine = engine
         self._retention = timedelta(days=retention_days)
-        self._name = secrets.token_hex(8)
+        self.name = secrets.token_hex(8)
+        """Under which it leads."""
         self._failed_list = FailedList(redis)
         self._register = KeyRegister(engine, redis)
         self._prune_at = 0.0
+        self._failures: dict[str, str] = {}
+        """The duties that failed the last time, with the cause: each is logged once."""
 
     def sweep(self) -> None:
-        """Take one turn. Raises RedisError or SQLAlchemyError when a server is away."""
-        # Whoever comes first: a mark is set by one, and webhooks need not wait for the end of a dead sweeper's term.
-        wake_forgotten(self._redis)
-        if not self._holds_term():
+        """Take one turn: do each duty, whatever becomes of the others. Does not raise."""
+        # Every sweeper wakes shards: a mark is set by one, and webhooks need not wait for the end of a dead one's term.
+        self._do("wake forgotten shards", lambda: wake_forgotten(self._redis))
+        if not self._do("hold its term", self._holds_term):
             return
-        clear_backlog(self._redis)
-        self._register.synchronize()
-        return_leases(self._redis, self._engine)
+        self._do("clear the backlog", lambda: clear_backlog(self._redis))
+        self._do("bring the keys to Redis", self._register.synchronize)
+        self._do("return expired leases", lambda: return_leases(self._redis, self._engine))
+        self._do("keep the failed list", self._list_dead_letters)
+        if time.monotonic() >= self._prune_at:
+            self._do("prune old deliveries", self._prune)
+
+    def _do(self, duty: str, work: Callable[[], T]) -> T | None:
+        """Do one duty. A failure is logged when it begins, and again when its cause changes."""
+        try:
+            result = work()
+        except (RedisError, SQLAlchemyError) as error:
+            cause = _cause(error)
+            if self._failures.get(duty) != cause:
+                logger.warning("The sweeper could not do this: %s (%s).", duty, cause)
+        except Exception as error:  # A bug in one duty, or in RQ, must not cost the others their turn.
+            cause = type(error).__name__
+            if self._failures.get(duty) != cause:
+                logger.exception("Bug: the sweeper could not do this: %s.", duty)
+        else:
+            self._failures.pop(duty, None)
+            return result
+        self._failures[duty] = cause
+        return None
+
+    def _list_dead_letters(self) -> None:
         with self._engine.connect() as connection:
             dead = failed_deliveries(connection, limit=LISTED)
         self._failed_list.reconcile(dead)
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
-            before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))
-            while prune_deliveries(self._engine, before) == PRUNED_AT_ONCE:
-                pass
+
+    def _prune(self) -> None:
+        """Prune for PRUNE_SECONDS; when more is left, go on in the next turn."""
+        ends_at = time.monotonic() + PRUNE_SECONDS
+        before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))
+        while prune_deliveries(self._engine, before) == PRUNED_AT_ONCE:
+            if time.monotonic() >= ends_at:
+                return
+        self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
 
     def _holds_term(self) -> bool:
-        if self._redis.set(SWEEPER_KEY, self._name, nx=True, ex=TERM_SECONDS):
+        if self._redis.set(SWEEPER_KEY, self.name, nx=True, ex=TERM_SECONDS):
             return True
         holder = cast("bytes | None", self._redis.get(SWEEPER_KEY))
-        return holder == self._name.encode() and bool(self._redis.expire(SWEEPER_KEY, TERM_SECONDS))
+        return holder == self.name.encode() and bool(self._redis.expire(SWEEPER_KEY, TERM_SECONDS))
 
 
 def wake_forgotten(redis: Redis) -> list[int]:
@@ -156,18 +191,23 @@ def main() -> None:
 
 
 def run(settings: Settings) -> None:
-    """The loop; servers that are away are tried again with the next turn."""
+    """Sweep for ever; what failed in one turn is tried again in the next."""
     redis = Redis.from_url(settings.redis_url)
     engine = create_engine(settings, application_name="session-relay sweeper", pool_size=1)
     wait_for_schema(engine)
     sweeper = Sweeper(redis, engine, retention_days=settings.delivery_retention_days)
     while True:
         signal.alarm(TURN_LIMIT_SECONDS)
-        try:
-            sweeper.sweep()
-        except (RedisError, SQLAlchemyError) as error:
-            logger.warning("The sweeper could not finish its turn: %s", type(error).__name__)
+        sweeper.sweep()
         time.sleep(TURN_SECONDS)
+
+
+def _cause(error: RedisError | SQLAlchemyError) -> str:
+    """Which error, without what the server says beside it: that may quote what is stored."""
+    if isinstance(error, SQLAlchemyError):
+        return reason(error)
+    code = str(error).partition(" ")[0]
+    return code if isinstance(error, ResponseError) and code.isupper() else type(error).__name__
 
 
 if __name__ == "__main__":

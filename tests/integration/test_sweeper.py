@@ -1,0 +1,106 @@
+"""The sweeper beside what others leave behind, and beside much work: it goes on, and keeps its turn."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+from sqlalchemy import Engine, text
+
+from models.wakeups import DRAIN, QUEUE, SWEEPER_KEY, open_queue
+from tests.integration.inbox import drain, entry
+from worker import sweeper as sweeping
+from worker.sweeper import Sweeper
+
+
+@pytest.fixture
+def task(redis: Redis, engine: Engine) -> Iterator[str]:
+    """The session of a task `t` whose lease ran out."""
+    session_id = f"lease-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Lease"))
+    drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="wait"))
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            UPDATE tasks SET status = 'running', attempt = 1, lease_expires_at = now() - interval '1 minute'
+            WHERE session_id = :id
+            """),
+            {"id": session_id},
+        )
+    yield session_id
+
+
+def leave_abandoned_drain(redis: Redis, *, is_gone: bool = False) -> str:
+    """A drain as a killed worker leaves it and RQ then fails it: with an execution that has expired."""
+    queue = open_queue(redis)
+    job = Job.create(DRAIN, args=[3], connection=redis, origin=QUEUE, status=JobStatus.FAILED, serializer=JSONSerializer)
+    job.save()
+    with redis.pipeline() as pipeline:
+        execution = Execution.create(job, 60, pipeline, worker_name="killed")
+        queue.failed_job_registry.add(job, ttl=60, pipeline=pipeline)
+        pipeline.execute()
+    redis.delete(execution.key)
+    if is_gone:
+        redis.delete(job.key)
+    return str(job.id)
+
+
+def status_of(engine: Engine, session_id: str) -> str:
+    with engine.connect() as connection:
+        return str(connection.scalar(text("SELECT status FROM tasks WHERE session_id = :id"), {"id": session_id}))
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_returned(
+    redis: Redis, engine: Engine, task: str, is_gone: bool
+) -> None:
+    abandoned = [leave_abandoned_drain(redis, is_gone=is_gone) for _ in range(3)]
+    Sweeper(redis, engine, retention_days=30).sweep()
+    assert open_queue(redis).failed_job_registry.get_job_ids(cleanup=False) == []
+    assert not any(redis.keys(f"rq:*{job_id}*") for job_id in abandoned)
+    assert status_of(engine, task) == "pending"
+
+
+def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
+    redis: Redis, engine: Engine, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.sadd("rq:failed:session-relay", "not the sorted set that RQ makes")
+    sweeper = Sweeper(redis, engine, retention_days=30)
+    for _ in range(3):
+        sweeper.sweep()
+    assert status_of(engine, task) == "pending"
+    assert [record.message for record in caplog.records if "failed list" in record.message] == [
+        "The sweeper could not do this: keep the failed list (WRONGTYPE)."
+    ]
+
+
+def test_pruning_much_leaves_the_turn_to_the_other_duties(
+    redis: Redis, engine: Engine, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "PRUNED_AT_ONCE", 1_000)
+    monkeypatch.setattr(sweeping, "PRUNE_SECONDS", 0.0)
+    source = f"old-{secrets.token_hex(4)}"
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO deliveries (source, delivery_id, hash, status, http_status, command, accepted_at, decided_at)
+            SELECT :source, n::text, '', 'applied', 200, '', now() - interval '40 days', now() - interval '40 days'
+            FROM generate_series(1, 10000) n
+            """),
+            {"source": source},
+        )
+    sweeper = Sweeper(redis, engine, retention_days=30)
+    left = []
+    for _ in range(11):
+        sweeper.sweep()
+        with engine.connect() as connection:
+            count = text("SELECT count(*) FROM deliveries WHERE source = :source")
+            left.append(connection.scalar(count, {"source": source}))
+        assert redis.get(SWEEPER_KEY) == sweeper.name.encode()
+    assert left == [9_000 - 1_000 * turn for turn in range(10)] + [0]
+    assert status_of(engine, task) == "pending"
