@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> Starlette:
                 register.close()
 
     routes = [
-        *health_routes(ingest.redis, links=LINKS, information=postgres),
+        *health_routes(ingest, links=LINKS, information=postgres),
         openapi_route(public_url=settings.public_url),
         guide_route(public_url=settings.public_url),
         *docs_routes(),

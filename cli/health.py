@@ -30,7 +30,7 @@ def fetch_status(client: Client) -> Status:
         known["hidden"] = error.message
     ready = client.call("GET", "/readyz", accepted=(503,))[1]
     servers: Status = {name: {"state": ready[name]} for name in ("redis", "postgres") if name in ready}
-    return {"redis": None, "postgres": None, **known, **servers}
+    return {"redis": None, "postgres": None, "webhooks": ready.get("webhooks"), **known, **servers}
 
 
 def parts(status: Status) -> Iterator[dict[str, str]]:

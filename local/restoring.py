@@ -24,6 +24,7 @@ from local.migrations import upgrade
 from local.postgres_tools import Connection, Database, ToolError, Tools, reap
 from models.errors import Unavailable
 from models.inbox import outcome_key, seen_key
+from models.redis_options import REDIS_OPTIONS
 from models.tables import Base
 
 FORGOTTEN = (seen_key("*", "*"), outcome_key("*", "*", "*"))
@@ -63,7 +64,7 @@ def forget_deliveries(redis_url: str) -> int:
     forgotten = 0
     try:
         retry = Retry(NoBackoff(), 0)
-        with Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS, retry=retry) as redis:
+        with Redis.from_url(redis_url, **REDIS_OPTIONS, socket_timeout=REDIS_SECONDS, retry=retry) as redis:
             for pattern in FORGOTTEN:
                 found = redis.scan_iter(match=pattern, count=UNLINKED_AT_ONCE)
                 while keys := list(islice(found, UNLINKED_AT_ONCE)):

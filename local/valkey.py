@@ -14,6 +14,7 @@ from local.binaries import valkey_binary
 from local.folders import Lock, make_private, make_socket_folder
 from local.leftovers import end_leftovers, mark
 from local.service import Say, Service, log_file, silent
+from models.redis_options import REDIS_OPTIONS
 from worker.supervision import Child
 
 ROLE = "valkey"
@@ -70,7 +71,7 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
 
 
 def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+    client = redis.Redis.from_url(url, **REDIS_OPTIONS, socket_timeout=2, retry=Retry(NoBackoff(), 0))
     try:
         return bool(client.ping())
     except redis.RedisError:

@@ -30,7 +30,7 @@ def create_relay(settings: Settings) -> Starlette:
     """The ingest alone. Raises SettingsError if it cannot be started with these settings."""
     ingest = Ingest(settings)
     routes = [
-        *health_routes(ingest.redis, links=INGEST_LINKS),
+        *health_routes(ingest, links=INGEST_LINKS),
         *ingest.routes,
         *refusal_routes(ingest.refusals, gate=ingest.gate),
     ]

@@ -135,6 +135,10 @@ class Ingest:
             return error.message
         return None
 
+    def redis_answers(self) -> bool:
+        """Whether Redis did all that was asked of it the last time."""
+        return self._load.is_answered
+
     async def push(self, entry: Entry) -> Pushed:
         """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
         with self._load.taking(entry):

@@ -14,10 +14,15 @@ from redis.asyncio import Redis
 
 from models.errors import TooManyRequests, Unavailable
 from models.inbox import BACKLOG_KEY, SHARDS, Entry, inbox_key
-from relay.connections import RedisTrouble
+from relay.connections import Diagnosis, RedisTrouble, diagnose
 from relay.durability import NEEDED, find_weakness
 
 SAMPLE_SECONDS = 1.0
+AWAY_SAMPLE_SECONDS = 0.02
+"""While Redis does not answer: it is used again as soon as it is back."""
+PROBE_KEY = "sr:probe"
+"""Written with each sample: what cannot be written is not taken. Its value means nothing."""
+PROBE_SECONDS = 60
 SAMPLE_TIMEOUT_SECONDS = 2.0
 """A server that takes longer for eighteen small commands cannot take webhooks either."""
 MAX_MEMORY_SHARE = 0.7
@@ -69,6 +74,7 @@ class Load:
         self._require_durable = require_durable
         self._weakness: str | None = None
         self._refusal: str | None = None
+        self._trouble: Diagnosis | None = None
         self._room: float | None = None
         """Bytes that Redis may still grow by, unless it has no limit."""
         self._backlog: dict[str, int] = {}
@@ -105,11 +111,16 @@ class Load:
         finally:
             self._stored.add(source, size)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether Redis did all that the last sample asked of it."""
+        return self._trouble is None
+
     async def run(self) -> None:
-        """Sample once a second, until cancelled."""
+        """Sample once a second, until cancelled; more often while Redis is away."""
         while True:
             await self.sample()
-            await asyncio.sleep(SAMPLE_SECONDS)
+            await asyncio.sleep(SAMPLE_SECONDS if self.is_answered else AWAY_SAMPLE_SECONDS)
 
     async def sample(self) -> None:
         """Look once."""
@@ -118,24 +129,34 @@ class Load:
             async with asyncio.timeout(SAMPLE_TIMEOUT_SECONDS):
                 refusal = await self._find_refusal()
             self._unseen.leave_out(shown)
-        except (*RedisTrouble, TimeoutError):
-            refusal = "The inbox does not answer at the moment; nothing was stored."
+            trouble = None
+        except (*RedisTrouble, TimeoutError) as error:
+            trouble = diagnose(error)
+            refusal = f"{trouble.message}; nothing was stored."
             self._stored.include(shown)
-        if (refusal is None) != (self._refusal is None):
-            logger.warning(
-                "Taking webhooks again." if refusal is None else "Refusing webhooks: %s", *filter(None, [refusal])
-            )
-        self._refusal = refusal
+        self._report(refusal, trouble)
+        self._refusal, self._trouble = refusal, trouble
+
+    def _report(self, refusal: str | None, trouble: Diagnosis | None) -> None:
+        """Log when refusing begins, for another reason than before, and when it ends."""
+        if trouble is not None and (self._trouble is None or trouble.message != self._trouble.message):
+            logger.error("Refusing webhooks: %s. %s (%s)", trouble.message, trouble.advice, trouble.cause)
+        elif trouble is None and refusal is not None and (self._refusal is None or self._trouble is not None):
+            logger.warning("Refusing webhooks: %s", refusal)
+        elif refusal is None and self._refusal is not None:
+            logger.warning("Taking webhooks again.")
 
     async def _find_refusal(self) -> str | None:
         async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(PROBE_KEY, b"", ex=PROBE_SECONDS)
             pipeline.info("memory")
             pipeline.config_get(*NEEDED)
             pipeline.hgetall(BACKLOG_KEY)
             for shard in range(SHARDS):
                 pipeline.xlen(inbox_key(shard))
-            memory, settings, backlog, *lengths = await pipeline.execute(raise_on_error=False)
-        if trouble := next((answer for answer in (memory, backlog, *lengths) if isinstance(answer, Exception)), None):
+            probe, memory, settings, backlog, *lengths = await pipeline.execute(raise_on_error=False)
+        needed = (probe, memory, backlog, *lengths)
+        if trouble := next((answer for answer in needed if isinstance(answer, Exception)), None):
             raise trouble
         self._backlog = {source.decode(): int(count) for source, count in backlog.items()}
         self._length = sum(lengths)

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from models.redis_options import REDIS_OPTIONS
 from models.wakeups import enqueue_drains, open_queue
 from relay.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, RedisTrouble
 
@@ -26,6 +27,7 @@ class Waker:
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(
             redis_url,
+            **REDIS_OPTIONS,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
             socket_timeout=ANSWER_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 1),

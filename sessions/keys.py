@@ -35,6 +35,7 @@ from models.keys import (
     key_id_of,
     make_secret,
 )
+from models.redis_options import REDIS_OPTIONS
 from models.scopes import ALL_SCOPES
 from models.settings import Settings
 from models.vocabulary import ID_PATTERN, Scope
@@ -67,7 +68,7 @@ def connect_register(settings: Settings, *, taken_names: Collection[str] = ()) -
     if not settings.redis_url:
         raise SettingsError("REDIS_URL is not set: expected redis://:password@host:port/0.")
     seconds = {"socket_timeout": REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": REDIS_TIMEOUT_SECONDS}
-    redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 1), **seconds)
+    redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS, retry=Retry(NoBackoff(), 1), **seconds)
     engine = create_engine(settings, application_name="session-relay keys", pool_size=2)
     return KeyRegister(engine, redis, taken_names=taken_names)
 

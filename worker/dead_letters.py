@@ -57,7 +57,7 @@ class FailedList:
         executions = ExecutionRegistry(job_id=job_id, connection=self._redis).key
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.zrem(registry.key, job_id)
-            pipeline.delete(Job.key_for(job_id), Result.get_key(job_id), executions)
+            pipeline.delete(Job.key_for(job_id), Result.get_key(job_id), executions)  # type: ignore[no-untyped-call]
             pipeline.execute()
 
     def _identity_of(self, job_id: str) -> Identity | None:

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from rq import get_current_job
 from sqlalchemy import Engine
 
+from models.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from worker.dead_letters import replay as replay_dead_letter
@@ -21,7 +22,7 @@ class Runtime:
     """What a worker process holds for its jobs. RQ calls jobs by name, so there is one to a process: `runtime`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.redis = Redis.from_url(settings.redis_url)
+        self.redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
         self.engine: Engine = create_engine(settings, application_name="session-relay worker", pool_size=1)
         self.drain = Drain(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
 

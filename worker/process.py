@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
+from models.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
 from models.tables import SCHEMA_REVISION
 from models.wakeups import ALLOWED_JOBS, QUEUE
@@ -72,7 +73,7 @@ def main() -> None:
 
 def run(settings: Settings) -> None:
     """The work loop."""
-    connection = Redis.from_url(settings.redis_url)
+    connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     worker = AllowedJobsWorker([QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False)
     worker.work(logging_level="WARNING", with_scheduler=False)
 

@@ -34,6 +34,7 @@ from models.inbox import (
 )
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
+from models.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
 from models.tables import DeliveryRow
 from models.tasks import TASKS_CHANNEL
@@ -192,7 +193,7 @@ def main() -> None:
 
 def run(settings: Settings) -> None:
     """Sweep for ever; what failed in one turn is tried again in the next."""
-    redis = Redis.from_url(settings.redis_url)
+    redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     engine = create_engine(settings, application_name="session-relay sweeper", pool_size=1)
     wait_for_schema(engine)
     sweeper = Sweeper(redis, engine, retention_days=settings.delivery_retention_days)

@@ -437,7 +437,11 @@ def test_bad_input_to_the_public_app_is_no_error_of_ours(stack: Stack) -> None:
 
 
 def test_it_is_ready_when_both_servers_are(stack: Stack) -> None:
-    assert wait_for_status(200, lambda: httpx.get(f"{stack.url}/readyz")).json() == {"redis": "ok", "postgres": "ok"}
+    assert wait_for_status(200, lambda: httpx.get(f"{stack.url}/readyz")).json() == {
+        "webhooks": {"taken": True, "reason": None},
+        "redis": "ok",
+        "postgres": "ok",
+    }
     assert httpx.get(f"{stack.url}/").json()["links"]["openapi"] == "/openapi.json"
 
 

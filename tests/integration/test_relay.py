@@ -287,7 +287,7 @@ def test_index_and_health_need_no_key(relay: Serving) -> None:
     assert index.headers["cache-control"] == "no-store"
     assert "server" not in index.headers
     assert httpx.get(relay.url + "/healthz").json() == {"status": "ok"}
-    assert httpx.get(relay.url + "/readyz").json() == {"redis": "ok"}
+    assert httpx.get(relay.url + "/readyz").json() == {"webhooks": {"taken": True, "reason": None}, "redis": "ok"}
     assert httpx.head(relay.url + "/").status_code == 200
 
 

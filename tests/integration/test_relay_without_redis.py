@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from local.servers import Server, start_valkey
+from tests.acceptance.stack import free_port, wait_for
 from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+
+AWAY = "The inbox does not answer at the moment; nothing was stored."
 
 
 @pytest.fixture
@@ -30,7 +34,10 @@ def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         assert serving.client.get("/healthz").json() == {"status": "ok"}
         ready = serving.client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (503, {"redis": "unavailable"})
+        assert (ready.status_code, ready.json()) == (
+            503,
+            {"webhooks": {"taken": False, "reason": AWAY}, "redis": "unavailable"},
+        )
         watch = Stopwatch()
         refused = serving.post(memory())
         assert refused.status_code == 503
@@ -90,3 +97,80 @@ def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: Ser
         with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
             assert serving.post(memory()).status_code == 202
             assert "Redis has appendfsync everysec" in serving.log()
+
+
+def test_webhooks_are_taken_again_as_soon_as_redis_is_back_after_each_restart(tmp_path: Path) -> None:
+    port = free_port()
+    server = start_valkey(tmp_path / "valkey", settings={"port": str(port)})
+    serving = Serving("relay", tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    statuses: list[int] = []
+    with closing(serving), ThreadPoolExecutor(16) as pool:
+        try:
+            for _ in range(5):
+                list(pool.map(lambda number: serving.post(memory(text=number)), range(64)))
+                server.restart()
+                wait_for(lambda: serving.client.get("/readyz").status_code == 200, what="ready")
+                answers = list(pool.map(lambda number: serving.post(memory(text=number)), range(320)))
+                statuses += [answer.status_code for answer in answers]
+        finally:
+            server.stop()
+    assert statuses == [202] * 1_600
+
+
+def limit_user(redis: Redis) -> dict[str, str]:
+    redis.acl_setuser(
+        "limited", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["+@all", "-info"]
+    )
+    return {"REDIS_URL": f"{url_of(redis).replace('unix://', 'unix://limited:p@')}"}
+
+
+def use_wrong_password(redis: Redis) -> dict[str, str]:
+    redis.acl_setuser("limited", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["+@all"])
+    return {"REDIS_URL": f"{url_of(redis).replace('unix://', 'unix://limited:other@')}"}
+
+
+def make_replica(redis: Redis) -> dict[str, str]:
+    redis.replicaof("127.0.0.1", "1")
+    return {}
+
+
+def forget(redis: Redis) -> dict[str, str]:
+    redis.config_set("appendfsync", "everysec")
+    return {"REQUIRE_DURABLE_REDIS": "true"}
+
+
+def fill(redis: Redis) -> dict[str, str]:
+    redis.config_set("maxmemory", "1mb")
+    return {}
+
+
+def url_of(redis: Redis) -> str:
+    return f"unix://{redis.connection_pool.connection_kwargs['path']}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "advice"),
+    [
+        (limit_user, "Redis does not permit this relay what it needs", "and INFO"),
+        (use_wrong_password, "Redis refuses this relay's password", "Correct the user and the password"),
+        (make_replica, "Redis is a read-only replica", "Name the primary in REDIS_URL"),
+        (forget, "The inbox may not keep what it takes", "Redis has appendfsync everysec"),
+        (fill, "The inbox has little memory left", "Refusing webhooks"),
+    ],
+)
+def test_ready_is_who_takes_webhooks_and_the_cause_is_told_once(
+    server: Server, tmp_path: Path, spoil: Any, reason: str, advice: str
+) -> None:
+    with closing(Redis.from_url(server.url)) as redis:
+        environment = {"REDIS_URL": server.url} | spoil(redis)
+        with closing(Serving("relay", tmp_path, **environment)) as serving:
+            refused = wait_for_status(503, lambda: serving.post(memory()))
+            ready = serving.client.get("/readyz")
+            told = {"taken": False, "reason": f"{reason}; nothing was stored."}
+            assert (ready.status_code, ready.json()["webhooks"]) == (503, told)
+            assert refused.json()["error"]["message"] == told["reason"]
+            wait_for(lambda: advice in serving.log(), what="logged")
+            for _ in range(5):
+                serving.post(memory())
+            assert serving.log().count(reason) == 1
+            assert serving.client.get("/healthz").json() == {"status": "ok"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -19,7 +18,7 @@ from worker.sweeper import Sweeper
 
 
 @pytest.fixture
-def task(redis: Redis, engine: Engine) -> Iterator[str]:
+def task(redis: Redis, engine: Engine) -> str:
     """The session of a task `t` whose lease ran out."""
     session_id = f"lease-{secrets.token_hex(6)}"
     drain(redis, engine, entry("create_session", session_id, title="Lease"))
@@ -32,13 +31,15 @@ def task(redis: Redis, engine: Engine) -> Iterator[str]:
             """),
             {"id": session_id},
         )
-    yield session_id
+    return session_id
 
 
 def leave_abandoned_drain(redis: Redis, *, is_gone: bool = False) -> str:
     """A drain as a killed worker leaves it and RQ then fails it: with an execution that has expired."""
     queue = open_queue(redis)
-    job = Job.create(DRAIN, args=[3], connection=redis, origin=QUEUE, status=JobStatus.FAILED, serializer=JSONSerializer)
+    job = Job.create(
+        DRAIN, args=[3], connection=redis, origin=QUEUE, status=JobStatus.FAILED, serializer=JSONSerializer
+    )
     job.save()
     with redis.pipeline() as pipeline:
         execution = Execution.create(job, 60, pipeline, worker_name="killed")
