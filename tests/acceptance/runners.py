@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 
 from tests.acceptance.command_line import PROGRAM, CommandLine
-from tests.acceptance.stack import Payload, wait_for
+from tests.acceptance.stack import Payload, new_id, wait_for
+
+_SCRIPTS = tempfile.TemporaryDirectory(prefix="agents-of-tests-")
 
 
 class RunningAgent:
@@ -112,9 +114,10 @@ def running_agent(cli: CommandLine, *arguments: str, command: list[str]) -> Iter
 
 
 def python(code: str, *arguments: str) -> list[str]:
-    """A command that runs this code, in which there are no placeholders."""
-    code = re.sub(r"\{(\w+)\}", r"{{\1}}", f"import json, os, sys, time, subprocess\n{code}")
-    return [sys.executable, "-c", code, *arguments]
+    """A command that runs this code, in which there are no placeholders; there may be some in the arguments."""
+    script = Path(_SCRIPTS.name, f"{new_id('agent')}.py")
+    script.write_text(f"import json, os, sys, time, subprocess\n{code}")
+    return [sys.executable, str(script), *arguments]
 
 
 def is_alive(pid: int) -> bool:

@@ -218,7 +218,7 @@ class TestFailures:
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         command = python('open(os.environ["PIDS"] + "/ran", "w").close()', "-p", "{description}")
-        with running_agent(cli, "--agent", agent.name, command=command):
+        with running_agent(cli, "--agent", agent.name, command=["timeout", "9", "--", *command]):
             delegate(description="--dangerously-skip-permissions")
             failed = settled(stack, session_id)
         assert (failed["status"], failed["attempt"]) == ("failed", 1)

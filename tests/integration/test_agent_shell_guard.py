@@ -40,7 +40,7 @@ LIVE = [
     Spelling("bash|--norc|-c|{description}"),
     Spelling("bash|-O|extglob|-c|{description}"),
     Spelling("bash|+e|-c|{description}"),
-    Spelling("rbash|-c|echo > FILE; {description}", "true"),
+    Spelling("rbash|-c|{description}"),
     Spelling("dash|-c|{description}"),
     Spelling("zsh|-c|{description}"),
     Spelling("ksh93|-c|{description}"),
@@ -52,7 +52,7 @@ LIVE = [
     Spelling("env|-S|sh -c '{description}'"),
     Spelling("env|--split-string=sh -c '{description}'"),
     Spelling("env|-iS|/bin/sh -c '{description}'"),
-    Spelling("env|{description}|OWN", "PATH=FOLDER"),
+    Spelling("env|{description}|OWN", "LD_PRELOAD=FOLDER/evil.so", runs_here=False),
     Spelling("flock|LOCK|-c|{description}"),
     Spelling("sg|root|-c|{description}"),
     Spelling("sudo|-s|{description}", runs_here=False),
@@ -82,7 +82,7 @@ LIVE = [
     Spelling("chroot|/|sh|-c|{description}"),
     Spelling("strace|-o|/dev/null|sh|-c|{description}", runs_here=False),
     Spelling("systemd-run|--user|sh|-c|{description}", runs_here=False),
-    Spelling("start-stop-daemon|--start|--exec|/bin/sh|--|-c|{description}"),
+    Spelling("start-stop-daemon|--start|--exec|/bin/sh|--|-c|{description}", runs_here=False),
     Spelling("docker|exec|box|sh|-c|{description}", runs_here=False),
     Spelling("podman|exec|box|sh|-c|{description}", runs_here=False),
     Spelling("tmux|new-session|-d|{description}", runs_here=False),
@@ -153,7 +153,6 @@ def texts_of(spelling: Spelling, folder: Path, *, number: int) -> tuple[list[str
     own = script.with_suffix(".own")
     own.write_text(f"#!/bin/sh\ntouch {file}\n")
     own.chmod(0o755)
-    (script.parent / f"path-{number}").mkdir(exist_ok=True)
     stands = {
         "FILE": file,
         "FOLDER": folder,
@@ -173,9 +172,9 @@ def texts_of(spelling: Spelling, folder: Path, *, number: int) -> tuple[list[str
     return [put_in(word) for word in spelling.command.split("|")], put_in(spelling.description), file
 
 
-def start(words: list[str], description: str, folder: Path) -> Process:
+def start(words: list[str], description: str, file: Path) -> Process:
     """Run the words as the runner does, with a task as standard input."""
-    task = folder / "task.json"
+    task = file.with_suffix(".json")
     task.write_text(f'{{"task_id": "t", "description": "{description}"}}'.replace("'", ""))
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return Process(words, input=task, environment=environment)
@@ -190,10 +189,10 @@ def test_no_spelling_lets_a_task_say_what_is_run(folder: Path) -> None:
             filled = Template(words).fill(values)
         except (SettingsError, Invalid):
             continue
-        start(filled, description, folder).wait(20)
+        start(filled, description, file).wait(20)
         let_through.append((spelling.command, file.exists()))
-    assert let_through == []
-    assert list(folder.glob("created-*")) == []
+    assert not let_through, "\n".join(map(str, let_through))
+    assert not [path for path in folder.glob("created-*") if not path.suffix]
 
 
 def test_the_tasks_would_create_a_file_without_the_guard(folder: Path) -> None:
@@ -202,12 +201,59 @@ def test_the_tasks_would_create_a_file_without_the_guard(folder: Path) -> None:
         words, description, file = texts_of(spelling, folder, number=number)
         if spelling.runs_here and shutil.which(words[0]):
             filled = [word.replace("{description}", description) for word in words]
-            runs.append((spelling.command, file, start(filled, description, folder)))
+            runs.append((spelling.command, file, start(filled, description, file)))
     harmless = []
     for command, file, process in runs:
         process.wait(20)
         if not file.exists():
             harmless.append((command, process.errors))
         file.unlink(missing_ok=True)
-    assert harmless == []
+    assert not harmless, "\n".join(map(str, harmless))
     assert len(runs) > 40
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "claude|-p|{description}|--permission-mode|dontAsk",
+        "claude|-p|{description}|--append-system-prompt|Find the files, and put them into {artifact_dir}.",
+        "gemini|--prompt={description}",
+        "codex|exec|--sandbox|read-only|--|{description}",
+        "timeout|-k|5|9|nice|-n|5|env|-u|A|B=c|claude|-p|{description}",
+        "nohup|stdbuf|-oL|claude|-p|{description}",
+        "PYTHON|-I|agent.py|{description}|--dir={artifact_dir}",
+        "node|agent.js|{description}",
+        "npx|-y|@anthropic-ai/claude-code|-p|{description}",
+        "./agent.sh|{description}",
+        "./find-prices|-o{artifact_dir}|{description}",
+        'sh|-c|claude -p "$SESSION_RELAY_DESCRIPTION" > log',
+        "sh|agent.sh",
+    ],
+)
+def test_a_program_that_the_command_names_gets_the_description(command: str) -> None:
+    words = command.replace("PYTHON", sys.executable).split("|")
+    values = dict.fromkeys(NAMES, "") | {"description": "Find $(touch x)", "artifact_dir": "/tmp/a"}
+    filled = Template(words).fill(values)
+    assert filled == [
+        word.replace("{description}", "Find $(touch x)").replace("{artifact_dir}", "/tmp/a") for word in words
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "is_refused"),
+    [
+        ("timeout|9|--|claude|-p|{description}", True),
+        ("codex|--|exec|{description}", True),
+        ("timeout|9|--|codex|exec|--|{description}", False),
+        ("codex|exec|--|{task_type}|{description}", False),
+        ("codex|exec|--prompt={description}", False),
+    ],
+)
+def test_only_what_stands_right_behind_two_dashes_may_begin_with_one(command: str, is_refused: bool) -> None:
+    values = dict.fromkeys(NAMES, "") | {"description": "--yolo", "task_type": "x"}
+    template = Template(command.split("|"))
+    if is_refused:
+        with pytest.raises(Invalid, match="begins with -"):
+            template.fill(values)
+    else:
+        assert template.fill(values)[-1].endswith("--yolo")

@@ -8,6 +8,7 @@ from agent.placeholders import NAMES, Template
 from models.errors import Invalid, SettingsError
 
 VALUES = dict.fromkeys(NAMES, "") | {"task_id": "t1", "description": "Find {task_id}; rm -rf $HOME", "attempt": "2"}
+VALUES["artifact_dir"] = "/tmp/a"
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ VALUES = dict.fromkeys(NAMES, "") | {"task_id": "t1", "description": "Find {task
         (["say", "--text={description}!", "{task_id}-{attempt}"], ["say", f"--text={VALUES['description']}!", "t1-2"]),
         (["say", "{{task_id}}", '{"a": {}}', "{ task_id }"], ["say", "{task_id}", '{"a": {}}', "{ task_id }"]),
         (["say", "{session_title}"], ["say", ""]),
-        (["sh", "-c", 'echo "$1"', "sh", "{description}"], ["sh", "-c", 'echo "$1"', "sh", VALUES["description"]]),
+        (["x", "-o{artifact_dir}", "{{a}}"], ["x", "-o/tmp/a", "{a}"]),
     ],
 )
 def test_each_word_stays_one_word_and_is_filled_once(words: list[str], filled: list[str]) -> None:
@@ -38,6 +39,7 @@ def test_a_value_is_no_option(value: str) -> None:
     assert Template(["x", "--prompt={description}"]).fill(values)[1] == f"--prompt={value}"
     assert Template(["x", "say {description}"]).fill(values)[1] == f"say {value}"
     assert Template(["x", "--", "{description}"]).fill(values)[2] == value
+    assert Template(["x", "--", "{task_id}", "{description}"]).fill(values)[3] == value
     with pytest.raises(Invalid):
         Template(["x", "{description}", "--"]).fill(values)
 
@@ -52,7 +54,11 @@ def test_a_null_character_is_refused() -> None:
     [
         (["say", "{descripton}"], "no placeholder {descripton}"),
         (["{description}"], "which program"),
-        (["sh", "-c", "echo {description}"], "shell"),
+        (["sh", "-c", "echo {description}"], "after 'sh' .* a shell"),
+        (["sh", "-c", 'echo "$1"', "sh", "{description}"], "shell"),
+        (["x", "--{description}=y"], "choose an option"),
+        (["x", "-p{description}"], "choose an option"),
+        (["bash"], "'bash' has no script"),
         (["/bin/bash", "-lc", "echo {description}"], "shell"),
         (["env", "A=b", "dash", "-c", "echo {description}"], "shell"),
         (["su", "nobody", "-c", "claude -p {description}"], "shell"),
