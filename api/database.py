@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from models.errors import Unavailable
 from models.settings import Settings
-from sessions.postgres.connections import create_engine, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
+from sessions.store import value_refused
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class Database:
         except TimeoutError as error:
             raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
         except SQLAlchemyError as error:
+            if is_bad_value(error):
+                raise value_refused() from error
             if not (is_unavailable(error) or is_too_slow(error)):
                 raise
             if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is None:

@@ -27,7 +27,7 @@ from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
 from sessions.state import State
-from sessions.store import StatementFailed, Store, too_slow
+from sessions.store import StatementFailed, Store, too_slow, value_refused
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class SessionManager:
                 with self._store.savepoint():
                     session_id = entries[0].session_id
                     self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
-                    applied = [self._bury(entries[0], error)]
+                    applied = [self._give_up(entries[0], error)]
                     self._flush(journal=True)
                 return applied
             if error.too_slow:
@@ -89,6 +89,15 @@ class SessionManager:
         middle = len(entries) // 2
         applied = self.apply(entries[:middle])
         return applied if len(applied) < middle else applied + self.apply(entries[middle:])
+
+    def _give_up(self, entry: Entry, error: StatementFailed) -> Applied:
+        """What becomes of an entry whose statement fails by itself: its sender has to mend it, or we have."""
+        if not error.bad_value:
+            return self._bury(entry, error)
+        logger.error(
+            "Delivery %s of %s holds a value that no check refused: %s", entry.delivery_id, entry.source, error
+        )
+        return self._reject(entry, value_refused(), datetime.now(UTC))
 
     def _apply_singly(self, entries: Sequence[Entry]) -> list[Applied]:
         """Halving would cost the time limit of a statement at each turn; the entry to blame then costs it once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,9 +31,14 @@ def decode_cursor(cursor: str | None, shape: type[T]) -> T | None:
         return None
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        if b"\\u0000" in text:
-            raise ValueError("NUL is in no id")
-        return msgspec.json.decode(text, type=shape)
+        position = msgspec.json.decode(text, type=shape)
+        for part in _parts_of(position):
+            if isinstance(part, str) and "\0" in part:
+                raise ValueError("no id contains NUL")
+            # Postgres takes fewer offsets than ISO 8601 has, and near the ends of time UTC is beyond them.
+            if isinstance(part, datetime) and part.utcoffset() != timedelta(0):
+                raise ValueError("our cursors hold times in UTC")
+        return position
     except (ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
         raise Invalid(
             "This cursor is none of ours, or of another list.",
@@ -54,6 +60,12 @@ def decode_position(cursor: str | None) -> int:
             hint="Leave it out to start from the beginning.",
         )
     return int(cursor)
+
+
+def _parts_of(position: object) -> Iterable[object]:
+    if isinstance(position, msgspec.Struct):
+        return msgspec.structs.astuple(position)
+    return position if isinstance(position, tuple) else (position,)
 
 
 def fill(entries: Iterable[tuple[object, dict[str, Any]]], *, limit: int, room: int) -> Page:

@@ -21,6 +21,8 @@ MARK = "**"
 
 _RUN = re.compile(f"[{UNSPACED_SYLLABLES}]+|[{UNSPACED_LETTERS}]+")
 _LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
+_DASHES = re.compile(r'(?<!\w)-(?:[^\w"]*-)+')
+"""Postgres nests a negation for each dash, at most 32 deep."""
 _UNWANTED = re.compile(r'(?:^|(?<=\s))-(?:"[^"]*"?|\S+)')
 
 
@@ -45,12 +47,13 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
 
 def take_apart(query: str) -> Wording:
     """Any text is a query; what means nothing is left out."""
-    text = unicodedata.normalize("NFC", query.replace("\0", " "))
+    text = _DASHES.sub("-", unicodedata.normalize("NFC", query.replace("\0", " ")))
     wanted = _UNWANTED.sub(" ", text)
     runs = list(dict.fromkeys(_RUN.findall(wanted)))[:MOST_NEEDLES]
     parts = list(dict.fromkeys(part for run in runs for part in _parts_of(run)))[:MOST_NEEDLES]
-    unwanted = [term[1:] for term in _UNWANTED.findall(_RUN.sub(" ", text))][:MOST_WORDS]
-    return Wording(text=_RUN.sub(" ", text), wanted=_RUN.sub(" ", wanted), unwanted=unwanted, runs=runs, parts=parts)
+    spaced = _without_runs(text)
+    unwanted = [term[1:] for term in _UNWANTED.findall(spaced)][:MOST_WORDS]
+    return Wording(text=spaced, wanted=_without_runs(wanted), unwanted=unwanted, runs=runs, parts=parts)
 
 
 def any_of(lexemes: list[str]) -> list[str]:
@@ -84,6 +87,10 @@ def tidy(snippet: str) -> str:
     start = max(line.find(MARK) - SNIPPET_LENGTH // 4, 0)
     piece = line[start : start + SNIPPET_LENGTH].rstrip("*")
     return ("…" if start else "") + piece + (MARK if piece.count(MARK) % 2 else "") + "…"
+
+
+def _without_runs(text: str) -> str:
+    return _DASHES.sub("-", _RUN.sub(" ", text))
 
 
 def _parts_of(run: str) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from models.commands import ReadCommand
-from models.errors import Rejected
+from models.errors import Invalid, Rejected
 from models.inbox import Entry
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
@@ -19,9 +19,20 @@ from sessions.state import Changes, State
 class StatementFailed(Exception):
     """The store refused a statement; what caused it has to be found by doing less at once."""
 
-    def __init__(self, message: str, *, too_slow: bool = False) -> None:
+    def __init__(self, message: str, *, too_slow: bool = False, bad_value: bool = False) -> None:
+        """`bad_value` says that the store cannot hold or compute one of the values, whoever sends them."""
         super().__init__(message)
         self.too_slow = too_slow
+        self.bad_value = bad_value
+
+
+def value_refused() -> Rejected:
+    """The refusal of a value that no check foresaw and the store cannot hold or compute."""
+    return Invalid(
+        "One of the values is beyond what can be stored or searched.",
+        expected="times, numbers and texts of ordinary size",
+        hint="If a text is long, split it.",
+    )
 
 
 def too_slow() -> Rejected:

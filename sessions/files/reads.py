@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from models import vocabulary as v
 from models.commands import (
     GetArtifact,
     GetSessionSummary,
@@ -61,7 +62,7 @@ class TaskPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     position: RowPosition
     session_id: str
-    priority: int | None = None
+    priority: v.Priority | None = None
     finished_at: datetime | None = None
 
 

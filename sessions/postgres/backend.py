@@ -24,12 +24,12 @@ from sessions.backend import Imported
 from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
 from sessions.intake import read_document
 from sessions.manager import SessionManager
-from sessions.postgres.connections import create_engine, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.intake import import_session
 from sessions.postgres.locks import take_shard
 from sessions.postgres.reads import export_markdown, export_session, page, read, read_events, read_transcript
 from sessions.postgres.store import PostgresStore
-from sessions.store import too_slow
+from sessions.store import too_slow, value_refused
 
 SPOOL_BYTES = 1_048_576
 """Of an export kept in memory; the rest goes to a temporary file, as a slow reader must not hold a transaction open."""
@@ -136,6 +136,8 @@ class PostgresBackend:
                 raise unavailable() from error
             if is_too_slow(error):
                 raise too_slow() from error
+            if is_bad_value(error):
+                raise value_refused() from error
             raise
 
 

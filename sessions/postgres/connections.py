@@ -25,6 +25,8 @@ _PASSING_CLASSES = ("08", "40", "53", "57")
 """SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
 _PASSING_STATES = ("25P03", "25P04", "55006", "55P03")
 """Idle in transaction, transaction time-out, object in use, lock not available."""
+_VALUE_CLASSES = ("22", "54")
+"""SQLSTATE classes: data exception, program limit exceeded."""
 _STATEMENT_TIMEOUT = "57014"
 _DISCREET_CLASSES = ("23", "42", "53", "54", "55", "57", "XX")
 """SQLSTATE classes whose first line names the server's own things. Data exceptions (22) quote the value, and what a
@@ -74,6 +76,12 @@ def is_unavailable(error: BaseException) -> bool:
 def is_too_slow(error: BaseException) -> bool:
     """Whether a statement ran into its time limit."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == _STATEMENT_TIMEOUT
+
+
+def is_bad_value(error: BaseException) -> bool:
+    """Whether Postgres cannot hold or compute a value: it would not later, either."""
+    state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
+    return (state or "").startswith(_VALUE_CLASSES)
 
 
 def reason(error: BaseException) -> str:

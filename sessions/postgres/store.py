@@ -15,7 +15,7 @@ from models.inbox import Entry
 from models.tasks import TaskNews
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
-from sessions.postgres.connections import explain, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.deliveries import find_known, note_conflict
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
@@ -25,7 +25,7 @@ from sessions.postgres.write import write_changes, write_deliveries, write_event
 from sessions.records import Key, Task
 from sessions.rules import Slice
 from sessions.state import Changes, State
-from sessions.store import StatementFailed, too_slow
+from sessions.store import StatementFailed, too_slow, value_refused
 
 
 class PostgresStore:
@@ -93,6 +93,8 @@ class PostgresStore:
             except SQLAlchemyError as error:
                 if is_too_slow(error):
                     raise too_slow() from error
+                if is_bad_value(error):
+                    raise value_refused() from error
                 raise
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
@@ -113,4 +115,4 @@ def _translated() -> Iterator[None]:
     except SQLAlchemyError as error:
         if is_unavailable(error):
             raise unavailable() from error
-        raise StatementFailed(explain(error), too_slow=is_too_slow(error)) from error
+        raise StatementFailed(explain(error), too_slow=is_too_slow(error), bad_value=is_bad_value(error)) from error

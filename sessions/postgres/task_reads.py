@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
+from models import vocabulary as v
 from models.commands import GetTask, ListTasks
 from models.tables import SessionRow, TaskRow
 from sessions.answers import Page
@@ -27,7 +28,7 @@ class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
 
     position: RowPosition
-    priority: int | None = None
+    priority: v.Priority | None = None
     finished_at: datetime | None = None
 
 

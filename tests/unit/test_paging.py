@@ -22,6 +22,18 @@ def test_a_cursor_comes_back_as_it_was(key: str, moment: datetime) -> None:
     assert decode_cursor(cursor, tuple[datetime, str]) == position
 
 
+def test_what_only_looks_like_nul_may_be_in_a_cursor() -> None:
+    assert decode_cursor(encode_cursor("\\u0000"), str) == "\\u0000"
+    with pytest.raises(Invalid):
+        decode_cursor(encode_cursor("\0"), str)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"])
+def test_a_time_in_a_cursor_is_in_utc(moment: str) -> None:
+    with pytest.raises(Invalid):
+        decode_cursor(encode_cursor((moment, "s")), tuple[datetime, str])
+
+
 @given(st.text())
 def test_any_other_text_is_refused(cursor: str) -> None:
     try:

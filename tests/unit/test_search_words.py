@@ -28,6 +28,13 @@ def test_what_is_unwanted_is_not_looked_for() -> None:
     assert wording.runs == []
 
 
+def test_many_dashes_are_one() -> None:
+    assert take_apart("a " + "- " * 400 + "b").text == "a - b"
+    assert take_apart("-(-!-&-:-'-b").text == "-b"
+    assert take_apart("漢" * 3 + "-漢" * 3 + " -b").text.count("-") == 1
+    assert take_apart('solar--roof a--b -c -"d"').text == 'solar--roof a--b -c -"d"'
+
+
 def test_a_lexeme_is_quoted_and_longer_ones_are_beginnings() -> None:
     assert any_of(["it's", "\\b", "roof", "ab"]) == ["'it''s':*", "'roof':*", "'\\\\b'", "'ab'"]
     assert len(any_of([f"word{number}" for number in range(100)])) == MOST_WORDS

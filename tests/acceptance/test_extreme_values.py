@@ -1,0 +1,126 @@
+"""Extreme values from a key that may only read: by GET, as commands and over MCP none is a fault or a dead letter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.openapi import build_document
+from tests import extremes
+from tests.acceptance.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
+from tests.acceptance.test_mcp import HEADERS
+from tests.acceptance.test_scopes import ask, fill, make_key
+
+FORGED = [*extremes.CURSORS[::9], extremes.make_cursor("0001-01-01T00:00:00+23:59")]
+BY_NAME: dict[str, tuple[str, ...]] = {
+    "cursor": tuple(FORGED),
+    "after": (*FORGED[::4], "9" * 19, "9" * 2_000, "-1", "٣"),
+    "since": extremes.TIMES,
+    "until": extremes.TIMES,
+    "timezone": extremes.ZONES,
+    "q": extremes.QUERIES,
+    "wait": ("-1", "1e9", "nan", "0.0000000000000000001"),
+}
+ANY: tuple[str, ...] = (
+    "",
+    "0",
+    "-1",
+    "9" * 19,
+    "9" * 5_000,
+    "1e308",
+    "nan",
+    "\0",
+    "\ud7ff",
+    "%00",
+    "\uffff" * 256,
+    "true",
+    "[]",
+)
+ACCOMPANYING = {"/v1/search": {"q": "a"}, "/v1/sessions/{session_id}/events": {"wait": "0"}}
+SENT, CALLED = 3, 19
+"""Every so many of the reads, as a command and over MCP: the conformance tests ask for each."""
+
+
+@pytest.fixture(scope="module")
+def session_id(stack: Stack) -> str:
+    """With a little of everything."""
+    session_id = new_id("extreme")
+    stack.send("create_session", session_id, title="Extreme")
+    stack.send("conversation_chunk", session_id, content="a 漢字", chunk_id="c")
+    stack.send("store_memory", session_id, key="k", content="a note")
+    stack.send("delegate_task", session_id, task_id="t", description="a task", agent_name=new_id("agent"))
+    stack.send("add_artifact", session_id, artifact_id="a", name="a", content="a")
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def reader(stack: Stack) -> str:
+    """A key that may only read."""
+    key = make_key(stack, name=new_id("reader"), scopes=["read"])
+    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    return key
+
+
+def gets(session_id: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every parameter of every GET with each of its extreme values."""
+    for path, operations in build_document()["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            name = parameter["name"]
+            for value in BY_NAME.get(name, ANY):
+                if parameter["in"] == "query":
+                    yield fill(path, session_id).partition("?")[0], {**ACCOMPANYING.get(path, {}), name: value}
+
+
+def is_fault(answer: httpx.Response) -> bool:
+    return answer.status_code >= 500 and answer.json()["error"]["code"] != "too_slow"
+
+
+def test_no_parameter_of_a_get_is_a_fault(stack: Stack, session_id: str) -> None:
+    asked = list(gets(session_id))
+    assert len({path for path, _ in asked}) > 15
+    answers = in_parallel(lambda one: stack.client.get(one[0], params=one[1]), asked, threads=4)
+    wrong = [f"{one} {answer.text}" for one, answer in zip(asked, answers, strict=True) if is_fault(answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_read_by_command_is_a_fault_or_a_dead_letter(stack: Stack, session_id: str, reader: str) -> None:
+    reads = [*extremes.known_faults(), *extremes.lists(session_id)[::SENT], *extremes.reads(session_id)]
+    bodies = [envelope(command, about, **data) for command, about, data in reads]
+    answers = in_parallel(lambda body: ask(stack, reader, "POST", "/v1/webhook", json=body), bodies, threads=4)
+    wrong = [f"{body} {a.text}" for body, a in zip(bodies, answers, strict=True) if is_fault(a)]
+    assert not wrong, "\n".join(wrong)
+    require_no_dead_letter(stack)
+
+
+def test_no_change_is_a_fault_or_a_dead_letter(stack: Stack, session_id: str) -> None:
+    bodies = [envelope(command, about, **data) for command, about, data in extremes.writes(session_id)]
+    answers = in_parallel(lambda body: stack.client.post("/v1/webhook", json=body), bodies, threads=4)
+    wrong = [f"{body} {a.text}" for body, a in zip(bodies, answers, strict=True) if is_fault(a)]
+    assert not wrong, "\n".join(wrong)
+    require_no_dead_letter(stack)
+
+
+def test_no_call_over_mcp_is_a_fault_or_a_dead_letter(stack: Stack, session_id: str, reader: str) -> None:
+    reads = extremes.known_faults() + [*extremes.lists(session_id), *extremes.reads(session_id)][::CALLED]
+    calls = [call(command, {"session_id": about, **data} if about else data) for command, about, data in reads]
+    answers = in_parallel(
+        lambda body: stack.client.post("/mcp", json=body, headers={**HEADERS, "X-API-Key": reader}), calls, threads=4
+    )
+    for body, answer in zip(calls, answers, strict=True):
+        assert answer.status_code == 200, f"{body} {answer.text}"
+        assert '"internal"' not in answer.text, f"{body} {answer.text}"
+        assert "dead_letter" not in answer.text, f"{body} {answer.text}"
+    require_no_dead_letter(stack)
+
+
+def call(command: str, arguments: dict[str, Any]) -> Payload:
+    params = {"name": "send_command", "arguments": {"command": command, "data": arguments}}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+def require_no_dead_letter(stack: Stack) -> None:
+    stack.wait_until_drained()
+    assert stack.client.get("/v1/dead-letters").json()["items"] == []

@@ -1,0 +1,57 @@
+"""Extreme values are answered or refused, and are no fault of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from models.errors import Rejected
+from sessions.backend import Backend
+from sessions.postgres.backend import PostgresBackend
+from tests import extremes
+from tests.conformance.sending import SESSION, refusal, send
+
+
+@pytest.fixture
+def filled(backend: Backend) -> Backend:
+    """With a little of everything."""
+    send(backend, "create_session", SESSION, title="Walk")
+    send(backend, "conversation_chunk", content="a the 漢字 walk", chunk_id="c")
+    send(backend, "store_memory", key="k", content="a note", type="note")
+    send(backend, "delegate_task", task_id="t", description="a task")
+    send(backend, "delegate_task", task_id="done", description="another")
+    send(backend, "cancel_task", task_id="done")
+    send(backend, "add_artifact", artifact_id="a", name="a", content="a")
+    return backend
+
+
+def test_a_text_that_no_index_holds_is_refused_alone(in_postgres: PostgresBackend) -> None:
+    send(in_postgres, "create_session", SESSION, title="Walk")
+    error = refusal(in_postgres, "store_memory", key="k", content=extremes.distinct_words())
+    assert (error.status, error.code, error.hint) == (422, "invalid", "If a text is long, split it.")
+    assert [item["event"] for item in in_postgres.events(SESSION, after=None, limit=9, wait_seconds=0).items] == [
+        "create_session",
+        "store_memory",
+    ]
+    send(in_postgres, "store_memory", key="k", content=extremes.distinct_words()[:100_000])
+
+
+def faults(backend: Backend, asked: Sequence[tuple[str, str | None, dict[str, Any]]]) -> list[str]:
+    """What was neither answered nor refused."""
+    found = []
+    for command, session_id, data in asked:
+        try:
+            backend.send(command, data, session_id=session_id)
+        except Rejected as error:
+            assert error.status < 500
+        except Exception as error:
+            found.append(f"{type(error).__name__} by {command} {str(data)[:200]}: {str(error)[:100]}")
+    return found
+
+
+@pytest.mark.parametrize("make", [extremes.lists, extremes.reads, extremes.writes])
+def test_no_extreme_value_is_a_fault(filled: Backend, make: Any) -> None:
+    wrong = faults(filled, make(SESSION))
+    assert not wrong, "\n".join(wrong)
