@@ -1,10 +1,12 @@
-"""Dead letters for operators: list them, look into one, replay or discard. Needs a key with the scope admin."""
+"""Dead letters and parked events for operators: list them, look into one, replay or discard. Needs a key with the scope
+admin."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal
 
 import msgspec
 from starlette.requests import Request
@@ -30,8 +32,10 @@ STEP = 8
 
 
 class ManyDeadLetters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /v1/dead-letters and of POST /v1/dead-letters/replay."""
+    """The parameters of GET /v1/dead-letters and of POST /v1/dead-letters/replay: dead letters, or with
+    `status=parked` the events that a session did not take."""
 
+    status: Literal["failed", "parked"] = "failed"
     source: v.Id | None = None
     session_id: v.Id | None = None
     command: v.Label | None = None
@@ -120,8 +124,14 @@ class DeadLetters:
         caller = await self._gate.admit(request, "admin")
         asked = decode_parameters(request.query_params, ManyDeadLetters)
         require_session(caller, asked.session_id)
-        given = {"source": asked.source, "session_id": asked.session_id, "command": asked.command}
-        return caller, asked, Wanted(**given, session_glob=caller.session_glob)
+        wanted = Wanted(
+            status=asked.status,
+            source=asked.source,
+            session_id=asked.session_id,
+            command=asked.command,
+            session_glob=caller.session_glob,
+        )
+        return caller, asked, wanted
 
     async def _one(self, request: Request) -> tuple[Caller, Wanted]:
         caller = await self._gate.admit(request, "admin")

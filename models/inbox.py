@@ -125,6 +125,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     status: int
     body: Raw
+    accepted_at: datetime | None = None
+    """When the entry was accepted of which this is the outcome: one of before is none for a redelivery."""
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -290,6 +290,7 @@ class DeliveryRow(Base):
         Index(None, "session_id", "position"),
         Index(None, "decided_at"),
         Index("ix_deliveries_failed", "position", postgresql_where=text("status = 'failed'")),
+        Index("ix_deliveries_parked", "source", "session_id", postgresql_where=text("status = 'parked'")),
     )
 
     source: Mapped[str] = mapped_column(primary_key=True)
@@ -305,7 +306,7 @@ class DeliveryRow(Base):
     response: Mapped[bytes | None]
     """The answer of a changing command; reads leave none."""
     entry: Mapped[bytes | None]
-    """The whole inbox entry, only while the delivery is failed."""
+    """The whole inbox entry, only while the delivery is failed or parked."""
     traceback: Mapped[str | None]
     conflicts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_conflict_at: Mapped[datetime | None]

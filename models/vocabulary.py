@@ -13,7 +13,7 @@ MemoryType = Literal[
 MemoryStatus = Literal["open", "done", "superseded"]
 ChunkFormat = Literal["dialogue", "summary", "transcript"]
 TaskStatus = Literal["pending", "claimed", "running", "input_required", "completed", "failed", "cancelled"]
-DeliveryStatus = Literal["accepted", "applied", "rejected", "failed", "ignored"]
+DeliveryStatus = Literal["accepted", "applied", "rejected", "parked", "failed", "ignored"]
 SearchArea = Literal["conversations", "memories", "artifacts"]
 Scope = Literal["read", "write", "delegate", "agent", "admin", "send", "hook"]
 

@@ -223,7 +223,8 @@ class Ingest:
         self, entry: Entry, gone: asyncio.Future[None], *, seconds: float
     ) -> tuple[Pushed, Outcome | None]:
         """Until the outcome is there, the time is over, the sender has gone, or the process stops."""
-        with self._outcomes.watch(outcome_key(entry.source, entry.delivery_id, entry.hash)) as outcome:
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
             pushed = await self.push(entry)
             if pushed.verdict != "conflict":
                 await pause(outcome, gone, self.stopping, seconds=seconds)

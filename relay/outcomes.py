@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import msgspec
 from redis.asyncio import Redis
@@ -30,18 +31,19 @@ class OutcomeWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[str, set[asyncio.Future[Outcome]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[Outcome], datetime]] = {}
 
     @contextmanager
-    def watch(self, key: str) -> Iterator[asyncio.Future[Outcome]]:
-        """A future for the outcome of this key, within the block. To be entered before the push."""
+    def watch(self, key: str, *, accepted_at: datetime) -> Iterator[asyncio.Future[Outcome]]:
+        """A future for the outcome of this key, within the block. To be entered before the push. The outcome of what
+        was accepted before that moment is not taken for it: this delivery may be judged anew."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, set()).add(future)
+        self._waiting.setdefault(key, {})[future] = accepted_at
         try:
             yield future
         finally:
             waiting = self._waiting[key]
-            waiting.discard(future)
+            del waiting[future]
             if not waiting:
                 del self._waiting[key]
             future.cancel()
@@ -76,6 +78,6 @@ class OutcomeWatch:
                 self._settle(key, msgspec.json.decode(value, type=Outcome))
 
     def _settle(self, key: str, outcome: Outcome) -> None:
-        for future in self._waiting.get(key, ()):
-            if not future.done():
+        for future, accepted_at in self._waiting.get(key, {}).items():
+            if not future.done() and (outcome.accepted_at is None or outcome.accepted_at >= accepted_at):
                 future.set_result(outcome)

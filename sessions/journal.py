@@ -17,9 +17,24 @@ from sessions.records import EMPTY_OBJECT
 EventStatus = Literal["applied", "rejected", "failed"]
 
 EVENT_FIELDS = frozenset(
-    {"agent_name", "artifact_id", "chunk_id", "code", "created", "key", "memory_keys", "revision", "task_id", "type"}
+    {
+        "agent_name",
+        "artifact_id",
+        "chunk_id",
+        "code",
+        "created",
+        "kept",
+        "key",
+        "memory_keys",
+        "revision",
+        "task_id",
+        "type",
+    }
 )
 """What of an answer goes into the journal: ids and kinds, no content."""
+
+REPLAYABLE: tuple[DeliveryStatus, ...] = ("failed", "parked")
+"""The deliveries that are kept with all that came: dead letters, and events that a session did not take."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +74,18 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     status: DeliveryStatus
     http_status: int
     response: Raw | None
+    accepted_at: datetime
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What applying an entry led to."""
 
     entry: Entry
-    status: Literal["applied", "rejected", "failed", "ignored", "duplicate", "conflict"]
+    status: Literal["applied", "rejected", "parked", "failed", "ignored", "duplicate", "conflict"]
     http_status: int
     response: Raw
+    binds: bool = True
+    """Whether its delivery id stands for this from now on; otherwise the same delivery is judged anew."""
     trace: str = ""
     """Of a dead letter: what was raised."""
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 
-from models.commands import Batch, Command, DeleteSession, ReadCommand
+from models.commands import Batch, Command, DeleteSession, ReadCommand, ResumeSession, name_of
 from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
 from models.inbox import Entry
 from models.payloads import decode_command
@@ -22,7 +22,8 @@ from models.responses import failure, success
 from sessions.answers import Answer
 from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
-from sessions.journal import Applied, Delivery, Event, make_event
+from sessions.journal import REPLAYABLE, Applied, Delivery, Event, Known, make_event
+from sessions.parking import STATE_CODES, Parking, code_of, is_unattended
 from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
@@ -31,11 +32,16 @@ from sessions.store import StatementFailed, Store, too_slow, value_refused
 
 logger = logging.getLogger(__name__)
 
+Identity = tuple[str, str]
+"""Source and delivery id."""
 
 TRANSACTION_SECONDS = 2.0
 """After which no further entry is begun, so that slow reads cannot make a transaction so long that it never ends."""
 READ_SECONDS = 10.0
 """For all reads of one batch together."""
+RESUME_SESSION = name_of(ResumeSession())
+KEPT = "It is kept: once the session takes changes again, replay it, or send it again."
+NOT_KEPT = "Too many events of this sender are kept already; send it again once the session takes changes."
 SUGGESTIONS = 10
 """In one transaction: looking for similar ids costs some milliseconds each."""
 
@@ -47,11 +53,9 @@ class TooSlowOnce(Unavailable):
 class SessionManager:
     """Applies commands through a store. One manager serves one transaction."""
 
-    def __init__(
-        self, store: Store, *, seconds: float = TRANSACTION_SECONDS, suspect: tuple[str, str] | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, seconds: float = TRANSACTION_SECONDS, suspect: Identity | None = None) -> None:
         """`suspect` is the source and delivery id of an entry that took too long the last time."""
-        self.slow: tuple[str, str] | None = None
+        self.slow: Identity | None = None
         """The entry that took too long this time, and is to be tried once more as the suspect: a database that stood
         still for a while must not make a dead letter of whatever was at hand."""
         self._suspect = suspect
@@ -60,7 +64,8 @@ class SessionManager:
         self._read_until = 0.0
         self._suggestions = SUGGESTIONS
         self._state = State()
-        self._deliveries: list[Delivery] = []
+        self._deliveries: dict[Identity, Delivery] = {}
+        self._parking = Parking(store)
         self._events: list[Event] = []
 
     def apply(self, entries: Sequence[Entry]) -> list[Applied]:
@@ -73,7 +78,8 @@ class SessionManager:
             with self._store.savepoint():
                 return self._apply(entries)
         except StatementFailed as error:
-            self._state, self._deliveries, self._events = State(), [], []
+            self._state, self._deliveries, self._events = State(), {}, []
+            self._parking = Parking(self._store)
             if len(entries) == 1:
                 if error.too_slow and _identity(entries[0]) != self._suspect:
                     self.slow = _identity(entries[0])
@@ -129,35 +135,28 @@ class SessionManager:
                 wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
         self._state = self._store.load(wanted)
         applied: list[Applied] = []
-        handled: dict[tuple[str, str], Applied] = {}
+        handled: dict[Identity, Known] = {}
         deleted: set[str | None] = set()
         for entry, item in zip(entries, decoded, strict=True):
             if applied and time.monotonic() > self._ends_at:
                 break
-            identity = (entry.source, entry.delivery_id)
-            earlier = known.get(identity)
-            if identity in handled:
-                outcome = self._repeat(entry, item, hash=handled[identity].entry.hash, before=handled[identity])
-            elif entry.ruling and (earlier is None or entry.session_id in deleted):
+            identity = _identity(entry)
+            earlier = handled.get(identity) or known.get(identity)
+            if entry.ruling and (earlier is None or entry.session_id in deleted):
                 # A dead letter goes with its session; one made anew under the id must see nothing of it.
                 outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
-            elif earlier is not None and not (entry.ruling and earlier.status == "failed"):
-                before = Applied(
-                    entry=entry,
-                    status="duplicate",
-                    http_status=earlier.http_status,
-                    response=earlier.response or EMPTY_OBJECT,
-                )
-                outcome = self._repeat(entry, item, hash=earlier.hash, before=before)
-            else:
-                outcome = handled[identity] = self._decide(entry, item)
+            elif earlier is None or _is_judged_anew(entry, earlier, is_handled=identity in handled):
+                outcome = self._decide(entry, item, is_parked=earlier is not None and earlier.status == "parked")
+                handled[identity] = _known(outcome)
                 if isinstance(item, DeleteSession) and outcome.status == "applied":
                     deleted.add(entry.session_id)
+            else:
+                outcome = self._repeat(entry, item, earlier)
             applied.append(outcome)
         self._flush(journal=True)
         return applied
 
-    def _decide(self, entry: Entry, command: Command | Exception) -> Applied:
+    def _decide(self, entry: Entry, command: Command | Exception, *, is_parked: bool) -> Applied:
         now = datetime.now(UTC)
         if entry.ruling and entry.ruling.discards:
             given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
@@ -170,7 +169,7 @@ class SessionManager:
             events: list[Event] = []
             answer = self._run(entry, command, events)
         except Rejected as error:
-            return self._reject(entry, error, now)
+            return self._reject(entry, error, now, is_parked=is_parked)
         except (Unavailable, StatementFailed):
             raise
         except Exception as error:
@@ -193,6 +192,7 @@ class SessionManager:
             source=entry.source,
             delivery_id=entry.delivery_id,
             at=entry.accepted_at,
+            waiting_events=self._count_waiting_events(entry, command),
         )
         if isinstance(command, Batch):
             return self._run_batch(entry, command, context, events)
@@ -207,6 +207,16 @@ class SessionManager:
         if entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
         return Answer(data=decision.data, message=decision.message)
+
+    def _count_waiting_events(self, entry: Entry, command: Command) -> int:
+        """How many events are kept for a replay in the session, for who resumes it."""
+        resumes = isinstance(command, ResumeSession) or (
+            isinstance(command, Batch) and any(item.command == RESUME_SESSION for item in command.commands)
+        )
+        if not resumes or entry.session_id is None:
+            return 0
+        self._flush()
+        return self._store.parked_in(entry.session_id)
 
     def _require_permission(self, entry: Entry, command: Command) -> None:
         """Raise Forbidden for what only the holder of a task may do, unless the sender holds one in the session now.
@@ -248,10 +258,17 @@ class SessionManager:
             command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
         )
 
-    def _repeat(self, entry: Entry, command: Command | Exception, *, hash: str, before: Applied) -> Applied:
+    def _repeat(self, entry: Entry, command: Command | Exception, earlier: Known) -> Applied:
         """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
         now = datetime.now(UTC)
-        if entry.hash != hash:
+        before = Applied(
+            entry=entry,
+            status="duplicate",
+            http_status=earlier.http_status,
+            response=earlier.response or EMPTY_OBJECT,
+            binds=_binds(earlier),
+        )
+        if entry.hash != earlier.hash:
             self._flush()
             self._store.record_conflict(entry, now)
             conflict = Conflict(
@@ -276,20 +293,33 @@ class SessionManager:
             refused = Rejected("This was refused before; the reason was deleted with the session.")
             refused.status = before.http_status
             return _failed(entry, refused, status="duplicate", now=now)
-        return msgspec.structs.replace(before, entry=entry, status="duplicate")
+        return before
 
-    def _reject(self, entry: Entry, error: Rejected, now: datetime) -> Applied:
+    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_parked: bool = False) -> Applied:
         if error.code == "session_not_found" and entry.session_id and self._suggestions:
             self._suggestions -= 1
             self._flush()
             near = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
             if near and isinstance(error, NotFound):
                 error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
-        rejected = _failed(entry, error, status="rejected", now=now)
-        self._record(entry, status="rejected", http_status=error.status, response=rejected.response, now=now)
+        kept = None
+        if error.code in STATE_CODES and is_unattended(entry):
+            kept = self._parking.park(entry, is_parked=is_parked)
+            error.hint = KEPT if kept else NOT_KEPT
+        rejected = _failed(entry, error, status="parked" if kept else "rejected", now=now)
+        rejected = msgspec.structs.replace(rejected, binds=error.code not in STATE_CODES)
+        self._record(
+            entry,
+            status=rejected.status,
+            http_status=error.status,
+            response=rejected.response,
+            now=now,
+            kept=kept,
+        )
         # Who may do nothing in a session leaves no trace in it.
         if entry.session_id and self._state.session(entry.session_id) and not isinstance(error, Forbidden):
-            self._events.append(make_event(entry, entry.command, "rejected", error.message, {"code": error.code}))
+            ids = {"code": error.code, **({"kept": True} if kept else {})}
+            self._events.append(make_event(entry, entry.command, "rejected", error.message, ids))
         return rejected
 
     def _ignore(self, entry: Entry, now: datetime) -> Applied:
@@ -334,21 +364,19 @@ class SessionManager:
         kept: Raw | None = None,
         trace: str | None = None,
     ) -> None:
-        self._deliveries.append(
-            Delivery(
-                source=entry.source,
-                delivery_id=entry.delivery_id,
-                hash=entry.hash,
-                status=status,  # type: ignore[arg-type]
-                command=entry.command,
-                session_id=entry.session_id,
-                accepted_at=entry.accepted_at,
-                decided_at=now,
-                http_status=http_status,
-                response=response,
-                entry=kept,
-                traceback=trace,
-            )
+        self._deliveries[_identity(entry)] = Delivery(
+            source=entry.source,
+            delivery_id=entry.delivery_id,
+            hash=entry.hash,
+            status=status,  # type: ignore[arg-type]
+            command=entry.command,
+            session_id=entry.session_id,
+            accepted_at=entry.accepted_at,
+            decided_at=now,
+            http_status=http_status,
+            response=response,
+            entry=kept,
+            traceback=trace,
         )
 
     def _flush(self, *, journal: bool = False) -> None:
@@ -356,14 +384,43 @@ class SessionManager:
         changes = self._state.take_changes()
         events = self._events if journal else []
         if changes.put or changes.removed or self._deliveries or events:
-            self._store.write(changes, self._deliveries, events)
-        self._deliveries = []
+            self._store.write(changes, list(self._deliveries.values()), events)
+        self._deliveries = {}
         if journal:
             self._events = []
 
 
-def _identity(entry: Entry) -> tuple[str, str]:
+def _identity(entry: Entry) -> Identity:
     return entry.source, entry.delivery_id
+
+
+def _known(applied: Applied) -> Known:
+    entry = applied.entry
+    return Known(
+        hash=entry.hash,
+        status=applied.status,  # type: ignore[arg-type]
+        http_status=applied.http_status,
+        response=applied.response,
+        accepted_at=entry.accepted_at,
+    )
+
+
+def _is_judged_anew(entry: Entry, earlier: Known, *, is_handled: bool) -> bool:
+    """Whether an entry is decided although its delivery id was decided before."""
+    if entry.ruling:
+        return earlier.status in REPLAYABLE and entry.hash == earlier.hash and not is_handled
+    # What was accepted no later is no redelivery: it was judged by a worker that died before it could say so.
+    if entry.accepted_at <= earlier.accepted_at:
+        return False
+    # What is kept may still take effect, so its id stands for that content.
+    return not _binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
+
+
+def _binds(known: Known) -> bool:
+    """Whether a delivery id stands for what was decided under it, or the same delivery is to be judged anew."""
+    if known.status == "rejected" and known.response is None:
+        return known.http_status not in (NotFound.status, Conflict.status)  # Its session was deleted.
+    return known.status != "parked" and not (known.status == "rejected" and code_of(known.response) in STATE_CODES)
 
 
 def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:

@@ -65,6 +65,12 @@ class Store(Protocol):
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""
 
+    def parked_by(self, source: str) -> tuple[int, int]:
+        """How many events of a source are kept for a replay, and their bytes."""
+
+    def parked_in(self, session_id: str) -> int:
+        """How many events are kept for a replay in a session."""
+
     def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
         """The answer to a read, which sees what was written in this transaction. Raises Rejected."""
 

@@ -81,7 +81,7 @@ def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: st
     """Push a dead letter's entry again, at the end of its shard. Says whether it was one. May be repeated: an entry
     that was replayed already is dropped as a duplicate."""
     ruling = Ruling(by=DASHBOARD, at=datetime.now(UTC))
-    entries, _ = entries_to_rule(connection, Wanted(source=source, delivery_id=delivery_id), ruling)
+    entries, _ = entries_to_rule(connection, Wanted(status="failed", source=source, delivery_id=delivery_id), ruling)
     if not entries:
         return False
     keys, arguments = push_arguments(entries)

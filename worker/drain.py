@@ -200,7 +200,7 @@ def _outcomes_of_deleted(connection: Connection, applied: Sequence[Applied]) -> 
 
 
 def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
-    shown = ("applied", "rejected", "failed", "ignored", "duplicate", "conflict")
+    shown = ("applied", "rejected", "parked", "failed", "ignored", "duplicate", "conflict")
     parts = [f"{counts[status]} {status}" for status in shown]
     done = ", ".join(part for part in parts if not part.startswith("0 "))
     return f"drain shard {shard:02d}: " + "; ".join(part for part in (done or "0 applied", remark) if part)

@@ -121,8 +121,9 @@ def take_out(
         for item in applied:
             entry = item.entry
             seen = seen_key(entry.source, entry.delivery_id)
-            if item.status == "conflict":
-                pipeline.delete(seen)  # It would make the relay take the first command for the wrong one.
+            if item.status == "conflict" or not item.binds:
+                # It would make the relay take the first command for the wrong one, or drop what is to be judged anew.
+                pipeline.delete(seen)
             else:
                 pipeline.expire(seen, SEEN_SECONDS)
             is_read = COMMANDS[entry.command].is_read if entry.command in COMMANDS else False
@@ -130,7 +131,7 @@ def take_out(
                 continue
             key = outcome_key(entry.source, entry.delivery_id, entry.hash)
             told = item.response if may_read_answer(entry) else tell(item.response, entry.scopes)
-            outcome = Outcome(status=item.http_status, body=told)
+            outcome = Outcome(status=item.http_status, body=told, accepted_at=entry.accepted_at)
             pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
             if entry.waits:
                 pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))

@@ -16,7 +16,7 @@ _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Colum
 @id_argument("delivery_id", "[ID]", required=False)
 @click.option(
     "--status",
-    type=click.Choice(["accepted", "applied", "rejected", "failed", "ignored"]),
+    type=click.Choice(["accepted", "applied", "rejected", "parked", "failed", "ignored"]),
     help="Only those; accepted are those that wait.",
 )
 @click.option("--session", "session_id", metavar="ID", help="Only those of this session.")

@@ -55,6 +55,7 @@ class FilesStore:
                 status=known[identity].status,
                 http_status=known[identity].http_status,
                 response=known[identity].response,
+                accepted_at=known[identity].decided_at,
             )
             for identity in identities
             if identity in known
@@ -103,6 +104,14 @@ class FilesStore:
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Nobody can ask for it here."""
+
+    def parked_by(self, source: str) -> tuple[int, int]:
+        """Neither hooks nor signed senders lead here."""
+        return 0, 0
+
+    def parked_in(self, session_id: str) -> int:
+        """Neither hooks nor signed senders lead here."""
+        return 0
 
     def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
         """The answer to a read, which sees what was written before it. Raises Rejected."""

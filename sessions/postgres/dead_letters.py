@@ -1,18 +1,20 @@
-"""Dead letters: deliveries that failed, with the entry that is replayed and why it failed."""
+"""Dead letters and parked events: deliveries that failed, or that a session did not take, with the entry that is
+replayed and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, func, select
 
 from models.inbox import Entry, Ruling
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.answers import Page
+from sessions.journal import REPLAYABLE
 from sessions.paging import RowPosition, decode_cursor, encode_cursor
 
 Identity = tuple[str, str]
@@ -22,8 +24,9 @@ _ENTRY = cast(DeliveryRow.entry, Text).label("entry")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters; what is not given is any."""
+    """Which dead letters or parked events; what is not given is any."""
 
+    status: Literal["failed", "parked"] | None = None
     source: str | None = None
     delivery_id: str | None = None
     session_id: str | None = None
@@ -37,13 +40,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         glob = given.pop("session_glob", None)
         within = [] if glob is None else [DeliveryRow.session_id.like(like_pattern(glob), escape="\\")]
         same = (getattr(DeliveryRow, name) == value for name, value in given.items())
-        return and_(DeliveryRow.status == "failed", *within, *same)
+        return and_(DeliveryRow.status.in_(REPLAYABLE), *within, *same)
 
 
 def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
     """The oldest dead letters, with their tracebacks."""
     columns = (DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
-    statement = select(*columns).where(Wanted().condition()).order_by(DeliveryRow.position).limit(limit)
+    statement = select(*columns).where(Wanted(status="failed").condition()).order_by(DeliveryRow.position).limit(limit)
     return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
 
 
@@ -73,9 +76,24 @@ def entries_to_rule(
     return ruled, _next_cursor(rows, limit)
 
 
+def parked_by(connection: Connection, source: str) -> tuple[int, int]:
+    """How many events of a source are parked, and the bytes that they take in the database."""
+    size = func.coalesce(func.sum(func.pg_column_size(DeliveryRow.entry)), 0)
+    statement = select(func.count(), size).where(DeliveryRow.status == "parked", DeliveryRow.source == source)
+    count, total = connection.execute(statement).one()
+    return int(count), int(total)
+
+
+def parked_in(connection: Connection, session_id: str) -> int:
+    """How many events are parked in a session."""
+    parked = select(func.count()).where(DeliveryRow.status == "parked", DeliveryRow.session_id == session_id)
+    return connection.scalar(parked) or 0
+
+
 def _select(*more: ColumnElement[Any]) -> Select[Any]:
-    names = ("position", "source", "delivery_id", "command", "session_id", "accepted_at", "decided_at", "traceback")
-    return select(*(getattr(DeliveryRow, name) for name in names), *more)
+    names = ("position", "source", "delivery_id", "status", "command", "session_id", "accepted_at", "decided_at")
+    said = DeliveryRow.response["error"]["message"].as_string().label("said")
+    return select(*(getattr(DeliveryRow, name) for name in (*names, "traceback")), said, *more)
 
 
 def _page(statement: Select[Any], wanted: Wanted, *, limit: int, cursor: str | None) -> Select[Any]:
@@ -94,9 +112,10 @@ def _describe(row: Row[Any]) -> dict[str, Any]:
     return {
         "delivery_id": row.delivery_id,
         "source": row.source,
+        "status": row.status,
         "command": row.command,
         "session_id": row.session_id,
         "accepted_at": format_utc(row.accepted_at),
         "failed_at": format_utc(row.decided_at),
-        "reason": lines[-1] if lines else "",
+        "reason": lines[-1] if lines else row.said or "",
     }

@@ -31,10 +31,17 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
         DeliveryRow.status,
         DeliveryRow.http_status,
         cast(DeliveryRow.response, Text),
+        DeliveryRow.accepted_at,
     ).join_from(DeliveryRow, wanted, same)
     return {
-        (source, delivery_id): Known(hash=hash_, status=status, http_status=code, response=_raw(response))  # type: ignore[arg-type]
-        for source, delivery_id, hash_, status, code, response in connection.execute(statement)
+        (source, delivery_id): Known(
+            hash=hash_,
+            status=status,  # type: ignore[arg-type]
+            http_status=code,
+            response=_raw(response),
+            accepted_at=accepted_at,
+        )
+        for source, delivery_id, hash_, status, code, response, accepted_at in connection.execute(statement)
     }
 
 

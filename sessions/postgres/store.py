@@ -16,6 +16,7 @@ from models.tasks import TaskNews
 from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.dead_letters import parked_by, parked_in
 from sessions.postgres.deliveries import find_known, note_conflict
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
@@ -83,6 +84,16 @@ class PostgresStore:
         """Note that the delivery id came again with other content."""
         with _translated():
             note_conflict(self._connection, entry, at)
+
+    def parked_by(self, source: str) -> tuple[int, int]:
+        """How many events of a source are kept for a replay, and their bytes."""
+        with _translated():
+            return parked_by(self._connection, source)
+
+    def parked_in(self, session_id: str) -> int:
+        """How many events are kept for a replay in a session."""
+        with _translated():
+            return parked_in(self._connection, session_id)
 
     def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
         """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""

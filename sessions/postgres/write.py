@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from models.inbox import shard_of
 from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
-from sessions.journal import Delivery, Event
+from sessions.journal import REPLAYABLE, Delivery, Event
 from sessions.postgres.locks import take_journal
 from sessions.records import RECORDS
 from sessions.state import Changes
@@ -39,7 +39,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
 
 
 def write_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Record what became of deliveries; a replayed one takes the place of its dead letter."""
+    """Record what became of deliveries; one that was judged anew takes the place of what was recorded before."""
     if deliveries:
         _upsert(connection, "deliveries", deliveries, fields=Delivery.__struct_encode_fields__)
 
@@ -55,7 +55,7 @@ def write_events(connection: Connection, events: Sequence[Event]) -> None:
 
 def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:
     of_session = DeliveryRow.session_id.in_(session_ids)
-    connection.execute(delete(DeliveryRow).where(of_session, DeliveryRow.status == "failed"))
+    connection.execute(delete(DeliveryRow).where(of_session, DeliveryRow.status.in_(REPLAYABLE)))
     connection.execute(update(DeliveryRow).where(of_session).values(response=None, command=""))
 
 

@@ -21,6 +21,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     upcoming_tasks: frozenset[str] = frozenset()
     """Tasks that the rest of the same all-or-nothing batch will make."""
+    waiting_events: int = 0
+    """Kept for a replay in the session, which is about to be resumed."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

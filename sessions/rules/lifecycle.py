@@ -9,6 +9,7 @@ import msgspec
 
 from models.commands import CreateSession, DeleteSession, RenameSession
 from models.errors import Conflict, Invalid
+from models.responses import shorten
 from models.timestamps import format_utc
 from models.vocabulary import SessionStatus
 from sessions.records import Session, Stats
@@ -62,8 +63,14 @@ def pause_session(state: State, context: Context) -> Decision:
 
 
 def resume_session(state: State, context: Context) -> Decision:
-    """Make a paused or completed session active; repeated, a no-op."""
-    return _become(state, existing_session(state, context.session_id), "active", context.at)
+    """Make a paused or completed session active; repeated, a no-op. The answer says how many events wait."""
+    decision = _become(state, existing_session(state, context.session_id), "active", context.at)
+    waiting = context.waiting_events
+    if not waiting:
+        return decision
+    events = "1 event that came meanwhile waits" if waiting == 1 else f"{waiting:,} events that came meanwhile wait"
+    message = f"{shorten(decision.message, 130)} {events} to be replayed."
+    return msgspec.structs.replace(decision, message=message, data=decision.data | {"waiting_events": waiting})
 
 
 def complete_session(state: State, context: Context) -> Decision:

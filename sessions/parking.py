@@ -1,0 +1,68 @@
+"""Rejections because of a session's state: which they are, whose events are kept for a replay, and how many."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from msgspec import Raw
+
+from models.inbox import Entry
+from sessions.store import Store
+
+logger = logging.getLogger(__name__)
+
+STATE_CODES = frozenset({"session_completed", "session_not_found", "session_paused"})
+"""Such a rejection does not bind its delivery id: the state may change, and the delivery is judged anew."""
+UNATTENDED = frozenset({"hook", "send"})
+"""The scopes of hooks and of signing secrets: nobody is there who could mend anything."""
+MAX_EVENTS = 1_000
+MAX_BYTES = 64 * 1_048_576
+"""Of the events that are kept for one source, as Postgres stores them; more are rejected without being kept. Shards
+count by themselves, so that several at a time may exceed it by what each of them takes in one transaction."""
+
+
+def is_unattended(entry: Entry) -> bool:
+    """Whether the sender can neither mend nor repeat what was rejected."""
+    return UNATTENDED.issuperset(entry.scopes)
+
+
+def code_of(response: Raw | None) -> str | None:
+    """The code of the error in a recorded response; None if there is none, or it was deleted with its session."""
+    if response is None:
+        return None
+    try:
+        return msgspec.json.decode(response, type=_Refused).error.code
+    except msgspec.ValidationError:
+        return None
+
+
+class Parking:
+    """The room that sources have left for events to be kept, in one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._taken: dict[str, tuple[int, int]] = {}
+        self._full: set[str] = set()
+
+    def park(self, entry: Entry, *, is_parked: bool) -> Raw | None:
+        """What is to be kept of an event; None if its source has no room left, unless it is kept already."""
+        kept = msgspec.json.encode(msgspec.structs.replace(entry, waits=False))
+        if is_parked:
+            return Raw(kept)
+        count, size = self._taken.get(entry.source) or self._store.parked_by(entry.source)
+        if count >= MAX_EVENTS or size + len(kept) > MAX_BYTES:
+            if entry.source not in self._full:
+                logger.warning("Events of %s are not kept any more: too many wait for a replay.", entry.source)
+            self._full.add(entry.source)
+            return None
+        self._taken[entry.source] = (count + 1, size + len(kept))
+        return Raw(kept)
+
+
+class _Error(msgspec.Struct):
+    code: str
+
+
+class _Refused(msgspec.Struct):
+    error: _Error

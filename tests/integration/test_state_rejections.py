@@ -1,0 +1,261 @@
+"""What a session did not take because of its state: sent again it is judged anew, and what senders cannot mend is kept
+until it is replayed, discarded, or too old."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from models.inbox import Entry, Ruling, inbox_key, outcome_key, seen_key, shard_of
+from models.scopes import ALL_SCOPES
+from models.vocabulary import Scope
+from sessions import parking
+from sessions.manager import SessionManager
+from sessions.postgres.dead_letters import (
+    Wanted,
+    entries_to_rule,
+    failed_deliveries,
+    find_dead_letter,
+    list_dead_letters,
+)
+from sessions.postgres.store import PostgresStore
+from tests.integration.inbox import drain, entry, push
+from worker.inbox import read_entries
+from worker.sweeper import prune_deliveries
+
+STATES = {"paused": "pause_session", "completed": "complete_session"}
+RULING = Ruling(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def walk(redis: Redis, engine: Engine) -> str:
+    """A session that exists."""
+    session_id = f"walk-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    return session_id
+
+
+def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: Any) -> Entry:
+    """What a sender that can mend nothing has sent."""
+    item = entry(
+        "store_memory", session_id, source=source or f"deploys-{session_id}", **{"key": "k", "content": 1} | data
+    )
+    return msgspec.structs.replace(item, scopes=[scope])
+
+
+def again(item: Entry) -> Entry:
+    """The same delivery, as the relay accepts it when it is sent once more."""
+    return msgspec.structs.replace(item, accepted_at=datetime.now(UTC))
+
+
+def status_of(engine: Engine, item: Entry) -> str | None:
+    with engine.connect() as connection:
+        query = {"source": item.source, "id": item.delivery_id}
+        statement = text("SELECT status FROM deliveries WHERE source = :source AND delivery_id = :id")
+        return cast("str | None", connection.scalar(statement, query))
+
+
+def memories(engine: Engine, session_id: str) -> dict[str, int]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT key, revision FROM memories WHERE session_id = :id"), {"id": session_id})
+        return {row.key: row.revision for row in rows}
+
+
+def parked(engine: Engine, session_id: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return list_dead_letters(
+            connection, Wanted(status="parked", session_id=session_id), limit=500, cursor=None
+        ).items
+
+
+def replay(redis: Redis, engine: Engine, item: Entry, ruling: Ruling = RULING) -> list[str]:
+    with engine.connect() as connection:
+        found, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), ruling)
+    return drain(redis, engine, *found)
+
+
+def commit_without_acknowledging(redis: Redis, engine: Engine, session_id: str) -> None:
+    """As a worker does that is killed between its commit and its answer to Redis."""
+    with engine.begin() as connection:
+        waiting = read_entries(redis, shard_of(session_id))
+        SessionManager(PostgresStore(connection)).apply([item.entry for item in waiting])
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_command_that_came_while_its_session_was_closed_takes_effect_when_it_is_sent_again(
+    redis: Redis, engine: Engine, walk: str, state: str
+) -> None:
+    item = entry("store_memory", walk, key="k", content=1)
+    drain(redis, engine, entry(STATES[state], walk), item)
+    assert status_of(engine, item) == "rejected"
+    assert not redis.exists(seen_key("tests", item.delivery_id))
+    drain(redis, engine, entry("resume_session", walk))
+    assert push(redis, again(item)) == ["accepted"]
+    assert drain(redis, engine)[shard_of(walk)].endswith(": 1 applied")
+    assert (status_of(engine, item), memories(engine, walk)) == ("applied", {"k": 1})
+    assert drain(redis, engine, again(item))[0].endswith(": 0 applied")
+    redis.delete(seen_key("tests", item.delivery_id))
+    assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
+
+
+def test_a_command_for_a_session_that_was_not_there_takes_effect_once_it_is(redis: Redis, engine: Engine) -> None:
+    session_id = f"late-{secrets.token_hex(6)}"
+    item = entry("store_memory", session_id, key="k", content=1)
+    drain(redis, engine, item)
+    assert status_of(engine, item) == "rejected"
+    drain(redis, engine, entry("create_session", session_id, title="Late"), again(item))
+    assert (status_of(engine, item), memories(engine, session_id)) == ("applied", {"k": 1})
+
+
+def test_another_rejection_binds_its_id(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("delete_memory", walk, key="k")
+    drain(redis, engine, item, entry("store_memory", walk, key="k", content=1))
+    redis.delete(seen_key("tests", item.delivery_id))
+    assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
+    assert memories(engine, walk) == {"k": 1}
+
+
+def test_a_redelivery_in_the_same_batch_is_judged_at_its_own_place(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("store_memory", walk, key="k", content=1, waits=True)
+    resume = entry("resume_session", walk)
+    drained = drain(redis, engine, entry("pause_session", walk), item, again(item), resume, again(item), again(item))
+    assert drained[0].endswith(": 3 applied, 2 rejected, 1 duplicate")
+    assert (status_of(engine, item), memories(engine, walk)) == ("applied", {"k": 1})
+
+
+def test_what_was_judged_before_a_worker_died_is_not_judged_anew(redis: Redis, engine: Engine, walk: str) -> None:
+    item = entry("store_memory", walk, key="k", content=1, waits=True)
+    push(redis, entry("pause_session", walk), item, again(item), entry("resume_session", walk))
+    commit_without_acknowledging(redis, engine, walk)
+    assert drain(redis, engine)[shard_of(walk)].endswith(": 4 duplicate")
+    assert (status_of(engine, item), memories(engine, walk)) == ("rejected", {})
+    drain(redis, engine, again(item))
+    assert memories(engine, walk) == {"k": 1}
+
+
+def test_a_redelivery_that_took_effect_before_a_worker_died_takes_none_again(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    item = entry("delegate_task", walk, description="x", allow_duplicate=True, waits=True)
+    push(redis, entry("pause_session", walk), item, entry("resume_session", walk), again(item))
+    commit_without_acknowledging(redis, engine, walk)
+    assert drain(redis, engine)[shard_of(walk)].endswith(": 4 duplicate")
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM tasks WHERE session_id = :id"), {"id": walk}) == 1
+
+
+@pytest.mark.parametrize("scope", ["hook", "send"])
+def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
+    redis: Redis, engine: Engine, walk: str, scope: Scope
+) -> None:
+    item = event(walk, scope=scope)
+    assert drain(redis, engine, entry("pause_session", walk), item)[0].endswith(": 1 applied, 1 parked")
+    [listed] = parked(engine, walk)
+    assert (listed["delivery_id"], listed["status"]) == (item.delivery_id, "parked")
+    assert listed["reason"] == '"Walk" is paused and takes no changes.'
+    with engine.connect() as connection:
+        found = find_dead_letter(connection, Wanted(source=item.source, delivery_id=item.delivery_id))
+        assert found is not None
+        assert bytes(found["payload"]) == bytes(item.data)
+        assert (item.source, item.delivery_id) not in failed_deliveries(connection, limit=1_000)
+    assert replay(redis, engine, item)[0].endswith(": 1 parked")
+    drain(redis, engine, entry("resume_session", walk))
+    assert replay(redis, engine, item)[0].endswith(": 1 applied")
+    assert (status_of(engine, item), memories(engine, walk), parked(engine, walk)) == ("applied", {"k": 1}, [])
+    assert drain(redis, engine, msgspec.structs.replace(again(item), ruling=RULING))[0].endswith(": 1 duplicate")
+
+
+def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    item = event(walk)
+    drain(redis, engine, entry("pause_session", walk), item, entry("resume_session", walk))
+    with engine.connect() as connection:
+        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+    assert drain(redis, engine, again(item), *ruled)[0].endswith(": 1 applied, 1 duplicate")
+    assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
+
+
+def test_a_kept_event_is_not_replaced_by_other_content_under_its_id(redis: Redis, engine: Engine, walk: str) -> None:
+    item = event(walk)
+    other = msgspec.structs.replace(event(walk, content=2), delivery_id=item.delivery_id)
+    drained = drain(redis, engine, entry("pause_session", walk), item)
+    drained = drain(redis, engine, other)
+    assert drained[0].endswith(": 1 conflict")
+    drain(redis, engine, entry("resume_session", walk))
+    assert replay(redis, engine, item)[0].endswith(": 1 applied")
+
+
+def test_a_kept_event_can_be_discarded_for_good(redis: Redis, engine: Engine, walk: str) -> None:
+    item = event(walk)
+    drain(redis, engine, entry("pause_session", walk), item, entry("resume_session", walk))
+    replay(redis, engine, item, msgspec.structs.replace(RULING, discards=True))
+    redis.delete(seen_key(item.source, item.delivery_id))
+    assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
+    assert (status_of(engine, item), memories(engine, walk)) == ("rejected", {})
+
+
+def test_who_resumes_a_session_hears_how_many_events_wait(redis: Redis, engine: Engine, walk: str) -> None:
+    items = [event(walk, key=f"k{n}") for n in range(3)]
+    resume = entry("resume_session", walk, waits=True)
+    drain(redis, engine, entry("pause_session", walk), *items, resume)
+    outcome = msgspec.json.decode(cast(bytes, redis.get(outcome_key("tests", resume.delivery_id, resume.hash))))
+    assert outcome["body"]["data"]["waiting_events"] == 3
+    assert outcome["body"]["message"] == 'Resumed "Walk". 3 events that came meanwhile wait to be replayed.'
+    batch = entry("batch", walk, waits=True, commands=[{"command": "resume_session"}])
+    drain(redis, engine, batch)
+    outcome = msgspec.json.decode(cast(bytes, redis.get(outcome_key("tests", batch.delivery_id, batch.hash))))
+    assert outcome["body"]["data"]["results"][0]["data"]["waiting_events"] == 3
+
+
+def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: Engine, walk: str) -> None:
+    item = event(walk, content="the-payload")
+    drain(redis, engine, entry("pause_session", walk), item)
+    with engine.connect() as connection:
+        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+    drain(redis, engine, entry("delete_session", walk, confirm=walk))
+    drain(redis, engine, entry("create_session", walk, title="Anew"), *ruled)
+    assert (status_of(engine, item), memories(engine, walk)) == (None, {})
+    with engine.connect() as connection:
+        left = connection.scalar(text("SELECT count(*) FROM deliveries WHERE entry::text LIKE '%the-payload%'"))
+    assert left == 0
+
+
+def test_what_one_sender_can_have_kept_is_bounded(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "MAX_EVENTS", 3)
+    drain(redis, engine, entry("pause_session", walk))
+    first = [event(walk, source=f"many-{walk}", key=f"k{n}") for n in range(2)]
+    assert drain(redis, engine, *first)[0].endswith(": 2 parked")
+    more = [event(walk, source=f"many-{walk}", key=f"m{n}") for n in range(3)]
+    assert drain(redis, engine, *more)[0].endswith(": 2 rejected, 1 parked")
+    assert len(parked(engine, walk)) == 3
+    assert drain(redis, engine, again(first[0]))[0].endswith(": 1 parked")
+    monkeypatch.setattr(parking, "MAX_BYTES", 100)
+    assert drain(redis, engine, event(walk, content="x" * 200))[0].endswith(": 1 rejected")
+    drain(redis, engine, entry("resume_session", walk), again(more[2]))
+    assert memories(engine, walk) == {"m2": 1}
+
+
+def test_kept_events_go_with_other_deliveries_when_they_are_old(redis: Redis, engine: Engine, walk: str) -> None:
+    item = event(walk)
+    drain(redis, engine, entry("pause_session", walk), item)
+    with engine.begin() as connection:
+        old = text("UPDATE deliveries SET decided_at = '2020-01-01' WHERE delivery_id = :id")
+        connection.execute(old, {"id": item.delivery_id})
+    prune_deliveries(engine, datetime(2020, 2, 1, tzinfo=UTC))
+    assert status_of(engine, item) is None
+
+
+def test_keys_of_people_and_programs_have_nothing_kept(redis: Redis, engine: Engine, walk: str) -> None:
+    item = msgspec.structs.replace(event(walk), scopes=list(ALL_SCOPES))
+    drain(redis, engine, entry("pause_session", walk), item)
+    assert status_of(engine, item) == "rejected"
+    assert redis.xlen(inbox_key(shard_of(walk))) == 0
