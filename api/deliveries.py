@@ -25,6 +25,7 @@ from relay.connections import RedisTrouble
 from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
+from sessions.parking import is_open
 from sessions.postgres.deliveries import find_delivery, list_deliveries
 
 NO_EXPIRY = -1
@@ -114,6 +115,10 @@ class Deliveries:
             decided = await self._database.read(look)
         if decided is None:
             return None
+        if is_open(decided):
+            waiting, final = await self._find_again(source, delivery_id)
+            if waiting is not None and not final:
+                return waiting
         content_hash = decided.pop("hash")
         if decided["command"] and "result" not in decided and "error" not in decided:
             decided |= await self._find_result(outcome_key(source, delivery_id, content_hash))
@@ -141,6 +146,13 @@ class Deliveries:
             "accepted_at": format_utc(receipt.accepted_at),
         }
         return waiting, expiry != NO_EXPIRY
+
+    async def _find_again(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
+        """What was not taken because of its session's state, if it came again and waits."""
+        try:
+            return await self._find_in_redis(source, delivery_id)
+        except Unavailable:
+            return None, False
 
     async def _find_result(self, key: str) -> dict[str, Raw]:
         """The result of a read, for as long as it is kept."""

@@ -112,4 +112,5 @@ async def _ask_postgres(database: Database) -> Part:
         "revision": health.revision,
         "needed_revision": SCHEMA_REVISION,
         "dead_letters": health.dead_letters,
+        "parked_events": health.parked_events,
     }

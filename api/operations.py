@@ -101,19 +101,23 @@ OPERATIONS = (
     Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
     Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
     Operation(
-        "/v1/dead-letters", "read_dead_letters", "What could not be applied, oldest first.", ManyDeadLetters, "List"
+        "/v1/dead-letters",
+        "read_dead_letters",
+        "What could not be applied, or with status=parked what sessions did not take; oldest first.",
+        ManyDeadLetters,
+        "List",
     ),
     Operation(
         "/v1/dead-letters/{delivery_id}",
         "read_dead_letter",
-        "One dead letter with its payload and traceback.",
+        "One dead letter, or parked event, with its payload and traceback.",
         OneDeadLetter,
         "Object",
     ),
     Operation(
         "/v1/dead-letters/{delivery_id}",
         "discard_dead_letter",
-        "Give up a dead letter.",
+        "Give up a dead letter, or a parked event.",
         OneDeadLetter,
         "Object",
         method="delete",
@@ -122,7 +126,7 @@ OPERATIONS = (
     Operation(
         "/v1/dead-letters/{delivery_id}/replay",
         "replay_dead_letter",
-        "Put a dead letter back into the inbox; it takes effect once.",
+        "Put a dead letter, or a parked event, back into the inbox; it takes effect once.",
         OneDeadLetter,
         "Object",
         method="post",
@@ -131,7 +135,7 @@ OPERATIONS = (
     Operation(
         "/v1/dead-letters/replay",
         "replay_dead_letters",
-        "Put the dead letters that match back into the inbox.",
+        "Put the dead letters, or parked events, that match back into the inbox.",
         ManyDeadLetters,
         "Object",
         method="post",

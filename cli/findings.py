@@ -196,3 +196,10 @@ def _dead_letters(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
         )
     elif failed is not None:
         yield Finding("dead letters", "ok", "There are none.")
+    if parked := postgres.get("parked_events"):
+        yield Finding(
+            "parked events",
+            "warning",
+            f"{count(parked, 'event')} came while no changes were taken, and can be replayed.",
+            "`session-cli dead-letters list --parked` shows them; resume the session, then replay or discard them.",
+        )

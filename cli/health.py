@@ -53,6 +53,8 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
         )
     if (failed := status["postgres"].get("dead_letters")) is not None:
         yield _part("dead letters", "failed" if failed else "ok", f"{failed:,}")
+    if parked := status["postgres"].get("parked_events"):
+        yield _part("parked events", "waiting", f"{parked:,}")
     if agents := status["agents"]:
         yield _part("agents", "ok", f"{agents['online']:,} online of {agents['known']:,}")
     if inbox := status["inbox"]:

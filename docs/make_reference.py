@@ -76,6 +76,7 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "delegate_task": ("created", "agents_online", "ahead_in_queue", "warning", "depends_on", "not_before"),
     "cancel_task": ("depends_on", "not_before"),
     "answer_task": ("depends_on", "not_before"),
+    "resume_session": ("waiting_events",),
     "resume_bundle": ("truncated", "left_out", "read_on"),
 }
 """Those that depend on the command or on what is there. Lists that were cut have `truncated`, too."""

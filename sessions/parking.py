@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -25,6 +27,13 @@ count by themselves, so that several at a time may exceed it by what each of the
 def is_unattended(entry: Entry) -> bool:
     """Whether the sender can neither mend nor repeat what was rejected."""
     return UNATTENDED.issuperset(entry.scopes)
+
+
+def is_open(delivery: Mapping[str, Any]) -> bool:
+    """Whether a delivery, as it is shown, was not taken because of the session's state, so that it may come again."""
+    return delivery["status"] == "parked" or (
+        delivery["status"] == "rejected" and code_of(delivery.get("error")) in STATE_CODES
+    )
 
 
 def code_of(response: Raw | None) -> str | None:

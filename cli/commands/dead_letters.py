@@ -1,4 +1,5 @@
-"""Dead letters: what could not be applied. To look into, to replay, to give up."""
+"""Dead letters and parked events: what could not be applied, and what a session did not take. To look into, to replay,
+to give up."""
 
 from __future__ import annotations
 
@@ -20,9 +21,20 @@ _REPLAYED = Shape((Column("replayed", "Replayed", "number"),), more=("next_curso
 _DISCARDED = Shape((Column("discarded", "Discarded", "number"),), id_path="discarded")
 
 
+_SINGULAR = {False: "dead letter", True: "event"}
+_PLURAL = {False: "dead letters", True: "parked events"}
+
+
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look after what could not be applied."""
+    """Look after what could not be applied.
+
+    `--parked` is for events of hooks and signed senders that came while their session was paused, completed or not
+    there: they are kept to be replayed."""
+
+
+def _parked_option() -> Callable[[Body], Body]:
+    return click.option("--parked", "is_parked", is_flag=True, help="Events that their session did not take, instead.")
 
 
 def _source_option() -> Callable[[Body], Body]:
@@ -30,44 +42,55 @@ def _source_option() -> Callable[[Body], Body]:
 
 
 @command("list", DEAD_LETTER)
+@_parked_option()
 @click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
 @click.option("--source", metavar="NAME", help="Only those of this sender.")
 @click.option("--command", "name", metavar="NAME", help="Only those of this command.")
 @limit_option()
-def list_dead(tool: Tool, limit: int, **wanted: str | None) -> None:
+def list_dead(tool: Tool, limit: int, is_parked: bool, **wanted: str | None) -> None:
     """List dead letters, the oldest first, with the reason."""
     from cli.remote import fetch_page
 
     wanted["command"] = wanted.pop("name")
+    wanted["status"] = _status(is_parked)
     found = pages(fetch_page(tool.client, "/v1/dead-letters", wanted), limit=limit, tell_more=tool.terminal.note)
-    tool.terminal.items(found, DEAD_LETTER, nothing="There are no dead letters.")
+    tool.terminal.items(found, DEAD_LETTER, nothing=f"There are no {_PLURAL[is_parked]}.")
 
 
 @command("show", _IN_FULL)
 @id_argument("delivery_id")
 @_source_option()
 def show(tool: Tool, delivery_id: str, source: str | None) -> None:
-    """Show a dead letter with its payload and traceback."""
+    """Show a dead letter, or a parked event, with its payload and traceback."""
     tool.terminal.item(_find(tool, delivery_id, source), _IN_FULL)
 
 
 @command("replay", _REPLAYED)
 @id_argument("delivery_id", "[ID]", required=False)
+@_parked_option()
 @click.option("--all", "is_all", is_flag=True, help="All that match, the oldest first.")
 @click.option("--session", "session_id", metavar="ID", help="With --all: only those of this session.")
 @click.option("--command", "name", metavar="NAME", help="With --all: only those of this command.")
 @_source_option()
 def replay(
-    tool: Tool, delivery_id: str | None, is_all: bool, session_id: str | None, name: str | None, source: str | None
+    tool: Tool,
+    delivery_id: str | None,
+    is_all: bool,
+    is_parked: bool,
+    session_id: str | None,
+    name: str | None,
+    source: str | None,
 ) -> None:
-    """Put a dead letter back into the inbox, once its cause is mended. It takes effect once, however often."""
+    """Put a dead letter, or a parked event, back into the inbox, once its cause is mended. It takes effect once,
+    however often."""
     if is_all == (delivery_id is not None):
         raise click.UsageError("Name a dead letter, or pass --all.")
     if delivery_id is not None:
         _, answer = tool.client.call("POST", f"{_path(delivery_id)}/replay", {"source": source}, repeatable=True)
     else:
-        answer = _replay_all(tool, {"session_id": session_id, "command": name, "source": source})
-    tool.terminal.done(f"Replayed {count(answer['replayed'], 'dead letter')}.")
+        wanted = {"status": _status(is_parked), "session_id": session_id, "command": name, "source": source}
+        answer = _replay_all(tool, wanted)
+    tool.terminal.done(f"Replayed {count(answer['replayed'], _SINGULAR[is_parked])}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(answer, _REPLAYED)
 
@@ -77,7 +100,8 @@ def replay(
 @_source_option()
 @yes_option()
 def discard(tool: Tool, delivery_id: str, source: str | None, yes: bool) -> None:
-    """Give up a dead letter for good. It stays known, so that it takes no effect when it is sent again."""
+    """Give up a dead letter, or a parked event, for good. It stays known, so that it takes no effect when it is sent
+    again."""
     from datetime import UTC, datetime
 
     found = _find(tool, delivery_id, source)
@@ -104,6 +128,10 @@ def _replay_all(tool: Tool, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _find(tool: Tool, delivery_id: str, source: str | None) -> dict[str, Any]:
     return tool.client.get(_path(delivery_id), {"source": source})
+
+
+def _status(is_parked: bool) -> str | None:
+    return "parked" if is_parked else None
 
 
 def _path(delivery_id: str) -> str:

@@ -11,7 +11,8 @@ LOOK = text(
     " to_regclass('alembic_version') IS NOT NULL AS has_tables"
 )
 FAILED = text("SELECT count(*) FROM deliveries WHERE status = 'failed'")
-"""As its index has it."""
+PARKED = text("SELECT count(*) FROM deliveries WHERE status = 'parked'")
+"""As their indexes have it."""
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None
     """None without our tables."""
     dead_letters: int
+    parked_events: int
 
     @property
     def weakness(self) -> str | None:
@@ -42,4 +44,5 @@ def look(connection: Connection) -> DatabaseHealth:
         synchronous_commit=found.synchronous_commit,
         revision=revision,
         dead_letters=(connection.scalar(FAILED) or 0) if revision else 0,
+        parked_events=(connection.scalar(PARKED) or 0) if revision else 0,
     )

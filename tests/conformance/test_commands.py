@@ -79,13 +79,33 @@ def test_a_delivery_id_takes_effect_once(walk: Backend, command: str, data: dict
     assert [event["event"] for event in journal] == ["create_session", command]
 
 
-def test_a_delivery_that_was_refused_is_refused_again(backend: Backend) -> None:
+def test_a_delivery_that_was_refused_is_refused_again(walk: Backend) -> None:
     for _ in range(2):
         with pytest.raises(NotFound) as refused:
+            walk.send("delete_memory", {"key": "k"}, session_id=SESSION, delivery_id="d1")
+        assert refused.value.code == "memory_not_found"
+        send(walk, "store_memory", key="k", content=1)
+    assert [memory["key"] for memory in items(walk, "list_memories", SESSION)] == ["k"]
+
+
+def test_a_delivery_that_was_refused_because_of_the_state_of_its_session_is_judged_anew(backend: Backend) -> None:
+    def try_it() -> RelayError | None:
+        try:
             backend.send("store_memory", {"content": 1}, session_id=SESSION, delivery_id="d1")
-        assert refused.value.code == "session_not_found"
-        send(backend, "create_session", title="Now it is there")
-    assert items(backend, "list_memories", SESSION) == []
+        except RelayError as error:
+            return error
+        return None
+
+    codes = ["session_not_found", "session_paused", "session_completed"]
+    for code, command in zip(codes, ["create_session", "complete_session", "resume_session"], strict=True):
+        error = try_it()
+        assert error is not None
+        assert error.code == code
+        send(backend, command, **({"title": "Walk"} if command == "create_session" else {}))
+        if command == "create_session":
+            send(backend, "pause_session")
+    assert [try_it(), try_it()] == [None, None]
+    assert [memory["revision"] for memory in items(backend, "list_memories", SESSION)] == [1]
 
 
 def test_what_is_no_command_is_refused_before_anything_is_done(backend: Backend) -> None:

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 from redis import Redis
 
-from models.inbox import inbox_key, seen_key, shard_of, wake_key
+from models.inbox import Outcome, inbox_key, outcome_key, seen_key, shard_of, wake_key
 from models.wakeups import open_queue
 from tests.acceptance.stack import wait_for
 from tests.conftest import API_KEY, ROOT
@@ -340,3 +341,22 @@ def test_it_does_not_start_without_what_it_needs(environment: dict[str, str], sa
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_outcome_of_an_earlier_attempt_is_not_taken_for_that_of_a_redelivery(relay: Serving, redis: Redis) -> None:
+    """Its key is the same, and stays for a minute; the delivery may be judged anew meanwhile."""
+
+    def looks() -> int:
+        stats = cast("dict[str, dict[str, int]]", redis.info("commandstats"))
+        return stats.get("cmdstat_mget", {}).get("calls", 0)
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(relay.post, memory("s", id="again"), "/v1/webhook?wait=20")
+        entry = wait_for_entry(redis, "again")
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        before = Outcome(status=409, body=msgspec.Raw(b"{}"), accepted_at=entry.accepted_at - timedelta(seconds=30))
+        redis.set(key, msgspec.json.encode(before), ex=60)
+        seen = looks()
+        wait_for(lambda: looks() > seen + 1, what="looked at")
+        decide(redis, entry, body=b'{"status": "success"}')
+        assert (waiting.result().status_code, waiting.result().json()) == (200, {"status": "success"})
