@@ -15,8 +15,12 @@ import msgspec
 SLUG_WORDS = 5
 """Words of the text that go into an id: enough to recognize it when read aloud."""
 SLUG_LENGTH = 48
-FINGERPRINT_LENGTH = 8
-"""Hex digits after the slug: 32 bits keep different contents of one session apart, also without any slug."""
+FINGERPRINT_LENGTH = 16
+"""Hex digits after the slug: 64 bits keep a million different contents of one session apart, also without any slug."""
+REPEAT_SECONDS = 600
+"""How long the same content from the same source is taken for a repeat where the sender gives no id. Senders that had
+no answer try again within seconds and minutes: Slack at once, after one minute and after five, Trello after half a
+minute, one and two, and the first three attempts of Standard Webhooks are within five."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -37,11 +41,15 @@ def same_json(one: bytes, other: bytes) -> bool:
 
 
 def derive_id(prefix: str, text: str, content: Any) -> str:
-    """An id such as `idea-solar-roof-3fa91c04`: readable, and the same whenever the content is the same."""
+    """An id such as `idea-solar-roof-3fa91c04d2e85b67`: readable, and the same whenever the content is the same."""
+    return "-".join(part for part in (prefix, make_slug(text), content_hash(content)[:FINGERPRINT_LENGTH]) if part)
+
+
+def make_slug(text: str) -> str:
+    """The first words of a text in small Latin letters and digits, with hyphens; may be empty."""
     plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
     words: list[str] = _WORD.findall(plain)[:SLUG_WORDS]
-    slug = "-".join(words)[:SLUG_LENGTH].rstrip("-")
-    return "-".join(part for part in (prefix, slug, content_hash(content)[:FINGERPRINT_LENGTH]) if part)
+    return "-".join(words)[:SLUG_LENGTH].rstrip("-")
 
 
 def leading_text(value: Any) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
 
 from models.commands import name_of
+from models.identity import REPEAT_SECONDS
 from models.payloads import Submission
+from models.timestamps import format_utc
 from models.vocabulary import Scope
 
 SHARDS = 16
@@ -37,12 +39,15 @@ BACKLOG_KEY = "sr:backlog"
 JOURNAL_CHANNEL = "sr:journal"
 """The ids of sessions whose journal has grown, one to a line."""
 
+REPEAT_WINDOW = timedelta(seconds=REPEAT_SECONDS)
+
 PUSH_SCRIPT = """
 local receipts, woken = {}, {}
 for i = 0, #KEYS / 4 - 1 do
   local seen, stream, wake, backlog = unpack(KEYS, 4 * i + 1, 4 * i + 4)
-  local hash, receipt, waits, source, entry = unpack(ARGV, 5 * i + 1, 5 * i + 5)
+  local hash, receipt, waits, source, entry, since = unpack(ARGV, 6 * i + 1, 6 * i + 6)
   local known = redis.call('GET', seen)
+  if known and since ~= '' and cjson.decode(string.sub(known, 65)).accepted_at <= since then known = false end
   if known and string.sub(known, 1, 64) ~= hash then
     receipts[i + 1] = {'conflict', string.sub(known, 65)}
   elseif known and waits == '0' then
@@ -57,9 +62,10 @@ for i = 0, #KEYS / 4 - 1 do
 end
 return {receipts, woken}
 """.replace("WAKE_SECONDS", str(WAKE_SECONDS))
-"""Pushes entries, each once: four keys and five arguments an entry, see `push_arguments`. Returns for each entry what
+"""Pushes entries, each once: four keys and six arguments an entry, see `push_arguments`. Returns for each entry what
 it was and the receipt in force, and the streams of the shards to wake. A duplicate whose sender waits is pushed again:
-the worker drops it, and answers."""
+the worker drops it, and answers. What is known from before the moment of the last argument, if there is one, is another
+event with the same content."""
 
 TAKE_OUT_SCRIPT = """
 local gone = {}
@@ -110,6 +116,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a dead letter that comes again: the one entry that may meet its own delivery."""
     ignored: str = ""
     """Why it is no command: then it has none, and is only kept as a delivery."""
+    by_content: bool = False
+    """Whether the delivery id is made from the content, so that it is a repeat for REPEAT_SECONDS only."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +151,7 @@ def make_entry(submission: Submission, **origin: Any) -> Entry:
         command=name_of(submission.command),
         session_id=submission.session_id,
         data=Raw(msgspec.json.encode(submission.command)),
+        by_content=submission.by_content,
         **origin,
     )
 
@@ -189,7 +198,8 @@ def push_arguments(entries: Sequence[Entry]) -> tuple[list[str], list[str | byte
         keys += [seen_key(entry.source, entry.delivery_id), inbox_key(shard), wake_key(shard), BACKLOG_KEY]
         receipt = Receipt(command=entry.command, session_id=entry.session_id, accepted_at=entry.accepted_at)
         waits = "1" if entry.waits or entry.ruling else "0"
-        arguments += [entry.hash, msgspec.json.encode(receipt), waits, entry.source, msgspec.json.encode(entry)]
+        since = format_utc(entry.accepted_at - REPEAT_WINDOW) if entry.by_content else ""
+        arguments += [entry.hash, msgspec.json.encode(receipt), waits, entry.source, msgspec.json.encode(entry), since]
     return keys, arguments
 
 

@@ -54,6 +54,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     delivery_id: str | None
     sync: bool
+    by_content: bool = False
+    """Whether the delivery id is made from the content."""
     fingerprint: str = ""
     """What stands for the content of a sender that may repeat the same in other words."""
 

@@ -29,7 +29,7 @@ from relay.connections import RedisTrouble, open_redis
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
 from relay.gate import Gate
-from relay.hooks import parse_hook
+from relay.hooks import parse_hook, sender_id_of
 from relay.keyring import Keyring
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
@@ -160,7 +160,12 @@ class Ingest:
     async def post_hook(self, request: Request) -> Response:
         """Take any JSON for the session of the token in the path."""
         tell_caller = await self.gate.begin_hook(request, request.path_params["token"])
-        return await self._take(request, tell_caller, _parse_hook, wait_seconds=0.0)
+
+        def parse(body: bytes, caller: Caller) -> Submission:
+            session_id, sender_id = caller.session_glob or "", sender_id_of(request.headers)
+            return parse_hook(body, session_id=session_id, name=caller.source, sender_id=sender_id)
+
+        return await self._take(request, tell_caller, parse, wait_seconds=0.0)
 
     async def _take(self, request: Request, tell_caller: TellCaller, parse: Parse, *, wait_seconds: float) -> Response:
         self._load.check()
@@ -273,10 +278,6 @@ def _parse_webhook(body: bytes, caller: Caller) -> Submission | NoCommand:
     return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
 
 
-def _parse_hook(body: bytes, caller: Caller) -> Submission:
-    return parse_hook(body, session_id=caller.session_glob or "", name=caller.source)
-
-
 def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default_seconds: float) -> float:
     if isinstance(parsed, NoCommand):
         return 0.0
@@ -292,6 +293,8 @@ def _patience_of(parsed: Submission | NoCommand) -> float:
 
 def _accept(parsed: Submission | NoCommand, caller: Caller, *, header: str | None, waits: bool) -> Entry:
     own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
+    if "hook" in caller.scopes:
+        header = None  # It is the own id already, whatever it is made of.
     origin: dict[str, Any] = {
         "source": caller.source,
         "delivery_id": caller.signed.id if caller.signed else choose_delivery_id(header, own_id),

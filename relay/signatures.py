@@ -14,7 +14,7 @@ import msgspec
 from starlette.datastructures import Headers
 
 from models.errors import Unauthorized
-from models.vocabulary import DELIVERY_ID_PATTERN
+from relay.delivery_ids import ID_DIGITS, as_delivery_id
 from relay.signing_secrets import SigningSecret
 
 TOLERANCE_SECONDS = 300
@@ -28,7 +28,8 @@ GITHUB_EVENT = "x-github-event"
 GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
 """A request with any of these claims to come from GitHub, which signs when it was given a secret."""
 
-_ID = re.compile(DELIVERY_ID_PATTERN)
+_MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")
+"""Printable; with a dot it could not be told from what follows in the signed text."""
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 # Whatever else stands among the signatures is of another version; compared as text, so each has one way to be written.
 _VERSION_1 = re.compile(rb"v1,[A-Za-z0-9+/]{43}=")
@@ -39,7 +40,7 @@ _EVENT = re.compile(r"[a-z_]{1,64}")
 class StandardSignature(msgspec.Struct, frozen=True, kw_only=True):
     """The headers of Standard Webhooks, well-formed and in time."""
 
-    delivery_id: str
+    message_id: str
     timestamp: str
     signatures: tuple[bytes, ...]
     """Those of version 1; several while a secret is changed."""
@@ -47,7 +48,7 @@ class StandardSignature(msgspec.Struct, frozen=True, kw_only=True):
 
     def signer(self, secrets: Sequence[SigningSecret], body: bytes) -> SigningSecret | None:
         """The secret that made one of the signatures over this body."""
-        content = b"%b.%b.%b" % (self.delivery_id.encode(), self.timestamp.encode(), body)
+        content = b"%b.%b.%b" % (self.message_id.encode(), self.timestamp.encode(), body)
         made = [(secret, b"v1," + base64.b64encode(hmac.digest(secret.key, content, "sha256"))) for secret in secrets]
         return next((secret for secret, expected in made if self._has(expected)), None)
 
@@ -56,7 +57,7 @@ class StandardSignature(msgspec.Struct, frozen=True, kw_only=True):
 
     def delivery_id_of(self, body: bytes) -> str:
         """The sender's, which the signature covers."""
-        return self.delivery_id
+        return as_delivery_id(self.message_id)
 
 
 class GithubSignature(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ class GithubSignature(msgspec.Struct, frozen=True, kw_only=True):
 
     def delivery_id_of(self, body: bytes) -> str:
         """Made from the body: X-GitHub-Delivery is not signed, so who captured a request could send it under others."""
-        return f"body-{hashlib.sha256(body).hexdigest()[:40]}"
+        return f"body-{hashlib.sha256(body).hexdigest()[:ID_DIGITS]}"
 
 
 Signature = StandardSignature | GithubSignature
@@ -110,8 +111,8 @@ def _is_from_github(headers: Headers) -> bool:
 
 
 def _read_standard(headers: Headers, prefix: str, *, now: float) -> StandardSignature:
-    delivery_id, timestamp, signature = (_only(headers, prefix + part) for part in STANDARD_PARTS)
-    if "." in delivery_id or not _ID.search(delivery_id):  # With a dot it could be told otherwise from what follows.
+    message_id, timestamp, signature = (_only(headers, prefix + part) for part in STANDARD_PARTS)
+    if not _MESSAGE_ID.fullmatch(message_id):
         raise _invalid("The id of the signed message is not valid.", field=f"{prefix}id")
     if not _TIMESTAMP.fullmatch(timestamp):
         raise _invalid("The timestamp of the signature is not valid.", field=f"{prefix}timestamp")
@@ -124,7 +125,7 @@ def _read_standard(headers: Headers, prefix: str, *, now: float) -> StandardSign
             hint="Set the sender's clock, and sign each attempt anew.",
         )
     signatures = tuple(part for part in signature.encode("latin-1").split(b" ") if _VERSION_1.fullmatch(part))
-    return StandardSignature(delivery_id=delivery_id, timestamp=timestamp, signatures=signatures)
+    return StandardSignature(message_id=message_id, timestamp=timestamp, signatures=signatures)
 
 
 def _read_github(headers: Headers) -> GithubSignature:

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from models.commands import Batch, Command, DeleteSession, ReadCommand, ResumeSession, name_of
 from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
-from models.inbox import Entry
+from models.inbox import REPEAT_WINDOW, Entry
 from models.payloads import decode_command
 from models.responses import failure, success
 from sessions.answers import Answer
@@ -142,6 +142,11 @@ class SessionManager:
                 break
             identity = _identity(entry)
             earlier = handled.get(identity) or known.get(identity)
+            if earlier is not None and _is_another_event(entry, earlier):
+                self._flush()
+                self._store.set_apart(entry, earlier.accepted_at)
+                earlier = None
+                handled.pop(identity, None)
             if entry.ruling and (earlier is None or entry.session_id in deleted):
                 # A dead letter goes with its session; one made anew under the id must see nothing of it.
                 outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
@@ -403,6 +408,11 @@ def _known(applied: Applied) -> Known:
         response=applied.response,
         accepted_at=entry.accepted_at,
     )
+
+
+def _is_another_event(entry: Entry, earlier: Known) -> bool:
+    """Whether an entry has the id of an earlier event only because its sender gives none, and says the same."""
+    return entry.by_content and not entry.ruling and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
 
 
 def _is_judged_anew(entry: Entry, earlier: Known, *, is_handled: bool) -> bool:

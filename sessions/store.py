@@ -65,6 +65,9 @@ class Store(Protocol):
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""
 
+    def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
+        """Give the delivery that was accepted at that moment an id of its own, so that the entry can have its id."""
+
     def parked_by(self, source: str) -> tuple[int, int]:
         """How many events of a source are kept for a replay, and their bytes."""
 

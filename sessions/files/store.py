@@ -105,6 +105,9 @@ class FilesStore:
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Nobody can ask for it here."""
 
+    def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
+        """No ids are made from content here."""
+
     def parked_by(self, source: str) -> tuple[int, int]:
         """Neither hooks nor signed senders lead here."""
         return 0, 0

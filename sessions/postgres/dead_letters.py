@@ -71,8 +71,13 @@ def entries_to_rule(
     """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
     be as large as a webhook. Raises Invalid for a cursor that is none."""
     rows = connection.execute(_page(_select(_ENTRY), wanted, limit=limit, cursor=cursor)).all()
-    entries = (msgspec.json.decode(row.entry, type=Entry) for row in rows[:limit])
-    ruled = [msgspec.structs.replace(entry, ruling=ruling, waits=False) for entry in entries]
+    ruled = [
+        # Its id may have been changed since: another event with the same content came.
+        msgspec.structs.replace(
+            msgspec.json.decode(row.entry, type=Entry), delivery_id=row.delivery_id, ruling=ruling, waits=False
+        )
+        for row in rows[:limit]
+    ]
     return ruled, _next_cursor(rows, limit)
 
 

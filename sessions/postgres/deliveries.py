@@ -54,6 +54,15 @@ def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
     )
 
 
+def set_apart(connection: Connection, entry: Entry, accepted_at: datetime) -> None:
+    """Add the moment to the id of the delivery that was accepted then, so that the entry can have its id."""
+    connection.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
+        .values(delivery_id=f"{entry.delivery_id}.{accepted_at:%Y%m%dT%H%M%S%f}")
+    )
+
+
 def recently_forgotten(
     connection: Connection, session_ids: Sequence[str], *, seconds: int
 ) -> list[tuple[str, str, str]]:

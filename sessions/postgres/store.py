@@ -17,7 +17,7 @@ from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.dead_letters import parked_by, parked_in
-from sessions.postgres.deliveries import find_known, note_conflict
+from sessions.postgres.deliveries import find_known, note_conflict, set_apart
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
@@ -84,6 +84,11 @@ class PostgresStore:
         """Note that the delivery id came again with other content."""
         with _translated():
             note_conflict(self._connection, entry, at)
+
+    def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
+        """Give the delivery that was accepted at that moment an id of its own, so that the entry can have its id."""
+        with _translated():
+            set_apart(self._connection, entry, accepted_at)
 
     def parked_by(self, source: str) -> tuple[int, int]:
         """How many events of a source are kept for a replay, and their bytes."""

@@ -138,20 +138,22 @@ def test_what_a_hook_receives_is_a_memory_of_its_one_session(stack: Stack) -> No
         "timestamp": "2026-11-22T10:00:00.000Z",
     }
 
-    def post(content: bytes) -> httpx.Response:
-        return httpx.post(
-            f"{stack.url}{hook['url']}?wait=20", content=content, headers={"Content-Type": "application/json"}
-        )
+    def post(content: bytes, **headers: str) -> httpx.Response:
+        headers = {"Content-Type": "application/json", **{name.replace("_", "-"): v for name, v in headers.items()}}
+        return httpx.post(f"{stack.url}{hook['url']}?wait=20", content=content, headers=headers)
 
     body = json.dumps(event).encode()
     wait_for(lambda: post(body).status_code == 200, seconds=WITHIN_SECONDS, what="a hook")
-    again = post(json.dumps({**event, "details": {"status": "FAILED", "attempt": 2}}).encode())
-    assert (again.status_code, again.json()["message"]) == (200, "Done.")
-    for other in (b'["plain", 1e23]', b'"text"', b"17"):
+    assert post(body).json()["delivery_id"] == post(body).json()["delivery_id"]
+    for other in (b'["plain", 1e23]', b'"text"', b"17", json.dumps({**event, "attempt": 2}).encode()):
         assert post(other).status_code == 200
+    for name_of_id in ("Idempotency_Key", "webhook_id", "svix_id", "X_GitHub_Delivery"):
+        for _ in range(2):
+            assert post(body, **{name_of_id: f"of={name_of_id}"}).status_code == 200
     memories = stack.client.get(f"/v1/sessions/{session_id}/memories", params={"tags": name}).json()["items"]
-    assert len(memories) == 4
-    failed = next(memory for memory in memories if "deployment-failed" in memory["key"])
+    assert len(memories) == 9
+    assert {memory["revision"] for memory in memories} == {1}
+    failed = next(memory for memory in reversed(memories) if "deployment-failed" in memory["key"])
     assert failed["content"] == event
     assert (failed["type"], failed["revision"], failed["tags"]) == ("note", 1, [name])
     assert b'["plain", 1e23]' in stack.client.get(f"/v1/sessions/{session_id}/export").content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -165,10 +166,23 @@ def test_an_old_or_future_timestamp_is_told_from_a_bad_signature(seconds: int) -
     assert refused(sign(BODY, at=time.time() + seconds * 2)).code == "clock_skew"
 
 
-@pytest.mark.parametrize("id", ["a.b", "a b", "é", ".", "x" * 129, "a/b", "a\n"])
+@pytest.mark.parametrize("id", ["a.b", "a b", "é", ".", "x" * 257, "a\x7f", "a\n"])
 def test_an_id_that_could_be_told_otherwise_is_refused_though_it_is_signed(id: str) -> None:
     headers = sign(BODY, id=id)
     assert refused({name: value.encode().decode("latin-1") for name, value in headers.items()}).field == "webhook-id"
+
+
+@pytest.mark.parametrize("id", ["a/b", "msg=", "a@b", "<1@mail>", "a+b~c", "x" * 200, 'q"'])
+def test_an_id_of_other_characters_that_is_signed_becomes_one_that_has_none(id: str) -> None:
+    signed = authenticate(sign(BODY, id=id), BODY).signed
+    again = authenticate(sign(BODY, id=id, at=time.time() - 60), BODY).signed
+    assert signed is not None
+    assert again is not None
+    assert re.fullmatch(r"id-[0-9a-f]{40}", signed.id)
+    assert signed.id == again.id
+    other = authenticate(sign(BODY, id=id + "="), BODY).signed
+    assert other is not None
+    assert other.id != signed.id
 
 
 @pytest.mark.parametrize("missing", VECTOR)
