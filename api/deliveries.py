@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -77,6 +77,7 @@ class Deliveries:
                 status=asked.status,
                 session_id=asked.session_id,
                 session_glob=caller.session_glob,
+                own_source=caller.source,
                 source=source,
                 limit=asked.limit,
                 cursor=asked.cursor,
@@ -89,7 +90,7 @@ class Deliveries:
         caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
         delivery = await self._find(_source_for(caller, asked.source), asked.delivery_id)
-        if delivery is None or not caller.sees(cast("str | None", delivery["session_id"])):
+        if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
             raise NotFound(
                 f"There is no delivery {asked.delivery_id!r}.",
                 code="delivery_not_found",
@@ -168,7 +169,16 @@ class Deliveries:
 
 def _is_shown(entry: Entry, *, caller: Caller, asked: ManyDeliveries, source: str | None) -> bool:
     of_session = asked.session_id is None or entry.session_id == asked.session_id
-    return of_session and source in (None, entry.source) and caller.sees(entry.session_id)
+    is_visible = _may_see(caller, source=entry.source, session_id=entry.session_id)
+    return of_session and source in (None, entry.source) and is_visible
+
+
+def _may_see(caller: Caller, *, source: str, session_id: str | None) -> bool:
+    """Whether the caller may see a delivery. Nothing tells of which sessions the answer to one without session speaks,
+    so a key for some sessions sees only its own."""
+    if session_id is None:
+        return source == caller.source or caller.session_glob is None
+    return caller.sees(session_id)
 
 
 def _source_for(caller: Caller, source: str | None) -> str:

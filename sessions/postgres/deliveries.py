@@ -88,12 +88,14 @@ def list_deliveries(
     status: str | None,
     session_id: str | None,
     session_glob: str | None,
+    own_source: str,
     source: str | None,
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Deliveries that were decided, of sessions that the pattern allows or of none, newest first. Raises Invalid for a
-    cursor that is none."""
+    """Deliveries that were decided, newest first. With a pattern: those of sessions that it allows, and of no session
+    those of the reader's own source, as nothing tells of which sessions the answers to others' speak. Raises Invalid
+    for a cursor that is none."""
     statement = _select().order_by(DeliveryRow.position.desc()).limit(limit + 1)
     if status is not None:
         statement = statement.where(DeliveryRow.status == status)
@@ -101,7 +103,8 @@ def list_deliveries(
         statement = statement.where(DeliveryRow.session_id == session_id)
     if session_glob is not None:
         within = DeliveryRow.session_id.like(like_pattern(session_glob), escape="\\")
-        statement = statement.where(or_(DeliveryRow.session_id.is_(None), within))
+        own = and_(DeliveryRow.session_id.is_(None), DeliveryRow.source == own_source)
+        statement = statement.where(or_(own, within))
     if source is not None:
         statement = statement.where(DeliveryRow.source == source)
     if (before := decode_cursor(cursor, RowPosition)) is not None:

@@ -366,6 +366,24 @@ def test_deliveries_of_other_keys_are_not_told_apart_from_none(stack: Stack, key
     assert "default" not in {item["source"] for item in listed}
 
 
+def test_an_admin_of_some_sessions_sees_of_no_session_only_its_own_deliveries(stack: Stack, hidden: str) -> None:
+    key = make_key(stack, scopes=["admin"], sessions="chat-*")
+    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    answer = stack.client.post("/v1/commands/search", json={"q": WORD})
+    assert WORD in answer.text
+    theirs = answer.json()["delivery_id"]
+    own = ask(stack, key, "POST", "/v1/commands/list_sessions", json={}).json()["delivery_id"]
+    assert ask(stack, key, "GET", f"/v1/deliveries/{own}").status_code == 200
+    for wanted in (theirs, "nothing"):
+        told = ask(stack, key, "GET", f"/v1/deliveries/{wanted}?source=default")
+        assert (told.status_code, told.json()["error"]["code"]) == (404, "delivery_not_found"), told.text
+    for status in ("", "applied", "rejected", "ignored", "accepted"):
+        listed = ask(stack, key, "GET", f"/v1/deliveries?limit=500&status={status}").json()["items"]
+        assert own in [item["delivery_id"] for item in listed] or status not in ("", "applied")
+        of_none = {item["source"] for item in listed if item["session_id"] is None}
+        assert "default" not in of_none
+
+
 @pytest.mark.parametrize("sender", ["secret", "delegate"])
 def test_who_may_not_read_is_told_nothing_of_what_is_there(
     stack: Stack, keys: dict[str, str], hidden: str, sender: str
