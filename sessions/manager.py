@@ -24,6 +24,7 @@ from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
 from sessions.journal import REPLAYABLE, Applied, Delivery, Event, Known, make_event
 from sessions.parking import STATE_CODES, Parking, code_of, is_unattended
+from sessions.recording import recorded
 from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
@@ -182,8 +183,8 @@ class SessionManager:
         if entry.ruling and not events and entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", answer.message, answer.data))
         response = _succeeded(entry, answer, now)
-        is_read = isinstance(command, ReadCommand)
-        self._record(entry, status="applied", http_status=200, response=None if is_read else response, now=now)
+        kept = recorded(response, command=entry.command, http_status=200)
+        self._record(entry, status="applied", http_status=200, response=kept, now=now)
         self._events += events
         return Applied(entry=entry, status="applied", http_status=200, response=response)
 
@@ -317,7 +318,7 @@ class SessionManager:
             entry,
             status=rejected.status,
             http_status=error.status,
-            response=rejected.response,
+            response=recorded(rejected.response, command=entry.command, http_status=error.status),
             now=now,
             kept=kept,
         )

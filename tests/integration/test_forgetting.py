@@ -1,0 +1,78 @@
+"""What was deleted is nowhere in the database, in no table and no recorded answer."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from models.tables import Base
+from sessions.recording import NOT_RECORDED
+from tests.integration.inbox import drain, entry
+from tests.integration.test_drain import delivery, outcome_of
+
+
+@pytest.fixture
+def walk(redis: Redis, engine: Engine) -> str:
+    """A session that exists."""
+    session_id = f"walk-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    return session_id
+
+
+def where_found(engine: Engine, word: str) -> list[str]:
+    """The tables that hold a word anywhere."""
+    with engine.connect() as connection:
+        return [
+            name
+            for name in Base.metadata.tables
+            if connection.scalar(text(f"SELECT count(*) FROM {name} r WHERE r::text LIKE :word"), {"word": f"%{word}%"})
+        ]
+
+
+def item(command: str, **data: Any) -> dict[str, Any]:
+    return {"command": command, "data": data}
+
+
+def test_a_deleted_memory_is_nowhere_though_it_was_read_in_every_way(redis: Redis, engine: Engine, walk: str) -> None:
+    word, key = f"kumquat{secrets.token_hex(6)}", f"key{secrets.token_hex(6)}"
+    reads = [
+        item("retrieve_memory", key=key),
+        item("list_memories"),
+        item("query_memories"),
+        item("search", q=word),
+        item("resume_bundle"),
+    ]
+    batch = entry("batch", walk, commands=[item("store_memory", key=key, content=word), *reads], waits=True)
+    failing = [item("retrieve_memory", key=f"{key}x"), item("delete_memory", key=f"{key}x")]
+    partial = entry("batch", walk, mode="partial", commands=[*reads, *failing], waits=True)
+    atomic = entry("batch", walk, commands=[*reads, failing[0]], waits=True)
+    single = [entry(one["command"], walk, **one["data"], waits=True) for one in [*reads, failing[0]]]
+    drain(redis, engine, batch, partial, atomic, *single)
+    for asked, where in ((batch, "results"), (partial, "results")):
+        told = outcome_of(redis, asked)["body"]["data"][where]
+        assert word in str(told)
+        assert NOT_RECORDED not in str(told)
+    assert key in str(outcome_of(redis, atomic)["body"]["error"]["hint"])
+    drain(redis, engine, entry("delete_memory", walk, key=key))
+    assert where_found(engine, word) == []
+    told = delivery(engine, atomic.delivery_id)
+    assert b"memory_not_found" in bytes(told["error"])
+    assert b"Did you mean" not in bytes(told["error"])
+    assert b"Did you mean" not in bytes(delivery(engine, single[-1].delivery_id)["error"])
+
+
+def test_a_batch_that_comes_again_says_what_it_did_and_that_what_it_read_is_not_recorded(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    commands = [item("store_memory", key="k", content="kumquat"), item("list_memories")]
+    batch = entry("batch", walk, commands=commands, waits=True)
+    drain(redis, engine, batch)
+    redis.flushdb()
+    drain(redis, engine, batch)
+    stored, read = outcome_of(redis, batch)["body"]["data"]["results"]
+    assert stored["data"] == {"key": "k", "type": "general", "revision": 1, "created": True}
+    assert read == {"command": "list_memories", "status": "success", "message": NOT_RECORDED}
