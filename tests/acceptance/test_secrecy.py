@@ -116,6 +116,7 @@ def sent(talkative: Stack) -> list[str]:
         f"/v1/keys?{SAID}=1",
     ):
         stack.client.get(path)
+    send_to_derived_ids(stack, key)
     for path in (f"/v1/hooks/{typo}", f"//v1/hooks/{hook}", f"/v1/HOOKS/{hook}", f"/v1/hooks/{hook}/x", f"/{key}"):
         stack.client.post(path, json={SAID: SAID})
     stack.send("resume_session", session_id)
@@ -129,6 +130,28 @@ def sent(talkative: Stack) -> list[str]:
     wait_for(lambda: stack.redis.llen("sr:refusals") > 10, what="refused")
     wait_for(lambda: stack.redis.zcard("rq:failed:session-relay") == 1, what="in the failed list")
     return [SAID, key, hook, typo, stack.api_key, PASSWORD, SIGNING, SIGNING.removeprefix("whsec_"), GITHUB]
+
+
+def send_to_derived_ids(stack: Stack, key: str) -> None:
+    """Requests, right, refused and misspelt, with ids that were made from what was said."""
+    derived = stack.send("create_session", title=f"Say {SAID}")["session_id"]
+    task = stack.send("delegate_task", derived, description=f"Find {SAID}")["data"]["task_id"]
+    artifact = stack.send("add_artifact", derived, name=f"On {SAID}", content="text")["data"]["artifact_id"]
+    assert all(SAID in made for made in (derived, task, artifact))
+    for path in (
+        f"/v1/sessions/{derived}",
+        f"/v1/sessions/{derived}/events",
+        f"/v1/sessions/{derived}/tasks/{task}",
+        f"/v1/sessions/{derived}/artifacts/{artifact}",
+        f"/v1/session/{derived}/task/{task}",
+        f"/sessions/{derived}",
+        f"/{SAID}",
+        f"/v1/deliveries/{derived}",
+    ):
+        for given in ({}, {"X-API-Key": key}, {"X-API-Key": "wrong"}):
+            for method in ("GET", "POST"):
+                stack.client.request(method, path, headers=given)
+        stack.client.get(path, params={SAID: SAID})
 
 
 def mcp_messages(command: str, data: Payload) -> Iterator[Payload]:
@@ -269,5 +292,5 @@ def test_no_command_line_shows_any(talkative: Stack, sent: list[str]) -> None:
 
 def test_the_logs_say_something(talkative: Stack, sent: list[str]) -> None:
     """Otherwise there would be nothing to find."""
-    assert "/v1/hooks/…" in Path(talkative.folder / "api.log").read_text()
+    assert "/v1/hooks/{token}" in Path(talkative.folder / "api.log").read_text()
     assert "dead letter" in talkative.log("worker")

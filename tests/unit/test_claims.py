@@ -128,7 +128,7 @@ def test_a_token_names_its_task_and_shows_in_no_path() -> None:
     token = claim_token(make_claim_secret(), session_id="evening:walk@1", task_id="find.it-2")
     claim = read_claim_token(token)
     assert (claim.session_id, claim.task_id, len(claim.hash)) == ("evening:walk@1", "find.it-2", 64)
-    assert mask_path(f"/v1/claims/{token}/complete") == "/v1/claims/…/complete"
+    assert mask_path(f"/v1/claims/{token}/complete") == "/v1/claims/{claim_token}/complete"
     for wrong in ("", token.replace("~find", "find"), token + "/x", "srk" + token[3:], token.replace("_", "_x", 1)):
         with pytest.raises(NotFound):
             read_claim_token(wrong)

@@ -91,7 +91,7 @@ def test_an_unknown_address_and_a_wrong_method_are_errors_in_the_same_form() -> 
 def test_a_bug_does_not_log_the_token_in_its_address(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         ask(KeyError(), path="/v1/hooks/srh_0123456789")
-    assert "at GET /v1/hooks/…\n" in caplog.text
+    assert "at GET /v1/hooks/{token}\n" in caplog.text
     assert "0123456789" not in caplog.text
 
 
