@@ -5,13 +5,16 @@ can simply be run again.
 """
 
 from alembic import context
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import Connection, create_engine, event, func, pool, select, text
+from sqlalchemy.exc import OperationalError
 
 from models.settings import read_settings, sqlalchemy_url
 from models.tables import Base
 
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "300s"
+TURN_TIMEOUT = "60s"
+LOCK_NOT_AVAILABLE = "55P03"
 MIGRATION_LOCK = 7_305_001
 """Advisory lock key, so that two releases that start at the same time migrate one after the other."""
 
@@ -20,10 +23,9 @@ def run_migrations() -> None:
     """Connect and migrate."""
     settings = read_settings()
     engine = create_engine(sqlalchemy_url(settings.database_url), poolclass=pool.NullPool)
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'; SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
-        connection.commit()
+    with engine.begin() as waiting, engine.connect() as connection:
+        _take_turn(waiting)
+        event.listen(connection, "begin", _limit_transaction)
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -33,6 +35,31 @@ def run_migrations() -> None:
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()
+
+
+def _take_turn(connection: Connection) -> None:
+    """Hold the migration lock until this transaction ends. Exits when another migration holds it for longer than
+    TURN_TIMEOUT, or than `alembic -x turn_timeout=…` says."""
+    timeout = context.get_x_argument(as_dictionary=True).get("turn_timeout", TURN_TIMEOUT)
+    # A lock of the transaction, not of the session: a pooler keeps the session, and with it the lock, for others.
+    for name, value in (("lock_timeout", timeout), ("idle_in_transaction_session_timeout", "0")):
+        connection.execute(select(func.set_config(name, value, True)))
+    try:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise SystemExit(
+            f"Another migration of this database has been running for {timeout}. Wait until it has ended, then run "
+            "this again. If none is running, end the session that holds the lock with pg_terminate_backend(pid): it is "
+            f"the one in pg_locks whose locktype is 'advisory' and whose objid is {MIGRATION_LOCK}."
+        ) from error
+
+
+def _limit_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"
+    )
 
 
 if context.is_offline_mode():

@@ -25,6 +25,9 @@ from models.settings import sqlalchemy_url
 NAMES = ("pg_dump", "pg_restore", "psql")
 INVALID_URL = "DATABASE_URL is not valid: expected postgresql://user:password@host:port/database."
 CONNECT_SECONDS = 5
+SESSION_OPTIONS = "-c statement_timeout=30s -c timezone=UTC"
+POOLER_REFUSAL = "unsupported startup parameter"
+"""What pgbouncer says to options; an operator's few statements do without them."""
 TAIL_BYTES = 4_096
 SYSTEM_FOLDERS = "/usr/lib/postgresql/*/bin"
 """Where Debian keeps each version; its /usr/bin has a wrapper that chooses one by rules of its own."""
@@ -72,12 +75,7 @@ class Database:
     def connect(self, application: str) -> closing[Connection]:
         """A connection for some statements, each of which commits. Raises Unavailable."""
         try:
-            connection = psycopg2.connect(
-                self.url,
-                connect_timeout=CONNECT_SECONDS,
-                application_name=f"session-relay {application}",
-                options="-c statement_timeout=30s -c timezone=UTC",
-            )
+            connection = self._connect(application)
         except psycopg2.OperationalError as error:
             raise Unavailable(
                 f"Postgres does not answer ({self.name} at {self.host}): {str(error).strip()}",
@@ -85,6 +83,15 @@ class Database:
             ) from error
         connection.autocommit = True
         return closing(connection)
+
+    def _connect(self, application: str) -> Connection:
+        how: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": f"session-relay {application}"}
+        try:
+            return psycopg2.connect(self.url, **how, options=SESSION_OPTIONS)
+        except psycopg2.OperationalError as error:
+            if POOLER_REFUSAL not in str(error):
+                raise
+            return psycopg2.connect(self.url, **how)
 
 
 class Tools(NamedTuple):

@@ -13,6 +13,11 @@ import msgspec
 from models.errors import SettingsError
 
 Network = IPv4Network | IPv6Network
+FOREIGN_PARAMETERS = frozenset(
+    {"pgbouncer", "connection_limit", "pool_timeout", "prepared_statements", "statement_cache_size"}
+)
+"""Of a DATABASE_URL as hosting platforms hand it out for a pooler: they are meant for other clients' pools, and libpq
+refuses a URL with them."""
 _MAPPED_BITS = 96
 """Of an IPv6 network whose addresses are those of IPv4: ::ffff:0:0/96."""
 
@@ -130,11 +135,14 @@ def _check_header(variable: str, name: str) -> None:
 
 
 def sqlalchemy_url(database_url: str) -> str:
-    """The URL with the driver that this product uses; hosting platforms hand out `postgres://` and `postgresql://`."""
+    """Give the URL with the driver that this product uses and the parameters that libpq knows. Hosting platforms hand
+    out `postgres://` and `postgresql://`. Raises SettingsError."""
     scheme, separator, rest = database_url.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
         raise SettingsError("DATABASE_URL is not valid: expected postgresql://user:password@host:port/database.")
-    return f"postgresql+psycopg2://{rest}"
+    address, question, query = rest.partition("?")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] not in FOREIGN_PARAMETERS)
+    return f"postgresql+psycopg2://{address}{question if kept else ''}{kept}"
 
 
 def _check_range(variable: str, value: int, low: int, high: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import psycopg2
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,6 +20,14 @@ TCP_USER_TIMEOUT_SECONDS = 10
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds, and how often: who waits for the answer of a host that is gone has sent nothing that could time out."""
 POOL_TIMEOUT_SECONDS = 5
+TRANSACTION_SETTINGS = (
+    f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
+    f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
+    f" SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_SECONDS}s';"
+    " SET LOCAL timezone = 'UTC'"
+)
+"""Set anew in each transaction, in one round trip: a pooler refuses or drops startup options, and what is set for a
+session it hands to the next client."""
 
 _PASSING_CLASSES = ("08", "40", "53", "57")
 """SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
@@ -37,12 +45,7 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
     """An engine with a bounded pool. Connects only when used. Raises SettingsError without DATABASE_URL."""
     if not settings.database_url:
         raise SettingsError("DATABASE_URL is not set: expected postgresql://user:password@host:port/database.")
-    limits = {
-        "statement_timeout": STATEMENT_TIMEOUT_SECONDS,
-        "lock_timeout": LOCK_TIMEOUT_SECONDS,
-        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_SECONDS,
-    }
-    return create_sqlalchemy_engine(
+    engine = create_sqlalchemy_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         max_overflow=0,
@@ -54,9 +57,14 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "tcp_user_timeout": TCP_USER_TIMEOUT_SECONDS * 1000,
             **KEEPALIVES,
-            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()) + " -c timezone=UTC",
         },
     )
+    event.listen(engine, "begin", _limit_transaction)
+    return engine
+
+
+def _limit_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql(TRANSACTION_SETTINGS)
 
 
 def is_unavailable(error: BaseException) -> bool:

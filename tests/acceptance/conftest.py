@@ -17,6 +17,7 @@ from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.agents import Agent, Delegate, delegating
 from tests.acceptance.browser import Browser
+from tests.acceptance.pooler import Pooler, start_pgbouncer
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
@@ -40,11 +41,41 @@ def new_database(postgres: Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The processes on the run's servers, for tests that kill nothing."""
+def stack(direct_stack: Stack) -> Stack:
+    """The processes on the run's servers, for tests that kill nothing. Modules may choose another."""
+    return direct_stack
+
+
+@pytest.fixture(scope="session")
+def direct_stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The processes with nothing between them and the run's servers."""
     folder = tmp_path_factory.mktemp("stack")
     with new_database(postgres) as database_url:
         stack = Stack(database_url=database_url, redis_url=f"{valkey.url}?db=1", folder=folder)
+        stack.start()
+        yield stack
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Server) -> Iterator[Pooler]:
+    """A pgbouncer in transaction mode before the run's Postgres. Skips the test where it is not installed."""
+    pooler = start_pgbouncer(postgres.url)
+    yield pooler
+    pooler.stop()
+
+
+@pytest.fixture(scope="session")
+def pooled_stack(
+    postgres: Server, valkey: Server, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """The processes with pgbouncer between them and Postgres."""
+    with new_database(postgres) as database_url:
+        stack = Stack(
+            database_url=pgbouncer.url_of(database_url),
+            redis_url=f"{valkey.url}?db=4",
+            folder=tmp_path_factory.mktemp("pooled"),
+        )
         stack.start()
         yield stack
         stack.close()

@@ -60,6 +60,13 @@ class Conversation:
         return other
 
 
+@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The processes, with and without a pooler before Postgres."""
+    chosen: Stack = request.getfixturevalue(request.param)
+    return chosen
+
+
 @pytest.fixture(params=[True, False], ids=["with ids", "without ids"])
 def conversation(request: pytest.FixtureRequest, stack: Stack) -> Conversation:
     """A conversation in which nothing was said yet."""

@@ -33,6 +33,13 @@ REPORT = f"""# {RESEARCH}
 RESULT = {"cheapest": "Bike & Co", "price": 72.5, "average": 85.67, "compared": 3}
 
 
+@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The processes, with and without a pooler before Postgres."""
+    chosen: Stack = request.getfixturevalue(request.param)
+    return chosen
+
+
 @pytest.fixture
 def cli(stack: Stack, tmp_path: Path) -> CommandLine:
     """session-cli on the computer of the agent."""
