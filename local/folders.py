@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from local.privileges import Account
@@ -22,6 +22,10 @@ SOCKET_PATH_BYTES = 100
 """Linux allows 107 bytes, macOS 103."""
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
 """Needs no quoting in a URL; a comma would mean several hosts to Postgres."""
+
+
+FolderId = tuple[int, int]
+"""Device and inode: a folder that was deleted and made anew has another one."""
 
 
 class FolderError(SettingsError):
@@ -88,6 +92,28 @@ class Lock:
     def release(self) -> None:
         """Let go. May be repeated."""
         self._file.close()
+
+
+def find_folders(*homes: Path) -> dict[Path, FolderId]:
+    """Find these folders and those right in them, each with its identity."""
+    found = [*homes, *(path for home in homes for path in home.iterdir() if path.is_dir())]
+    return {path: _identify(path) for path in found}
+
+
+def missing_folder(folders: Mapping[Path, FolderId]) -> Path | None:
+    """Return one of these folders that is gone, or is another one now."""
+    for path, identity in folders.items():
+        try:
+            if _identify(path) != identity:
+                return path
+        except FileNotFoundError:
+            return path
+    return None
+
+
+def _identify(path: Path) -> FolderId:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:

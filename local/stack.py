@@ -21,7 +21,15 @@ import msgspec
 from local import postgres, valkey
 from local.console import Console, closing_block
 from local.environment import answers, child_environment, free_port, local_url
-from local.folders import Lock, kept_secret, make_data_dir, write_private
+from local.folders import (
+    FolderId,
+    Lock,
+    find_folders,
+    kept_secret,
+    make_data_dir,
+    missing_folder,
+    write_private,
+)
 from local.leftovers import end_leftovers, mark
 from local.service import Say, Service, StartError, last_lines, log_file
 from models.settings import Settings
@@ -61,6 +69,8 @@ class Stack:
         self._data_dir = make_data_dir(Path(settings.data_dir))
         self._supervisor = Supervisor(on_death=self._report)
         self._services: list[Service] = []
+        self._folders: Mapping[Path, FolderId] = {}
+        """Those that the servers write to; gone, what they answer is lost with their end."""
         self._stopping = threading.Event()
         self._stops = 0
 
@@ -90,6 +100,7 @@ class Stack:
             postgres.TITLE, postgres.prepare_postgres
         )
         environment["REDIS_URL"] = self._settings.redis_url or self._serve(valkey.TITLE, valkey.prepare_valkey)
+        self._folders = find_folders(*(service.home for service in self._services))
         with self._console.step("Migrations"):
             self._migrate(environment)
         relay_url = local_url(self._settings.host, int(environment["PORT"]))
@@ -182,6 +193,11 @@ class Stack:
         """Look after the children, then rest a moment. Raises Stopped when that was asked for."""
         if self._stopping.wait(POLL_SECONDS):
             raise Stopped
+        if gone := missing_folder(self._folders):
+            raise StartError(
+                f"{gone} was deleted or replaced while the stack ran. All is stopped, since what would be stored now "
+                "would be lost. Start it again; it begins with what is in the folder then."
+            )
         self._supervisor.tend()
 
     def _report(self, death: Death) -> None:

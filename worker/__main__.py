@@ -8,9 +8,13 @@ import signal
 import sys
 import time
 
+from models.errors import SettingsError
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
+from models.redis_options import check_redis_url
 from models.settings import read_settings
+from sessions.postgres.connections import create_engine
+from worker.process import wait_for_schema
 from worker.supervision import Child, Death, Supervisor
 
 TEND_SECONDS = 0.1
@@ -20,14 +24,26 @@ STOP_SECONDS = 20.0
 logger = logging.getLogger("worker")
 
 
-def main() -> None:
-    """Run until SIGTERM or SIGINT, then let every process finish the job in its hand."""
+def main() -> int:
+    """Run until SIGTERM or SIGINT, then let every process finish the job in its hand; 2 if the settings do not allow
+    it."""
     hold_lifeline()
-    settings = read_settings()
-    configure_logging(settings)
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        engine = create_engine(settings, application_name="session-relay supervisor", pool_size=1)
+        check_redis_url(settings.redis_url)
+    except SettingsError as error:
+        print(f"session-relay: {error.message}", file=sys.stderr)
+        return 2
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
+    # One process waits and says why, rather than each of them.
+    wait_for_schema(engine, is_stopping=lambda: bool(stopping))
+    engine.dispose()
+    if stopping:
+        return 0
     supervisor = Supervisor(on_death=_report)
     modules = {f"worker-{number}": "worker.process" for number in range(1, settings.workers + 1)}
     for name, module in {**modules, "sweeper": "worker.sweeper"}.items():
@@ -38,6 +54,7 @@ def main() -> None:
         supervisor.tend()
         time.sleep(TEND_SECONDS)
     supervisor.stop(together=True, hurry=lambda: len(stopping) > 1)
+    return 0
 
 
 def _report(death: Death) -> None:
@@ -45,4 +62,4 @@ def _report(death: Death) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,7 +24,7 @@ from models.tasks import TaskNews
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
 from sessions.manager import SessionManager
-from sessions.postgres.connections import is_too_slow, is_unavailable, reason, unavailable
+from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.deliveries import recently_forgotten
 from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
@@ -60,6 +60,8 @@ class Drain:
         self._redis = redis
         self._engine = engine
         self._failpoint_dir = failpoint_dir
+        self._cause = ""
+        """Why the last shard had to wait, as it was logged."""
 
     def run(self, shard: int) -> str:
         """Drain a shard until it is empty or the time is up; what is left is woken again. Says what it did. Does not
@@ -74,16 +76,22 @@ class Drain:
                 if applied is None:
                     return _describe(shard, counts, "busy elsewhere")
                 counts.update(item.status for item in applied)
+                self._cause = ""
                 if not applied and self._is_done(shard):
                     return _describe(shard, counts)
         except Unavailable as error:
-            if error.__cause__ is not None:
-                logger.warning("Shard %02d waits: %s", shard, reason(error.__cause__))
+            self._report_waiting(shard, error.__cause__)
             seconds = self._back_off(shard)
             return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
         self._redis.set(wake_key(shard), "1", ex=WAKE_SECONDS)
         enqueue_drains(open_queue(self._redis), [shard])
         return _describe(shard, counts, "more to come")
+
+    def _report_waiting(self, shard: int, error: BaseException | None) -> None:
+        """Log why shards wait: once for each cause, however many of them do, until one is drained again."""
+        if error is not None and (cause := diagnose(error)) != self._cause:
+            logger.warning("Shard %02d waits, and so will others. %s", shard, cause)
+            self._cause = cause
 
     def _begin(self, shard: int) -> Identity | None:
         """Mark the shard as woken, and give the entry that took too long the last time. While the mark stands nobody

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Callable
 
 from redis import Redis
 from rq import Queue, SimpleWorker
@@ -12,20 +13,21 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
-from models.tables import SCHEMA_REVISION
 from models.wakeups import ALLOWED_JOBS, QUEUE
+from sessions.postgres.connections import diagnose
+from sessions.postgres.schema import describe_mismatch, read_revision
 from worker import jobs
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_POLL_SECONDS = 2.0
+SCHEMA_POLL_SECONDS = 1.0
 
 
 class EndOfProcess(BaseDeathPenalty):
@@ -78,25 +80,26 @@ def run(settings: Settings) -> None:
     worker.work(logging_level="WARNING", with_scheduler=False)
 
 
-def wait_for_schema(engine: Engine) -> None:
-    """Wait until the database is migrated: with other tables every entry would seem to be poison."""
-    told = ""
-    while (trouble := _schema_trouble(engine)) is not None:
-        if trouble != told:
-            logger.warning("Waiting for the database: %s", trouble)
-            told = trouble
+def wait_for_schema(engine: Engine, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the database is migrated, or the process is to stop: with other tables every entry would seem to be
+    poison. Logs each cause once."""
+    logged = ""
+    while not is_stopping() and (trouble := _find_schema_trouble(engine)) is not None:
+        if trouble != logged:
+            logger.error("Waiting for the database: %s", trouble)
+            logged = trouble
         time.sleep(SCHEMA_POLL_SECONDS)
+    if logged and not is_stopping():
+        logger.info("The database is ready.")
 
 
-def _schema_trouble(engine: Engine) -> str | None:
+def _find_schema_trouble(engine: Engine) -> str | None:
     try:
         with engine.connect() as connection:
-            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            mismatch = describe_mismatch(read_revision(connection), upgrade="alembic upgrade head")
     except SQLAlchemyError as error:
-        return f"it does not answer or is empty ({type(error).__name__}); `alembic upgrade head` makes the tables."
-    if revision == SCHEMA_REVISION:
-        return None
-    return f"its schema is {revision}, this program needs {SCHEMA_REVISION}; run `alembic upgrade head`."
+        return diagnose(error)
+    return " ".join(mismatch) if mismatch else None
 
 
 def _is_allowed(job: Job) -> bool:

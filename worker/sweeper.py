@@ -40,7 +40,7 @@ from models.tables import DeliveryRow
 from models.tasks import TASKS_CHANNEL
 from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
 from sessions.keys import KeyRegister
-from sessions.postgres.connections import create_engine, reason
+from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.dead_letters import failed_deliveries
 from sessions.postgres.leases import RETURNED_AT_ONCE, return_expired
 from worker.dead_letters import LISTED, FailedList
@@ -74,14 +74,19 @@ class Sweeper:
         self._register = KeyRegister(engine, redis)
         self._prune_at = 0.0
         self._failures: dict[str, str] = {}
-        """The duties that failed the last time, with the cause: each is logged once."""
+        """The duties that failed in this turn, with the cause."""
+        self._reported: dict[str, str] = {}
+        """Those of the turn before, which were logged."""
 
     def sweep(self) -> None:
         """Take one turn: do each duty, whatever becomes of the others. Does not raise."""
         # Every sweeper wakes shards: a mark is set by one, and webhooks need not wait for the end of a dead one's term.
         self._do("wake forgotten shards", lambda: wake_forgotten(self._redis))
-        if not self._do("hold its term", self._holds_term):
-            return
+        if self._do("hold its term", self._holds_term):
+            self._lead()
+        self._report()
+
+    def _lead(self) -> None:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
         self._do("bring the keys to Redis", self._register.synchronize)
         self._do("return expired leases", lambda: return_leases(self._redis, self._engine))
@@ -90,22 +95,24 @@ class Sweeper:
             self._do("prune old deliveries", self._prune)
 
     def _do(self, duty: str, work: Callable[[], T]) -> T | None:
-        """Do one duty. A failure is logged when it begins, and again when its cause changes."""
+        """Do one duty, and note if it fails."""
         try:
-            result = work()
+            return work()
         except (RedisError, SQLAlchemyError) as error:
-            cause = _cause(error)
-            if self._failures.get(duty) != cause:
-                logger.warning("The sweeper could not do this: %s (%s).", duty, cause)
+            self._failures[duty] = _cause(error)
         except Exception as error:  # A bug in one duty, or in RQ, must not cost the others their turn.
-            cause = type(error).__name__
-            if self._failures.get(duty) != cause:
-                logger.exception("Bug: the sweeper could not do this: %s.", duty)
-        else:
-            self._failures.pop(duty, None)
-            return result
-        self._failures[duty] = cause
+            self._failures[duty] = f"Bug: {type(error).__name__}"
+            if self._reported.get(duty) != self._failures[duty]:
+                logger.exception("Bug: the sweeper could not %s.", duty)
         return None
+
+    def _report(self) -> None:
+        """Log what failed in this turn, unless the same failed in the one before."""
+        if self._failures and self._failures != self._reported:
+            for cause in dict.fromkeys(self._failures.values()):
+                duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
+                logger.warning("The sweeper could not %s; it tries again each second. %s", duties, cause)
+        self._reported, self._failures = self._failures, {}
 
     def _list_dead_letters(self) -> None:
         with self._engine.connect() as connection:
@@ -204,9 +211,9 @@ def run(settings: Settings) -> None:
 
 
 def _cause(error: RedisError | SQLAlchemyError) -> str:
-    """Which error, without what the server says beside it: that may quote what is stored."""
+    """Say which error it was, without what the server says beside it: that may quote what is stored."""
     if isinstance(error, SQLAlchemyError):
-        return reason(error)
+        return diagnose(error)
     code = str(error).partition(" ")[0]
     return code if isinstance(error, ResponseError) and code.isupper() else type(error).__name__
 

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Literal
 
-from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.commands import ReadCommand
 from models.errors import RelayError, Unavailable
 from models.inbox import Entry, shard_of
 from models.settings import Settings
-from models.tables import SCHEMA_REVISION, SessionRow
+from models.tables import SessionRow
 from models.vocabulary import MAX_CHARACTERS
 from sessions.answers import Page
 from sessions.backend import Imported
@@ -28,6 +28,7 @@ from sessions.postgres.connections import create_engine, is_bad_value, is_too_sl
 from sessions.postgres.intake import import_session
 from sessions.postgres.locks import take_shard
 from sessions.postgres.reads import export_markdown, export_session, page, read, read_events, read_transcript
+from sessions.postgres.schema import describe_mismatch, read_revision
 from sessions.postgres.store import PostgresStore
 from sessions.store import too_slow, value_refused
 
@@ -157,18 +158,9 @@ def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any
 
 
 def _check_schema(connection: Connection) -> None:
-    try:
-        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    except ProgrammingError:
-        revision = None
-    if revision != SCHEMA_REVISION:
-        found = f"at schema {revision}" if revision else "empty"
-        way_out = "Update this program." if revision and revision > SCHEMA_REVISION else "Run `session-cli db upgrade`."
-        raise Unavailable(
-            f"The database is {found}, and this program needs schema {SCHEMA_REVISION}. {way_out}",
-            code="schema_differs",
-            hint=way_out,
-        )
+    if mismatch := describe_mismatch(read_revision(connection), upgrade="session-cli db upgrade"):
+        found, advice = mismatch
+        raise Unavailable(f"{found} {advice}", code="schema_differs", hint=advice)
 
 
 def _parts_of(spool: IO[bytes]) -> Iterator[bytes]:

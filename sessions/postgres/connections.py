@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg2
+from psycopg2.extensions import parse_dsn
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.errors import SettingsError, Unavailable
@@ -20,6 +24,8 @@ TCP_USER_TIMEOUT_SECONDS = 10
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds, and how often: who waits for the answer of a host that is gone has sent nothing that could time out."""
 POOL_TIMEOUT_SECONDS = 5
+EXPECTED_URL = "expected postgresql://user:password@host:port/database"
+UNKNOWN_PARAMETER = re.compile(r'parameter: "([A-Za-z_]{1,64})"')
 TRANSACTION_SETTINGS = (
     f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
     f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
@@ -28,6 +34,24 @@ TRANSACTION_SETTINGS = (
 )
 """Set anew in each transaction, in one round trip: a pooler refuses or drops startup options, and what is set for a
 session it hands to the next client."""
+
+CAUSE_LENGTH = 300
+"""Characters of the library's words that are logged."""
+ADVICE = (
+    ("password authentication failed", "Correct the user and the password in DATABASE_URL."),
+    ("no password supplied", "Put the password into DATABASE_URL."),
+    ("unsupported startup parameter", "Leave `options` out of DATABASE_URL: the pooler does not take it."),
+    ('database "', "Create the database, or correct its name in DATABASE_URL."),
+    ('role "', "Create the role, or correct the user in DATABASE_URL."),
+    ("pg_hba.conf", "Allow this host and user in the server's pg_hba.conf, or require TLS with sslmode=require."),
+    ("could not translate host name", "Correct the host in DATABASE_URL."),
+    ("SSL", "Correct sslmode in DATABASE_URL, or turn on TLS in the server."),
+    ("too many c", "Raise max_connections, or run fewer processes."),
+    ("remaining connection slots", "Raise max_connections, or run fewer processes."),
+    ("starting up", "Wait; it answers when its recovery is done."),
+)
+"""What to do, by words of the library."""
+ADVICE_ELSE = "Start Postgres, or correct host and port in DATABASE_URL."
 
 _PASSING_CLASSES = ("08", "40", "53", "57")
 """SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
@@ -43,10 +67,8 @@ trigger raises (P0) may be anything."""
 
 def create_engine(settings: Settings, *, application_name: str, pool_size: int) -> Engine:
     """An engine with a bounded pool. Connects only when used. Raises SettingsError without DATABASE_URL."""
-    if not settings.database_url:
-        raise SettingsError("DATABASE_URL is not set: expected postgresql://user:password@host:port/database.")
     engine = create_sqlalchemy_engine(
-        sqlalchemy_url(settings.database_url),
+        check_database_url(settings.database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
@@ -61,6 +83,25 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
     )
     event.listen(engine, "begin", _limit_transaction)
     return engine
+
+
+def check_database_url(database_url: str) -> str:
+    """Give a DATABASE_URL in the form that SQLAlchemy takes. Raises SettingsError for one that libpq does not read."""
+    if not database_url:
+        raise SettingsError(f"DATABASE_URL is not set: {EXPECTED_URL}.")
+    url = sqlalchemy_url(database_url)
+    try:
+        parse_dsn(url.replace("postgresql+psycopg2", "postgresql", 1))
+        make_url(url)
+    except (psycopg2.ProgrammingError, ArgumentError, ValueError) as error:
+        # What the library says may show a part of the password, but for the name of a parameter.
+        unknown = UNKNOWN_PARAMETER.search(str(error))
+        detail = f" It has a parameter that Postgres does not know: {unknown[1]}." if unknown else ""
+        raise SettingsError(
+            f"DATABASE_URL is not valid: {EXPECTED_URL}, with / ? # @ : in the password written as %2F %3F %23 %40 "
+            f"%3A.{detail}"
+        ) from error
+    return url
 
 
 def _limit_transaction(connection: Connection) -> None:
@@ -97,6 +138,17 @@ def reason(error: BaseException) -> str:
     original = getattr(error, "orig", None) or error
     state = getattr(original, "pgcode", None)
     return f"{type(original).__name__} {state}" if state else type(original).__name__
+
+
+def diagnose(error: BaseException) -> str:
+    """Say why Postgres cannot be used, in the words of its library, and what to do about it. Quotes nothing that was
+    stored: of a statement that failed it names the state alone."""
+    original = getattr(error, "orig", None) or error
+    if getattr(original, "pgcode", None) is not None or not isinstance(original, psycopg2.Error):
+        return f"Postgres does not do what it is asked ({reason(error)})."
+    words = str(original).strip().partition("\n")[0][:CAUSE_LENGTH]
+    advice = next((advice for part, advice in ADVICE if part in words), ADVICE_ELSE)
+    return f"Postgres cannot be used: {words}. {advice}"
 
 
 def explain(error: BaseException) -> str:

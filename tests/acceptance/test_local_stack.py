@@ -395,3 +395,27 @@ def test_an_impatient_second_ctrl_c_ends_everything_at_once(run: Callable[..., L
     stack.press_ctrl_c()
     assert stack.wait_for_exit() == 0, stack.output
     assert processes_of(stack.data_dir) == []
+
+
+@pytest.mark.parametrize("part", ["", "valkey/appendonlydir"])
+def test_a_deleted_data_folder_stops_the_stack_rather_than_losing_what_it_accepts(
+    run: Callable[..., LocalStack], data_dir: Path, part: str
+) -> None:
+    stack = run().wait_until_ready()
+    url = stack.description["relay_url"]
+    headers = {"X-API-Key": (data_dir / "api_key").read_text().strip()}
+    body = {"command": "create_session", "data": {"title": "Kept"}}
+    assert httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code == 202
+    shutil.rmtree(data_dir / part, ignore_errors=True)
+
+    def refused() -> bool:
+        try:
+            return httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code != 202
+        except httpx.TransportError:
+            return True
+
+    wait_for(refused, seconds=30, what="refused")
+    assert stack.wait_for_exit() == 1
+    [told] = re.findall(r"(\S+) was deleted or replaced while the stack ran", stack.output)
+    assert told == str(data_dir / part) if part else Path(told).is_relative_to(data_dir)
+    assert "Traceback" not in stack.output

@@ -76,7 +76,7 @@ def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
         sweeper.sweep()
     assert status_of(engine, task) == "pending"
     assert [record.message for record in caplog.records if "failed list" in record.message] == [
-        "The sweeper could not do this: keep the failed list (WRONGTYPE)."
+        "The sweeper could not keep the failed list; it tries again each second. WRONGTYPE"
     ]
 
 

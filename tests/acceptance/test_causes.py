@@ -1,0 +1,146 @@
+"""Why a worker does not work: named once, in the words of the library, with advice that works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+
+from local.servers import Server
+from models.settings import read_settings
+from models.tables import SCHEMA_REVISION
+from sessions.postgres.connections import create_engine, diagnose
+from tests.acceptance.stack import Stack, free_port, new_id, wait_for
+from tests.conftest import ROOT
+from worker.supervision import Child, Running
+
+REDIS = {"REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
+def run_worker(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a worker that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "worker"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        (REDIS, "DATABASE_URL is not set: expected postgresql://user:password@host:port/database."),
+        ({**REDIS, "DATABASE_URL": "mysql://x"}, "DATABASE_URL is not valid: expected postgresql://"),
+        (
+            {**REDIS, "DATABASE_URL": "postgresql://u:p#ss@h:port/d"},
+            "/ ? # @ : in the password written as %2F %3F %23 %40 %3A",
+        ),
+        ({**REDIS, "DATABASE_URL": "postgresql://u@h/d?schema=x"}, "a parameter that Postgres does not know: schema."),
+        ({"DATABASE_URL": "postgresql://u@h/d"}, "REDIS_URL is not set: expected redis://:password@host:port/0."),
+        ({"DATABASE_URL": "postgresql://u@h/d", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid: expected redis://"),
+    ],
+)
+def test_settings_that_cannot_work_end_a_worker_at_once(environment: dict[str, str], told: str) -> None:
+    done = run_worker(**environment)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("session-relay: ")
+    assert told in line
+    assert "ss@h" not in line
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause", "advice"),
+    [
+        ("away", "Connection refused", "Start Postgres, or correct host and port in DATABASE_URL."),
+        ("database", 'database "none" does not exist', "Create the database, or correct its name in DATABASE_URL."),
+        ("role", 'role "nobody-there" does not exist', "Create the role, or correct the user in DATABASE_URL."),
+        ("empty", "The database has no tables of this program", "Run `alembic upgrade head`."),
+        ("newer", "The database has schema 9999", "Update this program: a newer version has used the database."),
+    ],
+)
+def test_a_worker_without_a_fit_database_names_the_cause_once(
+    own_database_url: str, own_redis_url: str, tmp_path: Path, trouble: str, cause: str, advice: str
+) -> None:
+    name = urlsplit(own_database_url).path
+    urls = {
+        "away": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres",
+        "database": own_database_url.replace(f"{name}?", "/none?"),
+        "role": own_database_url.replace("//postgres@", "//nobody-there@"),
+    }
+    engine = create_engine(read_settings({"DATABASE_URL": own_database_url}), application_name="tests", pool_size=1)
+    if trouble in ("empty", "newer"):
+        with engine.begin() as connection:
+            change = "UPDATE alembic_version SET version_num = '9999'"
+            connection.execute(text("DROP TABLE alembic_version" if trouble == "empty" else change))
+    log = tmp_path / "worker.log"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": urls.get(trouble, own_database_url),
+        "REDIS_URL": own_redis_url,
+    }
+    worker = Running(
+        Child(
+            name="worker",
+            command=(sys.executable, "-m", "worker"),
+            environment=environment,
+            folder=ROOT,
+            log=log,
+            stop_timeout_seconds=20,
+        )
+    )
+    try:
+        wait_for(lambda: advice in log.read_text(), what="told")
+        if trouble == "newer":
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": SCHEMA_REVISION})
+            wait_for(lambda: "workers and a sweeper are running" in log.read_text(), what="working")
+    finally:
+        worker.stop()
+        engine.dispose()
+    lines = [line for line in log.read_text().splitlines() if cause in line]
+    assert len(lines) == 1
+    assert "ERROR" in lines[0]
+    assert advice in lines[0]
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_postgres_that_goes_away_is_logged_once_by_each_process(own_stack: Stack, own_postgres: Server) -> None:
+    stack = own_stack
+    sessions = [new_id("away") for _ in range(20)]
+    for session_id in sessions:
+        stack.send("create_session", session_id, title="Away")
+    own_postgres.pause()
+    for number in range(3):
+        for session_id in sessions:
+            stack.post("store_memory", session_id, content=f"note {number}")
+    logged = wait_for(lambda: stack.log("worker").count("Postgres cannot be used") >= 2, what="logged")
+    assert logged
+    own_postgres.restart()
+    stack.wait_until_drained()
+    lines = [line for line in stack.log("worker").splitlines() if "Postgres cannot be used" in line]
+    causes = {line.partition("Postgres cannot be used: ")[2] for line in lines}
+    assert len(lines) <= 3 * len(causes)
+    assert all("Start Postgres" in cause or "Wait; it answers" in cause for cause in causes)
+
+
+def test_what_a_statement_quotes_is_in_no_diagnosis(own_database_url: str) -> None:
+    engine = create_engine(read_settings({"DATABASE_URL": own_database_url}), application_name="tests", pool_size=1)
+    with engine.connect() as connection:
+        try:
+            connection.execute(text("SELECT CAST('a secret' AS integer)"))
+        except Exception as error:
+            assert "secret" in str(error)
+            assert "secret" not in diagnose(error)
+        else:
+            pytest.fail("It is no number.")
+    engine.dispose()
