@@ -6,7 +6,7 @@ import re
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
@@ -26,14 +26,6 @@ KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 POOL_TIMEOUT_SECONDS = 5
 EXPECTED_URL = "expected postgresql://user:password@host:port/database"
 UNKNOWN_PARAMETER = re.compile(r'parameter: "([A-Za-z_]{1,64})"')
-TRANSACTION_SETTINGS = (
-    f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
-    f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
-    f" SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_SECONDS}s';"
-    " SET LOCAL timezone = 'UTC'"
-)
-"""Set anew in each transaction, in one round trip: a pooler refuses or drops startup options, and what is set for a
-session it hands to the next client."""
 
 CAUSE_LENGTH = 300
 """Characters of the library's words that are logged."""
@@ -81,7 +73,15 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
             **KEEPALIVES,
         },
     )
-    event.listen(engine, "begin", _limit_transaction)
+    # In each transaction anew, in one round trip: a pooler refuses or drops startup options, and hands what was set for
+    # a session to its next client.
+    limits = (
+        f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
+        f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
+        f" SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_SECONDS}s';"
+        " SET LOCAL timezone = 'UTC'"
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
     return engine
 
 
@@ -102,10 +102,6 @@ def check_database_url(database_url: str) -> str:
             f"%3A.{detail}"
         ) from error
     return url
-
-
-def _limit_transaction(connection: Connection) -> None:
-    connection.exec_driver_sql(TRANSACTION_SETTINGS)
 
 
 def is_unavailable(error: BaseException) -> bool:
