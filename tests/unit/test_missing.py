@@ -1,0 +1,32 @@
+"""Suggestions for an id under which there is nothing: useful for typos, and cheap for whatever is asked."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from sessions.missing import CANDIDATES, nearest_of
+
+
+def test_a_misspelt_id_finds_the_one_that_was_meant() -> None:
+    known = ["solar-roof-plan", "solar-roof-budget", "kitchen", "日本語の計画"]
+    assert nearest_of("solar-rof-plan", known)[0] == "solar-roof-plan"
+    assert nearest_of("Kitchen", known) == ["kitchen"]
+    assert nearest_of("日本の計画", known) == ["日本語の計画"]
+    assert nearest_of("garden-shed-42", known) == []
+
+
+def test_each_id_is_suggested_once_and_three_at_most() -> None:
+    known = ["walk-1", "walk-1", "walk-2", "walk-3", "walk-4"]
+    assert nearest_of("walk-1", known)[0] == "walk-1"
+    assert len(nearest_of("walk-0", known)) == len(set(nearest_of("walk-0", known))) == 3
+
+
+def test_the_longest_ids_cost_a_few_milliseconds_however_alike_they_are() -> None:
+    """Comparing them letter by letter takes a second and more."""
+    dice = random.Random(4)  # noqa: S311
+    known = ["".join(dice.choices("abcd", k=199)) for _ in range(CANDIDATES)]
+    wanted = "".join(dice.choices("abcd", k=199))
+    began_at = time.process_time()
+    assert len(nearest_of(wanted, known)) == 3
+    assert time.process_time() - began_at < 0.05
