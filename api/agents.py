@@ -69,7 +69,8 @@ class Agents:
         """All agents, by name, with the tasks that they hold, as far as the key may see them."""
         caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, AgentParameters)
-        return list_response(await self._database.read(partial(_list_agents, asked=asked, caller=caller)))
+        work = partial(_list_agents, asked=asked, caller=caller)
+        return list_response(await self._database.read(work, source=caller.source))
 
     async def register(self, request: Request) -> Response:
         """Make an agent known, or change what is known of it. May be repeated."""
@@ -79,7 +80,7 @@ class Agents:
         body = await self._gate.read_body(request, caller, limit=MAX_REQUEST_BYTES)
         decode_json(body)
         asked = decode_as(body, AgentRequest)
-        return JsonResponse(await self._database.write(partial(_register, asked=asked)))
+        return JsonResponse(await self._database.write(partial(_register, asked=asked), source=caller.source))
 
 
 def _register(connection: Connection, *, asked: AgentRequest) -> dict[str, Any]:

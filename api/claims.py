@@ -152,21 +152,22 @@ class Claims:
 
     async def heartbeat(self, request: Request) -> Response:
         """Extend the lease; tells the agent when its task was cancelled."""
-        _, held, asked = await self._open(request, HeartbeatRequest)
-        return JsonResponse(await self.extend(held, asked))
+        caller, held, asked = await self._open(request, HeartbeatRequest)
+        return JsonResponse(await self.extend(caller, held, asked))
 
-    async def extend(self, held: Claim, asked: HeartbeatRequest) -> dict[str, Any]:
+    async def extend(self, caller: Caller, held: Claim, asked: HeartbeatRequest) -> dict[str, Any]:
         """Extend the lease of a claim, and keep what is told of the progress; gives the lease."""
         progress = {"text": asked.progress, "percent": asked.percent}
         given = {name: value for name, value in progress.items() if value is not None}
         note = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
         work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=note)
-        return _describe(await self._database.write(work))
+        return _describe(await self._database.write(work, source=caller.source))
 
     async def start(self, request: Request) -> Response:
         """Note that the work has begun."""
         caller, held, _ = await self._open(request, NoDetails)
-        lease = await self._database.write(partial(start, claim=held, source=caller.source))
+        work = partial(start, claim=held, source=caller.source)
+        lease = await self._database.write(work, source=caller.source)
         await self._announce(held.session_id)
         return JsonResponse(_describe(lease))
 
@@ -177,7 +178,8 @@ class Claims:
 
     async def give_back(self, caller: Caller, held: Claim) -> dict[str, Any]:
         """Put the task of a claim back into the queue; gives the lease that is over."""
-        lease, news = await self._database.write(partial(release, claim=held, source=caller.source))
+        work = partial(release, claim=held, source=caller.source)
+        lease, news = await self._database.write(work, source=caller.source)
         await self._announce(held.session_id, news)
         return _describe(lease)
 
@@ -230,7 +232,7 @@ class Claims:
         return answer
 
     async def _claim(self, wanted: Wanted) -> Granted | Nothing:
-        found = await self._database.write(partial(claim, wanted=wanted))
+        found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
         if isinstance(found, Granted):
             await self._announce(found.session_id)
         return found

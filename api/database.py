@@ -1,29 +1,36 @@
-"""Work in Postgres off the event loop, in a bounded number of threads, and quickly refused while it is away."""
+"""Work in Postgres off the event loop, shared fairly among sources, and quickly refused while it is away."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from api.fair_threads import RELAY, RELAY_THREADS, FairThreads, too_many
 from models.errors import Unavailable
 from models.settings import Settings
 from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
-from sessions.store import value_refused
+from sessions.postgres.time_limit import OutOfTime, time_limit
+from sessions.store import too_slow, value_refused
+
+__all__ = ["CLAIM_THREADS", "RELAY", "Database"]
 
 T = TypeVar("T")
 
 THREADS = 16
-"""Reads at a time, each with a connection."""
-CLAIM_THREADS = 6
+"""Reads of users at a time, each with a connection."""
+CLAIM_THREADS = 8
 """Claims and leases at a time: those of one agent wait for each other, and reads must not wait for them."""
-READ_TIMEOUT_SECONDS = 15.0
-"""Waiting for a thread included; the server ends each statement sooner."""
+READ_SECONDS = 5.0
+"""For one read, once it has begun."""
+WAIT_SECONDS = 10.0
+"""For its turn, and what else it may be kept waiting."""
 CHECK_TIMEOUT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 """After a connection failed, reads are refused for so long without trying, or all threads would be held by trying."""
@@ -34,55 +41,102 @@ class Database:
 
     def __init__(self, settings: Settings, *, name: str = "api", threads: int = THREADS) -> None:
         """Connects nothing yet. Raises SettingsError without DATABASE_URL."""
-        self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=threads)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        pool_size = threads + RELAY_THREADS
+        self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=pool_size)
+        self._threads = FairThreads(threads, name=name)
         self._away_until = 0.0
+        self._looking: asyncio.Task[bool] | None = None
 
     async def read(
         self,
         work: Callable[[Connection], T],
         *,
+        source: str,
         one_state: bool = False,
-        timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        work_seconds: float = READ_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> T:
-        """What `work` returns, done in a thread within one transaction; with `one_state` all its statements see the
-        same state. Raises Unavailable, and what `work` raises."""
-        if time.monotonic() < self._away_until:
-            raise unavailable()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work, one_state)
-        except TimeoutError as error:
-            raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
-        except SQLAlchemyError as error:
-            if is_bad_value(error):
-                raise value_refused() from error
-            if not (is_unavailable(error) or is_too_slow(error)):
-                raise
-            if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is None:
-                self._away_until = time.monotonic() + AWAY_SECONDS
-            raise unavailable() from error
+        """Return what `work` returns, done in a thread within one transaction; with `one_state` all its statements see
+        the same state. It is done for `source`, in its turn; RELAY goes ahead of all users.
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """The same for work that changes something. When it raises Unavailable, it may have been done all the same."""
-        return await self.read(work)
+        Raises TooManyRequests if the source has more under way than its share, Rejected if the statements of the work
+        take longer than `work_seconds`, Unavailable, and what `work` raises."""
+        if timeout_seconds is None:
+            timeout_seconds = work_seconds + WAIT_SECONDS
+        try:
+            return await self._run(partial(self._transact, work, one_state, work_seconds), source, timeout_seconds)
+        except (OutOfTime, SQLAlchemyError) as error:
+            if isinstance(error, OutOfTime) or is_too_slow(error):
+                raise (unavailable() if source == RELAY else too_slow()) from error
+            raise
+
+    async def write(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        source: str,
+        timeout_seconds: float = READ_SECONDS + WAIT_SECONDS,
+    ) -> T:
+        """The same for work that changes something, each statement of which may take as long as any. When it raises
+        Unavailable, it may have been done all the same."""
+        try:
+            return await self._run(partial(self._transact, work, False, None), source, timeout_seconds)
+        except SQLAlchemyError as error:
+            if is_too_slow(error):
+                raise unavailable() from error
+            raise
 
     async def is_there(self) -> bool:
-        """Whether Postgres answers."""
+        """Whether Postgres answers. All who want to know at the same time look once."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    def close(self) -> None:
+        """Let go of threads and connections; reads that are under way end by themselves."""
+        self._threads.close()
+        self._engine.dispose()
+
+    async def _look(self) -> bool:
         try:
             await self.read(
-                lambda connection: connection.execute(text("SELECT 1")), timeout_seconds=CHECK_TIMEOUT_SECONDS
+                lambda connection: connection.execute(text("SELECT 1")),
+                source=RELAY,
+                timeout_seconds=CHECK_TIMEOUT_SECONDS,
             )
         except Unavailable:
             return False
         return True
 
-    def close(self) -> None:
-        """Let go of threads and connections; reads that are under way end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._engine.dispose()
+    async def _run(self, work: Callable[[], T], source: str, timeout_seconds: float) -> T:
+        if time.monotonic() < self._away_until:
+            raise unavailable()
+        begun = False
 
-    def _transact(self, work: Callable[[Connection], T], one_state: bool) -> T:
+        def begin() -> T:
+            nonlocal begun
+            begun = True
+            return work()
+
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._threads.run(source, begin)
+        except TimeoutError as error:
+            if begun:
+                raise unavailable() from error
+            if self._threads.has_share(source):
+                raise too_many() from error
+            raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
+        except SQLAlchemyError as error:
+            if is_bad_value(error):
+                raise value_refused() from error
+            if not is_unavailable(error):
+                raise
+            if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is None:
+                self._away_until = time.monotonic() + AWAY_SECONDS
+            raise unavailable() from error
+
+    def _transact(self, work: Callable[[Connection], T], one_state: bool, seconds: float | None) -> T:
         engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
-        with engine.begin() as connection:
+        with engine.begin() as connection, nullcontext() if seconds is None else time_limit(connection, seconds):
             return work(connection)

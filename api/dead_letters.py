@@ -72,14 +72,14 @@ class DeadLetters:
 
     async def list(self, request: Request) -> Response:
         """Those that match, the oldest first, with the reason, without payload."""
-        _, asked, wanted = await self._many(request)
+        caller, asked, wanted = await self._many(request)
         work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
-        return list_response(await self._database.read(work))
+        return list_response(await self._database.read(work, source=caller.source))
 
     async def show(self, request: Request) -> Response:
         """One with its payload and traceback."""
-        _, wanted = await self._one(request)
-        found = await self._database.read(partial(find_dead_letter, wanted=wanted))
+        caller, wanted = await self._one(request)
+        found = await self._database.read(partial(find_dead_letter, wanted=wanted), source=caller.source)
         if found is None:
             raise _not_found(wanted)
         return JsonResponse(found)
@@ -99,7 +99,7 @@ class DeadLetters:
         while replayed < asked.limit:
             step = min(STEP, asked.limit - replayed)
             work = partial(entries_to_rule, wanted=wanted, ruling=ruling, limit=step, cursor=cursor)
-            entries, cursor = await self._database.read(work)
+            entries, cursor = await self._database.read(work, source=caller.source)
             for entry in entries:
                 await self._push(entry)
             replayed += len(entries)
@@ -115,7 +115,8 @@ class DeadLetters:
         return JsonResponse({"discarded": 1}, 202)
 
     async def _rule(self, wanted: Wanted, ruling: Ruling) -> None:
-        entries, _ = await self._database.read(partial(entries_to_rule, wanted=wanted, ruling=ruling))
+        work = partial(entries_to_rule, wanted=wanted, ruling=ruling)
+        entries, _ = await self._database.read(work, source=ruling.by)
         if not entries:
             raise _not_found(wanted)
         await self._push(entries[0])

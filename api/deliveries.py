@@ -81,7 +81,8 @@ class Deliveries:
                 source=source,
                 limit=asked.limit,
                 cursor=asked.cursor,
-            )
+            ),
+            source=caller.source,
         )
         return list_response(page)
 
@@ -89,7 +90,7 @@ class Deliveries:
         """One delivery, also while it waits, and also while Postgres is away."""
         caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
-        delivery = await self._find(_source_for(caller, asked.source), asked.delivery_id)
+        delivery = await self._find(caller, _source_for(caller, asked.source), asked.delivery_id)
         if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
             raise NotFound(
                 f"There is no delivery {asked.delivery_id!r}.",
@@ -99,10 +100,10 @@ class Deliveries:
             )
         return JsonResponse(delivery)
 
-    async def _find(self, source: str, delivery_id: str) -> Mapping[str, Any] | None:
+    async def _find(self, caller: Caller, source: str, delivery_id: str) -> Mapping[str, Any] | None:
         look = partial(find_delivery, source=source, delivery_id=delivery_id)
         try:
-            decided = await self._database.read(look)
+            decided = await self._database.read(look, source=caller.source)
         except Unavailable:
             waiting, final = await self._find_in_redis(source, delivery_id)
             if waiting is None or final:
@@ -113,7 +114,7 @@ class Deliveries:
             if not final:
                 return waiting
             # It was decided between the two looks.
-            decided = await self._database.read(look)
+            decided = await self._database.read(look, source=caller.source)
         if decided is None:
             return None
         if is_open(decided):

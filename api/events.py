@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from api.database import Database
+from api.database import RELAY, Database
 from api.reading import admit_reader, reading
 from api.reads import list_response
 from models import vocabulary as v
@@ -110,7 +110,8 @@ class JournalWatch:
                 if not is_valid():
                     grown.set()
             try:
-                found = await self._database.read(partial(last_positions, session_ids=list(self._listening)))
+                look = partial(last_positions, session_ids=list(self._listening))
+                found = await self._database.read(look, source=RELAY)
             except Unavailable:
                 continue
             for session_id, position in found.items():
@@ -158,7 +159,7 @@ class Events:
             limit=asked.limit,
             max_characters=asked.max_characters,
         )
-        return await self._database.read(reading(caller, asked.session_id, work))
+        return await self._database.read(reading(caller, asked.session_id, work), source=caller.source)
 
     def _listen(self, caller: Caller, asked: EventParameters) -> AbstractContextManager[asyncio.Event]:
         is_valid = partial(self._gate.is_valid, caller)

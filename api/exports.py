@@ -24,6 +24,8 @@ from sessions.postgres.reads import export_markdown, export_session
 SPOOL_BYTES = 1_048_576
 """Kept in memory; the rest of a larger document goes to a temporary file."""
 PART_BYTES = 65_536
+EXPORT_SECONDS = 15.0
+"""For reading the whole session."""
 
 _MEDIA_TYPES = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
 _SUFFIXES = {"json": "json", "markdown": "md"}
@@ -53,7 +55,7 @@ class Exports:
         caller = await admit_reader(self._gate, request)
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, asked.session_id, partial(_write, asked=asked))
-        spool = await self._database.read(work, one_state=True)
+        spool = await self._database.read(work, source=caller.source, one_state=True, work_seconds=EXPORT_SECONDS)
         return StreamingResponse(
             _send(spool),
             media_type=_MEDIA_TYPES[asked.format],

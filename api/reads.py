@@ -112,7 +112,7 @@ class Reads:
         session_id = choose_session(request) or ""
         asked = decode_parameters(request.query_params, TranscriptParameters)
         work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
-        return list_response(await self._database.read(reading(caller, session_id, work)))
+        return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
 
     async def _answer(self, route: ReadRoute, request: Request) -> Response:
         caller = await admit_reader(self._gate, request)
@@ -124,7 +124,7 @@ class Reads:
         if route.answer == "list":
             origin["now"] = datetime.now(UTC)
             listed = reading(caller, session_id, partial(page, command=command, **origin))
-            return list_response(await self._database.read(listed))
+            return list_response(await self._database.read(listed, source=caller.source))
 
         def look(connection: Connection) -> Answer:
             return read(connection, command, now=datetime.now(UTC), **origin)
@@ -133,7 +133,7 @@ class Reads:
         if isinstance(command, GetTask) and command.wait:
             answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
         else:
-            answer = await self._database.read(work)
+            answer = await self._database.read(work, source=caller.source)
         return JsonResponse(answer.data if route.answer == "whole" else answer.data[route.answer])
 
     async def _wait(
@@ -152,7 +152,7 @@ class Reads:
         with self._places.take(caller.source), watched as settled, departure(request) as gone:
             while True:
                 settled.clear()
-                answer = await self._database.read(work)
+                answer = await self._database.read(work, source=caller.source)
                 left = ends_at - clock()
                 is_over = left <= 0 or gone.done() or self._stopping.is_set()
                 if is_over or answer.data["task"]["status"] in SETTLED:

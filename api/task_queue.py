@@ -12,7 +12,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from api.database import Database
+from api.database import RELAY, Database
 from models.errors import Unavailable
 from models.tasks import Claimable, TaskNews
 from relay.places import Places
@@ -107,7 +107,7 @@ class TaskQueue:
             if self._idle or self._full:
                 look = partial(_look, idle=list(self._idle), full={waiter.agent_name for waiter in self._full})
                 try:
-                    self.hear(await self._database.read(look))
+                    self.hear(await self._database.read(look, source=RELAY))
                 except Unavailable:
                     continue  # Who waits is told so when its time is over.
 

@@ -77,7 +77,7 @@ class Calls:
         match asked.status:
             case "working":
                 lease = await self._claims.extend(
-                    held, HeartbeatRequest(progress=asked.progress, percent=asked.percent)
+                    caller, held, HeartbeatRequest(progress=asked.progress, percent=asked.percent)
                 )
                 return _of_lease(lease, "Stop: the task was cancelled." if lease["cancelled"] else "Go on.")
             case "released":

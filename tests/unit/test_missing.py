@@ -24,7 +24,7 @@ def test_each_id_is_suggested_once_and_three_at_most() -> None:
 
 def test_the_longest_ids_cost_a_few_milliseconds_however_alike_they_are() -> None:
     """Comparing them letter by letter takes a second and more."""
-    dice = random.Random(4)  # noqa: S311
+    dice = random.Random(4)
     known = ["".join(dice.choices("abcd", k=199)) for _ in range(CANDIDATES)]
     wanted = "".join(dice.choices("abcd", k=199))
     began_at = time.process_time()

@@ -1,0 +1,133 @@
+"""One source reads as much and as slowly as it can; others are served, and whoever asks whether the relay is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.acceptance.stack import Stack, new_id, wait_for
+from tests.integration.serving import Stopwatch
+
+PROMPT_SECONDS = 1.0
+"""A read of a few rows takes some milliseconds; without shares it would wait for ten seconds here."""
+
+
+@pytest.fixture(scope="module")
+def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("fair"), workers=1)
+    stack.start()
+    yield stack
+    stack.close()
+
+
+@pytest.fixture(scope="module")
+def session_id(stack: Stack) -> str:
+    session_id = new_id("fair")
+    stack.send("create_session", session_id, title="Fair")
+    stack.send("store_memory", session_id, key="k", content="here")
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def greedy(stack: Stack) -> Iterator[httpx.Client]:
+    with client_of(stack) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def other(stack: Stack) -> Iterator[httpx.Client]:
+    with client_of(stack) as client:
+        yield client
+
+
+@contextmanager
+def client_of(stack: Stack) -> Iterator[httpx.Client]:
+    """A client with a key of its own, once that works."""
+    made = stack.client.post("/v1/keys", json={"name": new_id("key"), "scopes": ["write", "agent"]}).json()
+    limits = httpx.Limits(max_connections=300)
+    with httpx.Client(base_url=stack.url, headers={"X-API-Key": made["key"]}, timeout=60, limits=limits) as client:
+        wait_for(lambda: client.get("/v1/tasks").status_code == 200, what="let in")
+        yield client
+
+
+@contextmanager
+def locked(engine: Engine, statement: str, **values: str) -> Iterator[None]:
+    """Hold what others then wait for: that is slow, as a search through much is, and costs this machine nothing."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(text(statement), values)
+        yield
+        transaction.rollback()
+
+
+@contextmanager
+def sending(requests: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that have ended when the block is left; what holds them up is to be let go before."""
+    pool = ThreadPoolExecutor(requests)
+    try:
+        yield pool
+    finally:
+        pool.shutdown()
+
+
+@pytest.mark.parametrize("requests", [24, 48])
+def test_slow_reads_of_one_key_delay_neither_other_keys_nor_who_asks_whether_it_is_ready(
+    stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client, requests: int
+) -> None:
+    with sending(requests) as pool:
+        with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
+            slow = [pool.submit(greedy.get, f"/v1/sessions/{session_id}/artifacts") for _ in range(requests)]
+            wait_for(lambda: waiting_for_locks(engine) >= 4, what="waiting")
+            for _ in range(10):
+                watch = Stopwatch()
+                assert other.get(f"/v1/sessions/{session_id}/memories/k").json()["content"] == "here"
+                assert httpx.get(f"{stack.url}/readyz").json()["postgres"] == "ok"
+                assert stack.client.get("/v1/status").json()["postgres"]["state"] == "ok"
+                assert watch.seconds < PROMPT_SECONDS
+            assert waiting_for_locks(engine) == 4
+        assert {answer.result().status_code for answer in slow} == {200}
+
+
+def test_what_a_source_has_beyond_its_share_is_refused_to_it_alone(
+    session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
+) -> None:
+    with sending(120) as pool:
+        with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
+            slow = [pool.submit(greedy.get, f"/v1/sessions/{session_id}/artifacts") for _ in range(120)]
+            wait_for(lambda: sum(answer.done() for answer in slow) == 120 - 4 - 100, what="refused")
+            assert other.get(f"/v1/sessions/{session_id}/memories").status_code == 200
+        answers = [answer.result() for answer in slow]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(refused) == 16
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        assert refused[0].json()["error"]["retryable"] is True
+        assert {answer.status_code for answer in answers} == {200, 429}
+
+
+def test_claims_of_one_key_that_wait_for_each_other_do_not_delay_those_of_another(
+    stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
+) -> None:
+    agents = [new_id("agent"), new_id("agent")]
+    for client, agent_name in zip((greedy, other), agents, strict=True):
+        assert client.post("/v1/tasks/claim", json={"agent_name": agent_name}).status_code == 204
+        stack.send("delegate_task", session_id, description=f"do it, {agent_name}", agent_name=agent_name)
+    with sending(12) as pool:
+        with locked(engine, "SELECT 1 FROM agents WHERE name = :name FOR UPDATE", name=agents[0]):
+            slow = [pool.submit(greedy.post, "/v1/tasks/claim", json={"agent_name": agents[0]}) for _ in range(12)]
+            wait_for(lambda: waiting_for_locks(engine) >= 2, what="waiting")
+            watch = Stopwatch()
+            assert other.post("/v1/tasks/claim", json={"agent_name": agents[1]}).status_code == 200
+            assert watch.seconds < PROMPT_SECONDS
+        assert sorted(answer.result().status_code for answer in slow) == [200, *[204] * 11]
+
+
+def waiting_for_locks(engine: Engine) -> int:
+    with engine.connect() as connection:
+        statement = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(connection.scalar(text(statement)) or 0)
