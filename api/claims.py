@@ -36,7 +36,7 @@ from relay.authentication import Caller, require_session
 from relay.connections import RedisTrouble
 from relay.ingest import Ingest
 from relay.parameters import decode_parameters
-from relay.pauses import departure, pause
+from relay.pauses import pause
 from relay.responses import JsonResponse
 from sessions.postgres.claims import Granted, Nothing, Wanted, claim
 from sessions.postgres.leases import Lease, extend, release, start
@@ -227,7 +227,7 @@ class Claims:
             session_glob=caller.session_glob,
             waits=self._ingest.has_place(caller.source),
         )
-        answer = await self._ingest.submit(request, entry, wait_seconds=v.MAX_WAIT_SECONDS)
+        answer = await self._ingest.submit(request, caller, entry, wait_seconds=v.MAX_WAIT_SECONDS)
         self._gate.require_not_revoked(caller)
         return answer
 
@@ -248,7 +248,7 @@ class Claims:
             sees=caller.sees,
         )
         is_known = wanted.task_types is not None
-        with self._queue.wait(waiter, source=caller.source), departure(request) as gone:
+        with self._queue.wait(waiter, source=caller.source), self._gate.attend(request, caller) as gone:
             gone.add_done_callback(lambda _: waiter.woken.set())
             while True:
                 self._queue.rest(waiter)
@@ -257,6 +257,7 @@ class Claims:
                     if gone.done():  # Nobody is there any more to be told of the task.
                         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
                         await self.give_back(caller, read_claim_token(token))
+                        self._gate.require_not_revoked(caller)
                     return found
                 if not is_known:
                     # Only now is it known which tasks it would take, so it may have missed one.
@@ -265,6 +266,7 @@ class Claims:
                 if found.is_full:
                     self._queue.set_full(waiter)
                 await pause(waiter.woken, self._ingest.stopping, seconds=max(ends_at - clock(), 0))
+                self._gate.require_not_revoked(caller)
                 if not waiter.woken.is_set() or gone.done() or self._ingest.stopping.is_set():
                     return found
                 self._gate.require_valid(caller)

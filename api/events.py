@@ -6,8 +6,8 @@ Those who wait hold neither a thread nor a connection; they look again when the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from redis.asyncio import Redis
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import RELAY, Database
@@ -28,14 +28,21 @@ from models.vocabulary import MAX_WAIT_SECONDS
 from relay.authentication import Caller
 from relay.gate import Gate
 from relay.parameters import decode_parameters
-from relay.pauses import departure, pause
+from relay.pauses import pause
 from relay.places import Places
+from relay.revocable import RevocableResponse
 from relay.subscription import follow
 from sessions.answers import Page
 from sessions.postgres.reads import last_positions, read_events
 
 LOOK_SECONDS = 2.0
-"""How late an event may come whose announcement was missed, and a reader may go whose key was revoked."""
+"""How late an event may come whose announcement was missed."""
+PAGE_EVENTS = 500
+"""Of a stream at a time, or as many as fit; whatever `limit` says, since it has no end."""
+READ_EVERY_SECONDS = 0.25
+"""A stream reads no more often than that: what comes meanwhile comes together."""
+CATCH_UP_EVERY_SECONDS = 0.1
+"""While there is more than it has read."""
 KEEP_ALIVE_SECONDS = 15.0
 """Proxies close connections on which nothing comes for a minute, some after half of that."""
 MAX_LISTENERS = 1_000
@@ -58,7 +65,7 @@ class JournalWatch:
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
         self._database = database
-        self._listening: dict[str, dict[asyncio.Event, Callable[[], bool]]] = {}
+        self._listening: dict[str, set[asyncio.Event]] = {}
         self._positions: dict[str, int] = {}
         """Where the journals ended that are listened to, at the last look."""
         self._places = Places(MAX_LISTENERS)
@@ -74,19 +81,17 @@ class JournalWatch:
         self._places.require_one(source)
 
     @contextmanager
-    def listen(
-        self, session_id: str, *, source: str, is_valid: Callable[[], bool] = lambda: True
-    ) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's journal grows, or the listener is not valid any more, within the
-        block. Raises what require_place does."""
+    def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the session's journal grows, within the block. Raises what require_place
+        does."""
         with self._places.take(source):
             grown = asyncio.Event()
-            self._listening.setdefault(session_id, {})[grown] = is_valid
+            self._listening.setdefault(session_id, set()).add(grown)
             try:
                 yield grown
             finally:
                 listening = self._listening[session_id]
-                del listening[grown]
+                listening.remove(grown)
                 if not listening:
                     del self._listening[session_id]
                     self._positions.pop(session_id, None)
@@ -100,15 +105,12 @@ class JournalWatch:
             grown.set()
 
     async def _look_now_and_then(self) -> None:
-        """One look for all listeners, at their keys and for what was not announced: to wake each of them for it would
-        cost more than all else about them."""
+        """One look for all listeners, for what was not announced: to wake each of them for it would cost more than all
+        else about them."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._listening:
                 continue
-            for grown, is_valid in [item for listening in self._listening.values() for item in listening.items()]:
-                if not is_valid():
-                    grown.set()
             try:
                 look = partial(last_positions, session_ids=list(self._listening))
                 found = await self._database.read(look, source=RELAY)
@@ -143,9 +145,12 @@ class Events:
             asked = msgspec.structs.replace(asked, after=last_id)
         if streamed:
             self._journal.require_place(caller.source)
-            await self._read(caller, asked)  # What is wrong is said before the stream begins.
-            return StreamingResponse(
-                self._stream(caller, asked),
+            asked = msgspec.structs.replace(asked, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
+            first = await self._read(caller, asked)  # What is wrong is said before the stream begins.
+            return RevocableResponse(
+                self._stream(caller, asked, first),
+                gate=self._gate,
+                caller=caller,
                 media_type="text/event-stream",
                 headers={"cache-control": "no-store", "x-accel-buffering": "no"},
             )
@@ -161,44 +166,59 @@ class Events:
         )
         return await self._database.read(reading(caller, asked.session_id, work), source=caller.source)
 
-    def _listen(self, caller: Caller, asked: EventParameters) -> AbstractContextManager[asyncio.Event]:
-        is_valid = partial(self._gate.is_valid, caller)
-        return self._journal.listen(asked.session_id, source=caller.source, is_valid=is_valid)
-
     async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
-        ends_at = asyncio.get_running_loop().time() + asked.wait
-        with departure(request) as gone, self._listen(caller, asked) as grown:
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + asked.wait
+        listening = self._journal.listen(asked.session_id, source=caller.source)
+        with self._gate.attend(request, caller) as gone, listening as grown:
             while True:
                 grown.clear()
+                read_at = clock()
                 found = await self._read(caller, asked)
-                left = ends_at - asyncio.get_running_loop().time()
+                left = ends_at - clock()
                 if found.items or left <= 0 or gone.done() or self._stopping.is_set():
                     return found
                 await pause(grown, gone, self._stopping, seconds=left)
+                await pause(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
                 self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
 
-    async def _stream(self, caller: Caller, asked: EventParameters) -> AsyncIterator[bytes]:
-        """Server-sent events, until the reader goes or the process stops. Trouble ends it: readers come again."""
-        quiet_since = asyncio.get_running_loop().time()
+    async def _stream(self, caller: Caller, asked: EventParameters, first: Page) -> AsyncIterator[bytes]:
+        """Server-sent events, until the reader goes, its key is revoked, or the process stops. Trouble ends it: readers
+        come again."""
+        clock = asyncio.get_running_loop().time
+        found = first
+        read_at = quiet_since = clock()
         try:
-            with self._listen(caller, asked) as grown:
+            with (
+                self._journal.listen(asked.session_id, source=caller.source) as grown,
+                self._gate.watch(caller, grown.set),
+            ):
                 yield b"retry: 2000\n\n"
-                grown.set()
-                while not self._stopping.is_set():
-                    while grown.is_set():
-                        grown.clear()
-                        found = await self._read(caller, asked)
-                        for item in found.items:
-                            yield _as_message(item)
-                            quiet_since = asyncio.get_running_loop().time()
-                            grown.set()
-                        asked = msgspec.structs.replace(asked, after=found.next_cursor)
-                    quiet_seconds = asyncio.get_running_loop().time() - quiet_since
-                    if quiet_seconds >= KEEP_ALIVE_SECONDS:
-                        yield b": still here\n\n"
-                        quiet_since, quiet_seconds = asyncio.get_running_loop().time(), 0.0
-                    await pause(grown, self._stopping, seconds=KEEP_ALIVE_SECONDS - quiet_seconds)
-                    self._gate.require_valid(caller)
+                grown.set()  # It may have grown between the first look and now.
+                while True:
+                    for item in found.items:
+                        self._gate.require_valid(
+                            caller
+                        )  # Sending the one before may have taken as long as the reader likes.
+                        yield _as_message(item)
+                    quiet_since = clock() if found.items else quiet_since
+                    has_more = found.truncated or len(found.items) == PAGE_EVENTS
+                    while not (grown.is_set() or has_more):
+                        await pause(grown, self._stopping, seconds=quiet_since + KEEP_ALIVE_SECONDS - clock())
+                        self._gate.require_valid(caller)
+                        if self._stopping.is_set():
+                            return
+                        if clock() - quiet_since >= KEEP_ALIVE_SECONDS:
+                            yield b": still here\n\n"
+                            quiet_since = clock()
+                    every_seconds = CATCH_UP_EVERY_SECONDS if has_more else READ_EVERY_SECONDS
+                    await pause(self._stopping, seconds=read_at + every_seconds - clock())
+                    if self._stopping.is_set():
+                        return
+                    grown.clear()
+                    read_at = clock()
+                    asked = msgspec.structs.replace(asked, after=found.next_cursor)
+                    found = await self._read(caller, asked)
         except RelayError as error:
             yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 

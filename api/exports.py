@@ -11,7 +11,7 @@ from typing import IO, Literal
 import msgspec
 from sqlalchemy import Connection
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
@@ -19,6 +19,7 @@ from api.reading import admit_reader, reading
 from models import vocabulary as v
 from relay.gate import Gate
 from relay.parameters import decode_parameters
+from relay.revocable import RevocableResponse
 from sessions.postgres.reads import export_markdown, export_session
 
 SPOOL_BYTES = 1_048_576
@@ -56,8 +57,10 @@ class Exports:
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, asked.session_id, partial(_write, asked=asked))
         spool = await self._database.read(work, source=caller.source, one_state=True, work_seconds=EXPORT_SECONDS)
-        return StreamingResponse(
+        return RevocableResponse(
             _send(spool),
+            gate=self._gate,
+            caller=caller,
             media_type=_MEDIA_TYPES[asked.format],
             headers={
                 "cache-control": "no-store",

@@ -21,8 +21,8 @@ SOURCES_AT_ONCE = 4
 """How many sources it takes to hold all threads: one alone gets a quarter, so that others find some free."""
 SMALLEST_SHARE = 2
 """Threads: the quick work of a source goes on beside one that is slow."""
-MAX_WAITING = 100
-"""Of one source: more than a page or an assistant asks for at once, and few enough to be answered in time."""
+MAX_WAITING = 300
+"""Of one source: more than it has places to wait for events, all of which one event may wake."""
 RETRY_AFTER_SECONDS = 5
 
 

@@ -34,7 +34,7 @@ from models.vocabulary import SETTLED
 from relay.authentication import Caller, require_session
 from relay.gate import Gate
 from relay.parameters import decode_parameters
-from relay.pauses import departure, pause
+from relay.pauses import pause
 from relay.places import Places
 from relay.responses import JsonResponse
 from relay.task_watch import LOOK_SECONDS, TaskWatch
@@ -149,7 +149,7 @@ class Reads:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + command.wait
         watched = self._tasks.settled(session_id, command.task_id)
-        with self._places.take(caller.source), watched as settled, departure(request) as gone:
+        with self._places.take(caller.source), watched as settled, self._gate.attend(request, caller) as gone:
             while True:
                 settled.clear()
                 answer = await self._database.read(work, source=caller.source)

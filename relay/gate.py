@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from starlette.requests import Request
 
@@ -13,7 +14,9 @@ from models.vocabulary import Scope
 from relay.authentication import Authenticator, Caller, require_scope
 from relay.bodies import read_body
 from relay.keyring import Keyring
+from relay.pauses import departure
 from relay.rates import Rates
+from relay.revocations import RevocationWatch
 
 
 class Gate:
@@ -23,6 +26,11 @@ class Gate:
         """Raises SettingsError without any credential, or for secrets that are none."""
         self._authenticator = Authenticator(settings, keyring)
         self._rates = rates
+        self._revocations = RevocationWatch(self._is_revoked)
+
+    async def run(self) -> None:
+        """Watch the keys of those who wait, until cancelled."""
+        await self._revocations.run()
 
     async def admit(self, request: Request, scope: Scope) -> Caller:
         """The caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden, or Unavailable
@@ -74,18 +82,28 @@ class Gate:
         """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
         self._authenticator.require_valid(caller)
 
-    def is_valid(self, caller: Caller) -> bool:
-        """Whether `require_valid` would raise nothing."""
-        try:
-            self._authenticator.require_valid(caller)
-        except (Unauthorized, Unavailable):
-            return False
-        return True
+    def watch(self, caller: Caller, call: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
+        """Let `call` be called within a second after the caller's key is known to be revoked, within the block."""
+        return self._revocations.watch(caller, call)
+
+    @contextlib.contextmanager
+    def attend(self, request: Request, caller: Caller) -> Iterator[asyncio.Future[None]]:
+        """A future that is done, within the block, when there is nobody any more to be answered: the caller has gone,
+        or its key was revoked. The body must have been read."""
+        with departure(request) as gone, self.watch(caller, gone.cancel):
+            yield gone
 
     def require_not_revoked(self, caller: Caller) -> None:
         """Raise Unauthorized if the key of a caller that waited is known to be revoked."""
         with contextlib.suppress(Unavailable):
             self._authenticator.require_valid(caller)
+
+    def _is_revoked(self, caller: Caller) -> bool:
+        try:
+            self.require_not_revoked(caller)
+        except Unauthorized:
+            return True
+        return False
 
     async def _enter(self, request: Request, caller: Caller) -> Caller:
         request.state.source = caller.source

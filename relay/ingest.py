@@ -34,7 +34,7 @@ from relay.keyring import Keyring
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
 from relay.parameters import decode_parameters
-from relay.pauses import departure, pause
+from relay.pauses import pause
 from relay.places import Places
 from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
 from relay.rates import Rates
@@ -114,7 +114,7 @@ class Ingest:
         self._waker.start()
         await asyncio.gather(self._load.sample(), self._keyring.look())
         services = [self._keyring.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
-        services.append(self.refusals.run)
+        services += [self.refusals.run, self.gate.run]
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -195,7 +195,9 @@ class Ingest:
             patience_seconds = min(patience_seconds, asked_seconds)
         entry = _accept(parsed, caller, header=request.headers.get(IDEMPOTENCY_KEY), waits=waits)
         try:
-            answer = await self.submit(request, entry, wait_seconds=wait_seconds, patience_seconds=patience_seconds)
+            answer = await self.submit(
+                request, caller, entry, wait_seconds=wait_seconds, patience_seconds=patience_seconds
+            )
             if entry.waits:
                 self.gate.require_not_revoked(caller)
             return answer
@@ -212,13 +214,13 @@ class Ingest:
         return True
 
     async def submit(
-        self, request: Request, entry: Entry, *, wait_seconds: float, patience_seconds: float = 0
+        self, request: Request, caller: Caller, entry: Entry, *, wait_seconds: float, patience_seconds: float = 0
     ) -> Response:
         """Store an entry, and answer with its receipt; or with its outcome, if it waits and that comes in time. One
         that reads a task is read again for so long as it is patient, until the task has finished or asks."""
         if not entry.waits:
             return _receipt(entry, await self.push(entry), status="pending" if wait_seconds else "accepted")
-        with self._places.take(entry.source), departure(request) as gone:
+        with self._places.take(entry.source), self.gate.attend(request, caller) as gone:
             if patience_seconds:
                 return await self._ask_until_settled(entry, gone, patience_seconds=patience_seconds)
             pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)

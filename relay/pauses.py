@@ -11,7 +11,9 @@ from starlette.requests import Request
 
 
 async def pause(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
-    """Until one of these is set or done, or the time is over."""
+    """Until one of these is set or done, or the time is over, which may be so already."""
+    if seconds <= 0:
+        return
     waits = {signal: asyncio.ensure_future(signal.wait()) for signal in signals if isinstance(signal, asyncio.Event)}
     futures = [signal for signal in signals if not isinstance(signal, asyncio.Event)]
     try:
