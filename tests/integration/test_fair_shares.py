@@ -92,22 +92,6 @@ def test_slow_reads_of_one_key_delay_neither_other_keys_nor_who_asks_whether_it_
         assert {answer.result().status_code for answer in slow} == {200}
 
 
-def test_what_a_source_has_beyond_its_share_is_refused_to_it_alone(
-    session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
-) -> None:
-    with sending(120) as pool:
-        with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
-            slow = [pool.submit(greedy.get, f"/v1/sessions/{session_id}/artifacts") for _ in range(120)]
-            wait_for(lambda: sum(answer.done() for answer in slow) == 120 - 4 - 100, what="refused")
-            assert other.get(f"/v1/sessions/{session_id}/memories").status_code == 200
-        answers = [answer.result() for answer in slow]
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert len(refused) == 16
-        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
-        assert refused[0].json()["error"]["retryable"] is True
-        assert {answer.status_code for answer in answers} == {200, 429}
-
-
 def test_claims_of_one_key_that_wait_for_each_other_do_not_delay_those_of_another(
     stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
 ) -> None:
