@@ -97,14 +97,21 @@ def test_claims_of_one_key_that_wait_for_each_other_do_not_delay_those_of_anothe
 ) -> None:
     agents = [new_id("agent"), new_id("agent")]
     for client, agent_name in zip((greedy, other), agents, strict=True):
-        assert client.post("/v1/tasks/claim", json={"agent_name": agent_name}).status_code == 204
+        assert (
+            client.post("/v1/tasks/claim", json={"agent_name": agent_name, "task_types": ["none"]}).status_code == 204
+        )
         stack.send("delegate_task", session_id, description=f"do it, {agent_name}", agent_name=agent_name)
     with sending(12) as pool:
         with locked(engine, "SELECT 1 FROM agents WHERE name = :name FOR UPDATE", name=agents[0]):
-            slow = [pool.submit(greedy.post, "/v1/tasks/claim", json={"agent_name": agents[0]}) for _ in range(12)]
+            slow = [
+                pool.submit(greedy.post, "/v1/tasks/claim", json={"agent_name": agents[0], "task_types": ["none"]})
+                for _ in range(12)
+            ]
             wait_for(lambda: waiting_for_locks(engine) >= 2, what="waiting")
             watch = Stopwatch()
-            assert other.post("/v1/tasks/claim", json={"agent_name": agents[1]}).status_code == 200
+            assert (
+                other.post("/v1/tasks/claim", json={"agent_name": agents[1], "task_types": ["none"]}).status_code == 200
+            )
             assert watch.seconds < PROMPT_SECONDS
         assert sorted(answer.result().status_code for answer in slow) == [200, *[204] * 11]
 
