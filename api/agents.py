@@ -18,7 +18,8 @@ from api.database import Database
 from api.keys import NoParameters
 from api.reads import list_response
 from models import vocabulary as v
-from models.decoding import decode_as, decode_json
+from models.decoding import decode_json
+from models.leniency import decode_leniently
 from models.tables import AgentRow, TaskRow
 from models.timestamps import format_utc
 from relay.authentication import Caller, require_all_sessions
@@ -79,7 +80,7 @@ class Agents:
         decode_parameters(request.query_params, NoParameters)
         body = await self._gate.read_body(request, caller, limit=MAX_REQUEST_BYTES)
         decode_json(body)
-        asked = decode_as(body, AgentRequest)
+        asked = decode_leniently(body, AgentRequest)
         return JsonResponse(await self._database.write(partial(_register, asked=asked), source=caller.source))
 
 

@@ -25,10 +25,11 @@ from api.task_queue import TaskQueue, Waiter
 from models import vocabulary as v
 from models.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
 from models.commands import AddArtifact, JsonValue
-from models.decoding import decode_as, decode_json
+from models.decoding import decode_json
 from models.errors import NotJson
 from models.identity import content_hash
 from models.inbox import JOURNAL_CHANNEL, Entry
+from models.leniency import decode_leniently
 from models.payloads import with_ids
 from models.tasks import TASKS_CHANNEL, Claim, TaskNews, claim_token, read_claim_token
 from models.timestamps import format_utc
@@ -285,7 +286,7 @@ class Claims:
         body = await self._gate.read_body(request, caller, limit=limit) or b"{}"
         if not isinstance(decode_json(body), dict):
             raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
-        return decode_as(body, shape)
+        return decode_leniently(body, shape)
 
     async def _announce(self, session_id: str, news: TaskNews | None = None) -> None:
         """Tell those who wait; who is not told looks by itself."""

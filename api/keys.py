@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.decoding import decode_as, decode_json
+from models.decoding import decode_json
 from models.errors import Unavailable
 from models.keys import GLOB_PATTERN, NAME_PATTERN
+from models.leniency import decode_leniently
 from models.timestamps import format_utc
 from relay.authentication import Caller, require_all_sessions
 from relay.bodies import read_body
@@ -85,7 +86,7 @@ class Keys:
         decode_parameters(request.query_params, NoParameters)
         body = await read_body(request, limit=MAX_REQUEST_BYTES)
         decode_json(body)
-        asked = decode_as(body, KeyRequest)
+        asked = decode_leniently(body, KeyRequest)
         new = await _in_thread(
             lambda: self._register.create(
                 name=asked.name,

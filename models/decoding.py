@@ -19,8 +19,20 @@ MAX_DEPTH = 100
 MAX_DIGITS = 100
 """Of one number; longer ones cost quadratic time wherever they are read."""
 
-FREE_FIELDS = ("metadata", "input_data", "content")
-"""That take any data."""
+HOMES = (
+    "data",
+    "metadata",
+    "input_data",
+    "content",
+    "context",
+    "description",
+    "answer",
+    "output",
+    "reason",
+    "progress",
+)
+"""Fields that take in what has no field of its own, the best first."""
+STORE_IT = "This command keeps no such text. If it matters, store_memory or conversation_chunk keeps it."
 
 _LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d,}" % (MAX_DIGITS + 1))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -52,7 +64,7 @@ def decode_as(body: bytes, shape: type[T], *, prefix: str = "", beside: Sequence
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), shape, prefix, body=body, beside=beside) from error
+        raise explain(str(error), shape, prefix, body=body, beside=beside) from error
     except Invalid as error:
         error.field = f"{prefix}{error.field}" if error.field else None
         raise
@@ -63,27 +75,19 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
 
 
-def _explain(message: str, shape: type[Any], prefix: str, *, body: bytes, beside: Sequence[str]) -> Invalid:
+def explain(message: str, shape: Any, prefix: str, *, body: bytes, beside: Sequence[str] = ()) -> Invalid:
+    """The error for what msgspec says of a value."""
     path = match[1] if (match := _PATH.search(message)) else ""
     text = _PATH.sub("", message)
     field = (prefix + path).rstrip(".")
     if unknown := _UNKNOWN.search(text):
-        name = unknown[1][:64]
         inner = _struct_at(shape, path)
         known = [] if path else [*beside]
         known += [f.encode_name for f in msgspec.structs.fields(inner)] if inner else []
-        return Invalid(
-            f"There is no field {name!r} here.",
-            code="unknown_field",
-            field=f"{field}.{name}" if field else name,
-            expected=f"one of: {', '.join(known)}" if known else "no fields",
-            hint=_what_was_meant(name, known, missing=[] if path or inner is None else _missing(body, inner)),
-        )
-    if missing := _MISSING.search(text):
-        name = missing[1]
-        return Invalid(
-            f"The field {name!r} is missing.", code="missing_field", field=f"{field}.{name}" if field else name
-        )
+        missing = [] if path or inner is None else _missing(body, inner)
+        return unknown_field(unknown[1], known, shape=inner, prefix=f"{field}." if field else "", missing=missing)
+    if missing_name := _MISSING.search(text):
+        return missing_field(missing_name[1], prefix=f"{field}." if field else "")
     expected, _, got = text.removeprefix("Expected ").partition(", got ")
     if "enum value" in text:
         options = [o for hint in _hints_at(shape, path) for o in get_args(hint) if get_origin(hint) is Literal]
@@ -97,14 +101,39 @@ def _explain(message: str, shape: type[Any], prefix: str, *, body: bytes, beside
     )
 
 
-def _what_was_meant(name: str, known: list[str], *, missing: list[str]) -> str:
-    """What to do about a field that there is not."""
+def missing_field(name: str, *, prefix: str) -> Invalid:
+    """The error for a field that has to be there."""
+    return Invalid(f"The field {name!r} is missing.", code="missing_field", field=f"{prefix}{name}")
+
+
+def unknown_field(
+    name: str, known: Sequence[str], *, shape: type[msgspec.Struct] | None, prefix: str, missing: Sequence[str]
+) -> Invalid:
+    """The error for a field that there is not, with what to do about it."""
+    name = name[:64]
+    return Invalid(
+        f"There is no field {name!r} here.",
+        code="unknown_field",
+        field=f"{prefix}{name}",
+        expected=f"one of: {', '.join(known)}" if known else "no fields",
+        hint=_what_was_meant(name, [*known], shape=shape, missing=missing),
+    )
+
+
+def _what_was_meant(
+    name: str, known: list[str], *, shape: type[msgspec.Struct] | None, missing: Sequence[str]
+) -> str | None:
+    """What to do about a field that there is not. What it says may be all that the sender wants to be kept, so nobody
+    is advised to leave it out, except where nothing is stored."""
     if guess := nearest(name, known):
         return f"Did you mean {guess!r}?"
     if missing:
         return f"The field {missing[0]!r} is missing; perhaps it is meant."
-    free = next((field for field in FREE_FIELDS if field in known), None)
-    return f"Leave it out; free data belongs into {free}." if free else "Leave it out."
+    if getattr(shape, "is_read", False):
+        return "Leave it out."
+    if home := next((field for field in HOMES if field in known), None):
+        return f"Put it into {home!r}."
+    return STORE_IT if hasattr(shape, "is_read") else None
 
 
 def _missing(body: bytes, shape: type[msgspec.Struct]) -> list[str]:

@@ -5,7 +5,19 @@ How a family is shown belongs to each edge: HTTP status, worker outcome, exit co
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of several things that are wrong with a request."""
+
+    code: str
+    message: str
+    field: str | None = None
+    expected: str | None = None
+    hint: str | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -17,6 +29,8 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | None = None
     expected: str | None = None
     hint: str | None = None
+    problems: list[Problem] = []
+    """All that is wrong, if it is more than one field; the first is the one above."""
 
 
 class RelayError(Exception):
@@ -40,12 +54,19 @@ class RelayError(Exception):
         super().__init__(self.message)
         self.code = code or type(self).code
         self.field, self.expected, self.hint, self.data = field, expected, hint, data
+        self.problems: list[dict[str, Any]] = []
+        """All that is wrong, if it is more than one field."""
 
     def body(self) -> dict[str, object]:
         """The `error` object of the wire format; absent fields are left out, `retryable` is always there."""
+        problems = {"problems": self.problems} if self.problems else {}
+        return {**self.problem(), "retryable": self.retryable, **problems}
+
+    def problem(self) -> dict[str, Any]:
+        """This error as one of several."""
         fields = {"field": self.field, "expected": self.expected, "hint": self.hint}
         given = {name: value for name, value in fields.items() if value is not None}
-        return {"code": self.code, "message": self.message, **given, "retryable": self.retryable}
+        return {"code": self.code, "message": self.message, **given}
 
 
 class SettingsError(RelayError):

@@ -25,9 +25,10 @@ from models.commands import (
     StoreMemory,
     name_of,
 )
-from models.decoding import decode_as, decode_json, nearest
+from models.decoding import decode_as, decode_json, missing_field, nearest
 from models.errors import Invalid, NotJson
 from models.identity import content_hash, derive_id, leading_text
+from models.leniency import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
 
 ENVELOPE_TYPE = "collaborative_session_command"
 ALIASES = {"append_conversation": "conversation_chunk"}
@@ -72,15 +73,14 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_envelope(body: bytes) -> Submission:
     """Parse `{type, command, session_id, data, ...}`. Raises NotJson or Invalid with the path of the field."""
-    _require_object(decode_json(body))
-    envelope = decode_as(body, Envelope)
+    envelope = decode_leniently(_object_of(body), Envelope)
     if envelope.type != ENVELOPE_TYPE:
         raise Invalid(
             f"The type {envelope.type[:64]!r} is no command.",
             code="not_a_command",
             field="type",
             expected=ENVELOPE_TYPE,
-            hint='Set "type" to that value, or leave it out.',
+            hint='Set "type" to that value, or leave it out. The type of what is stored belongs into data.',
         )
     command, session_id = _parse(envelope.command, envelope.data, session_id=envelope.session_id, prefix="data.")
     sync = envelope.sync or envelope.feedback_mode == "sync"
@@ -89,10 +89,9 @@ def parse_envelope(body: bytes) -> Submission:
 
 def parse_flat(command_name: str, body: bytes) -> Submission:
     """Parse `{session_id, id?, ...data}` of the command named. Raises NotJson or Invalid."""
-    _require_object(decode_json(body or b"{}"))
-    fields = msgspec.json.decode(body or b"{}", type=dict[str, Raw])
+    fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
     outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
-    head = decode_as(msgspec.json.encode({"command": command_name, **outer}), Envelope)
+    head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
     command, session_id = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
     return Submission(command=command, session_id=session_id, delivery_id=head.id, sync=False)
 
@@ -118,67 +117,81 @@ def decode_command(name: str, data: Raw) -> Command:
 
 def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None]:
     definition = definition_of(name)
-    fields = _fields_of(data, prefix)
+    fields = fields_of(data, prefix)
     session_id = _one_session(session_id, fields, prefix)
     fields = _modernize(ALIASES.get(name, name), fields, prefix)
     command: Command
-    if definition is Batch:
-        command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
-    else:
-        beside = [] if definition.session == "none" else ["session_id"]
-        beside += [] if prefix else ["id"]
-        command = with_ids(decode_as(bytes(_encode(fields)), definition, prefix=prefix, beside=beside))
-    if definition.session == "derived" and session_id is None:
-        session_id = _derive_session(command)
-    if definition.session in ("required", "derived") and session_id is None:
-        raise Invalid(
-            "The session_id is missing.",
-            code="missing_field",
-            field="session_id",
-            hint="list_sessions shows the sessions; create_session starts one.",
-        )
+    faults: list[Invalid] = []
+    try:
+        if definition is Batch:
+            command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
+        else:
+            beside = [] if definition.session == "none" else ["session_id"]
+            beside += [] if prefix else ["id"]
+            command = with_ids(decode_leniently(_encode(fields), definition, prefix=prefix, beside=beside))
+        if definition.session == "derived" and session_id is None:
+            session_id = _derive_session(command)
+    except Invalid as error:
+        faults.append(error)
+    if session_id is None and (definition.session == "required" or (definition.session == "derived" and not faults)):
+        missing = missing_field("session_id", prefix="")
+        missing.hint = "list_sessions shows the sessions; create_session starts one."
+        faults.append(missing)
+    if faults:
+        raise combine(faults)
     return command, session_id
 
 
 def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str) -> tuple[Batch, str | None]:
-    chunk = fields.pop("conversation_chunk", None)
-    items = decode_as(bytes(fields.get("commands", b"[]")), list[Raw], prefix=f"{prefix}commands")
-    if chunk is not None:
+    chunk = fields.pop("conversation_chunk", NULL)
+    items = decode_leniently(fields.get("commands", Raw(b"[]")), list[Raw], prefix=f"{prefix}commands")
+    if chunk != NULL:
         items.insert(0, _encode({"command": Raw(b'"conversation_chunk"'), "data": chunk}))
     fields["commands"] = Raw(b"[" + b",".join(bytes(item) for item in items[: v.BATCH_LIMIT + 1]) + b"]")
     parsed: list[BatchItem] = []
+    faults: list[Invalid] = []
     for number, raw in enumerate(items[: v.BATCH_LIMIT]):
-        where = f"{prefix}commands[{number}]."
-        item = _fields_of(raw, where)
-        session_id = _one_session(session_id, item, where)
-        head = decode_as(bytes(_encode(item)), BatchItem, prefix=where)
-        definition = definition_of(head.command, field=f"{where}command")
-        if not definition.in_batch:
-            raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
-        data = _fields_of(head.data, f"{where}data.")
-        session_id = _one_session(session_id, data, f"{where}data.")
-        data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
-        command = with_ids(decode_as(bytes(_encode(data)), definition, prefix=f"{where}data."))
-        if number == 0 and session_id is None:
-            session_id = _derive_session(command)
-        parsed.append(BatchItem(command=name_of(command), data=_encode(command)))
-    batch = decode_as(bytes(_encode(fields | {"commands": _encode(parsed)})), Batch, prefix=prefix)
+        try:
+            command, session_id = _parse_item(raw, number, session_id=session_id, where=f"{prefix}commands[{number}].")
+            parsed.append(BatchItem(command=name_of(command), data=_encode(command)))
+        except Invalid as error:
+            faults.append(error)
+            if len(faults) == MAX_PROBLEMS:
+                break
+    if faults:
+        raise combine(faults)
+    batch = decode_leniently(_encode(fields | {"commands": _encode(parsed)}), Batch, prefix=prefix)
     if len(items) > v.BATCH_LIMIT:
         raise Invalid(f"The batch has {len(items)} commands.", field=f"{prefix}commands", expected="1 to 500")
     return batch, session_id
 
 
+def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) -> tuple[Command, str | None]:
+    """A command of a batch, and the session of all of them as far as it is known now."""
+    item = fields_of(raw, where)
+    session_id = _one_session(session_id, item, where)
+    head = decode_leniently(_encode(item), BatchItem, prefix=where)
+    definition = definition_of(head.command, field=f"{where}command")
+    if not definition.in_batch:
+        raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
+    data = fields_of(head.data, f"{where}data.")
+    session_id = _one_session(session_id, data, f"{where}data.")
+    data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
+    command = with_ids(decode_leniently(_encode(data), definition, prefix=f"{where}data."))
+    return command, _derive_session(command) if number == 0 and session_id is None else session_id
+
+
 def _modernize(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
     """Older senders' forms of the same data."""
     if name == "conversation_chunk" and "conversation_chunk" in fields and "content" not in fields:
-        return _fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")
+        return fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")
     if name == "query_memories" and "filter" in fields:
-        return _fields_of(fields.pop("filter"), f"{prefix}filter.") | fields
+        return fields_of(fields.pop("filter"), f"{prefix}filter.") | fields
     if name == "delegate_task" and "task" in fields and "description" not in fields:
         fields["description"] = fields.pop("task")
-    if name == "add_artifact" and "task_id" not in fields and "metadata" in fields:
-        metadata = msgspec.json.decode(fields["metadata"])
-        if isinstance(metadata, dict) and isinstance(metadata.get("relates_to_task"), str):
+    if name == "add_artifact" and fields.get("task_id", NULL) == NULL and "metadata" in fields:
+        metadata = msgspec.json.decode(read_object(fields["metadata"]) or b"{}")
+        if isinstance(metadata.get("relates_to_task"), str):
             fields["task_id"] = _encode(metadata["relates_to_task"])
     return fields
 
@@ -226,19 +239,25 @@ def _derive_session(command: Command) -> str | None:
     return derive_id("", command.title, [command.title, command.participants, command.context])
 
 
-def _fields_of(raw: Raw, prefix: str) -> dict[str, Raw]:
-    value = msgspec.json.decode(raw)
-    if value is None:
+def fields_of(data: Raw, prefix: str) -> dict[str, Raw]:
+    """The fields of an object, which may be written as text; null has none. Raises Invalid with the name of the field
+    that holds anything else."""
+    if data == NULL:
         return {}
-    if not isinstance(value, dict):
+    found = read_object(data)
+    if found is None:
         field = prefix.rstrip(".")
         raise Invalid(f"The field {field!r} is not valid: expected object.", field=field, expected="a JSON object")
-    return msgspec.json.decode(raw, type=dict[str, Raw])
+    return msgspec.json.decode(found, type=dict[str, Raw])
 
 
-def _require_object(value: object) -> None:
-    if not isinstance(value, dict):
+def _object_of(body: bytes) -> Raw:
+    """A body that is an object, or holds one as text. Raises NotJson, or Invalid for what no schema would refuse."""
+    decode_json(body)
+    found = read_object(body)
+    if found is None:
         raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
+    return found
 
 
 def _encode(value: object) -> Raw:

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw
 from starlette.datastructures import QueryParams
 
-from models.decoding import decode_as
 from models.errors import Invalid
+from models.leniency import decode_leniently
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,7 +34,7 @@ def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
         for name, texts in (values | {name: [text] for name, text in given.items()}).items()
         if texts
     }
-    return decode_as(msgspec.json.encode(written), shape)
+    return decode_leniently(msgspec.json.encode(written), shape)
 
 
 @cache

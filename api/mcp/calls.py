@@ -13,8 +13,8 @@ from starlette.responses import Response
 from api.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
 from api.mcp.results import DATA_NOTICE, TASK_NOTICE, error_of
 from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
-from models.decoding import decode_as
-from models.payloads import definition_of, parse_flat
+from models.leniency import decode_leniently
+from models.payloads import definition_of, fields_of, parse_flat
 from models.tasks import read_claim_token
 from relay.authentication import Caller, require_scope, require_session
 from relay.ingest import COMMAND_WAIT_SECONDS, Ingest
@@ -55,23 +55,23 @@ class Calls:
         return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
 
     async def _send_any(self, request: Request, _: Caller, arguments: Raw) -> Json:
-        asked = decode_as(bytes(arguments), SendCommand)
+        asked = decode_leniently(arguments, SendCommand)
         definition_of(asked.command)
-        fields = msgspec.json.decode(asked.data, type=dict[str, Raw])
+        fields = fields_of(asked.data, "data.")
         if asked.session_id is not None:
             fields.setdefault("session_id", Raw(msgspec.json.encode(asked.session_id)))
         return await self.send(request, asked.command, msgspec.json.encode(fields))
 
     async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")
-        asked = decode_as(bytes(arguments), ClaimTask)
+        asked = decode_leniently(arguments, ClaimTask)
         task = await self._claims.hand_out(request, caller, ClaimRequest(**msgspec.structs.asdict(asked)))
         told: Json = msgspec.json.decode(msgspec.json.encode({"task": task}))
         return told | ({"notice": TASK_NOTICE} if task else {})
 
     async def _report(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")
-        asked = decode_as(bytes(arguments), ReportTask)
+        asked = decode_leniently(arguments, ReportTask)
         held = read_claim_token(asked.claim_token)
         require_session(caller, held.session_id)
         match asked.status:

@@ -25,6 +25,7 @@ from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
 from api.own_url import own_url
 from models.decoding import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
+from models.leniency import NULL
 from models.settings import Settings
 from relay.gate import Gate
 from relay.responses import Note, error_response
@@ -138,9 +139,10 @@ class _Served(Response):
 def _arguments_of(body: bytes) -> Raw:
     """What a tool is called with, as it was sent: decoding it into floats would change numbers."""
     try:
-        return msgspec.json.decode(body, type=_Call).params.arguments
+        arguments = msgspec.json.decode(body, type=_Call).params.arguments
     except msgspec.ValidationError:  # No call of a tool; the server says what is wrong with it, if anything is.
         return NO_ARGUMENTS
+    return NO_ARGUMENTS if arguments == NULL else arguments
 
 
 def _host_of(url: str) -> str:

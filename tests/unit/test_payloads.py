@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.commands import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
+from models.decoding import STORE_IT
 from models.errors import Invalid, NotJson, Rejected
 from models.payloads import Submission, parse_envelope, parse_flat
 
@@ -125,9 +126,9 @@ def test_an_unknown_field_is_refused_with_the_nearest() -> None:
             "add_artifact",
             {"session_id": "s", "name": "n", "content": 1, "mood": 1},
             "",
-            "Leave it out; free data belongs into metadata.",
+            "Put it into 'metadata'.",
         ),
-        ("pause_session", {"session_id": "s", "mood": 1}, "session_id, id", "Leave it out."),
+        ("pause_session", {"session_id": "s", "mood": 1}, "session_id, id", STORE_IT),
         ("list_sessions", {"mood": 1}, "id, ", "Leave it out."),
     ],
 )
@@ -160,7 +161,7 @@ def test_a_wrong_choice_lists_the_right_ones() -> None:
     assert "decision" in str(error.expected)
 
 
-@pytest.mark.parametrize("value", [None, [], [{}], "{}", 1, False])
+@pytest.mark.parametrize("value", [[], [{}], "{", "[]", "text", 1, False])
 @pytest.mark.parametrize(
     ("command", "field", "data"),
     [
@@ -177,7 +178,10 @@ def test_what_must_be_an_object_is_one(command: str, field: str, data: dict[str,
 
 
 def test_a_string_is_no_list_of_characters() -> None:
-    error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":"abc"}}')
+    command = parse("store_memory", content=1, tags="abc").command
+    assert isinstance(command, StoreMemory)
+    assert command.tags == ["abc"]
+    error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":7}}')
     assert (error.field, error.expected) == ("data.tags", "array")
 
 
