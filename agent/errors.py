@@ -59,6 +59,7 @@ def make_error(status: int, told: ErrorBody, *, data: Any = None, retry_after_se
     kinds = [Unavailable] if status >= SERVER_TROUBLE else [kind for kind in _kinds(Rejected) if kind.status == status]
     kind = next((kind for kind in kinds if kind.code == told.code), next(iter(kinds), Rejected))
     error = kind(told.message, code=told.code, field=told.field, expected=told.expected, hint=told.hint)
+    error.problems = [problem for problem in msgspec.to_builtins(told.problems) if isinstance(problem, dict)]
     error.data = data if isinstance(data, dict) and data else None
     error.retryable = told.retryable
     if isinstance(error, Unavailable) and retry_after_seconds is not None:

@@ -137,6 +137,7 @@ def main() -> int:
 def _report(tool: Tool, error: Exception) -> int:
     """Say what is wrong, and give the exit code for it. What is a bug is raised again."""
     from models.errors import Forbidden, NotFound, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
+    from models.interface_names import to_cli
 
     terminal = tool.terminal
     match error:
@@ -153,7 +154,9 @@ def _report(tool: Tool, error: Exception) -> int:
             terminal.fail(error.format_message())
             return FAILED
         case RelayError():
+            error.hint = to_cli(error.hint) if error.hint else None
             told = [f"Expected: {error.expected}." if error.expected else "", error.hint or ""]
+            told += [f"{problem.get('field')}: {problem['message']}" for problem in error.problems[1:]]
             if isinstance(error, Unauthorized) and tool.key_origin:
                 told.append(f"The key is that of {tool.key_origin}.")
             terminal.fail(error.message, hint="\n".join(filter(None, told)), error=error.body())

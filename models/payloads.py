@@ -57,6 +57,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     sync: bool
     by_content: bool = False
     """Whether the delivery id is made from the content."""
+    is_flat: bool = False
+    """Whether its fields stood at the top, without `data` around them."""
     fingerprint: str = ""
     """What stands for the content of a sender that may repeat the same in other words."""
 
@@ -93,7 +95,7 @@ def parse_flat(command_name: str, body: bytes) -> Submission:
     outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
     head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
     command, session_id = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
-    return Submission(command=command, session_id=session_id, delivery_id=head.id, sync=False)
+    return Submission(command=command, session_id=session_id, delivery_id=head.id, sync=False, is_flat=True)
 
 
 def definition_of(name: str, *, field: str = "command") -> type[Command]:

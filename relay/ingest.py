@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -200,7 +201,7 @@ class Ingest:
             )
             if entry.waits:
                 self.gate.require_not_revoked(caller)
-            return answer
+            return _with_flat_field(answer) if isinstance(parsed, Submission) and parsed.is_flat else answer
         except Unavailable as error:
             return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
 
@@ -336,6 +337,18 @@ def _receipt(entry: Entry, pushed: Pushed, *, status: str) -> Response:
 def _answer(outcome: Outcome) -> Response:
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if outcome.status in (429, 503) else None
     return JsonResponse(bytes(outcome.body), outcome.status, headers)
+
+
+def _with_flat_field(answer: Response) -> Response:
+    """The answer to a command whose fields stood at the top: an error names its field by the path that it has there."""
+    if answer.status_code < HTTPStatus.BAD_REQUEST:
+        return answer
+    content = msgspec.json.decode(bytes(answer.body))
+    field = content["error"].get("field")
+    if field is None or not field.startswith("data."):
+        return answer
+    content["error"]["field"] = field.removeprefix("data.")
+    return JsonResponse(content, answer.status_code)
 
 
 def _status_url(entry: Entry) -> str:

@@ -25,6 +25,7 @@ from models.errors import (
     Unauthorized,
     Unavailable,
 )
+from models.interface_names import to_routes
 from models.paths import mask_path
 
 LINGER_SECONDS = 2.0
@@ -99,6 +100,8 @@ def exception_handlers(note: Note) -> dict[Any, Any]:
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RelayError)
         note(request.scope, error)
+        if error.hint and request.method == "GET":
+            error.hint = to_routes(error.hint)
         return error_response(error)
 
     return {RelayError: answer_error, HTTPException: _answer_routing, ClientDisconnect: _answer_nobody}

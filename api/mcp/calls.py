@@ -14,7 +14,7 @@ from api.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRe
 from api.mcp.results import DATA_NOTICE, TASK_NOTICE, error_of
 from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
 from models.leniency import decode_leniently
-from models.payloads import definition_of, fields_of, parse_flat
+from models.payloads import Submission, fields_of, parse_envelope, parse_flat
 from models.tasks import read_claim_token
 from relay.authentication import Caller, require_scope, require_session
 from relay.ingest import COMMAND_WAIT_SECONDS, Ingest
@@ -50,17 +50,17 @@ class Calls:
 
     async def send(self, request: Request, command: str, data: bytes) -> Json:
         """Send a command as /v1/commands takes it, and give its answer."""
-        submission = parse_flat(command, data)
-        response = await self._ingest.take(request, request.state.caller, submission, wait_seconds=COMMAND_WAIT_SECONDS)
-        return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
+        return await self._submit(request, parse_flat(command, data))
 
     async def _send_any(self, request: Request, _: Caller, arguments: Raw) -> Json:
         asked = decode_leniently(arguments, SendCommand)
-        definition_of(asked.command)
         fields = fields_of(asked.data, "data.")
-        if asked.session_id is not None:
-            fields.setdefault("session_id", Raw(msgspec.json.encode(asked.session_id)))
-        return await self.send(request, asked.command, msgspec.json.encode(fields))
+        envelope = {"command": asked.command, "session_id": asked.session_id, "id": fields.pop("id", None)}
+        return await self._submit(request, parse_envelope(msgspec.json.encode({**envelope, "data": fields})))
+
+    async def _submit(self, request: Request, submission: Submission) -> Json:
+        response = await self._ingest.take(request, request.state.caller, submission, wait_seconds=COMMAND_WAIT_SECONDS)
+        return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
 
     async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")

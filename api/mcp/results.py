@@ -7,7 +7,9 @@ from typing import Any
 import mcp_types as types
 import msgspec
 
+from api.mcp.tools import COMMAND_TOOLS
 from models.errors import Rejected, RelayError
+from models.interface_names import to_tools
 
 Json = dict[str, Any]
 
@@ -30,18 +32,23 @@ def failed(error: RelayError) -> types.CallToolResult:
 
 
 def describe(error: RelayError) -> str:
-    """An error in one paragraph."""
-    parts = [error.message]
-    if error.field:
-        parts.append(f"Field: {error.field}.")
-    if error.expected:
-        parts.append(f"Expected: {error.expected}.")
-    if error.hint:
-        parts.append(error.hint)
+    """An error in one paragraph, with all that is wrong, in the words of the tools."""
+    parts = [part for problem in error.problems or [error.problem()] for part in _describe_problem(problem)]
     if error.data:
         parts.append(msgspec.json.encode(error.data).decode())
     parts.append("The same call may succeed later." if error.retryable else f"({error.code})")
     return " ".join(parts)
+
+
+def _describe_problem(problem: Json) -> list[str]:
+    parts = [problem["message"]]
+    if "field" in problem:
+        parts.append(f"Field: {problem['field']}.")
+    if "expected" in problem:
+        parts.append(f"Expected: {problem['expected']}.")
+    if "hint" in problem:
+        parts.append(to_tools(problem["hint"], COMMAND_TOOLS))
+    return parts
 
 
 def protocol_error(error: RelayError) -> types.ErrorData:
@@ -62,4 +69,5 @@ def error_of(content: Json) -> RelayError:
         data=content.get("data") or None,
     )
     error.retryable = told["retryable"]
+    error.problems = told.get("problems", [])
     return error

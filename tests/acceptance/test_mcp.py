@@ -190,6 +190,39 @@ def test_a_failed_call_says_what_to_mend(stack: Stack) -> None:
     talk(stack, story)
 
 
+def test_a_call_may_be_spelled_as_models_spell_it(stack: Stack) -> None:
+    """JSON as text, null for each field that is left out, numbers as text: no call ends in a fault of ours."""
+    session_id = new_id("spelled")
+
+    async def story(client: Client) -> None:
+        await call(client, "create_session", title="Spelled", session_id=session_id, participants=None, context=None)
+        data = json.dumps({"task_id": "t1", "description": "d", "depends_on": None, "priority": "5"})
+        done = await call(client, "send_command", command="delegate_task", session_id=session_id, data=data)
+        assert done["data"]["priority"] == 5
+        empties: tuple[Any, ...] = (None, {}, "{}")
+        for empty in empties:
+            listed = await call(client, "send_command", command="list_tasks", session_id=session_id, data=empty)
+            assert [item["task_id"] for item in listed["data"]["tasks"]] == ["t1"]
+        wrongs: tuple[Any, ...] = ([], [{"task_id": "t1"}], "t1", 7)
+        for wrong in wrongs:
+            told = await refused(client, "send_command", command="get_task", session_id=session_id, data=wrong)
+            assert "Field: data." in told
+            assert "object" in told
+        await call(client, "query_memories", session_id=None, tags="a, b", limit="5", since=None, type=None)
+        await call(client, "claim_task", agent_name=new_id("nobody"), task_types=None, created_by=None, wait="0")
+        told = await refused(client, "store_memory", session_id=session_id, type="thought", tags=7)
+        assert all(field in told for field in ("content", "type", "tags"))
+        told = await refused(client, "get_task", session_id=session_id, task_id="t2")
+        assert "send_command list_tasks" in told or "'t1'" in told
+        assert "Field: task_id." in told
+        told = await refused(
+            client, "send_command", command="cancel_task", session_id=session_id, data={"task_id": "x"}
+        )
+        assert "Field: data.task_id." in told
+
+    talk(stack, story)
+
+
 def test_a_key_does_through_mcp_what_it_may_and_no_more(stack: Stack) -> None:
     hidden, own = new_id("hidden"), new_id("chat")
     for session_id in (hidden, own):

@@ -52,9 +52,7 @@ SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "batch",
         {"commands": [{"command": "pause_session"}, {"command": "get_task", "data": {"task_id": "t", "offset": 5}}]},
-        {
-            "commands": '[{"command": "pause_session"}, {"command": "get_task", "data": {"task_id": "t", "offset": 5.0}}]'
-        },
+        {"commands": '[{"command":"pause_session"},{"command":"get_task","data":{"task_id":"t","offset":5.0}}]'},
     ),
 ]
 

@@ -1,0 +1,55 @@
+"""Hints in the words of the interface that somebody uses."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.mcp.tools import COMMAND_TOOLS
+from cli.main import SECTIONS
+from models.commands import COMMANDS
+from models.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
+
+HINT = "Start it with create_session; list_sessions shows those that exist."
+
+
+@pytest.mark.parametrize(
+    ("hint", "tools", "routes", "cli"),
+    [
+        (
+            HINT,
+            "Start it with create_session; send_command list_sessions shows those that exist.",
+            "Start it with POST /v1/commands/create_session; GET /v1/sessions shows those that exist.",
+            "Start it with session-cli create; session-cli list shows those that exist.",
+        ),
+        (
+            "Send resume_session first.",
+            "Call send_command resume_session first.",
+            None,
+            "Run session-cli resume first.",
+        ),
+        ("Did you mean 'list_tasks'?", "Did you mean 'list_tasks'?", "Did you mean 'list_tasks'?", None),
+        ("GET /v1/deliveries/d1 tells.", None, "GET /v1/deliveries/d1 tells.", "session-cli deliveries d1 tells."),
+        ("That POST /v1/tasks/claim gave.", "That claim_task gave.", None, None),
+        ("Put what you search into q.", "Put what you search into q.", "Put what you search into q.", None),
+    ],
+)
+def test_names_of_commands_become_those_of_the_interface(
+    hint: str, tools: str | None, routes: str | None, cli: str | None
+) -> None:
+    for expected, told in (
+        (tools, to_tools(hint, COMMAND_TOOLS)),
+        (routes, to_routes(hint)),
+        (cli, to_cli(hint)),
+    ):
+        assert expected is None or told == expected
+
+
+def test_a_hint_is_translated_once_however_often_it_passes_an_edge() -> None:
+    for translate in (to_routes, lambda hint: to_tools(hint, COMMAND_TOOLS)):
+        assert translate(translate(HINT)) == translate(HINT)
+
+
+def test_each_name_is_one_that_session_cli_has() -> None:
+    offered = {name for section in SECTIONS.values() for name in section}
+    assert set(CLI_COMMANDS) <= set(COMMANDS)
+    assert set(CLI_COMMANDS.values()) <= offered
