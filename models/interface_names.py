@@ -57,7 +57,10 @@ def to_routes(hint: str) -> str:
 
 
 def to_cli(hint: str) -> str:
-    """A hint for somebody at the command line."""
+    """A hint for somebody at the command line, also one that came for HTTP."""
+    hint = hint.replace("POST /v1/commands/", "")
+    for name, route in ROUTES.items():
+        hint = re.sub(rf"{re.escape(route)}(?![/\w])", name, hint)
     for route, command in CLI_ROUTES.items():
         hint = hint.replace(route, command)
     return _translate(hint, verb="Run ", name_of=_cli_command)

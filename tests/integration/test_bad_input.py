@@ -54,8 +54,8 @@ BAD_BODIES = {
         "data.tag",
     ),
     "unknown field outside": (b'{"command":"list_sessions","dat":{}}', 422, "unknown_field", "dat"),
-    "text for a list": (
-        b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":"abc"}}',
+    "a number for a list": (
+        b'{"command":"store_memory","session_id":"s","data":{"content":1,"tags":7}}',
         422,
         "invalid_field",
         "data.tags",

@@ -49,6 +49,10 @@ def test_a_hint_is_translated_once_however_often_it_passes_an_edge() -> None:
         assert translate(translate(HINT)) == translate(HINT)
 
 
+def test_session_cli_says_the_same_whichever_way_a_hint_came() -> None:
+    assert to_cli(to_routes(HINT)) == to_cli(HINT)
+
+
 def test_each_name_is_one_that_session_cli_has() -> None:
     offered = {name for section in SECTIONS.values() for name in section}
     assert set(CLI_COMMANDS) <= set(COMMANDS)
