@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,13 +16,22 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from api.fair_threads import RELAY, RELAY_THREADS, FairThreads, too_many
 from models.errors import Unavailable
 from models.settings import Settings
-from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import (
+    create_engine,
+    diagnose,
+    is_bad_value,
+    is_too_slow,
+    is_unavailable,
+    unavailable,
+)
 from sessions.postgres.time_limit import OutOfTime, time_limit
 from sessions.store import too_slow, value_refused
 
 __all__ = ["CLAIM_THREADS", "RELAY", "Database"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 THREADS = 16
 """Reads of users at a time, each with a connection."""
@@ -45,6 +55,8 @@ class Database:
         self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=pool_size)
         self._threads = FairThreads(threads, name=name)
         self._away_until = 0.0
+        self._cause = ""
+        """Why Postgres cannot be used, as it was logged."""
         self._looking: asyncio.Task[bool] | None = None
 
     async def read(
@@ -120,7 +132,7 @@ class Database:
 
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._threads.run(source, begin)
+                result = await self._threads.run(source, begin)
         except TimeoutError as error:
             if begun:
                 raise unavailable() from error
@@ -134,7 +146,18 @@ class Database:
                 raise
             if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is None:
                 self._away_until = time.monotonic() + AWAY_SECONDS
+                self._report(diagnose(error))
             raise unavailable() from error
+        self._report("")
+        return result
+
+    def _report(self, cause: str) -> None:
+        """Log when Postgres goes away, for each cause once, and when it is back."""
+        if cause and cause != self._cause:
+            logger.error("Reads are refused. %s", cause)
+        elif self._cause and not cause:
+            logger.warning("Postgres answers again.")
+        self._cause = cause
 
     def _transact(self, work: Callable[[Connection], T], one_state: bool, seconds: float | None) -> T:
         engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
 
+from api.database import AWAY_SECONDS
 from local.servers import Server
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
@@ -120,6 +122,10 @@ def test_a_postgres_that_goes_away_is_logged_once_by_each_process(own_stack: Sta
     for session_id in sessions:
         stack.send("create_session", session_id, title="Away")
     own_postgres.pause()
+    tried_until = time.monotonic() + 2 * AWAY_SECONDS + 0.5
+    while time.monotonic() < tried_until:
+        assert stack.client.get("/v1/sessions").status_code == 503
+    assert stack.log("api").count("Reads are refused. Postgres cannot be used: ") == 1
     for number in range(3):
         for session_id in sessions:
             stack.post("store_memory", session_id, content=f"note {number}")
@@ -127,6 +133,8 @@ def test_a_postgres_that_goes_away_is_logged_once_by_each_process(own_stack: Sta
     assert logged
     own_postgres.restart()
     stack.wait_until_drained()
+    wait_for(lambda: stack.client.get("/v1/sessions").status_code == 200, what="back")
+    assert "Postgres answers again." in stack.log("api")
     lines = [line for line in stack.log("worker").splitlines() if "Postgres cannot be used" in line]
     causes = {line.partition("Postgres cannot be used: ")[2] for line in lines}
     assert len(lines) <= 3 * len(causes)

@@ -109,7 +109,7 @@ def valkey_alone(servers_folder: Path) -> Iterator[Server]:
 def neighbours(
     postgres: Server, valkey_alone: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stack, str, str]]:
-    """A stack with its usual limits, and two sessions in one shard: the victim's, and the attacker's with much in it."""
+    """A stack with its usual limits, and two sessions in one shard: the victim's, and the attacker's, well filled."""
     with new_database(postgres) as database_url:
         stack = Stack(
             database_url=database_url,
