@@ -47,7 +47,7 @@ _KINDS = {
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_PERCENT = re.compile(r"^\s*(\d{1,3}(?:\.\d+)?) ?%", re.MULTILINE)
+_PERCENT = re.compile(r"^[^\S\n]*(\d{1,3}(?:\.\d+)?) ?%", re.MULTILINE)
 
 
 class Result(NamedTuple):

@@ -22,7 +22,7 @@ SHORTEST_SECRET = 6
 HIDDEN = "[hidden]"
 SCHEMES = {"Bearer", "Basic"}
 """Of the header Authorization: no secrets."""
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?(\}?)")
 
 
 class McpServer(NamedTuple):
@@ -126,7 +126,9 @@ class _Expansion:
         return {str(name): self.text(text) for name, text in items}
 
     def _value(self, match: re.Match[str]) -> str:
-        name, default = match.groups()
+        name, default, end = match.groups()
+        if not end:
+            return match[0]
         value = self._environment.get(name, "")
         if value:
             self.values.append(value)

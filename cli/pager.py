@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
-_PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)(?=\n)")
+_PADDING = re.compile(r"(?<! ) ++((?:\x1b\[[0-9;]*m)*+)(?=\n)")
 """Tables are filled up to their right edge, which wraps when the window is made narrower, and is in what is copied."""
 
 

@@ -34,24 +34,27 @@ CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'out
 CREATE TRIGGER broken BEFORE INSERT ON memories FOR EACH ROW WHEN (new.key = 'invoice') EXECUTE FUNCTION broken()
 """
 """So that some commands cannot be applied."""
-EVENED: tuple[tuple[str, str], ...] = (
-    (r"\x1b\[[0-9;]*m|\x1b\[\?[0-9]+[hl]", ""),
+EVENED: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?[0-9]+[hl]"), ""),
     # A line that was drawn over, such as a bar that has gone.
-    (r"[^\n]*\r\x1b\[2K", ""),
-    (r"[^\n]*\n\r?\x1b\[1A\x1b\[2K", ""),
-    (r"\r", ""),
-    (r"http://127\.0\.0\.1:\d+", "http://127.0.0.1:8000"),
-    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "01a203c5-8f3e-7d41-9b26-6c0e5a7d1f42"),
-    (r"\b\d{2}:\d{2}:\d{2}\b(?!\.)", "14:03:27"),
-    (r"\b20\d{2}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z", "2026-11-22T14:03:27.518204Z"),
-    (r"srk_[A-Za-z0-9]{40}", "srk_" + "n3w0kE7y" * 5),
-    (r"\b20\d{2}-\d{2}-\d{2}\b(?!T)", "2026-11-22"),
-    (r"key_[0-9a-f]{12}", "key_7b1e4c09d2f8"),
-    (r"(?<=Duration minutes  )[\d.]+", "0.0"),
-    (r"\d+ MB of", "2 MB of"),
-    (r"(?<=enter )\S+(?= may need)", "/home/anna/session-relay/.data/postgres"),
-    (r"\d+ busy", "0 busy"),
-    (r"in use by .+", "in use by session-relay api, session-relay worker."),
+    (re.compile(r"^[^\n]*\r\x1b\[2K", re.MULTILINE), ""),
+    (re.compile(r"^(?:[^\n]*\n\r?\x1b\[1A\x1b\[2K)+", re.MULTILINE), ""),
+    (re.compile(r"\r"), ""),
+    (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:8000"),
+    (
+        re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b"),
+        "01a203c5-8f3e-7d41-9b26-6c0e5a7d1f42",
+    ),
+    (re.compile(r"\b\d{2}:\d{2}:\d{2}\b(?!\.)"), "14:03:27"),
+    (re.compile(r"\b20\d{2}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z"), "2026-11-22T14:03:27.518204Z"),
+    (re.compile(r"srk_[A-Za-z0-9]{40}"), "srk_" + "n3w0kE7y" * 5),
+    (re.compile(r"\b20\d{2}-\d{2}-\d{2}\b(?!T)"), "2026-11-22"),
+    (re.compile(r"key_[0-9a-f]{12}"), "key_7b1e4c09d2f8"),
+    (re.compile(r"(?<=Duration minutes  )[\d.]+"), "0.0"),
+    (re.compile(r"(?<!\d)\d+ MB of"), "2 MB of"),
+    (re.compile(r"(?<=enter )\S+(?= may need)"), "/home/anna/session-relay/.data/postgres"),
+    (re.compile(r"(?<!\d)\d+ busy"), "0 busy"),
+    (re.compile(r"in use by .+"), "in use by session-relay api, session-relay worker."),
 )
 """What differs each time, and what stands for it."""
 
@@ -99,7 +102,7 @@ class Sheet:
         if ended != code:
             raise SystemExit(f"{line!r} ended with {ended}: {text}")
         for pattern, stand_in in EVENED:
-            text = re.sub(pattern, stand_in, text)
+            text = pattern.sub(stand_in, text)
         text = text.replace(str(self.cli.folder), HOME)
         lines = "\n".join(part.rstrip() for part in text.strip("\n").split("\n"))
         self.parts.append(f"\n```console\n$ {line}\n{lines}\n```\n")

@@ -17,7 +17,7 @@ from models.errors import SettingsError
 
 ANSWER_SECONDS = 2.0
 """A process that is well answers its own machine at once."""
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+_ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*+(.*)")
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -25,8 +25,9 @@ def read_env_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     values: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = text.strip()
+        if not line or line.startswith("#"):
             continue
         match = _ASSIGNMENT.fullmatch(line)
         if match is None:

@@ -34,16 +34,25 @@ HOMES = (
 """Fields that take in what has no field of its own, the best first."""
 STORE_IT = "This command keeps no such text. If it matters, store_memory or conversation_chunk keeps it."
 
-_LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d,}" % (MAX_DIGITS + 1))
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_PATH = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$", re.DOTALL)
-_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"missing required field `(.*)`", re.DOTALL)
+MAX_PATH_LENGTH = 500
+"""Of the place of an error in a body; those of our own definitions are far shorter."""
+SHOWN_LENGTH = 300
+"""Of what is quoted from a body."""
+
+_NUMERAL = bytes(ord("9" if chr(code) in "0123456789.eE+-" else " ") for code in range(256))
+"""A table that makes nines of all that numbers are written with, and blanks of the rest."""
+_LONG_NUMBER = b"9" * (MAX_DIGITS + 1)
+# Possessive, and without its end too: so each is read once, however many are begun and not ended.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_UNKNOWN = "Object contains unknown field `"
+_MISSING = "Object missing required field `"
+_PLACE = re.compile(r"(?:key in )?\$?\.?([A-Za-z0-9_.\[\]]*)`")
+_INDEX = re.compile(r"\[[0-9.]*\]")
 
 
 def decode_json(body: bytes) -> Any:
     """Decode a whole body and check all that a schema does not. Raises NotJson or Invalid."""
-    if _LONG_NUMBER.search(body) and _LONG_NUMBER.search(_STRING.sub(b'""', body)):
+    if _has_long_number(body) and _has_long_number(_STRING.sub(b'""', body)):
         raise Invalid("A number has more than 100 digits.", expected=f"at most {MAX_DIGITS} digits")
     try:
         value = msgspec.json.decode(body)
@@ -75,19 +84,23 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
 
 
+def _has_long_number(body: bytes) -> bool:
+    return _LONG_NUMBER in body.translate(_NUMERAL)
+
+
 def explain(message: str, shape: Any, prefix: str, *, body: bytes, beside: Sequence[str] = ()) -> Invalid:
     """The error for what msgspec says of a value."""
-    path = match[1] if (match := _PATH.search(message)) else ""
-    text = _PATH.sub("", message)
+    text, path = _split(message)
     field = (prefix + path).rstrip(".")
-    if unknown := _UNKNOWN.search(text):
+    if text.startswith(_UNKNOWN):
+        name = text[len(_UNKNOWN) :].removesuffix("`")
         inner = _struct_at(shape, path)
         known = [] if path else [*beside]
         known += [f.encode_name for f in msgspec.structs.fields(inner)] if inner else []
         missing = [] if path or inner is None else _missing(body, inner)
-        return unknown_field(unknown[1], known, shape=inner, prefix=f"{field}." if field else "", missing=missing)
-    if missing_name := _MISSING.search(text):
-        return missing_field(missing_name[1], prefix=f"{field}." if field else "")
+        return unknown_field(name, known, shape=inner, prefix=f"{field}." if field else "", missing=missing)
+    if text.startswith(_MISSING):
+        return missing_field(text[len(_MISSING) :].removesuffix("`"), prefix=f"{field}." if field else "")
     expected, _, got = text.removeprefix("Expected ").partition(", got ")
     if "enum value" in text:
         options = [o for hint in _hints_at(shape, path) for o in get_args(hint) if get_origin(hint) is Literal]
@@ -120,6 +133,13 @@ def unknown_field(
     )
 
 
+def _split(message: str) -> tuple[str, str]:
+    """Split off where it is. An unknown name that ends like a place is taken for one, which is no worse than itself."""
+    text, mark, place = message.rpartition(" - at `")
+    found = _PLACE.fullmatch(place) if mark and len(place) <= MAX_PATH_LENGTH else None
+    return (text, found[1]) if found else (message, "")
+
+
 def _what_was_meant(
     name: str, known: list[str], *, shape: type[msgspec.Struct] | None, missing: Sequence[str]
 ) -> str | None:
@@ -149,7 +169,7 @@ def _struct_at(shape: Any, path: str) -> type[msgspec.Struct] | None:
 def _hints_at(shape: Any, path: str) -> list[Any]:
     """The types that a value at `path` may have, those of unions, lists and annotations among them."""
     hints = _unfold(shape)
-    for name in re.findall(r"[^.\[\]]+", re.sub(r"\[[^\]]*\]", "", path)):
+    for name in filter(None, _INDEX.sub("", path).split(".")):
         struct = next((h for h in hints if isinstance(h, type) and issubclass(h, msgspec.Struct)), None)
         if struct is None:
             return []
@@ -163,10 +183,12 @@ def _unfold(hint: Any) -> list[Any]:
 
 
 def _readable(text: str) -> str:
-    text = text.replace("`", "").replace("\\\\", "\\")
-    if pattern := re.search(r"str matching regex '(.*)'", text, re.DOTALL):
-        return PATTERNS.get(pattern[1], f"text matching {pattern[1]}")
-    return re.sub(r"\bstr\b", "text", text)[:300]
+    text = text[: 2 * MAX_PATH_LENGTH].replace("`", "").replace("\\\\", "\\")
+    _, is_pattern, pattern = text.partition("str matching regex '")
+    if is_pattern:
+        pattern = pattern.removesuffix("'")
+        return PATTERNS.get(pattern, f"text matching {pattern}")[:SHOWN_LENGTH]
+    return re.sub(r"\bstr\b", "text", text)[:SHOWN_LENGTH]
 
 
 def _check_tree(root: Any) -> None:

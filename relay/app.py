@@ -14,6 +14,7 @@ from models.settings import Settings, parse_networks
 from relay.addresses import AddressBarrier
 from relay.health import health_routes
 from relay.ingest import Ingest
+from relay.parameters import ParameterLimit
 from relay.rates import RateHeaders
 from relay.refusals import refusal_routes
 from relay.responses import BugBarrier, exception_handlers
@@ -60,7 +61,7 @@ def assemble(
     )
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(RateHeaders), Middleware(BugBarrier), barrier],
+        middleware=[Middleware(RateHeaders), Middleware(BugBarrier), barrier, Middleware(ParameterLimit, note=note)],
         exception_handlers=exception_handlers(note),
         lifespan=lifespan,
     )

@@ -10,14 +10,38 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw
 from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import Invalid
 from models.leniency import decode_leniently
+from relay.responses import Note, error_response
+
+MAX_PARAMETERS = 250
+"""In one URL. The longest lists have a hundred items."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
+
+
+class ParameterLimit:
+    """Middleware: refuses a request with too many parameters in its URL before anybody parses them."""
+
+    def __init__(self, app: ASGIApp, *, note: Note) -> None:
+        self._app = app
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count, or pass the request on."""
+        if scope["type"] != "http" or scope["query_string"].count(b"&") < MAX_PARAMETERS:
+            await self._app(scope, receive, send)
+            return
+        error = Invalid(
+            "The URL has too many parameters.", code="too_many_parameters", expected=f"at most {MAX_PARAMETERS}"
+        )
+        self._note(scope, error)
+        await error_response(error)(scope, receive, send)
 
 
 def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
@@ -26,7 +50,11 @@ def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
     A parameter without a value counts as absent. Lists are repeated parameters, or one with commas.
     """
     types = _types_of(shape)
-    values = {name: [value for value in query.getlist(name) if value] for name in query}
+    values: dict[str, list[str]] = {}
+    for name, value in query.multi_items():
+        texts = values.setdefault(name, [])
+        if value:
+            texts.append(value)
     for name in given.keys() & values.keys():
         raise Invalid(f"{name!r} stands in the path already.", code="invalid_field", field=name)
     written = {

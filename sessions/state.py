@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from models.vocabulary import UNFINISHED
-from sessions.records import Agent, Key, Memory, Record, Session, Stats, Task, session_key
+from sessions.records import Agent, Key, Memory, Record, Session, Stats, Task, session_key, task_key
 
 R = TypeVar("R", bound=Record)
 
@@ -40,12 +40,14 @@ class State:
         self._stats = stats or {}
         self.agents = list(agents)
         self._queue: Counter[tuple[str | None, str, int]] = queue or Counter()
+        self._awaited: set[Key] = set()
         self.changes = Changes()
 
     def fork(self) -> State:
         """A copy, to go back to when what follows is refused."""
         twin = State(stats={name: msgspec.structs.replace(item) for name, item in self._stats.items()})
         twin._records, twin.agents, twin._queue = dict(self._records), self.agents, self._queue.copy()
+        twin._awaited = set(self._awaited)
         twin.changes = Changes(removed=dict(self.changes.removed), put=dict(self.changes.put))
         return twin
 
@@ -62,6 +64,10 @@ class State:
         """The tasks of a session that were loaded or made."""
         return (r for r in self._records.values() if isinstance(r, Task) and r.session_id == session_id)
 
+    def is_awaited(self, task: Task) -> bool:
+        """Whether a task depends on this one that was made before it, as only a batch can have it."""
+        return task.key in self._awaited
+
     def stats(self, session_id: str) -> Stats:
         """What the session holds, the changes included."""
         return self._stats.setdefault(session_id, Stats())
@@ -71,6 +77,9 @@ class State:
         if isinstance(record, Session) and self.session(record.session_id) is None:
             self._stats[record.session_id] = Stats()
         self._count(self._records.get(record.key), record)
+        if isinstance(record, Task):
+            needed = (task_key(record.session_id, task_id) for task_id in record.depends_on)
+            self._awaited.update(key for key in needed if key not in self._records)
         self._records[record.key] = record
         self.changes.put[record.key] = record
 

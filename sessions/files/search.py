@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain, groupby
 from typing import Any
 
 import msgspec
@@ -182,8 +183,12 @@ def _text_of(contents: Contents, place: _Found) -> str:
 
 
 def normal(text: str) -> str:
-    """In the form in which questions are."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    """In the form in which questions are. Normalizing takes quadratic time where many accents are out of order."""
+    if text.isascii():
+        return text
+    runs = groupby(text, key=lambda letter: unicodedata.combining(letter) > 0)
+    in_order = (sorted(run, key=unicodedata.combining) if combines else run for combines, run in runs)
+    return unicodedata.normalize("NFC", "".join(chain.from_iterable(in_order)))
 
 
 def headline(text: str, words: Text, is_hit: Callable[[Token], bool]) -> str:

@@ -202,17 +202,30 @@ def _check_dependencies(state: State, task: Task, context: Context) -> None:
 
 def _cycle(state: State, task: Task) -> list[str] | None:
     """A path from the task back to itself. Only tasks of the same batch can point forward, and those are in state."""
-    paths = [[task.task_id, dependency] for dependency in task.depends_on]
-    visited: set[str] = set()
-    while paths:
-        path = paths.pop()
-        if path[-1] == task.task_id:
-            return path
-        known = state.find(task_key(task.session_id, path[-1]), Task)
-        if known is not None and path[-1] not in visited:
-            visited.add(path[-1])
-            paths += [[*path, dependency] for dependency in known.depends_on]
+    if task.task_id not in task.depends_on and not state.is_awaited(task):
+        return None
+    waiting_for: dict[str, str] = {}
+    """Of each task that was reached, one that waits for it."""
+    reached = [task]
+    while reached:
+        waiting = reached.pop()
+        for task_id in waiting.depends_on:
+            if task_id == task.task_id:
+                return _path_to(waiting.task_id, waiting_for, start=task.task_id)
+            known = state.find(task_key(task.session_id, task_id), Task)
+            if known is not None and task_id not in waiting_for:
+                waiting_for[task_id] = waiting.task_id
+                reached.append(known)
     return None
+
+
+def _path_to(last: str, waiting_for: dict[str, str], *, start: str) -> list[str]:
+    """From the start to the last task, and back to the start."""
+    path = [start]
+    while last != start:
+        path.append(last)
+        last = waiting_for[last]
+    return [start, *reversed(path)]
 
 
 def _existing_task(state: State, task_id: str, context: Context) -> Task:

@@ -1,0 +1,157 @@
+"""Every regular expression of the product takes linear time, whatever text it is given. New ones are found by
+themselves: those in calls of `re`, in `Meta(pattern=...)`, and in the addresses of routes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from api.app import create_app
+from models.settings import read_settings
+from tests.conftest import API_KEY, ROOT
+from tests.unit.pumping import find_superlinear
+
+ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "docs")
+METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
+ANYWHERE = "search"
+"""Where nothing shows how an expression is used: the hardest way."""
+
+
+class Use(NamedTuple):
+    """An expression, and how it is applied."""
+
+    where: str
+    pattern: str | bytes
+    flags: int
+    method: str
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+            if not name.endswith("__main__"):
+                yield name.removesuffix(".__init__"), path
+
+
+def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Iterator[Use]:
+    """The expressions in a module. They must be known when it has been imported."""
+    known = names_in(name, tree)
+    targets = {
+        id(node.value): target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{name}:{node.lineno}"
+        called = ast.unparse(node.func)
+        if called in {"re.compile", *(f"re.{method}" for method in METHODS)}:
+            compiled = evaluate(node.args[0], known, where)
+            given = [*node.args[1 if called == "re.compile" else {"sub": 4, "split": 3}.get(called[3:], 2) :]]
+            given += [keyword.value for keyword in node.keywords if keyword.arg == "flags"]
+            flags = int(evaluate(given[0], known, where)) if given else 0
+            target = targets.get(id(node), "")
+            key = f"{name}.{target}" if target.startswith("_") else target
+            methods = methods_of.get(key, {ANYWHERE}) if called == "re.compile" else {called[3:]}
+            for method in sorted(methods):
+                yield Use(where, compiled, flags, method)
+        for keyword in node.keywords:
+            if called.endswith("Meta") and keyword.arg == "pattern":
+                yield Use(where, evaluate(keyword.value, known, where), 0, ANYWHERE)
+
+
+def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
+    """What the names of a module stand for, those that only a function imports among them."""
+    known: dict[str, Any] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ROOMS:
+            source = importlib.import_module(node.module)
+            known |= {alias.asname or alias.name: getattr(source, alias.name, None) for alias in node.names}
+    return known | vars(importlib.import_module(name))
+
+
+def evaluate(node: ast.expr, known: dict[str, Any], where: str) -> Any:
+    code = compile(ast.Expression(node), where, "eval")
+    try:
+        return eval(code, known)
+    except NameError as error:
+        raise AssertionError(f"{where}: make the regular expression a constant of the module ({error})") from error
+
+
+def methods_by_name(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """How compiled expressions are used, by name; private names with their module."""
+    found: dict[str, set[str]] = {}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in METHODS:
+                owner = ast.unparse(node.value).rpartition(".")[2]
+                found.setdefault(f"{name}.{owner}" if owner.startswith("_") else owner, set()).add(node.attr)
+    return found
+
+
+def collect() -> list[Use]:
+    trees = {name: ast.parse(path.read_text()) for name, path in modules()}
+    methods = methods_by_name(trees)
+    uses = [use for name, tree in trees.items() for use in uses_in(name, tree, methods)]
+    app = create_app(read_settings({"DATABASE_URL": "postgresql://x", "REDIS_URL": "redis://x", "API_KEY": API_KEY}))
+    for route in app.routes:
+        expression: re.Pattern[str] = route.path_regex  # type: ignore[attr-defined]
+        uses.append(Use(f"route {route.path}", expression.pattern, 0, "match"))  # type: ignore[attr-defined]
+    return list({use[1:]: use for use in uses}.values())
+
+
+def test_every_regular_expression_takes_linear_time() -> None:
+    uses = collect()
+    known = {use.where.partition(":")[0] for use in uses}
+    assert {"models.decoding", "models.commands", "cli.pager", "agent.results", "route /v1/search"} <= known
+    found = ((use, find_superlinear(re.compile(use.pattern, use.flags), use.method)) for use in uses)
+    slow = [f"{use.where}: {use.method} {use.pattern!r}: {finding}" for use, finding in found if finding]
+    assert not slow, "\n".join(slow)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method"),
+    [
+        (r"(a+)+$", "search"),
+        (r"(a|a)*b", "match"),
+        (r"^(\w+\s?)*$", "fullmatch"),
+        (r"\s+$", "search"),
+        (r"\s+$", "sub"),
+        (r"(.*?)\s*", "fullmatch"),
+        (r"\d+ MB", "findall"),
+        (r"\[[^\]]*\]", "sub"),
+        (r"<.*>", "search"),
+        (r"\$\{(\w+)(?::-([^}]*))?\}", "sub"),
+        (r" +((?:\x1b\[[0-9;]*m)*)(?=\n)", "sub"),
+        (r'"(?:[^"\\]|\\.)*"', "sub"),
+        (rb'"(?:[^"\\]|\\.)*"', "sub"),
+        (r" - at `(?:key in )?\$?\.?(.*)`$", "search"),
+        (r"(?m)^\s*(\d{1,3}) ?%", "findall"),
+    ],
+)
+def test_one_that_takes_longer_is_found(pattern: str | bytes, method: str) -> None:
+    assert find_superlinear(re.compile(pattern), method) is not None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method"),
+    [
+        (r"\s+$", "match"),
+        (r"[a-z0-9]+", "findall"),
+        (r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$(?!\n)", "search"),
+        (r'"(?:[^"\\]++|\\.)*+"?', "sub"),
+        (r"(?<! ) ++(?=\n)", "sub"),
+    ],
+)
+def test_one_that_takes_linear_time_is_not(pattern: str, method: str) -> None:
+    assert find_superlinear(re.compile(pattern), method) is None
