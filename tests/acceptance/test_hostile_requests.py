@@ -1,0 +1,173 @@
+"""At every address: what is made to take long takes time in proportion to its size, and others are answered meanwhile.
+
+The processor's time of the app counts. Quadratic work on as much as is sent here takes seconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+import psutil
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from api.openapi import build_document
+from tests.acceptance.conftest import WEBHOOK_SECRET
+from tests.acceptance.stack import Stack, wait_for
+from tests.acceptance.test_keys import make_key
+from tests.conftest import API_KEY
+from tests.hostile import BODIES, GROWTH, MOST_GROWTH
+
+LEAST_SECONDS = 0.03
+"""Of the processor's time, which the system counts in steps of 0.01."""
+KEY = {"X-API-Key": API_KEY}
+READ = (200, 201, 202, 204, 400, 404, 405, 409, 422)
+"""Answers of an app that has read what was sent; none is of one that sent it away for its key, type, size or rate."""
+TOKEN = f"srt_{'a' * 40}~hostile~t"
+ADDRESSES = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+"""Of this machine: what needs no key is limited for each of them."""
+
+
+class Target(NamedTuple):
+    """Where a body goes, and how many bytes it may have."""
+
+    path: str
+    size: int = 65_536
+
+
+TARGETS = [
+    *(Target(path) for path in ("/v1/webhook", "/webhook", "/mcp", "/v1/tasks/claim", "/v1/agents", "/v1/import")),
+    *(Target(f"/v1/commands/{name}") for name in ("store_memory", "batch", "list_sessions", "unknown")),
+    *(Target(f"/v1/claims/{TOKEN}/{act}") for act in ("start", "heartbeat", "complete", "fail", "release", "ask")),
+    Target("/v1/keys", 16_384),
+    Target("/oauth/register", 16_384),
+]
+
+
+def post(stack: Stack, path: str, body: bytes, headers: dict[str, str]) -> int:
+    """Post from an address of its own; gives the status."""
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60, source_address=(next(ADDRESSES), 0))
+    ) as c:
+        c.request(
+            "POST",
+            path,
+            body,
+            {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **headers},
+        )
+        return c.getresponse().status
+
+
+def require_linear(
+    stack: Stack, send: Callable[[int], int], size: int, what: str, *, read: tuple[int, ...] = READ
+) -> None:
+    """Fail if the app's time for a request of `size` is much more than GROWTH times that for one smaller by as much."""
+    process = psutil.Process(stack.pid("api"))
+
+    def seconds(size: int) -> float:
+        before = process.cpu_times()
+        status = send(size)
+        after = process.cpu_times()
+        assert status in read, (what, status)
+        return after.user + after.system - before.user - before.system
+
+    most = MOST_GROWTH * max(seconds(size // GROWTH), LEAST_SECONDS)
+    taken = seconds(size)
+    assert taken <= most, f"{what}: {taken:.2f} s"
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target.path.replace(TOKEN, "TOKEN") for target in TARGETS])
+def test_hostile_bodies_take_linear_time(fuzzed: Stack, target: Target) -> None:
+    for kind, make in BODIES.items():
+        require_linear(fuzzed, lambda size, make=make: post(fuzzed, target.path, make(size), KEY), target.size, kind)  # type: ignore[misc]
+
+
+def test_hostile_bodies_at_a_hook_take_linear_time(fuzzed: Stack) -> None:
+    fuzzed.send("create_session", "hostile", title="Hostile")
+    hook = make_key(fuzzed, "hostile-hook", scopes=["hook"], sessions="hostile")
+    wait_for(lambda: post(fuzzed, hook["url"], b"{}", {}) == 202, what="a hook")
+    for kind, make in BODIES.items():
+        require_linear(fuzzed, lambda size, make=make: post(fuzzed, hook["url"], make(size), {}), 65_536, kind)  # type: ignore[misc]
+
+
+def test_hostile_signed_bodies_take_linear_time(fuzzed: Stack) -> None:
+    numbers = itertools.count()
+
+    def send(body: bytes) -> int:
+        now, name = datetime.now(UTC), f"hostile_{next(numbers)}"
+        signature = Webhook(WEBHOOK_SECRET).sign(name, now, body.decode())
+        signed = {"id": name, "timestamp": str(int(now.timestamp())), "signature": signature}
+        return post(fuzzed, "/v1/webhook", body, {f"webhook-{part}": value for part, value in signed.items()})
+
+    for kind, make in BODIES.items():
+        require_linear(fuzzed, lambda size, make=make: send(make(size)), 65_536, kind)  # type: ignore[misc]
+
+
+FORMS: dict[str, Callable[[int], bytes]] = {
+    "many fields": lambda size: b"&".join(b"f%d=1" % number for number in range(size // 8)),
+    "one field": lambda size: b"token=1&" * (size // 8),
+    "escapes": lambda size: b"client_id=" + b"%25" * (size // 4),
+    "an unknown app": lambda size: b"grant_type=authorization_code&client_id=app_" + b"e" * (size - 60),
+}
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/oauth/sign-in"])
+def test_hostile_forms_take_linear_time(fuzzed: Stack, path: str) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    def send_form(make: Callable[[int], bytes], size: int) -> int:
+        return post(fuzzed, path, make(size), form)
+
+    for kind, make in FORMS.items():
+        send = partial(send_form, make)
+        require_linear(fuzzed, send, 16_384, kind, read=(*READ, 401))  # Of no key, but of an app.
+
+
+QUERIES: dict[str, Callable[[int], str]] = {
+    "many names": lambda size: "&".join(f"p{number}" for number in range(size // 7)),
+    "one name": lambda size: "limit=1&" * (size // 8),
+    "as many as are allowed": lambda size: "&".join(f"p{number}={'x' * (size // 250 - 6)}" for number in range(250)),
+    "a long list": lambda size: "tags=" + "a," * (size // 2 - 4),
+    "a long text": lambda size: "q=" + "%25" * (size // 3 - 2),
+    "a long name": lambda size: "limit" * (size // 5 - 2) + "=1",
+}
+
+
+def addresses() -> Iterator[str]:
+    for path, operations in build_document()["paths"].items():
+        if "get" in operations:
+            yield "/".join("x" if part.startswith("{") else part for part in path.split("/"))
+    yield from ("/docs/start.js", "/oauth/authorize", "/oauth/sign-in")
+
+
+@pytest.mark.parametrize("path", list(dict.fromkeys(addresses())))
+def test_hostile_urls_take_linear_time(fuzzed: Stack, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", fuzzed.port, timeout=60, source_address=(next(ADDRESSES), 0))
+
+    def get(target: str, headers: dict[str, str]) -> int:
+        connection.request("GET", target, headers={"Accept": "application/json", **headers})
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    with closing(connection):
+        for kind, make in QUERIES.items():
+            require_linear(fuzzed, lambda size, make=make: get(f"{path}?{make(size)}", KEY), 56_000, kind)  # type: ignore[misc]
+        require_linear(fuzzed, lambda size: get(f"{path}/{'%2525' * (size // 5)}", KEY), 56_000, "a long path")
+        many = {size: {f"x-{number}": "," * 8 for number in range(size // 20)} for size in (56_000, 7_000)}
+        require_linear(fuzzed, lambda size: get(path, {**KEY, **many[size]}), 56_000, "many headers")
+
+
+def test_too_many_parameters_are_refused_with_the_number_that_is_allowed(fuzzed: Stack) -> None:
+    answer = fuzzed.client.get("/v1/sessions?" + "&".join(f"p{number}=1" for number in range(251)))
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["expected"]) == ("too_many_parameters", "at most 250")
+    tags = "&".join(f"tags=t{number}" for number in range(100))
+    assert fuzzed.client.get(f"/v1/memories?{tags}").status_code == 200
