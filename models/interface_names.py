@@ -42,6 +42,7 @@ ROUTES = {
 
 # Not within quotation marks, where it is what somebody wrote; `search` and `batch` are English words, too.
 _COMMANDS = "|".join(COMMANDS.keys() - {"search", "batch"})
+_ROUTES = {re.compile(rf"{re.escape(route)}(?![/\w])"): name for name, route in ROUTES.items()}
 _NAME = re.compile(rf"(?P<verb>Send )?(?<!['\"/\w])(?<!send_command )(?P<name>{_COMMANDS})(?!['\"\w])")
 
 
@@ -59,10 +60,10 @@ def to_routes(hint: str) -> str:
 def to_cli(hint: str) -> str:
     """A hint for somebody at the command line, also one that came for HTTP."""
     hint = hint.replace("POST /v1/commands/", "")
-    for name, route in ROUTES.items():
-        hint = re.sub(rf"{re.escape(route)}(?![/\w])", name, hint)
-    for route, command in CLI_ROUTES.items():
-        hint = hint.replace(route, command)
+    for route, name in _ROUTES.items():
+        hint = route.sub(name, hint)
+    for address, command in CLI_ROUTES.items():
+        hint = hint.replace(address, command)
     return _translate(hint, verb="Run ", name_of=_cli_command)
 
 

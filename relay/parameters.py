@@ -56,7 +56,7 @@ def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
         if value:
             texts.append(value)
     for name in given.keys() & values.keys():
-        raise Invalid(f"{name!r} stands in the path already.", code="invalid_field", field=name)
+        raise Invalid(f"{name[:64]!r} stands in the path already.", code="invalid_field", field=name[:64])
     written = {
         name: _write(name, texts, types.get(name, str))
         for name, texts in (values | {name: [text] for name, text in given.items()}).items()
@@ -72,11 +72,13 @@ def _types_of(shape: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _write(name: str, texts: list[str], hint: Any) -> Raw:
     if any("\0" in text for text in texts):
-        raise Invalid("The text contains a NUL character.", field=name, expected="text without U+0000")
+        raise Invalid("The text contains a NUL character.", field=name[:64], expected="text without U+0000")
     if get_origin(hint) is list:
         return Raw(msgspec.json.encode([part for text in texts for part in text.split(",") if part]))
     if len(texts) > 1:
-        raise Invalid(f"The parameter {name!r} is given {len(texts)} times.", code="invalid_field", field=name)
+        raise Invalid(
+            f"The parameter {name[:64]!r} is given {len(texts)} times.", code="invalid_field", field=name[:64]
+        )
     text = texts[0]
     number = {int: _INTEGER, float: _DECIMAL}.get(hint)
     if number and number.fullmatch(text):

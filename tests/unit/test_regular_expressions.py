@@ -41,8 +41,8 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Iterator[Use]:
-    """The expressions in a module. They must be known when it has been imported."""
-    known = names_in(name, tree)
+    """The expressions in a module: those that its source shows, and those that it has made when it was imported."""
+    known, made = names_in(name, tree), dict(patterns_in(name, tree))
     targets = {
         id(node.value): target.id
         for node in ast.walk(tree)
@@ -56,18 +56,47 @@ def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Ite
         where = f"{name}:{node.lineno}"
         called = ast.unparse(node.func)
         if called in {"re.compile", *(f"re.{method}" for method in METHODS)}:
-            compiled = evaluate(node.args[0], known, where)
+            try:
+                pattern = evaluate(node.args[0], known)
+            except NameError:
+                if called != "re.compile" or not made:
+                    pytest.fail(f"{where}: make the regular expression a constant of the module")
+                continue
             given = [*node.args[1 if called == "re.compile" else {"sub": 4, "split": 3}.get(called[3:], 2) :]]
             given += [keyword.value for keyword in node.keywords if keyword.arg == "flags"]
-            flags = int(evaluate(given[0], known, where)) if given else 0
+            flags = int(evaluate(given[0], known)) if given else 0
+            made.pop(re.compile(pattern, flags), None)
             target = targets.get(id(node), "")
             key = f"{name}.{target}" if target.startswith("_") else target
             methods = methods_of.get(key, {ANYWHERE}) if called == "re.compile" else {called[3:]}
             for method in sorted(methods):
-                yield Use(where, compiled, flags, method)
+                yield Use(where, pattern, flags, method)
         for keyword in node.keywords:
             if called.endswith("Meta") and keyword.arg == "pattern":
-                yield Use(where, evaluate(keyword.value, known, where), 0, ANYWHERE)
+                yield Use(where, evaluate(keyword.value, known), 0, ANYWHERE)
+    for compiled, key in made.items():
+        for method in sorted(methods_of.get(key, {ANYWHERE})):
+            yield Use(name, compiled.pattern, compiled.flags & ~re.UNICODE, method)
+
+
+def patterns_in(name: str, tree: ast.Module) -> Iterator[tuple[re.Pattern[Any], str]]:
+    """The compiled expressions that a module's own names hold, also within tuples and tables; and those names."""
+    aliases = (
+        alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+    )
+    imported = {alias.asname or alias.name for alias in aliases}
+    own = [(key, value) for key, value in vars(importlib.import_module(name)).items() if key not in imported]
+    left = [(value, key) for key, value in own if isinstance(value, re.Pattern | tuple | list | dict)]
+    while left:
+        value, key = left.pop()
+        if isinstance(value, re.Pattern):
+            yield value, f"{name}.{key}" if key.startswith("_") else key
+        elif isinstance(value, dict):
+            left += [(item, key) for item in (*value.keys(), *value.values())]
+        elif isinstance(value, tuple | list):
+            left += [
+                (item, field) for item, field in zip(value, getattr(value, "_fields", [key] * len(value)), strict=True)
+            ]
 
 
 def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
@@ -80,12 +109,9 @@ def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
     return known | vars(importlib.import_module(name))
 
 
-def evaluate(node: ast.expr, known: dict[str, Any], where: str) -> Any:
-    code = compile(ast.Expression(node), where, "eval")
-    try:
-        return eval(code, known)
-    except NameError as error:
-        raise AssertionError(f"{where}: make the regular expression a constant of the module ({error})") from error
+def evaluate(node: ast.expr, known: dict[str, Any]) -> Any:
+    """Raises NameError for what is known only when it is run."""
+    return eval(compile(ast.Expression(node), "", "eval"), known)
 
 
 def methods_by_name(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
