@@ -18,7 +18,7 @@ from api.reads import list_response
 from api.waiting import list_waiting
 from models import vocabulary as v
 from models.errors import Forbidden, NotFound, Unavailable
-from models.inbox import Entry, Outcome, decode_receipt, outcome_key, seen_key
+from models.inbox import Entry, decode_outcome, decode_receipt, outcome_key, seen_key
 from models.timestamps import format_utc
 from relay.authentication import Caller, require_session
 from relay.connections import RedisTrouble
@@ -159,12 +159,12 @@ class Deliveries:
     async def _find_result(self, key: str) -> dict[str, Raw]:
         """The result of a read, for as long as it is kept."""
         try:
-            value = await self._redis.get(key)
+            value = cast("bytes | None", await self._redis.get(key))
         except RedisTrouble:
             return {}
         if value is None:
             return {}
-        outcome = msgspec.json.decode(value, type=Outcome)
+        outcome = decode_outcome(value)
         return {"result" if outcome.status < 400 else "error": outcome.body}
 
 

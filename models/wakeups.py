@@ -22,8 +22,6 @@ ALLOWED_JOBS = frozenset({DRAIN, REPLAY})
 
 DRAIN_TIMEOUT_SECONDS = 60
 """A drain stops by itself after 5 s and the statement in hand; this is for one that hangs."""
-KEEP_FINISHED_SECONDS = 500
-"""So that an operator sees what was drained in the last minutes."""
 KEEP_ABANDONED_SECONDS = 60
 """A drain that was killed is no dead letter: it is simply done again, so it leaves the failed list soon."""
 
@@ -40,7 +38,7 @@ def enqueue_drains(queue: Queue, shards: Iterable[int]) -> None:
             DRAIN,
             args=[shard],
             timeout=DRAIN_TIMEOUT_SECONDS,
-            result_ttl=KEEP_FINISHED_SECONDS,
+            result_ttl=0,  # With a result RQ keeps 5 kB of each; what a drain did is in the worker's log.
             failure_ttl=KEEP_ABANDONED_SECONDS,
             description=f"drain shard {shard:02d}",
         )

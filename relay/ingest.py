@@ -262,7 +262,7 @@ class Ingest:
     async def _forget(self, key: str) -> None:
         """Drop an outcome that would be taken for the one to come."""
         try:
-            await self.redis.delete(key)
+            await self._outcomes.forget(key)
         except RedisTrouble as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
 

@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from redis.asyncio import Redis
 
 from models.errors import TooManyRequests, Unavailable
-from models.inbox import BACKLOG_KEY, SHARDS, Entry, inbox_key
+from models.inbox import (
+    BACKLOG_BYTES_KEY,
+    BACKLOG_KEY,
+    ENTRY_BYTES,
+    PERMITTED_MEMORY,
+    SHARDS,
+    Entry,
+    inbox_key,
+)
 from relay.connections import Diagnosis, RedisTrouble, diagnose
 from relay.durability import NEEDED, find_weakness
 
@@ -24,16 +32,12 @@ PROBE_KEY = "sr:probe"
 """Written with each sample: what cannot be written is not taken. Its value means nothing."""
 PROBE_SECONDS = 60
 SAMPLE_TIMEOUT_SECONDS = 2.0
-"""A server that takes longer for eighteen small commands cannot take webhooks either."""
-MAX_MEMORY_SHARE = 0.7
-"""The rest is for workers, which need memory to start and to drain."""
+"""A server that takes longer for nineteen small commands cannot take webhooks either."""
 ENTRY_GROWTH = 1.05
-ENTRY_BYTES = 1_000
-"""What an entry takes in Redis beside its data, the mark of its delivery among it: 550 to 700 bytes were measured, and
-up to 3 % more for large ones."""
+"""What an entry takes in Redis of its data."""
 SOURCES_AT_ONCE = 2
-"""How many sources it takes to fill the backlog: one alone gets half of it, so that others find room while workers
-cannot keep up with it, or Postgres is away; and most often one alone has something to say."""
+"""How many sources it takes to fill the backlog, or the memory: one alone gets half of it, so that others find room
+while workers cannot keep up with it, or Postgres is away; and most often one alone has something to say."""
 RETRY_AFTER_SECONDS = 5
 LITTLE_MEMORY = "The inbox has little memory left; nothing was stored."
 
@@ -44,22 +48,26 @@ class _Count:
     """Entries of this process: how many of each source, and what they take in Redis."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, int] = {}
+        self.entries: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
         self.total = 0
         self.size = 0
 
     def add(self, source: str, size: int) -> None:
-        self.entries[source] = self.entries.get(source, 0) + 1
+        self.entries[source] += 1
+        self.sizes[source] += size
         self.total += 1
         self.size += size
 
     def include(self, other: _Count) -> None:
-        self.entries = dict(Counter(self.entries) + Counter(other.entries))
+        self.entries += other.entries
+        self.sizes += other.sizes
         self.total += other.total
         self.size += other.size
 
     def leave_out(self, other: _Count) -> None:
-        self.entries = dict(Counter(self.entries) - Counter(other.entries))
+        self.entries -= other.entries
+        self.sizes -= other.sizes
         self.total -= other.total
         self.size -= other.size
 
@@ -77,7 +85,10 @@ class Load:
         self._trouble: Diagnosis | None = None
         self._room: float | None = None
         """Bytes that Redis may still grow by, unless it has no limit."""
+        self._share_bytes: float | None = None
+        """What the entries of one source may take, unless Redis has no limit."""
         self._backlog: dict[str, int] = {}
+        self._backlog_bytes: dict[str, int] = {}
         self._length = 0
         self._unseen = _Count()
         """What no sample has shown for certain, as it was being stored or not yet begun when the last one was taken."""
@@ -95,16 +106,14 @@ class Load:
         TooManyRequests if its source has its share of the backlog."""
         self.check()
         source, size = entry.source, size_in_redis(entry)
-        if self._room is not None and self._unseen.size + size > self._room:
-            raise Unavailable(LITTLE_MEMORY)
         if self._length + self._unseen.total >= self._max_backlog:
             raise Unavailable(self._too_long())
         if self._backlog.get(source, 0) + self._unseen.entries.get(source, 0) >= self._share:
-            raise TooManyRequests(
-                f"{self._share:,} commands of this sender wait to be applied, which is its share; nothing was stored.",
-                code="backlog_share",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+            raise _share_taken(f"{self._share:,} commands of this sender wait to be applied")
+        if self._share_bytes is not None and self._held_by(source) + size > self._share_bytes:
+            raise _share_taken(f"Commands of this sender that wait take {self._held_by(source) / 1e6:,.1f} MB")
+        if self._room is not None and self._unseen.size + size > self._room:
+            raise Unavailable(LITTLE_MEMORY)
         self._unseen.add(source, size)
         try:
             yield
@@ -115,6 +124,9 @@ class Load:
     def is_answered(self) -> bool:
         """Whether Redis did all that the last sample asked of it."""
         return self._trouble is None
+
+    def _held_by(self, source: str) -> int:
+        return self._backlog_bytes.get(source, 0) + self._unseen.sizes[source]
 
     async def run(self) -> None:
         """Sample once a second, until cancelled; more often while Redis is away."""
@@ -152,16 +164,18 @@ class Load:
             pipeline.info("memory")
             pipeline.config_get(*NEEDED)
             pipeline.hgetall(BACKLOG_KEY)
+            pipeline.hgetall(BACKLOG_BYTES_KEY)
             for shard in range(SHARDS):
                 pipeline.xlen(inbox_key(shard))
-            probe, memory, settings, backlog, *lengths = await pipeline.execute(raise_on_error=False)
-        needed = (probe, memory, backlog, *lengths)
+            probe, memory, settings, backlog, sizes, *lengths = await pipeline.execute(raise_on_error=False)
+        needed = (probe, memory, backlog, sizes, *lengths)
         if trouble := next((answer for answer in needed if isinstance(answer, Exception)), None):
             raise trouble
-        self._backlog = {source.decode(): int(count) for source, count in backlog.items()}
+        self._backlog, self._backlog_bytes = _numbers(backlog), _numbers(sizes)
         self._length = sum(lengths)
         limit, used = memory.get("maxmemory", 0), memory["used_memory"]
-        self._room = limit * MAX_MEMORY_SHARE - used if limit else None
+        self._room = limit * PERMITTED_MEMORY - used if limit else None
+        self._share_bytes = limit * PERMITTED_MEMORY / SOURCES_AT_ONCE if limit else None
         self._note(find_weakness(settings))
         if self._weakness is not None and self._require_durable:
             return "The inbox may not keep what it takes; nothing was stored."
@@ -178,6 +192,18 @@ class Load:
         if weakness != self._weakness:
             logger.warning("%s.", weakness or "Redis is durable now")
             self._weakness = weakness
+
+
+def _numbers(answer: dict[bytes, bytes]) -> dict[str, int]:
+    return {source.decode(): int(number) for source, number in answer.items()}
+
+
+def _share_taken(reason: str) -> TooManyRequests:
+    return TooManyRequests(
+        f"{reason}, which is its share; nothing was stored.",
+        code="backlog_share",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
 
 
 def size_in_redis(entry: Entry) -> int:

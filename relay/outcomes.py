@@ -1,27 +1,33 @@
 """Waiting for what becomes of a delivery: announcements as they come, and a look at the keys each second.
 
-Any number of senders wait on one connection; who waits for nothing any more leaves no trace.
+Any number of senders wait on one connection; who waits for nothing any more leaves no trace. Large outcomes are
+announced by their keys and fetched from there; what was passed on is soon deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import cast
 
 import msgspec
 from redis.asyncio import Redis
 
-from models.inbox import OUTCOME_CHANNEL, Announcement, Outcome
+from models.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Announcement, Outcome, decode_outcome
 from relay.connections import RedisTrouble
 from relay.subscription import follow
 
 LOOK_SECONDS = 1.0
 """How late an outcome may come whose announcement was missed."""
+RELEASE_SECONDS = 0.2
+"""How long an outcome is still kept that was passed on."""
 KEYS_AT_ONCE = 500
-"""Keys in one MGET, so that no single command holds up the server."""
+"""Keys in one command, so that none holds up the server."""
+FETCHED_AT_ONCE = 16
+"""Outcomes in one answer: each may be as large as one is kept."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +38,11 @@ class OutcomeWatch:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: dict[str, dict[asyncio.Future[Outcome], datetime]] = {}
+        self._announced: set[str] = set()
+        """Keys of outcomes that are there to be fetched."""
+        self._some_announced = asyncio.Event()
+        self._passed_on: set[str] = set()
+        """Keys of outcomes that nobody needs any more."""
 
     @contextmanager
     def watch(self, key: str, *, accepted_at: datetime) -> Iterator[asyncio.Future[Outcome]]:
@@ -39,6 +50,7 @@ class OutcomeWatch:
         was accepted before that moment is not taken for it: this delivery may be judged anew."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, {})[future] = accepted_at
+        self._passed_on.discard(key)  # What is there when it is deleted could be the next one.
         try:
             yield future
         finally:
@@ -48,36 +60,81 @@ class OutcomeWatch:
                 del self._waiting[key]
             future.cancel()
 
+    async def forget(self, key: str) -> None:
+        """Drop an outcome that would be taken for the one to come. Raises what Redis raises."""
+        self._passed_on.discard(key)
+        await self._release([key])
+
     async def run(self) -> None:
         """Serve those that wait, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follow(self._redis, OUTCOME_CHANNEL, self._hear))
+            tasks.create_task(self._fetch_announced())
             tasks.create_task(self._look_each_second())
+            tasks.create_task(self._release_passed_on())
 
     def _hear(self, message: bytes) -> None:
         try:
             announcement = msgspec.json.decode(message, type=Announcement)
         except msgspec.DecodeError:
             logger.warning("An announcement on %s could not be read.", OUTCOME_CHANNEL)
-        else:
+            return
+        if announcement.outcome is not None:
             self._settle(announcement.key, announcement.outcome)
+        else:
+            self._note_announced([announcement.key])
+
+    def _note_announced(self, keys: Iterable[str]) -> None:
+        self._announced.update(key for key in keys if key in self._waiting)
+        if self._announced:
+            self._some_announced.set()
+
+    async def _fetch_announced(self) -> None:
+        while True:
+            await self._some_announced.wait()
+            self._some_announced.clear()
+            keys, self._announced = list(self._announced), set()
+            try:
+                for part in _parts(keys, FETCHED_AT_ONCE):
+                    values = cast("list[bytes | None]", await self._redis.mget(part))
+                    for key, value in zip(part, values, strict=True):
+                        if value is not None:
+                            self._settle(key, decode_outcome(value))
+            except RedisTrouble:
+                continue  # They are found again within a second.
 
     async def _look_each_second(self) -> None:
+        """Whether there is anything whose announcement was missed. Whoever waits is told in time if Redis is away."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            keys = list(self._waiting)
             try:
-                for start in range(0, len(keys), KEYS_AT_ONCE):
-                    await self._look(keys[start : start + KEYS_AT_ONCE])
+                for part in _parts(list(self._waiting), KEYS_AT_ONCE):
+                    async with self._redis.pipeline(transaction=False) as pipeline:
+                        for key in part:
+                            pipeline.exists(key)
+                        there = await pipeline.execute()
+                    self._note_announced(key for key, is_there in zip(part, there, strict=True) if is_there)
             except RedisTrouble:
-                continue  # Whoever waits is told in time that it is still pending.
+                continue
 
-    async def _look(self, keys: list[str]) -> None:
-        for key, value in zip(keys, await self._redis.mget(keys), strict=True):
-            if value is not None:
-                self._settle(key, msgspec.json.decode(value, type=Outcome))
+    async def _release_passed_on(self) -> None:
+        while True:
+            await asyncio.sleep(RELEASE_SECONDS)
+            try:
+                while self._passed_on:
+                    await self._release([self._passed_on.pop() for _ in range(min(len(self._passed_on), KEYS_AT_ONCE))])
+            except RedisTrouble:
+                continue  # They end by themselves.
+
+    async def _release(self, keys: list[str]) -> None:
+        await self._redis.eval(RELEASE_SCRIPT, len(keys), *keys)
 
     def _settle(self, key: str, outcome: Outcome) -> None:
         for future, accepted_at in self._waiting.get(key, {}).items():
             if not future.done() and (outcome.accepted_at is None or outcome.accepted_at >= accepted_at):
                 future.set_result(outcome)
+                self._passed_on.add(key)
+
+
+def _parts(keys: list[str], size: int) -> Iterator[list[str]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.agent_commands import AGENT_COMMANDS
 from models.errors import Forbidden, Unavailable
-from models.inbox import RESULT_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
+from models.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
 from models.tasks import TaskNews
 from models.wakeups import enqueue_drains, open_queue
 from sessions.journal import Applied
@@ -204,7 +204,7 @@ def _outcomes_of_deleted(connection: Connection, applied: Sequence[Applied]) -> 
     ]
     if not sessions:
         return []
-    return [outcome_key(*identity) for identity in recently_forgotten(connection, sessions, seconds=RESULT_SECONDS)]
+    return [outcome_key(*identity) for identity in recently_forgotten(connection, sessions, seconds=OUTCOME_SECONDS)]
 
 
 def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:

@@ -1,24 +1,26 @@
-"""The worker's side of the inbox: reading a shard's entries, and taking them out once they are committed."""
+"""The worker's side of the inbox: reading a shard's entries, taking them out once they are committed, and telling those
+who wait."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from redis import Redis
 from redis.client import Pipeline
 
-from models.commands import COMMANDS
 from models.inbox import (
+    ANNOUNCED_BYTES,
+    BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
     ENTRY_FIELD,
     JOURNAL_CHANNEL,
+    OUTCOME_BYTES,
     OUTCOME_CHANNEL,
-    OUTCOME_SECONDS,
-    RESULT_SECONDS,
-    SEEN_SECONDS,
+    OUTCOME_SCRIPT,
+    RELEASE_SCRIPT,
     TAKE_OUT_SCRIPT,
     Announcement,
     Entry,
@@ -30,6 +32,7 @@ from models.inbox import (
 from models.tasks import TASKS_CHANNEL, TaskNews
 from sessions.holding import may_read_answer
 from sessions.journal import Applied
+from sessions.outsized import without_data
 from sessions.reticence import tell
 
 MAX_ENTRIES = 500
@@ -38,6 +41,8 @@ MAX_BYTES = 8 * 1_048_576
 FIRST_STEP, STEP = 4, 50
 """Entries read at a time, first and then: Redis puts an answer together in its memory, of which large entries that wait
 may leave little."""
+OUTCOMES_AT_ONCE_BYTES = 1_048_576
+"""Of outcomes that are sent to Redis in one command, but at least one."""
 UNREADABLE_KEY = "sr:unreadable"
 """A stream of entries that are none, as they were found: nothing is thrown away, and nothing waits behind them."""
 
@@ -49,6 +54,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
     stream_id: bytes
     entry: Entry
+    size: int
+    """Bytes of the entry as it lies in the stream."""
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -71,7 +78,7 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
             if waiting and size > MAX_BYTES:
                 return waiting
             try:
-                waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry)))
+                waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry), len(body)))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 _set_aside(redis, shard, stream_id, fields)
         if len(rows) < count:
@@ -87,7 +94,8 @@ def _set_aside(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, b
     kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.xadd(UNREADABLE_KEY, kept)
-        _delete(pipeline, shard, [(stream_id, _source_of(fields))])
+        gone = _Gone(stream_id, _source_of(fields), len(fields.get(ENTRY_FIELD, b"")))
+        _delete(pipeline, shard, [gone])
         pipeline.execute()
 
 
@@ -99,10 +107,21 @@ def _source_of(fields: dict[bytes, bytes]) -> str:
         return ""
 
 
-def _delete(pipeline: Pipeline, shard: int, entries: Sequence[tuple[bytes, str]]) -> None:
-    """Delete entries, given by their ids and sources, and count them down."""
-    arguments = [part for entry in entries for part in entry]
-    pipeline.eval(TAKE_OUT_SCRIPT, 2, inbox_key(shard), BACKLOG_KEY, *arguments)
+class _Gone(NamedTuple):
+    """An entry that is deleted, and what becomes of its seen key: see TAKE_OUT_SCRIPT."""
+
+    stream_id: bytes
+    source: str
+    size: int
+    seen: str = ""
+    ending: Literal["expire", "forget", ""] = ""
+
+
+def _delete(pipeline: Pipeline, shard: int, gone: Sequence[_Gone]) -> None:
+    """Delete entries, and count them down."""
+    keys = [inbox_key(shard), BACKLOG_KEY, BACKLOG_BYTES_KEY, *(item.seen for item in gone)]
+    arguments = [part for item in gone for part in (item.stream_id, item.source, item.size, item.ending)]
+    pipeline.eval(TAKE_OUT_SCRIPT, len(keys), *keys, *arguments)
 
 
 def take_out(
@@ -114,31 +133,92 @@ def take_out(
     stale: Sequence[str] = (),
     news: TaskNews | None = None,
 ) -> None:
-    """Delete committed entries by id, tell those who wait, and drop stale outcomes, in one transaction. Repeatable."""
+    """Delete committed entries by id, which Redis does also without memory; then drop stale outcomes, and tell those
+    who wait, as well as that goes. Repeatable. Raises RedisError if the entries may still be there."""
+    gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(waiting)]
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
-    with redis.pipeline(transaction=True) as pipeline:
-        _delete(pipeline, shard, [(item.stream_id, item.entry.source) for item in waiting])
-        for item in applied:
-            entry = item.entry
-            seen = seen_key(entry.source, entry.delivery_id)
-            if item.status == "conflict" or not item.binds:
-                # It would make the relay take the first command for the wrong one, or drop what is to be judged anew.
-                pipeline.delete(seen)
-            else:
-                pipeline.expire(seen, SEEN_SECONDS)
-            is_read = COMMANDS[entry.command].is_read if entry.command in COMMANDS else False
-            if not (entry.waits or is_read):
-                continue
-            key = outcome_key(entry.source, entry.delivery_id, entry.hash)
-            told = item.response if may_read_answer(entry) else tell(item.response, entry.scopes)
-            outcome = Outcome(status=item.http_status, body=told, accepted_at=entry.accepted_at)
-            pipeline.set(key, msgspec.json.encode(outcome), ex=RESULT_SECONDS if is_read else OUTCOME_SECONDS)
-            if entry.waits:
-                pipeline.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
+    parts = _in_parts(_Told.of(item, stale) for item in applied if item.entry.waits)
+    with redis.pipeline(transaction=False) as pipeline:
+        _delete(pipeline, shard, gone)
         if stale:
-            pipeline.delete(*stale)
+            pipeline.eval(RELEASE_SCRIPT, len(stale), *stale)
+        _tell(pipeline, next(parts, []))
         if grown:
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         if news:
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
-        pipeline.execute()
+        deleted, *told = pipeline.execute(raise_on_error=False)
+        if isinstance(deleted, Exception):
+            raise deleted
+        for part in parts:
+            _tell(pipeline, part)
+            told += pipeline.execute(raise_on_error=False)
+    for trouble in (answer for answer in told if isinstance(answer, Exception)):
+        logger.warning("Shard %02d: not all who wait could be told: %s", shard, trouble)
+
+
+def _gone(item: Waiting, applied: Applied | None) -> _Gone:
+    entry = item.entry
+    ending: Literal["expire", "forget", ""] = "" if applied is None else "expire"
+    if applied is not None and (applied.status == "conflict" or not applied.binds):
+        # It would make the relay take the first command for the wrong one, or drop what is to be judged anew.
+        ending = "forget"
+    return _Gone(item.stream_id, entry.source, item.size, seen_key(entry.source, entry.delivery_id), ending)
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome on its way to who waits for it."""
+
+    key: str
+    source: str
+    outcome: bytes
+    """To be kept, unless it is empty."""
+    kept: bytes
+    """What is announced then."""
+    refused: bytes
+    """What is announced else."""
+
+    @classmethod
+    def of(cls, item: Applied, stale: Collection[str]) -> _Told:
+        """Small outcomes are announced as they are, kept or not; of large ones that they are there to be fetched."""
+        entry = item.entry
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        body = item.response if may_read_answer(entry) else tell(item.response, entry.scopes)
+        outcome = Outcome(status=item.http_status, body=body, accepted_at=entry.accepted_at)
+        encoded = msgspec.json.encode(outcome)
+        whole = _announce(key, outcome) if len(encoded) <= ANNOUNCED_BYTES else b""
+        fits = len(encoded) <= OUTCOME_BYTES
+        return cls(
+            key=key,
+            source=entry.source,
+            outcome=encoded if fits and key not in stale else b"",
+            kept=whole or _announce(key),
+            refused=whole or _announce(key, without_data(entry, outcome, passing=fits)),
+        )
+
+
+def _announce(key: str, outcome: Outcome | None = None) -> bytes:
+    return msgspec.json.encode(Announcement(key=key, outcome=outcome))
+
+
+def _in_parts(told: Iterable[_Told]) -> Iterator[list[_Told]]:
+    part: list[_Told] = []
+    size = 0
+    for item in told:
+        if part and size + len(item.outcome) > OUTCOMES_AT_ONCE_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += len(item.outcome)
+    if part:
+        yield part
+
+
+def _tell(pipeline: Pipeline, told: Sequence[_Told]) -> None:
+    kept = [item for item in told if item.outcome]
+    if kept:
+        arguments = [part for item in kept for part in (item.source, item.outcome, item.kept, item.refused)]
+        pipeline.eval(OUTCOME_SCRIPT, len(kept), *(item.key for item in kept), OUTCOME_CHANNEL, *arguments)
+    for item in told:
+        if not item.outcome:
+            pipeline.publish(OUTCOME_CHANNEL, item.refused)

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.inbox import (
+    BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
     CLEAR_BACKLOG_SCRIPT,
     ENTRY_FIELD,
@@ -148,7 +149,7 @@ def wake_forgotten(redis: Redis) -> list[int]:
 
 def clear_backlog(redis: Redis) -> None:
     """Forget what is still counted as waiting when nothing waits: somebody deleted a stream by hand."""
-    keys = [BACKLOG_KEY, *map(inbox_key, range(SHARDS))]
+    keys = [BACKLOG_KEY, BACKLOG_BYTES_KEY, *map(inbox_key, range(SHARDS))]
     if redis.eval(CLEAR_BACKLOG_SCRIPT, len(keys), *keys):
         logger.warning("Nothing waits, but %s said so; it is cleared.", BACKLOG_KEY)
 

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from models.inbox import BACKLOG_KEY, Ruling, inbox_key, shard_of
+from models.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, Ruling, inbox_key, shard_of
 from relay.ingest import WAITING_PLACES
 from relay.load import LITTLE_MEMORY
 from relay.places import SOURCES_AT_ONCE
@@ -179,15 +179,42 @@ def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
     limit = int((int(redis.info("memory")["used_memory"]) + room) / 0.7)
     redis.config_set("maxmemory", limit)
     try:
-        with closing(Serving("relay", tmp_path, REDIS_URL=redis_url)) as serving, ThreadPoolExecutor(64) as pool:
+        settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={SECRET}"}
+        with closing(Serving("relay", tmp_path, **settings)) as serving, ThreadPoolExecutor(64) as pool:
             body = memory(SESSION, text="x" * 1_000_000)
-            answers = list(pool.map(lambda _: serving.post(body), range(64)))
+            senders = [lambda _: serving.post(body), lambda number: send(serving, body, f"large-{number}")]
+            answers = list(pool.map(lambda number: senders[number % 2](number), range(64)))
             stored = [answer for answer in answers if answer.status_code == 202]
-            refused = [answer for answer in answers if answer.status_code == 503]
+            refused = [answer.json()["error"] for answer in answers if answer.status_code in (429, 503)]
             assert 10 <= len(stored) <= room // 1_000_000
             assert len(stored) + len(refused) == 64
-            assert {answer.json()["error"]["message"] for answer in refused} == {LITTLE_MEMORY}
+            assert LITTLE_MEMORY in {error["message"] for error in refused}
+            assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
             assert int(redis.info("memory")["used_memory"]) < limit * 0.75
-            wait_for_status(202, lambda: serving.post(memory(SESSION)))  # A small one still finds room.
+            wait_for_status(202, lambda: send(serving, memory(SESSION), new_id()))  # A small one still finds room.
+    finally:
+        redis.config_set("maxmemory", str(before))
+
+
+def test_large_bodies_of_one_sender_leave_room_for_the_others(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    before = redis.config_get("maxmemory")["maxmemory"]
+    redis.config_set("maxmemory", "64mb")
+    settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    try:
+        with closing(Serving("relay", tmp_path, **settings)) as serving:
+            body = memory(SESSION, text="x" * 1_000_000)
+            refused = wait_for_status(429, lambda: serving.post(body))
+            assert refused.json()["error"]["code"] == "backlog_share"
+            watch = Stopwatch()
+            while watch.seconds < 2.5:
+                assert serving.post(body).json()["error"]["code"] == "backlog_share"
+                assert send(serving, memory(SESSION), new_id()).status_code == 202
+            held = cast("dict[bytes, bytes]", redis.hgetall(BACKLOG_BYTES_KEY))
+            assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
+            shard = shard_of(SESSION)
+            while waiting := read_entries(redis, shard):
+                take_out(redis, shard, waiting, [])
+            assert redis.hgetall(BACKLOG_BYTES_KEY) == {}
+            wait_for_status(202, lambda: serving.post(body))
     finally:
         redis.config_set("maxmemory", str(before))
