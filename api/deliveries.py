@@ -31,6 +31,11 @@ from sessions.postgres.deliveries import find_delivery, list_deliveries
 NO_EXPIRY = -1
 """What Redis says of a key that stays; a `seen` key does until its delivery was decided."""
 
+NOT_KEPT = (
+    "The answer to a read is kept for a minute, and only until the sender that waits for it has got it. Send it again, "
+    "under the same id if you like, and wait for the answer."
+)
+
 
 class OneDelivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of GET /v1/deliveries/{delivery_id}."""
@@ -63,7 +68,8 @@ class Deliveries:
         return [Route("/v1/deliveries", self.list), Route("/v1/deliveries/{delivery_id}", self.get)]
 
     async def list(self, request: Request) -> Response:
-        """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources."""
+        """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources.
+        Each in short: its result is at its own address."""
         caller = await self._gate.admit(request, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
@@ -123,7 +129,8 @@ class Deliveries:
                 return waiting
         content_hash = decided.pop("hash")
         if decided["command"] and "result" not in decided and "error" not in decided:
-            decided |= await self._find_result(outcome_key(source, delivery_id, content_hash))
+            result = await self._find_result(outcome_key(source, delivery_id, content_hash))
+            decided = {**decided, **(result or {"hint": NOT_KEPT})}
         return decided
 
     async def _find_in_redis(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
@@ -157,7 +164,7 @@ class Deliveries:
             return None, False
 
     async def _find_result(self, key: str) -> dict[str, Raw]:
-        """The result of a read, for as long as it is kept."""
+        """The result of a read, if somebody waited for it and has not got it, for as long as it is kept."""
         try:
             value = cast("bytes | None", await self._redis.get(key))
         except RedisTrouble:

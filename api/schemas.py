@@ -91,6 +91,7 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "result": any_object,
         "error": any_object,
         "reason": text,
+        "hint": text,
         "conflicts": {"type": "integer"},
         "last_conflict_at": text,
     }

@@ -43,6 +43,8 @@ READ_SECONDS = 10.0
 RESUME_SESSION = name_of(ResumeSession())
 KEPT = "It is kept: once the session takes changes again, replay it, or send it again."
 NOT_KEPT = "Too many events of this sender are kept already; send it again once the session takes changes."
+TRACE_LENGTH = 8_000
+"""Characters of a traceback that are kept, the last: what was raised may quote all that came, and RQ keeps it too."""
 SUGGESTIONS = 10
 """In one transaction: looking for similar ids costs some milliseconds each."""
 
@@ -344,7 +346,8 @@ class SessionManager:
             hint=f"It is stored: do not send it again. GET /v1/deliveries/{entry.delivery_id} tells what became of it.",
         )
         # What caused a failed statement may quote what was to be stored.
-        trace = "".join(traceback.format_exception(error, chain=not isinstance(error, StatementFailed)))
+        lines = traceback.format_exception(error, chain=not isinstance(error, StatementFailed))
+        trace = "".join(lines)[-TRACE_LENGTH:]
         failed = msgspec.structs.replace(_failed(entry, told, status="failed", now=now), trace=trace)
         self._record(
             entry,

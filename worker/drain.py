@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 from redis import Redis
+from redis.exceptions import OutOfMemoryError, RedisError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -99,7 +100,10 @@ class Drain:
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.set(wake_key(shard), "1", px=int(MARK_SECONDS * 1000))
             pipeline.get(_slow_key(shard))
-            slow: bytes | None = pipeline.execute()[1]
+            marked, slow = pipeline.execute(raise_on_error=False)
+        # Without memory there is no mark; draining is what makes room.
+        if isinstance(slow, Exception) or (isinstance(marked, Exception) and not isinstance(marked, OutOfMemoryError)):
+            raise marked if isinstance(marked, Exception) else slow
         source, _, delivery_id = (slow or b"").decode().partition(":")
         return (source, delivery_id) if slow else None
 
@@ -147,10 +151,13 @@ class Drain:
         stale: Sequence[str],
         news: TaskNews,
     ) -> None:
+        take_out(self._redis, shard, waiting, applied, stale=stale, news=news)
         for item in applied:
             if item.status == "failed":
-                show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
-        take_out(self._redis, shard, waiting, applied, stale=stale, news=news)
+                try:
+                    show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
+                except RedisError as error:  # The sweeper shows it then.
+                    logger.warning("Dead letter %s is not shown yet: %s", item.entry.delivery_id, error)
 
     def _is_done(self, shard: int) -> bool:
         with self._redis.pipeline(transaction=True) as pipeline:

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, func, select
 
 from models.inbox import Entry, Ruling
+from models.responses import shorten
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from models.visibility import like_pattern
@@ -19,6 +20,9 @@ from sessions.paging import RowPosition, decode_cursor, encode_cursor
 
 Identity = tuple[str, str]
 """Source and delivery id."""
+
+REASON_LENGTH = 500
+"""Characters of the last line of a traceback, which may quote anything."""
 
 _ENTRY = cast(DeliveryRow.entry, Text).label("entry")
 
@@ -52,13 +56,14 @@ def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, s
 
 def list_dead_letters(connection: Connection, wanted: Wanted, *, limit: int, cursor: str | None) -> Page:
     """Dead letters, the oldest first, without payload. Raises Invalid for a cursor that is none."""
-    rows = connection.execute(_page(_select(), wanted, limit=limit, cursor=cursor)).all()
+    end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
+    rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
     return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
 
 
 def find_dead_letter(connection: Connection, wanted: Wanted) -> dict[str, Any] | None:
     """One dead letter with its payload and traceback, or None."""
-    row = connection.execute(_select(_ENTRY).where(wanted.condition())).one_or_none()
+    row = connection.execute(_select(DeliveryRow.traceback, _ENTRY).where(wanted.condition())).one_or_none()
     if row is None:
         return None
     entry = msgspec.json.decode(row.entry, type=Entry)
@@ -95,10 +100,10 @@ def parked_in(connection: Connection, session_id: str) -> int:
     return connection.scalar(parked) or 0
 
 
-def _select(*more: ColumnElement[Any]) -> Select[Any]:
+def _select(*more: Any) -> Select[Any]:
     names = ("position", "source", "delivery_id", "status", "command", "session_id", "accepted_at", "decided_at")
     said = DeliveryRow.response["error"]["message"].as_string().label("said")
-    return select(*(getattr(DeliveryRow, name) for name in (*names, "traceback")), said, *more)
+    return select(*(getattr(DeliveryRow, name) for name in names), said, *more)
 
 
 def _page(statement: Select[Any], wanted: Wanted, *, limit: int, cursor: str | None) -> Select[Any]:
@@ -122,5 +127,5 @@ def _describe(row: Row[Any]) -> dict[str, Any]:
         "session_id": row.session_id,
         "accepted_at": format_utc(row.accepted_at),
         "failed_at": format_utc(row.decided_at),
-        "reason": lines[-1] if lines else row.said or "",
+        "reason": shorten(lines[-1] if lines else row.said or "", REASON_LENGTH),
     }

@@ -7,15 +7,26 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ARRAY, Connection, Text, and_, cast, column, func, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Connection, Text, and_, case, cast, column, func, or_, select, update
 
 from models.inbox import Entry
+from models.responses import MESSAGE_LENGTH, shorten
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.answers import Page
 from sessions.journal import Known
 from sessions.paging import RowPosition, decode_cursor, encode_cursor
+
+
+def _part(*path: str) -> ColumnElement[str]:
+    """Of a response, a text that is short when whoever wrote it meant well."""
+    return func.left(DeliveryRow.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
+
+
+_REFUSED = DeliveryRow.status.in_(("rejected", "failed"))
+_CODE = case((_REFUSED, _part("error", "code"))).label("code")
+_REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _part())).label("reason")
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
@@ -77,9 +88,16 @@ def recently_forgotten(
 
 def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
     """What became of a delivery, with the `hash` of its content, or None while it was not decided."""
-    statement = _select().where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
+    response = cast(DeliveryRow.response, Text).label("response")
+    statement = _select(response).where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _describe(row._mapping) | {"hash": row.hash}
+    if row is None:
+        return None
+    described = _describe(row._mapping)
+    if row.response is not None:
+        name = {"applied": "result", "ignored": "reason"}.get(row.status, "error")
+        described[name] = Raw(row.response.encode())
+    return described | {"hash": row.hash}
 
 
 def list_deliveries(
@@ -93,10 +111,10 @@ def list_deliveries(
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Deliveries that were decided, newest first. With a pattern: those of sessions that it allows, and of no session
-    those of the reader's own source, as nothing tells of which sessions the answers to others' speak. Raises Invalid
-    for a cursor that is none."""
-    statement = _select().order_by(DeliveryRow.position.desc()).limit(limit + 1)
+    """Deliveries that were decided, newest first, each without its result, and of an error the code and the message
+    alone. With a pattern: those of sessions that it allows, and of no session those of the reader's own source, as
+    nothing tells of which sessions the answers to others' speak. Raises Invalid for a cursor that is none."""
+    statement = _select(_CODE, _REASON).order_by(DeliveryRow.position.desc()).limit(limit + 1)
     if status is not None:
         statement = statement.where(DeliveryRow.status == status)
     if session_id is not None:
@@ -110,11 +128,11 @@ def list_deliveries(
     if (before := decode_cursor(cursor, RowPosition)) is not None:
         statement = statement.where(DeliveryRow.position < before)
     rows = connection.execute(statement).all()
-    items = [_describe(row._mapping) for row in rows[:limit]]
+    items = [_in_short(row._mapping) for row in rows[:limit]]
     return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
 
 
-def _select() -> Any:
+def _select(*more: ColumnElement[Any]) -> Any:
     return select(
         DeliveryRow.position,
         DeliveryRow.delivery_id,
@@ -127,7 +145,7 @@ def _select() -> Any:
         DeliveryRow.decided_at,
         DeliveryRow.conflicts,
         DeliveryRow.last_conflict_at,
-        cast(DeliveryRow.response, Text).label("response"),
+        *more,
     )
 
 
@@ -141,12 +159,14 @@ def _describe(row: Any) -> dict[str, Any]:
         "accepted_at": format_utc(row["accepted_at"]),
         "decided_at": format_utc(row["decided_at"]),
     }
-    if row["response"] is not None:
-        name = {"applied": "result", "ignored": "reason"}.get(row["status"], "error")
-        described[name] = Raw(row["response"].encode())
     if row["conflicts"]:
         described |= {"conflicts": row["conflicts"], "last_conflict_at": format_utc(row["last_conflict_at"])}
     return described
+
+
+def _in_short(row: Any) -> dict[str, Any]:
+    told = {"code": row["code"], "reason": row["reason"] and shorten(row["reason"])}
+    return _describe(row) | {name: value for name, value in told.items() if value is not None}
 
 
 def _raw(text: str | None) -> Raw | None:

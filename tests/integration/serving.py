@@ -15,9 +15,10 @@ import msgspec
 from redis import Redis
 
 from models.inbox import (
+    ANNOUNCED_BYTES,
     ENTRY_FIELD,
     OUTCOME_CHANNEL,
-    OUTCOME_SECONDS,
+    OUTCOME_SCRIPT,
     SHARDS,
     Announcement,
     Entry,
@@ -113,9 +114,11 @@ def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}"
     """Set the outcome of an entry as a worker does after its commit."""
     key = outcome_key(entry.source, entry.delivery_id, entry.hash)
     outcome = Outcome(status=status, body=msgspec.Raw(body))
-    redis.set(key, msgspec.json.encode(outcome), ex=OUTCOME_SECONDS)
-    if announced:
-        redis.publish(OUTCOME_CHANNEL, msgspec.json.encode(Announcement(key=key, outcome=outcome)))
+    encoded = msgspec.json.encode(outcome)
+    small = len(encoded) <= ANNOUNCED_BYTES
+    message = msgspec.json.encode(Announcement(key=key, outcome=outcome if small else None))
+    channel = OUTCOME_CHANNEL if announced else "nobody"
+    redis.eval(OUTCOME_SCRIPT, 1, key, channel, entry.source, encoded, message, message)
 
 
 def memory(session_id: str = "s", *, text: Any = "x", **outer: Any) -> dict[str, Any]:

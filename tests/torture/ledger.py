@@ -115,7 +115,7 @@ class Ledger:
     def _check_redis(self) -> None:
         redis = self._stack.redis
         wait_for(lambda: not list(redis.scan_iter("sr:wake:*")), what="rid of wake marks")
-        wait_for(lambda: not redis.exists("sr:backlog"), what="rid of backlogs")
+        wait_for(lambda: not redis.exists("sr:backlog", "sr:backlog:bytes"), what="rid of backlogs")
         # Drains that were killed are shown as failed until the sweeper has looked.
         wait_for(lambda: open_queue(redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
         assert not redis.exists("sr:unreadable")
