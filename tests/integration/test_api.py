@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from api.app import create_app
 from models.settings import Settings
+from models.wakeups import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 from tests.integration.serving import Stopwatch, wait_for_status
 
@@ -278,13 +279,25 @@ def test_the_answer_to_a_read_is_not_kept_when_nobody_waits_or_it_was_passed_on(
     heard = stack.send("retrieve_memory", session_id, key="db")["delivery_id"]
     for delivery_id in (unheard, heard):
         assert _decided(stack, delivery_id)["status"] == "applied"
-        wait_for(lambda: not list(stack.redis.scan_iter("sr:outcome:*")), what="gone")
+        wait_for(lambda: not list(stack.redis.scan_iter(f"sr:outcome:default:{delivery_id}:*")), what="gone")  # noqa: B023
         delivery = _decided(stack, delivery_id)
         assert "result" not in delivery
         assert "Send it again" in delivery["hint"]
     body = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "db"}}
     again = stack.client.post("/v1/webhook?wait=30", json=body, headers={"Idempotency-Key": unheard})
     assert again.json()["data"]["memory"]["content"] == "We picked Postgres 18 as database"
+
+
+def test_what_was_applied_leaves_nothing_in_redis_but_its_mark(stack: Stack) -> None:
+    """An RQ job with its result took 5 kB for some minutes."""
+    session_id = new_id()
+    stack.send("create_session", session_id, title="Light")
+    for number in range(20):
+        stack.send("store_memory", session_id, key="k", content=number)
+    wait_for(lambda: not open_queue(stack.redis).started_job_registry.get_job_ids(cleanup=False), what="done")
+    wait_for(lambda: not list(stack.redis.scan_iter("rq:job*")), what="gone")
+    kinds = {b":".join(key.split(b":")[:2]) for key in stack.redis.scan_iter() if stack.redis.type(key) != b"stream"}
+    assert kinds.isdisjoint({b"rq:results", b"rq:finished", b"rq:execution", b"rq:executions", b"sr:backlog"})
 
 
 def test_a_list_of_deliveries_shows_no_results(stack: Stack) -> None:

@@ -1,0 +1,138 @@
+"""What webhooks make Redis hold: `python -m bench.memory [RATE] [SECONDS] [MAXMEMORY]`, by default 100 a second for a
+minute at 64mb, on a stack of its own.
+
+Posts webhooks, each under an id of its own, and prints what Redis holds at the end by kinds of keys; what that comes to
+if the rate is kept up for ever, since all but the constant part ends by itself; and how much of the memory was in use
+at most. Ends with 1 if a webhook was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import msgspec
+from redis import Redis
+
+from bench.flood import Flooded
+from bench.readiness import wait_until_ready
+from local.environment import free_port
+
+KEY = "key-of-the-measuring"
+ROOT = Path(__file__).parent.parent
+RATES = (100, 500)
+"""Webhooks a second, for which the steady state is told."""
+DEFAULTS = ("100", "60", "64mb")
+PERMITTED = 0.7
+"""Of the memory: beyond it webhooks are refused."""
+
+
+class Kind(NamedTuple):
+    """Keys of one kind at the end of a run."""
+
+    keys: int
+    size: int
+    """Bytes of all of them."""
+    seconds: float
+    """For how long a new one is kept, -1 for ever."""
+
+    def steady(self, run_seconds: float) -> float:
+        """Bytes once as many end as begin."""
+        if self.seconds < 0:
+            return float(self.size)
+        return self.size / min(run_seconds, max(self.seconds, 1.0)) * self.seconds
+
+
+def kinds_of(redis: Redis) -> dict[str, Kind]:
+    """What is there, by the first two parts of its keys."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for key in redis.scan_iter(count=1_000):
+        size, seconds = redis.memory_usage(key), redis.ttl(key)
+        if size is not None:
+            found[":".join(key.decode().split(":")[:2])].append((int(size), int(seconds)))
+    return {
+        name: Kind(len(keys), sum(size for size, _ in keys), max(seconds for _, seconds in keys))
+        for name, keys in found.items()
+    }
+
+
+async def run(port: int, redis: Redis, *, rate: float, seconds: float, limit: str) -> int:
+    """Post, measure and print. Says how many were refused."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await wait_until_ready(client)
+        body = {"command": "create_session", "session_id": "flood", "data": {"title": "Flood"}}
+        (await client.post("/v1/webhook?wait=30", json=body, headers={"X-API-Key": KEY})).raise_for_status()
+    redis.config_set("maxmemory", limit)
+    idle = int(redis.info("memory")["used_memory"])
+    command = (sys.executable, "-m", "bench.flood", str(port), KEY, str(rate), str(seconds))
+    flooding = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
+    most = idle
+    output = asyncio.create_task(flooding.communicate())
+    while not output.done():
+        most = max(most, int(redis.info("memory")["used_memory"]))
+        await asyncio.sleep(0.5)
+    flooded = msgspec.json.decode((await output)[0], type=Flooded)
+    show(redis, flooded, kinds_of(redis), idle=idle, most=most)
+    return sum(count for status, count in flooded.answers.items() if status != "202")
+
+
+def show(redis: Redis, flooded: Flooded, kinds: dict[str, Kind], *, idle: int, most: int) -> None:
+    """Print what was measured."""
+    accepted = flooded.answers.get("202", 0)
+    rate = accepted / flooded.seconds
+    limit = int(redis.info("memory")["maxmemory"])
+    answers = ", ".join(f"{count:,} x {status}" for status, count in sorted(flooded.answers.items()))
+    print(f"{rate:,.0f} webhooks/s for {flooded.seconds:,.0f} s, answered {answers}.")
+    print(
+        f"Redis: {idle / 1e6:.1f} MB before, {most / 1e6:.1f} MB at most, of {limit * PERMITTED / 1e6:.1f} permitted."
+    )
+    steady = "".join(f"{f'MB at {rate}/s':>14}" for rate in RATES)
+    print(f"{'kind':<26}{'keys':>8}{'bytes each':>12}{'a webhook':>11}{'seconds':>9}{steady}")
+    sums = [idle / 1e6 for _ in RATES]
+    for name, kind in sorted(kinds.items(), key=lambda item: -item[1].steady(flooded.seconds)):
+        bytes_of_all = kind.steady(flooded.seconds)
+        scale = [1.0 if kind.seconds < 0 else wanted / rate for wanted in RATES]
+        megabytes = [bytes_of_all * factor / 1e6 for factor in scale]
+        sums = [total + more for total, more in zip(sums, megabytes, strict=True)]
+        columns = "".join(f"{number:>14,.2f}" for number in megabytes)
+        print(
+            f"{name:<26}{kind.keys:>8,}{kind.size / kind.keys:>12,.0f}{kind.size / max(accepted, 1):>11,.1f}"
+            f"{kind.seconds:>9,.0f}{columns}"
+        )
+    print(f"{'with what it held before':<66}" + "".join(f"{total:>14,.1f}" for total in sums))
+
+
+def main() -> int:
+    """Measure on a stack that is started for it."""
+    rate, seconds, limit = (*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :])
+    port = free_port("127.0.0.1", 0, variable="PORT")
+    with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as folder:
+        Path(folder).chmod(0o755)  # Postgres runs as another user when this runs as root.
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "DATA_DIR": folder,
+            "PORT": str(port),
+            "DASHBOARD_PORT": str(free_port("127.0.0.1", 0, variable="DASHBOARD_PORT")),
+            "API_KEY": KEY,
+            "RATE_LIMIT": "1000000000/minute",
+            "BYTE_LIMIT": "1000000000000/minute",
+        }
+        stack = subprocess.Popen((sys.executable, "-m", "local"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            redis = Redis(unix_socket_path=f"{folder}/valkey/valkey.sock")
+            return 1 if asyncio.run(run(port, redis, rate=float(rate), seconds=float(seconds), limit=limit)) else 0
+        finally:
+            stack.terminate()
+            stack.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
