@@ -103,6 +103,11 @@ SERVED: dict[str, Text] = {
     "backlog_share": Text(
         "Too many of the sender's commands wait to be applied.", "Wait for as long as `Retry-After` says."
     ),
+    "answer_share": Text(
+        "Answers of this sender that nobody has fetched take up its share of Redis' memory.",
+        "Wait for as long as `Retry-After` says; then read again, and wait for the answer.",
+    ),
+    "answer_too_large": Text("The answer is too large to be passed on.", "Ask for less, with `max_characters`."),
     "dead_letter": Text(
         "It is stored, but a fault in the relay keeps it from taking effect.",
         "Do not send it again. Tell the user: an operator can replay it.",

@@ -15,7 +15,6 @@ from starlette.routing import Route
 
 from api.app import create_app
 from models.settings import Settings
-from models.wakeups import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 from tests.integration.serving import Stopwatch, wait_for_status
 
@@ -257,67 +256,6 @@ def test_a_delivery_shows_what_became_of_it(stack: Stack, session_id: str) -> No
     rejected = get(stack, f"/v1/deliveries/{answer.json()['delivery_id']}")
     assert rejected["status"] == "rejected"
     assert rejected["error"] == answer.json()
-
-
-def test_the_answer_to_a_read_is_kept_for_whoever_waited_in_vain(stack: Stack, session_id: str) -> None:
-    stack.stop("worker")
-    try:
-        body = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "db"}}
-        pending = stack.client.post("/v1/webhook?wait=0.2", json=body).json()
-        assert pending["status"] == "pending"
-    finally:
-        stack.start("worker")
-    wait_for(lambda: "result" in _decided(stack, pending["delivery_id"]), what="told")
-    delivery = _decided(stack, pending["delivery_id"])
-    assert delivery["result"]["data"]["memory"]["content"] == "We picked Postgres 18 as database"
-    (key,) = stack.redis.scan_iter(f"sr:outcome:default:{pending['delivery_id']}:*")
-    assert 0 < stack.redis.ttl(key) <= 60
-
-
-def test_the_answer_to_a_read_is_not_kept_when_nobody_waits_or_it_was_passed_on(stack: Stack, session_id: str) -> None:
-    unheard = stack.post("retrieve_memory", session_id, key="db")["delivery_id"]
-    heard = stack.send("retrieve_memory", session_id, key="db")["delivery_id"]
-    for delivery_id in (unheard, heard):
-        assert _decided(stack, delivery_id)["status"] == "applied"
-        wait_for(lambda: not list(stack.redis.scan_iter(f"sr:outcome:default:{delivery_id}:*")), what="gone")  # noqa: B023
-        delivery = _decided(stack, delivery_id)
-        assert "result" not in delivery
-        assert "Send it again" in delivery["hint"]
-    body = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "db"}}
-    again = stack.client.post("/v1/webhook?wait=30", json=body, headers={"Idempotency-Key": unheard})
-    assert again.json()["data"]["memory"]["content"] == "We picked Postgres 18 as database"
-
-
-def test_what_was_applied_leaves_nothing_in_redis_but_its_mark(stack: Stack) -> None:
-    """An RQ job with its result took 5 kB for some minutes."""
-    session_id = new_id()
-    stack.send("create_session", session_id, title="Light")
-    for number in range(20):
-        stack.send("store_memory", session_id, key="k", content=number)
-    wait_for(lambda: not open_queue(stack.redis).started_job_registry.get_job_ids(cleanup=False), what="done")
-    wait_for(lambda: not list(stack.redis.scan_iter("rq:job*")), what="gone")
-    kinds = {b":".join(key.split(b":")[:2]) for key in stack.redis.scan_iter() if stack.redis.type(key) != b"stream"}
-    assert kinds.isdisjoint({b"rq:results", b"rq:finished", b"rq:execution", b"rq:executions", b"sr:backlog"})
-
-
-def test_a_list_of_deliveries_shows_no_results(stack: Stack) -> None:
-    """500 of them took 214 MB once."""
-    session_id = new_id()
-    stack.send("create_session", session_id, title="Large", context="x" * 100_000)
-    for number in range(5):
-        stack.send("rename_session", session_id, title=f"Large {number}")
-    items = [{"command": "delete_memory", "data": {"key": f"{n:0200}"}} for n in range(500)]
-    body = {"command": "batch", "session_id": session_id, "data": {"mode": "partial", "commands": items}}
-    stack.client.post("/v1/webhook?wait=30", json=body).raise_for_status()
-    refused_id = stack.ask("store_memory", session_id, key="k", content=1, if_revision=7).json()["delivery_id"]
-    answer = stack.client.get(f"/v1/deliveries?session_id={session_id}")
-    refused, *others = answer.json()["items"]
-    assert len(others) == 7
-    assert len(answer.content) < 5_000
-    assert {"result", "error"}.isdisjoint(name for item in (refused, *others) for name in item)
-    assert (refused["delivery_id"], refused["code"]) == (refused_id, "revision_conflict")
-    assert "revision" in refused["reason"]
-    assert get(stack, f"/v1/deliveries/{others[0]['delivery_id']}")["result"]["data"]["failed"] == 500
 
 
 def test_deliveries_are_listed_newest_first(stack: Stack) -> None:
