@@ -7,7 +7,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ARRAY, ColumnElement, Connection, Text, and_, case, cast, column, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    case,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from models.inbox import Entry
 from models.responses import MESSAGE_LENGTH, shorten
@@ -24,16 +38,19 @@ def _part(*path: str) -> ColumnElement[str]:
     return func.left(DeliveryRow.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
 
 
-_REFUSED = DeliveryRow.status.in_(("rejected", "failed"))
+_REFUSED = DeliveryRow.status.in_(("rejected", "parked", "failed"))
 _CODE = case((_REFUSED, _part("error", "code"))).label("code")
 _REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _part())).label("reason")
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
-    """Which of these were decided before, by source and delivery id."""
+    """Which of these were decided before, by source and delivery id; the answers of those that took effect only for
+    who waits for them, since there may be many, and large."""
     sources = cast([entry.source for entry in entries], ARRAY(Text))
     ids = cast([entry.delivery_id for entry in entries], ARRAY(Text))
-    wanted = func.unnest(sources, ids).table_valued(column("source", Text), column("id", Text)).render_derived()
+    waits = cast([entry.waits for entry in entries], ARRAY(Boolean))
+    columns = (column("source", Text), column("id", Text), column("waits", Boolean))
+    wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
     same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
     statement = select(
         DeliveryRow.source,
@@ -41,13 +58,13 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
         DeliveryRow.hash,
         DeliveryRow.status,
         DeliveryRow.http_status,
-        cast(DeliveryRow.response, Text),
+        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))),
         DeliveryRow.accepted_at,
     ).join_from(DeliveryRow, wanted, same)
     return {
         (source, delivery_id): Known(
             hash=hash_,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             http_status=code,
             response=_raw(response),
             accepted_at=accepted_at,

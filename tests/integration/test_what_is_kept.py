@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -71,10 +72,17 @@ def test_what_was_applied_leaves_nothing_in_redis_but_its_mark(stack: Stack) -> 
     stack.send("create_session", session_id, title="Light")
     for number in range(20):
         stack.send("store_memory", session_id, key="k", content=number)
-    wait_for(lambda: not open_queue(stack.redis).started_job_registry.get_job_ids(cleanup=False), what="done")
-    wait_for(lambda: not list(stack.redis.scan_iter("rq:job*")), what="gone")
-    kinds = {b":".join(key.split(b":")[:2]) for key in stack.redis.scan_iter() if stack.redis.type(key) != b"stream"}
-    assert kinds.isdisjoint({b"rq:results", b"rq:finished", b"rq:execution", b"rq:executions", b"sr:backlog"})
+    queue, redis = open_queue(stack.redis), stack.redis
+    wait_for(lambda: not (queue.job_ids or queue.started_job_registry.get_job_ids(cleanup=False)), what="done")
+
+    def described() -> set[bytes]:
+        return {cast(bytes, redis.hget(key, "description"))[:11] for key in redis.scan_iter("rq:job:*")}
+
+    wait_for(lambda: described() <= {b"dead letter"}, what="gone")
+    jobs = {key.rpartition(b":")[2] for key in redis.scan_iter("rq:job:*")}
+    assert {key.rpartition(b":")[2] for key in redis.scan_iter("rq:results:*")} <= jobs
+    kinds = {b":".join(key.split(b":")[:2]) for key in redis.scan_iter() if redis.type(key) != b"stream"}
+    assert kinds.isdisjoint({b"rq:finished", b"rq:execution", b"rq:executions", b"sr:backlog"})
 
 
 def test_a_list_of_deliveries_shows_no_results(stack: Stack) -> None:
