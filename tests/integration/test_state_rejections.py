@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from models.inbox import Entry, Ruling, inbox_key, outcome_key, seen_key, shard_of
+from models.inbox import Entry, Ruling, decode_outcome, inbox_key, outcome_key, seen_key, shard_of
 from models.scopes import ALL_SCOPES
 from models.vocabulary import Scope
 from sessions import parking
@@ -201,17 +201,23 @@ def test_a_kept_event_can_be_discarded_for_good(redis: Redis, engine: Engine, wa
     assert (status_of(engine, item), memories(engine, walk)) == ("rejected", {})
 
 
+def answer_of(redis: Redis, item: Entry) -> dict[str, Any]:
+    """The answer that is kept for who waits."""
+    value = cast(bytes, redis.get(outcome_key("tests", item.delivery_id, item.hash)))
+    answer: dict[str, Any] = msgspec.json.decode(decode_outcome(value).body)
+    return answer
+
+
 def test_who_resumes_a_session_hears_how_many_events_wait(redis: Redis, engine: Engine, walk: str) -> None:
     items = [event(walk, key=f"k{n}") for n in range(3)]
     resume = entry("resume_session", walk, waits=True)
     drain(redis, engine, entry("pause_session", walk), *items, resume)
-    outcome = msgspec.json.decode(cast(bytes, redis.get(outcome_key("tests", resume.delivery_id, resume.hash))))
-    assert outcome["body"]["data"]["waiting_events"] == 3
-    assert outcome["body"]["message"] == 'Resumed "Walk". 3 events that came meanwhile wait to be replayed.'
+    body = answer_of(redis, resume)
+    assert body["data"]["waiting_events"] == 3
+    assert body["message"] == 'Resumed "Walk". 3 events that came meanwhile wait to be replayed.'
     batch = entry("batch", walk, waits=True, commands=[{"command": "resume_session"}])
     drain(redis, engine, batch)
-    outcome = msgspec.json.decode(cast(bytes, redis.get(outcome_key("tests", batch.delivery_id, batch.hash))))
-    assert outcome["body"]["data"]["results"][0]["data"]["waiting_events"] == 3
+    assert answer_of(redis, batch)["data"]["results"][0]["data"]["waiting_events"] == 3
 
 
 def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: Engine, walk: str) -> None:
