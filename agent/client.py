@@ -23,7 +23,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from agent.address import parse_address, parse_key
+from agent.address import parse_address, parse_key, require_encryption
 from agent.errors import NoRelay, error_of
 from models.errors import TooManyRequests, Unavailable
 
@@ -52,9 +52,13 @@ Tell = Callable[[str], None]
 class Client:
     """One relay. It shows its key to that address only; redirections are not followed."""
 
-    def __init__(self, url: str, key: str, *, tell: Tell | None = None) -> None:
-        """Raises SettingsError for an address or a key that cannot be one. Connects with the first call."""
+    def __init__(
+        self, url: str, key: str, *, plain_hosts: Container[str] = frozenset(), tell: Tell | None = None
+    ) -> None:
+        """Raises SettingsError for an address or a key that cannot be one, and for an address that is neither encrypted
+        nor on this machine nor among the hosts for which somebody insists. Connects with the first call."""
         self.url = parse_address(url)
+        require_encryption(self.url, plain_hosts)
         self._headers = {"X-API-Key": parse_key(key), "Accept": "application/json", "User-Agent": "session-relay"}
         self._tell = tell or (lambda _: None)
         self._pool = urllib3.PoolManager(retries=False, maxsize=KEPT_CONNECTIONS)

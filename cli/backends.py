@@ -15,11 +15,12 @@ DEFAULT = "http"
 
 def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> Client:
     """A client of the relay to talk to. Raises SettingsError if there is none."""
+    from agent.address import plain_http_hosts
     from agent.client import Client
     from cli.configuration import find_login
 
     login = find_login(environment)
-    return Client(login.url, login.key, tell=tell)
+    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), tell=tell)
 
 
 def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | None) -> Backend:

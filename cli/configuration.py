@@ -32,20 +32,28 @@ class Login(NamedTuple):
 
 
 def find_login(environment: Mapping[str, str]) -> Login:
-    """The relay to talk to. A key that was found with one address is never shown to another. Raises SettingsError."""
+    """The relay to talk to. A key that was found with one address is never shown to another, and one that was not found
+    in a folder never to an address that a folder names. Raises SettingsError."""
     url, key = environment.get("RELAY_URL", "").strip(), environment.get("API_KEY", "").strip()
     if url and key:
         return Login(url, key, "API_KEY in the environment")
-    known = [login for login in (stored_login(environment), local_login(environment)) if login]
     if url:
         wanted = parse_address(url)
-        for login in known:
-            if login.url == wanted:
+        for find in (stored_login, local_login):
+            if (login := find(environment)) and login.url == wanted:
                 return login
         raise SettingsError("RELAY_URL is set, but there is no key for it.", hint="Set API_KEY, too.")
-    if not known:
+    if stored := stored_login(environment):
+        return stored._replace(key=key, origin="API_KEY in the environment") if key else stored
+    local = local_login(environment)
+    if local is None:
         raise SettingsError("There is no relay to talk to.", hint=NOTHING_HINT)
-    return known[0]._replace(key=key, origin="API_KEY in the environment") if key else known[0]
+    if key and key != local.key:
+        raise SettingsError(
+            f"API_KEY is set, but not for which relay: it is not shown to {local.url}, which {local.origin} names.",
+            hint="Set RELAY_URL, too, or unset API_KEY.",
+        )
+    return local
 
 
 def config_path(environment: Mapping[str, str]) -> Path:
@@ -95,32 +103,28 @@ def forget_login(environment: Mapping[str, str]) -> Path | None:
 
 
 def local_login(environment: Mapping[str, str]) -> Login | None:
-    """A stack that runs on this machine, with its data here or in the project's folder."""
-    folders = [Path(environment.get("DATA_DIR") or ".data"), PROJECT / ".data"]
-    for folder in folders:
-        stack = _read_json(folder / "stack.json")
-        if not stack or not _is_alive(stack.get("pid")):
+    """A stack of this user that runs on this machine, with its data here or in the project's folder, and the key that
+    lies there. Raises SettingsError for one that has none, or is another user's, if there is no other."""
+    from local.running import read_own, running_stack
+
+    trouble: SettingsError | None = None
+    for folder in (Path(environment.get("DATA_DIR") or ".data"), PROJECT / ".data"):
+        try:
+            url = str((running_stack(folder) or {}).get("relay_url", ""))
+            # What lies in a folder is no reason to show a key to another machine.
+            if not is_loopback(url):
+                continue
+            address, key = parse_address(url), (read_own(folder / "api_key") or "").strip()
+        except SettingsError as error:
+            trouble = trouble or error
             continue
-        url = str(stack.get("relay_url", ""))
-        # What lies in a folder is no reason to show a key to another machine.
-        if is_loopback(url):
-            key = _read_text(folder / "api_key") or environment.get("API_KEY", "")
-            if not key.strip():
-                raise SettingsError(f"A stack runs at {url}, but its key is not in {folder}.", hint="Set API_KEY.")
-            return Login(parse_address(url), key.strip(), str(folder))
+        if key:
+            return Login(address, key, str(folder))
+        hint = "Set RELAY_URL and API_KEY."
+        trouble = trouble or SettingsError(f"A stack runs at {address}, but its key is not in {folder}.", hint=hint)
+    if trouble:
+        raise trouble
     return None
-
-
-def _is_alive(pid: object) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # Somebody else's.
-    return True
 
 
 def _read_text(path: Path) -> str | None:

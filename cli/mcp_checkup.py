@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 
-from agent.address import is_loopback
+from agent.address import PLAIN_HTTP_VARIABLE, is_loopback, may_send_secrets, plain_http_hosts
 from cli.findings import Finding
 from cli.mcp_calls import Reached, Unreached, reach
-from cli.mcp_config import McpServer, read_config
+from cli.mcp_config import McpServer
 from cli.words import count
 
 SHOWN_TOOLS = 12
@@ -38,14 +38,15 @@ STATUSES = {
 INSTALLING = {"npx": "Install Node.js, 24 or newer, which has npx in it.", "uvx": "Install uv, which has uvx in it."}
 
 
-def examine_servers(path: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """A finding for each server, in order. They are all asked at once. Raises SettingsError for a file that is no
-    configuration."""
-    servers = read_config(path, environment)
+def examine_servers(
+    servers: Sequence[McpServer], environment: Mapping[str, str], *, passed: Container[str] = ()
+) -> list[Finding]:
+    """A finding for each server, in order. They are all asked at once. An address that a file names gets no variable of
+    the environment but those that are `passed`."""
     findings: dict[int, Finding] = {}
 
     async def examine_one(number: int, server: McpServer) -> None:
-        findings[number] = await _examine(server, environment)
+        findings[number] = await _examine(server, environment, passed)
 
     async def examine_all() -> None:
         async with anyio.create_task_group() as group:
@@ -70,7 +71,7 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-async def _examine(server: McpServer, environment: Mapping[str, str]) -> Finding:
+async def _examine(server: McpServer, environment: Mapping[str, str], passed: Container[str]) -> Finding:
     def trouble(detail: str, remedy: str) -> Finding:
         return Finding(server.name, "trouble", server.told(detail, most=LONGEST_TEXT), remedy)
 
@@ -80,6 +81,14 @@ async def _examine(server: McpServer, environment: Mapping[str, str]) -> Finding
         told = f"{' and '.join(server.lacks)} {'is' if len(server.lacks) == 1 else 'are'} not set."
         known = [REMEDIES[name] for name in server.lacks if name in REMEDIES]
         return trouble(told, f"{known[0] if known else 'Set what is missing'} where the MCP client is started.")
+    if withheld := [name for name in server.sends if name not in passed]:
+        told = f"Nothing was sent: {_origin(server)} would get {' and '.join(withheld)}, and only the file names it."
+        remedy = f"If you trust this address: {' '.join(f'--pass-env {name}' for name in withheld)}."
+        return trouble(told, remedy)
+    if server.is_secret and not may_send_secrets(server.url, plain_http_hosts(environment)):
+        told = f"Nothing was sent: {_origin(server)} is not encrypted, and whoever is on the way could read the key."
+        remedy = f"Use its https:// address; or, in a network that nobody else can read, set {PLAIN_HTTP_VARIABLE}."
+        return trouble(told, remedy)
     try:
         reached = await reach(server, environment)
     except Unreached as error:

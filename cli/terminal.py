@@ -148,12 +148,14 @@ class Terminal:
         if hint:
             self._say(hint)
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask before what cannot be undone. Raises Declined, or UsageError if there is nobody to ask."""
+    def confirm(self, question: str, *, yes: bool, shown: str = "") -> None:
+        """Show what cannot be undone, and ask before it. Raises Declined, or UsageError if there is nobody to ask."""
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise click.UsageError(f"{question} There is no terminal to ask at: pass --yes to do it.")
+        if shown:
+            self.note(shown)
         sys.stderr.write(f"{visible(question)} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -3,17 +3,17 @@ are started for as long as they are needed when the stack does not run."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from local.folders import Lock, make_data_dir
-from models.errors import SettingsError, Unavailable
+from local.running import running_stack
+from models.errors import SettingsError
 from models.settings import read_settings
 
+PROJECT = Path(__file__).resolve().parent.parent
 Origin = Literal["environment", "running", "stopped"]
 
 
@@ -32,7 +32,7 @@ def known_servers(environment: Mapping[str, str]) -> Servers:
     """The servers of the environment, and what it does not name of the stack that runs on DATA_DIR. An address is empty
     if neither knows it."""
     settings = read_settings(environment)
-    description = _running_stack(Path(settings.data_dir)) or {}
+    description = running_stack(Path(settings.data_dir)) or {}
     database_url = settings.database_url or str(description.get("database_url", ""))
     redis_url = settings.redis_url or str(description.get("redis_url", ""))
     return Servers(database_url, redis_url, "environment" if settings.database_url or not description else "running")
@@ -54,6 +54,11 @@ def open_servers(environment: Mapping[str, str], *, needs_redis: bool) -> Iterat
             f"There is no database: DATABASE_URL is not set, and no stack keeps its data in {data_dir}.",
             hint="Say where Postgres is: postgresql://user@host/database.",
         )
+    if not environment.get("DATA_DIR", "").strip() and data_dir.resolve() != PROJECT / ".data":
+        raise SettingsError(
+            f"{data_dir.resolve()} is not started unasked: the settings in it say what its Postgres runs.",
+            hint=f"If it is yours, name it: DATA_DIR={data_dir}",
+        )
     from local.servers import start_postgres, start_valkey
 
     folder = make_data_dir(data_dir)
@@ -67,21 +72,3 @@ def open_servers(environment: Mapping[str, str], *, needs_redis: bool) -> Iterat
             ends.callback(valkey.stop)
             redis_url = valkey.url
         yield Servers(postgres.url, redis_url, "stopped")
-
-
-def _running_stack(data_dir: Path) -> dict[str, Any] | None:
-    """What the stack that holds the data folder says of itself. Raises Unavailable while it is being started."""
-    if not (data_dir / "stack.lock").exists():
-        return None
-    with (data_dir / "stack.lock").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            return None
-    try:
-        description = json.loads((data_dir / "stack.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        raise Unavailable(f"The stack on {data_dir} is being started, or stopped.") from None
-    return description if isinstance(description, dict) else None

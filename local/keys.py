@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from api.keys import describe_key, describe_revocation
+from local.databases import known_servers
 from local.environment import read_env_file
 from models.errors import RelayError, SettingsError
 from models.keys import HOOK_PREFIX
@@ -47,15 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def find_servers(environment: Mapping[str, str]) -> Settings:
     """The settings of the environment, with the servers of the stack that runs on DATA_DIR where it names none."""
     settings = read_settings(environment)
-    description = Path(settings.data_dir) / "stack.json"
-    if (settings.database_url and settings.redis_url) or not description.is_file():
+    if settings.database_url and settings.redis_url:
         return settings
-    running = msgspec.json.decode(description.read_bytes(), type=dict[str, Any])
-    return msgspec.structs.replace(
-        settings,
-        database_url=settings.database_url or running["database_url"],
-        redis_url=settings.redis_url or running["redis_url"],
-    )
+    servers = known_servers(environment)
+    return msgspec.structs.replace(settings, database_url=servers.database_url, redis_url=servers.redis_url)
 
 
 def create(register: KeyRegister, asked: argparse.Namespace) -> None:

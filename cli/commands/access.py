@@ -16,19 +16,21 @@ _LOGIN = Shape((Column("url", "Relay"), Column("file", "Stored in")), id_path="u
 @command("login", _LOGIN)
 @click.argument("url", required=False)
 def login(tool: Tool, url: str | None) -> None:
-    """Store the address of a relay and a key for it. The key is asked for, or read from standard input; it is tried
-    before it is stored, for this user alone."""
-    from agent.address import is_loopback, parse_address, parse_key
+    """Store the address of a relay and a key for it; https:// unless it says otherwise or is on this machine. The key
+    is asked for, or read from standard input; it is tried before it is stored, for this user alone."""
+    from agent.address import is_loopback, parse_address, parse_key, plain_http_hosts, require_encryption
     from agent.client import Client
     from cli.configuration import store_login
 
     address = parse_address(url or _ask_url())
+    plain_hosts = plain_http_hosts(tool.environment)
+    require_encryption(address, plain_hosts)
     key = parse_key(_ask_key(address))
     if address.startswith("http://") and not is_loopback(address):
         tool.terminal.warn(
             "This address is not encrypted: whoever is on the way can read the key and all that is sent."
         )
-    client = Client(address, key, tell=tool.terminal.warn)
+    client = Client(address, key, plain_hosts=plain_hosts, tell=tool.terminal.warn)
     try:
         _try(tool, client)
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.command import command
+from cli.escaping import visible
 from cli.shapes import Column, Shape
 from cli.tool import Tool
 from cli.words import count
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cli.findings import Finding
+    from cli.mcp_config import McpServer
 
 FINDING = Shape(
     (
@@ -36,16 +38,22 @@ FINDING = Shape(
     metavar="FILE",
     help="That file: else .mcp.json or mcp-config.json in this folder, or the mcp-config.json of session-relay.",
 )
-def doctor(tool: Tool, looks_at_mcp: bool, config: Path | None) -> int:
+@click.option(
+    "--pass-env", multiple=True, metavar="NAME", help="Let an address that the file names have this variable."
+)
+@click.option("--yes", "-y", is_flag=True, help="Run and call what the file names without asking.")
+def doctor(tool: Tool, looks_at_mcp: bool, config: Path | None, pass_env: tuple[str, ...], yes: bool) -> int:
     """Look for trouble, and tell what to do about it. What the relay cannot tell is asked of the servers
     themselves, if DATABASE_URL and REDIS_URL are set or a stack runs here. With --mcp: start or call each MCP server
-    that Claude Code would, list its tools, and make one harmless call. With a trouble the exit code is 1."""
-    if config and not looks_at_mcp:
-        raise click.UsageError("--config goes with --mcp.")
+    that Claude Code would, list its tools, and make one harmless call; what a file of yours names is shown first. With
+    a trouble the exit code is 1."""
+    if (config or pass_env or yes) and not looks_at_mcp:
+        raise click.UsageError("--config, --pass-env and --yes go with --mcp.")
+    agreed = _agree_on_servers(tool, config, yes=yes) if looks_at_mcp else []
     found: list[Finding] = []
 
     def pages() -> Iterator[list[dict[str, str]]]:
-        for finding in _look_at_mcp(tool, config) if looks_at_mcp else _look(tool):
+        for finding in _look_at_mcp(tool, agreed, pass_env) if looks_at_mcp else _look(tool):
             found.append(finding)
             yield [finding._asdict()]
 
@@ -71,10 +79,23 @@ def _look(tool: Tool) -> Iterator[Finding]:
     return examine(tool)
 
 
-def _look_at_mcp(tool: Tool, config: Path | None) -> list[Finding]:
-    from cli.mcp_checkup import examine_servers
-    from cli.mcp_config import find_config
+def _agree_on_servers(tool: Tool, config: Path | None, *, yes: bool) -> list[McpServer]:
+    """The servers of the file, once somebody agrees to what it names; the one of this program needs no agreement."""
+    from cli.mcp_config import find_config, is_own, read_config
 
     path = find_config(config)
+    servers = read_config(path, tool.environment)
+    used = [server for server in servers if not (server.fault or server.lacks)]
+    if is_own(path):
+        servers = [server._replace(sends=()) for server in servers]
+    elif used and not yes:
+        lines = [f"{visible(str(path))} names this:", *(f"  {visible(server.name)}: {server.shown}" for server in used)]
+        tool.terminal.confirm("Run and call it, with your rights?", yes=False, shown="\n".join(lines))
     tool.terminal.note(f"Asking the servers of {path}.")
-    return examine_servers(path, tool.environment)
+    return servers
+
+
+def _look_at_mcp(tool: Tool, servers: list[McpServer], passed: tuple[str, ...]) -> list[Finding]:
+    from cli.mcp_checkup import examine_servers
+
+    return examine_servers(servers, tool.environment, passed=passed)

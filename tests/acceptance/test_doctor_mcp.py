@@ -71,8 +71,9 @@ def findings(done: Done) -> dict[str, dict[str, str]]:
 
 
 def look(path: Path, **environment: str) -> dict[str, Finding]:
-    """The findings, without a process of its own."""
-    found = examine_servers(path, {"PATH": os.environ["PATH"], **environment})
+    """The findings, without a process of its own, once somebody has agreed to all that the file names."""
+    servers = read_config(path, environment)
+    found = examine_servers(servers, {"PATH": os.environ["PATH"], **environment}, passed=environment)
     return {finding.check: finding for finding in found}
 
 
@@ -110,7 +111,7 @@ def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Ite
 class TestAnswers:
     def test_a_server_over_stdio_is_started_asked_and_ended(self, cli: CommandLine, configure: Configure) -> None:
         configure(database=program("may only read", env={"DSN": "${DSN}"}))
-        done = cli.run("doctor", "--mcp", environment={"DSN": SECRET})
+        done = cli.run("doctor", "--mcp", "--yes", environment={"DSN": SECRET})
         assert done.rows == [
             {
                 "check": "database",
@@ -121,7 +122,7 @@ class TestAnswers:
         ]
         assert "No trouble; 0 warnings." in done.err
         assert ".mcp.json" in done.err
-        assert "✓" in cli.shown("doctor", "--mcp", environment={"DSN": "x"})
+        assert "✓" in cli.shown("doctor", "--mcp", "--yes", environment={"DSN": "x"})
 
     def test_a_server_over_http_is_asked(self, configure: Configure) -> None:
         port = free_port()
@@ -145,7 +146,7 @@ class TestAnswers:
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(database=program("refused", env={"DSN": "${DSN}"}))
-        done = cli.run("doctor", "--mcp", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
+        done = cli.run("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
         found = findings(done)["database"]
         assert found["state"] == "trouble"
         assert "execute_sql was refused" in found["detail"]
@@ -173,7 +174,8 @@ class TestTroubles:
             wrong={"type": "carrier-pigeon", "url": "x"},
             empty={},
         )
-        done = cli.run("doctor", "--mcp", code=1, environment={"TOKEN": SECRET, "PATH": bare_path(cli.folder)})
+        environment = {"TOKEN": SECRET, "PATH": bare_path(cli.folder)}
+        done = cli.run("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
         found = findings(done)
         assert found["node"]["detail"] == "npx is not installed."
         assert "Node.js" in found["node"]["remedy"]
@@ -232,7 +234,7 @@ class TestTroubles:
     def test_interrupted_it_leaves_nothing_behind(self, cli: CommandLine, configure: Configure) -> None:
         pids = cli.folder / "pids"
         configure(server=program("stubborn", str(pids)), silent=program("silent"))
-        terminal = cli.terminal("doctor", "--mcp")
+        terminal = cli.terminal("doctor", "--mcp", "--yes")
         wait_for(lambda: pids.exists() and pids.read_text(), what="started")
         terminal.interrupt()
         code, _ = terminal.end()
@@ -243,11 +245,11 @@ class TestTroubles:
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
-        done = cli.run("doctor", "--mcp", code=1)
+        done = cli.run("doctor", "--mcp", "--yes", code=1)
         assert "get_me was refused" in findings(done)["hostile"]["detail"]
         assert len(done.out + done.err) < 4_000
         assert not set(done.out + done.err) & set("\x1b\x07\u202e")
-        shown = cli.shown("doctor", "--mcp", code=1)
+        shown = cli.shown("doctor", "--mcp", "--yes", code=1)
         assert "\x1b]0" not in shown
         assert "\x1b[2J" not in shown
         assert "\u202e" not in shown

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cli.configuration import config_path, find_login, forget_login, store_login, stored_login
+from local.folders import Lock
 from models.errors import SettingsError
 
 URL = "https://relay.example"
@@ -23,13 +26,17 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     return {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 
-def run_stack(
-    folder: Path, *, url: str = "http://127.0.0.1:8123", pid: int | None = None, key: str = "of-stack"
-) -> None:
-    """What a local stack leaves in its folder while it runs."""
+@contextmanager
+def running_stack(folder: Path, *, url: str = "http://127.0.0.1:8123", key: str = "of-stack") -> Iterator[None]:
+    """A local stack: what it leaves in its folder, which it holds while it runs."""
     folder.mkdir(exist_ok=True)
-    (folder / "stack.json").write_text(json.dumps({"pid": os.getpid() if pid is None else pid, "relay_url": url}))
+    (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "relay_url": url}))
     (folder / "api_key").write_text(key)
+    lock = Lock(folder / "stack.lock", subject="It")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def test_without_anything_it_says_how_to_start_something(environment: dict[str, str]) -> None:
@@ -39,12 +46,21 @@ def test_without_anything_it_says_how_to_start_something(environment: dict[str, 
 
 
 def test_the_environment_goes_before_the_login_and_that_before_the_stack(environment: dict[str, str]) -> None:
-    run_stack(Path(".data"))
-    assert find_login(environment)[:2] == ("http://127.0.0.1:8123", "of-stack")
-    store_login(environment, url=URL, key="stored")
-    assert find_login(environment)[:2] == (URL, "stored")
-    assert find_login({**environment, "API_KEY": "mine"})[:2] == (URL, "mine")
-    assert find_login({**environment, "RELAY_URL": "http://x:1", "API_KEY": "mine"})[:2] == ("http://x:1", "mine")
+    with running_stack(Path(".data")):
+        assert find_login(environment)[:2] == ("http://127.0.0.1:8123", "of-stack")
+        store_login(environment, url=URL, key="stored")
+        assert find_login(environment)[:2] == (URL, "stored")
+        assert find_login({**environment, "API_KEY": "mine"})[:2] == (URL, "mine")
+        assert find_login({**environment, "RELAY_URL": "http://x:1", "API_KEY": "mine"})[:2] == ("http://x:1", "mine")
+
+
+def test_a_key_of_the_environment_is_not_shown_to_an_address_of_a_folder(environment: dict[str, str]) -> None:
+    with running_stack(Path(".data")):
+        with pytest.raises(SettingsError, match="not shown to http://127") as raised:
+            find_login({**environment, "API_KEY": "mine"})
+        assert "RELAY_URL" in str(raised.value.hint)
+        assert find_login({**environment, "API_KEY": "of-stack"}).url == "http://127.0.0.1:8123"
+        assert find_login({**environment, "RELAY_URL": "http://127.0.0.1:8123"}).key == "of-stack"
 
 
 def test_a_key_is_not_shown_to_another_address(environment: dict[str, str]) -> None:
@@ -55,17 +71,20 @@ def test_a_key_is_not_shown_to_another_address(environment: dict[str, str]) -> N
 
 
 def test_a_stack_that_has_ended_or_is_elsewhere_is_none(environment: dict[str, str]) -> None:
-    run_stack(Path(".data"), pid=2**22 + 1)
+    with running_stack(Path(".data")):
+        pass
     with pytest.raises(SettingsError, match="no relay"):
         find_login(environment)
-    run_stack(Path(".data"), url="http://relay.example:8000")
-    with pytest.raises(SettingsError, match="no relay"):
+    with (
+        running_stack(Path(".data"), url="http://relay.example:8000"),
+        pytest.raises(SettingsError, match="no relay"),
+    ):
         find_login({**environment, "API_KEY": "mine"})
 
 
 def test_a_stack_is_found_in_its_data_dir(environment: dict[str, str], tmp_path: Path) -> None:
-    run_stack(tmp_path / "elsewhere", key="there")
-    assert find_login({**environment, "DATA_DIR": str(tmp_path / "elsewhere")}).key == "there"
+    with running_stack(tmp_path / "elsewhere", key="there"):
+        assert find_login({**environment, "DATA_DIR": str(tmp_path / "elsewhere")}).key == "there"
 
 
 def test_the_login_is_for_this_user_alone(environment: dict[str, str]) -> None:
