@@ -86,7 +86,7 @@ with --json id,title only these fields. Data go to standard output, all else to 
 
 \b
 The relay: RELAY_URL and API_KEY, else what `login` has stored, else a stack of `make up` on this machine.
-Also read: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PAGER, NO_COLOR.
+Also read: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, PAGER, NO_COLOR.
 
 \b
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 not allowed, 5 unavailable, 130 interrupted.

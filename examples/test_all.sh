@@ -7,6 +7,10 @@ set -uo pipefail
 
 : "${RELAY_URL:?is not set. It is the address of the relay, such as http://127.0.0.1:8000; make up prints it}"
 : "${API_KEY:?is not set. It is a key of that relay; make up prints one}"
+if [[ ! $RELAY_URL =~ ^(https://|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/|$)) ]]; then
+  echo "$RELAY_URL is neither encrypted (https://) nor on this machine, so no key is sent there." >&2
+  exit 2
+fi
 LIMIT_SECONDS=${LIMIT_SECONDS:-300} # For all of it; it takes some seconds.
 
 for program in curl python3; do

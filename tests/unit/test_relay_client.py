@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from agent.address import is_loopback, parse_address, parse_key
+from agent.address import is_loopback, may_send_secrets, parse_address, parse_key, plain_http_hosts
 from agent.client import Client
 from agent.errors import NoRelay, error_of, error_of_outcome
 from agent.submission import send_command
@@ -227,6 +227,12 @@ class TestAddresses:
             ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
             (" https://Relay.Example ", "https://relay.example"),
             ("localhost:8000", "http://localhost:8000"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            ("[::1]:8000", "http://[::1]:8000"),
+            ("relay.example", "https://relay.example"),
+            ("relay.example:8443/x", "https://relay.example:8443/x"),
+            ("10.0.0.1:8000", "https://10.0.0.1:8000"),
+            ("localhost.example", "https://localhost.example"),
             ("https://example.org/relay/", "https://example.org/relay"),
             ("http://[::1]:8000", "http://[::1]:8000"),
         ],
@@ -236,11 +242,46 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         "written",
-        ["", "ftp://x", "http://", "http://x:99999", "http://key@x", "http://x?key=1", "http://x y"],
+        [
+            "",
+            "ftp://x",
+            "http://",
+            "http://x:99999",
+            "http://key@x",
+            "http://x?key=1",
+            "http://x y",
+            "http://127.0.0.1\\.x",
+            "http://a%2eb",
+        ],
     )
     def test_what_is_no_address_is_refused(self, written: str) -> None:
         with pytest.raises(SettingsError):
             parse_address(written)
+
+    @pytest.mark.parametrize(
+        ("url", "may"),
+        [
+            ("https://relay.example", True),
+            ("http://127.0.0.9:1", True),
+            ("http://localhost", True),
+            ("http://relay.lan:8000", True),
+            ("http://[fd00::1]:8000", True),
+            ("http://relay.example", False),
+            ("http://localhost.example", False),
+            ("http://127.0.0.1.example", False),
+            ("http://127.0.0.1@relay.example", False),
+            ("http://10.0.0.1", False),
+            ("http://[::ffff:127.0.0.1]", False),
+            ("ftp://127.0.0.1", False),
+            ("http://[", False),
+        ],
+    )
+    def test_a_key_is_sent_where_it_is_encrypted_or_here_or_where_somebody_insists(self, url: str, may: bool) -> None:
+        hosts = plain_http_hosts({"PLAIN_HTTP_HOSTS": " Relay.LAN,,[fd00::1]"})
+        assert may_send_secrets(url, hosts) is may
+        if not may and "@" not in url and url.startswith("http://") and not url.endswith("["):
+            with pytest.raises(SettingsError, match="is not encrypted"):
+                Client(url, KEY, plain_hosts=hosts)
 
     def test_this_machine_is_known(self) -> None:
         assert [
