@@ -16,8 +16,8 @@ _LOGIN = Shape((Column("url", "Relay"), Column("file", "Stored in")), id_path="u
 @command("login", _LOGIN)
 @click.argument("url", required=False)
 def login(tool: Tool, url: str | None) -> None:
-    """Store the address of a relay and a key for it; https:// unless it says otherwise or is on this machine. The key
-    is asked for, or read from standard input; it is tried before it is stored, for this user alone."""
+    """Store the address of a relay and a key for it. Without a scheme the address means https, unless it is on this
+    machine. The key is asked for, or read from standard input; it is tried before it is stored, for this user alone."""
     from agent.address import is_loopback, parse_address, parse_key, plain_http_hosts, require_encryption
     from agent.client import Client
     from cli.configuration import store_login
