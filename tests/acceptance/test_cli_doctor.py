@@ -229,4 +229,4 @@ class TestStatus:
         wait_for(lambda: answer() != 401, what="known")
         assert answer() == 403
         states = {row["part"]: row["state"] for row in cli.run("status", environment={"API_KEY": key}).rows}
-        assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "more": "hidden"}
+        assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "webhooks": "ok", "more": "hidden"}
