@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -24,12 +25,15 @@ from urllib3.exceptions import (
 )
 
 from agent.address import parse_address, parse_key, require_encryption
+from agent.deadlines import complete_within, make_pool
 from agent.errors import NoRelay, error_of
 from models.errors import TooManyRequests, Unavailable
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 """Of silence. Relays wait 40 s at most; behind a proxy it may be a little more."""
+WHOLE_SECONDS = 600.0
+"""For an answer from beginning to end, beside the silence that is allowed. Documents are streamed without it."""
 ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
 """Before the second attempt, and twice as long before each further one, unless the relay says how long."""
@@ -41,8 +45,12 @@ KEPT_CONNECTIONS = 128
 NO_CONTENT = 204
 REDIRECTION = 300
 """From here on a status is no success."""
+SUCCESS = 200
+"""Below it, a status is none of an answer."""
 MAX_ANSWER_BYTES = 256 * 1_048_576
 """Of an answer that is held in memory; documents are streamed."""
+MAX_ERROR_BYTES = 1_048_576
+SHOWN_LENGTH = 80
 
 T = TypeVar("T")
 Query = dict[str, Any]
@@ -61,7 +69,7 @@ class Client:
         require_encryption(self.url, plain_hosts)
         self._headers = {"X-API-Key": parse_key(key), "Accept": "application/json", "User-Agent": "session-relay"}
         self._tell = tell or (lambda _: None)
-        self._pool = urllib3.PoolManager(retries=False, maxsize=KEPT_CONNECTIONS)
+        self._pool = make_pool(connections=KEPT_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -81,6 +89,8 @@ class Client:
         repeatable: bool = False,
         accepted: Container[int] = (),
         silence_seconds: float = ANSWER_SECONDS,
+        whole_seconds: float = WHOLE_SECONDS,
+        most_bytes: int = MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
         """Status and content of a success (empty if it has none), or of an answer with an `accepted` status. What the
         relay refuses to look at yet (429) is sent again after the time that it asks for; what is `repeatable` also when
@@ -89,10 +99,11 @@ class Client:
         def once() -> tuple[int, dict[str, Any]]:
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
-            response = self._request(
-                method, path, query, body=body, headers=headers, silence_seconds=silence_seconds, accepted=accepted
-            )
-            return response.status, self._content(response)
+            with complete_within(silence_seconds + whole_seconds):
+                response = self._request(
+                    method, path, query, body=body, headers=headers, silence_seconds=silence_seconds, accepted=accepted
+                )
+                return response.status, self._content(response, most_bytes=most_bytes)
 
         return self._insist(once, repeatable=repeatable)
 
@@ -123,16 +134,25 @@ class Client:
             time.sleep(pause)
         return once()
 
-    def _content(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    def odd(self, what: str) -> NoRelay:
+        """The error of an answer that no relay gives. What it says stays unsaid: it may hold a key or a token."""
+        return NoRelay(f"What answers at {self.url} is no session-relay: {what}.")
+
+    def _content(self, response: urllib3.BaseHTTPResponse, *, most_bytes: int) -> dict[str, Any]:
+        if response.status < SUCCESS:
+            response.close()
+            raise self.odd(f"it answers HTTP {response.status} and nothing after it")
         if response.status == NO_CONTENT:
             response.release_conn()
             return {}
+        body = self._whole(response, most_bytes=most_bytes)
         try:
-            content = msgspec.json.decode(self._whole(response))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            content = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise NoRelay(f"What answers at {self.url} is no session-relay.")
+            kind = response.headers.get("content-type", "no type")[:SHOWN_LENGTH]
+            raise self.odd(f"it answers HTTP {response.status} with {len(body):,} bytes of {kind!r}, no JSON object")
         return content
 
     def _request(
@@ -163,16 +183,17 @@ class Client:
         except (HTTPError, OSError) as error:
             raise self._away(error) from error
         if response.status >= REDIRECTION and response.status not in accepted:
-            raise error_of(response.status, self._whole(response), response.headers)
+            body = self._whole(response, most_bytes=MAX_ERROR_BYTES)
+            raise error_of(response.status, body, response.headers)
         return response
 
-    def _whole(self, response: urllib3.BaseHTTPResponse) -> bytes:
+    def _whole(self, response: urllib3.BaseHTTPResponse, *, most_bytes: int) -> bytes:
         parts = bytearray()
         for part in self._parts(response):
             parts += part
-            if len(parts) > MAX_ANSWER_BYTES:
+            if len(parts) > most_bytes:
                 response.close()
-                raise NoRelay(f"The answer of {self.url} is far too long.")
+                raise self.odd(f"its answer has more than {most_bytes:,} bytes")
         response.release_conn()
         return bytes(parts)
 
@@ -203,6 +224,10 @@ class Client:
                 return Unavailable(f"The relay at {self.url} does not answer.")
             case ReadTimeoutError():
                 return Unavailable(f"The relay at {self.url} took too long to answer.")
+        cause = next((part for part in (*error.args, error.__cause__) if isinstance(part, HTTPException)), None)
+        if cause is not None and not isinstance(cause, RemoteDisconnected | IncompleteRead):
+            told = type(cause).__name__ if isinstance(cause, BadStatusLine) else str(cause)
+            return Unavailable(f"The answer of {self.url} is no valid HTTP: {told[:SHOWN_LENGTH]}.")
         return Unavailable(f"The connection to {self.url} broke off.")
 
 

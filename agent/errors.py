@@ -7,10 +7,15 @@ from typing import Any
 
 import msgspec
 
-from models.errors import Conflict, ErrorBody, NotFound, Rejected, RelayError, TooManyRequests, Unavailable
+from models.errors import Conflict, ErrorBody, NotFound, Rejected, RelayError, TooLarge, TooManyRequests, Unavailable
+from models.responses import shorten
 
+LONGEST_PART = 2_000
+"""Of a message or a hint."""
 LONGEST_WAIT_SECONDS = 86_400
 """Of what a Retry-After may ask for; more is a mistake."""
+CLIENT_TROUBLE = 400
+"""Below it, a status speaks of no error."""
 SERVER_TROUBLE = 500
 """From here on a status speaks of the server."""
 
@@ -31,9 +36,11 @@ class StillPending(Unavailable):
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> RelayError:
     """The error of an answer with this status. It has `data` where the answer of a command has some."""
     retry_after_seconds = _retry_after(headers.get("retry-after"))
+    if status < CLIENT_TROUBLE:
+        return _of_a_stranger(status, headers, retry_after_seconds)
     try:
         content = msgspec.json.decode(body)
-        told = msgspec.convert(content["error"], ErrorBody)
+        told = _shortened(msgspec.convert(content["error"], ErrorBody))
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
         return _of_a_stranger(status, headers, retry_after_seconds)
     return make_error(status, told, data=content.get("data"), retry_after_seconds=retry_after_seconds)
@@ -67,6 +74,14 @@ def make_error(status: int, told: ErrorBody, *, data: Any = None, retry_after_se
     return error
 
 
+def _shortened(told: ErrorBody) -> ErrorBody:
+    """As much of it as somebody reads."""
+    parts = {name: getattr(told, name) for name in ("code", "message", "field", "expected", "hint")}
+    return msgspec.structs.replace(
+        told, **{name: shorten(part, LONGEST_PART) for name, part in parts.items() if part is not None}
+    )
+
+
 def _kinds(family: type[RelayError]) -> Iterator[type[RelayError]]:
     """The classes below the root of a family, as far as they are defined with it; those next to the root first."""
     level = [family]
@@ -86,6 +101,8 @@ def _of_a_stranger(status: int, headers: Mapping[str, str], retry_after_seconds:
         error = Unavailable(f"What stands before the relay answers that it is not there (HTTP {status}).")
         error.retry_after_seconds = retry_after_seconds or error.retry_after_seconds
         return error
+    if status == TooLarge.status:
+        return TooLarge("What stands before the relay takes no body of this size.")
     if target := headers.get("location"):
         return NoRelay(
             f"The address leads on to {target[:200]}.", hint="Use that one, if you trust it; the key does not follow."

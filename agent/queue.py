@@ -4,13 +4,15 @@ to do when the relay is away is decided by whoever works.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from agent.client import Client, part
-from models.errors import Forbidden
+from agent.errors import NoRelay
+from models.errors import Forbidden, RelayError
 
 ANSWER_MARGIN_SECONDS = 15.0
 """How much later than the relay promised an answer may come."""
@@ -19,15 +21,45 @@ BEAT_SECONDS = 10.0
 SUBMIT_SECONDS = 60.0
 """Relays wait 40 s for what ends a task to take effect."""
 PAGE = 500
+MOST_PAGES = 1_000
+ANSWER_BYTES = 16 * 1_048_576
+"""Of one answer; a task is what was sent in one body, and that has about a megabyte."""
+LONGEST_TOKEN = 1_000
+_LEASING = frozenset({"start", "heartbeat"})
+
+
+class _Task(msgspec.Struct):
+    """What is needed of a task; the command gets all of it."""
+
+    task_id: str
+    session_id: str
+    description: str
+    attempt: int
+    max_attempts: int
+
+
+class _Agent(msgspec.Struct):
+    name: str
+    max_concurrent: int
 
 
 class Claim:
     """A task that is this agent's until its lease ends. Who has its token has the task: it is shown to nobody."""
 
     def __init__(self, client: Client, task: dict[str, Any]) -> None:
+        """Of an answer to a claim. Raises NoRelay for one that is none, after giving back what it may have claimed."""
         self._client = client
-        self._path = f"/v1/claims/{part(task.pop('claim_token'))}"
+        token = task.pop("claim_token", None)
+        if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
+            raise client.odd("its answer to a claim has no token")
+        self._path = f"/v1/claims/{part(token)}"
         self.task = task
+        try:
+            msgspec.convert(task, _Task)
+        except msgspec.ValidationError as error:
+            with suppress(RelayError):
+                self.release()
+            raise client.odd(f"the task that it hands out is none ({error}), and was given back") from error
 
     def __repr__(self) -> str:
         return f"Claim({self.task['session_id']!r}, {self.task['task_id']!r})"
@@ -49,13 +81,28 @@ class Claim:
         """Complete, fail or ask; None if it is safely stored and has not taken effect yet. The same again is no second
         one, and tells what became of the first."""
         status, answer = self._post(action, body, seconds=SUBMIT_SECONDS)
-        return answer["data"] if status == HTTPStatus.OK else None
+        if status == HTTPStatus.ACCEPTED:
+            return None
+        data = answer.get("data")
+        if status != HTTPStatus.OK or not isinstance(data, dict) or not isinstance(data.get("status"), str):
+            raise self._client.odd(f"its answer to {action!r}, HTTP {status}, does not say what became of the task")
+        return data
 
     def _act(self, action: str, content: dict[str, Any]) -> dict[str, Any]:
-        return self._post(action, msgspec.json.encode(content), seconds=BEAT_SECONDS)[1]
+        answer = self._post(action, msgspec.json.encode(content), seconds=BEAT_SECONDS)[1]
+        if action in _LEASING and not isinstance(answer.get("cancelled"), bool):
+            raise self._client.odd(f"its answer to {action!r} does not say whether the task is cancelled")
+        return answer
 
     def _post(self, action: str, body: bytes, *, seconds: float) -> tuple[int, dict[str, Any]]:
-        return self._client.call("POST", f"{self._path}/{action}", body=body, silence_seconds=seconds)
+        return self._client.call(
+            "POST",
+            f"{self._path}/{action}",
+            body=body,
+            silence_seconds=seconds,
+            whole_seconds=ANSWER_MARGIN_SECONDS,
+            most_bytes=ANSWER_BYTES,
+        )
 
 
 def claim(
@@ -77,8 +124,14 @@ def claim(
     }
     more = {"task_types": task_types, "created_by": created_by}
     body = msgspec.json.encode(asked | {name: value for name, value in more.items() if value})
-    silence = wait_seconds + ANSWER_MARGIN_SECONDS
-    status, task = client.call("POST", "/v1/tasks/claim", body=body, silence_seconds=silence)
+    status, task = client.call(
+        "POST",
+        "/v1/tasks/claim",
+        body=body,
+        silence_seconds=wait_seconds + ANSWER_MARGIN_SECONDS,
+        whole_seconds=ANSWER_MARGIN_SECONDS,
+        most_bytes=ANSWER_BYTES,
+    )
     return None if status == HTTPStatus.NO_CONTENT else Claim(client, task)
 
 
@@ -87,7 +140,8 @@ def register(
 ) -> dict[str, Any]:
     """Make an agent known, or change what is known of it."""
     asked = {"name": name, "type": type, "max_concurrent": max_concurrent, "capabilities": capabilities}
-    return client.call("POST", "/v1/agents", body=msgspec.json.encode(asked), repeatable=True)[1]
+    known = client.call("POST", "/v1/agents", body=msgspec.json.encode(asked), repeatable=True)[1]
+    return _agent(client, known)
 
 
 def allow(client: Client, name: str, *, concurrency: int) -> str:
@@ -98,7 +152,7 @@ def allow(client: Client, name: str, *, concurrency: int) -> str:
     try:
         known = find_agent(client, name)
         most = (known or register(client, name, type="general", max_concurrent=concurrency))["max_concurrent"]
-    except Forbidden:
+    except (Forbidden, NoRelay):  # The work does not depend on it.
         most = 0
     if most >= concurrency:
         return ""
@@ -112,12 +166,27 @@ def allow(client: Client, name: str, *, concurrency: int) -> str:
 def find_agent(client: Client, name: str) -> dict[str, Any] | None:
     """What is known of an agent, or None."""
     cursor: str | None = None
-    while True:
+    for _ in range(MOST_PAGES):
         page = client.get("/v1/agents", {"limit": PAGE, "cursor": cursor})
-        for agent in page["items"]:
+        items = page.get("items")
+        if not isinstance(items, list):
+            break
+        for item in items:
+            agent = _agent(client, item)
             if agent["name"] == name:
-                found: dict[str, Any] = agent
-                return found
-        cursor = page["next_cursor"]
+                return agent
+        cursor = page.get("next_cursor")
         if cursor is None:
             return None
+        if not isinstance(cursor, str):
+            break
+    raise client.odd("its list of agents is none")
+
+
+def _agent(client: Client, told: Any) -> dict[str, Any]:
+    try:
+        msgspec.convert(told, _Agent)
+    except msgspec.ValidationError as error:
+        raise client.odd(f"what it says of an agent is not valid ({error})") from error
+    agent: dict[str, Any] = told
+    return agent

@@ -10,7 +10,7 @@ import mimetypes
 import os
 import re
 import stat
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ LEAST_BODY_BYTES = 4_000
 FILE_BYTES = 500_000
 MAX_FILES = 99
 """A result has at most 100 artifacts; the last one may name what was left out."""
+MAX_DEPTH = 30
+LOOKED_AT = 10_000
 NAMED_FILES = 200
 """Of those left out."""
 LEFT_OUT = "left-out.txt"
@@ -74,36 +76,73 @@ def read_percent(text: str) -> float | None:
 
 
 def read_file(path: Path, *, limit: int) -> tuple[bytes, int]:
-    """The beginning of a file, and its size; nothing, if it is not there or is no plain file."""
+    """The beginning of a file, and its size; nothing, if it is not there, is no plain file or cannot be read."""
     try:
-        descriptor = _open(path)
+        with os.fdopen(_open(path), "rb") as file:
+            return file.read(limit), os.fstat(file.fileno()).st_size
     except OSError:
         return b"", 0
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(limit), os.fstat(descriptor).st_size
 
 
 def collect(folder: Path, *, task_id: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The files of a folder and of those in it as artifacts, by name; and a line for each that is left out. Their ids
-    are of this task: another one may make the same file."""
+    are of this task: another one may make the same file. Links are not followed, and at most LOOKED_AT names and
+    MAX_DEPTH folders in one another are looked at."""
     artifacts: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for name, parent, entry in _files(folder):
+    left = LOOKED_AT
+    pending: list[tuple[str, ...]] = [()]
+    while pending:
+        path = pending.pop()
         try:
-            descriptor = _open(entry, folder=parent)
+            parent = _open_folder(folder, path)
         except OSError as error:
-            left_out.append(f"{name}: no plain file ({error.strerror})")
+            if path or isinstance(error, PermissionError):
+                left_out.append(f"{_shown(path) or 'the folder'}: cannot be looked into ({error.strerror})")
             continue
-        with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size
+        try:
+            files, folders = _entries(parent, most=left + 1)
+            for name in files:
+                _take((*path, name), parent, task_id, artifacts, left_out)
+        finally:
+            os.close(parent)
+        left -= len(files) + len(folders)
+        if left < 0:
+            left_out.append(f"more than {LOOKED_AT:,} files and folders: the others were not looked at")
+            break
+        if folders and len(path) == MAX_DEPTH:
+            left_out.append(f"{_shown(path)}: has folders more than {MAX_DEPTH} deep in one another")
+        else:
+            pending += ((*path, name) for name in reversed(folders))
+    return artifacts, left_out
+
+
+def _take(
+    path: tuple[str, ...], parent: int, task_id: str, artifacts: list[dict[str, Any]], left_out: list[str]
+) -> None:
+    """Put a file to the artifacts, or say why not."""
+    name = _shown(path)
+    try:
+        with os.fdopen(_open(path[-1], folder=parent), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             if len(artifacts) == MAX_FILES:
                 left_out.append(f"{name}: more than {MAX_FILES} files")
-            elif size > FILE_BYTES:
+                return
+            if size > FILE_BYTES:
                 left_out.append(f"{name}: {size:,} bytes, more than {FILE_BYTES:,}")
-            else:
-                artifact = _artifact(name, file.read(FILE_BYTES))
-                artifacts.append({"artifact_id": derive_id("", name, [task_id, artifact]), **artifact})
-    return artifacts, left_out
+                return
+            content = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        left_out.append(f"{name}: no plain file ({error.strerror})")
+        return
+    if len(content) > FILE_BYTES:
+        left_out.append(f"{name}: grew to more than {FILE_BYTES:,} bytes while it was read")
+        return
+    artifact = _artifact(name, content)
+    # Names that differ only in what cannot be shown are those of different files.
+    true_name = os.fsencode("/".join(path))
+    distinct = [task_id, artifact] if true_name == name.encode() else [task_id, artifact, true_name.hex()]
+    artifacts.append({"artifact_id": derive_id("", name, distinct), **artifact})
 
 
 def result_body(result: Result, *, limit: int = BODY_BYTES) -> bytes:
@@ -156,15 +195,33 @@ def _artifact(name: str, data: bytes) -> dict[str, Any]:
     return described | {"content": text}
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """The name of each file within the folder, fit to be shown, with the folder in which it is and its own name.
-    Symbolic links to folders are among them, and not followed."""
-    for path, folders, files, parent in os.fwalk(folder, follow_symlinks=False):
-        folders.sort()
-        links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)]
-        for entry in sorted([*files, *links]):
-            name = os.fsencode(os.path.relpath(os.path.join(path, entry), folder)).decode(errors="replace")
-            yield "".join(letter if letter.isprintable() else "�" for letter in name)[-NAME_LENGTH:], parent, entry
+def _shown(path: tuple[str, ...]) -> str:
+    """The name of a file or folder, fit to be shown."""
+    name = os.fsencode("/".join(path)).decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "�" for letter in name)[-NAME_LENGTH:]
+
+
+def _entries(folder: int, *, most: int) -> tuple[list[str], list[str]]:
+    """What is no folder, and the folders, by name. Links are no folders."""
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in islice(entries, most):
+            (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+    return sorted(files), sorted(folders)
+
+
+def _open_folder(folder: Path, path: tuple[str, ...]) -> int:
+    """Raises OSError for what is no folder. No way there leads over a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder, flags)
+    for name in path:
+        above = descriptor
+        try:
+            descriptor = os.open(name, flags, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
 
 
 def _open(entry: str | Path, *, folder: int | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from agent.client import Client
 from agent.queue import Claim, claim
 from agent.work import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, Event, Job, Work
-from models.errors import TooManyRequests, Unavailable
+from models.errors import Forbidden, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
 
 WAIT_SECONDS = 25.0
 """Of one claim; proxies cut connections on which nothing comes for 30 s."""
@@ -149,8 +149,8 @@ class Runner:
             began_at = time.monotonic()
             try:
                 found = self._claim()
-            except (Unavailable, TooManyRequests) as error:
-                if not (error.retryable or has_reached):
+            except RelayError as error:
+                if not _may_pass(error, has_reached=has_reached):
                     self._queue.put(error)
                     return
                 self._warn(f"{error.message} Claiming again in {pause:g} s.")
@@ -179,3 +179,11 @@ class Runner:
             task_types=wish.task_types,
             created_by=wish.created_by,
         )
+
+
+def _may_pass(error: RelayError, *, has_reached: bool) -> bool:
+    """Whether another claim may succeed: the relay is away, or something odd answers in its place. What it refuses is
+    final, unless it took such claims before and does not say that the key is the reason."""
+    if isinstance(error, Unavailable | TooManyRequests):
+        return True
+    return has_reached and not isinstance(error, Unauthorized | Forbidden | SettingsError)

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from agent.client import LONGEST_PAUSE_SECONDS
 from agent.environment import Layout, describe, environment_for
+from agent.errors import NoRelay
 from agent.placeholders import Template
 from agent.processes import KEPT_BYTES, Process
 from agent.queue import Claim
+from agent.removal import remove_tree
 from agent.results import BODY_BYTES, LEAST_BODY_BYTES, Result, collect, plain, read_file, read_percent, result_body
 from models.errors import (
     Forbidden,
@@ -47,6 +50,9 @@ TITLE_LENGTH = 80
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 15.0
 """Between two attempts to deliver."""
+ODD_ANSWERS = 20
+"""In a row to a result, after which it is given up: for some minutes nothing but odd answers came. A relay that is away
+is waited for without end."""
 _GONE = frozenset({"claim_lost", "task_cancelled", "task_finished", "task_asking"})
 
 
@@ -96,14 +102,17 @@ class Work:
     def do(self) -> Event:
         """Work until the relay knows the result, or it is of no use any more; gives what became of it."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        folder: Path | None = None
         try:
-            with tempfile.TemporaryDirectory(prefix="session-relay-task-", ignore_cleanup_errors=True) as name:
-                return self._run(Layout(Path(name).resolve()))
-        except Rejected as error:
+            folder = Path(tempfile.mkdtemp(prefix="session-relay-task-")).resolve()
+            return self._run(Layout(folder))
+        except (Rejected, NoRelay) as error:
             event = "cancelled" if error.code == "task_cancelled" else "lost"
             return self._event(event, event, error.message)
         finally:
             self._done.set()
+            if folder is not None:
+                self._remove(folder)
 
     def abort(self) -> None:
         """Kill what runs, and give the task back; deliver no more. May be repeated, from any thread."""
@@ -142,8 +151,14 @@ class Work:
         if code:
             return self._fail(f"The agent's command ended with exit code {code}.", process, again=code == TRY_AGAIN)
         if question := plain(read_file(layout.question, limit=QUESTION_BYTES)[0]):
-            return self._event("asked", _status(self._deliver("ask", {"question": question})), question)
+            return self._ask(question, process)
         return self._complete(process, layout)
+
+    def _remove(self, folder: Path) -> None:
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            self._warn(f"{folder} of {self._title!r} is not wholly removed: {error.strerror or error}.")
 
     def _start(self, layout: Layout) -> Process:
         task, job = self._claim.task, self._job
@@ -197,9 +212,9 @@ class Work:
         while True:
             try:
                 answer = self._deliver("complete", result_body(result, limit=limit))
-            except TooLarge:
-                if limit < LEAST_BODY_BYTES:
-                    raise
+            except TooLarge as error:
+                if limit <= LEAST_BODY_BYTES:
+                    return self._fail(f"The relay refuses the result: {error.message}", process)
                 limit //= 2
                 continue
             except Rejected as error:
@@ -209,6 +224,13 @@ class Work:
             files = f", {len(artifacts)} file{'s' * (len(artifacts) != 1)}" if artifacts else ""
             return self._event("finished", _status(answer), f"{size:,} bytes of output{files}")
 
+    def _ask(self, question: str, process: Process) -> Event:
+        try:
+            answer = self._deliver("ask", {"question": question})
+        except TooLarge as error:
+            return self._fail(f"The relay refuses the question: {error.message}", process)
+        return self._event("asked", _status(answer), question)
+
     def _fail(self, reason: str, process: Process | None = None, *, again: bool = False) -> Event:
         said = plain(process.errors, limit=ERROR_LENGTH) if process else ""
         error = f"{reason}\n\n{said}" if said else reason
@@ -216,18 +238,24 @@ class Work:
         return self._event("failed", _status(answer), reason)
 
     def _deliver(self, action: str, content: dict[str, Any] | bytes) -> dict[str, Any] | None:
-        """Until it has taken effect; None if this was aborted before that is known."""
+        """Until it has taken effect; None if this was aborted before that is known. Raises NoRelay when odd answers
+        do not end."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        pause, is_told = FIRST_PAUSE_SECONDS, False
+        pause, is_told, odd = FIRST_PAUSE_SECONDS, False, 0
         while True:
             try:
                 answer = self._claim.submit(action, body)
-            except (Unavailable, TooManyRequests, TooSlow) as error:
+            except (Unavailable, TooManyRequests, TooSlow, TooLarge) as error:
+                if isinstance(error, TooLarge) and len(body) > LEAST_BODY_BYTES:
+                    raise
                 if not is_told:
                     self._warn(f"The result of {self._title!r} waits here: {error.message} It is tried again.")
                 is_told = True
+                odd = odd + 1 if isinstance(error, NoRelay | TooLarge) else 0
+                if odd == ODD_ANSWERS:
+                    raise
                 if isinstance(error, TooManyRequests):
-                    pause = max(pause, error.retry_after_seconds)
+                    pause = max(pause, min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS))
             else:
                 if answer is not None:
                     return answer

@@ -182,6 +182,28 @@ print("x" * 700_000)
         assert "not for you" not in exported
         assert "cut: 700,001 bytes in all" in exported
 
+    def test_a_folder_deeper_than_any_path_neither_ends_the_runner_nor_stays(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
+    ) -> None:
+        code = """
+os.chdir(os.environ["SESSION_RELAY_ARTIFACT_DIR"])
+with open("notes.md", "w") as file: file.write("kept")
+for level in range(1_500):
+    os.mkdir("down")
+    os.chdir("down")
+os.symlink("..", "up")
+os.mkfifo("pipe")
+"""
+        with running_agent(cli, "--agent", agent.name, command=python(code)) as runner:
+            for number in range(2):
+                delegate(f"t{number}")
+                assert settled(stack, session_id, f"t{number}")["status"] == "completed"
+            runner.wait_for_event("finished", count=2)
+            assert not [line for line in runner.said if "removed" in line]
+        assert list(cli.folder.glob("session-relay-task-*")) == []
+        found = stack.send("list_artifacts", session_id, task_id="t0")["data"]["artifacts"]
+        assert {item["name"] for item in found} == {"notes.md", "left-out.txt"}
+
     def test_progress_shows_in_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import results
 from agent.environment import Layout, describe, environment_for
-from agent.results import BODY_BYTES, MAX_FILES, Result, collect, plain, read_file, read_percent, result_body
+from agent.removal import remove_tree
+from agent.results import (
+    BODY_BYTES,
+    FILE_BYTES,
+    MAX_FILES,
+    Result,
+    collect,
+    plain,
+    read_file,
+    read_percent,
+    result_body,
+)
 
 
 def body_of(output: bytes, *, size: int | None = None, limit: int = BODY_BYTES, **more: Any) -> dict[str, Any]:
@@ -141,3 +156,95 @@ def test_a_command_hears_of_its_task_and_of_no_secret(tmp_path: Path) -> None:
     assert told["SESSION_RELAY_ARTIFACT_DIR"] == str(tmp_path / "artifacts")
     assert {"API_KEY", "OTHER", "REDIS_URL", "SESSION_RELAY_LIFELINE", "SESSION_RELAY_DESCRIPTION"}.isdisjoint(told)
     assert environment_for(values, own, key="the-key", passed=("OTHER",))["OTHER"] == "is the-key"
+
+
+def make_deep(folder: Path, *, levels: int) -> None:
+    """Folders in one another, deeper than a path can name, with a file in each hundredth."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for level in range(levels):
+        os.mkdir("down", dir_fd=descriptor)
+        if level % 100 == 0:
+            os.close(os.open(f"file-{level}", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+        below = os.open("down", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+
+
+def test_a_folder_of_1500_levels_is_read_to_a_depth_and_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    make_deep(folder, levels=1_500)
+    (folder / "last.txt").write_text("x")
+    found, left_out = collect(folder, task_id="t")
+    assert [item["name"] for item in found] == ["file-0", "last.txt"]
+    assert left_out == [f"{'down/' * 29}down: has folders more than 30 deep in one another"]
+    remove_tree(folder)
+    assert not folder.exists()
+
+
+def test_everything_that_a_folder_can_hold_is_named_or_read_and_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    os.symlink(folder, folder / "loop")
+    os.symlink("self", folder / "self")
+    os.mkfifo(folder / "pipe")
+    (folder / "sub").mkdir()
+    os.symlink("..", folder / "sub" / "up")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(folder / "socket"))
+    with (folder / "huge").open("w") as file:
+        file.truncate(2**40)
+    for name in (b"a\xff", b"a\xfe"):
+        with open(os.path.join(os.fsencode(folder), name), "w") as file:
+            file.write("same")
+    (folder / "closed").mkdir()
+    (folder / "closed" / "file").write_text("x")
+    (folder / "closed").chmod(0)
+    found, left_out = collect(folder, task_id="t")
+    assert [item["name"] for item in found if item["name"] != "closed/file"] == ["a�", "a�"]
+    assert len({item["artifact_id"] for item in found}) == len(found)
+    lines = dict(line.split(": ", 1) for line in left_out)
+    assert {"loop", "self", "pipe", "socket", "huge", "sub/up"} <= lines.keys()
+    assert lines["huge"] == "1,099,511,627,776 bytes, more than 500,000"
+    remove_tree(folder)
+    assert not folder.exists()
+
+
+def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    growing = folder / "growing"
+    growing.write_text("x")
+    has_ended = threading.Event()
+
+    def grow() -> None:
+        while not has_ended.is_set():
+            with growing.open("r+") as file:
+                file.truncate(1)
+                file.truncate(FILE_BYTES + 1)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        for _ in range(200):
+            found, left_out = collect(folder, task_id="t")
+            assert len(found) + len(left_out) == 1
+            assert all(len(item["content"]) <= FILE_BYTES for item in found)
+    finally:
+        has_ended.set()
+        thread.join()
+
+
+def test_no_more_names_are_looked_at_than_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "LOOKED_AT", 5)
+    for number in range(8):
+        (tmp_path / f"{number}").mkdir()
+    _, left_out = collect(tmp_path, task_id="t")
+    assert left_out == ["more than 5 files and folders: the others were not looked at"]
+
+
+def test_a_percentage_is_found_in_time_that_grows_with_the_text() -> None:
+    began_at = time.monotonic()
+    assert read_percent("\n" * 200_000 + " " * 200_000) is None
+    assert time.monotonic() - began_at < 5
