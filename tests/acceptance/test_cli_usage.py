@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import MODULES
+from local.folders import Lock
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import API_KEY
@@ -133,4 +134,8 @@ class TestLogin:
         folder.mkdir()
         (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "relay_url": stack.url}))
         (folder / "api_key").write_text(API_KEY)
-        assert newcomer.run("list", "-n", "1").rows
+        lock = Lock(folder / "stack.lock", subject="It")
+        try:
+            assert newcomer.run("list", "-n", "1").rows
+        finally:
+            lock.release()
