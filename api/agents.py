@@ -89,8 +89,8 @@ def _register(connection: Connection, *, asked: AgentRequest) -> dict[str, Any]:
     changes = {name: value for name, value in given.items() if name != "name"}
     statement = (
         insert(AgentRow)
-        .values(**given, registered_at=func.now())
-        .on_conflict_do_update(index_elements=[AgentRow.name], set_=changes)
+        .values(**given, registered_at=func.now(), is_registered=True)
+        .on_conflict_do_update(index_elements=[AgentRow.name], set_=changes | {"is_registered": True})
         .returning(AgentRow.__table__, literal_column("xmax = 0").label("created"))
     )
     row = connection.execute(statement).one()
@@ -107,9 +107,8 @@ def _list_agents(connection: Connection, *, asked: AgentParameters, caller: Call
     now = datetime.now(UTC)
     items = []
     for row in shown:
-        tasks = held.get(row.name, [])
-        visible = [task for task in tasks if caller.sees(task["session_id"])]
-        items.append(_describe(row, now) | {"holding": len(tasks), "holds": visible[:SHOWN_TASKS]})
+        visible = [task for task in held.get(row.name, []) if caller.sees(task["session_id"])]
+        items.append(_describe(row, now) | {"holding": len(visible), "holds": visible[:SHOWN_TASKS]})
     return Page(items=items, next_cursor=items[-1]["name"] if len(rows) > asked.limit else None)
 
 

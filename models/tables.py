@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -277,6 +277,8 @@ class AgentRow(Base):
     max_concurrent: Mapped[int] = mapped_column(Integer)
     capabilities: Mapped[list[str]]
     registered_at: Mapped[datetime]
+    is_registered: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether somebody made it known. One that only claims is forgotten after a while."""
     last_seen_at: Mapped[datetime | None]
 
 

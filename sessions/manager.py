@@ -130,7 +130,7 @@ class SessionManager:
         for entry in entries:
             try:
                 command = decode_command(entry.command, entry.data)
-                wanted.add(command, entry.session_id)
+                wanted.add(command, entry.session_id, entry.session_glob)
                 decoded.append(command)
             except Exception as error:  # Of this entry alone: it is rejected, or a dead letter.
                 decoded.append(error)
@@ -200,6 +200,7 @@ class SessionManager:
             source=entry.source,
             delivery_id=entry.delivery_id,
             at=entry.accepted_at,
+            session_glob=entry.session_glob,
             waiting_events=self._count_waiting_events(entry, command),
         )
         if isinstance(command, Batch):
@@ -324,8 +325,9 @@ class SessionManager:
             now=now,
             kept=kept,
         )
-        # Who may do nothing in a session leaves no trace in it.
-        if entry.session_id and self._state.session(entry.session_id) and not isinstance(error, Forbidden):
+        # Who may do nothing in a session, or makes up a claim on its tasks, leaves no trace in it.
+        is_stranger = isinstance(error, Forbidden) or error.code == "claim_lost"
+        if entry.session_id and self._state.session(entry.session_id) and not is_stranger:
             ids = {"code": error.code, **({"kept": True} if kept else {})}
             self._events.append(make_event(entry, entry.command, "rejected", error.message, ids))
         return rejected

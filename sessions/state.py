@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
 
+from models.visibility import matches_glob
 from models.vocabulary import UNFINISHED
 from sessions.records import Agent, Key, Memory, Record, Session, Stats, Task, session_key, task_key
 
 R = TypeVar("R", bound=Record)
 
+Lane = tuple[str | None, str, int]
+"""Agent, type and priority of tasks that wait."""
+GENERAL = "general"
+"""The type of agents that take tasks of any type which name no agent."""
 ONLINE_SECONDS = 120
 """An agent that was not seen for longer does not count as online."""
 
@@ -34,19 +39,24 @@ class State:
         *,
         stats: dict[str, Stats] | None = None,
         agents: Iterable[Agent] = (),
-        queue: Counter[tuple[str | None, str, int]] | None = None,
+        online_types: Mapping[str, int] | None = None,
+        queues: Mapping[str | None, Counter[Lane]] | None = None,
     ) -> None:
+        """`agents` are those that tasks name, `online_types` how many are online of each type that tasks have, and
+        `queues` what waits in the sessions that each pattern allows."""
         self._records: dict[Key, Record | None] = {record.key: record for record in records}
         self._stats = stats or {}
-        self.agents = list(agents)
-        self._queue: Counter[tuple[str | None, str, int]] = queue or Counter()
+        self._agents = {agent.name: agent for agent in agents}
+        self._online_types = online_types or {}
+        self._queues: dict[str | None, Counter[Lane]] = {None: Counter(), **(queues or {})}
         self._awaited: set[Key] = set()
         self.changes = Changes()
 
     def fork(self) -> State:
         """A copy, to go back to when what follows is refused."""
         twin = State(stats={name: msgspec.structs.replace(item) for name, item in self._stats.items()})
-        twin._records, twin.agents, twin._queue = dict(self._records), self.agents, self._queue.copy()
+        twin._records, twin._agents, twin._online_types = dict(self._records), self._agents, self._online_types
+        twin._queues = {glob: queue.copy() for glob, queue in self._queues.items()}
         twin._awaited = set(self._awaited)
         twin.changes = Changes(removed=dict(self.changes.removed), put=dict(self.changes.put))
         return twin
@@ -99,25 +109,24 @@ class State:
         changes, self.changes = self.changes, Changes()
         return changes
 
-    def ahead_of(self, task: Task) -> int:
-        """How many pending tasks the same agent would get before this one."""
+    def ahead_of(self, task: Task, session_glob: str | None) -> int:
+        """How many pending tasks the same agent, or those that take what names nobody, would get before this one; of
+        the sessions that the pattern allows."""
         return sum(
             count
-            for (agent_name, task_type, priority), count in self._queue.items()
+            for (agent_name, task_type, priority), count in self._queues.get(session_glob, Counter()).items()
             if priority >= task.priority
-            and (agent_name == task.agent_name if task.agent_name else task_type == task.task_type)
+            and agent_name == task.agent_name
+            and (agent_name is not None or task_type == task.task_type)
         )
 
-    def agents_online(self, task: Task, now: datetime) -> list[str]:
-        """The agents that were seen lately and would take this task."""
+    def agents_online(self, task: Task, now: datetime) -> int:
+        """How many agents were seen lately and would take this task."""
+        if task.agent_name is None:
+            return sum(self._online_types.get(kind, 0) for kind in {task.task_type, GENERAL})
+        agent = self._agents.get(task.agent_name)
         since = now - timedelta(seconds=ONLINE_SECONDS)
-        return [
-            agent.name
-            for agent in self.agents
-            if agent.last_seen_at is not None
-            and agent.last_seen_at >= since
-            and (agent.name == task.agent_name if task.agent_name else agent.type in (task.task_type, "general"))
-        ]
+        return int(agent is not None and agent.last_seen_at is not None and agent.last_seen_at >= since)
 
     def _count(self, before: Record | None, after: Record | None) -> None:
         record = after or before
@@ -125,7 +134,9 @@ class State:
             return
         for task, step in ((before, -1), (after, 1)):
             if isinstance(task, Task) and task.status == "pending":
-                self._queue[task.agent_name, task.task_type, task.priority] += step
+                for glob, queue in self._queues.items():
+                    if matches_glob(task.session_id, glob):
+                        queue[task.agent_name, task.task_type, task.priority] += step
         stats = self._stats.get(record.session_id)
         table = record.key[0]
         if stats is None or table not in Stats.__struct_fields__:

@@ -43,7 +43,7 @@ from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
 from sessions.keys import KeyRegister
 from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.dead_letters import failed_deliveries
-from sessions.postgres.leases import RETURNED_AT_ONCE, return_expired
+from sessions.postgres.leases import RETURNED_AT_ONCE, forget_agents, return_expired
 from worker.dead_letters import LISTED, FailedList
 from worker.process import wait_for_schema
 
@@ -91,6 +91,7 @@ class Sweeper:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
         self._do("bring the keys to Redis", self._register.synchronize)
         self._do("return expired leases", lambda: return_leases(self._redis, self._engine))
+        self._do("forget agents that are gone", lambda: forget_gone_agents(self._engine))
         self._do("keep the failed list", self._list_dead_letters)
         if time.monotonic() >= self._prune_at:
             self._do("prune old deliveries", self._prune)
@@ -166,6 +167,12 @@ def return_leases(redis: Redis, engine: Engine) -> None:
                 pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(sessions)))
                 pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
                 pipeline.execute()
+
+
+def forget_gone_agents(engine: Engine) -> int:
+    """Forget agents that nobody registered and that are gone, or too many; says how many."""
+    with engine.begin() as connection:
+        return forget_agents(connection)
 
 
 def oldest_waiting(redis: Redis) -> datetime | None:

@@ -23,7 +23,7 @@ from sessions.journal import Delivery, Event, Known
 from sessions.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
 from sessions.rules import Slice
 from sessions.rules.tasks import description_hash
-from sessions.state import Changes, State
+from sessions.state import Changes, Lane, State
 from sessions.updates import AT_MOST, UNCLAIMED_AFTER, describe_update
 
 
@@ -65,7 +65,7 @@ class FilesStore:
         """The records that exist of those wanted."""
         contents = self.contents
         if contents is None or contents.session is None:
-            return State(queue=self._queue() if wanted.descriptions else None)
+            return State(queues={glob: self._queue(glob) for glob in wanted.recipients})
         found = [record for key in wanted.keys for record in _find(contents, key)]
         known = {record.key for record in found}
         digests = {digest for _, digest in wanted.descriptions}
@@ -73,7 +73,7 @@ class FilesStore:
             if description_hash(task.agent_name, task.description) in digests:
                 found += [record for record in records(task, contents.session_id) if record.key not in known]
         stats = {contents.session_id: Stats(**count_contents(contents))} if wanted.stats else {}
-        return State(found, stats=stats, queue=self._queue() if wanted.descriptions else None)
+        return State(found, stats=stats, queues={glob: self._queue(glob) for glob in wanted.recipients})
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Keep all of it in memory. Deliveries of reads are not kept, and of a dead letter only that it failed."""
@@ -139,9 +139,9 @@ class FilesStore:
             contents.tasks[task_id] = msgspec.structs.replace(task, shown_at=task.updated_at)
             self.is_changed = True
 
-    def _queue(self) -> Counter[tuple[str | None, str, int]]:
-        """What waits for agents, in all sessions."""
-        reach = Reach(session_id=None, session_glob=None, now=datetime.now(UTC))
+    def _queue(self, session_glob: str | None) -> Counter[Lane]:
+        """What waits for agents, in all sessions that the pattern allows."""
+        reach = Reach(session_id=None, session_glob=session_glob, now=datetime.now(UTC))
         return Counter(
             (task.agent_name, task.task_type, task.priority)
             for contents in Shelf(self._folder, self.contents).within(reach)

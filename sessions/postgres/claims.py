@@ -43,10 +43,8 @@ from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.postgres.leases import NOW, SEEN_SECONDS, in_seconds, note_seen, tell
 from sessions.rules.tasks import TITLE_LENGTH
+from sessions.state import GENERAL
 
-GENERAL = "general"
-"""The type of agents that take tasks of any type which name no agent. One that registers by claiming is of it, as
-nothing else is known of it."""
 TOLD_AT_ONCE = 1_000
 """Of tasks that can be claimed; others are found when these are gone."""
 
@@ -102,7 +100,11 @@ def claim(connection: Connection, wanted: Wanted) -> Granted | Nothing:
     # Only now, since many look and few find. The count is a statement of its own: it must see what others that held
     # the lock have claimed.
     of_agent = AgentRow.name == wanted.agent_name
-    most = connection.scalar(select(AgentRow.max_concurrent).where(of_agent).with_for_update(key_share=True)) or 0
+    allowed = select(AgentRow.max_concurrent).where(of_agent).with_for_update(key_share=True)
+    most = connection.scalar(allowed)
+    if most is None:  # The sweeper has forgotten it meanwhile.
+        _find_agent(connection, wanted.agent_name)
+        most = connection.scalar(allowed) or 0
     if _count_held(connection, wanted.agent_name) >= most:
         return Nothing(types=types, is_full=True)
     for lane in lanes:
@@ -150,6 +152,7 @@ def _find_agent(connection: Connection, name: str) -> Row[Any]:
     known = select(*columns).where(AgentRow.name == name)
     agent = connection.execute(known).one_or_none()
     if agent is None:
+        # Nothing else is known of it.
         anew = {"name": name, "type": GENERAL, "max_concurrent": 1, "capabilities": [], "registered_at": NOW}
         connection.execute(insert(AgentRow).values(**anew, last_seen_at=NOW).on_conflict_do_nothing())
         return connection.execute(known).one()

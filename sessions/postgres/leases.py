@@ -9,7 +9,21 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import JSON, ColumnElement, Connection, Row, Text, case, cast, func, literal, or_, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models.responses import shorten
@@ -23,6 +37,9 @@ from sessions.rules.tasks import TITLE_LENGTH
 SEEN_SECONDS = 10
 """How old the note of an agent's last sign of life may be: writing it for each of many claims would cost more."""
 RETURNED_AT_ONCE = 500
+UNREGISTERED_SECONDS = 86_400
+MOST_UNREGISTERED = 1_000
+"""Agents that only claim: more than anybody looks at, and few enough to count with each task that is delegated."""
 LOST = "Its agent was lost, at the last attempt allowed."
 SWEEPER = "sweeper"
 """Who returns leases, in journals."""
@@ -134,6 +151,24 @@ def return_expired(connection: Connection) -> tuple[TaskNews, set[str]]:
             news.settled.append((row.session_id, row.task_id))
     write_events(connection, events)
     return news, {event.session_id for event in events}
+
+
+def forget_agents(connection: Connection) -> int:
+    """Forget agents that nobody registered, and that hold nothing: those not seen for UNREGISTERED_SECONDS, and all but
+    the MOST_UNREGISTERED seen last, as whoever may claim can make up names. One that claims again is there again."""
+    unregistered = select(AgentRow.name, AgentRow.last_seen_at).where(~AgentRow.is_registered)
+    latest = AgentRow.last_seen_at.desc().nulls_last()
+    too_many = unregistered.order_by(latest).offset(MOST_UNREGISTERED).subquery()
+    old = AgentRow.last_seen_at < NOW - timedelta(seconds=UNREGISTERED_SECONDS)
+    holding = select(TaskRow.claimed_by).where(
+        TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None)
+    )
+    forgotten = (
+        select(AgentRow.name)
+        .where(~AgentRow.is_registered, or_(old, AgentRow.name.in_(select(too_many.c.name))), ~holding.exists())
+        .with_for_update(skip_locked=True)
+    )
+    return connection.execute(delete(AgentRow).where(AgentRow.name.in_(forgotten))).rowcount
 
 
 def holds_task(connection: Connection, source: str, session_id: str) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ARRAY, Column, Connection, Table, Text, and_, bindparam, cast, column, func, select, tuple_
+from sqlalchemy import ARRAY, Column, Connection, Table, Text, and_, bindparam, cast, column, func, or_, select, tuple_
 from sqlalchemy.types import JSON
 
 from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
+from models.visibility import like_pattern
 from models.vocabulary import UNFINISHED
 from sessions.records import RECORDS, Agent, Key, Record, Stats
-from sessions.rules import Slice
-from sessions.state import State
+from sessions.rules import Recipient, Slice
+from sessions.state import GENERAL, ONLINE_SECONDS, Lane, State
 
 _TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
 
@@ -27,13 +29,15 @@ def load(connection: Connection, wanted: Slice) -> State:
         records += _load_records(connection, name, keys)
     records += _load_held(connection, sorted(wanted.held))
     known = {record.key for record in records}
+    recipients = {whom for group in wanted.recipients.values() for whom in group}
     if wanted.descriptions:
         records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
     return State(
         records,
         stats=load_stats(connection, wanted.stats),
-        agents=_load_agents(connection) if wanted.descriptions else (),
-        queue=_load_queue(connection) if wanted.descriptions else None,
+        agents=_load_agents(connection, _names_of(recipients)),
+        online_types=_count_online(connection, _types_of(recipients)),
+        queues={glob: _load_queue(connection, glob, whom) for glob, whom in wanted.recipients.items()},
     )
 
 
@@ -86,14 +90,40 @@ def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> l
     return [_make_record("tasks", row._mapping) for row in connection.execute(statement)]
 
 
-def _load_agents(connection: Connection) -> list[Agent]:
-    rows = connection.execute(select(AgentRow.name, AgentRow.type, AgentRow.last_seen_at))
+def _names_of(recipients: Collection[Recipient]) -> list[str]:
+    return sorted({whom.agent_name for whom in recipients if whom.agent_name is not None})
+
+
+def _types_of(recipients: Collection[Recipient]) -> list[str]:
+    return sorted({whom.task_type for whom in recipients if whom.agent_name is None})
+
+
+def _load_agents(connection: Connection, names: list[str]) -> list[Agent]:
+    if not names:
+        return []
+    columns = (AgentRow.name, AgentRow.type, AgentRow.last_seen_at)
+    rows = connection.execute(select(*columns).where(AgentRow.name.in_(names)))
     return [Agent(name=name, type=kind, last_seen_at=seen) for name, kind, seen in rows]
 
 
-def _load_queue(connection: Connection) -> Counter[tuple[str | None, str, int]]:
+def _count_online(connection: Connection, types: list[str]) -> dict[str, int]:
+    """How many agents were seen lately, of each of these types and of those that take all. Counted, as there may be
+    any number of them."""
+    if not types:
+        return {}
+    since = func.now() - timedelta(seconds=ONLINE_SECONDS)
+    online = (AgentRow.type.in_({*types, GENERAL}), AgentRow.last_seen_at >= since)
+    counts = select(AgentRow.type, func.count().label("number")).where(*online).group_by(AgentRow.type)
+    return {row.type: row.number for row in connection.execute(counts)}
+
+
+def _load_queue(connection: Connection, session_glob: str | None, recipients: Collection[Recipient]) -> Counter[Lane]:
     what = (TaskRow.agent_name, TaskRow.task_type, TaskRow.priority)
-    statement = select(*what, func.count()).where(TaskRow.status == "pending").group_by(*what)
+    named = TaskRow.agent_name.in_(_names_of(recipients))
+    unnamed = and_(TaskRow.agent_name.is_(None), TaskRow.task_type.in_(_types_of(recipients)))
+    statement = select(*what, func.count()).where(TaskRow.status == "pending", or_(named, unnamed)).group_by(*what)
+    if session_glob is not None:
+        statement = statement.where(TaskRow.session_id.like(like_pattern(session_glob), escape="\\"))
     return Counter({(agent, kind, priority): count for agent, kind, priority, count in connection.execute(statement)})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from models import agent_commands as a
@@ -25,6 +27,13 @@ from sessions.rules.tasks import answer_task, cancel_task, delegate_task, descri
 from sessions.state import State
 
 
+class Recipient(NamedTuple):
+    """For whom a task is: an agent, or without a name whoever takes its type."""
+
+    agent_name: str | None
+    task_type: str
+
+
 class Slice(msgspec.Struct, kw_only=True):
     """What has to be loaded before commands can be decided."""
 
@@ -36,15 +45,18 @@ class Slice(msgspec.Struct, kw_only=True):
     descriptions: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """Sessions and hashes of task descriptions."""
 
-    def add(self, command: c.Command, session_id: str | None) -> None:
-        """Add what a command touches."""
+    recipients: dict[str | None, set[Recipient]] = msgspec.field(default_factory=dict)
+    """By the pattern of sessions that a sender may see: whom it delegates to."""
+
+    def add(self, command: c.Command, session_id: str | None, session_glob: str | None = None) -> None:
+        """Add what a command touches, of a sender that may see the sessions of the pattern."""
         if session_id is None or command.is_read:
             return
         self.keys.add(session_key(session_id))
         match command:
             case c.Batch():
                 for item in command.commands:
-                    self.add(decode_command(item.command, item.data), session_id)
+                    self.add(decode_command(item.command, item.data), session_id, session_glob)
             case c.StoreMemory() | c.DeleteMemory():
                 self.keys.add(memory_key(session_id, command.key or ""))
             case c.ConversationChunk():
@@ -56,6 +68,8 @@ class Slice(msgspec.Struct, kw_only=True):
             case c.DelegateTask():
                 self.keys.update(task_key(session_id, task_id) for task_id in command.depends_on)
                 self.descriptions.add((session_id, description_hash(command.agent_name, command.description)))
+                recipient = Recipient(command.agent_name, command.task_type)
+                self.recipients.setdefault(session_glob, set()).add(recipient)
                 if command.task_id:
                     self.keys.add(task_key(session_id, command.task_id))
             case c.CancelTask() | c.AnswerTask() | a.ClaimCommand():

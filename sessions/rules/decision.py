@@ -19,6 +19,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     delivery_id: str
     at: datetime
+    session_glob: str | None = None
+    """Of the sessions that who asks may see."""
     upcoming_tasks: frozenset[str] = frozenset()
     """Tasks that the rest of the same all-or-nothing batch will make."""
     waiting_events: int = 0

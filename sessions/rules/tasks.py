@@ -159,8 +159,8 @@ def _delegated(
 ) -> Decision:
     title = shorten(task.description, TITLE_LENGTH)
     online = state.agents_online(task, context.at)
-    ahead = state.ahead_of(task)
-    data = describe_task(task) | {"created": created, "agents_online": len(online)}
+    ahead = state.ahead_of(task, context.session_glob)
+    data = describe_task(task) | {"created": created, "agents_online": online}
     if task.status == "pending":
         data["ahead_in_queue"] = ahead if created else max(ahead - 1, 0)
     whom = task.agent_name or f"any agent for {task.task_type}"

@@ -337,3 +337,15 @@ class TestLeases:
         for action in ("heartbeat", "complete"):
             refused(agent.act(f"{secret}~{session_id}~b", action), 409, "claim_lost")
             refused(agent.act(f"{secret}~{new_id('nowhere')}~b", action), 409, "claim_lost")
+
+    def test_a_claim_that_is_made_up_leaves_nothing_in_the_journal(
+        self, stack: Stack, agent: Agent, delegate: Delegate, session_id: str
+    ) -> None:
+        delegate()
+        before = stack.journal(session_id)
+        for number, action in enumerate(("complete", "fail", "ask", "heartbeat", "start", "release")):
+            fields = {"fail": {"error": "x"}, "ask": {"question": "x"}}.get(action, {})
+            for task_id in ("t", "no-such-task"):
+                forged = f"srt_{str(number) * 40}~{session_id}~{task_id}"
+                refused(agent.act(forged, action, **fields), 409, "claim_lost")
+        assert stack.journal(session_id) == before

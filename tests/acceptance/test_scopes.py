@@ -384,6 +384,29 @@ def test_an_admin_of_some_sessions_sees_of_no_session_only_its_own_deliveries(st
         assert "default" not in of_none
 
 
+def test_a_limited_key_counts_only_the_tasks_of_its_sessions(stack: Stack, limited: str, own_session: str) -> None:
+    elsewhere, agent, kind = new_id("xchat"), new_id("agent"), new_id("kind")
+    stack.send("create_session", elsewhere, title="Elsewhere")
+    for number in range(3):
+        for whom in ({"agent_name": agent}, {"task_type": kind}):
+            stack.send("delegate_task", elsewhere, description=f"Task {number}", **whom)
+    claimed = stack.client.post("/v1/tasks/claim", json={"agent_name": agent, "task_types": [new_id("none")]})
+    assert claimed.status_code == 200
+    for whom in ({"agent_name": agent}, {"task_type": kind}):
+        for ahead in (0, 1):
+            sent = envelope("delegate_task", own_session, description=f"Ours {new_id()}", **whom)
+            answer = ask(stack, limited, "POST", "/v1/webhook?wait=20", json=sent)
+            assert answer.json()["data"]["ahead_in_queue"] == ahead, answer.text
+            everywhere = stack.send("delegate_task", own_session, description=f"All {new_id()}", priority=-1, **whom)
+            stack.send("cancel_task", own_session, task_id=everywhere["data"]["task_id"])
+            assert everywhere["data"]["ahead_in_queue"] == ahead + (3 if "task_type" in whom else 2) + 1
+    page = {"limit": "1", "cursor": agent[:-1]}
+    [seen] = ask(stack, limited, "GET", "/v1/agents", params=page).json()["items"]
+    assert (seen["name"], seen["holding"], seen["holds"]) == (agent, 0, [])
+    [seen] = stack.client.get("/v1/agents", params=page).json()["items"]
+    assert (seen["holding"], len(seen["holds"])) == (1, 1)
+
+
 @pytest.mark.parametrize("sender", ["secret", "delegate"])
 def test_who_may_not_read_is_told_nothing_of_what_is_there(
     stack: Stack, keys: dict[str, str], hidden: str, sender: str
