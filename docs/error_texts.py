@@ -22,6 +22,7 @@ SERVED: dict[str, Text] = {
     "undecodable": Text(
         "The body is not compressed as `Content-Encoding` says.", "Send it as it is, without that header."
     ),
+    "repeated_key": Text("An object has the key in `field` twice.", "Give each key once: readers take either value."),
     "key_missing": Text("There is no key in the request.", "Send it in the header `X-API-Key`."),
     "unknown_key": Text(
         "The key is wrong, was revoked, or was made a moment ago.",

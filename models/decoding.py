@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from models.errors import Invalid, NotJson
+from models.repeated_keys import require_unique_keys
 from models.vocabulary import PATTERNS
 
 T = TypeVar("T")
@@ -44,13 +45,18 @@ _NUMERAL = bytes(ord("9" if chr(code) in "0123456789.eE+-" else " ") for code in
 _LONG_NUMBER = b"9" * (MAX_DIGITS + 1)
 # Possessive, and without its end too: so each is read once, however many are begun and not ended.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# All that is sound, each part once, and then one that is not.
+_LONE_SURROGATE = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
+    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _PLACE = re.compile(r"(?:key in )?\$?\.?([A-Za-z0-9_.\[\]]*)`")
 _INDEX = re.compile(r"\[[0-9.]*\]")
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes, *, unique_keys: bool = True) -> Any:
     """Decode a whole body and check all that a schema does not. Raises NotJson or Invalid."""
     if _has_long_number(body) and _has_long_number(_STRING.sub(b'""', body)):
         raise Invalid("A number has more than 100 digits.", expected=f"at most {MAX_DIGITS} digits")
@@ -59,12 +65,28 @@ def decode_json(body: bytes) -> Any:
     except msgspec.ValidationError as error:
         raise Invalid("A number is out of range.", expected="a number that a 64-bit float can hold") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotJson(f"The body is not valid JSON ({error}).", expected="a JSON object") from error
+        raise _not_json(body, error) from error
     except RecursionError as error:
         raise _too_deep() from error
     if b"\\u0000" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_tree(value)
+    if unique_keys:
+        require_unique_keys(body, value)
     return value
+
+
+def _not_json(body: bytes, error: Exception) -> NotJson:
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return NotJson("The body is UTF-16.", expected="JSON in UTF-8", hint="Have the sender write UTF-8.")
+    if isinstance(error, UnicodeDecodeError):
+        return NotJson("The body is not UTF-8.", expected="JSON in UTF-8", hint="Have the sender write UTF-8.")
+    if lone := _LONE_SURROGATE.match(body):
+        return NotJson(
+            f"The text contains {lone[1].decode()}, half of a surrogate pair: half of a character such as an emoji.",
+            expected="both halves, or neither",
+            hint="The sender has cut a text in the middle of a character: cut it between characters.",
+        )
+    return NotJson(f"The body is not valid JSON ({error}).", expected="a JSON object")
 
 
 def decode_as(body: bytes, shape: type[T], *, prefix: str = "", beside: Sequence[str] = ()) -> T:

@@ -8,6 +8,7 @@ import secrets
 import time
 import unicodedata
 import uuid
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -22,12 +23,28 @@ REPEAT_SECONDS = 600
 no answer try again within seconds and minutes: Slack at once, after one minute and after five, Trello after half a
 minute, one and two, and the first three attempts of Standard Webhooks are within five."""
 
+_LONG_NUMBER = re.compile(rb"[0-9.]{17,}")
+"""Of more than the 15 digits of which each float has its own."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
 def canonical(value: Any) -> bytes:
     """The JSON text by which two values are the same: keys sorted, no blanks, text in NFC left as it is."""
-    return msgspec.json.encode(value, order="sorted")
+    return _CANONICAL.encode(value)
+
+
+def decode_exactly(text: bytes) -> Any:
+    """The value of a JSON text, for `canonical`: numbers that a float cannot tell from others are decimals."""
+    return _EXACT.decode(text) if _LONG_NUMBER.search(text) else msgspec.json.decode(text)
+
+
+def _read_number(text: str) -> float | Decimal:
+    exact, near = Decimal(text), float(text)
+    return near if Decimal(repr(near)) == exact else exact
+
+
+_CANONICAL = msgspec.json.Encoder(order="sorted", decimal_format="number")
+_EXACT = msgspec.json.Decoder(float_hook=_read_number)
 
 
 def content_hash(value: Any) -> str:
@@ -37,7 +54,7 @@ def content_hash(value: Any) -> str:
 
 def same_json(one: bytes, other: bytes) -> bool:
     """Whether two JSON texts mean the same value."""
-    return one == other or canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+    return one == other or canonical(decode_exactly(one)) == canonical(decode_exactly(other))
 
 
 def derive_id(prefix: str, text: str, content: Any) -> str:

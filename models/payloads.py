@@ -27,7 +27,7 @@ from models.commands import (
 )
 from models.decoding import decode_as, decode_json, missing_field, nearest
 from models.errors import Invalid, NotJson
-from models.identity import content_hash, derive_id, leading_text
+from models.identity import content_hash, decode_exactly, derive_id, leading_text
 from models.leniency import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
 
 ENVELOPE_TYPE = "collaborative_session_command"
@@ -67,7 +67,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         """Over what takes effect: not over the delivery id, nor how the sender waits."""
         if self.fingerprint:
             return self.fingerprint
-        content = msgspec.json.decode(msgspec.json.encode(self.command))
+        content = decode_exactly(msgspec.json.encode(self.command))
         if isinstance(self.command, GetTask):
             content.pop("wait", None)
         return content_hash([name_of(self.command), self.session_id, content])
@@ -222,14 +222,14 @@ def with_ids(command: Command) -> Command:
     """The command with an id that comes from its content, where the sender left it out."""
     match command:
         case StoreMemory(key=None):
-            content = msgspec.json.decode(command.content)
+            content = decode_exactly(command.content)
             key = derive_id(command.type or "general", leading_text(content), content)
             return msgspec.structs.replace(command, key=key)
         case ConversationChunk(chunk_id=None):
-            fields = msgspec.json.decode(msgspec.json.encode(command))
+            fields = decode_exactly(msgspec.json.encode(command))
             return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))
         case AddArtifact(artifact_id=None):
-            identity = [command.name, command.type, command.format, msgspec.json.decode(command.content)]
+            identity = [command.name, command.type, command.format, decode_exactly(command.content)]
             identity += [command.task_id] if command.task_id else []  # Two tasks may make the same.
             return msgspec.structs.replace(command, artifact_id=derive_id("", command.name, identity))
     return command

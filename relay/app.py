@@ -12,9 +12,11 @@ from starlette.routing import BaseRoute
 
 from models.settings import Settings, parse_networks
 from relay.addresses import AddressBarrier
+from relay.expectations import UnreadBodies
 from relay.health import health_routes
 from relay.ingest import Ingest
 from relay.parameters import ParameterLimit
+from relay.paths import TidyPaths
 from relay.rates import RateHeaders
 from relay.refusals import refusal_routes
 from relay.responses import BugBarrier, exception_handlers
@@ -61,7 +63,14 @@ def assemble(
     )
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(RateHeaders), Middleware(BugBarrier), barrier, Middleware(ParameterLimit, note=note)],
+        middleware=[
+            Middleware(TidyPaths),
+            Middleware(UnreadBodies),
+            Middleware(RateHeaders),
+            Middleware(BugBarrier),
+            barrier,
+            Middleware(ParameterLimit, note=note),
+        ],
         exception_handlers=exception_handlers(note),
         lifespan=lifespan,
     )

@@ -86,6 +86,7 @@ class Authenticator:
 
     def find_hook(self, token: str) -> Caller:
         """The caller whose token stands in the address. Raises NotFound, or Unavailable while it cannot be known."""
+        token = token.strip()
         key_hash = hash_key(token)
         record = self._keyring.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
         if record is None or record.scopes != ("hook",):
@@ -100,8 +101,8 @@ class Authenticator:
     def find_key(self, headers: Headers) -> Caller:
         """The caller whose key the headers carry, of a request without signature. Raises Unauthorized, or
         Unavailable."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+        given = headers.get("x-api-key", "").strip() or (token.strip() if scheme.lower() == "bearer" else "")
         if not given:
             raise Unauthorized("No API key was given.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
         return self.identify(given.encode("latin-1").decode(errors="surrogateescape"))

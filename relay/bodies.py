@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -12,6 +13,11 @@ from relay.signatures import is_signed
 
 FORM = "application/x-www-form-urlencoded"
 """What `curl -d` says of its body when nobody tells it better; so JSON under this name is accepted."""
+BYTES = "application/octet-stream"
+"""What programs say that do not know."""
+JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-json", FORM, BYTES})
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Before UTF-8 it means nothing; programs for Windows write it."""
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """The encodings that are understood, as zlib calls them."""
 STEP_BYTES = 65_536
@@ -42,14 +48,17 @@ class Unproven:
         self._bytes -= size
 
 
-async def read_body(request: Request, *, limit: int, unproven: Unproven | None = None) -> bytes:
-    """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse.
+async def read_body(
+    request: Request, *, limit: int, unproven: Unproven | None = None, takes_forms: bool = False
+) -> bytes:
+    """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse. What is
+    signed is given as it came, all else without a byte order mark.
 
     Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or Unavailable if the request is signed and
     too much of such is `unproven`.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    _require_json(media_type)
+    media_types = media_types_of(request.headers)
+    _require_json(media_types)
     decompression = _choose_decompression(request.headers, limit)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
@@ -72,9 +81,21 @@ async def read_body(request: Request, *, limit: int, unproven: Unproven | None =
             counter.remove(size)
     if decompression is not None:
         decompression.finish()
-    if media_type == FORM and body and not body.lstrip().startswith(b"{"):
-        raise _not_json_type(media_type)
-    return bytes(body)
+    content = bytes(body) if is_signed(request.headers) else without_mark(bytes(body))
+    if not takes_forms and not media_types.isdisjoint((FORM, BYTES)) and content and content.lstrip()[:1] not in b'{["':
+        raise _not_json_type(media_types)
+    return content
+
+
+def without_mark(body: bytes) -> bytes:
+    """The body without a byte order mark."""
+    return body.removeprefix(BYTE_ORDER_MARK)
+
+
+def media_types_of(headers: Headers) -> frozenset[str]:
+    """The media types that a request names. Some proxies send the header twice, or put two into one."""
+    given = ",".join(headers.getlist("content-type"))
+    return frozenset(part.partition(";")[0].strip().lower() for part in given.split(","))
 
 
 class _Decompression:
@@ -133,15 +154,15 @@ def _choose_decompression(headers: Headers, limit: int) -> _Decompression | None
     return _Decompression(encoding, limit)
 
 
-def _require_json(media_type: str) -> None:
-    if media_type in ("", "application/json", "text/plain", "text/json", FORM) or media_type.endswith("+json"):
-        return
-    raise _not_json_type(media_type)
+def _require_json(media_types: frozenset[str]) -> None:
+    others = [given for given in media_types if given not in JSON_TYPES and not given.endswith("+json")]
+    if others:
+        raise _not_json_type(others)
 
 
-def _not_json_type(media_type: str) -> UnsupportedMediaType:
+def _not_json_type(media_types: Collection[str]) -> UnsupportedMediaType:
     return UnsupportedMediaType(
-        f"A body of type {media_type[:64]!r} is not accepted.",
+        f"A body of type {min(media_types)[:64]!r} is not accepted.",
         field="Content-Type",
         expected="application/json",
         hint="Send one JSON object, with the header Content-Type: application/json.",

@@ -25,12 +25,13 @@ from models.scopes import allows
 from models.settings import Settings
 from models.vocabulary import MAX_WAIT_SECONDS
 from relay.authentication import Caller, require_permission
-from relay.bodies import Unproven, read_body
+from relay.bodies import Unproven, read_body, without_mark
 from relay.connections import RedisTrouble, open_redis
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
+from relay.forms import is_form, payload_of
 from relay.gate import Gate
-from relay.hooks import parse_hook, sender_id_of
+from relay.hooks import answer_handshake, parse_hook, read_event, split_parameters
 from relay.keyring import Keyring
 from relay.load import Load
 from relay.outcomes import OutcomeWatch
@@ -41,6 +42,7 @@ from relay.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
 from relay.rates import Rates
 from relay.refusals import Refusals
 from relay.responses import JsonResponse, error_response
+from relay.signatures import is_from_github
 from relay.signed_bodies import NoCommand, parse_signed
 from relay.signing_secrets import webhook_secrets
 from relay.task_watch import LOOK_SECONDS, TaskWatch, is_settled, task_of
@@ -106,7 +108,7 @@ class Ingest:
             Route("/v1/webhook", self.post_webhook, methods=["POST"]),
             Route("/webhook", self.post_webhook, methods=["POST"]),
             Route("/v1/commands/{command}", self.post_command, methods=["POST"]),
-            Route("/v1/hooks/{token}", self.post_hook, methods=["POST"]),
+            Route("/v1/hooks/{token}", self.post_hook, methods=["POST", "HEAD"]),
         ]
 
     @asynccontextmanager
@@ -147,7 +149,15 @@ class Ingest:
 
     async def post_webhook(self, request: Request) -> Response:
         """Take an envelope."""
-        return await self._take(request, await self.gate.begin(request), _parse_webhook, wait_seconds=0.0)
+        takes_forms = is_from_github(request.headers)
+
+        def parse(body: bytes, caller: Caller) -> Submission | NoCommand:
+            if takes_forms and is_form(request.headers, body):
+                body = payload_of(body)
+            return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
+
+        tell_caller = await self.gate.begin(request)
+        return await self._take(request, tell_caller, parse, wait_seconds=0.0, takes_forms=takes_forms)
 
     async def post_command(self, request: Request) -> Response:
         """Take the data of the command that the path names."""
@@ -159,21 +169,37 @@ class Ingest:
         return await self._take(request, await self.gate.begin(request), parse, wait_seconds=COMMAND_WAIT_SECONDS)
 
     async def post_hook(self, request: Request) -> Response:
-        """Take any JSON for the session of the token in the path."""
+        """Take any JSON, or a form, for the session of the token in the path."""
         tell_caller = await self.gate.begin_hook(request, request.path_params["token"])
+        if request.method == "HEAD":  # Trello asks so whether there is a receiver.
+            return Response()
+        self._load.check()
+        own, parameters = split_parameters(request.query_params)
+        asked = decode_parameters(own, Waiting).wait
+        body = await read_body(request, limit=self._max_body_bytes, takes_forms=True)
+        caller = await tell_caller(body)
+        event = read_event(body, headers=request.headers, parameters=parameters)
+        if answer := answer_handshake(event, parameters):
+            return answer
+        submission = parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
+        return await self.take(request, caller, submission, wait_seconds=0.0, asked_seconds=asked)
 
-        def parse(body: bytes, caller: Caller) -> Submission:
-            session_id, sender_id = caller.session_glob or "", sender_id_of(request.headers)
-            return parse_hook(body, session_id=session_id, name=caller.source, sender_id=sender_id)
-
-        return await self._take(request, tell_caller, parse, wait_seconds=0.0)
-
-    async def _take(self, request: Request, tell_caller: TellCaller, parse: Parse, *, wait_seconds: float) -> Response:
+    async def _take(
+        self,
+        request: Request,
+        tell_caller: TellCaller,
+        parse: Parse,
+        *,
+        wait_seconds: float,
+        takes_forms: bool = False,
+    ) -> Response:
         self._load.check()
         asked = decode_parameters(request.query_params, Waiting).wait
-        body = await read_body(request, limit=self._max_body_bytes, unproven=self._unproven)
+        limit = self._max_body_bytes
+        body = await read_body(request, limit=limit, unproven=self._unproven, takes_forms=takes_forms)
         caller = await tell_caller(body)
-        return await self.take(request, caller, parse(body, caller), wait_seconds=wait_seconds, asked_seconds=asked)
+        parsed = parse(without_mark(body), caller)
+        return await self.take(request, caller, parsed, wait_seconds=wait_seconds, asked_seconds=asked)
 
     async def take(
         self,
@@ -275,10 +301,6 @@ async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
         except Exception:  # Whatever it is, webhooks must go on.
             logger.exception("Bug: a background service ended.")
         await asyncio.sleep(RESTART_SECONDS)
-
-
-def _parse_webhook(body: bytes, caller: Caller) -> Submission | NoCommand:
-    return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
 
 
 def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default_seconds: float) -> float:

@@ -81,7 +81,7 @@ Signature = StandardSignature | GithubSignature
 
 def is_signed(headers: Headers) -> bool:
     """Whether a request claims to be signed, by any header of any kind of signature."""
-    return _standard_prefix(headers) is not None or _is_from_github(headers)
+    return _standard_prefix(headers) is not None or is_from_github(headers)
 
 
 def read_signature(headers: Headers, *, now: float) -> Signature | None:
@@ -89,7 +89,7 @@ def read_signature(headers: Headers, *, now: float) -> Signature | None:
 
     Raises Unauthorized if a part of it is missing or malformed, or its time is not within the tolerance of `now`.
     """
-    standard, github = _standard_prefix(headers), _is_from_github(headers)
+    standard, github = _standard_prefix(headers), is_from_github(headers)
     if standard and github:
         raise _invalid("The request has the headers of two kinds of signatures.", field=GITHUB_SIGNATURE)
     if standard:
@@ -106,7 +106,8 @@ def _standard_prefix(headers: Headers) -> str | None:
     return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
 
 
-def _is_from_github(headers: Headers) -> bool:
+def is_from_github(headers: Headers) -> bool:
+    """Whether a request claims to come from GitHub."""
     return any(name in headers for name in GITHUB_HEADERS)
 
 

@@ -25,7 +25,7 @@ class NoCommand(msgspec.Struct, frozen=True, kw_only=True):
 def parse_signed(body: bytes, *, event: str) -> Submission | NoCommand:
     """The command that a body is, or in a repository_dispatch holds. Raises NotJson, or Invalid for a command that is
     meant as one and wrong; never because it is none."""
-    value = decode_json(body)
+    value = decode_json(body, unique_keys=False)  # Nobody asked for those of others, which have no effect.
     if _is_command(value):
         return parse_envelope(body)
     if event == REPOSITORY_DISPATCH and isinstance(value, dict) and _is_command(value.get("client_payload")):

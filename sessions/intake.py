@@ -232,7 +232,7 @@ def _check_task(task: TaskItem) -> None:
 def _decode(raw: Raw, kind: type[Any]) -> Any:
     if len(bytes(raw)) > MAX_ITEM_BYTES:
         raise Invalid(f"This has more than {MAX_ITEM_BYTES // 1_048_576} MiB.")
-    decode_json(bytes(raw))
+    decode_json(bytes(raw), unique_keys=False)  # It is kept as it came once.
     item = decode_as(bytes(raw), kind)
     _require_utc(item, "")
     return item

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from models.commands import ConversationChunk, ExtractedItems
 from models.errors import Conflict
-from models.identity import derive_id, leading_text, same_json
+from models.identity import decode_exactly, derive_id, leading_text, same_json
 from models.timestamps import parse_moment
 from models.vocabulary import MemoryType
 from sessions.records import Chunk, Key, Memory, Record, memory_key
@@ -79,7 +79,7 @@ def extracted(items: ExtractedItems) -> list[tuple[str, MemoryType, Raw]]:
     found: dict[str, tuple[str, MemoryType, Raw]] = {}
     for field, kind in ITEM_TYPES.items():
         for raw in getattr(items, field):
-            content = msgspec.json.decode(raw)
+            content = decode_exactly(raw)
             key = derive_id(kind, leading_text(content), content)
             found.setdefault(key, (key, kind, raw))
     return list(found.values())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
+from starlette.datastructures import Headers
 
 from models.identity import REPEAT_SECONDS
 from models.inbox import Entry, Ruling, inbox_key, make_entry, seen_key, shard_of
-from relay.hooks import parse_hook
+from relay.hooks import parse_hook, read_event
 from sessions.manager import SessionManager
 from sessions.postgres.dead_letters import Wanted, entries_to_rule
 from sessions.postgres.store import PostgresStore
@@ -35,7 +36,8 @@ def deploys(redis: Redis, engine: Engine) -> str:
 
 def event(session_id: str, body: bytes = b'{"status": "down"}', *, at: datetime = NOW, sender_id: str = "") -> Entry:
     """What the relay makes of a post to a hook."""
-    submission = parse_hook(body, session_id=session_id, name="probe", at=at, sender_id=sender_id or None)
+    headers = Headers({"Idempotency-Key": sender_id} if sender_id else {})
+    submission = parse_hook(read_event(body, headers=headers), session_id=session_id, name="probe", at=at)
     origin: dict[str, Any] = {"source": f"probe-{session_id}", "accepted_at": at, "scopes": ["hook"]}
     return make_entry(submission, delivery_id=submission.delivery_id, **origin)
 
@@ -113,7 +115,7 @@ def test_an_event_that_differs_in_anything_is_another(redis: Redis, engine: Engi
 def test_events_that_begin_alike_have_keys_of_their_own() -> None:
     """The first eight hex digits of these are the same."""
     bodies = (b'{"n": 7335}', b'{"n": 13654}')
-    first, second = (cast(Any, parse_hook(body, session_id="s", name="n", at=NOW)).command.key for body in bodies)
+    first, second = (msgspec.json.decode(event("s", body).data)["key"] for body in bodies)
     assert first != second
     assert all(f"-{NOW:%Y%m%dT%H%M%SZ}-" in key for key in (first, second))
 

@@ -1,0 +1,34 @@
+"""`Expect: 100-continue`: who asks before it sends a body, and is refused, need not send it."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+EXPECTATION = (b"expect", b"100-continue")
+
+
+class UnreadBodies:
+    """Middleware: closes the connection after an answer to a sender that asked and was not told to go on. It may leave
+    the body out, and its next request would be taken for that."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http" or not any((name, value.lower()) == EXPECTATION for name, value in scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def note_reading() -> Message:
+            nonlocal is_read
+            is_read = True
+            return await receive()
+
+        async def close_unread(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, note_reading, close_unread)
