@@ -153,7 +153,7 @@ def _post_webhook(schemas: dict[str, Json]) -> Json:
 def _post_hook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "hook",
-        "summary": "Send any JSON; it becomes a memory in the session of the token.",
+        "summary": "Send any JSON, or a form; it becomes a memory in the session of the token.",
         "parameters": [*_parameters("/v1/hooks/{token}", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
         "responses": _COMMAND_RESPONSES,
