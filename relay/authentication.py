@@ -20,6 +20,10 @@ from relay.signatures import GithubSignature, Signature, not_signed_by_us, read_
 from relay.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_secrets
 
 
+BLANKS = " \t\r\n"
+"""Of ASCII: the bytes of other blanks are also parts of letters."""
+
+
 class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """What a signature vouches for beside the sender."""
 
@@ -86,7 +90,7 @@ class Authenticator:
 
     def find_hook(self, token: str) -> Caller:
         """The caller whose token stands in the address. Raises NotFound, or Unavailable while it cannot be known."""
-        token = token.strip()
+        token = token.strip(BLANKS)
         key_hash = hash_key(token)
         record = self._keyring.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
         if record is None or record.scopes != ("hook",):
@@ -101,8 +105,10 @@ class Authenticator:
     def find_key(self, headers: Headers) -> Caller:
         """The caller whose key the headers carry, of a request without signature. Raises Unauthorized, or
         Unavailable."""
-        scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-        given = headers.get("x-api-key", "").strip() or (token.strip() if scheme.lower() == "bearer" else "")
+        scheme, _, token = headers.get("authorization", "").strip(BLANKS).partition(" ")
+        given = headers.get("x-api-key", "").strip(BLANKS) or (
+            token.strip(BLANKS) if scheme.lower() == "bearer" else ""
+        )
         if not given:
             raise Unauthorized("No API key was given.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
         return self.identify(given.encode("latin-1").decode(errors="surrogateescape"))

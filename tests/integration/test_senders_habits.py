@@ -106,9 +106,7 @@ def test_slashes_too_many_lead_to_the_same_address(relay: Serving, redis: Redis,
     assert len(entries(redis)) == 1
 
 
-@pytest.mark.parametrize(
-    "header", [f"X-API-Key:  \t{API_KEY} \t ", f"Authorization:  Bearer   {API_KEY}  ", f"X-API-Key: \xa0{API_KEY}\xa0"]
-)
+@pytest.mark.parametrize("header", [f"X-API-Key:  \t{API_KEY} \t ", f"Authorization:  Bearer   {API_KEY}  "])
 def test_blanks_around_a_key_do_not_belong_to_it(relay: Serving, header: str) -> None:
     head = (
         f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n{header}\r\n\r\n"

@@ -27,6 +27,8 @@ def caller(*scopes: Scope, session_glob: str | None = None) -> Caller:
         {"x-api-key": "sesame"},
         {"Authorization": "Bearer sesame"},
         {"Authorization": "bearer  sesame"},
+        {"X-API-Key": " \tsesame \r\n"},
+        {"Authorization": " Bearer sesame "},
     ],
 )
 def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
@@ -41,7 +43,7 @@ def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
         {},
         {"X-API-Key": ""},
         {"X-API-Key": "sesam"},
-        {"X-API-Key": "sesame "},
+        {"X-API-Key": "ses ame"},
         {"X-API-Key": "séame"},
         {"Authorization": "Basic sesame"},
         {"Authorization": "sesame"},
@@ -52,6 +54,12 @@ def test_anything_else_is_no_key(headers: dict[str, str]) -> None:
     with pytest.raises(Unauthorized) as caught:
         make_authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
     assert "X-API-Key" in str(caught.value.hint)
+
+
+def test_a_key_may_end_in_a_letter_whose_last_byte_is_a_blank_elsewhere() -> None:
+    sent = "voilà".encode().decode("latin-1")
+    for headers in ({"X-API-Key": sent}, {"Authorization": f"Bearer {sent}"}):
+        assert make_authenticator(Settings(api_key="voilà")).authenticate(Headers(headers)).source == "default"
 
 
 def test_a_key_with_letters_of_another_script_works_as_it_is_sent() -> None:
