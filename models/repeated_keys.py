@@ -10,7 +10,7 @@ import msgspec
 
 from models.errors import Invalid
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def require_unique_keys(body: bytes, value: Any) -> None:

@@ -19,7 +19,6 @@ from relay.keyring import Keyring
 from relay.signatures import GithubSignature, Signature, not_signed_by_us, read_signature
 from relay.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_secrets
 
-
 BLANKS = " \t\r\n"
 """Of ASCII: the bytes of other blanks are also parts of letters."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
 
 from agent.results import plain, read_percent
 from api.agents import AgentRequest
@@ -24,7 +24,8 @@ from models.decoding import decode_as, decode_json
 from models.errors import RelayError
 from models.paths import mask_path
 from models.payloads import parse_envelope, parse_flat
-from relay.hooks import parse_hook
+from relay.bodies import FORM
+from relay.hooks import parse_hook, read_event
 from relay.parameters import decode_parameters
 from relay.signed_bodies import parse_signed
 from sessions.files.search import normal
@@ -43,7 +44,8 @@ def decode_both(shape: type[object], body: bytes) -> None:
 READERS: dict[str, Callable[[bytes], object]] = {
     "webhook": parse_envelope,
     "signed webhook": lambda body: parse_signed(body, event="repository_dispatch"),
-    "hook": lambda body: parse_hook(body, session_id="s", name="railway"),
+    "hook": lambda body: parse_hook(read_event(body, headers=Headers()), session_id="s", name="railway"),
+    "form": lambda body: read_event(body, headers=Headers({"Content-Type": FORM})),
     "import": lambda body: read_document(io.BytesIO(body)),
     **{name: partial(parse_flat, name) for name in ("store_memory", "batch", "search")},
     **{
