@@ -13,9 +13,13 @@ from models.inbox import Entry
 from models.responses import shorten
 from sessions.answers import Answer
 from sessions.journal import Event, make_event
+from sessions.reading_time import exhausted
 from sessions.rules import decide
 from sessions.rules.decision import Context
 from sessions.state import State
+from sessions.store import too_slow
+
+OUT_OF_TIME_CODES = (too_slow().code, exhausted().code)
 
 Read = Callable[[ReadCommand], Answer]
 
@@ -31,7 +35,8 @@ def run_batch(
     read: Read,
 ) -> Answer:
     """Run the commands on `state` in order and answer for each. In atomic mode the first that is refused raises its
-    error, with the place in the batch, and the caller gives up `state`; in partial mode it is only reported."""
+    error, with the place in the batch, and the caller gives up `state`; in partial mode it is only reported, and so is
+    a read for which there is no time in either: it says nothing against what the batch changes."""
     if mode == "atomic":
         upcoming = frozenset(c.task_id for c in commands if isinstance(c, DelegateTask) and c.task_id)
         context = msgspec.structs.replace(context, upcoming_tasks=upcoming)
@@ -47,7 +52,7 @@ def run_batch(
             refused = {"command": name, "status": "error", "message": error.message, "error": error.body()}
             if error.data:
                 refused["data"] = error.data
-            if mode == "atomic":
+            if mode == "atomic" and error.code not in OUT_OF_TIME_CODES:
                 error.message = shorten(f"Nothing was done: command {number + 1} ({name}) was refused. {error.message}")
                 error.data = {"processed": 0, "failed_item": number, "item": refused}
                 raise

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -23,7 +24,8 @@ from sessions.answers import Answer
 from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
 from sessions.journal import REPLAYABLE, Applied, Delivery, Event, Known, make_event
-from sessions.parking import STATE_CODES, Parking, code_of, is_unattended
+from sessions.parking import STATE_CODES, UNBOUND_CODES, Parking, code_of, is_unattended
+from sessions.reading_time import AT_ONCE_SECONDS, ReadingTime, exhausted
 from sessions.recording import recorded
 from sessions.records import EMPTY_OBJECT, session_key
 from sessions.rules import Slice, decide
@@ -56,12 +58,21 @@ class TooSlowOnce(Unavailable):
 class SessionManager:
     """Applies commands through a store. One manager serves one transaction."""
 
-    def __init__(self, store: Store, *, seconds: float = TRANSACTION_SECONDS, suspect: Identity | None = None) -> None:
-        """`suspect` is the source and delivery id of an entry that took too long the last time."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seconds: float = TRANSACTION_SECONDS,
+        suspect: Identity | None = None,
+        reading: ReadingTime | None = None,
+    ) -> None:
+        """`suspect` is the source and delivery id of an entry that took too long the last time; `reading` limits the
+        time that reads take, where others wait for them."""
         self.slow: Identity | None = None
         """The entry that took too long this time, and is to be tried once more as the suspect: a database that stood
         still for a while must not make a dead letter of whatever was at hand."""
         self._suspect = suspect
+        self._reading = reading
         self._store = store
         self._ends_at = time.monotonic() + seconds
         self._read_until = 0.0
@@ -263,9 +274,23 @@ class SessionManager:
         self._flush()
         if time.monotonic() > self._read_until:
             raise too_slow()
-        return self._store.read(
-            command, session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC)
-        )
+        where: dict[str, Any] = {
+            "session_id": entry.session_id,
+            "session_glob": entry.session_glob,
+            "now": datetime.now(UTC),
+        }
+        if self._reading is None:
+            return self._store.read(command, **where)
+        seconds = self._reading.left(entry.source)
+        began_at = time.monotonic()
+        try:
+            return self._store.read(command, **where, seconds=seconds)
+        except Rejected as error:
+            if error.code == too_slow().code and seconds < AT_ONCE_SECONDS:
+                raise exhausted() from error  # With all of its time it might have been done.
+            raise
+        finally:
+            self._reading.take(entry.source, time.monotonic() - began_at)
 
     def _repeat(self, entry: Entry, command: Command | Exception, earlier: Known) -> Applied:
         """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
@@ -316,7 +341,7 @@ class SessionManager:
             kept = self._parking.park(entry, is_parked=is_parked)
             error.hint = KEPT if kept else NOT_KEPT
         rejected = _failed(entry, error, status="parked" if kept else "rejected", now=now)
-        rejected = msgspec.structs.replace(rejected, binds=error.code not in STATE_CODES)
+        rejected = msgspec.structs.replace(rejected, binds=error.code not in UNBOUND_CODES)
         self._record(
             entry,
             status=rejected.status,
@@ -436,7 +461,7 @@ def _binds(known: Known) -> bool:
     """Whether a delivery id stands for what was decided under it, or the same delivery is to be judged anew."""
     if known.status == "rejected" and known.response is None:
         return known.http_status not in (NotFound.status, Conflict.status)  # Its session was deleted.
-    return known.status != "parked" and not (known.status == "rejected" and code_of(known.response) in STATE_CODES)
+    return known.status != "parked" and not (known.status == "rejected" and code_of(known.response) in UNBOUND_CODES)
 
 
 def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:

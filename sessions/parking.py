@@ -10,12 +10,15 @@ import msgspec
 from msgspec import Raw
 
 from models.inbox import Entry
+from sessions.reading_time import exhausted
 from sessions.store import Store
 
 logger = logging.getLogger(__name__)
 
 STATE_CODES = frozenset({"session_completed", "session_not_found", "session_paused"})
 """Such a rejection does not bind its delivery id: the state may change, and the delivery is judged anew."""
+UNBOUND_CODES = STATE_CODES | {exhausted().code}
+"""All such rejections; when there was no time for a read there may be later."""
 UNATTENDED = frozenset({"hook", "send"})
 """The scopes of hooks and of signing secrets: nobody is there who could mend anything."""
 MAX_EVENTS = 1_000
@@ -30,9 +33,9 @@ def is_unattended(entry: Entry) -> bool:
 
 
 def is_open(delivery: Mapping[str, Any]) -> bool:
-    """Whether a delivery, as it is shown, was not taken because of the session's state, so that it may come again."""
+    """Whether a delivery, as it is shown, was not taken for a reason that passes, so that it may come again."""
     return delivery["status"] == "parked" or (
-        delivery["status"] == "rejected" and code_of(delivery.get("error")) in STATE_CODES
+        delivery["status"] == "rejected" and code_of(delivery.get("error")) in UNBOUND_CODES
     )
 
 

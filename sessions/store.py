@@ -74,8 +74,17 @@ class Store(Protocol):
     def parked_in(self, session_id: str) -> int:
         """How many events are kept for a replay in a session."""
 
-    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
-        """The answer to a read, which sees what was written in this transaction. Raises Rejected."""
+    def read(
+        self,
+        command: ReadCommand,
+        *,
+        session_id: str | None,
+        session_glob: str | None,
+        now: datetime,
+        seconds: float | None = None,
+    ) -> Answer:
+        """The answer to a read, which sees what was written in this transaction, and may take so many `seconds` where
+        others wait for it. Raises Rejected."""
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
         """Up to three existing ids that are like this one."""

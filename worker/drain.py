@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 from msgspec import Raw
@@ -29,11 +30,13 @@ from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable,
 from sessions.postgres.deliveries import recently_forgotten
 from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
+from sessions.reading_time import ReadingTime
 from sessions.store import StatementFailed
 from sessions.updates import session_told_of
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import Waiting, read_entries, take_out
+from worker.read_debts import add_debts, owed_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +121,12 @@ class Drain:
                     return []
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
-                manager = SessionManager(store, suspect=suspect)
+                reading = ReadingTime(partial(owed_seconds, self._redis))
+                manager = SessionManager(store, suspect=suspect, reading=reading)
                 try:
                     applied = manager.apply([item.entry for item in waiting])
                 finally:
+                    add_debts(self._redis, reading.taken)
                     if manager.slow:
                         self._redis.set(_slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
                 applied = _add_updates(store, applied)

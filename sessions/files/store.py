@@ -116,8 +116,17 @@ class FilesStore:
         """Neither hooks nor signed senders lead here."""
         return 0
 
-    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
-        """The answer to a read, which sees what was written before it. Raises Rejected."""
+    def read(
+        self,
+        command: ReadCommand,
+        *,
+        session_id: str | None,
+        session_glob: str | None,
+        now: datetime,
+        seconds: float | None = None,
+    ) -> Answer:
+        """The answer to a read, which sees what was written before it. Nobody waits for it, so it may take its time.
+        Raises Rejected."""
         reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
         answer = read(Shelf(self._folder, self.contents), command, reach=reach)
         if isinstance(command, GetTask) and self.contents:

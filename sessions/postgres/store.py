@@ -22,6 +22,7 @@ from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
 from sessions.postgres.task_news import find_news
+from sessions.postgres.time_limit import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.write import write_changes, write_deliveries, write_events
 from sessions.records import Key, Task
 from sessions.rules import Slice
@@ -100,12 +101,28 @@ class PostgresStore:
         with _translated():
             return parked_in(self._connection, session_id)
 
-    def read(self, command: ReadCommand, *, session_id: str | None, session_glob: str | None, now: datetime) -> Answer:
+    def read(
+        self,
+        command: ReadCommand,
+        *,
+        session_id: str | None,
+        session_glob: str | None,
+        now: datetime,
+        seconds: float | None = None,
+    ) -> Answer:
         """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
+        where: dict[str, Any] = {"session_id": session_id, "session_glob": session_glob, "now": now}
         with _translated():
             try:
                 with self._connection.begin_nested():
-                    return read(self._connection, command, session_id=session_id, session_glob=session_glob, now=now)
+                    if seconds is None:
+                        return read(self._connection, command, **where)
+                    with time_limit(self._connection, seconds):
+                        answer = read(self._connection, command, **where)
+                    lift_time_limit(self._connection)
+                    return answer
+            except OutOfTime as error:
+                raise too_slow() from error
             except SQLAlchemyError as error:
                 if is_too_slow(error):
                     raise too_slow() from error

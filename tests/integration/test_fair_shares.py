@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.acceptance.stack import Stack, new_id, wait_for
+from models.inbox import shard_of
+from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
 from tests.integration.serving import Stopwatch
 
 PROMPT_SECONDS = 1.0
@@ -122,3 +123,37 @@ def waiting_for_locks(engine: Engine) -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         return int(connection.scalar(text(statement)) or 0)
+
+
+def test_reads_sent_as_commands_hold_up_the_writes_behind_them_for_no_more_than_a_second(
+    stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
+) -> None:
+    behind = next(name for name in iter(new_id, "") if shard_of(name) == shard_of(session_id))
+    stack.send("create_session", behind, title="Behind")
+    write = {"command": "store_memory", "data": {"key": "in-batch", "content": "kept"}}
+    batch = {"commands": [write, *[{"command": "list_artifacts", "data": {}}] * 10]}
+    with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
+        slow = [greedy.post("/v1/webhook", json=envelope("batch", session_id, **batch)).json() for _ in range(8)]
+        alone = greedy.post("/v1/webhook", json=envelope("list_artifacts", session_id)).json()
+        watch = Stopwatch()
+        answer = other.post("/v1/webhook?wait=30", json=envelope("store_memory", behind, key="k", content="applied"))
+        assert (answer.status_code, answer.json()["status"]) == (200, "success")
+        assert watch.seconds < 5, "each read takes half a second, and eighty of them are before it"
+    for receipt in slow:
+        delivery = greedy.get(receipt["status_url"]).json()
+        assert delivery["status"] == "applied"
+        assert (delivery["result"]["data"]["processed"], delivery["result"]["data"]["failed"]) == (1, 10)
+    assert greedy.get(f"/v1/sessions/{session_id}/memories/in-batch").json()["content"] == "kept"
+    assert greedy.get(alone["status_url"]).json()["error"]["error"]["code"] == "reads_too_slow"
+    again = wait_for(lambda: read_again(greedy, alone["delivery_id"], session_id), what="read")
+    assert again["data"]["artifacts"] == []
+
+
+def read_again(client: httpx.Client, delivery_id: str, session_id: str) -> Payload:
+    """The answer to the same delivery, once there is time for it."""
+    answer = client.post(
+        "/v1/webhook?wait=30",
+        json=envelope("list_artifacts", session_id),
+        headers={"Idempotency-Key": delivery_id},
+    )
+    return answer.json() if answer.status_code == 200 else {}

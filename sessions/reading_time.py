@@ -1,0 +1,54 @@
+"""The time that reads sent as commands may take: their answers keep the order of a shard, so others wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models.errors import TooManyRequests
+
+AT_ONCE_SECONDS = 0.6
+"""Of one source, if it has read nothing for a while."""
+SHARE = 0.4
+"""Of each second that passes, given back to a source. With what it has at once, others wait for at most a second."""
+TOGETHER_SECONDS = 1.0
+"""Of all sources in one transaction."""
+SMALLEST_SECONDS = 0.02
+"""With less no read is begun: it would be given up, and its time be lost."""
+
+
+class ReadingTime:
+    """The time for the reads in one transaction. A source that takes more than it has owes the rest."""
+
+    def __init__(self, owed: Callable[[str], float]) -> None:
+        """`owed` tells what a source has taken before, and was not given back yet."""
+        self._owed = owed
+        self._left: dict[str, float] = {}
+        self._together = TOGETHER_SECONDS
+        self.taken: dict[str, float] = {}
+        """Seconds, by source."""
+
+    def left(self, source: str) -> float:
+        """How long the next read of a source may take. Raises TooManyRequests if that is too little."""
+        if source not in self._left:
+            self._left[source] = AT_ONCE_SECONDS - self._owed(source)
+        seconds = min(self._left[source], self._together)
+        if seconds < SMALLEST_SECONDS:
+            raise exhausted()
+        return seconds
+
+    def take(self, source: str, seconds: float) -> None:
+        """Note that a read has taken so long."""
+        self._left[source] -= seconds
+        self._together -= seconds
+        self.taken[source] = self.taken.get(source, 0.0) + seconds
+
+
+def exhausted() -> TooManyRequests:
+    """The refusal of a read for which there is no time now. It does not bind its delivery id: the same may be sent
+    again."""
+    return TooManyRequests(
+        "Reads that were sent as commands take too long at the moment; this one was not done. All else goes on.",
+        code="reads_too_slow",
+        retry_after_seconds=2,
+        hint="Send it again in some seconds, or read by GET; ask for less: one session, a shorter period, fewer words.",
+    )

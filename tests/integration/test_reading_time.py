@@ -1,0 +1,92 @@
+"""The time that reads sent as commands may take: of one source, of all together, and after a while again."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from models.errors import TooManyRequests
+from models.inbox import Entry
+from sessions.reading_time import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadingTime
+from tests.integration.inbox import drain, entry
+from tests.integration.test_drain import delivery, memories, outcome_of
+from worker.read_debts import add_debts, owed_seconds
+
+
+def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
+    reading = ReadingTime(lambda source: {"debtor": 0.5}.get(source, 0.0))
+    assert reading.left("a") == AT_ONCE_SECONDS
+    assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.5)
+    reading.take("a", 0.5)
+    assert reading.left("a") == pytest.approx(AT_ONCE_SECONDS - 0.5)
+    reading.take("a", 0.4)
+    with pytest.raises(TooManyRequests) as caught:
+        reading.left("a")
+    assert (caught.value.code, caught.value.retryable) == ("reads_too_slow", True)
+    assert reading.left("b") == pytest.approx(TOGETHER_SECONDS - 0.9)
+    assert reading.taken == {"a": pytest.approx(0.9)}
+
+
+def test_with_what_it_has_at_once_and_is_given_back_others_wait_for_a_second() -> None:
+    assert AT_ONCE_SECONDS / (1 - SHARE) <= 1.0
+
+
+def test_debts_add_up_for_all_workers_and_are_paid_back_by_time(redis: Redis) -> None:
+    add_debts(redis, {"a": 0.2, "b": 0.1})
+    add_debts(redis, {"a": 0.2})
+    add_debts(redis, {})
+    assert 0.3 < owed_seconds(redis, "a") <= 0.4
+    assert 0.05 < owed_seconds(redis, "b") <= 0.1
+    assert owed_seconds(redis, "c") == 0
+    assert 0 < redis.pttl("sr:reading:a") <= 0.4 / SHARE * 1000
+
+
+@pytest.fixture
+def walk(redis: Redis, engine: Engine) -> str:
+    """A session that exists, of which `tests` has read so much that it owes its time."""
+    session_id = f"walk-{secrets.token_hex(6)}"
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    add_debts(redis, {"tests": 10.0})
+    return session_id
+
+
+@pytest.mark.parametrize("mode", ["atomic", "partial"])
+def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
+    redis: Redis, engine: Engine, walk: str, mode: str
+) -> None:
+    commands = [
+        {"command": "store_memory", "data": {"key": "before", "content": 1}},
+        {"command": "list_memories"},
+        {"command": "store_memory", "data": {"key": "after", "content": 2}},
+    ]
+    batch = entry("batch", walk, mode=mode, commands=commands, waits=True)
+    drain(redis, engine, batch)
+    body = outcome_of(redis, batch)["body"]
+    assert (body["status"], body["data"]["processed"], body["data"]["failed"]) == ("success", 2, 1)
+    error = body["data"]["results"][1]["error"]
+    assert (error["code"], error["retryable"]) == ("reads_too_slow", True)
+    assert memories(engine, walk) == {"before": 1, "after": 1}
+
+
+def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    def read() -> Entry:
+        return entry("list_memories", walk, delivery_id=f"read-{walk}", waits=True)
+
+    first, second = read(), read()
+    drain(redis, engine, first)
+    assert outcome_of(redis, first)["status"] == 429
+    assert delivery(engine, first.delivery_id)["status"] == "rejected"
+    redis.delete("sr:reading:tests")
+    drain(redis, engine, second)
+    assert outcome_of(redis, second)["status"] == 200
+    assert delivery(engine, first.delivery_id)["status"] == "applied"
+
+
+def test_the_reads_of_another_source_are_done(redis: Redis, engine: Engine, walk: str) -> None:
+    drain(redis, engine, entry("list_memories", walk), entry("list_memories", walk, source="other"))
+    assert 0 < owed_seconds(redis, "other") < AT_ONCE_SECONDS
