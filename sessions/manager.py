@@ -152,7 +152,7 @@ class SessionManager:
         handled: dict[Identity, Known] = {}
         deleted: set[str | None] = set()
         for entry, item in zip(entries, decoded, strict=True):
-            if applied and time.monotonic() > self._ends_at:
+            if applied and (time.monotonic() > self._ends_at or (self._reading and self._reading.is_over)):
                 break
             identity = _identity(entry)
             earlier = handled.get(identity) or known.get(identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from models.errors import TooManyRequests
 
@@ -11,7 +12,7 @@ AT_ONCE_SECONDS = 0.6
 SHARE = 0.4
 """Of each second that passes, given back to a source. With what it has at once, others wait for at most a second."""
 TOGETHER_SECONDS = 1.0
-"""Of all sources in one transaction."""
+"""Of all sources in one transaction, which then ends; and of one source while nobody else waits."""
 SMALLEST_SECONDS = 0.02
 """With less no read is begun: it would be given up, and its time be lost."""
 
@@ -19,19 +20,30 @@ SMALLEST_SECONDS = 0.02
 class ReadingTime:
     """The time for the reads in one transaction. A source that takes more than it has owes the rest."""
 
-    def __init__(self, owed: Callable[[str], float]) -> None:
-        """`owed` tells what a source has taken before, and was not given back yet."""
+    def __init__(self, owed: Callable[[str], float], *, is_alone: Callable[[str], bool]) -> None:
+        """`owed` tells what a source has taken before, and was not given back yet; `is_alone`, whether nobody but the
+        source waits for what is done here."""
         self._owed = owed
+        self._is_alone = cache(is_alone)
         self._left: dict[str, float] = {}
         self._together = TOGETHER_SECONDS
         self.taken: dict[str, float] = {}
         """Seconds, by source."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it is taken."""
+        return self._together < SMALLEST_SECONDS
+
     def left(self, source: str) -> float:
-        """How long the next read of a source may take. Raises TooManyRequests if that is too little."""
+        """How long the next read of a source may take. Raises TooManyRequests if that is too little. As long as nobody
+        else waits a source is refused nothing: on a busy machine its reads may be slow without being large."""
         if source not in self._left:
             self._left[source] = AT_ONCE_SECONDS - self._owed(source)
-        seconds = min(self._left[source], self._together)
+        seconds = self._left[source]
+        if seconds < AT_ONCE_SECONDS and self._is_alone(source):
+            seconds = TOGETHER_SECONDS
+        seconds = min(seconds, self._together)
         if seconds < SMALLEST_SECONDS:
             raise exhausted()
         return seconds

@@ -121,7 +121,8 @@ class Drain:
                     return []
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
-                reading = ReadingTime(partial(owed_seconds, self._redis))
+                is_alone = partial(self._is_alone, shard, waiting)
+                reading = ReadingTime(partial(owed_seconds, self._redis), is_alone=is_alone)
                 manager = SessionManager(store, suspect=suspect, reading=reading)
                 try:
                     applied = manager.apply([item.entry for item in waiting])
@@ -147,6 +148,12 @@ class Drain:
         self._finish(shard, waiting[: len(applied)], applied, stale, news)
         reach("after_delete", self._failpoint_dir)
         return applied
+
+    def _is_alone(self, shard: int, waiting: Sequence[Waiting], source: str) -> bool:
+        """Whether all that waits here is of the source, and no other shard waits for a worker."""
+        if any(item.entry.source != source for item in waiting):
+            return False
+        return self._redis.xlen(inbox_key(shard)) <= len(waiting) and open_queue(self._redis).count == 0
 
     def _finish(
         self,

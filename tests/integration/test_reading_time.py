@@ -17,7 +17,7 @@ from worker.read_debts import add_debts, owed_seconds
 
 
 def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
-    reading = ReadingTime(lambda source: {"debtor": 0.5}.get(source, 0.0))
+    reading = ReadingTime(lambda source: {"debtor": 0.5}.get(source, 0.0), is_alone=lambda _: False)
     assert reading.left("a") == AT_ONCE_SECONDS
     assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.5)
     reading.take("a", 0.5)
@@ -28,6 +28,16 @@ def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
     assert (caught.value.code, caught.value.retryable) == ("reads_too_slow", True)
     assert reading.left("b") == pytest.approx(TOGETHER_SECONDS - 0.9)
     assert reading.taken == {"a": pytest.approx(0.9)}
+
+
+def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transaction_ends() -> None:
+    reading = ReadingTime(lambda _: 10.0, is_alone=lambda source: source == "alone")
+    assert reading.left("alone") == TOGETHER_SECONDS
+    with pytest.raises(TooManyRequests):
+        reading.left("other")
+    assert not reading.is_over
+    reading.take("alone", TOGETHER_SECONDS)
+    assert reading.is_over
 
 
 def test_with_what_it_has_at_once_and_is_given_back_others_wait_for_a_second() -> None:
@@ -53,6 +63,11 @@ def walk(redis: Redis, engine: Engine) -> str:
     return session_id
 
 
+def of_other(session_id: str) -> Entry:
+    """What somebody else waits for, behind the reads."""
+    return entry("store_memory", session_id, key="other", content="", source="other")
+
+
 @pytest.mark.parametrize("mode", ["atomic", "partial"])
 def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
     redis: Redis, engine: Engine, walk: str, mode: str
@@ -63,12 +78,12 @@ def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
         {"command": "store_memory", "data": {"key": "after", "content": 2}},
     ]
     batch = entry("batch", walk, mode=mode, commands=commands, waits=True)
-    drain(redis, engine, batch)
+    drain(redis, engine, batch, of_other(walk))
     body = outcome_of(redis, batch)["body"]
     assert (body["status"], body["data"]["processed"], body["data"]["failed"]) == ("success", 2, 1)
     error = body["data"]["results"][1]["error"]
     assert (error["code"], error["retryable"]) == ("reads_too_slow", True)
-    assert memories(engine, walk) == {"before": 1, "after": 1}
+    assert memories(engine, walk) == {"before": 1, "after": 1, "other": 1}
 
 
 def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
@@ -78,15 +93,29 @@ def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
         return entry("list_memories", walk, delivery_id=f"read-{walk}", waits=True)
 
     first, second = read(), read()
-    drain(redis, engine, first)
+    drain(redis, engine, first, of_other(walk))
     assert outcome_of(redis, first)["status"] == 429
     assert delivery(engine, first.delivery_id)["status"] == "rejected"
     redis.delete("sr:reading:tests")
-    drain(redis, engine, second)
+    drain(redis, engine, second, of_other(walk))
     assert outcome_of(redis, second)["status"] == 200
     assert delivery(engine, first.delivery_id)["status"] == "applied"
 
 
-def test_the_reads_of_another_source_are_done(redis: Redis, engine: Engine, walk: str) -> None:
+def test_reads_are_done_while_nobody_else_waits_and_those_of_others_always(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    alone = entry("list_memories", walk, waits=True)
+    drain(redis, engine, alone)
+    assert outcome_of(redis, alone)["status"] == 200
     drain(redis, engine, entry("list_memories", walk), entry("list_memories", walk, source="other"))
     assert 0 < owed_seconds(redis, "other") < AT_ONCE_SECONDS
+
+
+def test_a_transaction_ends_when_the_time_for_reads_is_over_and_the_next_goes_on(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.reading_time.TOGETHER_SECONDS", AT_ONCE_SECONDS)
+    monkeypatch.setattr("sessions.reading_time.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6)
+    reads = [entry("list_memories", walk, source=f"s{number}", waits=True) for number in range(4)]
+    assert "4 applied" in drain(redis, engine, *reads)[0]
