@@ -68,12 +68,16 @@ def _parts_of(position: object) -> Iterable[object]:
     return position if isinstance(position, tuple) else (position,)
 
 
-def fill(entries: Iterable[tuple[object, dict[str, Any]]], *, limit: int, room: int) -> Page:
+def fill(entries: Iterable[tuple[object, dict[str, Any] | None]], *, limit: int, room: int) -> Page:
     """A page of at most `limit` items within `room` characters, but at least one. `entries` are positions and items
-    in order, one more than `limit` if there are more. One item takes at most half of the room."""
+    in order, one more than `limit` if there are more; None for an item says that what follows belongs to another page.
+    One item takes at most half of the room."""
     items: list[dict[str, Any]] = []
     used, position, full = 0, None, False
     for next_position, entry in entries:
+        if entry is None:
+            full = True
+            break
         item = fit(entry, room // 2)
         size = measure(item) + 1
         full = used + size > room and bool(items)

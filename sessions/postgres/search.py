@@ -9,7 +9,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Select, Text, cast, literal, null, select, union_all
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from models.commands import Search
@@ -23,6 +38,16 @@ from sessions.search_words import mark, tidy
 
 SUBSTRING_ROWS = 2_000
 """Of each area, the latest that can be seen: there is no index for substrings."""
+SUBSTRING_BYTES = 128_000_000
+"""Of text in each area, the latest, in which one substring is looked for; several share it."""
+PARTIAL_ROWS, PARTIAL_BYTES = 5_000, 128_000_000
+"""Of each area, the latest that have any of the words; those that have all of them are then left out."""
+RANKED_BYTES = 24_000_000
+"""Of the text of hits in each area, the latest, that are ranked: each word is looked for in all of it."""
+SNIPPET_BYTES = 3_000_000
+"""Of the text of hits on one page, which ends there: finding snippets in so much takes a third of a second."""
+NEEDLES_AT_ONCE = 8
+"""Substrings that take as long to be found in a text as its snippet."""
 
 
 class _Area(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +107,7 @@ def search(connection: Connection, command: Search, *, reach: Reach) -> Page:
 
 def _hits(
     connection: Connection, command: Search, query: SearchQuery, *, start: Position, limit: int, reach: Reach
-) -> Iterator[tuple[Position, dict[str, Any]]]:
+) -> Iterator[tuple[Position, dict[str, Any] | None]]:
     wanted = limit + 1
     matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
     for match in matches:
@@ -92,6 +117,9 @@ def _hits(
             return
         page = statement.offset(offset).limit(min(wanted, MOST_HITS - offset))
         for row in stream(connection, _with_snippets(page, query)):
+            if row.is_beyond:
+                yield Position(match=match, offset=offset), None
+                return
             offset += 1
             wanted -= 1
             yield Position(match=match, offset=offset), _hit(row, query, match=match)
@@ -121,6 +149,7 @@ def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Matc
         area.at.label("at"),
         area.text.label("text"),
         area.table.search,
+        area.latest.label("latest"),
     ]
     rows = select(*columns).where(reach.within(area.table.session_id), reach.during(command, area.at))
     if command.type is not None:
@@ -128,24 +157,47 @@ def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Matc
     if command.tags:
         rows = rows.where(area.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     rows = rows.order_by(area.latest.desc())
-    if query.wording.runs:
-        latest = rows.limit(SUBSTRING_ROWS).subquery()
-        found = select(latest).where(query.matches(match, latest.c.search, latest.c.text)).subquery()
+    if needles := len(query.wording.needles):
+        latest = _latest(rows.limit(SUBSTRING_ROWS), SUBSTRING_BYTES // needles)
+        hits = select(latest).where(query.matches(match, latest.c.search, latest.c.text))
+    elif match == "partial":
+        latest = _latest(rows.where(query.has_any(area.table.search, area.text)).limit(PARTIAL_ROWS), PARTIAL_BYTES)
+        hits = select(latest).where(query.matches(match, latest.c.search, latest.c.text))
     else:
-        found = rows.where(query.matches(match, area.table.search, area.text)).limit(MOST_HITS).subquery()
+        hits = rows.where(query.matches(match, area.table.search, area.text))
+    found = _latest(hits.limit(MOST_HITS), RANKED_BYTES)
     # Large ones are kept compressed: unpacked here once, and not for each word. OFFSET keeps it a step of its own.
     unpacked = found.c.search.op("||")(cast("", TSVECTOR)).label("search")
-    others = [column for column in found.c if column.name != "search"]
+    others = [column for column in found.c if column.name not in ("search", "latest", "before")]
     found = select(*others, unpacked).offset(0).subquery()
     rank = query.rank(found.c.search, found.c.text).label("rank")
     return select(*(column for column in found.c if column.name != "search"), rank)
 
 
+def _latest(rows: Select[Any], most_bytes: int) -> Subquery:
+    """Of rows, those with the latest texts that have so many bytes together, and one more. A large text costs nothing
+    until it is unpacked; its size is known without."""
+    every = rows.subquery()
+    size = func.octet_length(every.c.text)
+    upto = func.sum(size).over(order_by=every.c.latest.desc(), rows=(None, 0))
+    columns = [column for column in every.c if column.name != "before"]
+    counted = select(*columns, (upto - size).label("before")).subquery()
+    return select(counted).where(counted.c.before < most_bytes).subquery()
+
+
 def _with_snippets(page: Select[Any], query: SearchQuery) -> Select[Any]:
     hits = page.subquery()
+    size = func.octet_length(hits.c.text)
+    before = func.sum(size).over(order_by=_order(hits.c), rows=(None, 0)) - size
+    most_bytes = SNIPPET_BYTES // (1 + len(query.wording.needles) // NEEDLES_AT_ONCE)
+    hits = select(hits, (before >= most_bytes).label("is_beyond")).subquery()
     columns = [column for column in hits.c if column.name != "text"]
+    snippet = [
+        case((hits.c.is_beyond, null()), else_=column.element).label(column.name)
+        for column in query.snippet(hits.c.text)
+    ]
     return (
-        select(*columns, SessionRow.title.label("session_title"), *query.snippet(hits.c.text))
+        select(*columns, SessionRow.title.label("session_title"), *snippet)
         .join(SessionRow, SessionRow.session_id == hits.c.session_id)
         .order_by(*_order(hits.c))
     )

@@ -56,11 +56,15 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
             return false()
         if match == "all":
             return and_(*every)
+        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.wording.unwanted]
+        return and_(self.has_any(search, text), not_(and_(*every)), *none)
+
+    def has_any(self, search: Any, text: Any) -> ColumnElement[bool]:
+        """Whether any of the words or runs, or of their parts, is there."""
         some = [func.strpos(text, part) > 0 for part in self.wording.parts]
         if self.words:
             some.append(search.bool_op("@@")(self._any_word()))
-        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.wording.unwanted]
-        return and_(or_(*some), not_(and_(*every)), *none) if some else false()
+        return or_(false(), *some)
 
     def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
         """How many different words are there, and a fraction for how often and how near to each other they are."""

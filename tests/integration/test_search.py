@@ -191,3 +191,31 @@ def test_hits_fit_into_the_budget_whatever_the_text(walk: Rows, max_characters: 
     assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + 1_500
     assert all("**needle**" in hit["snippet"] for hit in answer.data["hits"])
     assert all(len(hit["snippet"]) < 450 for hit in answer.data["hits"])
+
+
+def test_a_page_ends_where_finding_snippets_would_take_too_long_and_the_next_goes_on(walk: Rows) -> None:
+    for number in range(40):
+        walk.chunk(f"c{number}", "x" * 190_000 + " needle")
+    found: list[str] = []
+    cursor, sizes = None, []
+    while True:
+        answer = search(walk, "needle", limit=500, max_characters=90_000, cursor=cursor)
+        found += ids(answer)
+        sizes.append(len(answer.data["hits"]))
+        assert all("**needle**" in hit["snippet"] for hit in answer.data["hits"])
+        if (cursor := answer.data["next_cursor"]) is None:
+            break
+        assert answer.data["truncated"]
+    assert sorted(found) == sorted(f"c{number}" for number in range(40))
+    assert sizes == [16, 16, 8]
+
+
+@pytest.mark.parametrize("q", ["solar roof", "solar elephants", "数据", "数据 elephants"])
+def test_of_hits_that_are_too_large_to_be_ranked_the_latest_are(
+    walk: Rows, q: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        walk.chunk(f"c{number}", "the solar roof 数据 " + "x" * 1_000)
+    assert ids(search(walk, q)) == ["c4", "c3", "c2", "c1", "c0"]
+    monkeypatch.setattr("sessions.postgres.search.RANKED_BYTES", 2_000)
+    assert ids(search(walk, q)) == ["c4", "c3"]
