@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Literal
@@ -21,6 +22,7 @@ from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.revocable import RevocableResponse
 from sessions.postgres.reads import export_markdown, export_session
+from sessions.store import too_slow
 
 SPOOL_BYTES = 1_048_576
 """Kept in memory; the rest of a larger document goes to a temporary file."""
@@ -73,9 +75,14 @@ def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
     spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was sent
     try:
         if asked.format == "json":
-            spool.writelines(export_session(connection, asked.session_id))
+            parts: Iterable[bytes] = export_session(connection, asked.session_id)
         else:
-            spool.writelines(part.encode() for part in export_markdown(connection, asked.session_id))
+            parts = (part.encode() for part in export_markdown(connection, asked.session_id))
+        ends_at = time.monotonic() + EXPORT_SECONDS
+        for part in parts:
+            spool.write(part)
+            if time.monotonic() > ends_at:  # Nobody waits for it any more, and others wait for the thread.
+                raise too_slow()
         spool.seek(0)
     except BaseException:
         spool.close()
