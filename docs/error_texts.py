@@ -67,7 +67,10 @@ SERVED: dict[str, Text] = {
     ),
     "session_exists": Text("Another session has this id.", "Go on with that one, or take another id, or none."),
     "session_paused": Text("The session is paused and takes no changes.", "Ask the user; then `resume_session`."),
-    "session_completed": Text("The session is completed and takes no changes.", "Ask the user; then `resume_session`."),
+    "session_completed": Text(
+        "The session is completed and takes no changes.",
+        "Ask the user; then `resume_session`, or `create_session` without a `session_id`.",
+    ),
     "chunk_exists": Text("Other conversation has this `chunk_id`.", "Take another id, or none."),
     "task_exists": Text("Another task has this `task_id`.", "Take another id, or none."),
     "artifact_exists": Text("Another artifact has this `artifact_id`.", "Take another id, or none."),

@@ -21,12 +21,13 @@ JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schem
 JsonValue = Annotated[Raw, Meta(description="Any JSON value; kept as it was sent")]
 Items = Annotated[list[JsonValue], Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
+Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or time to come such as in 2h")]
 Zone = Annotated[str, Meta(max_length=64, description="IANA name of the zone of times without an offset")]
 
 
-def _check_moment(text: str | None, field: str) -> None:
+def _check_moment(text: str | None, field: str, *, ahead: bool = False) -> None:
     if text is not None:
-        parse_moment(text, field=field, now=datetime.now(UTC))
+        parse_moment(text, field=field, now=datetime.now(UTC), ahead=ahead)
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -168,12 +169,12 @@ class ConversationChunk(Command, frozen=True, kw_only=True):
 
 
 class StoreMemory(Command, frozen=True, kw_only=True):
-    """Remember something. New content under a key that exists is a new revision; what is left out stays as it was."""
+    """Remember something. Any change under a key is a new revision; what is left out stays; said again, it reopens."""
 
     content: JsonValue
     type: v.MemoryType | None = None
     key: v.Name | None = None
-    tags: v.Names = []
+    tags: v.Names | None = None
     status: v.MemoryStatus | None = None
     if_revision: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
 
@@ -234,13 +235,13 @@ class DelegateTask(Command, frozen=True, kw_only=True):
     priority: v.Priority = 0
     input_data: JsonObject = EMPTY_OBJECT
     depends_on: Annotated[list[v.Id], Meta(max_length=100)] = []
-    not_before: Moment | None = None
+    not_before: Later | None = None
     max_attempts: v.Attempts = 3
     allow_duplicate: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_moment(self.not_before, "not_before")
+        _check_moment(self.not_before, "not_before", ahead=True)
 
 
 class GetTask(ReadCommand, frozen=True, kw_only=True):

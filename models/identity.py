@@ -21,7 +21,8 @@ FINGERPRINT_LENGTH = 16
 REPEAT_SECONDS = 600
 """How long the same content from the same source is taken for a repeat where the sender gives no id. Senders that had
 no answer try again within seconds and minutes: Slack at once, after one minute and after five, Trello after half a
-minute, one and two, and the first three attempts of Standard Webhooks are within five."""
+minute, one and two, and the first three attempts of Standard Webhooks are within five; clients of LLMs wait up to five
+minutes for an answer, and then try once more."""
 
 _LONG_NUMBER = re.compile(rb"[0-9.]{17,}")
 """Of more than the 15 digits of which each float has its own."""

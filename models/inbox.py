@@ -206,6 +206,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why it is no command: then it has none, and is only kept as a delivery."""
     by_content: bool = False
     """Whether the delivery id is made from the content, so that it is a repeat for REPEAT_SECONDS only."""
+    is_unnamed: bool = False
+    """Its sender gave no delivery id, so that only the content can tell a repeat."""
+    names_session: bool = False
+    """The session_id was made from the title."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,13 +237,15 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def make_entry(submission: Submission, **origin: Any) -> Entry:
-    """An entry for a submission; `origin` gives source, delivery_id, accepted_at, scopes, session_glob, waits."""
+    """An entry for a submission; `origin` gives source, delivery_id, accepted_at, scopes, session_glob, waits,
+    is_unnamed."""
     return Entry(
         hash=submission.hash,
         command=name_of(submission.command),
         session_id=submission.session_id,
         data=Raw(msgspec.json.encode(submission.command)),
         by_content=submission.by_content,
+        names_session=submission.names_session,
         **origin,
     )
 

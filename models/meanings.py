@@ -59,10 +59,10 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "StoreMemory": {
         "type": "What kind of memory it is; general for a new one, unless said.",
-        "key": "Its name within the session: new content under the same key is a new revision; left out, one is made.",
+        "key": "Its name within the session: any change under the same key is a new revision; left out, one is made.",
         "content": "What to remember: a text or any other JSON. It comes back exactly as it was sent.",
-        "tags": "Words to find it by.",
-        "status": "Whether it is still open; a new one is, unless said.",
+        "tags": "Words to find it by; [] takes all away; left out, they stay.",
+        "status": "Whether it is still open; a new one is, unless said, and so is one that is said again.",
         "if_revision": "Store only if this is the latest revision; 0: only if the key is new.",
     },
     "RetrieveMemory": {"revision": "An older revision; left out, the latest."},
@@ -84,9 +84,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "priority": "Higher ones are done first.",
         "input_data": "Any JSON object that the agent gets with the task.",
         "depends_on": "Tasks of the session that must be completed before.",
-        "not_before": "When it may begin at the earliest: a time or a date.",
+        "not_before": "When it may begin at the earliest: a time, a date, or a time to come such as in 2h.",
         "max_attempts": "How often it is tried before it counts as failed.",
-        "allow_duplicate": "Make another task although an unfinished one of the last hour has the same description.",
+        "allow_duplicate": "Make another task although the same was delegated just now and is not finished.",
     },
     "GetTask": {
         "wait": "Seconds to wait at most until the task is finished or asks something; it needs no ?wait= besides."

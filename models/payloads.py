@@ -59,6 +59,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the delivery id is made from the content."""
     is_flat: bool = False
     """Whether its fields stood at the top, without `data` around them."""
+    names_session: bool = False
+    """The session_id was made from the title."""
     fingerprint: str = ""
     """What stands for the content of a sender that may repeat the same in other words."""
 
@@ -84,9 +86,13 @@ def parse_envelope(body: bytes) -> Submission:
             expected=ENVELOPE_TYPE,
             hint='Set "type" to that value, or leave it out. The type of what is stored belongs into data.',
         )
-    command, session_id = _parse(envelope.command, envelope.data, session_id=envelope.session_id, prefix="data.")
+    command, session_id, is_named = _parse(
+        envelope.command, envelope.data, session_id=envelope.session_id, prefix="data."
+    )
     sync = envelope.sync or envelope.feedback_mode == "sync"
-    return Submission(command=command, session_id=session_id, delivery_id=envelope.id, sync=sync)
+    return Submission(
+        command=command, session_id=session_id, names_session=is_named, delivery_id=envelope.id, sync=sync
+    )
 
 
 def parse_flat(command_name: str, body: bytes) -> Submission:
@@ -94,8 +100,15 @@ def parse_flat(command_name: str, body: bytes) -> Submission:
     fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
     outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
     head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
-    command, session_id = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
-    return Submission(command=command, session_id=session_id, delivery_id=head.id, sync=False, is_flat=True)
+    command, session_id, is_named = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
+    return Submission(
+        command=command,
+        session_id=session_id,
+        names_session=is_named,
+        delivery_id=head.id,
+        sync=False,
+        is_flat=True,
+    )
 
 
 def definition_of(name: str, *, field: str = "command") -> type[Command]:
@@ -117,10 +130,12 @@ def decode_command(name: str, data: Raw) -> Command:
     return decode_as(bytes(data), AGENT_COMMANDS.get(name) or COMMANDS[name])
 
 
-def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None]:
+def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None, bool]:
+    """The command, its session, and whether the title has named that."""
     definition = definition_of(name)
     fields = fields_of(data, prefix)
     session_id = _one_session(session_id, fields, prefix)
+    is_given = session_id is not None
     fields = _modernize(ALIASES.get(name, name), fields, prefix)
     command: Command
     faults: list[Invalid] = []
@@ -132,7 +147,7 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
             beside += [] if prefix else ["id"]
             command = with_ids(decode_leniently(_encode(fields), definition, prefix=prefix, beside=beside))
         if definition.session == "derived" and session_id is None:
-            session_id = _derive_session(command)
+            session_id = derive_session(command)
     except Invalid as error:
         faults.append(error)
     if session_id is None and (definition.session == "required" or (definition.session == "derived" and not faults)):
@@ -141,7 +156,8 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
         faults.append(missing)
     if faults:
         raise combine(faults)
-    return command, session_id
+    is_named = definition.session == "derived" and not is_given and derive_session(command) == session_id
+    return command, session_id, is_named
 
 
 def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str) -> tuple[Batch, str | None]:
@@ -180,7 +196,7 @@ def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) ->
     session_id = _one_session(session_id, data, f"{where}data.")
     data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
     command = with_ids(decode_leniently(_encode(data), definition, prefix=f"{where}data."))
-    return command, _derive_session(command) if number == 0 and session_id is None else session_id
+    return command, derive_session(command) if number == 0 and session_id is None else session_id
 
 
 def _modernize(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
@@ -235,7 +251,11 @@ def with_ids(command: Command) -> Command:
     return command
 
 
-def _derive_session(command: Command) -> str | None:
+def derive_session(command: Command) -> str | None:
+    """The id that a title gives to a new session, also as the first command of a batch. None if there is no title."""
+    if isinstance(command, Batch) and command.commands:
+        item = command.commands[0]
+        command = decode_command(item.command, item.data)
     if not isinstance(command, CreateSession) or not command.title.strip():
         return None
     return derive_id("", command.title, [command.title, command.participants, command.context])

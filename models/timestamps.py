@@ -1,4 +1,4 @@
-"""Times as text: UTC with `Z` outwards; ISO, dates and ages such as `7d` inwards."""
+"""Times as text: UTC with `Z` outwards; inwards ISO, dates, ages such as `7d`, and times to come such as `in 2h`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from zoneinfo import ZoneInfo
 
 from models.errors import Invalid
 
-_AGE = re.compile(r"^(\d{1,5})([mhdw])$")
+_SPAN = re.compile(
+    r"(?P<ahead>in )?(?P<count>[0-9]{1,5}) ?(?P<unit>m(in(ute)?s?)?|h(ours?)?|d(ays?)?|w(eeks?)?)(?P<ago> ago)?"
+)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 EXPECTED_MOMENT = "an ISO 8601 time, a date, or an age such as 30m, 12h, 7d, 2w"
+EXPECTED_AHEAD = "an ISO 8601 time, a date, or a time to come such as in 30m, in 12h, in 7d"
 
 
 def parse_zone(name: str) -> tzinfo:
@@ -23,11 +26,32 @@ def parse_zone(name: str) -> tzinfo:
         ) from error
 
 
-def parse_moment(text: str, *, field: str, now: datetime, zone: tzinfo = UTC, end_of_day: bool = False) -> datetime:
-    """The moment that `text` names. A time without offset is read in `zone`; a bare date is the start of its day,
-    or with `end_of_day` the start of the next, so that `until` includes the day. Raises Invalid."""
-    if match := _AGE.match(text):
-        return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+def is_relative(text: str) -> bool:
+    """Whether it is an age or a time to come, which means another moment each time it is said."""
+    return _SPAN.fullmatch(text) is not None
+
+
+def parse_moment(
+    text: str, *, field: str, now: datetime, zone: tzinfo = UTC, end_of_day: bool = False, ahead: bool = False
+) -> datetime:
+    """The moment that `text` names: an age such as `2h`, or with `ahead` a time to come such as `in 2h`. A time without
+    offset is read in `zone`; a bare date is the start of its day, or with `end_of_day` the start of the next, so that
+    `until` includes the day. Raises Invalid."""
+    expected = EXPECTED_AHEAD if ahead else EXPECTED_MOMENT
+    if match := _SPAN.fullmatch(text):
+        span = f"{match['count']}{match['unit'][0]}"
+        if match["ago"] and match["ahead"]:
+            raise Invalid(f"{text!r} is no time.", field=field, expected=expected)
+        if ahead != bool(match["ahead"]):
+            kind, other = ("an age", "a time to come") if ahead else ("a time to come", "a time that has passed")
+            raise Invalid(
+                f"{text!r} is {kind}, and {field} is {other}.",
+                field=field,
+                expected=expected,
+                hint=f'For {span} from now write "in {span}".' if ahead else f'For {span} ago write "{span}".',
+            )
+        step = timedelta(**{_UNITS[span[-1]]: int(match["count"])})
+        return now + step if ahead else now - step
     try:
         if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
             day = datetime.combine(date.fromisoformat(text), time(), zone)
@@ -35,7 +59,7 @@ def parse_moment(text: str, *, field: str, now: datetime, zone: tzinfo = UTC, en
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise Invalid(f"{text[:64]!r} is no time.", field=field, expected=EXPECTED_MOMENT) from error
+        raise Invalid(f"{text[:64]!r} is no time.", field=field, expected=expected) from error
 
 
 def format_utc(moment: datetime) -> str:

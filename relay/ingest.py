@@ -329,7 +329,8 @@ def _accept(parsed: Submission | NoCommand, caller: Caller, *, header: str | Non
         "waits": waits,
     }
     if isinstance(parsed, Submission):
-        return make_entry(parsed, **origin)
+        is_unnamed = not caller.signed and header is None and own_id is None
+        return make_entry(parsed, is_unnamed=is_unnamed, **origin)
     return Entry(hash=parsed.hash, command="", session_id=None, data=EMPTY_OBJECT, ignored=parsed.reason, **origin)
 
 

@@ -61,8 +61,15 @@ def run_batch(
             results.append(refused)
     failed = sum(result["status"] == "error" for result in results)
     done = len(results) - failed
-    message = f"Did all {done} commands." if not failed else f"Did {done} of {len(results)} commands; {failed} refused."
+    message = f"Did all {done} commands" if not failed else f"Did {done} of {len(results)} commands; {failed} refused"
+    if same := sum(_is_repeat(result) for result in results):
+        message += f"; {same} of them changed nothing, as {'it was' if same == 1 else 'they were'} there already"
+    message += "."
     return Answer(data={"results": results, "processed": done, "failed": failed}, message=message)
+
+
+def _is_repeat(result: dict[str, Any]) -> bool:
+    return result["status"] == "success" and result["data"].get("created") is False and "outcome" not in result["data"]
 
 
 def _run(state: State, command: Command, context: Context, *, entry: Entry, events: list[Event], read: Read) -> Answer:

@@ -57,6 +57,7 @@ def direct_entry(submission: Submission, *, source: str) -> Entry:
         accepted_at=datetime.now(UTC),
         scopes=list(ALL_SCOPES),
         waits=True,
+        is_unnamed=submission.delivery_id is None,
     )
 
 

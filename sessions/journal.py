@@ -67,6 +67,15 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str | None = None
 
 
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The last change of a session by a command, agents' reports aside: what a repeat repeats."""
+
+    source: str
+    hash: str
+    at: datetime
+    response: Raw
+
+
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that was decided before."""
 

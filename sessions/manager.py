@@ -24,10 +24,12 @@ from sessions.answers import Answer
 from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
 from sessions.journal import REPLAYABLE, Applied, Delivery, Event, Known, make_event
+from sessions.naming import is_taken, name_session
 from sessions.parking import STATE_CODES, UNBOUND_CODES, Parking, code_of, is_unattended
 from sessions.reading_time import AT_ONCE_SECONDS, ReadingTime, exhausted
 from sessions.recording import recorded
 from sessions.records import EMPTY_OBJECT, session_key
+from sessions.repeats import LatestChanges, answer_again
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context
 from sessions.state import State
@@ -78,6 +80,7 @@ class SessionManager:
         self._read_until = 0.0
         self._suggestions = SUGGESTIONS
         self._state = State()
+        self._latest = LatestChanges(store)
         self._deliveries: dict[Identity, Delivery] = {}
         self._parking = Parking(store)
         self._events: list[Event] = []
@@ -147,6 +150,8 @@ class SessionManager:
                 decoded.append(error)
             if entry.session_id and (entry.ruling or isinstance(decoded[-1], Exception)):
                 wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
+        self._latest = LatestChanges(self._store)
+        self._latest.look_up(zip(entries, decoded, strict=True))
         self._state = self._store.load(wanted)
         applied: list[Applied] = []
         handled: dict[Identity, Known] = {}
@@ -186,6 +191,10 @@ class SessionManager:
             if isinstance(command, Exception):
                 raise command
             events: list[Event] = []
+            if entry.names_session and is_taken(entry, command, state=self._state):
+                self._flush()
+                entry = name_session(entry, command, state=self._state, store=self._store)
+                self._latest.look_up([(entry, command)])
             answer = self._run(entry, command, events)
         except Rejected as error:
             return self._reject(entry, error, now, is_parked=is_parked)
@@ -199,6 +208,8 @@ class SessionManager:
         kept = recorded(response, command=entry.command, http_status=200)
         self._record(entry, status="applied", http_status=200, response=kept, now=now)
         self._events += events
+        if events:
+            self._latest.note(entry, command, response)
         return Applied(entry=entry, status="applied", http_status=200, response=response)
 
     def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
@@ -213,12 +224,16 @@ class SessionManager:
             at=entry.accepted_at,
             session_glob=entry.session_glob,
             waiting_events=self._count_waiting_events(entry, command),
+            is_unnamed=entry.is_unnamed and not entry.ruling,
         )
+        if said := self._latest.find_repeated(entry, command):
+            return answer_again(said)
         if isinstance(command, Batch):
             return self._run_batch(entry, command, context, events)
         decision = decide(self._state, command, context)
         if isinstance(command, DeleteSession):
             self._flush()  # Deleting blanks what the deliveries before it have recorded.
+            self._latest.forget(context.session_id)
             self._events = [event for event in self._events if event.session_id != entry.session_id]
         for removed in decision.removed:
             self._state.remove(removed)

@@ -11,7 +11,7 @@ import msgspec
 
 from models.visibility import matches_glob
 from models.vocabulary import UNFINISHED
-from sessions.records import Agent, Key, Memory, Record, Session, Stats, Task, session_key, task_key
+from sessions.records import Agent, Chunk, Key, Memory, Record, Session, Stats, Task, session_key, task_key
 
 R = TypeVar("R", bound=Record)
 
@@ -30,6 +30,16 @@ class Changes(msgspec.Struct, kw_only=True):
     put: dict[Key, Record] = msgspec.field(default_factory=dict)
 
 
+class LastChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """The piece of conversation that was stored last in a session."""
+
+    chunk_id: str
+    before_id: str | None
+    """Of the one before it."""
+    created_by: str
+    created_at: datetime
+
+
 class State:
     """Records by key. What was not loaded is not there: what to load is named by the rules' `Slice`."""
 
@@ -41,6 +51,8 @@ class State:
         agents: Iterable[Agent] = (),
         online_types: Mapping[str, int] | None = None,
         queues: Mapping[str | None, Counter[Lane]] | None = None,
+        last_chunks: dict[str, LastChunk] | None = None,
+        alike: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """`agents` are those that tasks name, `online_types` how many are online of each type that tasks have, and
         `queues` what waits in the sessions that each pattern allows."""
@@ -50,6 +62,8 @@ class State:
         self._online_types = online_types or {}
         self._queues: dict[str | None, Counter[Lane]] = {None: Counter(), **(queues or {})}
         self._awaited: set[Key] = set()
+        self._last_chunks = last_chunks or {}
+        self._alike: Counter[tuple[str, str]] = alike or Counter()
         self.changes = Changes()
 
     def fork(self) -> State:
@@ -58,6 +72,7 @@ class State:
         twin._records, twin._agents, twin._online_types = dict(self._records), self._agents, self._online_types
         twin._queues = {glob: queue.copy() for glob, queue in self._queues.items()}
         twin._awaited = set(self._awaited)
+        twin._last_chunks, twin._alike = dict(self._last_chunks), self._alike.copy()
         twin.changes = Changes(removed=dict(self.changes.removed), put=dict(self.changes.put))
         return twin
 
@@ -78,12 +93,37 @@ class State:
         """Whether a task depends on this one that was made before it, as only a batch can have it."""
         return task.key in self._awaited
 
+    def alike(self, session_id: str, description_hash: str) -> int:
+        """How many tasks of the session ask for the same."""
+        return self._alike[session_id, description_hash]
+
     def stats(self, session_id: str) -> Stats:
         """What the session holds, the changes included."""
         return self._stats.setdefault(session_id, Stats())
 
+    def last_chunk(self, session_id: str) -> LastChunk | None:
+        """The piece of conversation that was stored last."""
+        return self._last_chunks.get(session_id)
+
+    def absorb(self, other: State) -> None:
+        """Add what another state knows of sessions that this one was not asked for."""
+        self._records = other._records | self._records
+        self._stats = other._stats | self._stats
+        self._last_chunks = other._last_chunks | self._last_chunks
+        self._alike |= other._alike
+
     def put(self, record: Record) -> None:
         """Add a record or replace the one under its key."""
+        if isinstance(record, Chunk) and self._records.get(record.key) is None:
+            before = self._last_chunks.get(record.session_id)
+            self._last_chunks[record.session_id] = LastChunk(
+                chunk_id=record.chunk_id,
+                before_id=before.chunk_id if before else None,
+                created_by=record.created_by,
+                created_at=record.created_at,
+            )
+        if isinstance(record, Task) and self._records.get(record.key) is None:
+            self._alike[record.session_id, record.description_hash] += 1
         if isinstance(record, Session) and self.session(record.session_id) is None:
             self._stats[record.session_id] = Stats()
         self._count(self._records.get(record.key), record)
@@ -103,6 +143,9 @@ class State:
         self.changes.removed[record.key] = None
         if isinstance(record, Session):
             self._stats.pop(record.session_id, None)
+            self._last_chunks.pop(record.session_id, None)
+            for pair in [pair for pair in self._alike if pair[0] == record.session_id]:
+                del self._alike[pair]
 
     def take_changes(self) -> Changes:
         """The changes since the last call, for writing."""

@@ -11,7 +11,7 @@ from models.commands import ReadCommand
 from models.errors import Invalid, Rejected
 from models.inbox import Entry
 from sessions.answers import Answer
-from sessions.journal import Delivery, Event, Known
+from sessions.journal import Delivery, Event, Known, Said
 from sessions.rules import Slice
 from sessions.state import Changes, State
 
@@ -52,6 +52,9 @@ class Store(Protocol):
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
         """Which of these were decided before, by source and delivery id."""
+
+    def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
+        """By session the last change, as far as it has the content of one of these entries."""
 
     def load(self, wanted: Slice) -> State:
         """The records that exist of those wanted."""

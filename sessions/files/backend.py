@@ -8,13 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from models.commands import GetTask, ReadCommand
+import msgspec
+
+from models.commands import Command, GetTask, ReadCommand
 from models.errors import RelayError
+from models.inbox import Entry
 from models.settings import Settings
 from models.vocabulary import MAX_CHARACTERS
 from sessions.answers import Page
 from sessions.backend import Imported
 from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
+from sessions.document import session_record
 from sessions.files.contents import load_contents, save_contents, take_over
 from sessions.files.folder import Folder
 from sessions.files.reads import page, read_events, read_transcript
@@ -23,6 +27,7 @@ from sessions.files.store import FilesStore
 from sessions.intake import read_document, require_same
 from sessions.manager import SessionManager
 from sessions.markdown import write_markdown
+from sessions.rules.lifecycle import further_ids, goes_on
 
 LOOK_SECONDS = 0.2
 """Between two looks for news of a journal."""
@@ -50,6 +55,8 @@ class FilesBackend:
             answer = store.read(asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
             return respond(entry, answer, store)
         assert session_id is not None, "Every change is to a session."
+        entry = self._name_session(entry, asked)
+        session_id = entry.session_id or session_id
         outcome: dict[str, Any] | RelayError
         with self._folder.lock(session_id):
             contents = load_contents(self._folder, session_id)
@@ -67,6 +74,17 @@ class FilesBackend:
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
+
+    def _name_session(self, entry: Entry, asked: Command) -> Entry:
+        """The entry with a session_id that its title can have: that of a session which goes on, or a new one."""
+        if not entry.names_session or entry.session_id is None:
+            return entry
+        shelf = Shelf(self._folder)
+        for session_id in (entry.session_id, *further_ids(entry.session_id)):
+            found = shelf.find(session_id)
+            if found is None or (found.session and goes_on(session_record(found.session), asked)):
+                return msgspec.structs.replace(entry, session_id=session_id, names_session=False)
+        return msgspec.structs.replace(entry, names_session=False)
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
         """A page of a command that lists."""

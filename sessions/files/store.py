@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
 
+from models.agent_commands import AGENT_COMMANDS
 from models.commands import COMMANDS, GetTask, ReadCommand
 from models.inbox import Entry
 from sessions.answers import Answer
@@ -19,11 +21,11 @@ from sessions.files.contents import Contents, SavedDelivery
 from sessions.files.folder import Folder
 from sessions.files.reads import read
 from sessions.files.shelf import Reach, Shelf
-from sessions.journal import Delivery, Event, Known
+from sessions.journal import Delivery, Event, Known, Said
 from sessions.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
 from sessions.rules import Slice
 from sessions.rules.tasks import description_hash
-from sessions.state import Changes, Lane, State
+from sessions.state import Changes, Lane, LastChunk, State
 from sessions.updates import AT_MOST, UNCLAIMED_AFTER, describe_update
 
 
@@ -61,6 +63,24 @@ class FilesStore:
             if identity in known
         }
 
+    def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
+        """By session the last change, as far as it has the content of one of these entries."""
+        contents = self.contents
+        if contents is None:
+            return {}
+        changes = (
+            contents.deliveries.get((event.source, event.delivery_id))
+            for event in reversed(contents.events)
+            if event.status == "applied" and event.delivery_id and event.event not in AGENT_COMMANDS
+        )
+        last = next(changes, None)
+        if last is None or last.response is None:
+            return {}
+        if not any(entry.hash == last.hash for entry in entries):
+            return {}
+        said = Said(source=last.source, hash=last.hash, at=last.decided_at, response=last.response)
+        return {contents.session_id: said}
+
     def load(self, wanted: Slice) -> State:
         """The records that exist of those wanted."""
         contents = self.contents
@@ -68,12 +88,20 @@ class FilesStore:
             return State(queues={glob: self._queue(glob) for glob in wanted.recipients})
         found = [record for key in wanted.keys for record in _find(contents, key)]
         known = {record.key for record in found}
-        digests = {digest for _, digest in wanted.descriptions}
-        for task in contents.tasks.values() if digests else ():
-            if description_hash(task.agent_name, task.description) in digests:
+        alike: Counter[tuple[str, str]] = Counter()
+        for task in contents.tasks.values() if wanted.descriptions else ():
+            digest = contents.session_id, description_hash(task.agent_name, task.description)
+            alike[digest] += 1
+            if digest in wanted.descriptions and task.finished_at is None:
                 found += [record for record in records(task, contents.session_id) if record.key not in known]
         stats = {contents.session_id: Stats(**count_contents(contents))} if wanted.stats else {}
-        return State(found, stats=stats, queues={glob: self._queue(glob) for glob in wanted.recipients})
+        return State(
+            found,
+            stats=stats,
+            queues={glob: self._queue(glob) for glob in wanted.recipients},
+            last_chunks=_last_chunks(contents),
+            alike=alike,
+        )
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Keep all of it in memory. Deliveries of reads are not kept, and of a dead letter only that it failed."""
@@ -157,6 +185,19 @@ class FilesStore:
             for task in contents.tasks.values()
             if task.status == "pending"
         )
+
+
+def _last_chunks(contents: Contents) -> dict[str, LastChunk]:
+    last, before, *_ = *islice(reversed(contents.chunks.values()), 2), None, None
+    if last is None:
+        return {}
+    told = LastChunk(
+        chunk_id=last.chunk_id,
+        before_id=before.chunk_id if before else None,
+        created_by=last.created_by,
+        created_at=last.created_at,
+    )
+    return {contents.session_id: told}
 
 
 def _find(contents: Contents, key: Key) -> Iterator[Record]:

@@ -23,14 +23,18 @@ from sqlalchemy import (
     update,
 )
 
+from models.agent_commands import AGENT_COMMANDS
 from models.inbox import Entry
 from models.responses import MESSAGE_LENGTH, shorten
-from models.tables import DeliveryRow
+from models.tables import DeliveryRow, EventRow
 from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.answers import Page
-from sessions.journal import Known
+from sessions.journal import Known, Said
 from sessions.paging import RowPosition, decode_cursor, encode_cursor
+
+LATEST_EVENTS = 50
+"""Of a session, among which its last change is looked for: refusals and agents' reports may have come after it."""
 
 
 def _part(*path: str) -> ColumnElement[str]:
@@ -70,6 +74,52 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
             accepted_at=accepted_at,
         )
         for source, delivery_id, hash_, status, code, response, accepted_at in connection.execute(statement)
+    }
+
+
+def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Said]:
+    """By session the last change that its journal tells of, agents' reports aside, as far as it has the content of one
+    of these entries."""
+    wanted = {(entry.session_id, entry.hash) for entry in entries if entry.session_id}
+    if not wanted:
+        return {}
+    sessions, hashes = (cast(list(values), ARRAY(Text)) for values in zip(*wanted, strict=True))
+    asked = func.unnest(sessions, hashes).table_valued(column("session_id", Text), column("hash", Text))
+    asked = asked.render_derived("asked")
+    latest = (
+        select(EventRow.event_id, EventRow.source, EventRow.delivery_id, EventRow.event, EventRow.status)
+        .where(EventRow.session_id == asked.c.session_id)
+        .order_by(EventRow.event_id.desc())
+        .limit(LATEST_EVENTS)
+        .correlate(asked)
+        .subquery()
+    )
+    last = (
+        select(latest.c.source, latest.c.delivery_id)
+        .where(
+            latest.c.status == "applied",
+            latest.c.delivery_id.is_not(None),
+            latest.c.event.not_in(AGENT_COMMANDS.keys()),
+        )
+        .order_by(latest.c.event_id.desc())
+        .limit(1)
+        .lateral("last")
+    )
+    statement = select(
+        asked.c.session_id,
+        DeliveryRow.source,
+        DeliveryRow.hash,
+        DeliveryRow.accepted_at,
+        cast(DeliveryRow.response, Text),
+    ).where(
+        DeliveryRow.source == last.c.source,
+        DeliveryRow.delivery_id == last.c.delivery_id,
+        DeliveryRow.hash == asked.c.hash,
+        DeliveryRow.response.is_not(None),
+    )
+    return {
+        session_id: Said(source=source, hash=hash_, at=at, response=Raw(response.encode()))
+        for session_id, source, hash_, at, response in connection.execute(statement)
     }
 
 

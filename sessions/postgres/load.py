@@ -16,7 +16,7 @@ from models.visibility import like_pattern
 from models.vocabulary import UNFINISHED
 from sessions.records import RECORDS, Agent, Key, Record, Stats
 from sessions.rules import Recipient, Slice
-from sessions.state import GENERAL, ONLINE_SECONDS, Lane, State
+from sessions.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
 
 _TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
 
@@ -30,14 +30,15 @@ def load(connection: Connection, wanted: Slice) -> State:
     records += _load_held(connection, sorted(wanted.held))
     known = {record.key for record in records}
     recipients = {whom for group in wanted.recipients.values() for whom in group}
-    if wanted.descriptions:
-        records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
+    records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
     return State(
         records,
         stats=load_stats(connection, wanted.stats),
         agents=_load_agents(connection, _names_of(recipients)),
         online_types=_count_online(connection, _types_of(recipients)),
         queues={glob: _load_queue(connection, glob, whom) for glob, whom in wanted.recipients.items()},
+        last_chunks=_load_last_chunks(connection, wanted.conversations),
+        alike=_count_alike(connection, wanted.descriptions),
     )
 
 
@@ -84,10 +85,43 @@ def _load_records(connection: Connection, name: str, keys: list[Key], *, locked:
 
 
 def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
-    statement = select(*_columns("tasks")).where(
-        tuple_(TaskRow.session_id, TaskRow.description_hash).in_(bindparam("pairs", list(descriptions), expanding=True))
+    """The unfinished ones, which their source may just have delegated."""
+    if not descriptions:
+        return []
+    wanted = tuple_(TaskRow.session_id, TaskRow.description_hash).in_(
+        bindparam("pairs", list(descriptions), expanding=True)
     )
+    statement = select(*_columns("tasks")).where(wanted, TaskRow.finished_at.is_(None))
     return [_make_record("tasks", row._mapping) for row in connection.execute(statement)]
+
+
+def _count_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    if not descriptions:
+        return Counter()
+    pair = (TaskRow.session_id, TaskRow.description_hash)
+    wanted = tuple_(*pair).in_(bindparam("pairs", list(descriptions), expanding=True))
+    rows = connection.execute(select(*pair, func.count()).where(wanted).group_by(*pair))
+    return Counter({(session_id, digest): count for session_id, digest, count in rows})
+
+
+def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str, LastChunk]:
+    if not session_ids:
+        return {}
+    wanted = func.unnest(cast(list(session_ids), ARRAY(Text))).column_valued("wanted")
+    columns = (ChunkRow.chunk_id, ChunkRow.created_by, ChunkRow.created_at, ChunkRow.position)
+    latest = select(*columns).where(ChunkRow.session_id == wanted).order_by(ChunkRow.position.desc()).limit(2)
+    last = latest.lateral("last")
+    rows = connection.execute(select(wanted.label("session_id"), *last.c).order_by(wanted, last.c.position))
+    found: dict[str, LastChunk] = {}
+    for row in rows:
+        before = found.get(row.session_id)
+        found[row.session_id] = LastChunk(
+            chunk_id=row.chunk_id,
+            before_id=before.chunk_id if before else None,
+            created_by=row.created_by,
+            created_at=row.created_at,
+        )
+    return found
 
 
 def _names_of(recipients: Collection[Recipient]) -> list[str]:

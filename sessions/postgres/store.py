@@ -14,10 +14,10 @@ from models.commands import ReadCommand
 from models.inbox import Entry
 from models.tasks import TaskNews
 from sessions.answers import Answer
-from sessions.journal import Delivery, Event, Known
+from sessions.journal import Delivery, Event, Known, Said
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.dead_letters import parked_by, parked_in
-from sessions.postgres.deliveries import find_known, note_conflict, set_apart
+from sessions.postgres.deliveries import find_known, last_said, note_conflict, set_apart
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
@@ -48,6 +48,11 @@ class PostgresStore:
         """Which of these were decided before, by source and delivery id."""
         with _translated():
             return find_known(self._connection, entries)
+
+    def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
+        """By session the last change, as far as it has the content of one of these entries."""
+        with _translated():
+            return last_said(self._connection, entries)
 
     def load(self, wanted: Slice) -> State:
         """The records that exist of those wanted."""

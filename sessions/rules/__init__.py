@@ -43,7 +43,9 @@ class Slice(msgspec.Struct, kw_only=True):
     stats: set[str] = msgspec.field(default_factory=set)
     """Sessions whose counts are shown."""
     descriptions: set[tuple[str, str]] = msgspec.field(default_factory=set)
-    """Sessions and hashes of task descriptions."""
+    """Sessions and hashes of task descriptions, of which is counted how many there are."""
+    conversations: set[str] = msgspec.field(default_factory=set)
+    """Sessions of which the last chunk's id is needed."""
 
     recipients: dict[str | None, set[Recipient]] = msgspec.field(default_factory=dict)
     """By the pattern of sessions that a sender may see: whom it delegates to."""
@@ -61,6 +63,7 @@ class Slice(msgspec.Struct, kw_only=True):
                 self.keys.add(memory_key(session_id, command.key or ""))
             case c.ConversationChunk():
                 self.keys.update(chunk_keys(command, session_id))
+                self.conversations.add(session_id)
             case c.AddArtifact():
                 self.keys.add(("artifacts", session_id, command.artifact_id or ""))
                 if command.task_id:

@@ -10,12 +10,13 @@ from msgspec import Raw
 from models.commands import ConversationChunk, ExtractedItems
 from models.errors import Conflict
 from models.identity import decode_exactly, derive_id, leading_text, same_json
-from models.timestamps import parse_moment
+from models.payloads import with_ids
+from models.timestamps import is_relative, parse_moment
 from models.vocabulary import MemoryType
 from sessions.records import Chunk, Key, Memory, Record, memory_key
-from sessions.rules.decision import Context, Decision, active_session, touch
-from sessions.rules.memories import new_memory
-from sessions.state import State
+from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
+from sessions.rules.memories import Stored, new_memory, revise
+from sessions.state import LastChunk, State
 
 ITEM_TYPES: dict[str, MemoryType] = {
     "ideas": "idea",
@@ -30,35 +31,37 @@ ITEM_TYPES: dict[str, MemoryType] = {
 
 
 def append_chunk(state: State, command: ConversationChunk, context: Context) -> Decision:
-    """Append a chunk, and a memory for each item found in it; the same again is a no-op. Raises Conflict if other
-    content has the id."""
+    """Append a chunk, and a memory for each item found in it; an item that was closed is open again. The same under
+    the sender's own id is a no-op; without one it is said again. Raises Conflict if other content has the id."""
     session = active_session(state, context.session_id)
     chunk = Chunk(
         session_id=context.session_id,
         chunk_id=command.chunk_id or "",
         content=command.content,
         format=command.format,
-        start_at=_moment(command.start_time, context.at),
-        end_at=_moment(command.end_time, context.at),
+        start_at=_moment(command.start_time, context.at, "start_time"),
+        end_at=_moment(command.end_time, context.at, "end_time"),
         participants=command.participants,
         extracted_items=Raw(msgspec.json.encode(command.extracted_items)),
         metadata=command.metadata,
         created_by=context.source,
         created_at=context.at,
     )
-    memories = [
-        new_memory(key=key, kind=kind, content=item, tags=[], status="open", context=context, chunk_id=chunk.chunk_id)
-        for key, kind, item in extracted(command.extracted_items)
-    ]
-    data = {
+    known = state.find(chunk.key, Chunk)
+    is_said_again = known is not None and _is_derived(command)
+    is_repeat = known is not None and not is_said_again
+    if is_said_again:
+        chunk_id, is_repeat = _say_again(command, state.last_chunk(context.session_id), context)
+        chunk = msgspec.structs.replace(chunk, chunk_id=chunk_id)
+    items = [_store(state, item, chunk, context) for item in extracted(command.extracted_items)]
+    data: dict[str, object] = {
         "chunk_id": chunk.chunk_id,
         "content_size": len(command.content),
-        "extracted_items_processed": len(memories),
-        "memory_keys": [memory.memory_key for memory in memories],
+        "extracted_items_processed": len(items),
+        "memory_keys": [item.memory.memory_key for item in items],
     }
-    known = state.find(chunk.key, Chunk)
-    if known is not None:
-        if not _same(known, chunk):
+    if is_repeat:
+        if known and not is_said_again and not _same(known, _with_times_of(known, chunk, command)):
             raise Conflict(
                 "Other conversation is stored under this chunk_id.",
                 code="chunk_exists",
@@ -66,11 +69,15 @@ def append_chunk(state: State, command: ConversationChunk, context: Context) -> 
                 hint="Give this one another chunk_id, or none.",
                 data={"chunk_id": known.chunk_id, "content_size": len(known.content)},
             )
-        return Decision(message="This piece of conversation is stored already.", data=data | {"created": False})
-    fresh = [memory for memory in memories if state.find(memory.key, Memory) is None]
-    put: list[Record] = [chunk, *fresh, touch(session, context.at)]
+        data["created"] = False
+        return Decision(message="This piece of conversation is stored already.", data=data)
+    reopened = [item.memory.memory_key for item in items if item.outcome == "reopened"]
+    if reopened:
+        data["reopened"] = reopened
+    put: list[Record] = [chunk, *(record for item in items for record in item.put), touch(session, context.at)]
     message = f"Stored {len(command.content):,} characters of conversation"
-    message += f" and {len(memories)} items found in it." if memories else "."
+    message += f" and {len(items)} items found in it" if items else ""
+    message += f", {len(reopened)} of them open again." if reopened else "."
     return Decision(message=message, data=data | {"created": True}, put=put)
 
 
@@ -91,8 +98,62 @@ def chunk_keys(command: ConversationChunk, session_id: str) -> list[Key]:
     return [("conversation_chunks", session_id, command.chunk_id or ""), *memories]
 
 
-def _moment(text: str | None, now: datetime) -> datetime | None:
-    return None if text is None else parse_moment(text, field="start_time", now=now, zone=UTC)
+def _store(state: State, item: tuple[str, MemoryType, Raw], chunk: Chunk, context: Context) -> Stored:
+    """The memory that an item of a chunk is: new, or said again, unless it was changed after the chunk was said."""
+    key, kind, content = item
+    said_at = chunk.start_at or context.at
+    known = state.find(memory_key(context.session_id, key), Memory)
+    if known is None:
+        memory = new_memory(
+            key=key,
+            kind=kind,
+            content=content,
+            tags=[],
+            status="open",
+            context=context,
+            chunk_id=chunk.chunk_id,
+            said_at=said_at,
+        )
+        return Stored(memory, "created", [memory])
+    ended_at = chunk.end_at or said_at
+    if ended_at < known.updated_at:
+        return Stored(known, "repeat", [])
+    wanted = msgspec.structs.replace(known, content=content, status="open")
+    return revise(known, wanted, context=context, said_at=ended_at, chunk_id=chunk.chunk_id, is_statement=True)
+
+
+def _say_again(command: ConversationChunk, last: LastChunk | None, context: Context) -> tuple[str, bool]:
+    """The id of what was said before, and whether that was just now: then it is its own. Else what came last tells the
+    two apart."""
+    first = command.chunk_id or ""
+
+    def after(chunk_id: str | None) -> str:
+        return derive_id("chunk", command.content, [first, chunk_id])
+
+    if last is None:
+        return after(None), False
+    is_last = last.chunk_id in (first, after(last.before_id))
+    if is_last and is_just_repeated(context, source=last.created_by, at=last.created_at):
+        return last.chunk_id, True
+    return after(last.chunk_id), False
+
+
+def _is_derived(command: ConversationChunk) -> bool:
+    return with_ids(msgspec.structs.replace(command, chunk_id=None)) == command
+
+
+def _moment(text: str | None, now: datetime, field: str) -> datetime | None:
+    return None if text is None else parse_moment(text, field=field, now=now, zone=UTC)
+
+
+def _with_times_of(known: Chunk, chunk: Chunk, command: ConversationChunk) -> Chunk:
+    """The chunk with the times that were meant by ages such as `2h` when it was stored."""
+    ages = {
+        at: getattr(known, at)
+        for text, at in ((command.start_time, "start_at"), (command.end_time, "end_at"))
+        if text is not None and is_relative(text)
+    }
+    return msgspec.structs.replace(chunk, **ages)
 
 
 def _same(one: Chunk, other: Chunk) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Conflict, NotFound
+from models.inbox import REPEAT_WINDOW
 from sessions.records import Memory, Record, Session
 from sessions.state import State
 
@@ -21,6 +22,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     session_glob: str | None = None
     """Of the sessions that who asks may see."""
+    is_unnamed: bool = False
+    """No id of the sender's stands for the command: only its content can tell a repeat."""
     upcoming_tasks: frozenset[str] = frozenset()
     """Tasks that the rest of the same all-or-nothing batch will make."""
     waiting_events: int = 0
@@ -59,6 +62,12 @@ def active_session(state: State, session_id: str) -> Session:
         field="session_id",
         hint="Send resume_session first.",
     )
+
+
+def is_just_repeated(context: Context, *, source: str, at: datetime) -> bool:
+    """Whether what a source said at some moment is said once more by a sender that tries again."""
+    within = abs(context.at - at) < REPEAT_WINDOW
+    return context.is_unnamed and context.source == source and within
 
 
 def touch(session: Session, at: datetime) -> Session:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from models.commands import CreateSession, DeleteSession, RenameSession
+from models.commands import Batch, Command, CreateSession, DeleteSession, RenameSession
 from models.errors import Conflict, Invalid
+from models.identity import FINGERPRINT_LENGTH, content_hash
+from models.inbox import SHARDS, shard_of
+from models.payloads import decode_command
 from models.responses import shorten
 from models.timestamps import format_utc
 from models.vocabulary import SessionStatus
@@ -16,13 +20,16 @@ from sessions.records import Session, Stats
 from sessions.rules.decision import Context, Decision, active_session, existing_session, touch
 from sessions.state import State
 
+TITLE_LENGTH = 100
+MOST_IDS = 1_000
+"""Sessions that can be started with the same title, participants and context, and no session_id."""
+
 
 def create_session(state: State, command: CreateSession, context: Context) -> Decision:
     """Start a session; the same again is a no-op. Raises Conflict if another one has the id."""
     title = (command.title.strip() and command.title) or context.session_id
     if session := state.session(context.session_id):
-        same = (session.title, session.participants, session.context) == (title, command.participants, command.context)
-        if not same:
+        if not _is_same(session, command, title):
             raise Conflict(
                 f'A session with this id exists already: "{session.title}".',
                 code="session_exists",
@@ -30,7 +37,10 @@ def create_session(state: State, command: CreateSession, context: Context) -> De
                 hint="Go on with it, or create yours under another session_id.",
                 data=_summary(state, session),
             )
-        return Decision(message=f'"{title}" exists already.', data=_summary(state, session) | {"created": False})
+        message = f'"{shorten(title, TITLE_LENGTH)}" exists already'
+        if session.status != "active":
+            message += f" and is {session.status}; send resume_session to go on with it"
+        return Decision(message=f"{message}.", data=_summary(state, session) | {"created": False})
     session = Session(
         session_id=context.session_id,
         title=title,
@@ -43,6 +53,25 @@ def create_session(state: State, command: CreateSession, context: Context) -> De
     )
     data = describe_session(session, Stats()) | {"created": True}
     return Decision(message=f'Started "{title}".', data=data, put=[session])
+
+
+def goes_on(session: Session, command: Command) -> bool:
+    """Whether a session that has the id of a title is the one that is asked for, and not completed."""
+    if isinstance(command, Batch):
+        first = command.commands[0]
+        command = decode_command(first.command, first.data)
+    return session.status != "completed" and isinstance(command, CreateSession) and _is_same(session, command)
+
+
+def further_ids(session_id: str) -> Iterator[str]:
+    """The ids that the same title can give when this one is taken: in the same shard, so that who holds the one holds
+    them all."""
+    words, dash, _ = session_id.rpartition("-")
+    shard = shard_of(session_id)
+    for number in range(MOST_IDS * SHARDS):
+        further = words + dash + content_hash([session_id, number])[:FINGERPRINT_LENGTH]
+        if shard_of(further) == shard:
+            yield further
 
 
 def rename_session(state: State, command: RenameSession, context: Context) -> Decision:
@@ -116,6 +145,11 @@ def _become(state: State, session: Session, status: SessionStatus, at: datetime)
     )
     word = {"active": "Resumed", "paused": "Paused", "completed": "Completed"}[status]
     return Decision(message=f'{word} "{session.title}".', data=_summary(state, changed), put=[changed])
+
+
+def _is_same(session: Session, command: CreateSession, title: str = "") -> bool:
+    asked = (title or command.title, command.participants, command.context)
+    return (session.title, session.participants, session.context) == asked
 
 
 def _summary(state: State, session: Session) -> dict[str, Any]:

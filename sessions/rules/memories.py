@@ -1,6 +1,9 @@
-"""Rules for memories and their revisions."""
+"""Rules for memories and their revisions: every change of one is a revision, and what is said again is open again."""
 
 from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -11,76 +14,100 @@ from models.identity import same_json
 from models.payloads import with_ids
 from models.vocabulary import MemoryStatus, MemoryType
 from sessions.records import Memory, MemoryRevision, Record, memory_key, search_text
-from sessions.rules.decision import Context, Decision, active_session, touch
+from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
 from sessions.sentences import named
 from sessions.state import State
 
+MemoryOutcome = Literal["created", "repeat", "restated", "revised", "reopened"]
+"""`repeat`: nothing changed. `restated`: said again while it was open, so only its time changed."""
+
+
+class Stored(NamedTuple):
+    """What became of a memory."""
+
+    memory: Memory
+    outcome: MemoryOutcome
+    put: list[Record]
+
 
 def store_memory(state: State, command: StoreMemory, context: Context) -> Decision:
-    """Store a memory. New content under a known key is a new revision, the same content none; what the sender left
-    out stays as it was. Raises Conflict when `if_revision` is not the revision that is there."""
+    """Store a memory. Any change under a known key is a new revision; what the sender left out stays as it was, but
+    something closed that is said again is open again. Raises Conflict when `if_revision` is not the revision that is
+    there."""
     session = active_session(state, context.session_id)
     key = command.key or ""
     known = state.find(memory_key(context.session_id, key), Memory)
-    repeated = known is not None and same_json(known.content, command.content)
-    there = known.revision if known else 0
-    # A repeat of the write that made this revision is no conflict.
-    fitting = (None, there, there - 1) if repeated else (None, there)
-    if command.if_revision not in fitting:
-        raise Conflict(
-            f'"{key}" is at revision {there}, not {command.if_revision}.',
-            code="revision_conflict",
-            field="data.if_revision",
-            expected=str(there),
-            hint="Read it with retrieve_memory, then store again.",
-            data={"key": key, "revision": there},
-        )
+    is_derived = known is not None and _is_derived(command)
     if known is None:
         memory = new_memory(
             key=key,
             kind=command.type or "general",
             content=command.content,
-            tags=command.tags,
+            tags=command.tags or [],
             status=command.status or "open",
             context=context,
+            said_at=context.at,
         )
-        put: list[Record] = [memory]
+        stored = Stored(memory, "created", [memory])
     else:
-        content = known.content if repeated else command.content
-        tags = command.tags or known.tags
-        memory = msgspec.structs.replace(
+        wanted = msgspec.structs.replace(
             known,
-            revision=known.revision if repeated else known.revision + 1,
             type=command.type or known.type,
-            content=content,
-            tags=tags,
+            content=command.content,
+            tags=known.tags if command.tags is None else command.tags,
             status=command.status or known.status,
-            search_text=search_text(key, tags, content),
-            created_by=known.created_by if repeated else context.source,
-            chunk_id=known.chunk_id if repeated else None,
         )
-        changed = memory != known
-        memory = msgspec.structs.replace(memory, updated_at=max(context.at, known.updated_at))
-        put = [memory] if changed else []
-        if not repeated:
-            put.append(_as_revision(known))
-    kind = named(memory.type)
-    what = kind if _is_derived(command) else f'{kind} "{key}"'
-    if known is None:
-        message = f"Stored the {what}."
-    elif not repeated:
-        message = f"Stored revision {memory.revision} of the {what}."
-    else:
-        message = f"Updated the {what}." if put else f"The {what} is stored already."
-    if put:
-        put.append(touch(session, context.at))
+        if command.status is None and command.if_revision is None and (is_derived or _is_same(known, wanted)):
+            wanted = msgspec.structs.replace(wanted, status="open")
+        stored = revise(
+            known,
+            wanted,
+            context=context,
+            said_at=context.at,
+            chunk_id=None,
+            is_statement=is_derived and command.if_revision is None,
+        )
+    _require_revision(command, known, stored, context)
+    put = [*stored.put, touch(session, context.at)] if stored.put else []
+    memory = stored.memory
     data = {"key": key, "type": memory.type, "revision": memory.revision, "created": known is None}
-    return Decision(message=message, data=data, put=put)
+    if stored.outcome not in ("created", "repeat"):
+        data |= {"outcome": stored.outcome, "status": memory.status}
+    is_derived = is_derived or (known is None and _is_derived(command))
+    what = named(memory.type) if is_derived else f'{named(memory.type)} "{key}"'
+    return Decision(message=_sentence(stored, known, what), data=data, put=put)
 
 
-def _is_derived(command: StoreMemory) -> bool:
-    """Whether the key was made from the content: then it is not fit to be read aloud."""
-    return with_ids(msgspec.structs.replace(command, key=None)) == command
+def revise(
+    known: Memory,
+    wanted: Memory,
+    *,
+    context: Context,
+    said_at: datetime,
+    chunk_id: str | None,
+    is_statement: bool,
+) -> Stored:
+    """The memory as it is wanted, at the next revision if anything differs. A statement that changes nothing is a
+    repeat when its source has just made it, else it is noted that it was made again."""
+    said_at = max(said_at, known.updated_at)
+    if _is_same(known, wanted) and known.status == wanted.status:
+        is_repeat = is_just_repeated(context, source=known.created_by, at=known.updated_at)
+        if not is_statement or known.status != "open" or is_repeat:
+            return Stored(known, "repeat", [])
+        restated = msgspec.structs.replace(known, updated_at=said_at)
+        return Stored(restated, "restated", [restated])
+    is_same_content = same_json(known.content, wanted.content)
+    revised = msgspec.structs.replace(
+        wanted,
+        revision=known.revision + 1,
+        content=known.content if is_same_content else wanted.content,
+        search_text=search_text(known.memory_key, wanted.tags, wanted.content),
+        created_by=context.source,
+        chunk_id=chunk_id or (known.chunk_id if is_same_content else None),
+        updated_at=said_at,
+    )
+    is_reopened = known.status != "open" and wanted.status == "open"
+    return Stored(revised, "reopened" if is_reopened else "revised", [revised, _as_revision(known)])
 
 
 def delete_memory(state: State, command: DeleteMemory, context: Context) -> Decision:
@@ -105,6 +132,7 @@ def new_memory(
     tags: list[str],
     status: MemoryStatus,
     context: Context,
+    said_at: datetime,
     chunk_id: str | None = None,
 ) -> Memory:
     """A memory at its first revision."""
@@ -118,10 +146,55 @@ def new_memory(
         status=status,
         chunk_id=chunk_id,
         created_by=context.source,
-        created_at=context.at,
-        updated_at=context.at,
+        created_at=said_at,
+        updated_at=said_at,
         search_text=search_text(key, tags, content),
     )
+
+
+def _require_revision(command: StoreMemory, known: Memory | None, stored: Stored, context: Context) -> None:
+    """Raise Conflict unless the memory is at the revision that the sender has seen. A sender that repeats the write
+    which made the latest revision is no conflict: it changes nothing."""
+    there = known.revision if known else 0
+    fitting = {None, there}
+    if known is not None and stored.outcome == "repeat" and known.created_by == context.source:
+        fitting.add(there - 1)
+    if command.if_revision not in fitting:
+        raise Conflict(
+            f'"{command.key}" is at revision {there}, not {command.if_revision}.',
+            code="revision_conflict",
+            field="data.if_revision",
+            expected=str(there),
+            hint="Read it with retrieve_memory, then store again.",
+            data={"key": command.key, "revision": there},
+        )
+
+
+def _sentence(stored: Stored, known: Memory | None, what: str) -> str:
+    memory = stored.memory
+    match stored.outcome:
+        case "created":
+            return f"Stored the {what}."
+        case "repeat":
+            return f"The {what} is stored already."
+        case "restated":
+            return f"The {what} is stored already; noted that it was said again."
+        case "reopened":
+            return f"Reopened the {what}, which was {known.status if known else 'closed'}."
+        case "revised":
+            state = "" if memory.status == "open" else f"; it is {memory.status}"
+            return f"Stored revision {memory.revision} of the {what}{state}."
+
+
+def _is_derived(command: StoreMemory) -> bool:
+    """Whether the key was made from the content: then it is not fit to be read aloud, and what is stored is a statement
+    rather than a change of something that the sender knows."""
+    return with_ids(msgspec.structs.replace(command, key=None)) == command
+
+
+def _is_same(known: Memory, wanted: Memory) -> bool:
+    """Whether both say the same, in whatever status."""
+    return known.type == wanted.type and known.tags == wanted.tags and same_json(known.content, wanted.content)
 
 
 def _as_revision(memory: Memory) -> MemoryRevision:

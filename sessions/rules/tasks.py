@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -13,28 +12,29 @@ from models.commands import AnswerTask, CancelTask, DelegateTask
 from models.errors import Conflict, Invalid, NotFound
 from models.identity import derive_id, same_json
 from models.responses import shorten
-from models.timestamps import format_utc, parse_moment
+from models.timestamps import format_utc, is_relative, parse_moment
 from models.vocabulary import FINISHED, UNFINISHED
 from sessions.records import Question, Record, Task, task_key
-from sessions.rules.decision import Context, Decision, active_session, existing_session, touch
+from sessions.rules.decision import (
+    Context,
+    Decision,
+    active_session,
+    existing_session,
+    is_just_repeated,
+    touch,
+)
 from sessions.state import State
 
-REPEAT_WINDOW = timedelta(hours=1)
-"""Within which the same request for an unfinished task is taken for a repeat."""
 TITLE_LENGTH = 80
 
 
 def delegate_task(state: State, command: DelegateTask, context: Context) -> Decision:
-    """Put a task into the queue. The same id and content, or no id and the description of an unfinished task of the
-    last hour, return the one that is there. Raises NotFound or Invalid for dependencies, Conflict for the id."""
+    """Put a task into the queue. The same under the sender's own id, or without one as an unfinished task that its
+    source has just delegated, returns the one that is there. Raises NotFound or Invalid for dependencies, Conflict for
+    the id."""
     session = active_session(state, context.session_id)
     digest = description_hash(command.agent_name, command.description)
-    alike = [task for task in state.tasks(context.session_id) if task.description_hash == digest]
-    if command.task_id is None and not command.allow_duplicate:
-        for task in alike:
-            if task.status in UNFINISHED and context.at - task.created_at < REPEAT_WINDOW:
-                return _delegated(state, task, context, created=False)
-    task_id = command.task_id or _free_id(state, command, context, count=len(alike))
+    task_id = command.task_id or _free_id(state, command, context, count=state.alike(context.session_id, digest))
     task = Task(
         session_id=context.session_id,
         task_id=task_id,
@@ -47,15 +47,24 @@ def delegate_task(state: State, command: DelegateTask, context: Context) -> Deci
         depends_on=list(dict.fromkeys(command.depends_on)),
         not_before=None
         if command.not_before is None
-        else parse_moment(command.not_before, field="not_before", now=context.at),
+        else parse_moment(command.not_before, field="not_before", now=context.at, ahead=True),
         max_attempts=command.max_attempts,
         created_by=context.source,
         created_at=context.at,
         updated_at=context.at,
     )
+    if command.task_id is None and not command.allow_duplicate:
+        for other in state.tasks(context.session_id):
+            if (
+                other.description_hash == digest
+                and other.status in UNFINISHED
+                and is_just_repeated(context, source=other.created_by, at=other.created_at)
+                and _same(other, task, command)
+            ):
+                return _delegated(state, other, context, created=False)
     known = state.find(task.key, Task)
     if known is not None:
-        if not _same(known, task):
+        if known.description != task.description or not _same(known, task, command):
             raise Conflict(
                 f"Another task has this id: {shorten(known.description, TITLE_LENGTH)}",
                 code="task_exists",
@@ -149,7 +158,7 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 
 def description_hash(agent_name: str | None, description: str) -> str:
-    """By which a repeated request is recognized: what is asked, and of whom."""
+    """By which a repeated request is recognized, and counted: what is asked, and of whom."""
     asked = f"{agent_name or ''}\n{' '.join(description.split()).casefold()}"
     return hashlib.sha256(asked.encode()).hexdigest()
 
@@ -240,8 +249,11 @@ def _existing_task(state: State, task_id: str, context: Context) -> Task:
     return task
 
 
-def _same(one: Task, other: Task) -> bool:
-    plain = ("agent_name", "task_type", "description", "priority", "depends_on", "not_before", "max_attempts")
-    return all(getattr(one, name) == getattr(other, name) for name in plain) and same_json(
-        one.input_data, other.input_data
+def _same(known: Task, task: Task, command: DelegateTask) -> bool:
+    """Whether both ask for the same, but for the description. A time such as `in 2h` is meant as of the first."""
+    plain = ["agent_name", "task_type", "priority", "depends_on", "max_attempts"]
+    if command.not_before is None or not is_relative(command.not_before):
+        plain.append("not_before")
+    return all(getattr(known, name) == getattr(task, name) for name in plain) and same_json(
+        known.input_data, task.input_data
     )

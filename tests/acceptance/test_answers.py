@@ -213,11 +213,11 @@ class TestRevisions:
         stack.send("store_memory", session_id, key="k", type="question", content="why?", tags=["a"])
         stack.send("store_memory", session_id, key="k", content="why not?")
         assert (
-            stack.send("store_memory", session_id, key="k", content="why not?", status="done")["data"]["revision"] == 2
+            stack.send("store_memory", session_id, key="k", content="why not?", status="done")["data"]["revision"] == 3
         )
         memory = stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]
         assert (memory["type"], memory["tags"], memory["status"]) == ("question", ["a"], "done")
-        assert (memory["revision"], memory["content"]) == (2, "why not?")
+        assert (memory["revision"], memory["content"]) == (3, "why not?")
 
     def test_if_revision_lets_only_the_first_of_two_through(self, stack: Stack, session_id: str) -> None:
         assert stack.send("store_memory", session_id, key="k", content=0, if_revision=0)["data"]["revision"] == 1

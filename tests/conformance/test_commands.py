@@ -157,7 +157,7 @@ def test_new_content_of_a_memory_is_a_new_revision(walk: Backend) -> None:
     assert (memory["content"], memory["revision"], memory["tags"]) == ("third", 3, ["t3"])
     earlier = send(walk, "retrieve_memory", key="Plan", revision=1)["memory"]
     assert (earlier["content"], earlier["tags"]) == ("first", ["t1"])
-    assert send(walk, "store_memory", key="Plan", content="third", status="done")["revision"] == 3
+    assert send(walk, "store_memory", key="Plan", content="third", status="done")["revision"] == 4
     assert send(walk, "retrieve_memory", key="Plan")["memory"]["status"] == "done"
     assert send(walk, "delete_memory", key="Plan")["deleted"] is True
     assert refusal(walk, "retrieve_memory", key="Plan", revision=1).code == "memory_not_found"

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from models import commands as c
 from models.errors import Conflict, Invalid, NotFound, Rejected
+from models.identity import REPEAT_SECONDS
 from models.payloads import parse_envelope
 from sessions.records import Agent, Memory, MemoryRevision, Question, Session, Task, memory_key, task_key
 from sessions.rules import Slice, decide
@@ -26,6 +27,7 @@ class World:
     def __init__(self, *, agents: list[Agent] | None = None) -> None:
         self.state = State(agents=agents or ())
         self.now = START
+        self.source = "default"
         self.upcoming: frozenset[str] = frozenset()
 
     def do(self, command: str, /, **data: Any) -> Decision:
@@ -33,7 +35,12 @@ class World:
         parsed = parse_envelope(msgspec.json.encode(body)).command
         self.now += timedelta(minutes=1)
         context = Context(
-            session_id="walk", source="default", delivery_id="d", at=self.now, upcoming_tasks=self.upcoming
+            session_id="walk",
+            source=self.source,
+            delivery_id="d",
+            is_unnamed=True,
+            at=self.now,
+            upcoming_tasks=self.upcoming,
         )
         decision = decide(self.state, parsed, context)
         for removed in decision.removed:
@@ -96,7 +103,14 @@ def test_nothing_is_made_implicitly() -> None:
 def test_new_content_is_a_new_revision_and_the_old_one_stays(world: World) -> None:
     world.do("store_memory", key="db", content="MySQL", type="decision", tags=["tech"])
     decision = world.do("store_memory", key="db", content="Postgres")
-    assert decision.data == {"key": "db", "type": "decision", "revision": 2, "created": False}
+    assert decision.data == {
+        "key": "db",
+        "type": "decision",
+        "status": "open",
+        "revision": 2,
+        "created": False,
+        "outcome": "revised",
+    }
     assert bytes(world.memory("db").content) == b'"Postgres"'
     assert world.memory("db").tags == ["tech"]
     old = [record for record in decision.put if isinstance(record, MemoryRevision)]
@@ -109,10 +123,57 @@ def test_the_same_content_is_no_revision_however_it_is_written(world: World) -> 
     assert (again.data["revision"], again.data["created"], again.put) == (1, False, [])
 
 
-def test_the_status_of_a_memory_can_change_without_a_revision(world: World) -> None:
+def test_another_status_of_a_memory_is_a_revision(world: World) -> None:
     world.do("store_memory", key="todo", type="action_item", content="call the roofer")
-    world.do("store_memory", key="todo", content="call the roofer", status="done")
-    assert (world.memory("todo").status, world.memory("todo").revision) == ("done", 1)
+    done = world.do("store_memory", key="todo", content="call the roofer", status="done")
+    assert (world.memory("todo").status, world.memory("todo").revision) == ("done", 2)
+    assert done.message == 'Stored revision 2 of the action item "todo"; it is done.'
+
+
+def test_no_tags_clear_and_tags_that_are_left_out_stay(world: World) -> None:
+    world.do("store_memory", key="k", content="x", tags=["a"])
+    world.do("store_memory", key="k", content="y")
+    assert world.memory("k").tags == ["a"]
+    assert world.do("store_memory", key="k", content="y", tags=[]).data["outcome"] == "revised"
+    assert world.memory("k").tags == []
+
+
+def test_a_memory_that_is_said_again_later_counts_as_said_then(world: World) -> None:
+    first = world.do("store_memory", content="Roses need sun", type="fact")
+    key = first.data["key"]
+    again = world.do("store_memory", content="Roses need sun", type="fact")
+    assert (again.data["created"], again.put) == (False, [])
+    world.now += timedelta(seconds=REPEAT_SECONDS)
+    later = world.do("store_memory", content="Roses need sun", type="fact")
+    assert (later.data["outcome"], later.data["revision"]) == ("restated", 1)
+    assert world.memory(key).updated_at == world.now
+    world.source = "another"
+    assert world.do("store_memory", content="Roses need sun", type="fact").data["outcome"] == "restated"
+
+
+def test_what_was_said_before_a_memory_was_closed_does_not_reopen_it(world: World) -> None:
+    items = {"action_items": ["Call Ann"]}
+    [key] = world.do("conversation_chunk", content="one", extracted_items=items).data["memory_keys"]
+    world.do("store_memory", key=key, content="Call Ann", status="done")
+    old = world.do("conversation_chunk", content="two", start_time="2026-03-01", extracted_items=items)
+    assert (old.data["memory_keys"], world.memory(key).status) == ([key], "done")
+    assert world.do("conversation_chunk", content="three", extracted_items=items).data["reopened"] == [key]
+
+
+def test_what_was_said_first_comes_back_as_a_revision_when_it_is_said_again(world: World) -> None:
+    key = world.do("store_memory", content="Use MySQL", type="decision").data["key"]
+    world.do("store_memory", key=key, content="Use Postgres", status="superseded")
+    items = {"decisions": ["Use MySQL"]}
+    assert world.do("conversation_chunk", content="So be it", extracted_items=items).data["reopened"] == [key]
+    assert (bytes(world.memory(key).content), world.memory(key).revision) == (b'"Use MySQL"', 3)
+
+
+def test_ages_in_what_has_an_id_mean_the_moment_when_it_was_first_sent(world: World) -> None:
+    for command, data in (
+        ("conversation_chunk", {"chunk_id": "c", "content": "x", "start_time": "2h", "end_time": "1h"}),
+        ("delegate_task", {"task_id": "t", "description": "x", "not_before": "in 2h"}),
+    ):
+        assert [world.do(command, **data).data["created"] for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize(("if_revision", "wins"), [(0, False), (1, True), (2, False)])
@@ -200,7 +261,7 @@ def test_deleting_a_session_needs_its_id_once_more(world: World) -> None:
     assert world.do("create_session", title="Anew").data["stats"]["memories"] == 0
 
 
-def test_the_same_request_within_an_hour_is_the_same_task(world: World) -> None:
+def test_the_same_request_from_the_same_source_within_minutes_is_the_same_task(world: World) -> None:
     first = world.do("delegate_task", description="Research prices", agent_name="researcher")
     again = world.do("delegate_task", description="research  prices ", agent_name="researcher")
     assert (again.data["task_id"], again.data["created"]) == (first.data["task_id"], False)
@@ -208,10 +269,29 @@ def test_the_same_request_within_an_hour_is_the_same_task(world: World) -> None:
     assert other.data["created"] is True
     wanted = world.do("delegate_task", description="Research prices", agent_name="researcher", allow_duplicate=True)
     assert wanted.data["created"] is True
-    world.now += timedelta(hours=2)
+    world.source = "another"
+    theirs = world.do("delegate_task", description="Research prices", agent_name="researcher")
+    assert theirs.data["created"] is True
+    world.now += timedelta(seconds=REPEAT_SECONDS)
     later = world.do("delegate_task", description="Research prices", agent_name="researcher")
     assert later.data["created"] is True
-    assert len({d.data["task_id"] for d in (first, other, wanted, later)}) == 4
+    assert len({d.data["task_id"] for d in (first, other, wanted, theirs, later)}) == 5
+
+
+def test_the_same_words_later_or_from_somebody_else_are_said_again(world: World) -> None:
+    def say(text: str) -> Any:
+        data = world.do("conversation_chunk", content=text).data
+        return data["chunk_id"], data["created"]
+
+    first, _ = say("Yes.")
+    assert say("Yes.") == (first, False)
+    world.source = "another"
+    second, created = say("Yes.")
+    assert (created, second != first) == (True, True)
+    assert say("Yes.") == (second, False)
+    world.now += timedelta(seconds=REPEAT_SECONDS)
+    third, created = say("Yes.")
+    assert (created, third not in (first, second)) == (True, True)
 
 
 def test_an_answer_tells_who_is_online_and_how_long_the_queue_is() -> None:

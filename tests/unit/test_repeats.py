@@ -1,0 +1,87 @@
+"""What tells a batch that is sent again without an id from one that says the same again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from models.identity import REPEAT_SECONDS
+from models.inbox import Entry, Ruling, make_entry
+from models.payloads import decode_command, parse_envelope
+from sessions.journal import Said
+from sessions.repeats import answer_again, is_repeat, may_repeat
+
+NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
+BATCH = {"commands": [{"command": "pause_session"}]}
+FIRST = Said(source="phone", hash="", at=NOW, response=Raw(b"{}"))
+
+
+def entry(command: str = "conversation_chunk", /, data: dict[str, Any] | None = None, **origin: Any) -> Entry:
+    body = {"command": command, "session_id": "walk", "data": data or {"content": "Yes."}}
+    given = {"source": "phone", "delivery_id": "d", "accepted_at": NOW, "scopes": ["admin"], "is_unnamed": True}
+    return make_entry(parse_envelope(msgspec.json.encode(body)), **given | origin)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "source", "text", "repeats"),
+    [
+        (0, "phone", "Yes.", True),
+        (REPEAT_SECONDS - 1, "phone", "Yes.", True),
+        (1 - REPEAT_SECONDS, "phone", "Yes.", True),  # The clocks of two relays may differ.
+        (REPEAT_SECONDS, "phone", "Yes.", False),
+        (1, "laptop", "Yes.", False),
+        (1, "phone", "yes.", False),
+    ],
+)
+def test_a_repeat_has_the_same_content_from_the_same_source_in_time(
+    seconds: int, source: str, text: str, repeats: bool
+) -> None:
+    said = msgspec.structs.replace(FIRST, hash=entry().hash)
+    again = entry(data={"content": text}, source=source, accepted_at=NOW + timedelta(seconds=seconds))
+    assert is_repeat(again, said) is repeats
+    assert not is_repeat(again, None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "repeats"),
+    [
+        (entry("batch", BATCH), True),
+        (entry(), False),
+        (entry("batch", BATCH, is_unnamed=False), False),
+        (entry("batch", BATCH, ruling=Ruling(by="operator", at=NOW)), False),
+    ],
+)
+def test_only_of_batches_without_an_id_the_content_as_a_whole_tells_a_repeat(sent: Entry, repeats: bool) -> None:
+    assert may_repeat(sent, decode_command(sent.command, sent.data)) is repeats
+
+
+def test_the_answer_to_a_repeat_is_the_first_one_and_says_so() -> None:
+    results = [{"data": {"key": "k", "created": True, "outcome": "reopened"}}, {"status": "error"}]
+    body = {"message": "Did " + "all " * 80, "data": {"results": results, "processed": 1}}
+    again = answer_again(msgspec.structs.replace(FIRST, response=Raw(msgspec.json.encode(body))))
+    assert again.data == {
+        "results": [{"data": {"key": "k", "created": False}}, {"status": "error"}],
+        "processed": 1,
+    }
+    assert again.message.startswith("Taken for a repeat of what was just sent, and not done again: Did all")
+    assert len(again.message) == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "is_named"),
+    [
+        ({"command": "create_session", "data": {"title": "Walk"}}, True),
+        ({"command": "create_session", "session_id": "walk", "data": {"title": "Walk"}}, False),
+        ({"command": "create_session", "data": {"title": "Walk", "session_id": "walk"}}, False),
+        ({"command": "batch", "data": {"commands": [{"command": "create_session", "data": {"title": "Walk"}}]}}, True),
+        ({"command": "batch", "data": {"commands": [{"command": "pause_session", "session_id": "walk"}]}}, False),
+        ({"command": "store_memory", "session_id": "walk", "data": {"content": 1}}, False),
+        ({"command": "list_sessions"}, False),
+    ],
+)
+def test_only_a_title_names_a_session_that_may_have_another_id(body: dict[str, Any], is_named: bool) -> None:
+    assert parse_envelope(msgspec.json.encode(body)).names_session is is_named
