@@ -8,7 +8,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from models.errors import TooLarge, Unavailable, Undecodable, UnsupportedMediaType
+from models.errors import NotJson, TooLarge, Unavailable, Undecodable, UnsupportedMediaType
 from relay.signatures import is_signed
 
 FORM = "application/x-www-form-urlencoded"
@@ -84,6 +84,12 @@ async def read_body(
     content = bytes(body) if is_signed(request.headers) else without_mark(bytes(body))
     if not takes_forms and not media_types.isdisjoint((FORM, BYTES)) and content and content.lstrip()[:1] not in b'{["':
         raise _not_json_type(media_types)
+    if not content and not takes_forms and (size or "transfer-encoding" in request.headers):
+        raise NotJson(
+            "The body is empty, though one was announced.",
+            expected="a JSON object: {...}",
+            hint="Send {}, or no body at all with Content-Length: 0.",
+        )
     return content
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import Any, Literal, cast
 
+import httptools
 import msgspec
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -17,11 +18,15 @@ from relay.clients import Clients
 MAX_HEAD_BYTES = 65_536
 """Request line and headers, or trailers, beside what one read brings; common servers allow 8 to 64 kB."""
 
+FRAMING = (b"content-length", b"transfer-encoding")
+"""Headers that say how long a body is."""
+
 logger = logging.getLogger(__name__)
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol; what is no HTTP, too long or too slow, gets an error in the usual form.
+    """Uvicorn's protocol; what is no HTTP, too long or too slow, gets an error in the usual form. Offers to speak
+    another protocol are ignored (RFC 9110, 7.8), and so are trailers, which are no headers.
 
     Nothing here sets a timer: a request sets deadlines, and `Clients` looks at them all now and then. A connection
     that is idle after a request ends by uvicorn's keep-alive.
@@ -35,6 +40,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes_without_progress = 0
         self._part: Literal["head", "body"] | None = None
         """What has begun to arrive and is not complete."""
+        self._is_resuming = False
+        """Whether the parser reads a head that was read before."""
         self._due_at: float | None = None
         """Until when the client has to send what it owes: the first head, or what has begun."""
         self._unread = 0
@@ -55,7 +62,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._progress = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self.transport.is_closing():
             return
         self._bytes_without_progress = 0 if self._progress else self._bytes_without_progress + len(data)
@@ -64,18 +75,55 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._due_at is None and not self._is_answering():
             self._idle()
 
+    def _parse(self, data: bytes) -> None:
+        """Parse, and go on after a head with an offer, where the parser takes what follows for another protocol."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if self.scope["method"] == "CONNECT":
+                    return
+                data = data[offer.args[0] :]
+                self._resume_after_head()
+            else:
+                return
+
+    def _resume_after_head(self) -> None:
+        """Let a new parser read the same head without the offer; then it expects the body."""
+        framing = [b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING]
+        version = self.parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._is_resuming = True
+        self.parser.feed_data(b"POST / HTTP/%b\r\n%b\r\n" % (version, b"".join(framing)))
+
     def on_message_begin(self) -> None:
+        if self._is_resuming:
+            return
         super().on_message_begin()
         self._part = "head"
         if self._due_at is None:
             self._due_at = self._clients.now + self._patience.head_seconds
 
+    def on_url(self, url: bytes) -> None:
+        if not self._is_resuming:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part == "head":
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self._is_resuming:
+            self._is_resuming = False
+            return
         self._progress = True
         self._part = "body"
         self._due_at = self._clients.now + self._patience.body_seconds
         self._clients.busy(self)
         super().on_headers_complete()
+        if self.scope["method"] == "CONNECT":
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._progress = True
@@ -84,6 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._due_at = self._extend(self._due_at, len(body), self._patience.body_seconds)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self.scope["method"] != "CONNECT":
+            return  # Of the head alone; the body is still to come.
         self._progress = True
         self._part = self._due_at = None
         super().on_message_complete()

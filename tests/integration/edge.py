@@ -27,8 +27,8 @@ LARGE = b"x" * 50_000_000
 
 
 class Edge:
-    """The server. Its app takes bodies at /body, refuses them unread at /refuse, answers at /wait once `released` is
-    set, and sends without end at /stream and much at /large."""
+    """The server. Its app takes bodies at /body, tells the headers after a body at /headers, refuses them unread at
+    /refuse, answers at /wait once `released` is set, and sends without end at /stream and much at /large."""
 
     def __init__(self, patience: Patience, *, limit: int = 100, keep_alive_seconds: int = 75) -> None:
         self.noted: list[tuple[Scope, RelayError]] = []
@@ -38,6 +38,7 @@ class Edge:
         app = Starlette(
             routes=[
                 Route("/body", self._body, methods=["POST"]),
+                Route("/headers", self._headers, methods=["POST"]),
                 Route("/refuse", self._refuse, methods=["POST"]),
                 Route("/wait", self._wait),
                 Route("/stream", self._stream),
@@ -81,6 +82,10 @@ class Edge:
 
     async def _body(self, request: Request) -> Response:
         return JsonResponse({"size": len(await read_body(request, limit=BODY_LIMIT))})
+
+    async def _headers(self, request: Request) -> Response:
+        await request.body()
+        return JsonResponse(dict(request.headers))
 
     async def _refuse(self, _: Request) -> Response:
         raise Unauthorized
