@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from relay.clients import Patience
+from tests.conftest import API_KEY
 from tests.integration.edge import Edge, receive_all
+from tests.integration.serving import Serving
 
 BODY = b'{"size":' + b"1" * 90 + b"}"
 OFFERS = {
@@ -140,3 +142,28 @@ def test_a_trailer_is_no_header(edge: Edge) -> None:
             first, second = answers(send_in_parts(edge, parts))
             assert not {"x-secret", "x-forwarded-for", "content-type"} & {*first}, first
             assert [*second] == ["connection", "content-length"]
+
+
+def test_an_address_in_a_trailer_is_not_where_a_request_comes_from(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    serving = Serving(
+        "relay",
+        tmp_path_factory.mktemp("trailers"),
+        REDIS_URL=redis_url,
+        ALLOWED_IPS="10.0.0.0/8",
+        TRUSTED_PROXY_HEADER="X-Forwarded-For",
+    )
+    request = (
+        "POST /v1/commands/list_sessions?wait=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"X-API-Key: {API_KEY}\r\n%sTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n%s\r\n"
+    )
+    try:
+        address = "X-Forwarded-For: 10.0.0.1\r\n"
+        assert serving.talk((request % (address, "")).encode()).startswith(b"HTTP/1.1 202")
+        answer = serving.talk((request % ("", address)).encode())
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"address_not_allowed" in answer
+        assert b"address_not_allowed" in serving.talk((request % ("X-Forwarded-For: 9.9.9.9\r\n", address)).encode())
+    finally:
+        serving.close()
