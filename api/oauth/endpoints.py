@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
@@ -28,6 +29,7 @@ from api.oauth import clients
 from api.oauth.codes import Codes, Grant, expiry
 from api.oauth.page import refusal_page, sign_in_page
 from api.oauth.provider import CHALLENGE, MAX_STATE_LENGTH, SIGN_IN_PATH, Provider
+from api.oauth.resources import is_own_resource
 from api.own_url import own_url
 from models.errors import RelayError, TooLarge, Unauthorized
 from models.keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
@@ -38,6 +40,7 @@ from sessions.keys import KeyRegister
 
 MAX_FORM_BYTES = 16_384
 RESOURCE_PATH = "/mcp"
+WRONG_RESOURCE = "The app asked for a token for another server."
 RESOURCE_METADATA_PATH = f"/.well-known/oauth-protected-resource{RESOURCE_PATH}"
 ANYWHERE = {"access-control-allow-origin": "*"}
 """Apps that run in a browser may call these; nothing that a browser keeps lets anybody in."""
@@ -70,7 +73,7 @@ class OAuth:
             ),
             Route("/.well-known/oauth-authorization-server", self.describe_server, methods=["GET", "OPTIONS"]),
             Route("/oauth/register", self._open(self._take_app), methods=["POST", "OPTIONS"]),
-            Route("/oauth/token", self._open(self._exchange), methods=["POST", "OPTIONS"]),
+            Route("/oauth/token", self._open(self._give_token), methods=["POST", "OPTIONS"]),
             Route("/oauth/revoke", self._open(self._revoke), methods=["POST", "OPTIONS"]),
             Route("/oauth/authorize", self.authorize, methods=["GET"]),
             Route(SIGN_IN_PATH, self.show_page, methods=["GET"]),
@@ -111,9 +114,17 @@ class OAuth:
         )
 
     async def authorize(self, request: Request) -> Response:
-        """Send somebody to the page; or back to the app with what is wrong."""
+        """Send somebody to the page, or show what is wrong. Nobody is sent to an address of the app's from here:
+        anybody can register one, and a link that begins with this relay's address must not lead there by itself."""
         await self._gate.count_stranger(request)
-        return await self._authorize(request)
+        if not is_own_resource(request, request.query_params.getlist("resource"), public_url=self._public_url):
+            return refusal_page(WRONG_RESOURCE, code="invalid_target")
+        response = await self._authorize(request)
+        location = response.headers.get("location", "")
+        if location.startswith(f"{SIGN_IN_PATH}?"):
+            return response
+        told = dict(parse_qsl(urlsplit(location).query)) if location else msgspec.json.decode(bytes(response.body))
+        return refusal_page(told.get("error_description") or "", code=told.get("error", ""), back=location)
 
     async def show_page(self, request: Request) -> Response:
         """The page."""
@@ -165,6 +176,10 @@ class OAuth:
             app, redirect_uri = _who(asked)
         except ValueError as trouble:
             return refusal_page(str(trouble))
+        if not is_own_resource(
+            request, [asked["resource"]] if "resource" in asked else [], public_url=self._public_url
+        ):
+            return refusal_page(WRONG_RESOURCE, code="invalid_target")
         return sign_in_page(
             app=app.client_name or "",
             redirect_uri=redirect_uri,
@@ -173,6 +188,16 @@ class OAuth:
             error=error,
             status=status,
         )
+
+    async def _give_token(self, request: Request) -> Response:
+        """The token for a code. Whoever asks for one for another server gets none."""
+        asked = parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True)
+        resources = [value for name, value in asked if name == "resource"]
+        if not is_own_resource(request, resources, public_url=self._public_url):
+            refusal = {"error": "invalid_target", "error_description": WRONG_RESOURCE}
+            return JsonResponse(refusal, 400)
+        response: Response = await self._exchange(request)
+        return response
 
     async def _revoke(self, request: Request) -> Response:
         """Refuse a token from now on. Whoever has it may do so; one that there is not is refused already."""

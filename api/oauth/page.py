@@ -23,10 +23,14 @@ div { display: flex; gap: .75rem; margin-top: 1.25rem; }
 button { font: inherit; padding: .5rem 1rem; border-radius: .4rem; border: 1px solid #8a8f98; background: #fff;
   color: inherit; cursor: pointer; }
 button.main { background: #1a56c4; border-color: #1a56c4; color: #fff; }
+section { font-size: .875rem; color: #5b616a; }
+ul { padding-left: 1.25rem; margin: .5rem 0; }
+a { color: inherit; overflow-wrap: anywhere; }
 small { color: #5b616a; display: block; margin-top: 1.25rem; }
+p.error small { color: inherit; display: inline; }
 @media (prefers-color-scheme: dark) {
   body { background: #17191c; color: #e6e8eb; } main, input, button { background: #22252a; }
-  small { color: #a3a9b3; } p.error { background: #4a1f1c; color: #ffd9d5; }
+  small, section { color: #a3a9b3; } p.error { background: #4a1f1c; color: #ffd9d5; }
 }
 """
 
@@ -51,14 +55,25 @@ def sign_in_page(
 </head>
 <body>
 <main>
-<h1>Let “{escape(app)}” use {escape(relay)}?</h1>
-<p>It will be able to do what the key that you paste may do, until you revoke the key. The answer goes to
-<strong>{escape(target)}</strong>.</p>
+<h1>Sign in to {escape(relay)}</h1>
+<p>An app that calls itself “{escape(app)}” asks to use it. The answer goes to <strong>{escape(target)}</strong>.</p>
 {problem}
 <form method="post" action="/oauth/sign-in" autocomplete="off">
 {hidden}
 <label for="key">API key</label>
-<input id="key" name="key" type="password" autofocus spellcheck="false" placeholder="srk_…" maxlength="200">
+<input id="key" name="key" type="password" autofocus spellcheck="false" placeholder="srk_…" maxlength="200"
+ aria-describedby="rights">
+<section id="rights">
+<p>The app may do what the key may, in the sessions that the key is for, until you revoke it:</p>
+<ul>
+<li><b>read</b>: read all that was said, remembered and made</li>
+<li><b>write</b>: also add to it and change it</li>
+<li><b>delegate</b>: have agents do tasks on the machines on which they run</li>
+<li><b>agent</b>: take such tasks and do them</li>
+<li><b>admin</b>: everything, also delete sessions and make keys</li>
+</ul>
+<p>Give it a key that has no more of these than it needs.</p>
+</section>
 <div><button class="main" name="answer" value="allow">Allow</button>
 <button name="answer" value="deny">Cancel</button></div>
 </form>
@@ -71,14 +86,28 @@ def sign_in_page(
     return HTMLResponse(content, status, headers=_headers(redirect_uri, nonce))
 
 
-def refusal_page(message: str) -> Response:
-    """For what cannot be sent back to an app."""
+def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
+    """What is wrong with what an app asks for, with the `code` that OAuth has for it. `back` is where the app would be
+    told: somebody may go there, but is not sent."""
     nonce = secrets.token_urlsafe(16)
+    name = f" <small>({escape(code)})</small>" if code else ""
+    way_back = f'<p><a href="{escape(back)}" rel="noreferrer">Go back to {escape(where_to(back))}</a></p>' if back else ""
     content = f"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Sign in – session-relay</title><style nonce="{nonce}">{STYLE}</style></head>
-<body><main><h1>This does not work</h1><p class="error">{escape(message)}</p>
-<p>Start again from the app.</p></main></body>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sign in – session-relay</title>
+<style nonce="{nonce}">{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>This does not work</h1>
+<p class="error" role="alert">{escape(message)}{name}</p>
+<p>Start again from the app. If you came here by a link, close this page.</p>
+{way_back}
+</main>
+</body>
 </html>
 """
     return HTMLResponse(content, 400, headers=_headers("", nonce))

@@ -300,9 +300,75 @@ def test_an_app_that_asks_wrongly_is_told_so(
     stack: Stack, app: App, changed: dict[str, str | None], error: str
 ) -> None:
     answer = app.client.get(app.url(**changed))
-    assert answer.status_code == 302
-    told = parse_qs(urlsplit(answer.headers["location"]).query)
-    assert told["error"] == [error]
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert f"({error})" in answer.text
+    [back] = re.findall(r'href="([^"]+)"', answer.text)
+    told = parse_qs(urlsplit(unescape(back)).query)
+    assert (unescape(back).startswith(f"{CALLBACK}?"), told["error"]) == (True, [error])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"response_type": "token"},
+        {"response_type": None},
+        {"code_challenge": None},
+        {"state": "x" * 3_000},
+        {"resource": "https://other.example/mcp"},
+        {"redirect_uri": None, "response_type": "x"},
+    ],
+)
+def test_no_link_to_the_relay_leads_elsewhere_by_itself(stack: Stack, changed: dict[str, str | None]) -> None:
+    """Whoever makes up an app has chosen its address."""
+    evil = "https://evil.example/phish"
+    app = App(stack, redirect_uris=[evil])
+    answer = app.client.get(app.url(**{"redirect_uri": evil, **changed}))
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert "<h1>This does not work</h1>" in answer.text
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in answer.text
+    assert "script" not in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("resource", "is_own"),
+    [
+        ("{url}/mcp", True),
+        ("{url}/mcp/", True),
+        ("{url}", True),
+        ("{url}/", True),
+        ("{other}/mcp", False),
+        ("https://evil.example/mcp", False),
+        ("{url}/v1", False),
+        ("{url}/mcp?x=1", False),
+        ("{url}/mcp#x", False),
+        ("http://127.0.0.1@evil.example/mcp", False),
+        ("mcp", False),
+        ("http://[", False),
+        ("", False),
+    ],
+)
+def test_a_token_is_given_for_this_relay_alone(stack: Stack, app: App, key: str, resource: str, is_own: bool) -> None:
+    named = resource.format(url=stack.url, other=stack.url.rpartition(":")[0])
+    asked = app.client.get(app.url(resource=named))
+    form = {"client_id": app.id, "redirect_uri": CALLBACK, "code_challenge": app.challenge, "resource": named}
+    posted = app.client.post("/oauth/sign-in", data={**form, "key": key, "answer": "allow"})
+    exchanged = app.exchange(app.get_code(key), resource=named)
+    if is_own:
+        assert (asked.status_code, posted.status_code, exchanged.status_code) == (302, 303, 200)
+        return
+    for page in (asked, posted):
+        assert (page.status_code, "(invalid_target)" in page.text) == (400, True), page.text
+    assert (exchanged.status_code, exchanged.json()["error"]) == (400, "invalid_target")
+
+
+def test_the_page_names_this_relay_first_then_the_app_and_says_what_it_may_do(stack: Stack, app: App) -> None:
+    page = app.client.get(app.client.get(app.url()).headers["location"]).text
+    relay = stack.url.partition("://")[2]
+    assert page.index(f"<h1>Sign in to {relay}</h1>") < page.index("Test app")
+    assert page.count("Test app") == 1
+    for scope in ("read", "write", "delegate", "agent", "admin"):
+        assert f"<b>{scope}</b>" in page
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
 
 
 def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:

@@ -57,7 +57,8 @@ def test_somebody_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Brows
     app = App(stack, client_name="A <b>notebook</b>", redirect_uris=[callback.url])
     browser.open(stack.url + app.url(redirect_uri=callback.url))
     browser.wait_for("document.querySelector('#key') === document.activeElement", what="the page, ready to type")
-    assert "A <b>notebook</b>" in browser.run("document.querySelector('h1').innerText")
+    assert browser.run("document.querySelector('h1').innerText") == f"Sign in to {stack.url.partition('://')[2]}"
+    assert "A <b>notebook</b>" in browser.run("document.body.innerText")
     assert "a program on this computer" in browser.run("document.body.innerText")
     assert browser.run("getComputedStyle(document.querySelector('main')).maxWidth") == "416px"
 
