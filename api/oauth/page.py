@@ -91,7 +91,7 @@ def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
     told: somebody may go there, but is not sent."""
     nonce = secrets.token_urlsafe(16)
     name = f" <small>({escape(code)})</small>" if code else ""
-    way_back = f'<p><a href="{escape(back)}" rel="noreferrer">Go back to {escape(where_to(back))}</a></p>' if back else ""
+    link = f'<a href="{escape(back)}" rel="noreferrer">Go back to {escape(where_to(back))}</a>' if back else ""
     content = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -105,7 +105,7 @@ def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
 <h1>This does not work</h1>
 <p class="error" role="alert">{escape(message)}{name}</p>
 <p>Start again from the app. If you came here by a link, close this page.</p>
-{way_back}
+<p>{link}</p>
 </main>
 </body>
 </html>
