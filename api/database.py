@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from api.fair_threads import RELAY, RELAY_THREADS, FairThreads, too_many
+from api.fair_threads import RELAY, RELAY_THREADS, FairThreads
 from models.errors import Unavailable
 from models.settings import Settings
 from sessions.postgres.connections import (
@@ -39,8 +39,12 @@ CLAIM_THREADS = 8
 """Claims and leases at a time: those of one agent wait for each other, and reads must not wait for them."""
 READ_SECONDS = 5.0
 """For one read, once it has begun."""
+GRACE_SECONDS = 3.0
+"""Beyond that for the server to say so."""
+WRITE_SECONDS = 15.0
+"""For one write; the server ends each statement sooner."""
 WAIT_SECONDS = 10.0
-"""For its turn, and what else it may be kept waiting."""
+"""For a turn."""
 CHECK_TIMEOUT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 """After a connection failed, reads are refused for so long without trying, or all threads would be held by trying."""
@@ -65,18 +69,16 @@ class Database:
         *,
         source: str,
         one_state: bool = False,
-        work_seconds: float = READ_SECONDS,
-        timeout_seconds: float | None = None,
+        seconds: float = READ_SECONDS,
     ) -> T:
         """Return what `work` returns, done in a thread within one transaction; with `one_state` all its statements see
         the same state. It is done for `source`, in its turn; RELAY goes ahead of all users.
 
         Raises TooManyRequests if the source has more under way than its share, Rejected if the statements of the work
-        take longer than `work_seconds`, Unavailable, and what `work` raises."""
-        if timeout_seconds is None:
-            timeout_seconds = work_seconds + WAIT_SECONDS
+        take longer than `seconds`, Unavailable, and what `work` raises."""
+        timeout_seconds = seconds + (0 if source == RELAY else GRACE_SECONDS)
         try:
-            return await self._run(partial(self._transact, work, one_state, work_seconds), source, timeout_seconds)
+            return await self._run(partial(self._transact, work, one_state, seconds), source, timeout_seconds)
         except (OutOfTime, SQLAlchemyError) as error:
             if isinstance(error, OutOfTime) or is_too_slow(error):
                 raise (unavailable() if source == RELAY else too_slow()) from error
@@ -87,12 +89,12 @@ class Database:
         work: Callable[[Connection], T],
         *,
         source: str,
-        timeout_seconds: float = READ_SECONDS + WAIT_SECONDS,
+        seconds: float = WRITE_SECONDS,
     ) -> T:
         """The same for work that changes something, each statement of which may take as long as any. When it raises
         Unavailable, it may have been done all the same."""
         try:
-            return await self._run(partial(self._transact, work, False, None), source, timeout_seconds)
+            return await self._run(partial(self._transact, work, False, None), source, seconds)
         except SQLAlchemyError as error:
             if is_too_slow(error):
                 raise unavailable() from error
@@ -114,7 +116,7 @@ class Database:
             await self.read(
                 lambda connection: connection.execute(text("SELECT 1")),
                 source=RELAY,
-                timeout_seconds=CHECK_TIMEOUT_SECONDS,
+                seconds=CHECK_TIMEOUT_SECONDS,
             )
         except Unavailable:
             return False
@@ -123,22 +125,10 @@ class Database:
     async def _run(self, work: Callable[[], T], source: str, timeout_seconds: float) -> T:
         if time.monotonic() < self._away_until:
             raise unavailable()
-        begun = False
-
-        def begin() -> T:
-            nonlocal begun
-            begun = True
-            return work()
-
         try:
-            async with asyncio.timeout(timeout_seconds):
-                result = await self._threads.run(source, begin)
+            result = await self._threads.run(source, work, wait_seconds=WAIT_SECONDS, work_seconds=timeout_seconds)
         except TimeoutError as error:
-            if begun:
-                raise unavailable() from error
-            if self._threads.has_share(source):
-                raise too_many() from error
-            raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
+            raise unavailable() from error
         except SQLAlchemyError as error:
             if is_bad_value(error):
                 raise value_refused() from error

@@ -58,7 +58,7 @@ class Exports:
         caller = await admit_reader(self._gate, request)
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, asked.session_id, partial(_write, asked=asked))
-        spool = await self._database.read(work, source=caller.source, one_state=True, work_seconds=EXPORT_SECONDS)
+        spool = await self._database.read(work, source=caller.source, one_state=True, seconds=EXPORT_SECONDS)
         return RevocableResponse(
             _send(spool),
             gate=self._gate,

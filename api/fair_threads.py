@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from models.errors import TooManyRequests
+from models.errors import TooManyRequests, Unavailable
 
 T = TypeVar("T")
 
@@ -38,13 +38,21 @@ class FairThreads:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._relay_pool = ThreadPoolExecutor(RELAY_THREADS, thread_name_prefix=f"{name}-relay")
 
-    async def run(self, source: str, work: Callable[[], T]) -> T:
+    async def run(self, source: str, work: Callable[[], T], *, wait_seconds: float, work_seconds: float) -> T:
         """Return what `work` returns, done in a thread as soon as it is the source's turn. Once begun it goes on, and
-        counts, also when nobody waits for it any more. Raises TooManyRequests if too much of the source waits."""
+        counts, also when nobody waits for it any more. Raises TooManyRequests if too much of the source is under way,
+        Unavailable if its turn does not come in time otherwise, and TimeoutError if the work takes too long."""
         loop = asyncio.get_running_loop()
         if source == RELAY:
-            return await loop.run_in_executor(self._relay_pool, work)
-        await self._enter(source, loop)
+            async with asyncio.timeout(work_seconds):
+                return await loop.run_in_executor(self._relay_pool, work)
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._enter(source, loop)
+        except TimeoutError as error:
+            if self.has_share(source):
+                raise too_many() from error
+            raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
         try:
             begun: Future[T] = self._pool.submit(work)
         except BaseException:
@@ -56,7 +64,8 @@ class FairThreads:
                 loop.call_soon_threadsafe(self._leave, source)
 
         begun.add_done_callback(end)
-        return await asyncio.wrap_future(begun)
+        async with asyncio.timeout(work_seconds):
+            return await asyncio.wrap_future(begun)
 
     def has_share(self, source: str) -> bool:
         """Whether the source has all the threads that it may have at a time."""

@@ -71,7 +71,7 @@ class Imports:
             await _receive(request, spool)
             async with self._turn:
                 work = partial(_import, document=spool)
-                imported = await self._database.write(work, source=caller.source, timeout_seconds=IMPORT_SECONDS)
+                imported = await self._database.write(work, source=caller.source, seconds=IMPORT_SECONDS)
         return JsonResponse({"session_id": imported.session_id, "created": imported.created})
 
 

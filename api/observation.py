@@ -101,7 +101,7 @@ async def _count_workers(redis: Redis, names: set[bytes]) -> dict[str, int]:
 
 async def _ask_postgres(database: Database) -> Part:
     try:
-        health = await database.read(look, source=RELAY, timeout_seconds=LOOK_SECONDS)
+        health = await database.read(look, source=RELAY, seconds=LOOK_SECONDS)
     except Unavailable:
         return {"state": "unavailable", "needed_revision": SCHEMA_REVISION}
     return {

@@ -6,11 +6,14 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
 from api.fair_threads import MAX_WAITING, RELAY, FairThreads
-from models.errors import TooManyRequests
+from models.errors import TooManyRequests, Unavailable
+
+T = TypeVar("T")
 
 
 class Gated:
@@ -33,6 +36,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def do(fair: FairThreads, source: str, work: Callable[[], T], *, wait_seconds: float = 10) -> T:
+    return await fair.run(source, work, wait_seconds=wait_seconds, work_seconds=10)
+
+
 def run(test: Callable[[FairThreads, Gated], Awaitable[None]], *, threads: int) -> None:
     async def main() -> None:
         fair, gated = FairThreads(threads, name="tests"), Gated()
@@ -47,7 +54,7 @@ def run(test: Callable[[FairThreads, Gated], Awaitable[None]], *, threads: int) 
 
 def start(fair: FairThreads, gated: Gated, *names: str) -> list[asyncio.Task[str]]:
     """Begin work; the source is the first letter of its name."""
-    return [asyncio.create_task(fair.run(name[0], partial(gated.work, name))) for name in names]
+    return [asyncio.create_task(do(fair, name[0], partial(gated.work, name))) for name in names]
 
 
 def test_a_source_has_a_quarter_of_the_threads_and_those_that_wait_take_turns() -> None:
@@ -71,7 +78,7 @@ def test_the_relay_itself_never_waits_for_users() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         tasks = start(fair, gated, *(f"{source}{number}" for source in "abcd" for number in range(3)))
         await until(lambda: len(gated.begun) == 8)
-        assert await fair.run(RELAY, lambda: "at once") == "at once"
+        assert await do(fair, RELAY, lambda: "at once") == "at once"
         assert not any(task.done() for task in tasks)
         gated.gate.set()
         await asyncio.gather(*tasks)
@@ -102,9 +109,9 @@ def test_more_than_may_wait_is_refused_to_its_source_alone() -> None:
         tasks = start(fair, gated, *(f"a{number}" for number in range(2 + MAX_WAITING)))
         await asyncio.sleep(0)
         with pytest.raises(TooManyRequests) as caught:
-            await fair.run("a", lambda: "more")
+            await do(fair, "a", lambda: "more")
         assert caught.value.retry_after_seconds > 0
-        assert await fair.run("b", lambda: "served") == "served"
+        assert await do(fair, "b", lambda: "served") == "served"
         gated.gate.set()
         await asyncio.gather(*tasks)
 
@@ -118,7 +125,22 @@ def test_work_that_fails_gives_its_thread_back() -> None:
 
         for _number in range(20):
             with pytest.raises(ValueError, match="no"):
-                await fair.run("a", fail)
+                await do(fair, "a", fail)
         await until(lambda: not fair.has_share("a"))
+
+    run(test, threads=8)
+
+
+def test_whose_turn_does_not_come_is_told_whether_that_is_its_own_doing() -> None:
+    async def test(fair: FairThreads, gated: Gated) -> None:
+        tasks = start(fair, gated, *(f"{source}{number}" for source in "abcd" for number in range(2)))
+        await until(lambda: len(gated.begun) == 8)
+        with pytest.raises(TooManyRequests, match="its share"):
+            await do(fair, "a", lambda: "more", wait_seconds=0.01)
+        with pytest.raises(Unavailable, match="Too much is being read"):
+            await do(fair, "e", lambda: "more", wait_seconds=0.01)
+        gated.gate.set()
+        await asyncio.gather(*tasks)
+        assert await do(fair, "e", lambda: "served") == "served"
 
     run(test, threads=8)
