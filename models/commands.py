@@ -6,7 +6,7 @@ A docstring here is the command's description for senders. What a command does i
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import msgspec
@@ -25,9 +25,20 @@ Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or 
 Zone = Annotated[str, Meta(max_length=64, description="IANA name of the zone of times without an offset")]
 
 
-def _check_moment(text: str | None, field: str, *, ahead: bool = False) -> None:
-    if text is not None:
-        parse_moment(text, field=field, now=datetime.now(UTC), ahead=ahead)
+def _check_moment(text: str | None, field: str, *, ahead: bool = False, is_past: bool = False) -> None:
+    now = datetime.now(UTC)
+    moment = None if text is None else parse_moment(text, field=field, now=now, ahead=ahead)
+    if is_past and moment is not None and moment > now + CLOCK_LEEWAY:
+        raise Invalid(
+            f"The {field} is a time to come.",
+            field=field,
+            expected="a time that has passed",
+            hint="Say when it was said, with the offset of its zone; leave it out if it was now.",
+        )
+
+
+CLOCK_LEEWAY = timedelta(days=1)
+"""By which what was said may be ahead: clocks differ, and times are given without the offset of their zone."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -164,8 +175,8 @@ class ConversationChunk(Command, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_moment(self.start_time, "start_time")
-        _check_moment(self.end_time, "end_time")
+        _check_moment(self.start_time, "start_time", is_past=True)
+        _check_moment(self.end_time, "end_time", is_past=True)
 
 
 class StoreMemory(Command, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Computed,
     DateTime,
     ForeignKeyConstraint,
@@ -19,14 +20,16 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -91,13 +94,14 @@ def _of_session() -> ForeignKeyConstraint:
 
 
 class ChunkRow(Base):
-    """A piece of conversation; `position` is the order of the transcript."""
+    """A piece of conversation. `said_at` is the order of the transcript, and `position` that of storing."""
 
     __tablename__ = "conversation_chunks"
     __table_args__ = (
         _of_session(),
         CheckConstraint(_one_of("format", v.ChunkFormat), name="format"),
         Index(None, "session_id", "position"),
+        Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
         Index(None, "position"),
         Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
     )
@@ -115,6 +119,16 @@ class ChunkRow(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("content"))
+
+    @hybrid_property
+    def said_at(self) -> datetime:
+        """When it began, as far as its sender has told, else when it was sent."""
+        return self.start_at or self.created_at
+
+    @said_at.inplace.expression
+    @classmethod
+    def _said_at(cls) -> ColumnElement[datetime]:
+        return func.coalesce(cls.start_at, cls.created_at)
 
 
 class MemoryRow(Base):

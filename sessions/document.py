@@ -64,6 +64,11 @@ class ChunkItem(Item, frozen=True, kw_only=True):
     created_by: v.Name
     created_at: Moment
 
+    @property
+    def said_at(self) -> datetime:
+        """When it began, as far as its sender has told, else when it was sent."""
+        return self.start_at or self.created_at
+
 
 class RevisionItem(Item, frozen=True, kw_only=True):
     """A memory at an earlier revision."""

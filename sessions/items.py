@@ -47,7 +47,8 @@ def chunk_item(columns: Columns, *, offset: int = 0) -> dict[str, Any]:
 def last_words(columns: Columns, room: int) -> dict[str, Any]:
     """A piece of conversation with the end of its content, which is where it goes on: `content` has as much of it as
     could be shown, `length` is that of the whole."""
-    item = {"chunk_id": columns["chunk_id"], "created_at": _time(columns["created_at"]), "content": ""}
+    times = {name: _time(columns[name]) for name in ("start_at", "created_at") if columns[name]}
+    item = {"chunk_id": columns["chunk_id"], **times, "content": ""}
     content = cut(columns["content"], room - measure(item | {"truncated": True}), from_end=True)
     return item | {"content": content} | ({"truncated": True} if len(content) < columns["length"] else {})
 

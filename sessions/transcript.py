@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -19,15 +20,16 @@ SMALLEST_SHARE = 0.1
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where to read on."""
+    """Where to read on: a chunk by its time and position, and a place in its content."""
 
+    said_at: datetime
     position: RowPosition
     offset: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int) -> Page:
-    """Chunks in order, each with its `position` and the `offset` at which it begins; one more than the limit if there
-    are more. One that does not fit is cut, and `next_cursor` goes on within it."""
+    """Chunks in order, each with its `said_at`, its `position` and the `offset` at which it begins; one more than the
+    limit if there are more. One that does not fit is cut, and `next_cursor` goes on within it."""
     items: list[dict[str, Any]] = []
     left = max_characters
     for chunk in chunks:
@@ -35,11 +37,15 @@ def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int
         size = measure(item) + 1
         crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
         if crowded or len(items) == limit:
-            next_cursor = encode_cursor(Place(position=chunk["position"], offset=0))
+            next_cursor = encode_cursor(_place(chunk, 0))
             return Page(items=items, next_cursor=next_cursor, truncated=crowded)
         items.append(item)
         left -= size
         if "next_offset" in item:
-            next_cursor = encode_cursor(Place(position=chunk["position"], offset=item["next_offset"]))
+            next_cursor = encode_cursor(_place(chunk, item["next_offset"]))
             return Page(items=items, next_cursor=next_cursor, truncated=True)
     return Page(items=items)
+
+
+def _place(chunk: Columns, offset: int) -> Place:
+    return Place(said_at=chunk["said_at"], position=chunk["position"], offset=offset)

@@ -119,7 +119,7 @@ class FilesBackend:
             memories=lambda kind: (memory for memory in memories if memory.type == kind),
             tasks=contents.tasks.values(),
             artifacts=contents.artifacts.values(),
-            chunks=contents.chunks.values(),
+            chunks=contents.transcript(),
         )
         return (part.encode() for part in parts)
 

@@ -52,6 +52,7 @@ def chunk_columns(contents: Contents, chunk: ChunkItem, *, room: int, offset: in
     plain = ("chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
     return {
         **_fields(chunk, *plain),
+        "said_at": chunk.said_at,
         "position": contents.positions["chunks"][chunk.chunk_id],
         "offset": offset,
         **text_columns(chunk.content, "content", room=room, offset=offset),

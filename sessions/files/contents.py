@@ -121,6 +121,10 @@ class Contents:
         if key not in positions:
             positions[key] = next_position(next(reversed(positions.values()), 0))
 
+    def transcript(self) -> list[ChunkItem]:
+        """The conversation in the order in which it was said; what was said at one moment as it was stored."""
+        return sorted(self.chunks.values(), key=lambda chunk: chunk.said_at)
+
     def emptied(self) -> Contents:
         """What is kept when the session is deleted: of its deliveries nothing that tells of it."""
         rest = Contents(self.session_id)

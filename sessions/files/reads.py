@@ -87,13 +87,17 @@ def page(shelf: Shelf, command: ReadCommand, *, reach: Reach) -> Page:
 
 def read_transcript(contents: Contents, *, limit: int, cursor: str | None, max_characters: int) -> Page:
     """Chunks in order, as from Postgres. Raises Invalid for the cursor."""
-    start = decode_cursor(cursor, Place) or Place(position=0, offset=0)
+    start = decode_cursor(cursor, Place)
 
     def chunks() -> Iterator[Columns]:
         positions = contents.positions["chunks"]
-        rest = [chunk for chunk in contents.chunks.values() if positions[chunk.chunk_id] >= start.position]
+        rest = contents.transcript()
+        if start:
+            first = (start.said_at, start.position)
+            rest = [chunk for chunk in rest if (chunk.said_at, positions[chunk.chunk_id]) >= first]
         for number, chunk in enumerate(rest[: limit + 1]):
-            yield chunk_columns(contents, chunk, room=max_characters, offset=0 if number else start.offset)
+            inside = start.offset if start and not number else 0
+            yield chunk_columns(contents, chunk, room=max_characters, offset=inside)
 
     return page_of_chunks(chunks(), limit=limit, max_characters=max_characters)
 
@@ -179,7 +183,7 @@ _BUNDLED: dict[str, Callable[[Contents], list[Any]]] = {
         (task for task in contents.tasks.values() if task.finished_at is None), key=lambda task: -task.priority
     ),
     "artifacts": lambda contents: list(reversed(contents.artifacts.values())),
-    "conversation": lambda contents: list(reversed(contents.chunks.values())),
+    "conversation": lambda contents: contents.transcript()[::-1],
 }
 
 
@@ -192,7 +196,7 @@ def _bundle_columns(contents: Contents, section: Section, item: Any, room: int) 
             return artifact_columns(contents, item, room=room) | beginning
         case "conversation":
             end = item.content[max(len(item.content) - room, 0) :]
-            head = {"chunk_id": item.chunk_id, "created_at": item.created_at}
+            head = {"chunk_id": item.chunk_id, "start_at": item.start_at, "created_at": item.created_at}
             return {**head, "content": end, "length": len(item.content)}
     return memory_columns(contents, item, room=room)
 

@@ -161,7 +161,7 @@ def _places(contents: Contents, command: Search) -> Iterator[_Found]:
     make = partial(_Found, session_id=contents.session_id)
     if "conversations" in areas:
         for chunk in contents.chunks.values():
-            yield make(area="conversations", id=chunk.chunk_id, at=chunk.created_at)
+            yield make(area="conversations", id=chunk.chunk_id, at=chunk.said_at)
     if "memories" in areas:
         for memory in contents.memories.values():
             tags = frozenset(memory.tags)

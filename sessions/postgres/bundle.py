@@ -61,8 +61,9 @@ def _artifacts(section: Section, session_id: str, room: int) -> Select[Any]:
 def _chunks(section: Section, session_id: str, room: int) -> Select[Any]:
     content = func.right(ChunkRow.content, room).label("content")
     length = func.char_length(ChunkRow.content).label("length")
-    statement = select(ChunkRow.chunk_id, ChunkRow.created_at, content, length, _TOTAL)
-    return statement.where(ChunkRow.session_id == session_id).order_by(ChunkRow.position.desc())
+    statement = select(ChunkRow.chunk_id, ChunkRow.start_at, ChunkRow.created_at, content, length, _TOTAL)
+    latest = (ChunkRow.said_at.desc(), ChunkRow.position.desc())
+    return statement.where(ChunkRow.session_id == session_id).order_by(*latest)
 
 
 _SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {

@@ -18,8 +18,8 @@ def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
     require_session(connection, session_id)
     session = connection.execute(select(SessionRow.__table__).where(SessionRow.session_id == session_id)).one()
 
-    def rows(statement: Any, table: Any) -> Iterator[Row[Any]]:
-        return stream(connection, statement.where(table.session_id == session_id).order_by(table.position))
+    def rows(statement: Any, table: Any, *order: Any) -> Iterator[Row[Any]]:
+        return stream(connection, statement.where(table.session_id == session_id).order_by(*order, table.position))
 
     content = cast(MemoryRow.content, Verbatim).label("content")
     memories = select(content, MemoryRow.type, MemoryRow.status, MemoryRow.tags)
@@ -35,5 +35,5 @@ def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
         memories=lambda kind: stream(connection, memories.where(MemoryRow.type == kind)),
         tasks=rows(tasks, TaskRow),
         artifacts=rows(artifacts, ArtifactRow),
-        chunks=rows(chunks, ChunkRow),
+        chunks=rows(chunks, ChunkRow, ChunkRow.said_at),
     )

@@ -70,7 +70,7 @@ AREAS = {
         table=ChunkRow,
         id_name="chunk_id",
         text=ChunkRow.content,
-        at=ChunkRow.created_at,
+        at=ChunkRow.said_at,
         latest=ChunkRow.position,
     ),
     "memories": _Area(

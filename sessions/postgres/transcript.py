@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, select
+from sqlalchemy import Connection, Select, case, func, select, tuple_
 
 from models.tables import ChunkRow
 from sessions.answers import Page
@@ -20,23 +20,27 @@ def read_transcript(
     """Chunks in order. A chunk that does not fit is cut, and `next_cursor` goes on within it; `offset` begins within
     the first one. Raises NotFound, or Invalid for the cursor."""
     require_session(connection, session_id)
-    start = decode_cursor(cursor, Place) or Place(position=0, offset=0)
-    statement = _chunks(session_id, start.position, offset or start.offset, room=max_characters).limit(limit + 1)
+    start = decode_cursor(cursor, Place)
+    inside = offset or (start.offset if start else 0)
+    statement = _chunks(session_id, start, inside, room=max_characters).limit(limit + 1)
     chunks = (row._mapping for row in stream(connection, statement))
     return page_of_chunks(chunks, limit=limit, max_characters=max_characters)
 
 
-def _chunks(session_id: str, start: int, inside: int, *, room: int) -> Select[Any]:
-    number = func.row_number().over(order_by=ChunkRow.position)
+def _chunks(session_id: str, start: Place | None, inside: int, *, room: int) -> Select[Any]:
+    order = (ChunkRow.said_at, ChunkRow.position)
+    number = func.row_number().over(order_by=order)
     offset = case((number == 1, inside), else_=0)
     plain = ("position", "chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
-    return (
+    statement = (
         select(
             *(getattr(ChunkRow, name) for name in plain),
+            ChunkRow.said_at.label("said_at"),
             offset.label("offset"),
             *text_excerpt(ChunkRow.content, "content", room=room, offset=offset),
             *json_excerpt(ChunkRow.metadata_, "metadata", room=room),
         )
-        .where(ChunkRow.session_id == session_id, ChunkRow.position >= start)
-        .order_by(ChunkRow.position)
+        .where(ChunkRow.session_id == session_id)
+        .order_by(*order)
     )
+    return statement if start is None else statement.where(tuple_(*order) >= (start.said_at, start.position))

@@ -59,3 +59,38 @@ def test_the_agents_of_the_predecessor_are_known(empty_database: str) -> None:
             ("researcher", "research", 3),
         ]
     engine.dispose()
+
+
+STORED = """
+INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at, last_activity_at)
+VALUES ('walk', 'Walk', '{}', '', 'active', 'k', '2026-06-01Z', '2026-06-01Z');
+INSERT INTO conversation_chunks (session_id, chunk_id, content, format, start_at, participants, extracted_items,
+    metadata, created_by, created_at)
+VALUES ('walk', 'march', 'x', 'dialogue', '2026-03-05Z', '{}', '{}', '{}', 'k', '2026-06-02Z'),
+    ('walk', 'june', 'x', 'dialogue', NULL, '{}', '{}', '{}', 'k', '2026-06-03Z');
+INSERT INTO memories (session_id, key, revision, type, content, tags, status, chunk_id, created_by, created_at,
+    updated_at, search_text)
+VALUES ('walk', 'found', 1, 'idea', '1', '{}', 'open', 'march', 'k', '2026-06-02Z', '2026-06-02Z', ''),
+    ('walk', 'done', 1, 'idea', '1', '{}', 'done', 'march', 'k', '2026-06-02Z', '2026-06-04Z', ''),
+    ('walk', 'later', 1, 'idea', '1', '{}', 'open', 'june', 'k', '2026-06-03Z', '2026-06-03Z', ''),
+    ('walk', 'said', 1, 'idea', '1', '{}', 'open', NULL, 'k', '2026-06-02Z', '2026-06-02Z', '');
+"""
+
+
+def test_what_was_found_in_a_stored_conversation_gets_the_time_of_that(empty_database: str) -> None:
+    migrate(empty_database, "upgrade", "0006")
+    engine = create_engine(sqlalchemy_url(empty_database))
+
+    def times() -> dict[str, tuple[str, str]]:
+        with engine.connect() as connection:
+            rows = connection.execute(text("SELECT key, created_at, updated_at FROM memories"))
+            return {row.key: (f"{row.created_at:%m-%d}", f"{row.updated_at:%m-%d}") for row in rows}
+
+    with engine.begin() as connection:
+        connection.execute(text(STORED))
+    before = times()
+    migrate(empty_database, "upgrade", "0007")
+    assert times() == before | {"found": ("03-05", "03-05"), "done": ("03-05", "06-04")}
+    migrate(empty_database, "downgrade", "0006")
+    assert times() == before
+    engine.dispose()

@@ -1,0 +1,95 @@
+"""What was said in March and is stored now stands in March: in transcripts, bundles, lists and searches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models.errors import Invalid
+from sessions.backend import Backend
+from tests.conformance.sending import SESSION, items, send
+
+MARCH = {"since": "2026-03-01", "until": "2026-03-31"}
+SINCE_JUNE = {"since": "2026-06-01"}
+
+
+@pytest.fixture
+def walk(backend: Backend) -> Backend:
+    """With a conversation of which two pieces were stored late, the later one first."""
+    send(backend, "create_session", title="Morning walk")
+    found = {"decisions": ["Plant roses"]}
+    send(backend, "conversation_chunk", chunk_id="now", content="And the roses?")
+    send(backend, "conversation_chunk", chunk_id="april", content="Roses: in bloom", start_time="2026-04-02T10:00:00Z")
+    send(
+        backend,
+        "conversation_chunk",
+        chunk_id="march",
+        content="Roses it is. " * 40,
+        start_time="2026-03-05T10:00:00+01:00",
+        end_time="2026-03-05T11:00:00+01:00",
+        extracted_items=found,
+    )
+    return backend
+
+
+def transcript(backend: Backend, *, limit: int, max_characters: int = 20_000) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = backend.transcript(SESSION, limit=limit, cursor=cursor, max_characters=max_characters)
+        found += page.items
+        if page.next_cursor is None:
+            return found
+        cursor = page.next_cursor
+
+
+def test_a_transcript_is_in_the_order_in_which_it_was_said(walk: Backend) -> None:
+    for limit in (1, 2, 9):
+        told = transcript(walk, limit=limit)
+        assert [item["chunk_id"] for item in told] == ["march", "april", "now"]
+    assert told[0]["start_at"] == "2026-03-05T09:00:00Z"
+    pieces = transcript(walk, limit=9, max_characters=400)
+    assert len(pieces) > 3
+    text = {name: "".join(p["content"] for p in pieces if p["chunk_id"] == name) for name in ("march", "april", "now")}
+    assert text == {"march": "Roses it is. " * 40, "april": "Roses: in bloom", "now": "And the roses?"}
+    with pytest.raises(Invalid) as refused:
+        walk.transcript(SESSION, limit=1, cursor="WzEsMF0", max_characters=500)  # [1,0], as it was before.
+    assert "from the beginning" in str(refused.value.hint)
+
+
+def test_a_bundle_ends_with_what_was_said_last_and_tells_when(walk: Backend) -> None:
+    conversation = send(walk, "resume_bundle")["conversation"]
+    assert [piece["chunk_id"] for piece in conversation] == ["march", "april", "now"]
+    assert [piece.get("start_at") for piece in conversation] == ["2026-03-05T09:00:00Z", "2026-04-02T10:00:00Z", None]
+    [last] = send(walk, "resume_bundle", max_characters=700)["conversation"][-1:]
+    assert last["chunk_id"] == "now"
+
+
+def test_it_is_found_at_its_time(walk: Backend) -> None:
+    [hit] = items(walk, "search", q="roses", **{"in": ["conversations"]}, **MARCH)
+    assert (hit["chunk_id"], hit["at"]) == ("march", "2026-03-05T09:00:00Z")
+    later = items(walk, "search", q="roses", **{"in": ["conversations"]}, **SINCE_JUNE)
+    assert [hit["chunk_id"] for hit in later] == ["now"]
+
+
+def test_what_was_found_in_it_is_of_its_time_too(walk: Backend) -> None:
+    send(walk, "store_memory", content="Water them", type="decision")
+    [roses] = items(walk, "query_memories", SESSION, type="decision", **MARCH)
+    assert (roses["content"], roses["created_at"], roses["updated_at"]) == (
+        "Plant roses",
+        *["2026-03-05T09:00:00Z"] * 2,
+    )
+    assert [item["content"] for item in items(walk, "query_memories", SESSION, **SINCE_JUNE)] == ["Water them"]
+    assert [item["content"] for item in items(walk, "list_memories", SESSION)] == ["Water them", "Plant roses"]
+    [hit] = items(walk, "search", q="plant", **MARCH)
+    assert hit["at"] == "2026-03-05T09:00:00Z"
+    found = {"decisions": ["Plant roses"]}
+    send(walk, "conversation_chunk", content="Yes, roses", start_time="2026-07-01", extracted_items=found)
+    [later] = items(walk, "query_memories", SESSION, since="2026-06-01", until="2026-08-01")
+    assert (later["created_at"], later["updated_at"]) == ("2026-03-05T09:00:00Z", "2026-07-01T00:00:00Z")
+
+
+def test_a_document_to_read_tells_it_in_order(walk: Backend) -> None:
+    document = b"".join(walk.export(SESSION, format="markdown")).decode()
+    assert document.index("### 2026-03-05") < document.index("### 2026-04-02") < document.index("And the roses?")
