@@ -29,7 +29,7 @@ MARK = "**"
 _STATES = {
     **dict.fromkeys(("active", "applied", "completed", "online", "ok", "done", "new", "created"), "green"),
     **dict.fromkeys(("paused", "accepted", "pending", "claimed", "running", "input_required"), "yellow"),
-    **dict.fromkeys(("waiting", "weak"), "yellow"),
+    **dict.fromkeys(("waiting", "weak", "parked"), "yellow"),
     **dict.fromkeys(("failed", "rejected", "cancelled", "unavailable", "refused"), "red"),
 }
 _STYLES = {"id": "cyan", "name": "bold", "time": "dim"}
