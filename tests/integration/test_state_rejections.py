@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis import Redis
 from sqlalchemy import Engine, text
 
@@ -26,6 +28,7 @@ from sessions.postgres.dead_letters import (
 )
 from sessions.postgres.store import PostgresStore
 from tests.integration.inbox import drain, entry, push
+from worker.drain import Drain
 from worker.inbox import read_entries
 from worker.sweeper import prune_deliveries
 
@@ -265,3 +268,41 @@ def test_keys_of_people_and_programs_have_nothing_kept(redis: Redis, engine: Eng
     drain(redis, engine, entry("pause_session", walk), item)
     assert status_of(engine, item) == "rejected"
     assert redis.xlen(inbox_key(shard_of(walk))) == 0
+
+
+STEPS = ("pause", "resume", "send", "send and wait", "forget", "drain", "die after the commit", "replay")
+
+
+@pytest.mark.parametrize("scope", ["admin", "send"])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=6, max_size=14))
+def test_whatever_happens_in_whatever_order_it_takes_effect_once(
+    redis: Redis, engine: Engine, scope: Scope, steps: list[str]
+) -> None:
+    session_id = f"walk-{secrets.token_hex(6)}"
+    shard = shard_of(session_id)
+    drain(redis, engine, entry("create_session", session_id, title="Walk"))
+    item = entry("delegate_task", session_id, description="x", allow_duplicate=True)
+    item = msgspec.structs.replace(item, scopes=[scope])
+    for step in steps:
+        match step:
+            case "pause" | "resume":
+                push(redis, entry(f"{step}_session", session_id))
+            case "send" | "send and wait":
+                push(redis, msgspec.structs.replace(again(item), waits=step != "send"))
+            case "forget":
+                redis.delete(seen_key(item.source, item.delivery_id))
+            case "drain":
+                Drain(redis, engine).run(shard)
+            case "die after the commit":
+                commit_without_acknowledging(redis, engine, session_id)
+            case "replay":
+                with engine.connect() as connection:
+                    wanted = Wanted(source=item.source, delivery_id=item.delivery_id)
+                    push(redis, *entries_to_rule(connection, wanted, RULING)[0])
+    drain(redis, engine, entry("resume_session", session_id))
+    drain(redis, engine, again(item))
+    with engine.connect() as connection:
+        count = connection.scalar(text("SELECT count(*) FROM tasks WHERE session_id = :id"), {"id": session_id})
+    assert (count, status_of(engine, item)) == (1, "applied")
+    assert redis.xlen(inbox_key(shard)) == 0
