@@ -45,6 +45,9 @@ SERVED: dict[str, Text] = {
     ),
     "wrong_origin": Text("A web page sent this to `/mcp`.", "Use an MCP client that is not a web page."),
     "wrong_host": Text("`/mcp` was asked under another name than the relay's.", "Use its own URL (`PUBLIC_URL`)."),
+    "too_many_bodies": Text(
+        "Too many signed bodies arrive, and this one was among the slowest.", "Wait for `Retry-After`; send it at once."
+    ),
     "too_many_parameters": Text("The URL has more parameters than any address takes.", "Send those that it takes."),
     "not_found": Text("There is nothing at this address.", "`GET /openapi.json` lists all of them."),
     "session_not_found": Text(

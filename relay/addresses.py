@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -65,6 +65,14 @@ def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
         said = said[-1:]
     found = {_parse(text) for text in said}
     return found.pop() if len(found) == 1 else None
+
+
+def network_of(address: str | None) -> str:
+    """What one sender without a key is told by: its address, of IPv6 the /64, of which a customer has all addresses."""
+    if address is None:
+        return "unknown"
+    parsed = ip_address(address)
+    return address if parsed.version == 4 else str(ip_network((parsed.packed[:8] + bytes(8), 64)))
 
 
 def _parse(text: str) -> Address | None:

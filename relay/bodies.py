@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from models.errors import NotJson, TooLarge, Unavailable, Undecodable, UnsupportedMediaType
+from models.errors import NotJson, TooLarge, TooManyRequests, Undecodable, UnsupportedMediaType
+from relay.addresses import network_of
 from relay.signatures import is_signed
 
 FORM = "application/x-www-form-urlencoded"
@@ -26,26 +31,88 @@ STEP_BYTES = 65_536
 
 MAX_UNPROVEN_BYTES = 128 * 1_048_576
 """Of all bodies together that arrive from senders who may be anybody."""
+MAX_ADDRESS_BYTES = 16 * 1_048_576
+"""Of those that come from one address."""
+EVICTED_SECONDS = 5
+"""After which the sender of an evicted body may try again."""
 
 
 class Unproven:
-    """What has arrived of bodies whose senders are not known before the end, when their signature can be checked.
+    """Bounds the bodies whose senders are not known before the end, when their signature can be checked.
 
-    Whoever has a key has limits of its own; without this one, anybody could fill the memory with halves of bodies.
+    A sender with a key has limits of its own; without this one, anybody could fill the memory with halves of bodies.
+    Beyond the share of an address its oldest body is evicted, and beyond the bound for all the oldest of all. Whoever
+    sends a body at once has a newer one than those that only begin, and so is served.
     """
 
+    def __init__(
+        self, *, body_limit: int, share_bytes: int = MAX_ADDRESS_BYTES, all_bytes: int = MAX_UNPROVEN_BYTES
+    ) -> None:
+        self._share_bytes = max(share_bytes, 2 * body_limit)
+        self._all_bytes = max(all_bytes, self._share_bytes)
+        self._all = _Bodies()
+        self._shares: dict[str, _Bodies] = {}
+
+    @asynccontextmanager
+    async def reading(self, address: str) -> AsyncIterator[Callable[[int], None]]:
+        """Yield a function that counts the bytes of one body as they arrive. Raises TooManyRequests within the block
+        if the body is evicted."""
+        try:
+            async with asyncio.timeout(None) as eviction:
+                body = _Body(address, eviction)
+                yield partial(self._add, body)
+        except TimeoutError as error:
+            raise TooManyRequests(
+                "Too many signed bodies arrive at the moment, and this one took too long; nothing was stored.",
+                code="too_many_bodies",
+                retry_after_seconds=EVICTED_SECONDS,
+                hint="Send the whole body at once.",
+            ) from error
+        finally:
+            self._remove(body)
+
+    def _add(self, body: _Body, size: int) -> None:
+        if body.eviction.when() is not None:
+            return  # It is evicted, and about to be told so.
+        share = self._shares.setdefault(body.address, _Bodies())
+        for bodies, most in ((share, self._share_bytes), (self._all, self._all_bytes)):
+            bodies.add(body, size)
+            while bodies.size > most:
+                oldest = next(iter(bodies.sizes))
+                self._remove(oldest)
+                oldest.eviction.reschedule(asyncio.get_running_loop().time())
+
+    def _remove(self, body: _Body) -> None:
+        """Forget a body: it was read to the end, given up, or evicted. May be repeated."""
+        self._all.remove(body)
+        if share := self._shares.get(body.address):
+            share.remove(body)
+            if not share.sizes:
+                del self._shares[body.address]
+
+
+class _Body(NamedTuple):
+    """One body on its way in."""
+
+    address: str
+    eviction: asyncio.Timeout
+
+
+class _Bodies:
+    """Bodies that share a bound, and how much of each has arrived, the oldest first."""
+
     def __init__(self) -> None:
-        self._bytes = 0
+        self.size = 0
+        self.sizes: dict[_Body, int] = {}
 
-    def add(self, size: int) -> None:
-        """Count so much. Raises Unavailable if it is too much."""
-        self._bytes += size
-        if self._bytes > MAX_UNPROVEN_BYTES:
-            raise Unavailable("Too many signed bodies arrive at the moment; nothing was stored.")
+    def add(self, body: _Body, size: int) -> None:
+        """Count what has arrived of a body."""
+        self.sizes[body] = self.sizes.get(body, 0) + size
+        self.size += size
 
-    def remove(self, size: int) -> None:
-        """Forget so much: it was read to the end, or given up."""
-        self._bytes -= size
+    def remove(self, body: _Body) -> None:
+        """Count no more of it."""
+        self.size -= self.sizes.pop(body, 0)
 
 
 async def read_body(
@@ -54,8 +121,8 @@ async def read_body(
     """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse. What is
     signed is given as it came, all else without a byte order mark.
 
-    Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or Unavailable if the request is signed and
-    too much of such is `unproven`.
+    Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or TooManyRequests if the request is signed
+    and too much of such is `unproven`.
     """
     media_types = media_types_of(request.headers)
     _require_json(media_types)
@@ -63,22 +130,21 @@ async def read_body(
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise _too_large(limit)
-    counter = unproven if unproven is not None and is_signed(request.headers) else None
     body, size = bytearray(), 0
-    try:
+    async with AsyncExitStack() as stack:
+        count = None
+        if unproven is not None and is_signed(request.headers):
+            count = await stack.enter_async_context(unproven.reading(network_of(request.state.address)))
         async for part in request.stream():
             size += len(part)
-            if counter is not None:
-                counter.add(len(part))
+            if count is not None:
+                count(len(part))
             if size > limit:
                 raise _too_large(limit)
             if decompression is None:
                 body += part
             else:
                 decompression.add(part, body)
-    finally:
-        if counter is not None:
-            counter.remove(size)
     if decompression is not None:
         decompression.finish()
     content = bytes(body) if is_signed(request.headers) else without_mark(bytes(body))

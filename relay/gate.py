@@ -11,6 +11,7 @@ from starlette.requests import Request
 from models.errors import Unauthorized, Unavailable
 from models.settings import Settings
 from models.vocabulary import Scope
+from relay.addresses import network_of
 from relay.authentication import Authenticator, Caller, require_scope
 from relay.bodies import read_body
 from relay.keyring import Keyring
@@ -72,7 +73,7 @@ class Gate:
 
     async def count_stranger(self, request: Request) -> None:
         """Count a request for which no key is needed, by its address. Raises TooManyRequests."""
-        await self._rates.take_stranger(request.state.address or "unknown")
+        await self._rates.take_stranger(network_of(request.state.address))
 
     async def begin_hook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
         """The same for who has a token in the address. Raises NotFound, or Unavailable."""

@@ -99,7 +99,7 @@ class Ingest:
         self._load = Load(self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis)
         self._places = Places(WAITING_PLACES)
         self._max_body_bytes = settings.max_body_bytes
-        self._unproven = Unproven()
+        self._unproven = Unproven(body_limit=settings.max_body_bytes)
 
     @property
     def routes(self) -> list[Route]:
