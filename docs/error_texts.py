@@ -101,6 +101,12 @@ SERVED: dict[str, Text] = {
     "unknown_command": Text("There is no such command.", "Take the one that `hint` names; `expected` lists all."),
     "not_a_command": Text("`type` says that it is something else.", "Leave `type` out."),
     "not_confirmed": Text("`confirm` is not the id of the session.", "Ask the user; then repeat the id in it."),
+    "dependency_failed": Text(
+        "A task would depend on one that failed or was cancelled.", "Delegate that one anew, and depend on the new one."
+    ),
+    "open_tasks": Text(
+        "The session has tasks that are not finished.", 'Wait for them, cancel them, or send `open_tasks: "cancel"`.'
+    ),
     "dependency_cycle": Text("Tasks would wait for each other.", "Leave out one of the dependencies."),
     "discarded": Text("It could not be applied, and an operator discarded it.", "Tell the user; it took no effect."),
     "rejected": Text(

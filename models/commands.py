@@ -49,6 +49,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     is_read: ClassVar[bool] = False
     in_batch: ClassVar[bool] = True
 
+    @property
+    def scopes(self) -> tuple[v.Scope, ...]:
+        """What its sender needs; a batch needs what its commands need."""
+        return (self.scope,)
+
     def __post_init__(self) -> None:
         for name in _OBJECT_FIELDS.get(type(self), ()):
             if not bytes(getattr(self, name)).lstrip().startswith(b"{"):
@@ -117,7 +122,13 @@ class ResumeSession(Command, frozen=True, kw_only=True):
 
 
 class CompleteSession(Command, frozen=True, kw_only=True):
-    """Complete a session: it stays readable and takes no changes until it is resumed."""
+    """Complete a session without open tasks: it stays readable and takes no changes until it is resumed."""
+
+    open_tasks: Literal["refuse", "cancel"] = "refuse"
+
+    @property
+    def scopes(self) -> tuple[v.Scope, ...]:
+        return (self.scope, "delegate") if self.open_tasks == "cancel" else (self.scope,)
 
 
 class DeleteSession(Command, frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ def to_routes(hint: str) -> str:
 def to_cli(hint: str) -> str:
     """A hint for somebody at the command line, also one that came for HTTP."""
     hint = hint.replace("POST /v1/commands/", "")
+    hint = hint.replace('send open_tasks: "cancel"', "give --cancel-tasks")
     for route, name in _ROUTES.items():
         hint = route.sub(name, hint)
     for address, command in CLI_ROUTES.items():

@@ -46,6 +46,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "context": "What somebody who joins later should know.",
     },
     "RenameSession": {"title": "The new title."},
+    "CompleteSession": {
+        "open_tasks": "What to do about tasks that are not finished: refuse names them, cancel cancels them all."
+    },
     "DeleteSession": {"confirm": "The id of the session once more; anything else is refused."},
     "ListSessions": {"filter": "Only sessions in this state."},
     "ConversationChunk": {

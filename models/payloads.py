@@ -130,6 +130,19 @@ def decode_command(name: str, data: Raw) -> Command:
     return decode_as(bytes(data), AGENT_COMMANDS.get(name) or COMMANDS[name])
 
 
+def scopes_of(command: Command) -> list[v.Scope]:
+    """All scopes that a command needs, or the commands of a batch, each once."""
+    if not isinstance(command, Batch):
+        return [*command.scopes]
+    scopes: dict[v.Scope, None] = {}
+    for item in command.commands:
+        definition = COMMANDS[item.command]
+        # Only what may need more than others of its name is decoded.
+        needs_own = definition.scopes is not Command.scopes
+        scopes |= dict.fromkeys(decode_command(item.command, item.data).scopes if needs_own else (definition.scope,))
+    return list(scopes) or [*command.scopes]
+
+
 def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None, bool]:
     """The command, its session, and whether the title has named that."""
     definition = definition_of(name)

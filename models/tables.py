@@ -207,6 +207,7 @@ class TaskRow(Base):
         Index("ix_tasks_held", "claimed_by", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("ix_tasks_holders", "claim_source", "session_id", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("ix_tasks_unfinished", text("priority DESC"), "position", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_tasks_open", "session_id", "position", postgresql_where=text("finished_at IS NULL")),
         Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
         Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),

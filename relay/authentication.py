@@ -8,9 +8,10 @@ import time
 import msgspec
 from starlette.datastructures import Headers
 
-from models.commands import COMMANDS, Batch, Command
+from models.commands import Command
 from models.errors import Forbidden, NotFound, SettingsError, Unauthorized
 from models.keys import HOOK_PREFIX, KEY_PREFIX, OAUTH_PREFIX, has_form_of_key, hash_key
+from models.payloads import scopes_of
 from models.scopes import ALL_SCOPES, HELD_SCOPES, allows
 from models.settings import Settings
 from models.visibility import matches_glob
@@ -162,10 +163,9 @@ def require_all_sessions(caller: Caller) -> None:
 def require_permission(caller: Caller, command: Command, session_id: str | None) -> None:
     """Raise Forbidden unless the caller may send this command, and each one in it if it is a batch."""
     require_session(caller, session_id)
-    names = dict.fromkeys(item.command for item in command.commands) if isinstance(command, Batch) else ()
     # Whether an agent holds a task in the session is known only when the command is applied.
     is_agent = caller.has("agent") and session_id is not None and command.session != "none"
-    for scope in [COMMANDS[name].scope for name in names] or [command.scope]:
+    for scope in scopes_of(command):
         if not (is_agent and scope in HELD_SCOPES):
             require_scope(caller, scope)
 

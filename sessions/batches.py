@@ -76,10 +76,7 @@ def _run(state: State, command: Command, context: Context, *, entry: Entry, even
     if isinstance(command, ReadCommand):
         return read(command)
     decision = decide(state, command, context)
-    for removed in decision.removed:
-        state.remove(removed)
-    for record in decision.put:
-        state.put(record)
+    decision.apply(state, context.session_id)
     if state.session(context.session_id):
         events.append(make_event(entry, name_of(command), "applied", decision.message, decision.data))
     return Answer(data=decision.data, message=decision.message)

@@ -6,18 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from models.agent_commands import AGENT_COMMANDS
-from models.commands import COMMANDS, Batch, Command
+from models.commands import COMMANDS, Command
 from models.errors import Forbidden, Rejected
 from models.inbox import Entry
-from models.payloads import decode_command
+from models.payloads import decode_command, scopes_of
 from models.scopes import allows
 from models.vocabulary import Scope
-
-
-def scopes_of(command: Command) -> list[Scope]:
-    """All scopes that the command needs, each once."""
-    items = [COMMANDS[item.command].scope for item in command.commands] if isinstance(command, Batch) else []
-    return list(dict.fromkeys(items)) or [command.scope]
 
 
 def needs_held_task(scopes: Sequence[Scope], command: Command) -> bool:

@@ -235,10 +235,7 @@ class SessionManager:
             self._flush()  # Deleting blanks what the deliveries before it have recorded.
             self._latest.forget(context.session_id)
             self._events = [event for event in self._events if event.session_id != entry.session_id]
-        for removed in decision.removed:
-            self._state.remove(removed)
-        for record in decision.put:
-            self._state.put(record)
+        decision.apply(self._state, context.session_id)
         if entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
         return Answer(data=decision.data, message=decision.message)

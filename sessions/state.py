@@ -12,6 +12,7 @@ import msgspec
 from models.visibility import matches_glob
 from models.vocabulary import UNFINISHED
 from sessions.records import Agent, Chunk, Key, Memory, Record, Session, Stats, Task, session_key, task_key
+from sessions.task_endings import DEAD, SESSION_COMPLETED, cancel, fail_dependents
 
 R = TypeVar("R", bound=Record)
 
@@ -24,9 +25,14 @@ ONLINE_SECONDS = 120
 
 
 class Changes(msgspec.Struct, kw_only=True):
-    """What is to be written: first the removals, then the records, each at its latest."""
+    """What is to be written: first the removals, then the cancellations, then the records, each at its latest, and last
+    what depends on tasks that have ended."""
 
     removed: dict[Key, None] = msgspec.field(default_factory=dict)
+    cancelled: dict[str, datetime] = msgspec.field(default_factory=dict)
+    """Sessions whose open tasks were all cancelled, and when; those among `put` are as they were after that."""
+    ended: dict[Key, Task] = msgspec.field(default_factory=dict)
+    """Tasks that will not be completed any more: what depends on them fails."""
     put: dict[Key, Record] = msgspec.field(default_factory=dict)
 
 
@@ -73,7 +79,12 @@ class State:
         twin._queues = {glob: queue.copy() for glob, queue in self._queues.items()}
         twin._awaited = set(self._awaited)
         twin._last_chunks, twin._alike = dict(self._last_chunks), self._alike.copy()
-        twin.changes = Changes(removed=dict(self.changes.removed), put=dict(self.changes.put))
+        twin.changes = Changes(
+            removed=dict(self.changes.removed),
+            cancelled=dict(self.changes.cancelled),
+            ended=dict(self.changes.ended),
+            put=dict(self.changes.put),
+        )
         return twin
 
     def find(self, key: Key, kind: type[R]) -> R | None:
@@ -132,6 +143,24 @@ class State:
             self._awaited.update(key for key in needed if key not in self._records)
         self._records[record.key] = record
         self.changes.put[record.key] = record
+        if isinstance(record, Task) and record.status in DEAD:
+            self.changes.ended[record.key] = record
+            for dependent in fail_dependents([record], self.tasks(record.session_id), at=record.updated_at):
+                self._change(dependent)
+
+    def cancel_open_tasks(self, session_id: str, at: datetime) -> None:
+        """Cancel all tasks of a session that are not finished, also those that were not loaded."""
+        for task in [task for task in self.tasks(session_id) if task.status in UNFINISHED]:
+            self._change(cancel(task, SESSION_COMPLETED, at))
+        self.stats(session_id).active_tasks = 0
+        self.changes.cancelled[session_id] = at
+
+    def _change(self, task: Task) -> None:
+        """Keep what the store changes by itself: it is written only if it is to be written anyway."""
+        self._count(self._records.get(task.key), task)
+        self._records[task.key] = task
+        if task.key in self.changes.put:
+            self.changes.put[task.key] = task
 
     def remove(self, record: Session | Memory) -> None:
         """Remove a record with all that belongs to it."""
@@ -141,6 +170,8 @@ class State:
             self._records[key] = None
             self.changes.put.pop(key, None)
         self.changes.removed[record.key] = None
+        for ended in [key for key in self.changes.ended if isinstance(record, Session) and key[1] == record.session_id]:
+            del self.changes.ended[ended]
         if isinstance(record, Session):
             self._stats.pop(record.session_id, None)
             self._last_chunks.pop(record.session_id, None)

@@ -38,12 +38,12 @@ from models.logs import configure_logging
 from models.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
 from models.tables import DeliveryRow
-from models.tasks import TASKS_CHANNEL
+from models.tasks import TASKS_CHANNEL, TaskNews
 from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
 from sessions.keys import KeyRegister
 from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.dead_letters import failed_deliveries
-from sessions.postgres.leases import RETURNED_AT_ONCE, forget_agents, return_expired
+from sessions.postgres.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, return_expired
 from worker.dead_letters import LISTED, FailedList
 from worker.process import wait_for_schema
 
@@ -56,6 +56,8 @@ TURN_LIMIT_SECONDS = 60
 """A turn that hangs ends with its process, which starts again: a server that is cut off may owe an answer for hours."""
 TERM_SECONDS = 10
 """After which another sweeper takes over from one that died."""
+FAIL_STUCK_EVERY_SECONDS = 10.0
+"""It is done at once when a task ends; this is for tasks that were imported, or delegated at that very moment."""
 PRUNE_EVERY_SECONDS = 60.0
 PRUNE_SECONDS = 1.0
 """Pruning goes on for so long in one turn, and on with the next one: 2,000,000 rows must not cost the term."""
@@ -74,6 +76,7 @@ class Sweeper:
         self._failed_list = FailedList(redis)
         self._register = KeyRegister(engine, redis)
         self._prune_at = 0.0
+        self._fail_stuck_at = 0.0
         self._failures: dict[str, str] = {}
         """The duties that failed in this turn, with the cause."""
         self._reported: dict[str, str] = {}
@@ -91,6 +94,9 @@ class Sweeper:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
         self._do("bring the keys to Redis", self._register.synchronize)
         self._do("return expired leases", lambda: return_leases(self._redis, self._engine))
+        if time.monotonic() >= self._fail_stuck_at:
+            self._do("fail tasks that wait in vain", lambda: fail_stuck_tasks(self._redis, self._engine))
+            self._fail_stuck_at = time.monotonic() + FAIL_STUCK_EVERY_SECONDS
         self._do("forget agents that are gone", lambda: forget_gone_agents(self._engine))
         self._do("keep the failed list", self._list_dead_letters)
         if time.monotonic() >= self._prune_at:
@@ -158,15 +164,27 @@ def clear_backlog(redis: Redis) -> None:
 def return_leases(redis: Redis, engine: Engine) -> None:
     """Put tasks whose lease ran out back into the queue, or fail them after their last attempt; tell who waits."""
     returned = RETURNED_AT_ONCE
-    while returned == RETURNED_AT_ONCE:
+    while returned >= RETURNED_AT_ONCE:
         with engine.begin() as connection:
             news, sessions = return_expired(connection)
         returned = len(news.claimable) + len(news.settled)
-        if returned:
-            with redis.pipeline(transaction=True) as pipeline:
-                pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(sessions)))
-                pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
-                pipeline.execute()
+        _publish(redis, news, sessions)
+
+
+def fail_stuck_tasks(redis: Redis, engine: Engine) -> None:
+    """Fail the tasks that wait for one that will not be completed; tell those who wait for them."""
+    with engine.begin() as connection:
+        news, sessions = fail_stuck(connection)
+    _publish(redis, news, sessions)
+
+
+def _publish(redis: Redis, news: TaskNews, sessions: set[str]) -> None:
+    if not news:
+        return
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(sessions)))
+        pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
+        pipeline.execute()
 
 
 def forget_gone_agents(engine: Engine) -> int:

@@ -76,9 +76,10 @@ def resume(tool: Tool, session_id: str) -> None:
 
 @command("complete", SESSION_IN_FULL)
 @session_argument()
-def complete(tool: Tool, session_id: str) -> None:
+@click.option("--cancel-tasks", is_flag=True, help="Cancel its open tasks, instead of refusing while there are any.")
+def complete(tool: Tool, session_id: str, cancel_tasks: bool) -> None:
     """Complete a session. It stays readable, and takes no changes until it is resumed."""
-    _change(tool, "complete_session", session_id)
+    _change(tool, "complete_session", session_id, **({"open_tasks": "cancel"} if cancel_tasks else {}))
 
 
 @command("delete", SESSION_IN_FULL)
@@ -101,8 +102,8 @@ def _summary(tool: Tool, session_id: str) -> dict[str, Any]:
     return summary
 
 
-def _change(tool: Tool, name: str, session_id: str) -> None:
-    response = tool.backend.send(name, {}, session_id=session_id)
+def _change(tool: Tool, name: str, session_id: str, **data: Any) -> None:
+    response = tool.backend.send(name, data, session_id=session_id)
     tool.terminal.done(response["message"])
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(response["data"], SESSION_IN_FULL)

@@ -14,8 +14,9 @@ import msgspec
 from models.agent_commands import AGENT_COMMANDS
 from models.commands import COMMANDS, GetTask, ReadCommand
 from models.inbox import Entry
+from models.vocabulary import UNFINISHED
 from sessions.answers import Answer
-from sessions.document import event_item_of, item_of, records, session_record
+from sessions.document import TaskItem, event_item_of, item_of, records, session_record
 from sessions.files.columns import count_contents, last_question
 from sessions.files.contents import Contents, SavedDelivery
 from sessions.files.folder import Folder
@@ -24,8 +25,10 @@ from sessions.files.shelf import Reach, Shelf
 from sessions.journal import Delivery, Event, Known, Said
 from sessions.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
 from sessions.rules import Slice
+from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.tasks import description_hash
 from sessions.state import Changes, Lane, LastChunk, State
+from sessions.task_endings import DEAD, SESSION_COMPLETED, cancel, event_of_dependent, fail_dependents
 from sessions.updates import AT_MOST, UNCLAIMED_AFTER, describe_update
 
 
@@ -88,6 +91,10 @@ class FilesStore:
             return State(queues={glob: self._queue(glob) for glob in wanted.recipients})
         found = [record for key in wanted.keys for record in _find(contents, key)]
         known = {record.key for record in found}
+        if wanted.open_tasks:
+            still_open = [task for task in contents.tasks.values() if task.status in UNFINISHED][:OPEN_TASKS]
+            found += [r for task in still_open for r in records(task, contents.session_id) if r.key not in known]
+            known = {record.key for record in found}
         alike: Counter[tuple[str, str]] = Counter()
         for task in contents.tasks.values() if wanted.descriptions else ():
             digest = contents.session_id, description_hash(task.agent_name, task.description)
@@ -115,15 +122,19 @@ class FilesStore:
             else:
                 contents.memories.pop(key[2], None)
             self.is_changed = True
+        if contents.session_id in changes.cancelled:
+            _cancel_open_tasks(contents, changes.cancelled[contents.session_id])
         for record in changes.put.values():
             _put(contents, record)
+        failed = [item for ended in changes.ended.values() for item in _fail_dependents(contents, ended)]
         for delivery in deliveries:
             if not COMMANDS[delivery.command].is_read and delivery.status != "failed":
                 names = SavedDelivery.__struct_fields__
                 saved = SavedDelivery(**{name: getattr(delivery, name) for name in names})
                 contents.deliveries[delivery.source, delivery.delivery_id] = saved
                 self.is_changed = True
-        contents.events += [event_item_of(event) for event in events]
+        followed = [_event_of_dependent(contents.session_id, item) for item in failed]
+        contents.events += [event_item_of(event) for event in (*events, *followed)]
         self.is_changed = self.is_changed or bool(changes.put or events)
 
     def holds_task(self, source: str, session_id: str) -> bool:
@@ -214,6 +225,31 @@ def _find(contents: Contents, key: Key) -> Iterator[Record]:
     item = known.get(table, {}).get(rest[0]) if rest else None
     if item is not None:
         yield next(records(item, contents.session_id))
+
+
+def _fail_dependents(contents: Contents, ended: Task) -> list[TaskItem]:
+    item = contents.tasks[ended.task_id]
+    dead = [item] if item.status in DEAD else []
+    failed = fail_dependents(dead, contents.tasks.values(), at=ended.updated_at)
+    contents.tasks |= {task.task_id: task for task in failed}
+    return failed
+
+
+def _event_of_dependent(session_id: str, task: TaskItem) -> Event:
+    return event_of_dependent(
+        session_id=session_id,
+        task_id=task.task_id,
+        title=task.description,
+        attempt=task.attempt,
+        error=task.error,
+        at=task.updated_at,
+    )
+
+
+def _cancel_open_tasks(contents: Contents, at: datetime) -> None:
+    for task in list(contents.tasks.values()):
+        if task.status in UNFINISHED:
+            contents.tasks[task.task_id] = cancel(task, SESSION_COMPLETED, at)
 
 
 def _put(contents: Contents, record: Record) -> None:

@@ -42,8 +42,8 @@ from models.tasks import Claimable, make_claim_secret
 from models.timestamps import format_utc
 from models.visibility import like_pattern
 from sessions.postgres.leases import NOW, SEEN_SECONDS, in_seconds, note_seen, tell
-from sessions.rules.tasks import TITLE_LENGTH
 from sessions.state import GENERAL
+from sessions.task_endings import TITLE_LENGTH
 
 TOLD_AT_ONCE = 1_000
 """Of tasks that can be claimed; others are found when these are gone."""

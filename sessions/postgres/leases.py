@@ -30,9 +30,10 @@ from models.responses import shorten
 from models.tables import AgentRow, TaskRow
 from models.tasks import Claim, Claimable, TaskNews
 from sessions.journal import Event
+from sessions.postgres.dependents import fail_dependents
 from sessions.postgres.write import write_events
 from sessions.rules.claims import claim_lost
-from sessions.rules.tasks import TITLE_LENGTH
+from sessions.task_endings import SWEEPER, TITLE_LENGTH
 
 SEEN_SECONDS = 10
 """How old the note of an agent's last sign of life may be: writing it for each of many claims would cost more."""
@@ -41,8 +42,6 @@ UNREGISTERED_SECONDS = 86_400
 MOST_UNREGISTERED = 1_000
 """Agents that only claim: more than anybody looks at, and few enough to count with each task that is delegated."""
 LOST = "Its agent was lost, at the last attempt allowed."
-SWEEPER = "sweeper"
-"""Who returns leases, in journals."""
 
 NOW = func.clock_timestamp()
 """A lease runs from when it was granted, not from when its transaction began to wait for a lock."""
@@ -149,6 +148,10 @@ def return_expired(connection: Connection) -> tuple[TaskNews, set[str]]:
             news.claimable.append(_claimable(row))
         else:
             news.settled.append((row.session_id, row.task_id))
+    if news.settled:
+        for key, event in fail_dependents(connection, news.settled[:]):
+            news.settled.append(key)
+            events.append(event)
     write_events(connection, events)
     return news, {event.session_id for event in events}
 
@@ -169,6 +172,14 @@ def forget_agents(connection: Connection) -> int:
         .with_for_update(skip_locked=True)
     )
     return connection.execute(delete(AgentRow).where(AgentRow.name.in_(forgotten))).rowcount
+
+
+def fail_stuck(connection: Connection) -> tuple[TaskNews, set[str]]:
+    """Fail the tasks that wait for one that failed or was cancelled, whichever way that came; gives the news, and the
+    sessions whose journals tell of it."""
+    failed = fail_dependents(connection)
+    write_events(connection, [event for _, event in failed])
+    return TaskNews(settled=[key for key, _ in failed]), {key[0] for key, _ in failed}
 
 
 def holds_task(connection: Connection, source: str, session_id: str) -> bool:

@@ -8,7 +8,22 @@ from datetime import timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import ARRAY, Column, Connection, Table, Text, and_, bindparam, cast, column, func, or_, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Connection,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.types import JSON
 
 from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
@@ -16,6 +31,7 @@ from models.visibility import like_pattern
 from models.vocabulary import UNFINISHED
 from sessions.records import RECORDS, Agent, Key, Record, Stats
 from sessions.rules import Recipient, Slice
+from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
 
 _TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
@@ -29,6 +45,9 @@ def load(connection: Connection, wanted: Slice) -> State:
         records += _load_records(connection, name, keys)
     records += _load_held(connection, sorted(wanted.held))
     known = {record.key for record in records}
+    if wanted.open_tasks:
+        known = {record.key for record in records}
+        records += (record for record in _load_open_tasks(connection, wanted.open_tasks) if record.key not in known)
     recipients = {whom for group in wanted.recipients.values() for whom in group}
     records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
     return State(
@@ -82,6 +101,20 @@ def _load_records(connection: Connection, name: str, keys: list[Key], *, locked:
         statement = statement.order_by(*primary).with_for_update(of=table, key_share=True)
     rows = connection.execute(statement)
     return [_make_record(name, row._mapping) for row in rows]
+
+
+def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:
+    """The first open tasks of each of these sessions."""
+    sessions = func.unnest(cast(sorted(session_ids), ARRAY(Text))).table_valued("session_id").render_derived("wanted")
+    first = (
+        select(*_columns("tasks"))
+        .where(TaskRow.session_id == sessions.c.session_id, TaskRow.finished_at.is_(None))
+        .order_by(TaskRow.position)
+        .limit(OPEN_TASKS)
+        .lateral("first")
+    )
+    rows = connection.execute(select(*first.c).select_from(sessions.join(first, true())))
+    return [_make_record("tasks", row._mapping) for row in rows]
 
 
 def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:

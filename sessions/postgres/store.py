@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +19,7 @@ from sessions.journal import Delivery, Event, Known, Said
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.dead_letters import parked_by, parked_in
 from sessions.postgres.deliveries import find_known, last_said, note_conflict, set_apart
+from sessions.postgres.dependents import FailedDependent, fail_dependents
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
 from sessions.postgres.reads import read, session_updates, similar_ids
@@ -37,12 +39,21 @@ class PostgresStore:
         self._connection = connection
         self._tasks: dict[Key, Task] = {}
         """Those that were written."""
+        self._failed: list[FailedDependent] = []
+        """Those that failed because they depend on one of these, and of which the journal does not tell yet."""
+        self._settled: list[tuple[str, str]] = []
+        """Those of which it does."""
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was written in it when it is left by an exception."""
-        with _translated(), self._connection.begin_nested():
-            yield
+        failed, settled = list(self._failed), list(self._settled)
+        try:
+            with _translated(), self._connection.begin_nested():
+                yield
+        except BaseException:
+            self._failed, self._settled = failed, settled
+            raise
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
         """Which of these were decided before, by source and delivery id."""
@@ -64,8 +75,13 @@ class PostgresStore:
         with _translated():
             write_changes(self._connection, changes)
             self._tasks |= {key: record for key, record in changes.put.items() if isinstance(record, Task)}
+            if changes.ended:
+                self._failed += fail_dependents(self._connection, {(key[1], key[2]) for key in changes.ended})
             write_deliveries(self._connection, deliveries)
-            write_events(self._connection, events)
+            if events:  # Who ended a task has one, so that those of its dependents follow at once.
+                write_events(self._connection, [*events, *(failed.event for failed in self._failed)])
+                self._settled += [failed.key for failed in self._failed]
+                self._failed = []
 
     def holds_task(self, source: str, session_id: str) -> bool:
         """Whether somebody with this key has claimed a task of the session, and has it still."""
@@ -80,7 +96,8 @@ class PostgresStore:
         with _translated():
             try:
                 with self._connection.begin_nested():
-                    return find_news(self._connection, self._tasks, resumed=resumed)
+                    news = find_news(self._connection, self._tasks, resumed=resumed)
+                    return msgspec.structs.replace(news, settled=[*news.settled, *self._settled])
             except SQLAlchemyError as error:
                 if is_unavailable(error):
                     raise

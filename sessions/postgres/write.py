@@ -19,6 +19,7 @@ from sessions.journal import REPLAYABLE, Delivery, Event
 from sessions.postgres.locks import take_journal
 from sessions.records import RECORDS
 from sessions.state import Changes
+from sessions.task_endings import SESSION_COMPLETED
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
@@ -32,6 +33,8 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         _forget_deliveries(connection, sessions)
     if memories:
         connection.execute(delete(MemoryRow).where(tuple_(MemoryRow.session_id, MemoryRow.key).in_(memories)))
+    if changes.cancelled:
+        _cancel_open_tasks(connection, changes)
     for name in RECORDS:
         rows = [record for key, record in changes.put.items() if key[0] == name]
         if rows:
@@ -51,6 +54,14 @@ def write_events(connection: Connection, events: Sequence[Event]) -> None:
         for shard in shards:
             take_journal(connection, shard)
         _insert(connection, "events", events, fields=Event.__struct_encode_fields__)
+
+
+def _cancel_open_tasks(connection: Connection, changes: Changes) -> None:
+    for session_id, at in changes.cancelled.items():
+        moment = dict.fromkeys(("updated_at", "finished_at", "shown_at"), at)
+        values = {"status": "cancelled", "cancel_reason": SESSION_COMPLETED, "lease_expires_at": None, **moment}
+        open_ones = (TaskRow.session_id == session_id, TaskRow.finished_at.is_(None))
+        connection.execute(update(TaskRow).where(*open_ones).values(**values))
 
 
 def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:

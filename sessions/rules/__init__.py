@@ -47,6 +47,8 @@ class Slice(msgspec.Struct, kw_only=True):
     conversations: set[str] = msgspec.field(default_factory=set)
     """Sessions of which the last chunk's id is needed."""
 
+    open_tasks: set[str] = msgspec.field(default_factory=set)
+    """Sessions of which some open tasks are named."""
     recipients: dict[str | None, set[Recipient]] = msgspec.field(default_factory=dict)
     """By the pattern of sessions that a sender may see: whom it delegates to."""
 
@@ -81,6 +83,9 @@ class Slice(msgspec.Struct, kw_only=True):
                 self.held.add(key)
                 for artifact in command.artifacts if isinstance(command, a.CompleteTask) else ():
                     self.add(artifact, session_id)
+            case c.CompleteSession():
+                self.stats.add(session_id)
+                self.open_tasks.add(session_id)
             case _:
                 self.stats.add(session_id)
 
@@ -97,7 +102,7 @@ def decide(state: State, command: c.Command, context: Context) -> Decision:
         case c.ResumeSession():
             return resume_session(state, context)
         case c.CompleteSession():
-            return complete_session(state, context)
+            return complete_session(state, command, context)
         case c.DeleteSession():
             return delete_session(state, command, context)
         case c.ConversationChunk():

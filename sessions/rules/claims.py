@@ -15,8 +15,9 @@ from models.responses import shorten
 from sessions.records import Question, Record, Session, Task, task_key
 from sessions.rules.artifacts import put_artifact
 from sessions.rules.decision import Context, Decision, touch
-from sessions.rules.tasks import TITLE_LENGTH, describe_task
+from sessions.rules.tasks import describe_task
 from sessions.state import State
+from sessions.task_endings import TITLE_LENGTH
 
 FIRST_BACKOFF_SECONDS = 10
 LAST_BACKOFF_SECONDS = 600

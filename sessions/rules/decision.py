@@ -37,6 +37,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any]
     put: list[Record] = []
     removed: list[Session | Memory] = []
+    cancels_open_tasks: datetime | None = None
+    """When all open tasks of the session are cancelled, if they are."""
+
+    def apply(self, state: State, session_id: str) -> None:
+        """Make the changes."""
+        for removed in self.removed:
+            state.remove(removed)
+        if self.cancels_open_tasks is not None:
+            state.cancel_open_tasks(session_id, self.cancels_open_tasks)
+        for record in self.put:
+            state.put(record)
 
 
 def existing_session(state: State, session_id: str) -> Session:

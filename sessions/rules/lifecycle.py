@@ -8,17 +8,24 @@ from typing import Any
 
 import msgspec
 
-from models.commands import Batch, Command, CreateSession, DeleteSession, RenameSession
+from models.commands import Batch, Command, CompleteSession, CreateSession, DeleteSession, RenameSession
 from models.errors import Conflict, Invalid
 from models.identity import FINGERPRINT_LENGTH, content_hash
 from models.inbox import SHARDS, shard_of
 from models.payloads import decode_command
 from models.responses import shorten
 from models.timestamps import format_utc
-from models.vocabulary import SessionStatus
+from models.vocabulary import UNFINISHED, SessionStatus
 from sessions.records import Session, Stats
 from sessions.rules.decision import Context, Decision, active_session, existing_session, touch
+from sessions.rules.tasks import describe_task
 from sessions.state import State
+from sessions.task_endings import TITLE_LENGTH as TASK_TITLE_LENGTH
+
+OPEN_TASKS = 20
+"""That are loaded, so that it is known which of them end with another."""
+NAMED_TASKS = 5
+"""Open tasks that the refusal to complete a session shows; list_tasks shows all."""
 
 TITLE_LENGTH = 100
 MOST_IDS = 1_000
@@ -102,9 +109,24 @@ def resume_session(state: State, context: Context) -> Decision:
     return msgspec.structs.replace(decision, message=message, data=decision.data | {"waiting_events": waiting})
 
 
-def complete_session(state: State, context: Context) -> Decision:
-    """Complete an active or paused session; repeated, a no-op."""
-    return _become(state, existing_session(state, context.session_id), "completed", context.at)
+def complete_session(state: State, command: CompleteSession, context: Context) -> Decision:
+    """Complete an active or paused session; repeated, a no-op. Raises Conflict that names its open tasks, unless they
+    are to be cancelled: in a completed session nobody could take or cancel them."""
+    session = existing_session(state, context.session_id)
+    decision = _become(state, session, "completed", context.at)
+    count = state.stats(context.session_id).active_tasks
+    if not count or session.status == "completed":
+        return decision
+    if command.open_tasks == "refuse":
+        raise _still_open(state, session, count)
+    decision.data["stats"]["active_tasks"] = 0
+    cancelled = f"{count} open tasks" if count > 1 else "1 open task"
+    return msgspec.structs.replace(
+        decision,
+        message=f'Completed "{session.title}", and cancelled {cancelled}.',
+        data=decision.data | {"cancelled_tasks": count},
+        cancels_open_tasks=context.at,
+    )
 
 
 def delete_session(state: State, command: DeleteSession, context: Context) -> Decision:
@@ -150,6 +172,21 @@ def _become(state: State, session: Session, status: SessionStatus, at: datetime)
 def _is_same(session: Session, command: CreateSession, title: str = "") -> bool:
     asked = (title or command.title, command.participants, command.context)
     return (session.title, session.participants, session.context) == asked
+
+
+def _still_open(state: State, session: Session, count: int) -> Conflict:
+    tasks = [task for task in state.tasks(session.session_id) if task.status in UNFINISHED][:NAMED_TASKS]
+    titles = " and ".join(f'"{shorten(task.description, TASK_TITLE_LENGTH // 2)}"' for task in tasks[:2])
+    more = f" and {count - 2} more" if count > 2 and tasks else ""
+    named = f": {titles}{more}" if tasks else ""
+    return Conflict(
+        f'"{session.title}" has {count} open task{"s" if count > 1 else ""}{named}.',
+        code="open_tasks",
+        field="data.open_tasks",
+        expected="no open tasks, or open_tasks: cancel",
+        hint='Wait for them, cancel_task each, or send open_tasks: "cancel" to cancel all of them.',
+        data={"open_tasks": [describe_task(task) for task in tasks], "count": count},
+    )
 
 
 def _summary(state: State, session: Session) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from sessions.rules.decision import (
     touch,
 )
 from sessions.state import State
-
-TITLE_LENGTH = 80
+from sessions.task_endings import DEAD, TITLE_LENGTH, cancel
 
 
 def delegate_task(state: State, command: DelegateTask, context: Context) -> Decision:
@@ -94,15 +93,7 @@ def cancel_task(state: State, command: CancelTask, context: Context) -> Decision
             data=describe_task(task),
             hint="There is nothing to cancel; get_task shows its result.",
         )
-    cancelled = msgspec.structs.replace(
-        task,
-        status="cancelled",
-        cancel_reason=command.reason or None,
-        lease_expires_at=None,
-        updated_at=context.at,
-        finished_at=context.at,
-        shown_at=context.at,
-    )
+    cancelled = cancel(task, command.reason or None, context.at)
     put: list[Record] = [cancelled, touch(session, context.at)]
     return Decision(message=f'Cancelled "{title}".', data=describe_task(cancelled), put=put)
 
@@ -199,6 +190,14 @@ def _check_dependencies(state: State, task: Task, context: Context) -> None:
                 code="task_not_found",
                 field=f"data.depends_on[{number}]",
                 hint="Delegate that task first, or in the same atomic batch.",
+            )
+        if known is not None and known.status in DEAD:
+            raise Conflict(
+                f'"{shorten(known.description, TITLE_LENGTH)}" is {known.status}: what depends on it never begins.',
+                code="dependency_failed",
+                field=f"data.depends_on[{number}]",
+                hint="Delegate that one anew under another task_id, and depend on the new one.",
+                data=describe_task(known),
             )
     if path := _cycle(state, task):
         raise Invalid(

@@ -168,8 +168,11 @@ class TestStates:
         stack.send("pause_session", session_id)
         cancelled = stack.send("cancel_task", session_id, task_id="first", reason="too late")["data"]
         assert cancelled["status"] == "cancelled"
-        stack.send("complete_session", session_id)
-        refused(stack.ask("cancel_task", session_id, task_id="second"), 409, "session_completed")
+        error = refused(stack.ask("complete_session", session_id), 409, "open_tasks")
+        assert "do the second" in error["message"]
+        completed = stack.send("complete_session", session_id, open_tasks="cancel")
+        assert completed["data"]["cancelled_tasks"] == 1
+        refused(stack.ask("cancel_task", session_id, task_id="third"), 409, "session_completed")
         refused(stack.ask("pause_session", session_id), 409, "session_completed")
 
     @pytest.mark.parametrize("command", ["pause_session", "complete_session", "resume_session"])

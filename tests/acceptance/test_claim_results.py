@@ -134,7 +134,7 @@ class TestResults:
         agent.done(again, "complete", output="12 €")
         assert task_of(stack, session_id)["output"] == "12 €"
 
-    def test_a_claim_can_be_ended_while_the_session_is_paused_or_completed(
+    def test_a_claim_can_be_ended_while_the_session_is_paused(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         agent.register(max_concurrent=5)
@@ -145,7 +145,6 @@ class TestResults:
         agent.done(tasks[0], "heartbeat")
         agent.done(tasks[0], "complete", output=1, artifacts=[{"name": "a", "content": "x"}])
         agent.done(tasks[1], "ask", question="Which?")
-        stack.send("complete_session", session_id)
         agent.done(tasks[2], "fail", error="No", retryable=True)
         agent.done(tasks[3], "release")
         statuses = [task_of(stack, session_id, f"t{number}")["status"] for number in range(4)]
@@ -171,7 +170,7 @@ class TestDependencies:
         agent.done(left, "complete")
         assert agent.claim()["task_id"] == "top"
 
-    def test_a_failed_dependency_leaves_those_behind_it_blocked_and_the_list_says_so(
+    def test_what_waits_for_a_task_that_failed_fails_with_it_and_the_sender_hears_of_it(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("base")
@@ -180,11 +179,29 @@ class TestDependencies:
         agent.done(agent.claim(), "fail", error="No")
         assert agent.finds_nothing()
         listed = {task["task_id"]: task for task in stack.send("list_tasks", session_id)["data"]["tasks"]}
-        assert listed["next"]["status"] == "pending"
-        assert listed["next"]["blocked_by"] == [{"task_id": "base", "status": "failed"}]
-        assert listed["last"]["blocked_by"] == [{"task_id": "next", "status": "pending"}]
-        shown = stack.send("get_task", session_id, task_id="next")
-        assert shown["message"] == '"Do next" waits for a task that will not be completed.'
+        assert {listed[name]["status"] for name in ("base", "next", "last")} == {"failed"}
+        assert listed["next"]["error"] == 'It depends on "Do base", which failed.'
+        assert listed["last"]["error"] == 'It depends on "Do next", which failed.'
+        told = {update["task_id"]: update for update in stack.send("list_memories", session_id)["updates"]}
+        assert told["last"]["error"] == listed["last"]["error"]
+
+    def test_what_waits_for_a_task_goes_on_waiting_while_that_can_be_tried_again(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate("base", max_attempts=2)
+        delegate("next", depends_on=["base"])
+        agent.done(agent.claim(), "fail", error="No", retryable=True)
+        assert task_of(stack, session_id, "next")["status"] == "pending"
+
+    def test_what_waits_for_an_agent_that_is_lost_for_good_fails(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        delegate("base", max_attempts=1)
+        delegate("next", depends_on=["base"])
+        agent.claim(lease_seconds=1)
+        shown = stack.send("get_task", session_id, task_id="next", wait=20)
+        assert shown["data"]["status"] == "failed"
+        assert "depends on" in shown["data"]["error"]
 
 
 class TestWaiting:

@@ -384,8 +384,10 @@ def test_an_admin_of_some_sessions_sees_of_no_session_only_its_own_deliveries(st
         assert "default" not in of_none
 
 
-def test_a_limited_key_counts_only_the_tasks_of_its_sessions(stack: Stack, limited: str, own_session: str) -> None:
+def test_a_limited_key_counts_only_the_tasks_of_its_sessions(stack: Stack, limited: str) -> None:
     elsewhere, agent, kind = new_id("xchat"), new_id("agent"), new_id("kind")
+    own_session = new_id("chat")
+    stack.send("create_session", own_session, title="Ours")
     stack.send("create_session", elsewhere, title="Elsewhere")
     for number in range(3):
         for whom in ({"agent_name": agent}, {"task_type": kind}):

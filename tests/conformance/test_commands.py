@@ -196,7 +196,34 @@ def test_tasks_wait_for_each_other_and_are_cancelled(walk: Backend) -> None:
     task = send(walk, "get_task", task_id="t1")["task"]
     assert (task["status"], task["cancel_reason"]) == ("cancelled", "too dear")
     assert refusal(walk, "answer_task", task_id="t2", answer="x").code == "task_not_asking"
-    assert summary(walk)["stats"]["active_tasks"] == 1
+    task = send(walk, "get_task", task_id="t2")["task"]
+    assert (task["status"], task["error"]) == ("failed", 'It depends on "Compare", which was cancelled.')
+    assert summary(walk)["stats"]["active_tasks"] == 0
+    assert refusal(walk, "delegate_task", description="x", depends_on=["t2"]).code == "dependency_failed"
+
+
+def test_completing_a_session_with_open_tasks_is_refused_or_cancels_them(walk: Backend) -> None:
+    for number in range(7):
+        depends_on = [f"t{number - 1}"] if number > 4 else []
+        send(walk, "delegate_task", task_id=f"t{number}", description=f"Do {number}", depends_on=depends_on)
+    error = refusal(walk, "complete_session")
+    assert (error.code, error.field) == ("open_tasks", "data.open_tasks")
+    told: Any = error.data
+    assert (told["count"], [task["task_id"] for task in told["open_tasks"]]) == (7, ["t0", "t1", "t2", "t3", "t4"])
+    done = send(walk, "complete_session", open_tasks="cancel")
+    assert (done["status"], done["cancelled_tasks"], done["stats"]["active_tasks"]) == ("completed", 7, 0)
+    assert {task["status"] for task in items(walk, "list_tasks", SESSION)} == {"cancelled"}
+    assert summary(walk)["stats"]["active_tasks"] == 0
+    commands = [
+        {"command": "resume_session"},
+        {"command": "delegate_task", "data": {"task_id": "u0", "description": "More"}},
+        {"command": "complete_session", "data": {"open_tasks": "cancel"}},
+        {"command": "resume_session"},
+        {"command": "delegate_task", "data": {"task_id": "u1", "description": "Most"}},
+    ]
+    send(walk, "batch", commands=commands)
+    states = {task["task_id"]: task["status"] for task in items(walk, "list_tasks", SESSION)}
+    assert (states["u0"], states["u1"]) == ("cancelled", "pending")
 
 
 BATCH = (

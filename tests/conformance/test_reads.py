@@ -171,7 +171,7 @@ def test_a_bundle_has_what_somebody_needs_to_go_on(walk: Backend) -> None:
     assert small["truncated"] is True
     assert small["left_out"]
     for session_id in (SESSION, "evening"):
-        send(walk, "complete_session", session_id)
+        send(walk, "complete_session", session_id, open_tasks="cancel")
     assert refusal(walk, "resume_bundle", None).message == "No session is active."
 
 

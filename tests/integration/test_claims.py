@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, event, text
 from models.keys import hash_key
 from models.tasks import Claim
 from sessions.postgres.claims import Granted, Wanted, claim
-from sessions.postgres.leases import extend, holds_task, release, return_expired
+from sessions.postgres.dependents import FAILED_AT_ONCE, fail_dependents
+from sessions.postgres.leases import extend, fail_stuck, holds_task, release, return_expired
 from sessions.postgres.store import PostgresStore
 from sessions.records import Task, task_key
 from sessions.rules import Slice
@@ -206,6 +207,41 @@ class TestLeases:
         assert "in the queue again" in journal[0].message
         assert "last attempt" in journal[1].message
         assert return_expired(connection)[1] == set()
+
+    def test_what_depends_on_a_lost_task_fails_and_so_does_what_waits_in_vain_from_before(
+        self, connection: Connection
+    ) -> None:
+        rows = Rows(connection, new_id("vain"))
+        rows.task("lost", "Bake", status="running", attempt=3, claimed_by="b")
+        rows.task("next", "Slice", depends_on=["lost"])
+        rows.task("last", "Eat", depends_on=["next"])
+        rows.task("gone", "Fly", status="cancelled")
+        rows.task("stuck", "Land", depends_on=["gone"])
+        rows.task("stuck-too", "Rest", depends_on=["stuck", "lost"])
+        rows.task("waits", "Wait", depends_on=["other"])
+        rows.task("other", "Do other")
+        news, _ = return_expired(connection)
+        assert {task_id for _, task_id in news.settled} == {"lost", "next", "last", "stuck-too"}
+        news, sessions = fail_stuck(connection)
+        assert (news.settled, sessions) == ([(rows.session_id, "stuck")], {rows.session_id})
+        found = text("SELECT task_id, status, error FROM tasks WHERE session_id = :id")
+        tasks = {row.task_id: row for row in connection.execute(found, {"id": rows.session_id})}
+        assert tasks["stuck"].error == 'It depends on "Fly", which was cancelled.'
+        assert tasks["last"].error == 'It depends on "Slice", which failed.'
+        assert (tasks["waits"].status, tasks["other"].status) == ("pending", "pending")
+        assert fail_stuck(connection)[0].settled == []
+        events = connection.execute(text("SELECT message FROM events WHERE session_id = :id"), {"id": rows.session_id})
+        assert '"Land" failed. It depends on "Fly", which was cancelled.' in events.scalars().all()
+
+    def test_long_chains_and_many_dependents_fail_at_once(self, connection: Connection) -> None:
+        rows = Rows(connection, new_id("chain"))
+        rows.task("t0", status="cancelled")
+        for number in range(1, 40):
+            rows.task(f"t{number}", depends_on=[f"t{number - 1}"])
+        for number in range(FAILED_AT_ONCE + 5):
+            rows.task(f"w{number}", depends_on=["t0"])
+        failed = fail_dependents(connection, {(rows.session_id, "t0")})
+        assert len(failed) == 39 + FAILED_AT_ONCE + 5
 
     def test_who_holds_a_task_holds_it_by_its_key(self, connection: Connection) -> None:
         rows = Rows(connection, new_id("leases"))

@@ -46,8 +46,7 @@ def hold(world: World, *, attempt: int = 1, token: str = HASH) -> None:
 def act(world: World, command: ClaimCommand) -> Decision:
     world.now += timedelta(minutes=1)
     decision = decide(world.state, command, Context(session_id="walk", source="agent", delivery_id="d", at=world.now))
-    for record in decision.put:
-        world.state.put(record)
+    decision.apply(world.state, "walk")
     return decision
 
 
@@ -108,6 +107,15 @@ def test_failures_are_tried_again_later_each_time_until_the_last_attempt(world: 
     assert waits[:2] == [10, 20]
 
 
+def test_what_depends_on_a_task_fails_with_its_last_attempt(world: World) -> None:
+    world.do("delegate_task", task_id="next", description="Go on", depends_on=["t"])
+    for attempt, status in ((1, "pending"), (3, "failed")):
+        hold(world, attempt=attempt)
+        act(world, FailTask(task_id="t", claim=HASH, error="no", retryable=True))
+        assert world.task("next").status == status
+    assert "depends on" in str(world.task("next").error)
+
+
 def test_a_question_lets_go_of_the_task_and_costs_no_attempt(world: World) -> None:
     ask = AskTask(task_id="t", claim=HASH, question="Which street?")
     act(world, ask)
@@ -119,7 +127,7 @@ def test_a_question_lets_go_of_the_task_and_costs_no_attempt(world: World) -> No
 
 
 def test_a_claim_may_end_in_a_session_that_takes_no_changes(world: World) -> None:
-    world.do("complete_session")
+    world.state.put(msgspec.structs.replace(world.session(), status="completed"))
     act(world, complete(b"1", AddArtifact(name="map", content=Raw(b"1"), artifact_id="map", task_id="t")))
     assert world.task("t").status == "completed"
 

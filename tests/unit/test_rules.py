@@ -12,7 +12,7 @@ from msgspec import Raw
 from models import commands as c
 from models.errors import Conflict, Invalid, NotFound, Rejected
 from models.identity import REPEAT_SECONDS
-from models.payloads import parse_envelope
+from models.payloads import parse_envelope, scopes_of
 from sessions.records import Agent, Memory, MemoryRevision, Question, Session, Task, memory_key, task_key
 from sessions.rules import Slice, decide
 from sessions.rules.decision import Context, Decision
@@ -43,10 +43,7 @@ class World:
             upcoming_tasks=self.upcoming,
         )
         decision = decide(self.state, parsed, context)
-        for removed in decision.removed:
-            self.state.remove(removed)
-        for record in decision.put:
-            self.state.put(record)
+        decision.apply(self.state, "walk")
         return decision
 
     def refused(self, command: str, /, **data: Any) -> Rejected:
@@ -233,7 +230,7 @@ def test_a_paused_session_takes_only_what_leads_on(world: World) -> None:
 
 def test_a_completed_session_takes_nothing_until_it_is_resumed(world: World) -> None:
     world.do("delegate_task", task_id="t1", description="x")
-    world.do("complete_session")
+    world.do("complete_session", open_tasks="cancel")
     assert world.refused("cancel_task", task_id="t1").code == "session_completed"
     assert world.refused("pause_session").code == "session_completed"
     world.do("resume_session")
@@ -247,8 +244,68 @@ def test_counts_are_always_right(world: World) -> None:
     world.do("delegate_task", task_id="t1", description="x")
     world.do("cancel_task", task_id="t1")
     world.do("delegate_task", task_id="t2", description="y")
-    stats = world.do("complete_session").data["stats"]
-    assert stats == {"conversation_chunks": 0, "memories": 1, "tasks": 2, "artifacts": 0, "active_tasks": 1}
+    stats = {"conversation_chunks": 0, "memories": 1, "tasks": 2, "artifacts": 0, "active_tasks": 1}
+    assert world.do("pause_session").data["stats"] == stats
+    assert world.do("complete_session", open_tasks="cancel").data["stats"] == stats | {"active_tasks": 0}
+    assert world.do("resume_session").data["stats"] == stats | {"active_tasks": 0}
+
+
+def test_a_session_with_open_tasks_is_not_completed_but_names_them(world: World) -> None:
+    for number in range(8):
+        world.do("delegate_task", task_id=f"t{number}", description=f"Task {number} {'x' * 300}")
+    error = world.refused("complete_session")
+    assert (error.status, error.code, error.field) == (409, "open_tasks", "data.open_tasks")
+    assert error.data is not None
+    data: Any = error.data
+    assert (data["count"], len(data["open_tasks"])) == (8, 5)
+    assert data["open_tasks"][0]["task_id"] == "t0"
+    assert '"Morning walk" has 8 open tasks: "Task 0' in error.message
+    assert len(error.message) <= 200
+    assert world.session().status == "active"
+    world.do("cancel_task", task_id="t0")
+    assert world.refused("complete_session").data["count"] == 7  # type: ignore[index]
+
+
+def test_completing_a_session_cancels_its_open_tasks_if_asked(world: World) -> None:
+    world.do("delegate_task", task_id="done", description="x")
+    world.state.put(msgspec.structs.replace(world.task("done"), status="completed"))
+    world.do("delegate_task", task_id="t1", description="x", allow_duplicate=True)
+    world.do("delegate_task", task_id="t2", description="y", depends_on=["t1"])
+    decision = world.do("complete_session", open_tasks="cancel")
+    assert decision.message == 'Completed "Morning walk", and cancelled 2 open tasks.'
+    assert [world.task(name).status for name in ("done", "t1", "t2")] == ["completed", "cancelled", "cancelled"]
+    assert world.task("t2").cancel_reason == "The session was completed."
+    assert world.do("complete_session").message == '"Morning walk" is completed already.'
+
+
+def test_what_depends_on_a_cancelled_task_fails_with_that_reason(world: World) -> None:
+    world.do("delegate_task", task_id="a", description="Bake")
+    world.do("delegate_task", task_id="b", description="Slice", depends_on=["a"])
+    world.do("delegate_task", task_id="c", description="Eat", depends_on=["b"])
+    world.do("delegate_task", task_id="d", description="Sleep")
+    world.do("cancel_task", task_id="a")
+    assert [world.task(name).status for name in "abcd"] == ["cancelled", "failed", "failed", "pending"]
+    assert world.task("b").error == 'It depends on "Bake", which was cancelled.'
+    assert world.task("c").error == 'It depends on "Slice", which failed.'
+    assert (world.task("c").finished_at, world.task("c").shown_at) == (world.now, None)
+    assert world.state.stats("walk").active_tasks == 1
+
+
+def test_nothing_can_depend_on_what_failed_or_was_cancelled(world: World) -> None:
+    world.do("delegate_task", task_id="a", description="Bake")
+    world.do("cancel_task", task_id="a")
+    error = world.refused("delegate_task", task_id="b", description="Slice", depends_on=["a"])
+    assert (error.status, error.code, error.field) == (409, "dependency_failed", "data.depends_on[0]")
+    assert "Bake" in error.message
+
+
+@pytest.mark.parametrize(("open_tasks", "scopes"), [("refuse", ["write"]), ("cancel", ["write", "delegate"])])
+def test_who_cancels_tasks_by_completing_a_session_must_be_allowed_to(open_tasks: str, scopes: list[str]) -> None:
+    data = {"open_tasks": open_tasks}
+    item = {"command": "complete_session", "data": data}
+    for body in (item, {"command": "batch", "data": {"commands": [item]}}):
+        command = parse_envelope(msgspec.json.encode({**body, "session_id": "walk"})).command
+        assert scopes_of(command) == scopes
 
 
 def test_deleting_a_session_needs_its_id_once_more(world: World) -> None:

@@ -1,0 +1,17 @@
+"""The open tasks of a session: whether it can be completed, and what fails with a task that others depend on."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+OPEN = sa.text("finished_at IS NULL")
+
+
+def upgrade() -> None:
+    op.create_index("ix_tasks_open", "tasks", ["session_id", "position"], postgresql_where=OPEN)
+
+
+def downgrade() -> None:
+    op.drop_index("ix_tasks_open", table_name="tasks", postgresql_where=OPEN)
