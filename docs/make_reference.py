@@ -73,6 +73,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 }
 """The fields of `data` in the answer of each command. A test sends the examples, and looks."""
 SOMETIMES: dict[str, tuple[str, ...]] = {
+    "complete_session": ("cancelled_tasks",),
     "delegate_task": ("created", "agents_online", "ahead_in_queue", "warning", "depends_on", "not_before"),
     "cancel_task": ("depends_on", "not_before"),
     "answer_task": ("depends_on", "not_before"),

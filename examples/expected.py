@@ -190,8 +190,6 @@ STEPS: list[Send | Ask | Get] = [
     Ask("get_session_summary", ROOF_SUMMARY),
     Ask("resume_bundle", bundle_of_the_roof),
     Send("pause_session", {**ROOF_SUMMARY, "status": "paused"}),
-    Send("complete_session", {**ROOF_SUMMARY, "status": "completed"}),
-    Get(f"/v1/sessions/{ROOF}", {**ROOF_SUMMARY, "status": "completed"}),
     Send("resume_session", ROOF_SUMMARY),
     Ask("list_sessions", {"sessions": has(ROOF_SUMMARY)}),
     Send(
@@ -221,6 +219,11 @@ STEPS: list[Send | Ask | Get] = [
                 {"task_id": "hut-booking", "cancel_reason": "Ben's sister has a cabin."},
             ]
         },
+    ),
+    Send("complete_session", {"session_id": TRIP, "status": "completed"}),
+    Get(
+        f"/v1/sessions/{TRIP}",
+        {"status": "completed", "stats": counts(1, 1, tasks=2, active_tasks=0, artifacts=0)},
     ),
     Send("delete_session", {"deleted": True}, again=Refused(404, "session_not_found", "session_id")),
     Get(f"/v1/sessions/{TRIP}/memories", Refused(404, "session_not_found", "session_id")),

@@ -200,8 +200,8 @@ class TestDependencies:
         delegate("next", depends_on=["base"])
         agent.claim(lease_seconds=1)
         shown = stack.send("get_task", session_id, task_id="next", wait=20)
-        assert shown["data"]["status"] == "failed"
-        assert "depends on" in shown["data"]["error"]
+        assert shown["data"]["task"]["status"] == "failed"
+        assert "depends on" in shown["data"]["task"]["error"]
 
 
 class TestWaiting:
