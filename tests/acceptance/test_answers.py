@@ -150,8 +150,8 @@ class TestStates:
     ) -> None:
         stack.send("store_memory", session_id, key="k", content="kept")
         stack.send("delegate_task", session_id, task_id="t", description="do it")
-        data = {} if state == "paused" else {"open_tasks": "cancel"}
-        ending = stack.send("pause_session" if state == "paused" else "complete_session", session_id, **data)
+        how = {} if state == "paused" else {"open_tasks": "cancel"}
+        ending = stack.send("pause_session" if state == "paused" else "complete_session", session_id, **how)
         assert ending["data"]["status"] == state
         for command, data in self.CHANGES:
             error = refused(stack.ask(command, session_id, **data), 409, f"session_{state}")
