@@ -7,7 +7,7 @@ import base64
 import re
 import unicodedata
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from mcp.server.auth.provider import RegistrationError
@@ -33,6 +33,15 @@ class App(OAuthClientInformationFull):
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
         """Whatever it asks for: the scopes are the key's."""
         return requested_scope.split() if requested_scope else None
+
+    def validate_redirect_uri(self, redirect_uri: AnyUrl | None) -> AnyUrl:
+        """As it was registered, but for the port on this machine, since an app listens on whichever is free (RFC 8252,
+        7.3). Raises InvalidRedirectUriError."""
+        if redirect_uri is not None and _is_redirect(str(redirect_uri)):
+            asked = _without_port(str(redirect_uri))
+            if asked and asked in {_without_port(str(uri)) for uri in self.redirect_uris or ()}:
+                return redirect_uri
+        return super().validate_redirect_uri(redirect_uri)
 
 
 class _Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -89,6 +98,14 @@ def _given(name: str, redirects: list[str]) -> dict[str, Any]:
         "client_secret": None,
         "client_secret_expires_at": None,
     }
+
+
+def _without_port(uri: str) -> SplitResult | None:
+    """An address on this machine, whatever its port; None for another one."""
+    parts = urlsplit(uri)
+    if parts.scheme != "http" or parts.hostname not in _LOOPBACK or parts.port == 0:
+        return None
+    return parts._replace(netloc=parts.hostname)
 
 
 def _is_redirect(uri: str) -> bool:

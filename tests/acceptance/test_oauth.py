@@ -371,6 +371,23 @@ def test_the_page_names_this_relay_first_then_the_app_and_says_what_it_may_do(st
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
 
 
+def test_an_app_that_was_refused_signs_in_later_on_another_port(stack: Stack, app: App, key: str) -> None:
+    person = Person(stack)
+    other = CALLBACK.replace("7999", "53211")
+    refused = person.client.get(app.url(redirect_uri=f"{other}/elsewhere"))
+    assert "location" not in refused.headers
+    assert query_of(person.sign_in(app.url(), key, answer="no"))["error"] == "access_denied"
+    sent = person.sign_in(app.url(redirect_uri=other), key)
+    assert sent.headers["location"].startswith(f"{other}?code=")
+    code = parse_qs(urlsplit(sent.headers["location"]).query)["code"][0]
+    assert app.exchange(code).json()["error"] == "invalid_request"
+    sent = person.sign_in(app.url(redirect_uri=other), key)
+    code = parse_qs(urlsplit(sent.headers["location"]).query)["code"][0]
+    answer = app.exchange(code, redirect_uri=other)
+    assert answer.status_code == 200, answer.text
+    assert status_with(stack, answer.json()["access_token"]) == 200
+
+
 def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
     told = query_of(Person(stack).sign_in(app.url(), "", answer="deny"))
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
