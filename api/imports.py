@@ -17,6 +17,7 @@ from api.database import Database
 from api.keys import NoParameters
 from models.errors import TooLarge, UnsupportedMediaType
 from relay.authentication import require_all_sessions
+from relay.bodies import media_types_of
 from relay.gate import Gate
 from relay.parameters import decode_parameters
 from relay.responses import JsonResponse
@@ -27,6 +28,7 @@ from sessions.postgres.intake import import_session
 MAX_DOCUMENT_BYTES = 128 * 1_048_576
 """A session grows by many webhooks, each of which may be as large as MAX_BODY_BYTES; so a document may be much larger.
 While it is imported it is held in memory once."""
+DOCUMENT_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/json"})
 IMPORT_SECONDS = 300.0
 """For the largest document; one that takes longer goes on, and may be sent again to learn of its end."""
 SPOOL_BYTES = 1_048_576
@@ -77,9 +79,9 @@ class Imports:
 
 async def _receive(request: Request, spool: IO[bytes]) -> None:
     """Write the body aside. Raises TooLarge or UnsupportedMediaType."""
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    media_types = media_types_of(request.headers)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if media_type not in ("application/json", "text/json", "") or encoding not in ("identity", ""):
+    if not media_types <= DOCUMENT_TYPES or encoding not in ("identity", ""):
         raise UnsupportedMediaType(
             "The document must be sent as it was exported.",
             field="Content-Encoding" if encoding not in ("identity", "") else "Content-Type",

@@ -15,6 +15,8 @@ from models.vocabulary import PATTERNS
 
 T = TypeVar("T")
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Before UTF-8 it means nothing; programs for Windows write it."""
 MAX_DEPTH = 100
 """Nesting; deeper JSON is no data that a person or a model wrote, and exhausts decoders' stacks."""
 MAX_DIGITS = 100

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from models.decoding import BYTE_ORDER_MARK
 from models.errors import NotJson, TooLarge, TooManyRequests, Undecodable, UnsupportedMediaType
 from relay.addresses import network_of
 from relay.signatures import is_signed
@@ -21,8 +22,6 @@ FORM = "application/x-www-form-urlencoded"
 BYTES = "application/octet-stream"
 """What programs say that do not know."""
 JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-json", FORM, BYTES})
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Before UTF-8 it means nothing; programs for Windows write it."""
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """The encodings that are understood, as zlib calls them."""
 STEP_BYTES = 65_536

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from models.commands import ExtractedItems
-from models.decoding import decode_as, decode_json
+from models.decoding import BYTE_ORDER_MARK, decode_as, decode_json
 from models.errors import Conflict, Invalid, NotJson, Rejected, TooLarge
 from models.vocabulary import FINISHED
 from sessions.document import (
@@ -85,7 +85,7 @@ class _Made(msgspec.Struct):
 
 def read_document(stream: IO[bytes]) -> Document:
     """The document, checked as a whole. Raises NotJson, TooLarge, or Invalid with the path of what is wrong."""
-    body = stream.read(MAX_DOCUMENT_BYTES + 1)
+    body = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(BYTE_ORDER_MARK)
     if len(body) > MAX_DOCUMENT_BYTES:
         raise TooLarge(f"The document has more than {MAX_DOCUMENT_BYTES // 1_048_576} MiB.")
     outline = _read_outline(body)
