@@ -29,8 +29,9 @@ from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
 from tests.conftest import ROOT
 
 ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 6.0
-LIMIT_SECONDS = 1.0
-"""For each of the victim's times, at the 99th percentile; without these bounds they were 8 to 108 s."""
+LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
+"""For each of the victim's times, at the 99th percentile; without the bounds they were 8 to 108 s. The short version has
+too few of them to leave out what this machine does beside."""
 REDIS_BYTES = 256 * 1_048_576
 MEMORY_BYTES = 768 * 1_048_576
 """Of the app, and of each worker; an unbounded answer once took 1.4 GB."""
@@ -57,6 +58,10 @@ class Victim:
             self._measure("read", "GET", f"/v1/sessions/{self._session_id}/memories/applied", 200)
             self._measure("ready", "GET", "/readyz", 200)
             time.sleep(PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Give up its connection."""
+        self._client.close()
 
     def _measure(self, what: str, method: str, path: str, status: int, **how: Any) -> None:
         began_at = time.monotonic()
@@ -199,6 +204,7 @@ def test_a_hostile_key_keeps_nobody_else_waiting(neighbours: tuple[Stack, str, s
     finally:
         over.set()
         thread.join()
+        victim.close()
         attack.kill()
         told: Any = attack.communicate()[0]
     worst: Payload = {what: round(victim.worst(what), 3) for what in victim.seconds}
