@@ -30,7 +30,7 @@ from tests.conftest import ROOT
 
 ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 6.0
 LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
-"""For each of the victim's times, at the 99th percentile; without the bounds they were 8 to 108 s. The short version has
+"""For the victim, at the 99th percentile; without the bounds it took 8 to 108 s. The short version has
 too few of them to leave out what this machine does beside."""
 REDIS_BYTES = 256 * 1_048_576
 MEMORY_BYTES = 768 * 1_048_576
