@@ -344,6 +344,7 @@ class Batch(Command, frozen=True, kw_only=True):
     in_batch = False
     commands: Annotated[list[BatchItem], Meta(min_length=1, max_length=v.BATCH_LIMIT)]
     mode: Literal["atomic", "partial"] = "atomic"
+    max_characters: v.MaxCharacters = v.DEFAULT_MAX_CHARACTERS
 
 
 COMMANDS: dict[str, type[Command]] = {

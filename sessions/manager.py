@@ -20,6 +20,7 @@ from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, U
 from models.inbox import REPEAT_WINDOW, Entry
 from models.payloads import decode_command
 from models.responses import failure, success
+from models.vocabulary import MAX_CHARACTERS
 from sessions.answers import Answer
 from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
@@ -49,6 +50,8 @@ KEPT = "It is kept: once the session takes changes again, replay it, or send it 
 NOT_KEPT = "Too many events of this sender are kept already; send it again once the session takes changes."
 TRACE_LENGTH = 8_000
 """Characters of a traceback that are kept, the last: what was raised may quote all that came, and RQ keeps it too."""
+LONGEST_DATA = MAX_CHARACTERS - 2_000
+"""Characters of the answer to a change, whose lists of ids can be long; the rest is for what is around it."""
 SUGGESTIONS = 10
 """In one transaction: looking for similar ids costs some milliseconds each."""
 
@@ -262,6 +265,7 @@ class SessionManager:
 
     def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> Answer:
         commands = [decode_command(item.command, item.data) for item in batch.commands]
+        how: dict[str, Any] = {"entry": entry, "events": events, "max_characters": batch.max_characters}
         before = self._state.fork()
 
         def read(command: ReadCommand) -> Answer:
@@ -270,12 +274,12 @@ class SessionManager:
 
         try:
             if not any(isinstance(command, ReadCommand) for command in commands):
-                return run_batch(self._state, commands, batch.mode, context, entry=entry, events=events, read=read)
+                return run_batch(self._state, commands, batch.mode, context, read=read, **how)
             # Reads see what the batch has written, so writes go to the store before it is known whether all succeed.
             self._flush()
             before = self._state.fork()
             with self._store.savepoint():
-                answer = run_batch(self._state, commands, batch.mode, context, entry=entry, events=events, read=read)
+                answer = run_batch(self._state, commands, batch.mode, context, read=read, **how)
                 self._flush()
                 return answer
         except Exception:

@@ -30,6 +30,8 @@ NAMED_TASKS = 5
 TITLE_LENGTH = 100
 MOST_IDS = 1_000
 """Sessions that can be started with the same title, participants and context, and no session_id."""
+CONTEXT_LENGTH = 500
+"""Characters of a session's context in the answer to a change; get_session_summary shows more."""
 
 
 def create_session(state: State, command: CreateSession, context: Context) -> Decision:
@@ -58,7 +60,7 @@ def create_session(state: State, command: CreateSession, context: Context) -> De
         created_at=context.at,
         last_activity_at=context.at,
     )
-    data = describe_session(session, Stats()) | {"created": True}
+    data = _describe_in_short(session, Stats()) | {"created": True}
     return Decision(message=f'Started "{title}".', data=data, put=[session])
 
 
@@ -190,4 +192,12 @@ def _still_open(state: State, session: Session, count: int) -> Conflict:
 
 
 def _summary(state: State, session: Session) -> dict[str, Any]:
-    return describe_session(session, state.stats(session.session_id))
+    return _describe_in_short(session, state.stats(session.session_id))
+
+
+def _describe_in_short(session: Session, stats: Stats) -> dict[str, Any]:
+    """As answers to changes show it, which repeat no long texts."""
+    described = describe_session(session, stats)
+    if len(session.context) <= CONTEXT_LENGTH:
+        return described
+    return described | {"context": shorten(session.context, CONTEXT_LENGTH), "truncated": True}
