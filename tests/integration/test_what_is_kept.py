@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
+import psutil
 import pytest
 
 from models.wakeups import open_queue
@@ -103,3 +106,65 @@ def test_a_list_of_deliveries_shows_no_results(stack: Stack) -> None:
     assert (refused["delivery_id"], refused["code"]) == (refused_id, "revision_conflict")
     assert "revision" in refused["reason"]
     assert decided(stack, others[0]["delivery_id"])["result"]["data"]["failed"] == 500
+
+
+LARGE = "What we said about the roof. " * 30_000
+MAX_MEMORY = 32 * 2**20
+
+
+def test_a_batch_of_large_reads_costs_little(stack: Stack) -> None:
+    """It made an answer of 178 MB once, and the worker grew to 1.4 GB."""
+    session_id = new_id()
+    stack.send("create_session", session_id, title="Large", context=LARGE)
+    stack.send("store_memory", session_id, key="large", content=LARGE)
+    item = {"command": "retrieve_memory", "data": {"key": "large", "max_characters": 90_000}}
+    body = {"command": "batch", "session_id": session_id, "data": {"commands": [item] * 500, "max_characters": 90_000}}
+    answer = stack.client.post("/v1/webhook?wait=40", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["data"]["processed"] == 500
+    assert 80_000 < len(answer.content) < 160_000
+    workers = psutil.Process(stack.pid("worker")).children()
+    assert max(process.memory_info().rss for process in workers) < 300_000_000
+
+
+def test_a_key_that_only_reads_cannot_keep_others_from_writing(stack: Stack) -> None:
+    """It filled Redis in 98 s once."""
+    session_id = new_id()
+    stack.send("create_session", session_id, title="Large")
+    stack.send("store_memory", session_id, key="large", content=LARGE)
+    made = stack.client.post("/v1/keys", json={"name": new_id("reader"), "scopes": ["read"]}).json()
+    headers = {"X-API-Key": made["key"]}
+    read = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "large", "max_characters": 90_000}}
+    wait_for(lambda: stack.client.get("/v1/keys", headers=headers).status_code == 403, what="known")
+    before = stack.redis.config_get("maxmemory")["maxmemory"]
+    stack.redis.config_set("maxmemory", MAX_MEMORY)
+    stop = threading.Event()
+
+    def read_on() -> int:
+        done = 0
+        with stack.new_client() as client:
+            while not stop.is_set():
+                answer = client.post("/v1/webhook?wait=0.01", json=read, headers=headers)
+                assert answer.status_code in (200, 202, 429), answer.text
+                done += 1
+        return done
+
+    def held() -> int:
+        keys = stack.redis.scan_iter(f"sr:outcome:{made['name']}:*")
+        return sum(int(stack.redis.memory_usage(key) or 0) for key in keys)
+
+    share = MAX_MEMORY * 0.7 / 16
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            reading = [pool.submit(read_on) for _ in range(8)]
+            wait_for(lambda: stack.post("store_memory", session_id, content=1) and held() > share * 0.7, what="full")
+            for number in range(30):
+                stack.post("store_memory", session_id, key="k", content=number)
+            stop.set()
+            assert sum(done.result() for done in reading) > 20
+        assert share * 0.7 < held() < share * 1.3
+        assert int(stack.redis.info("memory")["used_memory"]) < MAX_MEMORY * 0.7
+    finally:
+        stop.set()
+        stack.redis.config_set("maxmemory", str(before))
+    stack.wait_until_drained()
