@@ -316,7 +316,7 @@ def test_halves_of_bodies_cannot_fill_the_memory_and_keys_go_on_working(relay: S
             connection.sendall(half)
         waiting, _, _ = select_sockets(connections, [], [], 20)
         answer = waiting[0].recv(65_536)
-        assert answer.startswith(b"HTTP/1.1 503")
+        assert answer.startswith(b"HTTP/1.1 429")
         assert b"retry-after: " in answer
         assert relay.post(memory()).status_code == 202
         assert psutil.Process(relay.running.pid).memory_info().rss < 600 * 1_048_576
