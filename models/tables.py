@@ -36,6 +36,9 @@ SEARCH_CONFIGURATION = "session_relay"
 SEARCHED_CHARACTERS = 200_000
 """Of one text: a tsvector holds at most 1 MB, and this many always fit, in every alphabet tried."""
 
+SLOW_LETTERS = "_~"
+"""Which the parser of Postgres takes for parts of paths and hosts. For searching they stand between words."""
+
 
 def _one_of(column: str, values: Any) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values.__args__)})"
@@ -46,6 +49,8 @@ def _tsvector(*columns: str) -> Computed:
     # Scripts without spaces are searched as text; here they would hide the words of other scripts between them.
     unspaced = f"[{v.UNSPACED_SYLLABLES}{v.UNSPACED_LETTERS}]+"
     words = f"regexp_replace(left({words}, {SEARCHED_CHARACTERS}), '{unspaced}', ' ', 'g')"
+    # In long words of these the parser looks for paths and hosts, in quadratic time.
+    words = f"translate({words}, '{SLOW_LETTERS}', '{len(SLOW_LETTERS) * '|'}')"
     return Computed(f"to_tsvector('simple', {words}) || to_tsvector('{SEARCH_CONFIGURATION}', {words})", persisted=True)
 
 

@@ -32,7 +32,7 @@ BODIES: dict[str, Make] = {
     "an unknown name of names": _repeated(b'{"', b"unknown field `", b'":1}'),
     "a place that is no object": _repeated(b'{"command":"list_sessions","data":{"q` - at `$', b"[", b'":1}}'),
     "an unknown choice": _repeated(b'{"command":"list_sessions","feedback_mode":"', b"str matching regex '", b'"}'),
-    "an unknown command": _repeated(b'{"command":"', b"storage-", b'"}'),
+    "an unknown command": _repeated(b'{"command":"', b"store_", b'"}'),
     "many fields": _fields,
     "many fields in an object": lambda size: b'{"command":"list_sessions","data":' + _fields(size) + b"}",
     "many of one name": _repeated(b"{", b'"content":1,', b'"content":1}'),

@@ -22,16 +22,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
-from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS
+from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS, SLOW_LETTERS
 from sessions.search_hits import Match
 from sessions.search_words import Wording, any_of, take_apart
 
 SNIPPET_OPTIONS = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "'
 CONTEXT_CHARACTERS = 60
 """Before a substring in its snippet."""
+STAND_INS = "\ue000\ue001"
+"""For the slow letters while a headline is made, in which they are shown as they were."""
 RANKING = 1 | 32
 """Flags of ts_rank_cd: long texts are not better for being long, and ranks are below 1."""
 
+_WITHOUT_SLOW_LETTERS = str.maketrans(dict.fromkeys(SLOW_LETTERS, "|"))
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
 _LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_CONFIGURATION}'::regconfig")
 
@@ -84,8 +87,9 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         around = (
             select(func.substr(text, start, 3 * CONTEXT_CHARACTERS)).where(at > 0).order_by(needle.c.place).limit(1)
         )
-        beginning = func.left(text, SEARCHED_CHARACTERS)
+        beginning = func.translate(func.left(text, SEARCHED_CHARACTERS), SLOW_LETTERS, STAND_INS)
         headline = func.ts_headline(self.configuration, beginning, self._any_word(), SNIPPET_OPTIONS)
+        headline = func.translate(headline, STAND_INS, SLOW_LETTERS)
         return [around.scalar_subquery().label("around"), headline.label("headline")]
 
     def _any_word(self) -> ColumnElement[Any]:
@@ -95,10 +99,11 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 def understand(connection: Connection, q: str) -> SearchQuery:
     """The query for what somebody typed; any text is one, but not each finds something."""
     wording = take_apart(q)
+    wanted = wording.wanted.translate(_WITHOUT_SLOW_LETTERS)
     language, simple, nodes = connection.execute(
         select(
-            func.tsvector_to_array(func.to_tsvector(_LANGUAGE, wording.wanted), type_=ARRAY(Text)),
-            func.tsvector_to_array(func.to_tsvector(_SIMPLE, wording.wanted), type_=ARRAY(Text)),
+            func.tsvector_to_array(func.to_tsvector(_LANGUAGE, wanted), type_=ARRAY(Text)),
+            func.tsvector_to_array(func.to_tsvector(_SIMPLE, wanted), type_=ARRAY(Text)),
             func.numnode(_web_query(wording.text)),
         )
     ).one()
@@ -113,5 +118,5 @@ def understand(connection: Connection, q: str) -> SearchQuery:
 
 def _web_query(text: str) -> ColumnElement[Any]:
     """In the words as they are, or in their stems."""
-    typed = literal(text)
+    typed = literal(text.translate(_WITHOUT_SLOW_LETTERS))
     return func.websearch_to_tsquery(_SIMPLE, typed).op("||")(func.websearch_to_tsquery(_LANGUAGE, typed))

@@ -138,3 +138,18 @@ def test_any_text_is_a_query(walk: Backend, q: str) -> None:
     remember(walk, m1="the a%b_c solar")
     data = send(walk, "search", None, q=q)
     assert data["count"] == len(data["hits"])
+
+
+@pytest.mark.parametrize("word", ["a_", "~/", "store_", "a_b~/"])
+def test_long_words_of_underscores_are_stored_and_found_at_once(walk: Backend, word: str) -> None:
+    """The parser of Postgres takes quadratic time for them: this one half a minute."""
+    remember(walk, long=word * 20_000 + " solar", short="snake_case is a spelling")
+    assert ids(items(walk, "search", q="solar")) == ["long"]
+
+
+def test_parts_of_names_with_underscores_are_words(walk: Backend) -> None:
+    remember(walk, name="call snake_case_name here", other="of another kind")
+    for q in ("snake_case", "snake_case_name", "case", "snake case"):
+        [hit] = items(walk, "search", q=q)
+        assert (hit["key"], hit["match"]) == ("name", "all"), q
+        assert "_" in hit["snippet"]
