@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from models.agent_commands import AGENT_COMMANDS
-from models.commands import Batch, Command
+from models.commands import COMMANDS, Batch, Command
 from models.inbox import REPEAT_WINDOW, Entry
 from models.responses import shorten
 from sessions.answers import Answer
@@ -54,8 +54,10 @@ class LatestChanges:
 
 
 def may_repeat(entry: Entry, command: Command | Exception) -> bool:
-    """Whether only its content can tell that it is a repeat."""
-    return isinstance(command, Batch) and entry.is_unnamed and not entry.ruling and entry.session_id is not None
+    """Whether only its content can tell that it is a repeat. What is read in a batch is read anew each time."""
+    if not isinstance(command, Batch) or not entry.is_unnamed or entry.ruling or entry.session_id is None:
+        return False
+    return not any(COMMANDS[item.command].is_read for item in command.commands)
 
 
 def is_repeat(entry: Entry, said: Said | None) -> bool:

@@ -100,6 +100,14 @@ def test_a_batch_that_is_sent_twice_is_done_once(walk: Backend) -> None:
     assert len(set(ids)) == 6
 
 
+def test_what_a_batch_reads_is_read_each_time(walk: Backend) -> None:
+    commands = [{"command": "store_memory", "data": {"content": "Blue"}}, {"command": "list_memories"}]
+    for created in (True, False):
+        stored, listed = send(walk, "batch", commands=commands)["results"]
+        assert stored["data"]["created"] is created
+        assert [item["content"] for item in listed["data"]["memories"]] == ["Blue"]
+
+
 def test_the_same_under_two_ids_of_the_sender_is_said_twice(walk: Backend) -> None:
     for number in range(2):
         walk.send("conversation_chunk", {"content": "Yes."}, session_id=SESSION, delivery_id=f"d{number}")

@@ -51,6 +51,7 @@ def test_a_repeat_has_the_same_content_from_the_same_source_in_time(
     [
         (entry("batch", BATCH), True),
         (entry(), False),
+        (entry("batch", {"commands": [*BATCH["commands"], {"command": "list_memories"}]}), False),
         (entry("batch", BATCH, is_unnamed=False), False),
         (entry("batch", BATCH, ruling=Ruling(by="operator", at=NOW)), False),
     ],
