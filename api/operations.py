@@ -239,7 +239,8 @@ OPERATIONS = (
     Operation(
         "/v1/sessions/{session_id}/events",
         "read_events",
-        "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream.",
+        "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream, then "
+        "whatever the limit.",
         EventParameters,
         "List",
         more_types=("text/event-stream",),

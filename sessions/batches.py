@@ -75,7 +75,7 @@ def run_batch(
                     "item": Budget(max_characters, items=1).fit(result),
                 }
                 raise
-            if state.session(context.session_id):
+            if state.session(context.session_id) and error.code not in OUT_OF_TIME_CODES:
                 events.append(make_event(entry, name, "rejected", error.message, {"code": error.code}))
             failed += 1
         same += _is_repeat(result)

@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from models.errors import TooManyRequests
 from models.inbox import Entry
@@ -84,6 +84,9 @@ def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
     error = body["data"]["results"][1]["error"]
     assert (error["code"], error["retryable"]) == ("reads_too_slow", True)
     assert memories(engine, walk) == {"before": 1, "after": 1, "other": 1}
+    with engine.connect() as connection:
+        told = text("SELECT count(*) FROM events WHERE session_id = :id AND status = 'rejected'")
+        assert connection.scalar(told, {"id": walk}) == 0, "hundreds of reads in a batch are no news of the session"
 
 
 def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
