@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
 """The migration that these tables are at; a worker waits for it."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
@@ -338,13 +338,12 @@ class EventRow(Base):
     """An entry in a session's journal. Ids of one session rise in the order in which they become visible."""
 
     __tablename__ = "events"
-    __table_args__ = (
-        _of_session(),
-        Index(None, "session_id", "event_id"),
-    )
+    __table_args__ = (_of_session(),)
 
-    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    session_id: Mapped[str]
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    """When it was written, in microseconds since 1970, or the next number above the one before. It says nothing of
+    other sessions, and goes on above all that were given out also after a restore, or for a session made anew."""
     event: Mapped[str]
     status: Mapped[str]
     delivery_id: Mapped[str | None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import JSON, Column, Connection, Table, TextClause, delete, select, text, tuple_, update
@@ -20,6 +20,8 @@ from sessions.postgres.locks import take_journal
 from sessions.records import RECORDS
 from sessions.state import Changes
 from sessions.task_endings import SESSION_COMPLETED
+
+_POSTGRES = dialect()  # type: ignore[no-untyped-call]
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
@@ -53,7 +55,8 @@ def write_events(connection: Connection, events: Sequence[Event]) -> None:
         shards = sorted({shard_of(event.session_id) for event in events})
         for shard in shards:
             take_journal(connection, shard)
-        _insert(connection, "events", events, fields=Event.__struct_encode_fields__)
+        rows = msgspec.json.encode(events).decode()
+        connection.execute(_events_statement(Event.__struct_encode_fields__), {"rows": rows})
 
 
 def _cancel_open_tasks(connection: Connection, changes: Changes) -> None:
@@ -71,29 +74,57 @@ def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:
 
 
 def _upsert(connection: Connection, name: str, rows: Sequence[Any], *, fields: tuple[str, ...]) -> None:
-    connection.execute(_statement(name, fields, True), {"rows": msgspec.json.encode(rows).decode()})
+    connection.execute(_statement(name, fields), {"rows": msgspec.json.encode(rows).decode()})
 
 
-def _insert(connection: Connection, name: str, rows: Sequence[Any], *, fields: tuple[str, ...]) -> None:
-    connection.execute(_statement(name, fields, False), {"rows": msgspec.json.encode(rows).decode()})
+class _Recordset(NamedTuple):
+    """The parts of a statement that takes rows as JSON, as text of SQL."""
+
+    names: list[str]
+    types: str
+    values: str
 
 
 @cache
-def _statement(name: str, fields: tuple[str, ...], replaces: bool) -> TextClause:
+def _statement(name: str, fields: tuple[str, ...]) -> TextClause:
     table: Table = Base.metadata.tables[name]
-    fields = tuple(field for field in fields if field in table.c)
-    postgres = dialect()  # type: ignore[no-untyped-call]
-    quoted = {field: postgres.identifier_preparer.quote(field) for field in fields}
-    columns = ", ".join(quoted.values())
-    types = ", ".join(f"{quoted[field]} {table.c[field].type.compile(postgres)}" for field in fields)
-    values = ", ".join(_value_of(table.c[field], quoted[field]) for field in fields)
-    source = f"json_to_recordset(CAST(:rows AS json)) AS r ({types})"
-    statement = f"INSERT INTO {name} ({columns}) SELECT {values} FROM {source}"  # noqa: S608 - names of our own tables
-    if replaces:
-        keys = [column.name for column in table.primary_key.columns]
-        updated = ", ".join(f"{quoted[field]} = excluded.{quoted[field]}" for field in fields if field not in keys)
-        statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
+    names, types, values = _recordset(table, fields)
+    keys = [_quote(column.name) for column in table.primary_key.columns]
+    updated = ", ".join(f"{field} = excluded.{field}" for field in names if field not in keys)
+    statement = (
+        f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - names of our own tables
+        f" SELECT {values} FROM json_to_recordset(CAST(:rows AS json)) AS r ({types})"
+        f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
+    )
     return text(statement)
+
+
+@cache
+def _events_statement(fields: tuple[str, ...]) -> TextClause:
+    """Each event gets the next number of its session's journal that is not before the time."""
+    names, types, values = _recordset(Base.metadata.tables["events"], fields)
+    last = "(SELECT max(e.event_id) FROM events e WHERE e.session_id = r.session_id)"
+    time = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
+    number = "row_number() OVER (PARTITION BY r.session_id ORDER BY r.place)"
+    statement = (
+        f"INSERT INTO events (event_id, {', '.join(names)})"  # noqa: S608 - names of our own tables
+        f" SELECT greatest({last}, {time}) + {number}, {values}"
+        f" FROM ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS ({types}))"
+        f" WITH ORDINALITY AS r ({', '.join(names)}, place)"
+    )
+    return text(statement)
+
+
+def _recordset(table: Table, fields: tuple[str, ...]) -> _Recordset:
+    known = [field for field in fields if field in table.c]
+    types = ", ".join(f"{_quote(field)} {table.c[field].type.compile(_POSTGRES)}" for field in known)
+    values = ", ".join(_value_of(table.c[field], _quote(field)) for field in known)
+    return _Recordset([_quote(field) for field in known], types, values)
+
+
+def _quote(name: str) -> str:
+    quoted: str = _POSTGRES.identifier_preparer.quote(name)
+    return quoted
 
 
 def _value_of(column: Column[Any], quoted: str) -> str:
