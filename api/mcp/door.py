@@ -81,7 +81,9 @@ class McpDoor:
     def _where_to_sign_in(self, request: Request) -> dict[str, str]:
         """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
         metadata = f"{own_url(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
-        return {"www-authenticate": f'Bearer resource_metadata="{metadata}"'}
+        # An app whose token is not good any more would else keep it (RFC 6750, 3.1).
+        invalid = 'error="invalid_token", ' if "authorization" in request.headers else ""
+        return {"www-authenticate": f'Bearer {invalid}resource_metadata="{metadata}"'}
 
     async def _open(self, request: Request) -> bytes:
         """The body of a request that may come in; what handlers need to know of it is put into its state."""

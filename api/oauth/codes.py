@@ -69,6 +69,13 @@ class Codes:
             raise _unavailable() from error
         return _decode(found)
 
+    async def give_back(self, code: str, grant: Grant) -> None:
+        """Let a code be used once more, as no token was given for it. Raises Unavailable."""
+        try:
+            await self._redis.set(_key(code), msgspec.json.encode(grant), xx=True, keepttl=True)
+        except RedisTrouble as error:
+            raise _unavailable() from error
+
     async def note_token(self, code: str, key_id: str) -> None:
         """Remember which token a code was used for. Raises Unavailable."""
         try:

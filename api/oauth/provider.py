@@ -85,14 +85,20 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         grant = await self._codes.use(authorization_code.code)
         if not isinstance(grant, Grant):
             raise TokenError("invalid_grant", "The code was used already.")
-        new = await asyncio.to_thread(
-            self._register.derive,
-            parent_hash=grant.parent_hash,
-            name=grant.name,
-            scopes=grant.scopes,
-            session_glob=grant.session_glob,
-            app=client.client_name or "",
-        )
+        try:
+            new = await asyncio.to_thread(
+                self._register.derive,
+                parent_hash=grant.parent_hash,
+                name=grant.name,
+                scopes=grant.scopes,
+                session_glob=grant.session_glob,
+                app=client.client_name or "",
+            )
+        except Unavailable:
+            # Else the app, which tries again, would be told that its code was stolen.
+            with contextlib.suppress(Unavailable):
+                await self._codes.give_back(authorization_code.code, grant)
+            raise
         with contextlib.suppress(Unavailable):
             await self._codes.note_token(authorization_code.code, new.entry.key_id)
         await asyncio.sleep(KNOWN_SECONDS)

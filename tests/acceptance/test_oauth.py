@@ -388,6 +388,22 @@ def test_an_app_that_was_refused_signs_in_later_on_another_port(stack: Stack, ap
     assert status_with(stack, answer.json()["access_token"]) == 200
 
 
+def test_an_app_that_was_refused_once_may_come_again(stack: Stack, app: App, key: str) -> None:
+    """After a wrong address, a wrong verifier and a token that was revoked it signs in as any other."""
+    assert Person(stack).client.get(app.url(redirect_uri="https://elsewhere.example.com/")).status_code == 400
+    code = app.get_code(key)
+    assert app.exchange(code, code_verifier="x" * 43).status_code == 400
+    token = app.exchange(code).json()["access_token"]
+    assert app.client.post("/oauth/revoke", data={"token": token}).status_code == 200
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+    wait_for(lambda: httpx.post(f"{stack.url}/mcp", headers=headers, json={}).status_code == 401)
+    refused = httpx.post(f"{stack.url}/mcp", headers=headers, json={})
+    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+    assert "resource_metadata=" in refused.headers["www-authenticate"]
+    assert 'error="' not in httpx.post(f"{stack.url}/mcp", json={}).headers["www-authenticate"]
+    assert status_with(stack, app.get_token(key)) == 200
+
+
 def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
     told = query_of(Person(stack).sign_in(app.url(), "", answer="deny"))
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
