@@ -389,7 +389,6 @@ def test_an_app_that_was_refused_signs_in_later_on_another_port(stack: Stack, ap
 
 
 def test_an_app_that_was_refused_once_may_come_again(stack: Stack, app: App, key: str) -> None:
-    """After a wrong address, a wrong verifier and a token that was revoked it signs in as any other."""
     assert Person(stack).client.get(app.url(redirect_uri="https://elsewhere.example.com/")).status_code == 400
     code = app.get_code(key)
     assert app.exchange(code, code_verifier="x" * 43).status_code == 400
