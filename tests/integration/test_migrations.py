@@ -7,14 +7,11 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from local.servers import Server
 from models.settings import sqlalchemy_url
-from models.tables import SCHEMA_REVISION
-from tests.conftest import ROOT, migrate
+from tests.conftest import migrate
 
 
 @pytest.fixture
@@ -40,11 +37,6 @@ def test_the_schema_goes_up_and_down_and_fits_the_tables(empty_database: str) ->
     engine.dispose()
     migrate(empty_database, "upgrade", "head")
     assert "No new upgrade operations detected" in migrate(empty_database, "check")
-
-
-def test_workers_wait_for_the_latest_schema() -> None:
-    heads = ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_heads()
-    assert heads == [SCHEMA_REVISION]
 
 
 def test_the_agents_of_the_predecessor_are_known(empty_database: str) -> None:
