@@ -4,8 +4,8 @@ from alembic import op
 
 from models.vocabulary import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 COLUMNS = {"conversation_chunks": "content", "memories": "search_text", "artifacts": "search_text"}
 """Of each table, the one whose words are searched."""
