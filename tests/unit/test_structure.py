@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
+from models.tables import SCHEMA_REVISION
 from tests.conftest import ROOT
 
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "alembic", "tests")
@@ -30,3 +32,11 @@ def test_modules_and_public_functions_say_what_they_promise(room: str) -> None:
             if not getattr(node, "name", "").startswith("_") and not ast.get_docstring(node)
         ]
     assert silent == []
+
+
+def test_migrations_follow_each_other_up_to_the_schema_of_the_tables() -> None:
+    sources = [path.read_text() for path in sorted((ROOT / "alembic" / "versions").glob("*.py"))]
+    revisions = [re.search(r'^revision = "(\d+)"', source, re.MULTILINE)[1] for source in sources]  # type: ignore[index]
+    before = [re.search(r'^down_revision = (?:"(\d+)"|None)', source, re.MULTILINE)[1] for source in sources]  # type: ignore[index]
+    assert before == [None, *revisions[:-1]]
+    assert revisions[-1] == SCHEMA_REVISION
