@@ -70,5 +70,5 @@ def test_of_requests_over_a_limit_only_some_are_logged(capsys: pytest.CaptureFix
             log(1, status)
     log(2, 429)
     lines = capsys.readouterr().err.splitlines()
-    assert sum("429" in line for line in lines) == MAX_REFUSED_LINES + 1
-    assert sum("202" in line for line in lines) == 30
+    assert sum(line.endswith('" 429') for line in lines) == MAX_REFUSED_LINES + 1
+    assert sum(line.endswith('" 202') for line in lines) == 30
