@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job
+from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from sqlalchemy import Engine
@@ -61,6 +63,18 @@ class AllowedJobsWorker(SimpleWorker):
             pipeline.execute()
         job.delete()
         return False
+
+    def handle_job_success(
+        self, job: Job, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """Note that a job succeeded. If somebody deleted its keys meanwhile, nothing is left to note: RQ would take
+        that for a failure of the job, whose work is done."""
+        try:
+            super().handle_job_success(job, queue, started_job_registry, execution)
+        except InvalidJobOperation:
+            with self.connection.pipeline() as pipeline:
+                self.cleanup_execution(job, pipeline, execution)
+                pipeline.execute()
 
 
 def main() -> None:
