@@ -115,7 +115,8 @@ SERVED: dict[str, Text] = {
     "rate_limited": Text("The sender makes too many requests.", "Wait for as long as `Retry-After` says."),
     "reads_too_slow": Text(
         "The sender's reads that came as commands have used up their time; this one was not done.",
-        "Send it again in some seconds, under the same id or another; or read by `GET`. Ask for less.",
+        "Send it again in some seconds, under the same id or another, of a batch this read alone; or read by `GET`. Ask"
+        " for less.",
     ),
     "backlog_share": Text(
         "Too many of the sender's commands wait to be applied.", "Wait for as long as `Retry-After` says."

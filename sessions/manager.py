@@ -172,8 +172,8 @@ class SessionManager:
             if entry.ruling and (earlier is None or entry.session_id in deleted):
                 # A dead letter goes with its session; one made anew under the id must see nothing of it.
                 outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
-            elif earlier is None or _is_judged_anew(entry, earlier, is_handled=identity in handled):
-                outcome = self._decide(entry, item, is_parked=earlier is not None and earlier.status == "parked")
+            elif earlier is None or _is_judged_anew(entry, earlier):
+                outcome = self._decide(entry, item, is_kept=earlier is not None and earlier.status in REPLAYABLE)
                 handled[identity] = _known(outcome)
                 if isinstance(item, DeleteSession) and outcome.status == "applied":
                     deleted.add(entry.session_id)
@@ -183,7 +183,7 @@ class SessionManager:
         self._flush(journal=True)
         return applied
 
-    def _decide(self, entry: Entry, command: Command | Exception, *, is_parked: bool) -> Applied:
+    def _decide(self, entry: Entry, command: Command | Exception, *, is_kept: bool) -> Applied:
         now = datetime.now(UTC)
         if entry.ruling and entry.ruling.discards:
             given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
@@ -200,7 +200,7 @@ class SessionManager:
                 self._latest.look_up([(entry, command)])
             answer = self._run(entry, command, events)
         except Rejected as error:
-            return self._reject(entry, error, now, is_parked=is_parked)
+            return self._reject(entry, error, now, is_kept=is_kept)
         except (Unavailable, StatementFailed):
             raise
         except Exception as error:
@@ -345,7 +345,7 @@ class SessionManager:
             return _failed(entry, refused, status="duplicate", now=now)
         return before
 
-    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_parked: bool = False) -> Applied:
+    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_kept: bool = False) -> Applied:
         if error.code == "session_not_found" and entry.session_id and self._suggestions:
             self._suggestions -= 1
             self._flush()
@@ -354,7 +354,7 @@ class SessionManager:
                 error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
         kept = None
         if error.code in STATE_CODES and is_unattended(entry):
-            kept = self._parking.park(entry, is_parked=is_parked)
+            kept = self._parking.park(entry, is_kept=is_kept)
             error.hint = KEPT if kept else NOT_KEPT
         rejected = _failed(entry, error, status="parked" if kept else "rejected", now=now)
         rejected = msgspec.structs.replace(rejected, binds=error.code not in UNBOUND_CODES)
@@ -462,10 +462,10 @@ def _is_another_event(entry: Entry, earlier: Known) -> bool:
     return entry.by_content and not entry.ruling and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
 
 
-def _is_judged_anew(entry: Entry, earlier: Known, *, is_handled: bool) -> bool:
+def _is_judged_anew(entry: Entry, earlier: Known) -> bool:
     """Whether an entry is decided although its delivery id was decided before."""
     if entry.ruling:
-        return earlier.status in REPLAYABLE and entry.hash == earlier.hash and not is_handled
+        return earlier.status in REPLAYABLE and entry.hash == earlier.hash
     # What was accepted no later is no redelivery: it was judged by a worker that died before it could say so.
     if entry.accepted_at <= earlier.accepted_at:
         return False

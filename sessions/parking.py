@@ -28,8 +28,8 @@ count by themselves, so that several at a time may exceed it by what each of the
 
 
 def is_unattended(entry: Entry) -> bool:
-    """Whether the sender can neither mend nor repeat what was rejected."""
-    return UNATTENDED.issuperset(entry.scopes)
+    """Whether the sender can neither mend nor repeat what was rejected; of a dead letter it was told not to."""
+    return entry.ruling is not None or UNATTENDED.issuperset(entry.scopes)
 
 
 def is_open(delivery: Mapping[str, Any]) -> bool:
@@ -57,10 +57,10 @@ class Parking:
         self._taken: dict[str, tuple[int, int]] = {}
         self._full: set[str] = set()
 
-    def park(self, entry: Entry, *, is_parked: bool) -> Raw | None:
+    def park(self, entry: Entry, *, is_kept: bool) -> Raw | None:
         """What is to be kept of an event; None if its source has no room left, unless it is kept already."""
         kept = msgspec.json.encode(msgspec.structs.replace(entry, waits=False))
-        if is_parked:
+        if is_kept:
             return Raw(kept)
         count, size = self._taken.get(entry.source) or self._store.parked_by(entry.source)
         if count >= MAX_EVENTS or size + len(kept) > MAX_BYTES:

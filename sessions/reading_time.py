@@ -56,11 +56,11 @@ class ReadingTime:
 
 
 def exhausted() -> TooManyRequests:
-    """The refusal of a read for which there is no time now. It does not bind its delivery id: the same may be sent
-    again."""
+    """The refusal of a read for which there is no time now. Its delivery id is not bound by it; the id of a batch is
+    bound by what else the batch did."""
     return TooManyRequests(
         "Reads that were sent as commands take too long at the moment; this one was not done. All else goes on.",
         code="reads_too_slow",
         retry_after_seconds=2,
-        hint="Send it again in some seconds, or read by GET; ask for less: one session, a shorter period, fewer words.",
+        hint="Send this read again in some seconds, or read by GET; ask for less: one session, a shorter period.",
     )

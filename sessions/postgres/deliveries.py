@@ -50,9 +50,13 @@ _REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
     """Which of these were decided before, by source and delivery id; the answers of those that took effect only for
     who waits for them, since there may be many, and large."""
-    sources = cast([entry.source for entry in entries], ARRAY(Text))
-    ids = cast([entry.delivery_id for entry in entries], ARRAY(Text))
-    waits = cast([entry.waits for entry in entries], ARRAY(Boolean))
+    waiting: dict[tuple[str, str], bool] = {}
+    for entry in entries:
+        identity = entry.source, entry.delivery_id
+        waiting[identity] = entry.waits or waiting.get(identity, False)
+    sources = cast([source for source, _ in waiting], ARRAY(Text))
+    ids = cast([delivery_id for _, delivery_id in waiting], ARRAY(Text))
+    waits = cast(list(waiting.values()), ARRAY(Boolean))
     columns = (column("source", Text), column("id", Text), column("waits", Boolean))
     wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
     same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)

@@ -47,12 +47,12 @@ class PostgresStore:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was written in it when it is left by an exception."""
-        failed, settled = list(self._failed), list(self._settled)
+        before = dict(self._tasks), list(self._failed), list(self._settled)
         try:
             with _translated(), self._connection.begin_nested():
                 yield
         except BaseException:
-            self._failed, self._settled = failed, settled
+            self._tasks, self._failed, self._settled = before
             raise
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
@@ -74,6 +74,7 @@ class PostgresStore:
         """Write all of it, the journal last. Raises StatementFailed."""
         with _translated():
             write_changes(self._connection, changes)
+            self._forget({key[1] for key in changes.removed if key[0] == "sessions"})
             self._tasks |= {key: record for key, record in changes.put.items() if isinstance(record, Task)}
             if changes.ended:
                 self._failed += fail_dependents(self._connection, {(key[1], key[2]) for key in changes.ended})
@@ -82,6 +83,13 @@ class PostgresStore:
                 write_events(self._connection, [*events, *(failed.event for failed in self._failed)])
                 self._settled += [failed.key for failed in self._failed]
                 self._failed = []
+
+    def _forget(self, deleted: Collection[str]) -> None:
+        """Announce nothing of tasks that were deleted with their sessions: one made anew must see nothing of them."""
+        if deleted:
+            self._tasks = {key: task for key, task in self._tasks.items() if task.session_id not in deleted}
+            self._failed = [failed for failed in self._failed if failed.event.session_id not in deleted]
+            self._settled = [key for key in self._settled if key[0] not in deleted]
 
     def holds_task(self, source: str, session_id: str) -> bool:
         """Whether somebody with this key has claimed a task of the session, and has it still."""

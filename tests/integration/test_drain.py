@@ -114,6 +114,20 @@ def test_the_same_entry_twice_in_one_batch_is_applied_once(redis: Redis, engine:
     assert drain(redis, engine)[shard_of(walk)].endswith("1 applied, 1 duplicate")
 
 
+@pytest.mark.parametrize("waits", [(False, True), (True, False)])
+def test_a_sender_that_waits_gets_the_first_answer_though_the_same_came_beside_it(
+    redis: Redis, engine: Engine, walk: str, waits: tuple[bool, bool]
+) -> None:
+    item = entry("store_memory", walk, key="k", content=1)
+    drain(redis, engine, item)
+    redis.delete(seen_key(item.source, item.delivery_id))
+    repeats = [msgspec.structs.replace(item, waits=one) for one in waits]
+    with engine.connect() as connection:
+        applied = SessionManager(PostgresStore(connection)).apply(repeats)
+    [answer] = [msgspec.json.decode(one.response) for one in applied if one.entry.waits]
+    assert answer["data"]["key"] == "k"
+
+
 def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
     redis: Redis, engine: Engine, walk: str
 ) -> None:

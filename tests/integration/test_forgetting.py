@@ -76,3 +76,19 @@ def test_a_batch_that_comes_again_says_what_it_did_and_that_what_it_read_is_not_
     stored, read = outcome_of(redis, batch)["body"]["data"]["results"]
     assert stored["data"] == {"key": "k", "type": "general", "revision": 1, "created": True}
     assert read == {"command": "list_memories", "status": "success", "message": NOT_RECORDED}
+
+
+def test_a_session_made_anew_hears_nothing_of_tasks_that_failed_in_the_deleted_one(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    word = f"kumquat{secrets.token_hex(6)}"
+    first = entry("delegate_task", walk, task_id=f"first-{walk}", description="first")
+    drain(redis, engine, first, entry("delegate_task", walk, description=word, depends_on=[f"first-{walk}"]))
+    drain(
+        redis,
+        engine,
+        entry("cancel_task", walk, task_id=f"first-{walk}"),
+        entry("delete_session", walk, confirm=walk),
+        entry("create_session", walk, title="Anew"),
+    )
+    assert where_found(engine, word) == []

@@ -185,6 +185,30 @@ def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer
     assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
 
 
+def test_a_replay_behind_a_redelivery_and_a_resumption_is_judged_at_its_own_place(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    item = event(walk)
+    drain(redis, engine, entry("pause_session", walk), item)
+    with engine.connect() as connection:
+        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+    assert drain(redis, engine, again(item), entry("resume_session", walk), *ruled)[0].endswith(": 2 applied, 1 parked")
+    assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
+
+
+def test_a_dead_letter_that_its_session_does_not_take_when_it_is_replayed_is_kept(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "MAX_EVENTS", 0)  # It is there already, so it takes no more room.
+    item = entry("store_memory", walk, key="k", content=1)
+    drain(redis, engine, msgspec.structs.replace(item, command="store_dream"), entry("pause_session", walk))
+    drain(redis, engine, msgspec.structs.replace(item, ruling=RULING))
+    assert status_of(engine, item) == "parked"
+    drain(redis, engine, entry("resume_session", walk))
+    assert replay(redis, engine, item)[0].endswith(": 1 applied")
+    assert memories(engine, walk) == {"k": 1}
+
+
 def test_a_kept_event_is_not_replaced_by_other_content_under_its_id(redis: Redis, engine: Engine, walk: str) -> None:
     item = event(walk)
     other = msgspec.structs.replace(event(walk, content=2), delivery_id=item.delivery_id)
