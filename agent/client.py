@@ -26,7 +26,7 @@ from urllib3.exceptions import (
 
 from agent.address import parse_address, parse_key, require_encryption
 from agent.deadlines import complete_within, make_pool
-from agent.errors import NoRelay, error_of
+from agent.errors import CHECK_ADDRESS, NoRelay, error_of
 from models.errors import TooManyRequests, Unavailable
 
 CONNECT_SECONDS = 5.0
@@ -136,7 +136,7 @@ class Client:
 
     def odd(self, what: str) -> NoRelay:
         """The error of an answer that no relay gives. What it says stays unsaid: it may hold a key or a token."""
-        return NoRelay(f"What answers at {self.url} is no session-relay: {what}.")
+        return NoRelay(f"What answers at {self.url} is no session-relay: {what}.", hint=CHECK_ADDRESS)
 
     def _content(self, response: urllib3.BaseHTTPResponse, *, most_bytes: int) -> dict[str, Any]:
         if response.status < SUCCESS:
@@ -212,7 +212,10 @@ class Client:
         """What has happened, in words that need no knowledge of this client."""
         match error:
             case SSLError():
-                return NoRelay(f"No trustworthy connection to {self.url} comes about: {error}.")
+                return NoRelay(
+                    f"No trustworthy connection to {self.url} comes about: {error}.",
+                    hint="Check the address, and the certificate there.",
+                )
             case NameResolutionError():
                 return Unavailable(f"The host of {self.url} is not known.", hint="Check the address.")
             case NewConnectionError():
@@ -227,7 +230,7 @@ class Client:
         cause = next((part for part in (*error.args, error.__cause__) if isinstance(part, HTTPException)), None)
         if cause is not None and not isinstance(cause, RemoteDisconnected | IncompleteRead):
             told = type(cause).__name__ if isinstance(cause, BadStatusLine) else str(cause)
-            return Unavailable(f"The answer of {self.url} is no valid HTTP: {told[:SHOWN_LENGTH]}.")
+            return Unavailable(f"The answer of {self.url} is no valid HTTP: {told[:SHOWN_LENGTH]}.", hint=CHECK_ADDRESS)
         return Unavailable(f"The connection to {self.url} broke off.")
 
 

@@ -20,6 +20,10 @@ SERVER_TROUBLE = 500
 """From here on a status speaks of the server."""
 
 
+CHECK_ADDRESS = "Check the address, and the proxy before the relay, if there is one."
+"""Advice on answers that no relay gives."""
+
+
 class NoRelay(Unavailable):
     """What answers at this address is no session-relay."""
 
@@ -107,4 +111,4 @@ def _of_a_stranger(status: int, headers: Mapping[str, str], retry_after_seconds:
         return NoRelay(
             f"The address leads on to {target[:200]}.", hint="Use that one, if you trust it; the key does not follow."
         )
-    return NoRelay(f"What answers at this address is no session-relay (HTTP {status}).")
+    return NoRelay(f"What answers at this address is no session-relay (HTTP {status}).", hint=CHECK_ADDRESS)

@@ -47,7 +47,7 @@ class Claim:
     """A task that is this agent's until its lease ends. Who has its token has the task: it is shown to nobody."""
 
     def __init__(self, client: Client, task: dict[str, Any]) -> None:
-        """Of an answer to a claim. Raises NoRelay for one that is none, after giving back what it may have claimed."""
+        """Read an answer to a claim. Raises NoRelay for an invalid one, after giving back what it may have claimed."""
         self._client = client
         token = task.pop("claim_token", None)
         if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
@@ -59,7 +59,7 @@ class Claim:
         except msgspec.ValidationError as error:
             with suppress(RelayError):
                 self.release()
-            raise client.odd(f"the task that it hands out is none ({error}), and was given back") from error
+            raise client.odd(f"the task that it hands out is invalid ({error}), and was given back") from error
 
     def __repr__(self) -> str:
         return f"Claim({self.task['session_id']!r}, {self.task['task_id']!r})"
@@ -180,7 +180,7 @@ def find_agent(client: Client, name: str) -> dict[str, Any] | None:
             return None
         if not isinstance(cursor, str):
             break
-    raise client.odd("its list of agents is none")
+    raise client.odd("its list of agents is invalid")
 
 
 def _agent(client: Client, told: Any) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     body: Raw
     accepted_at: datetime | None = None
-    """When the entry was accepted of which this is the outcome: one of before is none for a redelivery."""
+    """When the entry of this outcome was accepted: a redelivery does not get the outcome of an earlier attempt."""
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

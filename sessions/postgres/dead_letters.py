@@ -55,7 +55,7 @@ def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, s
 
 
 def list_dead_letters(connection: Connection, wanted: Wanted, *, limit: int, cursor: str | None) -> Page:
-    """Dead letters, the oldest first, without payload. Raises Invalid for a cursor that is none."""
+    """Dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
     end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
     rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
     return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
@@ -74,7 +74,7 @@ def entries_to_rule(
     connection: Connection, wanted: Wanted, ruling: Ruling, *, limit: int = 1, cursor: str | None = None
 ) -> tuple[list[Entry], str | None]:
     """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
-    be as large as a webhook. Raises Invalid for a cursor that is none."""
+    be as large as a webhook. Raises Invalid for an invalid cursor."""
     rows = connection.execute(_page(_select(_ENTRY), wanted, limit=limit, cursor=cursor)).all()
     ruled = [
         # Its id may have been changed since: another event with the same content came.

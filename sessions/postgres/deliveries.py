@@ -184,7 +184,7 @@ def list_deliveries(
 ) -> Page:
     """Deliveries that were decided, newest first, each without its result, and of an error the code and the message
     alone. With a pattern: those of sessions that it allows, and of no session those of the reader's own source, as
-    nothing tells of which sessions the answers to others' speak. Raises Invalid for a cursor that is none."""
+    nothing tells of which sessions the answers to others' speak. Raises Invalid for an invalid cursor."""
     statement = _select(_CODE, _REASON).order_by(DeliveryRow.position.desc()).limit(limit + 1)
     if status is not None:
         statement = statement.where(DeliveryRow.status == status)

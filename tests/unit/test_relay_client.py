@@ -13,7 +13,7 @@ import pytest
 
 from agent.address import is_loopback, may_send_secrets, parse_address, parse_key, plain_http_hosts
 from agent.client import Client
-from agent.errors import NoRelay, error_of, error_of_outcome
+from agent.errors import CHECK_ADDRESS, NoRelay, error_of, error_of_outcome
 from agent.submission import send_command
 from models.errors import (
     Conflict,
@@ -134,7 +134,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("body", [b"", b"<html>Bad", b"[1]", b'{"error": 1}', b'{"error": {}}', b"[" * 9999])
     def test_an_answer_of_another_server_is_named_as_such(self, body: bytes) -> None:
-        assert isinstance(error_of(404, body, {}), NoRelay)
+        stranger = error_of(404, body, {})
+        assert isinstance(stranger, NoRelay)
+        assert stranger.hint == CHECK_ADDRESS
         away = error_of(502, body, {"retry-after": "3"})
         assert isinstance(away, Unavailable)
         assert away.retry_after_seconds == 3
