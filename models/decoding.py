@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
@@ -52,6 +54,10 @@ _LONE_SURROGATE = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
     rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
+_NUL = re.compile(rb"(?:[^\\]++|\\[^u]|\\u(?!0000))*+\\u0000")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One deeper, or, as a signed byte, one less deep."""
 _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _PLACE = re.compile(r"(?:key in )?\$?\.?([A-Za-z0-9_.\[\]]*)`")
@@ -70,8 +76,10 @@ def decode_json(body: bytes, *, unique_keys: bool = True) -> Any:
         raise _not_json(body, error) from error
     except RecursionError as error:
         raise _too_deep() from error
-    if b"\\u0000" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _check_tree(value)
+    if b"\\u0000" in body and _NUL.match(body):
+        raise Invalid("The text contains a NUL character.", expected="text without U+0000")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_of(body) >= MAX_DEPTH:
+        raise _too_deep()
     if unique_keys:
         require_unique_keys(body, value)
     return value
@@ -215,18 +223,10 @@ def _readable(text: str) -> str:
     return re.sub(r"\bstr\b", "text", text)[:SHOWN_LENGTH]
 
 
-def _check_tree(root: Any) -> None:
-    level = [root]
-    for _ in range(MAX_DEPTH + 1):
-        if not level:
-            return
-        for value in level:
-            for text in value if isinstance(value, dict) else (value,):
-                if isinstance(text, str) and "\0" in text:
-                    raise Invalid("The text contains a NUL character.", expected="text without U+0000")
-        containers = [value for value in level if isinstance(value, dict | list)]
-        level = [item for inner in containers for item in (inner.values() if isinstance(inner, dict) else inner)]
-    raise _too_deep()
+def _depth_of(body: bytes) -> int:
+    """How deep sound JSON is nested, not counting what is innermost."""
+    brackets = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(array("b", brackets)), default=0)
 
 
 def _too_deep() -> Invalid:

@@ -8,7 +8,7 @@ import secrets
 import time
 import unicodedata
 import uuid
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -26,6 +26,9 @@ minutes for an answer, and then try once more."""
 
 _LONG_NUMBER = re.compile(rb"[0-9.]{17,}")
 """Of more than the 15 digits of which each float has its own."""
+_FLOAT_DIGITS = 16
+_LEAST_EXACT = 1e-300
+"""Nearer to zero floats have fewer digits."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -40,7 +43,13 @@ def decode_exactly(text: bytes) -> Any:
 
 
 def _read_number(text: str) -> float | Decimal:
-    exact, near = Decimal(text), float(text)
+    near = float(text)
+    if len(text) < _FLOAT_DIGITS and abs(near) > _LEAST_EXACT:
+        return near
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # Its exponent has more digits than a decimal takes; so it is as good as zero.
+        return near
     return near if Decimal(repr(near)) == exact else exact
 
 

@@ -62,16 +62,15 @@ def payload_of(body: bytes) -> bytes:
 
 def parse_fields(body: bytes) -> list[tuple[str, str]]:
     """Names and values, in order; those that are no UTF-8 are taken for Latin-1. Raises Invalid."""
-    text = body.decode("latin-1")
-    try:
-        return _parse(text, "utf-8")
-    except UnicodeDecodeError:
-        return _parse(text, "latin-1")
-
-
-def _parse(text: str, encoding: str) -> list[tuple[str, str]]:
-    if text.count("&") >= MAX_FIELDS:
+    if body.count(b"&") >= MAX_FIELDS:
         raise Invalid("The form has too many fields.", expected=f"at most {MAX_FIELDS:,} fields")
-    # Raw bytes beside percent-encoded ones: both in the same encoding.
-    text = text if text.isascii() else text.encode("latin-1").decode(encoding)
-    return parse_qsl(text, keep_blank_values=True, encoding=encoding, errors="strict", separator="&")
+    # Each byte as one character first, raw or percent-encoded, so that they are read once.
+    pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1", separator="&")
+    try:
+        return [(_as_utf8(name), _as_utf8(value)) for name, value in pairs]
+    except UnicodeDecodeError:
+        return pairs
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode("latin-1").decode()

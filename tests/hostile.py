@@ -39,6 +39,8 @@ BODIES: dict[str, Make] = {
     "brackets in a text": _repeated(b'{"content":"', b"[{", b'"}'),
     "brackets that are opened": _repeated(b'{"content":', b"["),
     "braces that are opened": _repeated(b"", b'{"content":'),
+    "brackets that are closed": _repeated(b'{"content":[', b"[" * 90 + b"]" * 90 + b",", b"0]}"),
+    "numbers beside a long one": _repeated(b'{"content":[12345678901234567.5', b",1e1", b"]}"),
     "escapes": _repeated(b'{"content":"', rb"\u00e9", rb'\u0000"}'),
     "many items": _repeated(b'{"commands":[', b"0,", b"0]}"),
     "many items in a batch": _repeated(b'{"command":"batch","session_id":"s","data":{"commands":[', b"{},", b"{}]}}"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.commands import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
 from models.decoding import STORE_IT
 from models.errors import Invalid, NotJson, Rejected
+from models.identity import same_json
 from models.payloads import Submission, parse_envelope, parse_flat
 
 
@@ -221,6 +222,38 @@ def test_bad_input_is_refused(body: bytes, status: int, code: str) -> None:
     error = refused(body)
     assert (error.status, error.code) == (status, code)
     assert error.message
+
+
+@pytest.mark.parametrize("number", ["1e-99999999999999999999", "-0.5E-99999999999999999999", "0e99999999999999999999"])
+def test_a_number_with_an_extreme_exponent_is_content(number: str) -> None:
+    submission = parse_flat("store_memory", b'{"session_id":"s","content":[12345678901234567890.5,%b]}' % number.encode())
+    assert submission.hash
+    assert same_json(b"[%b]" % number.encode(), b"[%b, 0]" % number.encode()) is False
+
+
+@pytest.mark.parametrize(
+    ("content", "is_taken"),
+    [
+        (b"[" * 97 + b"1" + b"]" * 97, True),
+        (b"[" * 99 + b"1" + b"]" * 99, False),
+        (b'{"a":' * 97 + b"1" + b"}" * 97, True),
+        (b'{"a":' * 99 + b"1" + b"}" * 99, False),
+        (b"[" + b"[{}]," * 500 + b"[]]", True),
+        (b'"' + b"[{" * 500 + b'"', True),
+        (b'["\\\\",' * 99 + b"1" + b"]" * 99, False),
+        (rb'"a\\u0000"', True),
+        (rb'"a\\\u0000"', False),
+        (rb'["\n\u0041\u00001"]', False),
+        (rb'["\\\\u0000", "\u0001"]', True),
+        (rb'{"\u0000": 1}', False),
+    ],
+)
+def test_nesting_and_characters_are_told_from_what_looks_like_them(content: bytes, is_taken: bool) -> None:
+    body = b'{"command":"store_memory","session_id":"s","data":{"content":' + content + b"}}"
+    if is_taken:
+        assert parse_envelope(body)
+    else:
+        assert isinstance(refused(body), Invalid)
 
 
 def test_numbers_in_text_may_be_long() -> None:
