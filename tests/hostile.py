@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -54,7 +55,15 @@ BODIES: dict[str, Make] = {
 
 def require_linear(work: Callable[[int], object], size: int) -> None:
     """Fail if the time for work on GROWTH times as much is much more than GROWTH times as long. The processor's time
-    counts; what disturbs it once does not."""
+    counts; what disturbs it once does not, nor what the collector has to look through of the tests themselves."""
+    gc.freeze()
+    try:
+        _require_linear(work, size)
+    finally:
+        gc.unfreeze()
+
+
+def _require_linear(work: Callable[[int], object], size: int) -> None:
     small = max(min(_seconds(work, size) for _ in range(3)), LEAST_SECONDS)
     large = [_seconds(work, size * GROWTH)]
     while len(large) < 3 and min(large) > MOST_GROWTH * small:

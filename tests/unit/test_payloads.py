@@ -226,7 +226,9 @@ def test_bad_input_is_refused(body: bytes, status: int, code: str) -> None:
 
 @pytest.mark.parametrize("number", ["1e-99999999999999999999", "-0.5E-99999999999999999999", "0e99999999999999999999"])
 def test_a_number_with_an_extreme_exponent_is_content(number: str) -> None:
-    submission = parse_flat("store_memory", b'{"session_id":"s","content":[12345678901234567890.5,%b]}' % number.encode())
+    submission = parse_flat(
+        "store_memory", b'{"session_id":"s","content":[12345678901234567890.5,%b]}' % number.encode()
+    )
     assert submission.hash
     assert same_json(b"[%b]" % number.encode(), b"[%b, 0]" % number.encode()) is False
 
