@@ -97,7 +97,7 @@ def test_whoever_waits_is_refused(stack: Stack, session_id: str, key: Payload) -
             httpx.Client(base_url=stack.url, headers=headers_of(key), timeout=60) as client,
             ThreadPoolExecutor(5) as pool,
         ):
-            claim = {"agent_name": new_id("agent"), "wait": 40}
+            claim = {"agent_name": new_id("agent"), "task_types": [new_id("type")], "wait": 40}
             waiting = [
                 pool.submit(client.get, f"/v1/sessions/{session_id}/events?after={last}&wait=40"),
                 pool.submit(client.get, f"/v1/sessions/{session_id}/tasks/t?wait=40"),

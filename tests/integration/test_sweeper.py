@@ -34,6 +34,13 @@ def task(redis: Redis, engine: Engine) -> str:
     return session_id
 
 
+def leading(redis: Redis, engine: Engine) -> Sweeper:
+    """A sweeper that holds the term, whoever else runs on this Redis."""
+    sweeper = Sweeper(redis, engine, retention_days=30)
+    redis.set(SWEEPER_KEY, sweeper.name)
+    return sweeper
+
+
 def leave_abandoned_drain(redis: Redis, *, is_gone: bool = False) -> str:
     """A drain as a killed worker leaves it and RQ then fails it: with an execution that has expired."""
     queue = open_queue(redis)
@@ -61,7 +68,7 @@ def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_returned(
     redis: Redis, engine: Engine, task: str, is_gone: bool
 ) -> None:
     abandoned = [leave_abandoned_drain(redis, is_gone=is_gone) for _ in range(3)]
-    Sweeper(redis, engine, retention_days=30).sweep()
+    leading(redis, engine).sweep()
     assert open_queue(redis).failed_job_registry.get_job_ids(cleanup=False) == []
     assert not any(redis.keys(f"rq:*{job_id}*") for job_id in abandoned)
     assert status_of(engine, task) == "pending"
@@ -71,7 +78,7 @@ def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
     redis: Redis, engine: Engine, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.sadd("rq:failed:session-relay", "not the sorted set that RQ makes")
-    sweeper = Sweeper(redis, engine, retention_days=30)
+    sweeper = leading(redis, engine)
     for _ in range(3):
         sweeper.sweep()
     assert status_of(engine, task) == "pending"
@@ -95,7 +102,7 @@ def test_pruning_much_leaves_the_turn_to_the_other_duties(
             """),
             {"source": source},
         )
-    sweeper = Sweeper(redis, engine, retention_days=30)
+    sweeper = leading(redis, engine)
     left = []
     for _ in range(11):
         sweeper.sweep()

@@ -9,6 +9,7 @@ from typing import cast
 
 import psutil
 import pytest
+from redis import Redis
 
 from models.wakeups import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
@@ -16,7 +17,9 @@ from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 
 @pytest.fixture(scope="module")
 def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The processes, of which a test may stop the worker."""
+    """The processes on an emptied Redis, of which a test may stop the worker."""
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
     stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("kept"))
     stack.start()
     yield stack
