@@ -26,7 +26,7 @@ from sessions.batches import run_batch
 from sessions.holding import needs_held_task, no_task_held
 from sessions.journal import REPLAYABLE, Applied, Delivery, Event, Known, make_event
 from sessions.naming import is_taken, name_session
-from sessions.parking import STATE_CODES, UNBOUND_CODES, Parking, code_of, is_unattended
+from sessions.parking import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
 from sessions.reading_time import AT_ONCE_SECONDS, ReadingTime, exhausted
 from sessions.recording import recorded
 from sessions.records import EMPTY_OBJECT, session_key
@@ -114,7 +114,9 @@ class SessionManager:
                 return self._apply_singly(entries)
         middle = len(entries) // 2
         applied = self.apply(entries[:middle])
-        return applied if len(applied) < middle else applied + self.apply(entries[middle:])
+        if len(applied) < middle or self._is_time_up():
+            return applied
+        return applied + self.apply(entries[middle:])
 
     def _give_up(self, entry: Entry, error: StatementFailed) -> Applied:
         """What becomes of an entry whose statement fails by itself: its sender has to mend it, or we have."""
@@ -136,9 +138,13 @@ class SessionManager:
                 if not applied:
                     raise
                 break
-            if time.monotonic() > self._ends_at:
+            if self._is_time_up():
                 break
         return applied
+
+    def _is_time_up(self) -> bool:
+        """Whether no further entry is to be begun: the transaction has gone on for long enough, or its reads have."""
+        return time.monotonic() > self._ends_at or (self._reading is not None and self._reading.is_over)
 
     def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
         known = self._store.known_deliveries(entries)
@@ -160,7 +166,7 @@ class SessionManager:
         handled: dict[Identity, Known] = {}
         deleted: set[str | None] = set()
         for entry, item in zip(entries, decoded, strict=True):
-            if applied and (time.monotonic() > self._ends_at or (self._reading and self._reading.is_over)):
+            if applied and self._is_time_up():
                 break
             identity = _identity(entry)
             earlier = handled.get(identity) or known.get(identity)
@@ -316,7 +322,7 @@ class SessionManager:
             status="duplicate",
             http_status=earlier.http_status,
             response=earlier.response or EMPTY_OBJECT,
-            binds=_binds(earlier),
+            binds=binds(earlier),
         )
         if entry.hash != earlier.hash:
             self._flush()
@@ -366,9 +372,9 @@ class SessionManager:
             now=now,
             kept=kept,
         )
-        # Who may do nothing in a session, or makes up a claim on its tasks, leaves no trace in it.
-        is_stranger = isinstance(error, Forbidden) or error.code == "claim_lost"
-        if entry.session_id and self._state.session(entry.session_id) and not is_stranger:
+        # Who may do nothing in a session, makes up a claim on its tasks, or reads too much leaves no trace in it.
+        is_traced = not isinstance(error, Forbidden) and error.code not in UNTRACED_CODES
+        if entry.session_id and self._state.session(entry.session_id) and is_traced:
             ids = {"code": error.code, **({"kept": True} if kept else {})}
             self._events.append(make_event(entry, entry.command, "rejected", error.message, ids))
         return rejected
@@ -470,14 +476,7 @@ def _is_judged_anew(entry: Entry, earlier: Known) -> bool:
     if entry.accepted_at <= earlier.accepted_at:
         return False
     # What is kept may still take effect, so its id stands for that content.
-    return not _binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
-
-
-def _binds(known: Known) -> bool:
-    """Whether a delivery id stands for what was decided under it, or the same delivery is to be judged anew."""
-    if known.status == "rejected" and known.response is None:
-        return known.http_status not in (NotFound.status, Conflict.status)  # Its session was deleted.
-    return known.status != "parked" and not (known.status == "rejected" and code_of(known.response) in UNBOUND_CODES)
+    return not binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
 
 
 def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:

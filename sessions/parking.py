@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from models.errors import Conflict, NotFound
 from models.inbox import Entry
+from sessions.batches import OUT_OF_TIME_CODES
+from sessions.journal import Known
 from sessions.reading_time import exhausted
 from sessions.store import Store
 
@@ -19,6 +22,8 @@ STATE_CODES = frozenset({"session_completed", "session_not_found", "session_paus
 """Such a rejection does not bind its delivery id: the state may change, and the delivery is judged anew."""
 UNBOUND_CODES = STATE_CODES | {exhausted().code}
 """All such rejections; when there was no time for a read there may be later."""
+UNTRACED_CODES = frozenset({"claim_lost", *OUT_OF_TIME_CODES})
+"""Such a rejection is no news of the session, so its journal does not have it."""
 UNATTENDED = frozenset({"hook", "send"})
 """The scopes of hooks and of signing secrets: nobody is there who could mend anything."""
 MAX_EVENTS = 1_000
@@ -30,6 +35,13 @@ count by themselves, so that several at a time may exceed it by what each of the
 def is_unattended(entry: Entry) -> bool:
     """Whether the sender can neither mend nor repeat what was rejected; of a dead letter it was told not to."""
     return entry.ruling is not None or UNATTENDED.issuperset(entry.scopes)
+
+
+def binds(known: Known) -> bool:
+    """Whether a delivery id stands for what was decided under it, or the same delivery is to be judged anew."""
+    if known.status == "rejected" and known.response is None:
+        return known.http_status not in (NotFound.status, Conflict.status)  # Its session was deleted.
+    return known.status != "parked" and not (known.status == "rejected" and code_of(known.response) in UNBOUND_CODES)
 
 
 def is_open(delivery: Mapping[str, Any]) -> bool:

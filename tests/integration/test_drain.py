@@ -22,6 +22,7 @@ from sessions.postgres.connections import create_engine
 from sessions.postgres.dead_letters import failed_deliveries
 from sessions.postgres.deliveries import find_delivery
 from sessions.postgres.store import PostgresStore
+from sessions.reading_time import AT_ONCE_SECONDS, ReadingTime
 from tests.integration.inbox import drain, entry, push
 from worker.dead_letters import FailedList
 from worker.dead_letters import replay as replay_dead_letter
@@ -214,6 +215,21 @@ def test_a_row_that_the_database_refuses_makes_one_dead_letter(
     replay(redis, engine, poison)
     assert delivery(engine, poison)["status"] == "applied"
     assert memories(engine, walk)["poison"] == 1
+
+
+@pytest.mark.parametrize("is_suspected", [False, True])
+def test_reads_of_others_are_not_refused_because_a_batch_was_done_in_parts(
+    redis: Redis, engine: Engine, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch, is_suspected: bool
+) -> None:
+    monkeypatch.setattr("sessions.reading_time.TOGETHER_SECONDS", AT_ONCE_SECONDS)
+    monkeypatch.setattr("sessions.reading_time.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6)  # One read, and it is over.
+    poison = entry("store_memory", walk, key="poison", content=1)
+    reads = [entry("list_memories", walk, source=f"s{number}") for number in range(3)]
+    suspect = (poison.source, poison.delivery_id) if is_suspected else None
+    with engine.connect() as connection:
+        reading = ReadingTime(lambda _: 0.0, is_alone=lambda _: False)
+        manager = SessionManager(PostgresStore(connection), suspect=suspect, reading=reading)
+        assert [item.status for item in manager.apply([poison, *reads])] == ["failed", "applied"]
 
 
 def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
