@@ -16,6 +16,8 @@ import msgspec
 SLUG_WORDS = 5
 """Words of the text that go into an id: enough to recognize it when read aloud."""
 SLUG_LENGTH = 48
+LOOKED_AT = 10_000
+"""Values, of large data without any text."""
 FINGERPRINT_LENGTH = 16
 """Hex digits after the slug: 64 bits keep a million different contents of one session apart, also without any slug."""
 REPEAT_SECONDS = 600
@@ -80,13 +82,18 @@ def make_slug(text: str) -> str:
 
 
 def leading_text(value: Any) -> str:
-    """The first words of any JSON value, for an id or a title."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return next((text for item in value.values() if (text := leading_text(item))), "")
-    if isinstance(value, list):
-        return next((text for item in value if (text := leading_text(item))), "")
+    """The first words of any JSON value, for an id or a title. Only the first LOOKED_AT values in it are looked at."""
+    waiting = [value]
+    for _ in range(LOOKED_AT):
+        if not waiting:
+            break
+        first = waiting.pop()
+        if isinstance(first, str) and first:
+            return first
+        if isinstance(first, dict):
+            waiting.extend(reversed(first.values()))
+        elif isinstance(first, list):
+            waiting.extend(reversed(first))
     return ""
 
 

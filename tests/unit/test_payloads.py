@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.commands import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
 from models.decoding import STORE_IT
 from models.errors import Invalid, NotJson, Rejected
-from models.identity import same_json
+from models.identity import leading_text, same_json
 from models.payloads import Submission, parse_envelope, parse_flat
 
 
@@ -68,6 +68,14 @@ def test_ids_that_are_left_out_come_from_the_content() -> None:
     assert str(one.command.key).startswith("idea-solar-roof-")
     assert one.hash == again.hash
     assert one.hash != other.hash
+
+
+def test_the_first_text_of_any_data_gives_its_id_words_unless_it_is_far_away() -> None:
+    data: list[Any] = [1, "", [[], {"a": None, "b": ["first", "second"]}], "third"]
+    assert leading_text(data) == "first"
+    assert leading_text([[]] * 9_000 + data) == "first"
+    assert leading_text([[]] * 11_000 + data) == ""
+    assert leading_text({}) == ""
 
 
 def test_a_session_gets_its_id_from_the_title() -> None:
