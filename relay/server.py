@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 import sys
 import time
@@ -13,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from models.errors import SettingsError
+from models.garbage import collect_seldom
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.settings import Settings, read_settings
@@ -22,9 +22,6 @@ from relay.protocol import BoundedProtocol
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections, so that it is they who close them: a request never meets a closing one."""
 SHUTDOWN_SECONDS = 15
-GARBAGE_THRESHOLDS = (50_000, 20, 20)
-"""Of Python's collector, instead of 700, 10 and 10: it looks at all of a large body many times while that is read, and
-there is hardly anything for it to find."""
 
 
 class Server(uvicorn.Server):
@@ -67,8 +64,7 @@ def main(create: Callable[[Settings], Starlette]) -> int:
 
 def serve(app: Starlette, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Requests in flight are answered, those that wait at once."""
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    collect_seldom()
     clients = Clients(limit=raise_file_limit(), patience=Patience(), note=app.state.note_refusal)
     with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
         Server(app, settings, clients=clients).run()

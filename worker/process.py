@@ -18,6 +18,7 @@ from rq.timeouts import BaseDeathPenalty
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.garbage import collect_seldom
 from models.lifeline import hold_lifeline
 from models.logs import configure_logging
 from models.redis_options import REDIS_OPTIONS
@@ -84,6 +85,7 @@ def main() -> None:
     configure_logging(settings)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     wait_for_schema(jobs.prepare(settings).engine)
+    collect_seldom()
     run(settings)
 
 
