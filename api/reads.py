@@ -127,7 +127,7 @@ class Reads:
             return list_response(await self._database.read(listed, source=caller.source))
 
         def look(connection: Connection) -> Answer:
-            return read(connection, command, now=datetime.now(UTC), **origin)
+            return read(connection, command, now=datetime.now(UTC), source=caller.source, **origin)
 
         work = reading(caller, session_id, look)
         if isinstance(command, GetTask) and command.wait:

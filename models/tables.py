@@ -29,8 +29,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import vocabulary as v
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 """The migration that these tables are at; a worker waits for it."""
+UNSEEN_BY_DELEGATOR = (
+    "status IN ('completed', 'failed', 'input_required')"
+    " AND (shown_at IS NULL OR shown_at < updated_at OR created_by <> ALL (seen_by))"
+)
+"""Tasks with news for whom they were delegated by."""
 SEARCH_CONFIGURATION = "session_relay"
 """A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
 SEARCHED_CHARACTERS = 200_000
@@ -215,6 +220,8 @@ class TaskRow(Base):
         Index("ix_tasks_open", "session_id", "position", postgresql_where=text("finished_at IS NULL")),
         Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
+        Index("ix_tasks_shown", "session_id", "updated_at", postgresql_where=text("shown_at >= updated_at")),
+        Index("ix_tasks_delegated", "created_by", "updated_at", postgresql_where=text(UNSEEN_BY_DELEGATOR)),
         Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("uq_tasks_claim_token", "claim_token", unique=True),
     )
@@ -256,7 +263,10 @@ class TaskRow(Base):
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     shown_at: Mapped[datetime | None]
-    """When get_task last showed the state that it is in."""
+    """That of the last change whose state get_task has shown."""
+    seen_by: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    """To which sources it was shown, the latest; of a task that has changed since, or whose shown_at was taken away,
+    this says nothing any more."""
 
 
 class ArtifactRow(Base):

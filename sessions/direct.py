@@ -27,7 +27,7 @@ from sessions.answers import Answer, Page
 from sessions.journal import Applied
 from sessions.reads import LISTS
 from sessions.store import Store
-from sessions.updates import session_told_of
+from sessions.updates import Listener, listener_of
 
 _KINDS: dict[int, type[Rejected]] = {kind.status: kind for kind in (Forbidden, NotFound, Conflict, TooLarge, Invalid)}
 
@@ -72,7 +72,7 @@ def respond(entry: Entry, answer: Answer, store: Store) -> dict[str, Any]:
         message=answer.message,
         data=answer.data,
     )
-    return _with_news(plain(body), session_told_of(entry, msgspec.json.encode(body)), store, now)
+    return _with_news(plain(body), listener_of(entry, msgspec.json.encode(body)), store, now)
 
 
 def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
@@ -81,7 +81,7 @@ def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
     body: dict[str, Any] = msgspec.json.decode(applied.response)
     told = body.get("error")
     if told is None:
-        return _with_news(body, session_told_of(applied.entry, applied.response), store, datetime.now(UTC))
+        return _with_news(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
     kind: type[RelayError] = _KINDS.get(applied.http_status, Rejected if applied.http_status < 500 else RelayError)
     described = {name: told.get(name) for name in ("field", "expected", "hint")}
     return kind(told["message"], code=told["code"], data=body.get("data") or None, **described)
@@ -97,6 +97,6 @@ def plain_page(page: Page) -> Page:
     return msgspec.structs.replace(page, items=plain(page.items))
 
 
-def _with_news(body: dict[str, Any], session_id: str | None, store: Store, now: datetime) -> dict[str, Any]:
-    news = store.updates([session_id], now).get(session_id) if session_id else None
+def _with_news(body: dict[str, Any], listener: Listener | None, store: Store, now: datetime) -> dict[str, Any]:
+    news = store.updates([listener], now).get(listener) if listener else None
     return body | {"updates": plain(news)} if news else body

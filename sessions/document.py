@@ -118,6 +118,8 @@ class TaskItem(Item, frozen=True, kw_only=True):
     updated_at: Moment
     finished_at: Moment | None
     shown_at: Moment | None
+    seen_by: Annotated[list[v.Name], Meta(max_length=32)] = []
+    """Missing in documents of before."""
 
     def __post_init__(self) -> None:
         for name in ("output", "progress"):

@@ -300,6 +300,7 @@ class SessionManager:
             "session_id": entry.session_id,
             "session_glob": entry.session_glob,
             "now": datetime.now(UTC),
+            "source": entry.source,
         }
         if self._reading is None:
             return self._store.read(command, **where)

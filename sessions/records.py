@@ -121,6 +121,7 @@ class Task(Record, frozen=True, kw_only=True):
     lease_expires_at: datetime | None = None
     finished_at: datetime | None = None
     shown_at: datetime | None = None
+    seen_by: list[str] = []
 
     @property
     def key(self) -> Key:

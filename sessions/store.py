@@ -14,6 +14,7 @@ from sessions.answers import Answer
 from sessions.journal import Delivery, Event, Known, Said
 from sessions.rules import Slice
 from sessions.state import Changes, State
+from sessions.updates import Listener
 
 
 class StatementFailed(Exception):
@@ -84,13 +85,14 @@ class Store(Protocol):
         session_id: str | None,
         session_glob: str | None,
         now: datetime,
+        source: str,
         seconds: float | None = None,
     ) -> Answer:
         """The answer to a read, which sees what was written in this transaction, and may take so many `seconds` where
-        others wait for it. Raises Rejected."""
+        others wait for it. The source has seen the task that it is shown. Raises Rejected."""
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
         """Up to three existing ids that are like this one."""
 
-    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
-        """What a sender should hear of each session's tasks."""
+    def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
+        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""

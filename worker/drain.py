@@ -32,7 +32,7 @@ from sessions.postgres.locks import try_shard
 from sessions.postgres.store import PostgresStore
 from sessions.reading_time import ReadingTime
 from sessions.store import StatementFailed
-from sessions.updates import session_told_of
+from sessions.updates import listener_of
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import Waiting, read_entries, take_out
@@ -190,19 +190,22 @@ class Drain:
 
 def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Applied]:
     """Tell the senders who wait what happened to the session's tasks meanwhile."""
-    about = [session_told_of(item.entry, item.response) if item.entry.waits else None for item in applied]
-    sessions = {session_id for session_id in about if session_id}
-    updates = store.updates(sessions, datetime.now(UTC)) if sessions else {}
+    listeners = [listener_of(item.entry, item.response) if _is_told(item) else None for item in applied]
+    wanted = {listener for listener in listeners if listener}
+    updates = store.updates(wanted, datetime.now(UTC)) if wanted else {}
     told: list[Applied] = []
-    for item, session_id in zip(applied, about, strict=True):
-        is_told = item.entry.waits and item.entry.command not in AGENT_COMMANDS and item.http_status != FORBIDDEN
-        news = updates.get(session_id or "") if is_told else None
+    for item, listener in zip(applied, listeners, strict=True):
+        news = updates.get(listener) if listener else None
         if news and bytes(item.response) != b"{}":
             response = msgspec.json.decode(item.response, type=dict[str, Raw])
             response["updates"] = Raw(msgspec.json.encode(news))
             item = msgspec.structs.replace(item, response=Raw(msgspec.json.encode(response)))  # noqa: PLW2901
         told.append(item)
     return told
+
+
+def _is_told(item: Applied) -> bool:
+    return item.entry.waits and item.entry.command not in AGENT_COMMANDS and item.http_status != FORBIDDEN
 
 
 def _resumed(applied: Sequence[Applied]) -> set[str]:

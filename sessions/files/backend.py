@@ -52,7 +52,7 @@ class FilesBackend:
         if isinstance(asked, ReadCommand) and not isinstance(asked, GetTask):
             contents = Shelf(self._folder).find(session_id) if session_id else None
             store = FilesStore(self._folder, contents)
-            answer = store.read(asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+            answer = store.read(asked, **self._reading(session_id))
             return respond(entry, answer, store)
         assert session_id is not None, "Every change is to a session."
         entry = self._name_session(entry, asked)
@@ -62,7 +62,7 @@ class FilesBackend:
             contents = load_contents(self._folder, session_id)
             store = FilesStore(self._folder, contents)
             if isinstance(asked, GetTask):
-                answer = store.read(asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+                answer = store.read(asked, **self._reading(session_id))
                 outcome = respond(entry, answer, store)
             else:
                 [applied] = SessionManager(store).apply([entry])
@@ -74,6 +74,9 @@ class FilesBackend:
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
+
+    def _reading(self, session_id: str | None) -> dict[str, Any]:
+        return {"session_id": session_id, "session_glob": None, "now": datetime.now(UTC), "source": self._source}
 
     def _name_session(self, entry: Entry, asked: Command) -> Entry:
         """The entry with a session_id that its title can have: that of a session which goes on, or a new one."""

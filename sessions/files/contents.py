@@ -91,6 +91,15 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: list[Raw]
 
 
+class TaskOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks of a session, without what was said and found."""
+
+    format: str
+    store: _Whose
+    session: SessionItem
+    tasks: list[TaskItem]
+
+
 class Contents:
     """A session with all that belongs to it, to be read and changed; or, if there is none, the deliveries of its id."""
 
@@ -224,7 +233,14 @@ def parse_outline(folder: Folder, path: Path, body: bytes) -> Outline:
     return outline
 
 
-def _require_own(folder: Folder, path: Path, saved: _Saved | Outline) -> None:
+def parse_tasks(folder: Folder, path: Path, body: bytes) -> TaskOutline:
+    """The tasks in a session's file. Raises BrokenFile."""
+    outline = _decode(path, body, TaskOutline)
+    _require_own(folder, path, outline)
+    return outline
+
+
+def _require_own(folder: Folder, path: Path, saved: _Saved | Outline | TaskOutline) -> None:
     """Whoever copies a file makes no second session of it."""
     session_id = saved.store.session_id
     if saved.format != FORMAT:

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from models.errors import RelayError, Unavailable
@@ -67,6 +68,16 @@ class Folder:
         for name in names:
             if name.endswith(SESSION):
                 yield self._files / name
+
+    def is_written_since(self, path: Path, moment: datetime) -> bool:
+        """Whether the file is there, and was written after that moment."""
+        try:
+            written_at: float = os.lstat(path).st_mtime
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _trouble(path, error) from error
+        return written_at > moment.timestamp()
 
     def read(self, path: Path) -> bytes | None:
         """The whole file, None if there is none. Raises BrokenFile for what is no plain file."""

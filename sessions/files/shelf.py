@@ -16,9 +16,9 @@ from models.commands import PeriodCommand
 from models.errors import NotFound
 from models.visibility import matches_glob, require_visible
 from models.vocabulary import ID_PATTERN
-from sessions.document import SessionItem
+from sessions.document import SessionItem, TaskItem
 from sessions.files.columns import count_contents, count_outline
-from sessions.files.contents import Contents, load_contents, parse_contents, parse_outline
+from sessions.files.contents import Contents, load_contents, parse_contents, parse_outline, parse_tasks
 from sessions.files.folder import SESSION, BrokenFile, Folder
 from sessions.missing import CANDIDATES, Kind, missing, nearest_of
 
@@ -86,15 +86,22 @@ class Shelf:
         if self._draft and self._draft.session and matches_glob(self._draft.session_id, session_glob):
             yield self._draft.session, count_contents(self._draft)
 
+    def tasks_since(self, moment: datetime) -> Iterator[tuple[SessionItem, Iterable[TaskItem]]]:
+        """The tasks of all sessions that were written since then, in no order."""
+        for outline in self._each(parse_tasks, since=moment):
+            yield outline.session, outline.tasks
+        if self._draft and self._draft.session:
+            yield self._draft.session, self._draft.tasks.values()
+
     def similar_sessions(self, wanted: str, *, session_glob: str | None) -> list[str]:
         """Up to three existing ids that are like the one wanted."""
         known = ((item.last_activity_at, item.session_id) for item, _ in self.summaries(session_glob))
         return nearest_of(wanted, (session_id for _, session_id in heapq.nlargest(CANDIDATES, known)))
 
-    def _each(self, parse: Callable[[Folder, Path, bytes], T]) -> Iterator[T]:
+    def _each(self, parse: Callable[[Folder, Path, bytes], T], *, since: datetime | None = None) -> Iterator[T]:
         drafted = self._draft and self._folder.path(self._draft.session_id, SESSION)
         for path in self._folder.sessions():
-            if path == drafted:
+            if path == drafted or (since and not self._folder.is_written_since(path, since)):
                 continue
             try:
                 body = self._folder.read(path)

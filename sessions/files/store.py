@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,23 @@ from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.tasks import description_hash
 from sessions.state import Changes, Lane, LastChunk, State
 from sessions.task_endings import DEAD, SESSION_COMPLETED, cancel, event_of_dependent, fail_dependents
-from sessions.updates import AT_MOST, UNCLAIMED_AFTER, describe_update
+from sessions.updates import (
+    ELSEWHERE_FOR,
+    ELSEWHERE_TASKS,
+    LOOKED_AT,
+    SEEN_FOR,
+    SETTLED,
+    SHOWN_FOR,
+    UNCLAIMED_AFTER,
+    Elsewhere,
+    Listener,
+    News,
+    choose,
+    describe_elsewhere,
+    describe_update,
+    is_shown,
+    seen_after,
+)
 
 
 class FilesStore:
@@ -162,6 +179,7 @@ class FilesStore:
         session_id: str | None,
         session_glob: str | None,
         now: datetime,
+        source: str,
         seconds: float | None = None,
     ) -> Answer:
         """The answer to a read, which sees what was written before it. Nobody waits for it, so it may take its time.
@@ -169,22 +187,52 @@ class FilesStore:
         reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
         answer = read(Shelf(self._folder, self.contents), command, reach=reach)
         if isinstance(command, GetTask) and self.contents:
-            self._mark_shown(self.contents, command.task_id)
+            self._mark_seen(self.contents, command.task_id, source)
         return answer
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
         """Up to three existing ids that are like this one."""
         return Shelf(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
 
-    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
-        """What a sender should hear of the session's tasks."""
-        news = _news(self.contents, now) if self.contents and self.contents.session_id in session_ids else []
-        return {self.contents.session_id: news} if self.contents and news else {}
+    def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
+        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
+        updates: dict[Listener, list[dict[str, Any]]] = {}
+        for listener in listeners:
+            is_own = self.contents is not None and self.contents.session_id == listener.session_id
+            news = _news(self.contents, listener.source, now) if self.contents and is_own else []
+            news += describe_elsewhere(self._elsewhere(listener.source, now), listener)
+            if news:
+                updates[listener] = news
+        return updates
 
-    def _mark_shown(self, contents: Contents, task_id: str) -> None:
+    def _elsewhere(self, source: str, now: datetime) -> list[Elsewhere]:
+        since = now - ELSEWHERE_FOR
+        found = [
+            (task, session)
+            for session, tasks in Shelf(self._folder, self.contents).tasks_since(since)
+            for task in tasks
+            if task.created_by == source and task.status in SETTLED and task.updated_at > since
+            if not (is_shown(task.shown_at, task.updated_at) and source in task.seen_by)
+        ]
+        found = heapq.nlargest(ELSEWHERE_TASKS, found, key=lambda item: item[0].updated_at)
+        counts = Counter((session.session_id, session.title, task.status) for task, session in found)
+        latest = {(session.session_id, task.status): task.updated_at for task, session in reversed(found)}
+        return [
+            Elsewhere(
+                session_id=session_id,
+                title=title,
+                status=status,
+                count=count,
+                updated_at=latest[session_id, status],
+            )
+            for (session_id, title, status), count in counts.items()
+        ]
+
+    def _mark_seen(self, contents: Contents, task_id: str, source: str) -> None:
         task = contents.tasks[task_id]
-        if task.shown_at is None or task.shown_at < task.updated_at:
-            contents.tasks[task_id] = msgspec.structs.replace(task, shown_at=task.updated_at)
+        seen_by = seen_after(task.seen_by, source, shown_at=task.shown_at, updated_at=task.updated_at)
+        if seen_by is not None:
+            contents.tasks[task_id] = msgspec.structs.replace(task, shown_at=task.updated_at, seen_by=seen_by)
             self.is_changed = True
 
     def _queue(self, session_glob: str | None) -> Counter[Lane]:
@@ -275,30 +323,33 @@ def _put(contents: Contents, record: Record) -> None:
             contents.artifacts[record.artifact_id] = item_of(record)
 
 
-def _news(contents: Contents, now: datetime) -> list[dict[str, Any]]:
-    """The latest first."""
+def _news(contents: Contents, source: str, now: datetime) -> list[dict[str, Any]]:
     positions = contents.positions["tasks"]
-    unseen = [task for task in contents.tasks.values() if task.shown_at is None or task.shown_at < task.updated_at]
-    told = [
-        task
-        for task in unseen
-        if task.status in ("completed", "failed", "input_required")
-        or (
-            task.status == "pending"
-            and task.shown_at is None
-            and max(task.updated_at, task.not_before or task.updated_at) < now - UNCLAIMED_AFTER
-        )
-    ]
-    told.sort(key=lambda task: (task.updated_at, positions[task.task_id]), reverse=True)
+    unseen: list[News] = []
+    shown: list[News] = []
+    for task in contents.tasks.values():
+        is_known = is_shown(task.shown_at, task.updated_at)
+        seen = is_known and source in task.seen_by
+        news = News(task_id=task.task_id, updated_at=task.updated_at, position=positions[task.task_id], seen=seen)
+        lies_since = max(task.updated_at, task.not_before or task.updated_at)
+        is_lying = task.status == "pending" and lies_since < now - UNCLAIMED_AFTER
+        if is_known and (task.status in SETTLED or is_lying) and task.updated_at > now - SHOWN_FOR:
+            shown.append(news)
+        elif not is_known and (task.status in SETTLED or (is_lying and task.shown_at is None)):
+            unseen.append(news)
+    looked_at = heapq.nlargest(LOOKED_AT, shown, key=lambda item: (item.updated_at, item.position))
+    unseen += [item for item in looked_at if not item.seen or item.updated_at > now - SEEN_FOR]
     return [
         describe_update(
-            task_id=task.task_id,
+            task_id=item.task_id,
             status=task.status,
             agent_name=task.agent_name,
             title=task.description,
             question=last_question(task),
             error=task.error,
             updated_at=task.updated_at,
+            seen=item.seen,
         )
-        for task in told[:AT_MOST]
+        for item in choose(unseen)
+        for task in [contents.tasks[item.task_id]]
     ]

@@ -146,7 +146,7 @@ def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any
     store = PostgresStore(connection)
     if isinstance(command, ReadCommand):
         where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": None, "now": datetime.now(UTC)}
-        return respond(entry, read(connection, command, **where), store)
+        return respond(entry, read(connection, command, source=entry.source, **where), store)
     try:
         take_shard(connection, shard_of(entry.session_id))
     except SQLAlchemyError as error:

@@ -35,6 +35,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     session_glob: str | None
     now: datetime
+    source: str | None = None
+    """Who reads."""
 
     def within(self, column: Any) -> ColumnElement[bool]:
         """The condition on a session_id column."""

@@ -37,19 +37,19 @@ from sessions.postgres.reach import Reach, require_session, similar_ids
 from sessions.postgres.search import search
 from sessions.postgres.session_reads import get_session_summary, list_sessions
 from sessions.postgres.task_reads import get_task, list_tasks
-from sessions.postgres.task_updates import session_updates
+from sessions.postgres.task_updates import find_updates
 from sessions.postgres.transcript import read_transcript
 from sessions.reads import answer_list, answer_one
 
 __all__ = [
     "export_markdown",
     "export_session",
+    "find_updates",
     "last_positions",
     "page",
     "read",
     "read_events",
     "read_transcript",
-    "session_updates",
     "similar_ids",
 ]
 
@@ -77,9 +77,11 @@ def read(
     session_id: str | None,
     session_glob: str | None,
     now: datetime,
+    source: str | None = None,
 ) -> Answer:
-    """The answer to a read command: its data, and a sentence on it. Raises Forbidden, NotFound or Invalid."""
-    reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
+    """The answer to a read command: its data, and a sentence on it. It is noted that the source, if there is one, has
+    seen the task that it asked for. Raises Forbidden, NotFound or Invalid."""
+    reach = Reach(session_id=session_id, session_glob=session_glob, now=now, source=source)
     title = None if session_id is None else require_session(connection, session_id, session_glob)
     if type(command) in _ONE:
         return answer_one(command, _ONE[type(command)](connection, command, reach=reach))

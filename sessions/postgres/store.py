@@ -22,7 +22,7 @@ from sessions.postgres.deliveries import find_known, last_said, note_conflict, s
 from sessions.postgres.dependents import FailedDependent, fail_dependents
 from sessions.postgres.leases import holds_task
 from sessions.postgres.load import load
-from sessions.postgres.reads import read, session_updates, similar_ids
+from sessions.postgres.reads import find_updates, read, similar_ids
 from sessions.postgres.task_news import find_news
 from sessions.postgres.time_limit import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.write import write_changes, write_deliveries, write_events
@@ -30,6 +30,7 @@ from sessions.records import Key, Task
 from sessions.rules import Slice
 from sessions.state import Changes, State
 from sessions.store import StatementFailed, too_slow, value_refused
+from sessions.updates import Listener
 
 
 class PostgresStore:
@@ -138,10 +139,12 @@ class PostgresStore:
         session_id: str | None,
         session_glob: str | None,
         now: datetime,
+        source: str,
         seconds: float | None = None,
     ) -> Answer:
         """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
         where: dict[str, Any] = {"session_id": session_id, "session_glob": session_glob, "now": now}
+        where["source"] = source
         with _translated():
             try:
                 with self._connection.begin_nested():
@@ -165,10 +168,10 @@ class PostgresStore:
         with _translated():
             return similar_ids(self._connection, "session", session_id, session_id=None, session_glob=session_glob)
 
-    def updates(self, session_ids: Collection[str], now: datetime) -> dict[str, list[dict[str, Any]]]:
-        """What a sender should hear of each session's tasks."""
+    def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
+        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
         with _translated():
-            return session_updates(self._connection, session_ids, now)
+            return find_updates(self._connection, listeners, now)
 
 
 @contextmanager

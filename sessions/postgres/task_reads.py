@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, all_, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
@@ -19,6 +19,7 @@ from sessions.items import TASK_TIMES, task_item, whole_task
 from sessions.paging import RowPosition, decode_cursor, fill
 from sessions.postgres.excerpts import json_excerpt, text_excerpt
 from sessions.postgres.reach import Reach, stream
+from sessions.updates import seen_after
 
 OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
 """What an agent asked last; it is open while the task is input_required."""
@@ -34,7 +35,7 @@ class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[str, Any]:
     """One task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
-    else the description. From now on `updates` are silent about the state that was shown. Raises NotFound."""
+    else the description. From now on the reader's source has seen the state that was shown. Raises NotFound."""
     room, offset = command.max_characters, command.offset
     columns = [
         *task_columns(room, offset=offset),
@@ -46,7 +47,8 @@ def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[
     row = connection.execute(select(*columns).where(*this)).one_or_none()
     if row is None:
         raise reach.missing(connection, "task", command.task_id)
-    _mark_shown(connection, row)
+    if reach.source is not None:
+        _mark_seen(connection, row, reach.source)
     return whole_task(row._mapping, offset=offset, room=room)
 
 
@@ -114,16 +116,21 @@ def _position(row: Row[Any]) -> TaskPosition:
     return TaskPosition(position=row.position, priority=row.priority)
 
 
-def _mark_shown(connection: Connection, row: Row[Any]) -> None:
-    """Note that this state was shown, by its `updated_at`, as other clocks may be behind. A task that somebody else is
+def _mark_seen(connection: Connection, row: Row[Any], source: str) -> None:
+    """Note who has seen this state, by its `updated_at`, as other clocks may be behind. A task that somebody else is
     changing or has just changed is left alone: it has news again."""
-    shown = select(TaskRow.task_id).where(
-        TaskRow.session_id == row.session_id,
-        TaskRow.task_id == row.task_id,
-        TaskRow.updated_at == row.updated_at,
-        TaskRow.status == row.status,
-        or_(TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at),
+    this = (TaskRow.session_id == row.session_id, TaskRow.task_id == row.task_id)
+    unseen = or_(
+        TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at, literal(source) != all_(TaskRow.seen_by)
     )
-    free = shown.with_for_update(skip_locked=True, key_share=True)
-    mark = update(TaskRow).where(TaskRow.session_id == row.session_id, TaskRow.task_id.in_(free))
-    connection.execute(mark.values(shown_at=row.updated_at))
+    shown = (
+        select(TaskRow.shown_at, TaskRow.seen_by)
+        .where(*this, TaskRow.updated_at == row.updated_at, TaskRow.status == row.status, unseen)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    before = connection.execute(shown).one_or_none()
+    if before is None:
+        return
+    at = {"shown_at": before.shown_at, "updated_at": row.updated_at}
+    if (seen_by := seen_after(before.seen_by, source, **at)) is not None:
+        connection.execute(update(TaskRow).where(*this).values(shown_at=row.updated_at, seen_by=seen_by))

@@ -165,6 +165,13 @@ class Stack:
             cursor = page["next_cursor"]
 
 
+def fresh(answer: Payload) -> list[Payload]:
+    """The updates about the answer's session that are marked as seen by nobody; tests share a key, so others of its
+    tasks may have finished elsewhere."""
+    told: list[Payload] = answer.get("updates", [])
+    return [update for update in told if update["status"] != "elsewhere" and not update.get("seen")]
+
+
 def envelope(command: str, session_id: str | None = None, **data: Any) -> Payload:
     """A webhook's body."""
     body: Payload = {"type": "collaborative_session_command", "command": command, "data": data}

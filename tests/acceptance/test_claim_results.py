@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from tests.acceptance.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Stack, new_id, wait_for
+from tests.acceptance.stack import Stack, fresh, new_id, wait_for
 from tests.acceptance.test_scopes import make_key
 
 
@@ -38,7 +38,7 @@ class TestResults:
         told = agent.done(task, "complete", output={"cheapest": "b"}, artifacts=artifacts)
         assert (told["command"], told["status"], told["message"]) == ("complete_task", "success", 'Completed "Do t".')
         assert told["data"]["status"] == "completed"
-        [update] = stack.send("store_memory", session_id, content="x")["updates"]
+        [update] = fresh(stack.send("store_memory", session_id, content="x"))
         assert update["message"] == '"Do t" is completed.'
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"], shown["claimed_by"]) == ("completed", {"cheapest": "b"}, agent.name)
@@ -111,7 +111,7 @@ class TestResults:
     ) -> None:
         delegate()
         agent.done(agent.claim(), "fail", error="There is no such shop")
-        [update] = stack.send("get_session_summary", session_id)["updates"]
+        [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["status"], update["error"]) == ("failed", "There is no such shop")
         assert task_of(stack, session_id)["status"] == "failed"
 
@@ -124,7 +124,7 @@ class TestResults:
         assert told["data"]["status"] == "input_required"
         assert agent.done(task, "heartbeat")["status"] == "input_required"
         assert agent.finds_nothing()
-        [update] = stack.send("get_session_summary", session_id)["updates"]
+        [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["status"], update["question"]) == ("input_required", "Which currency?")
         stack.send("answer_task", session_id, task_id="t", answer="Euro")
         again = agent.claim()
@@ -182,7 +182,7 @@ class TestDependencies:
         assert {listed[name]["status"] for name in ("base", "next", "last")} == {"failed"}
         assert listed["next"]["error"] == 'It depends on "Do base", which failed.'
         assert listed["last"]["error"] == 'It depends on "Do next", which failed.'
-        told = {update["task_id"]: update for update in stack.send("list_memories", session_id)["updates"]}
+        told = {update["task_id"]: update for update in fresh(stack.send("list_memories", session_id))}
         assert told["last"]["error"] == listed["last"]["error"]
 
     def test_what_waits_for_a_task_goes_on_waiting_while_that_can_be_tried_again(

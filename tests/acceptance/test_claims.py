@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from tests.acceptance.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.acceptance.stack import Payload, Stack, fresh, new_id, wait_for
 
 RUNS = 3 if os.environ.get("TORTURE") else 1
 """Of the race."""
@@ -293,7 +293,7 @@ class TestLeases:
         delegate(max_attempts=1)
         task = agent.claim(lease_seconds=1)
         wait_for(lambda: "return_task" in events_of(stack, session_id), what="returned")
-        [update] = stack.send("get_session_summary", session_id)["updates"]
+        [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "failed")
         assert "lost" in task_of(stack, session_id)["error"]
         # It was only slow: nobody else has it.

@@ -21,7 +21,7 @@ from examples.expected import STEPS, Get
 from local.servers import Server
 from models.responses import RESPONSE_TYPE
 from tests.acceptance.conftest import new_database
-from tests.acceptance.stack import Payload, Stack
+from tests.acceptance.stack import Payload, Stack, fresh
 from tests.conftest import API_KEY, ROOT
 from tests.documents import DOCUMENTS, Block, blocks, commands_of, differences, is_webhook, name_of, timeless
 
@@ -243,11 +243,11 @@ def test_a_task_goes_to_an_agent_and_back_as_the_guide_says(reader: Reader) -> N
     post(f"claims/{task['claim_token']}/heartbeat", beat)
     post(f"claims/{task['claim_token']}/complete", complete)
     told = reader.call('store_memory {"session_id": "there-and-back", "content": "Anna goes on talking."}')
-    [update] = told["updates"]
+    [update] = fresh(told)
     assert (update["task_id"], update["status"]) == ("prices", "completed")
     known = json.dumps({"session_id": "there-and-back", "task_id": "prices"})
     read = reader.call(f"get_task {known}")["data"]["task"]
     assert (read["status"], read["output"]) == ("completed", complete["output"])
     [artifact] = reader.call(f"list_artifacts {known}")["data"]["artifacts"]
     assert artifact["name"] == complete["artifacts"][0]["name"]
-    assert "updates" not in reader.call('get_session_summary {"session_id": "there-and-back"}')
+    assert fresh(reader.call('get_session_summary {"session_id": "there-and-back"}')) == []

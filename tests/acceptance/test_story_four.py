@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.agents import Agent
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.runners import running_agent
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.acceptance.stack import Payload, Stack, fresh, new_id, wait_for
 from tests.acceptance.test_scopes import make_key
 from tests.conftest import API_KEY, ROOT
 
@@ -132,17 +132,17 @@ def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
     delegated = ask("delegate_task", description=RESEARCH, agent_name=name, input_data={"prices": PRICES})
     task_id = delegated["data"]["task_id"]
     assert delegated["data"]["agents_online"] == 0
-    assert "updates" not in delegated
+    assert fresh(delegated) == []
     with running_agent(cli, "--agent", name, command=[EXAMPLE]) as runner:
         runner.wait_for_event("finished")
     for _ in range(2):  # It is repeated until the task was looked at.
         answer = ask("store_memory", type="note", content="Meanwhile we spoke of colours.")
-        [update] = answer["updates"]
+        [update] = fresh(answer)
         assert (update["task_id"], update["status"]) == (task_id, "completed")
         assert update["message"] == f'"{RESEARCH}" is completed.'
     task = ask("get_task", task_id=task_id, wait=20)["data"]["task"]
     assert (task["status"], task["output"]) == ("completed", RESULT)
-    assert "updates" not in ask("list_memories")
+    assert fresh(ask("list_memories")) == []
     [artifact] = ask("list_artifacts", task_id=task_id)["data"]["artifacts"]
     shown = ask("get_artifact", artifact_id=artifact["artifact_id"])["data"]["artifact"]
     assert shown["content"] == REPORT
@@ -179,6 +179,6 @@ def test_who_begins_with_the_latest_session_is_told_what_finished_in_it(stack: S
 
     told = wait_for(resume, what="let in", seconds=10)
     assert told["data"]["session"]["session_id"] == session_id
-    assert [(update["task_id"], update["status"]) for update in told["updates"]] == [("t", "completed")]
+    assert [(update["task_id"], update["status"]) for update in fresh(told)] == [("t", "completed")]
     stack.send("get_task", session_id, task_id="t")
-    assert "updates" not in resume()
+    assert fresh(resume()) == []

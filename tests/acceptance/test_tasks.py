@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Payload, Stack, new_id
+from tests.acceptance.stack import Payload, Stack, fresh, new_id
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ class TestTasks:
         change(engine, session_id, "status = 'input_required', questions = :asks, updated_at = now()", asks=asks)
 
         told = stack.send("store_memory", session_id, content="anything")
-        [update] = told["updates"]
+        [update] = fresh(told)
         assert (update["task_id"], update["status"], update["question"]) == ("t", "input_required", "At what time?")
         assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["question"] == "At what time?"
         answered = stack.send("answer_task", session_id, task_id="t", answer="At eight")
@@ -106,25 +106,25 @@ class TestUpdates:
     ) -> None:
         for number in range(7):
             told = stack.send("delegate_task", session_id, task_id=f"t{number}", description=f"Task {number}")
-            assert "updates" not in told
+            assert fresh(told) == []
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
 
         told = stack.send("store_memory", session_id, key="k", content="anything")
-        assert len(told["updates"]) == 5
-        assert {update["status"] for update in told["updates"]} == {"completed"}
-        assert '"Task 6" is completed.' in [update["message"] for update in told["updates"]]
-        assert stack.send("get_session_summary", session_id)["updates"] == told["updates"]
+        assert len(fresh(told)) == 5
+        assert {update["status"] for update in fresh(told)} == {"completed"}
+        assert '"Task 6" is completed.' in [update["message"] for update in fresh(told)]
+        assert fresh(stack.send("get_session_summary", session_id)) == fresh(told)
         for number in range(7):
             stack.send("get_task", session_id, task_id=f"t{number}")
-        assert "updates" not in stack.send("get_session_summary", session_id)
+        assert fresh(stack.send("get_session_summary", session_id)) == []
 
     def test_a_task_that_nobody_claims_is_told_after_ten_minutes(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker", agent_name="nobody")
-        assert "updates" not in stack.send("get_session_summary", session_id)
+        assert fresh(stack.send("get_session_summary", session_id)) == []
         change(engine, session_id, "updated_at = now() - interval '11 minutes'")
-        [update] = stack.send("get_session_summary", session_id)["updates"]
+        [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "pending")
         assert update["message"] == '"Find a baker" was not yet claimed by nobody.'
 
@@ -133,8 +133,8 @@ class TestUpdates:
         stack.send("create_session", other, title="Another")
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker")
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
-        assert "updates" not in stack.send("get_session_summary", other)
-        assert "updates" in stack.send("get_session_summary", session_id)
+        assert fresh(stack.send("get_session_summary", other)) == []
+        assert fresh(stack.send("get_session_summary", session_id))
 
 
 def change(engine: Engine, session_id: str, changes: str, **values: str) -> None:

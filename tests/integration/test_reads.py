@@ -31,9 +31,10 @@ from sessions.postgres.reads import (
     read,
     read_events,
     read_transcript,
-    session_updates,
     similar_ids,
 )
+from sessions.postgres.task_updates import find_updates
+from sessions.updates import Listener
 from tests.integration.rows import NOW, Rows
 
 GLOB = "reading-*"
@@ -53,6 +54,14 @@ def ask(rows: Rows, command: ReadCommand, **where: Any) -> Answer:
     answer = read(rows.connection, command, **given)
     assert len(answer.message) <= 200
     return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
+
+
+def updates_of(connection: Connection, session_id: str, *, source: str = "somebody") -> list[dict[str, Any]]:
+    """What a source is told with an answer about the session."""
+    listeners = [Listener(session_id=name, source=source) for name in (session_id, "reading-none")]
+    updates = find_updates(connection, listeners, NOW)
+    assert listeners[1] not in updates
+    return updates.get(listeners[0], [])
 
 
 def pages(rows: Rows, command: Any, **where: Any) -> Iterator[Page]:
@@ -261,8 +270,11 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
     walk.task("gone", status="cancelled")
 
     def news() -> dict[str, str]:
-        updates = session_updates(walk.connection, [walk.session_id, "reading-none"], NOW)
-        return {update["task_id"]: update["message"] for update in updates.get(walk.session_id, [])}
+        updates = updates_of(walk.connection, walk.session_id, source="chat")
+        assert {update["task_id"] for update in updates if update.get("seen")} == seen
+        return {update["task_id"]: update["message"] for update in updates if not update.get("seen")}
+
+    seen: set[str] = set()
 
     expected = {
         "asks": '"Research" waits for an answer to a question.',
@@ -270,19 +282,22 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
     }
     assert news() == expected
     assert news() == expected
-    assert ask(walk, GetTask(task_id="asks")).data["task"]["question"] == "Which region?"
+    assert ask(walk, GetTask(task_id="asks"), source="chat").data["task"]["question"] == "Which region?"
+    seen = {"asks"}
     assert list(news()) == ["lying"]
-    ask(walk, GetTask(task_id="lying"))
+    ask(walk, GetTask(task_id="lying"), source="chat")
+    seen = {"asks", "lying"}
     assert news() == {}
     changed = {"status": "completed", "updated_at": NOW + timedelta(hours=1), "finished_at": NOW}
     walk.connection.execute(update(TaskRow).where(TaskRow.task_id == "asks").values(changed))
+    seen = {"lying"}
     assert news() == {"asks": '"Research" is completed.'}
 
 
 def test_at_most_five_updates_of_a_session_the_latest_first(walk: Rows) -> None:
     for number in range(7):
         walk.task(f"t{number}", status="failed", error="x" * 1_000)
-    updates = session_updates(walk.connection, [walk.session_id], NOW)[walk.session_id]
+    updates = updates_of(walk.connection, walk.session_id)
     assert [update["task_id"] for update in updates] == ["t6", "t5", "t4", "t3", "t2"]
     assert len(updates[0]["error"]) == 300
 
@@ -294,12 +309,13 @@ def test_get_task_waits_for_nobody_who_is_changing_the_task(engine: Engine) -> N
     try:
         with engine.connect() as holder, engine.connect() as reader:
             holder.execute(select(TaskRow.task_id).where(TaskRow.session_id == "reading-locked").with_for_update())
-            where: dict[str, Any] = {"session_id": "reading-locked", "session_glob": None, "now": NOW}
+            where: dict[str, Any] = {"session_id": "reading-locked", "session_glob": None, "now": NOW, "source": "chat"}
             assert read(reader, GetTask(task_id="t1"), **where).data["task"]["status"] == "completed"
-            assert list(session_updates(reader, ["reading-locked"], NOW)) == ["reading-locked"]
+            [told] = updates_of(reader, "reading-locked", source="chat")
+            assert "seen" not in told
             holder.rollback()
             read(reader, GetTask(task_id="t1"), **where)
-            assert session_updates(reader, ["reading-locked"], NOW) == {}
+            assert updates_of(reader, "reading-locked", source="chat") == [told | {"seen": True}]
     finally:
         with engine.begin() as connection:
             connection.execute(delete(SessionRow).where(SessionRow.session_id == "reading-locked"))
