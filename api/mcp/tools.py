@@ -188,7 +188,7 @@ _ANSWER: Json = {
     "updates": {
         "type": "array",
         "items": {"type": "object", "additionalProperties": True},
-        "description": "Tasks of the session that finished, ask, or wait for long",
+        "description": "Tasks of the session that finished, ask, or wait; last, yours elsewhere",
     },
     "delivery_id": {"type": "string"},
     "notice": {"type": "string"},
