@@ -198,8 +198,8 @@ class FilesStore:
         """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
         updates: dict[Listener, list[dict[str, Any]]] = {}
         for listener in listeners:
-            is_own = self.contents is not None and self.contents.session_id == listener.session_id
-            news = _news(self.contents, listener.source, now) if self.contents and is_own else []
+            contents = Shelf(self._folder, self.contents).find(listener.session_id)
+            news = _news(contents, listener.source, now) if contents else []
             news += describe_elsewhere(self._elsewhere(listener.source, now), listener)
             if news:
                 updates[listener] = news

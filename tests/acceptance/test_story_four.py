@@ -181,4 +181,7 @@ def test_who_begins_with_the_latest_session_is_told_what_finished_in_it(stack: S
     assert told["data"]["session"]["session_id"] == session_id
     assert [(update["task_id"], update["status"]) for update in fresh(told)] == [("t", "completed")]
     stack.send("get_task", session_id, task_id="t")
+    assert fresh(resume()) == fresh(told)
+    shown = stack.client.get(f"/v1/sessions/{session_id}/tasks/t", headers={"X-API-Key": key})
+    assert shown.json()["output"] == "9 EUR"
     assert fresh(resume()) == []
