@@ -201,7 +201,7 @@ DELIVERY = Shape(
         Column("source", "Source", "plain"),
         Column("decided_at"),
     ),
-    more=("result", "error", "reason", "conflicts", "last_conflict_at"),
+    more=("result", "error", "code", "reason", "conflicts", "last_conflict_at"),
     id_path="delivery_id",
 )
 RECEIPT = Shape(
