@@ -32,6 +32,8 @@ MAX_UNPROVEN_BYTES = 128 * 1_048_576
 """Of all bodies together that arrive from senders who may be anybody."""
 MAX_ADDRESS_BYTES = 16 * 1_048_576
 """Of those that come from one address."""
+LARGE_BYTES = 65_536
+"""From which on a body takes more than some milliseconds to be taken apart."""
 EVICTED_SECONDS = 5
 """After which the sender of an evicted body may try again."""
 
@@ -246,3 +248,23 @@ def _too_large(limit: int) -> TooLarge:
         expected=f"at most {limit:,} bytes",
         hint="Send long conversations as several conversation_chunk commands.",
     )
+
+
+class LargeBodies:
+    """Has large bodies taken apart one in each turn of the event loop, so that several at once, each of which takes a
+    part of a second, keep nobody else waiting for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, body: bytes) -> AsyncIterator[None]:
+        """Take this body apart within the block, without waiting there for anything."""
+        if len(body) < LARGE_BYTES:
+            yield
+            return
+        async with self._lock:
+            try:
+                yield
+            finally:
+                await asyncio.sleep(0)  # Who else is ready comes first.

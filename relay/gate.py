@@ -13,7 +13,7 @@ from models.settings import Settings
 from models.vocabulary import Scope
 from relay.addresses import network_of
 from relay.authentication import Authenticator, Caller, require_scope
-from relay.bodies import read_body
+from relay.bodies import LargeBodies, read_body
 from relay.keyring import Keyring
 from relay.pauses import departure
 from relay.rates import Rates
@@ -28,6 +28,8 @@ class Gate:
         self._authenticator = Authenticator(settings, keyring)
         self._rates = rates
         self._revocations = RevocationWatch(self._is_revoked)
+        self.large_bodies = LargeBodies()
+        """Taken apart by whoever lets in requests with bodies."""
 
     async def run(self) -> None:
         """Watch the keys of those who wait, until cancelled."""

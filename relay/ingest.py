@@ -178,10 +178,11 @@ class Ingest:
         asked = decode_parameters(own, Waiting).wait
         body = await read_body(request, limit=self._max_body_bytes, takes_forms=True)
         caller = await tell_caller(body)
-        event = read_event(body, headers=request.headers, parameters=parameters)
-        if answer := answer_handshake(event, parameters):
-            return answer
-        submission = parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
+        async with self.gate.large_bodies.turn(body):
+            event = read_event(body, headers=request.headers, parameters=parameters)
+            if answer := answer_handshake(event, parameters):
+                return answer
+            submission = parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
         return await self.take(request, caller, submission, wait_seconds=0.0, asked_seconds=asked)
 
     async def _take(
@@ -198,7 +199,8 @@ class Ingest:
         limit = self._max_body_bytes
         body = await read_body(request, limit=limit, unproven=self._unproven, takes_forms=takes_forms)
         caller = await tell_caller(body)
-        parsed = parse(without_mark(body), caller)
+        async with self.gate.large_bodies.turn(body):
+            parsed = parse(without_mark(body), caller)
         return await self.take(request, caller, parsed, wait_seconds=wait_seconds, asked_seconds=asked)
 
     async def take(

@@ -90,8 +90,9 @@ class McpDoor:
         self._require_own(request)
         request.state.caller = caller = await self._gate.enter(request)
         body = await self._gate.read_body(request, caller, limit=self._max_body_bytes)
-        decode_json(body)
-        request.state.arguments = _arguments_of(body)
+        async with self._gate.large_bodies.turn(body):
+            decode_json(body)
+            request.state.arguments = _arguments_of(body)
         return body
 
     def _require_own(self, request: Request) -> None:
