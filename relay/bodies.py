@@ -133,6 +133,7 @@ async def read_body(
         raise _too_large(limit)
     body, size = bytearray(), 0
     async with AsyncExitStack() as stack:
+        stack.push(partial(_clear_refused, body))
         count = None
         if unproven is not None and is_signed(request.headers):
             count = await stack.enter_async_context(unproven.reading(network_of(request.state.address)))
@@ -158,6 +159,12 @@ async def read_body(
             hint="Send {}, or no body at all with Content-Length: 0.",
         )
     return content
+
+
+def _clear_refused(body: bytearray, refusal: type[BaseException] | None, *_: object) -> None:
+    """Free what has arrived of a body that is refused: the error's traceback keeps it until the collector comes."""
+    if refusal is not None:
+        body.clear()
 
 
 def without_mark(body: bytes) -> bytes:

@@ -69,7 +69,8 @@ def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_returned(
 ) -> None:
     abandoned = [leave_abandoned_drain(redis, is_gone=is_gone) for _ in range(3)]
     leading(redis, engine).sweep()
-    assert open_queue(redis).failed_job_registry.get_job_ids(cleanup=False) == []
+    # Dead letters that other tests have left are shown there.
+    assert not set(abandoned) & set(open_queue(redis).failed_job_registry.get_job_ids(cleanup=False))
     assert not any(redis.keys(f"rq:*{job_id}*") for job_id in abandoned)
     assert status_of(engine, task) == "pending"
 
