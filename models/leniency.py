@@ -28,7 +28,7 @@ MAX_PROBLEMS = 10
 NULL = Raw(b"null")
 
 _INTEGER = re.compile(r"(-?[0-9]{1,19})(?:\.0{1,20})?")
-_NUMBER = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,20})?")
+_NUMBER = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 class _Spec(NamedTuple):

@@ -34,7 +34,9 @@ def test_a_number_stays_text_where_text_is_expected() -> None:
     assert decode_parameters(QueryParams("q=123"), Search).q == "123"
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("2.5", 2.5), ("40", 40.0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0.0), ("2.5", 2.5), ("40", 40.0), ("4.4e-237", 4.4e-237), ("1E+1", 10.0)]
+)
 def test_seconds_may_have_a_fraction(text: str, seconds: float) -> None:
     assert decode_parameters(QueryParams({"wait": text}), Waiting).wait == seconds
 
@@ -61,7 +63,7 @@ def test_what_is_wrong_is_named(query: str, field: str, says: str) -> None:
     assert says in f"{caught.value.message} {caught.value.expected}"
 
 
-@pytest.mark.parametrize("wait", ["-1", "41", "nan", "inf", "1e1", "x", "0x1", "١"])
+@pytest.mark.parametrize("wait", ["-1", "41", "nan", "inf", "1e2", "x", "0x1", "١"])
 def test_a_wait_is_from_0_to_40_seconds(wait: str) -> None:
     with pytest.raises(Invalid) as caught:
         decode_parameters(QueryParams({"wait": wait}), Waiting)
