@@ -7,11 +7,12 @@ from functools import cache
 
 from models.errors import TooManyRequests
 
-AT_ONCE_SECONDS = 0.6
+AT_ONCE_SECONDS = 0.3
 """Of one source, if it has read nothing for a while."""
-SHARE = 0.4
-"""Of each second that passes, given back to a source. With what it has at once, others wait for at most a second."""
-TOGETHER_SECONDS = 1.0
+SHARE = 0.3
+"""Of each second that passes, given back to a source. With what it has at once, and the transaction in hand, others
+wait for at most a second."""
+TOGETHER_SECONDS = 0.5
 """Of all sources in one transaction, which then ends; and of one source while nobody else waits."""
 SMALLEST_SECONDS = 0.02
 """With less no read is begun: it would be given up, and its time be lost."""

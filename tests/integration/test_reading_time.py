@@ -17,17 +17,17 @@ from worker.read_debts import add_debts, owed_seconds
 
 
 def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
-    reading = ReadingTime(lambda source: {"debtor": 0.5}.get(source, 0.0), is_alone=lambda _: False)
+    reading = ReadingTime(lambda source: {"debtor": 0.2}.get(source, 0.0), is_alone=lambda _: False)
     assert reading.left("a") == AT_ONCE_SECONDS
-    assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.5)
-    reading.take("a", 0.5)
-    assert reading.left("a") == pytest.approx(AT_ONCE_SECONDS - 0.5)
-    reading.take("a", 0.4)
+    assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.2)
+    reading.take("a", 0.2)
+    assert reading.left("a") == pytest.approx(AT_ONCE_SECONDS - 0.2)
+    reading.take("a", 0.2)
     with pytest.raises(TooManyRequests) as caught:
         reading.left("a")
     assert (caught.value.code, caught.value.retryable) == ("reads_too_slow", True)
-    assert reading.left("b") == pytest.approx(TOGETHER_SECONDS - 0.9)
-    assert reading.taken == {"a": pytest.approx(0.9)}
+    assert reading.left("b") == pytest.approx(TOGETHER_SECONDS - 0.4)
+    assert reading.taken == {"a": pytest.approx(0.4)}
 
 
 def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transaction_ends() -> None:
