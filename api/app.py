@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 
@@ -14,7 +15,7 @@ from api.database import CLAIM_THREADS, Database
 from api.dead_letters import DeadLetters
 from api.deliveries import Deliveries
 from api.docs_page import docs_routes
-from api.events import Events, JournalWatch
+from api.events import Events, find_positions
 from api.exports import Exports
 from api.guide import guide_route
 from api.imports import Imports
@@ -30,6 +31,7 @@ from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.health import health_routes
 from relay.ingest import Ingest, keep_running
+from relay.notifications.journal import JournalWatch
 from relay.refusals import refusal_routes
 from relay.signing_secrets import webhook_secrets
 from sessions.keys import connect_register
@@ -50,7 +52,7 @@ def create_app(settings: Settings) -> Starlette:
     ingest = Ingest(settings)
     database = Database(settings)
     claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
-    journal = JournalWatch(ingest.redis, database)
+    journal = JournalWatch(ingest.redis, partial(find_positions, database))
     queue = TaskQueue(database)
     ingest.tasks.listen(queue.hear)
     gate = ingest.gate

@@ -6,14 +6,12 @@ Those who wait hold neither a thread nor a connection; they look again when the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
 from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,21 +20,17 @@ from api.database import RELAY, Database
 from api.reading import admit_reader, reading
 from api.reads import list_response
 from models import vocabulary as v
-from models.errors import RelayError, Unavailable
-from models.inbox import JOURNAL_CHANNEL
+from models.errors import RelayError
 from models.vocabulary import MAX_WAIT_SECONDS
 from relay.authentication import Caller
 from relay.gate import Gate
+from relay.notifications.journal import JournalWatch
 from relay.parameters import decode_parameters
 from relay.pauses import pause
-from relay.places import Places
 from relay.revocable import RevocableResponse
-from relay.subscription import follow
 from sessions.answers import Page
 from sessions.postgres.reads import last_positions, read_events
 
-LOOK_SECONDS = 2.0
-"""How late an event may come whose announcement was missed."""
 PAGE_EVENTS = 500
 """Of a stream at a time, or as many as fit; whatever `limit` says, since it has no end."""
 READ_EVERY_SECONDS = 0.25
@@ -45,8 +39,6 @@ CATCH_UP_EVERY_SECONDS = 0.1
 """While there is more than it has read."""
 KEEP_ALIVE_SECONDS = 15.0
 """Proxies close connections on which nothing comes for a minute, some after half of that."""
-MAX_LISTENERS = 1_000
-"""Waiting at a time in this process."""
 
 
 class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,67 +51,9 @@ class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_characters: v.MaxCharacters = v.MAX_CHARACTERS
 
 
-class JournalWatch:
-    """Those in this process who wait for events, by session."""
-
-    def __init__(self, redis: Redis, database: Database) -> None:
-        self._redis = redis
-        self._database = database
-        self._listening: dict[str, set[asyncio.Event]] = {}
-        self._positions: dict[str, int] = {}
-        """Where the journals ended that are listened to, at the last look."""
-        self._places = Places(MAX_LISTENERS)
-
-    async def run(self) -> None:
-        """Wake listeners, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow(self._redis, JOURNAL_CHANNEL, self._hear))
-            tasks.create_task(self._look_now_and_then())
-
-    def require_place(self, source: str) -> None:
-        """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
-        self._places.require_one(source)
-
-    @contextmanager
-    def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's journal grows, within the block. Raises what require_place
-        does."""
-        with self._places.take(source):
-            grown = asyncio.Event()
-            self._listening.setdefault(session_id, set()).add(grown)
-            try:
-                yield grown
-            finally:
-                listening = self._listening[session_id]
-                listening.remove(grown)
-                if not listening:
-                    del self._listening[session_id]
-                    self._positions.pop(session_id, None)
-
-    def _hear(self, message: bytes) -> None:
-        for session_id in message.decode().split("\n"):
-            self._wake(session_id)
-
-    def _wake(self, session_id: str) -> None:
-        for grown in self._listening.get(session_id, ()):
-            grown.set()
-
-    async def _look_now_and_then(self) -> None:
-        """One look for all listeners, for what was not announced: to wake each of them for it would cost more than all
-        else about them."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if not self._listening:
-                continue
-            try:
-                look = partial(last_positions, session_ids=list(self._listening))
-                found = await self._database.read(look, source=RELAY)
-            except Unavailable:
-                continue
-            for session_id, position in found.items():
-                if session_id in self._listening and self._positions.get(session_id) != position:
-                    self._positions[session_id] = position
-                    self._wake(session_id)
+async def find_positions(database: Database, session_ids: Collection[str]) -> Mapping[str, int]:
+    """Where the journals of these sessions end. Raises Unavailable."""
+    return await database.read(partial(last_positions, session_ids=session_ids), source=RELAY)
 
 
 class Events:

@@ -33,11 +33,11 @@ from models.commands import (
 from models.vocabulary import SETTLED
 from relay.authentication import Caller, require_session
 from relay.gate import Gate
+from relay.notifications.tasks import LOOK_SECONDS, TaskWatch
 from relay.parameters import decode_parameters
 from relay.pauses import pause
 from relay.places import Places
 from relay.responses import JsonResponse
-from relay.task_watch import LOOK_SECONDS, TaskWatch
 from sessions.answers import Answer, Page
 from sessions.postgres.reads import page, read, read_transcript
 

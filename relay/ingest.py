@@ -34,7 +34,8 @@ from relay.gate import Gate
 from relay.hooks import answer_handshake, parse_hook, read_event, split_parameters
 from relay.keyring import Keyring
 from relay.load import Load
-from relay.outcomes import OutcomeWatch
+from relay.notifications.outcomes import OutcomeWatch
+from relay.notifications.tasks import LOOK_SECONDS, TaskWatch, is_settled, task_of
 from relay.parameters import decode_parameters
 from relay.pauses import pause
 from relay.places import Places
@@ -45,7 +46,6 @@ from relay.responses import JsonResponse, error_response
 from relay.signatures import is_from_github
 from relay.signed_bodies import NoCommand, parse_signed
 from relay.signing_secrets import webhook_secrets
-from relay.task_watch import LOOK_SECONDS, TaskWatch, is_settled, task_of
 from relay.waker import Waker
 
 SYNC_WAIT_SECONDS = 30.0

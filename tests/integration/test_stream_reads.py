@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -13,10 +14,11 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from api.database import Database
-from api.events import Events, JournalWatch
+from api.events import Events, find_positions
 from models.inbox import JOURNAL_CHANNEL
 from models.settings import Settings
 from relay.ingest import Ingest
+from relay.notifications.journal import JournalWatch
 from tests.conftest import API_KEY
 from tests.integration.inbox import drain, entry
 
@@ -51,7 +53,7 @@ def test_a_stream_reads_few_pages_and_at_most_four_times_a_second(
 
     async def follow() -> None:
         ingest, database = Ingest(settings), CountingDatabase(settings)
-        journal = JournalWatch(ingest.redis, database)
+        journal = JournalWatch(ingest.redis, partial(find_positions, database))
         events = Events(gate=ingest.gate, database=database, journal=journal, stopping=ingest.stopping)
         body = bytearray()
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 
 import pytest
 from redis.asyncio import Redis
 
-from api.database import Database
-from api.events import MAX_LISTENERS, JournalWatch
 from models.errors import TooManyRequests, Unavailable
-from models.settings import Settings
+from relay.notifications.journal import MAX_LISTENERS, JournalWatch
 from relay.places import SOURCES_AT_ONCE, Places
 
 
@@ -40,8 +39,10 @@ def test_nobody_finds_a_place_when_all_are_taken() -> None:
 
 
 def test_one_sender_gets_a_quarter_of_the_places_to_listen() -> None:
-    nowhere = Database(Settings(database_url="postgresql:///nowhere"))
-    journal = JournalWatch(Redis(), nowhere)
+    async def find_positions(_: Collection[str]) -> dict[str, int]:
+        return {}
+
+    journal = JournalWatch(Redis(), find_positions)
     with ExitStack() as held:
         for number in range(MAX_LISTENERS // SOURCES_AT_ONCE):
             held.enter_context(journal.listen(f"session-{number % 3}", source="greedy"))

@@ -7,9 +7,9 @@ announced by their keys and fetched from there; what was passed on is soon delet
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 
 from models.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Announcement, Outcome, decode_outcome
 from relay.connections import RedisTrouble
-from relay.subscription import follow
+from relay.notifications.subscription import follow
+from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 1.0
 """How late an outcome may come whose announcement was missed."""
@@ -29,7 +30,13 @@ KEYS_AT_ONCE = 500
 FETCHED_AT_ONCE = 16
 """Outcomes in one answer: each may be as large as one is kept."""
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    """One wait for an outcome."""
+
+    future: asyncio.Future[Outcome]
+    accepted_at: datetime
 
 
 class OutcomeWatch:
@@ -37,7 +44,7 @@ class OutcomeWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[str, dict[asyncio.Future[Outcome], datetime]] = {}
+        self._waiters: Waiters[str, _Waiter] = Waiters()
         self._announced: set[str] = set()
         """Keys of outcomes that are there to be fetched."""
         self._some_announced = asyncio.Event()
@@ -49,16 +56,12 @@ class OutcomeWatch:
         """A future for the outcome of this key, within the block. To be entered before the push. The outcome of what
         was accepted before that moment is not taken for it: this delivery may be judged anew."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, {})[future] = accepted_at
         self._passed_on.discard(key)  # What is there when it is deleted could be the next one.
-        try:
-            yield future
-        finally:
-            waiting = self._waiting[key]
-            del waiting[future]
-            if not waiting:
-                del self._waiting[key]
-            future.cancel()
+        with self._waiters.add(key, _Waiter(future, accepted_at)):
+            try:
+                yield future
+            finally:
+                future.cancel()
 
     async def forget(self, key: str) -> None:
         """Drop an outcome that would be taken for the one to come. Raises what Redis raises."""
@@ -74,18 +77,14 @@ class OutcomeWatch:
             tasks.create_task(self._release_passed_on())
 
     def _hear(self, message: bytes) -> None:
-        try:
-            announcement = msgspec.json.decode(message, type=Announcement)
-        except msgspec.DecodeError:
-            logger.warning("An announcement on %s could not be read.", OUTCOME_CHANNEL)
-            return
+        announcement = msgspec.json.decode(message, type=Announcement)
         if announcement.outcome is not None:
             self._settle(announcement.key, announcement.outcome)
         else:
             self._note_announced([announcement.key])
 
     def _note_announced(self, keys: Iterable[str]) -> None:
-        self._announced.update(key for key in keys if key in self._waiting)
+        self._announced.update(key for key in keys if key in self._waiters)
         if self._announced:
             self._some_announced.set()
 
@@ -108,7 +107,7 @@ class OutcomeWatch:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                for part in _parts(list(self._waiting), KEYS_AT_ONCE):
+                for part in _parts(self._waiters.keys(), KEYS_AT_ONCE):
                     async with self._redis.pipeline(transaction=False) as pipeline:
                         for key in part:
                             pipeline.exists(key)
@@ -130,9 +129,10 @@ class OutcomeWatch:
         await self._redis.eval(RELEASE_SCRIPT, len(keys), *keys)
 
     def _settle(self, key: str, outcome: Outcome) -> None:
-        for future, accepted_at in self._waiting.get(key, {}).items():
-            if not future.done() and (outcome.accepted_at is None or outcome.accepted_at >= accepted_at):
-                future.set_result(outcome)
+        for waiter in self._waiters.get(key):
+            is_its_own = outcome.accepted_at is None or outcome.accepted_at >= waiter.accepted_at
+            if is_its_own and not waiter.future.done():
+                waiter.future.set_result(outcome)
                 self._passed_on.add(key)
 
 

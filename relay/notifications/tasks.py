@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,9 +13,8 @@ from models.commands import GetTask
 from models.inbox import Entry, Outcome
 from models.tasks import TASKS_CHANNEL, TaskNews
 from models.vocabulary import SETTLED
-from relay.subscription import follow
-
-logger = logging.getLogger(__name__)
+from relay.notifications.subscription import follow
+from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 5.0
 """How late it may be known whose announcement was missed."""
@@ -27,7 +25,7 @@ class TaskWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._waiters: Waiters[tuple[str, str], asyncio.Event] = Waiters()
         self._listeners: list[Callable[[TaskNews], None]] = []
 
     async def run(self) -> None:
@@ -41,25 +39,13 @@ class TaskWatch:
     @contextmanager
     def settled(self, session_id: str, task_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when the task finishes or asks, within the block."""
-        event = asyncio.Event()
-        key = (session_id, task_id)
-        self._waiting.setdefault(key, set()).add(event)
-        try:
+        with self._waiters.add((session_id, task_id), asyncio.Event()) as event:
             yield event
-        finally:
-            waiting = self._waiting[key]
-            waiting.discard(event)
-            if not waiting:
-                del self._waiting[key]
 
     def _hear(self, message: bytes) -> None:
-        try:
-            news = msgspec.json.decode(message, type=TaskNews)
-        except msgspec.DecodeError:
-            logger.warning("An announcement on %s could not be read.", TASKS_CHANNEL)
-            return
+        news = msgspec.json.decode(message, type=TaskNews)
         for key in news.settled:
-            for event in self._waiting.get(key, ()):
+            for event in self._waiters.get(key):
                 event.set()
         for listener in self._listeners:
             listener(news)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
 from redis.asyncio import Redis
 
 from relay.connections import RedisTrouble
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 async def follow(redis: Redis, channel: str, handle: Callable[[bytes], None]) -> None:
     """Call `handle` with each message, until cancelled. Holds one connection.
 
-    Messages that are sent while the connection is lost are lost too.
+    Messages that are sent while the connection is lost are lost too; one that `handle` cannot decode is logged and
+    skipped.
     """
     lost = False
     while True:
@@ -30,7 +32,10 @@ async def follow(redis: Redis, channel: str, handle: Callable[[bytes], None]) ->
                     logger.info("Following %s again.", channel)
                     lost = False
                 async for message in pubsub.listen():
-                    handle(message["data"])
+                    try:
+                        handle(message["data"])
+                    except (msgspec.DecodeError, UnicodeDecodeError):
+                        logger.warning("An announcement on %s could not be read.", channel)
         except RedisTrouble as error:
             if not lost:
                 logger.warning("Lost the channel %s (%s); trying again.", channel, type(error).__name__)

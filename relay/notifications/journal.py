@@ -1,0 +1,81 @@
+"""Wakes whoever follows a session's journal when it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+
+from models.errors import Unavailable
+from models.inbox import JOURNAL_CHANNEL
+from relay.notifications.subscription import follow
+from relay.notifications.waiters import Waiters
+from relay.places import Places
+
+LOOK_SECONDS = 2.0
+"""How late an event may come whose announcement was missed."""
+MAX_LISTENERS = 1_000
+"""Waiting at a time in this process."""
+
+FindPositions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
+"""Where the journals of these sessions end. Raises Unavailable."""
+
+
+class JournalWatch:
+    """Those in this process who wait for events, by session."""
+
+    def __init__(self, redis: Redis, find_positions: FindPositions) -> None:
+        self._redis = redis
+        self._find_positions = find_positions
+        self._waiters: Waiters[str, asyncio.Event] = Waiters()
+        self._positions: dict[str, int] = {}
+        """Where the journals ended that are listened to, at the last look."""
+        self._places = Places(MAX_LISTENERS)
+
+    async def run(self) -> None:
+        """Wake listeners, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow(self._redis, JOURNAL_CHANNEL, self._hear))
+            tasks.create_task(self._look_now_and_then())
+
+    def require_place(self, source: str) -> None:
+        """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
+        self._places.require_one(source)
+
+    @contextmanager
+    def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the session's journal grows, within the block. Raises what require_place
+        does."""
+        try:
+            with self._places.take(source), self._waiters.add(session_id, asyncio.Event()) as grown:
+                yield grown
+        finally:
+            if session_id not in self._waiters:
+                self._positions.pop(session_id, None)
+
+    def _hear(self, message: bytes) -> None:
+        for session_id in message.decode().split("\n"):
+            self._wake(session_id)
+
+    def _wake(self, session_id: str) -> None:
+        for grown in self._waiters.get(session_id):
+            grown.set()
+
+    async def _look_now_and_then(self) -> None:
+        """One look for all listeners, for what was not announced: to wake each of them for it would cost more than all
+        else about them."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            session_ids = self._waiters.keys()
+            if not session_ids:
+                continue
+            try:
+                found = await self._find_positions(session_ids)
+            except Unavailable:
+                continue
+            for session_id, position in found.items():
+                if session_id in self._waiters and self._positions.get(session_id) != position:
+                    self._positions[session_id] = position
+                    self._wake(session_id)

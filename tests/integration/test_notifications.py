@@ -1,0 +1,65 @@
+"""Announcements that wake whoever waits, among messages that nobody can read."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from redis import Redis
+
+from models.inbox import JOURNAL_CHANNEL, OUTCOME_CHANNEL, Announcement, Outcome
+from models.tasks import TASKS_CHANNEL, TaskNews
+from relay.connections import open_redis
+from relay.notifications.journal import JournalWatch
+from relay.notifications.outcomes import OutcomeWatch
+from relay.notifications.tasks import TaskWatch
+
+CHANNELS = (OUTCOME_CHANNEL, TASKS_CHANNEL, JOURNAL_CHANNEL)
+
+
+async def find_no_positions(_: Collection[str]) -> dict[str, int]:
+    return {}
+
+
+@pytest.mark.parametrize("garbled", [b"\xff", b"{", b""])
+def test_a_message_that_cannot_be_read_keeps_nobody_from_being_woken(
+    redis: Redis, redis_url: str, garbled: bytes
+) -> None:
+    session_id, key = f"walk-{secrets.token_hex(6)}", f"sr:outcome:{secrets.token_hex(6)}"
+    outcome = Outcome(status=200, body=msgspec.Raw(b"{}"))
+    messages = {
+        OUTCOME_CHANNEL: msgspec.json.encode(Announcement(key=key, outcome=outcome)),
+        TASKS_CHANNEL: msgspec.json.encode(TaskNews(settled=[(session_id, "t")])),
+        JOURNAL_CHANNEL: f"other\n{session_id}".encode(),
+    }
+
+    async def wait() -> None:
+        own = open_redis(redis_url, connections=8)
+        outcomes, tasks, journal = OutcomeWatch(own), TaskWatch(own), JournalWatch(own, find_no_positions)
+        before = dict(redis.pubsub_numsub(*CHANNELS))
+        services = [asyncio.create_task(service.run()) for service in (outcomes, tasks, journal)]
+        with (
+            outcomes.watch(key, accepted_at=datetime.now(UTC)) as told,
+            tasks.settled(session_id, "t") as settled,
+            journal.listen(session_id, source="tests") as grown,
+        ):
+            async with asyncio.timeout(20):
+                while any(count <= before[name] for name, count in redis.pubsub_numsub(*CHANNELS)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                for channel, message in messages.items():
+                    redis.publish(channel, garbled)
+                    redis.publish(channel, message)
+                assert await told == outcome
+                await settled.wait()
+                await grown.wait()
+        assert not any(service.done() for service in services)
+        for service in services:
+            service.cancel()
+        await asyncio.gather(*services, return_exceptions=True)
+        await own.aclose()
+
+    asyncio.run(wait())
