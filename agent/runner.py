@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
-from agent.client import Client
-from agent.queue import Claim, claim
-from agent.work import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, Event, Job, Work
+from agent.execution.task_execution import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, Event, Job, Work
+from agent.http.claims_client import Claim, claim
+from agent.http.client import Client
 from models.errors import Forbidden, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
 
 WAIT_SECONDS = 25.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from api.app import create_app
-from relay.server import main
+from relay.http.server import main
 
 if __name__ == "__main__":
     sys.exit(main(create_app))

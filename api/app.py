@@ -9,32 +9,32 @@ from functools import partial
 
 from starlette.applications import Starlette
 
-from api.agents import Agents
-from api.claims import Claims
 from api.database import CLAIM_THREADS, Database
-from api.dead_letters import DeadLetters
-from api.deliveries import Deliveries
-from api.docs_page import docs_routes
-from api.events import Events, find_positions
-from api.exports import Exports
-from api.guide import guide_route
-from api.imports import Imports
-from api.keys import Keys
-from api.mcp.calls import Calls
-from api.mcp.door import McpDoor
+from api.mcp.endpoint import McpDoor
+from api.mcp.tool_handlers import Calls
 from api.oauth.endpoints import OAuth
-from api.openapi import openapi_route
-from api.reads import Reads
-from api.status import Status
-from api.task_queue import TaskQueue
+from api.openapi.docs_page import docs_routes
+from api.openapi.document import openapi_route
+from api.openapi.llm_instructions import guide_route
+from api.operations.api_keys import Keys
+from api.operations.dead_letters import DeadLetters
+from api.operations.deliveries import Deliveries
+from api.operations.status import Status
+from api.sessions.events import Events, find_positions
+from api.sessions.exports import Exports
+from api.sessions.imports import Imports
+from api.sessions.session_reads import Reads
+from api.tasks.agents import Agents
+from api.tasks.claim_waiters import TaskQueue
+from api.tasks.claims import Claims
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
-from relay.health import health_routes
-from relay.ingest import Ingest, keep_running
+from relay.auth.signing_secrets import webhook_secrets
+from relay.http.health import health_routes
+from relay.ingest.endpoints import Ingest, keep_running
 from relay.notifications.journal import JournalWatch
-from relay.refusals import refusal_routes
-from relay.signing_secrets import webhook_secrets
-from sessions.keys import connect_register
+from relay.rejections import refusal_routes
+from sessions.api_keys import connect_register
 
 LINKS = {
     **INGEST_LINKS,

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from api.fair_threads import RELAY, RELAY_THREADS, FairThreads
 from models.errors import Unavailable
 from models.settings import Settings
+from sessions.commands.store import too_slow, value_refused
 from sessions.postgres.connections import (
     create_engine,
     diagnose,
@@ -24,8 +25,7 @@ from sessions.postgres.connections import (
     is_unavailable,
     unavailable,
 )
-from sessions.postgres.time_limit import OutOfTime, time_limit
-from sessions.store import too_slow, value_refused
+from sessions.postgres.reads.read_timeout import OutOfTime, time_limit
 
 __all__ = ["CLAIM_THREADS", "RELAY", "Database"]
 

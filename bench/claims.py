@@ -26,11 +26,11 @@ from sqlalchemy import Engine, event, text
 
 from bench.flood import Flooded
 from bench.readiness import wait_until_ready
-from local.environment import free_port
-from local.servers import start_postgres, start_valkey
+from local.servers.embedded import start_postgres, start_valkey
+from local.stack.environment import free_port
 from models.settings import read_settings
-from sessions.postgres.claims import Granted, Wanted, claim
 from sessions.postgres.connections import create_engine
+from sessions.postgres.tasks.claims import Granted, Wanted, claim
 
 CLAIMERS, TASKS, RUNS = 64, 500, 3
 WAKE_UPS = 200

@@ -25,7 +25,7 @@ import msgspec
 
 from bench.flood import Flooded
 from bench.readiness import wait_until_ready
-from local.environment import free_port
+from local.stack.environment import free_port
 
 FLOOD_PER_SECOND = 2_000
 ROUNDS = 4

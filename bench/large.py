@@ -26,15 +26,15 @@ import msgspec
 import psycopg2
 from sqlalchemy import event
 
-from agent.client import Client
-from local.environment import free_port
-from local.servers import start_postgres, start_valkey
-from models.commands import GetSessionSummary, ListSessions, ReadCommand, Search
+from agent.http.client import Client
+from local.servers.embedded import start_postgres, start_valkey
+from local.stack.environment import free_port
+from models.commands.definitions import GetSessionSummary, ListSessions, ReadCommand, Search
+from models.commands.field_types import MAX_CHARACTERS
 from models.errors import Unavailable
 from models.settings import Settings
-from models.vocabulary import MAX_CHARACTERS
 from sessions.postgres.connections import create_engine
-from sessions.postgres.reads import page, read
+from sessions.postgres.reads.read_commands import page, read
 from worker.supervision import Child, Running
 
 ROOT = Path(__file__).resolve().parent.parent

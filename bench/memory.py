@@ -23,7 +23,7 @@ from redis import Redis
 
 from bench.flood import Flooded
 from bench.readiness import wait_until_ready
-from local.environment import free_port
+from local.stack.environment import free_port
 
 KEY = "key-of-the-measuring"
 ROOT = Path(__file__).parent.parent

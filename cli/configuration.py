@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.address import is_loopback, parse_address
+from agent.http.relay_url import is_loopback, parse_address
 from models.errors import SettingsError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -105,7 +105,7 @@ def forget_login(environment: Mapping[str, str]) -> Path | None:
 def local_login(environment: Mapping[str, str]) -> Login | None:
     """A stack of this user that runs on this machine, with its data here or in the project's folder, and the key that
     lies there. Raises SettingsError for one that has none, or is another user's, if there is no other."""
-    from local.running import read_own, running_stack
+    from local.stack.running_stack import read_own, running_stack
 
     trouble: SettingsError | None = None
     for folder in (Path(environment.get("DATA_DIR") or ".data"), PROJECT / ".data"):

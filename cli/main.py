@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from cli.command import general_options
-from cli.terminal import Declined, OutputClosed, leave_quietly
-from cli.tool import Tool
+from cli.command_declaration import general_options
+from cli.context import Tool
+from cli.output.terminal import Declined, OutputClosed, leave_quietly
 from models.version import version
 
 NAME = "session-cli"
@@ -20,24 +20,24 @@ FAILED, USAGE, NOT_FOUND, NOT_ALLOWED, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 4, 5,
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Sessions": dict.fromkeys(
-        ("create", "list", "show", "summary", "pause", "resume", "complete", "delete"), "lifecycle"
+        ("create", "list", "show", "summary", "pause", "resume", "complete", "delete"), "sessions"
     ),
     "What is in them": {
-        **dict.fromkeys(("search-conversations", "search-memories"), "searching"),
+        **dict.fromkeys(("search-conversations", "search-memories"), "search"),
         **dict.fromkeys(("transcript", "memories", "list-tasks", "list-artifacts", "artifact"), "contents"),
-        "watch": "watching",
+        "watch": "watch",
     },
-    "In and out": {"export": "documents", "import": "documents", "send": "sending"},
+    "In and out": {"export": "documents", "import": "documents", "send": "send"},
     "The relay": {
-        **dict.fromkeys(("login", "logout"), "access"),
-        "status": "status",
+        **dict.fromkeys(("login", "logout"), "login"),
+        "status": "operator.status",
         "agent": "agent",
-        **dict.fromkeys(("agents", "refusals"), "operations"),
-        "deliveries": "deliveries",
-        "dead-letters": "dead_letters",
-        "keys": "keys",
+        **dict.fromkeys(("agents", "refusals"), "operator.agents_and_refusals"),
+        "deliveries": "operator.deliveries",
+        "dead-letters": "operator.dead_letters",
+        "keys": "operator.keys",
     },
-    "The servers": {"db": "databases", "doctor": "doctor"},
+    "The servers": {"db": "operator.databases", "doctor": "operator.doctor"},
     "Your shell": {"completion": "completion"},
 }
 """Each command with its module in cli/commands, which is imported when it is needed."""
@@ -136,8 +136,8 @@ def main() -> int:
 
 def _report(tool: Tool, error: Exception) -> int:
     """Say what is wrong, and give the exit code for it. What is a bug is raised again."""
+    from models.commands.interface_names import to_cli
     from models.errors import Forbidden, NotFound, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
-    from models.interface_names import to_cli
 
     terminal = tool.terminal
     match error:

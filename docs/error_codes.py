@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from models import errors
-from models.commands import COMMANDS
-from models.vocabulary import SessionStatus
+from models.commands.definitions import COMMANDS
+from models.commands.field_types import SessionStatus
 
 ROOT = Path(__file__).parent.parent
 SERVED = ("models", "sessions", "relay", "api", "worker")

@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from api.openapi import build_document
+from api.openapi.document import build_document
 from docs.error_codes import Found, codes_of, served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
-from models import vocabulary as v
-from models.commands import COMMANDS, Command
-from models.meanings import meaning_of
-from models.payloads import parse_envelope
+from models.commands import field_types as v
+from models.commands.definitions import COMMANDS, Command
+from models.commands.field_docs import meaning_of
+from models.commands.payloads import parse_envelope
 
 PAGE = Path(__file__).parent / "LLM_SESSION_API.md"
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -7,11 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
-from local.console import Console
-from local.environment import read_env_file
-from local.stack import Stack
+from local.stack.console import Console
+from local.stack.environment import read_env_file
+from local.stack.lifecycle import Stack
 from models.errors import RelayError
-from models.lifeline import hold_lifeline
+from models.process.parent_death import hold_lifeline
 from models.settings import read_settings
 
 

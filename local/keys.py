@@ -11,15 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from api.keys import describe_key, describe_revocation
-from local.databases import known_servers
-from local.environment import read_env_file
+from api.operations.api_keys import describe_key, describe_revocation
+from local.operator.server_discovery import known_servers
+from local.stack.environment import read_env_file
+from models.access.api_keys import HOOK_PREFIX
+from models.access.scopes import ALL_SCOPES
 from models.errors import RelayError, SettingsError
-from models.keys import HOOK_PREFIX
-from models.scopes import ALL_SCOPES
 from models.settings import Settings, read_settings
-from relay.signing_secrets import webhook_secrets
-from sessions.keys import KeyRegister, connect_register
+from relay.auth.signing_secrets import webhook_secrets
+from sessions.api_keys import KeyRegister, connect_register
 
 COLUMNS = ("key_id", "name", "scopes", "sessions", "created_at", "revoked_at")
 

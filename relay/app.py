@@ -11,15 +11,15 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from models.settings import Settings, parse_networks
-from relay.addresses import AddressBarrier
-from relay.expectations import UnreadBodies
-from relay.health import health_routes
-from relay.ingest import Ingest
-from relay.parameters import ParameterLimit
-from relay.paths import TidyPaths
-from relay.rates import RateHeaders
-from relay.refusals import refusal_routes
-from relay.responses import BugBarrier, exception_handlers
+from relay.http.client_addresses import AddressBarrier
+from relay.http.expect_continue import UnreadBodies
+from relay.http.health import health_routes
+from relay.http.path_normalization import TidyPaths
+from relay.http.query_parameters import ParameterLimit
+from relay.http.responses import BugBarrier, exception_handlers
+from relay.ingest.endpoints import Ingest
+from relay.limits.request_rates import RateHeaders
+from relay.rejections import refusal_routes
 
 INGEST_LINKS = {
     "webhook": "/v1/webhook",

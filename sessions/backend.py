@@ -10,7 +10,7 @@ from typing import IO, Any, Literal, Protocol
 
 import msgspec
 
-from sessions.answers import Page
+from sessions.reads.results import Page
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):

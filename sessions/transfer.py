@@ -14,7 +14,7 @@ from typing import IO
 
 from models.errors import NotFound, Rejected, TooLarge
 from sessions.backend import Backend, Imported
-from sessions.intake import MAX_DOCUMENT_BYTES
+from sessions.documents.import_validation import MAX_DOCUMENT_BYTES
 
 _ESCAPES = {b"\t": b"\t\t", b"\r": b"\t \t", b"\n": b"\t  "}
 """In this order: none of the later ones is part of what an earlier one makes."""

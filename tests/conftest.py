@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
-from local.servers import Server, start_postgres, start_valkey
+from local.servers.embedded import Server, start_postgres, start_valkey
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import create_engine
 

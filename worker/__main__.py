@@ -9,13 +9,13 @@ import sys
 import time
 
 from models.errors import SettingsError
-from models.lifeline import hold_lifeline
-from models.logs import configure_logging
-from models.redis_options import check_redis_url
+from models.process.log_setup import configure_logging
+from models.process.parent_death import hold_lifeline
+from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from worker.process import wait_for_schema
 from worker.supervision import Child, Death, Supervisor
+from worker.worker_process import wait_for_schema
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -45,7 +45,7 @@ def main() -> int:
     if stopping:
         return 0
     supervisor = Supervisor(on_death=_report)
-    modules = {f"worker-{number}": "worker.process" for number in range(1, settings.workers + 1)}
+    modules = {f"worker-{number}": "worker.worker_process" for number in range(1, settings.workers + 1)}
     for name, module in {**modules, "sweeper": "worker.sweeper"}.items():
         command = (sys.executable, "-m", module)
         supervisor.start(Child(name=name, command=command, environment=os.environ, stop_timeout_seconds=STOP_SECONDS))

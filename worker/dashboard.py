@@ -20,8 +20,8 @@ from rq.exceptions import NoSuchJobError
 from rq.serializers import JSONSerializer
 
 from models.errors import SettingsError
-from models.lifeline import hold_lifeline
-from models.logs import configure_logging
+from models.process.log_setup import configure_logging
+from models.process.parent_death import hold_lifeline
 from models.settings import Settings, read_settings
 
 USER = "admin"

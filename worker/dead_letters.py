@@ -14,9 +14,9 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from sqlalchemy import Connection
 
-from models.inbox import PUSH_SCRIPT, Ruling, push_arguments, shard_of_key
-from models.wakeups import QUEUE, REPLAY, enqueue_drains, open_queue
-from sessions.postgres.dead_letters import Identity, Wanted, entries_to_rule
+from models.queue.inbox import PUSH_SCRIPT, Ruling, push_arguments, shard_of_key
+from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
+from sessions.postgres.operations.dead_letters import Identity, Wanted, entries_to_rule
 
 LISTED = 1_000
 """Dead letters that are shown as failed jobs; beyond that an operator needs no longer list."""

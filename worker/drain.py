@@ -19,24 +19,24 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.agent_commands import AGENT_COMMANDS
+from models.commands.agent_commands import AGENT_COMMANDS
 from models.errors import Forbidden, Unavailable
-from models.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
-from models.tasks import TaskNews
-from models.wakeups import enqueue_drains, open_queue
-from sessions.journal import Applied
-from sessions.manager import SessionManager
+from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
+from models.queue.job_queue import enqueue_drains, open_queue
+from models.queue.task_notifications import TaskNews
+from sessions.commands.event_log import Applied
+from sessions.commands.manager import SessionManager
+from sessions.commands.read_time_budget import ReadingTime
+from sessions.commands.store import StatementFailed
+from sessions.postgres.commands.locks import try_shard
+from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable, unavailable
-from sessions.postgres.deliveries import recently_forgotten
-from sessions.postgres.locks import try_shard
-from sessions.postgres.store import PostgresStore
-from sessions.reading_time import ReadingTime
-from sessions.store import StatementFailed
-from sessions.updates import listener_of
+from sessions.postgres.operations.deliveries import recently_forgotten
+from sessions.responses.task_updates import listener_of
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import Waiting, read_entries, take_out
-from worker.read_debts import add_debts, owed_seconds
+from worker.read_time_debts import add_debts, owed_seconds
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 from redis import Redis
 from redis.client import Pipeline
 
-from models.inbox import (
+from models.queue.inbox import (
     ANNOUNCED_BYTES,
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
@@ -29,11 +29,11 @@ from models.inbox import (
     outcome_key,
     seen_key,
 )
-from models.tasks import TASKS_CHANNEL, TaskNews
-from sessions.holding import may_read_answer
-from sessions.journal import Applied
-from sessions.outsized import without_data
-from sessions.reticence import tell
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
+from sessions.commands.event_log import Applied
+from sessions.commands.task_access import may_read_answer
+from sessions.responses.oversized_responses import without_data
+from sessions.responses.redaction import tell
 
 MAX_ENTRIES = 500
 MAX_BYTES = 8 * 1_048_576

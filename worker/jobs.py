@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from rq import get_current_job
 from sqlalchemy import Engine
 
-from models.redis_options import REDIS_OPTIONS
+from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from worker.dead_letters import replay as replay_dead_letter

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.lifeline import lifeline_environment
+from models.process.parent_death import lifeline_environment
 
 FIRST_DELAY_SECONDS = 0.1
 """A single crash is hardly noticed."""
@@ -40,7 +40,7 @@ class Child:
     account: tuple[int, int] | None = None
     """User and group id to run under, without supplementary groups; root only."""
     lifeline: bool = True
-    """End it with its parent, however that ends: see models.lifeline."""
+    """End it with its parent, however that ends: see models.process.parent_death."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_seconds: float = 10.0
 

@@ -21,7 +21,9 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.inbox import (
+from models.process.log_setup import configure_logging
+from models.process.parent_death import hold_lifeline
+from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
     CLEAR_BACKLOG_SCRIPT,
@@ -33,19 +35,17 @@ from models.inbox import (
     inbox_key,
     wake_key,
 )
-from models.lifeline import hold_lifeline
-from models.logs import configure_logging
-from models.redis_options import REDIS_OPTIONS
+from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, open_queue
+from models.queue.redis_options import REDIS_OPTIONS
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
 from models.settings import Settings, read_settings
 from models.tables import DeliveryRow
-from models.tasks import TASKS_CHANNEL, TaskNews
-from models.wakeups import SWEEPER_KEY, enqueue_drains, open_queue
-from sessions.keys import KeyRegister
+from sessions.api_keys import KeyRegister
 from sessions.postgres.connections import create_engine, diagnose
-from sessions.postgres.dead_letters import failed_deliveries
-from sessions.postgres.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, return_expired
+from sessions.postgres.operations.dead_letters import failed_deliveries
+from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, return_expired
 from worker.dead_letters import LISTED, FailedList
-from worker.process import wait_for_schema
+from worker.worker_process import wait_for_schema
 
 T = TypeVar("T")
 

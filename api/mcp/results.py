@@ -8,8 +8,8 @@ import mcp_types as types
 import msgspec
 
 from api.mcp.tools import COMMAND_TOOLS
+from models.commands.interface_names import to_tools
 from models.errors import Rejected, RelayError
-from models.interface_names import to_tools
 
 Json = dict[str, Any]
 

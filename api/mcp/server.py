@@ -13,13 +13,13 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from starlette.requests import Request
 
-from api.mcp.calls import Calls
-from api.mcp.library import PROMPT, Library
+from api.mcp.resources import PROMPT, Library
 from api.mcp.results import failed, protocol_error, succeeded
+from api.mcp.tool_handlers import Calls
 from api.mcp.tools import INSTRUCTIONS, tools
 from models.errors import RelayError
 from models.version import version
-from relay.responses import Note
+from relay.http.responses import Note
 
 T = TypeVar("T")
 Context = ServerRequestContext[Any, Request]

@@ -8,11 +8,11 @@ import mcp_types as types
 import msgspec
 from msgspec import Meta
 
-from api.claims import LeaseSeconds
-from api.schemas import answer_schemas, component_schemas, flat_schema
-from models import vocabulary as v
-from models.agent_commands import NOTHING, Artifacts, Text
-from models.commands import COMMANDS, EMPTY_OBJECT, Command, JsonObject, JsonValue
+from api.openapi.schemas import answer_schemas, component_schemas, flat_schema
+from api.tasks.claims import LeaseSeconds
+from models.commands import field_types as v
+from models.commands.agent_commands import NOTHING, Artifacts, Text
+from models.commands.definitions import COMMANDS, EMPTY_OBJECT, Command, JsonObject, JsonValue
 from models.errors import Invalid
 
 LEASE_SECONDS = 1_800

@@ -9,9 +9,9 @@ import time
 import msgspec
 from redis.asyncio import Redis
 
+from models.commands.field_types import Scope
 from models.errors import Unavailable
-from models.vocabulary import Scope
-from relay.connections import RedisTrouble
+from relay.redis_client import RedisTrouble
 
 CODE_KEY = "sr:oauth:code:{hash}"
 """A Grant, or after its use what stands for that."""

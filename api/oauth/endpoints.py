@@ -27,16 +27,16 @@ from starlette.types import Message
 
 from api.oauth import clients
 from api.oauth.codes import Codes, Grant, expiry
-from api.oauth.page import refusal_page, sign_in_page
 from api.oauth.provider import CHALLENGE, MAX_STATE_LENGTH, SIGN_IN_PATH, Provider
-from api.oauth.resources import is_own_resource
-from api.own_url import own_url
+from api.oauth.resource_indicators import is_own_resource
+from api.oauth.sign_in_page import refusal_page, sign_in_page
+from api.public_url import own_url
+from models.access.api_keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
 from models.errors import RelayError, TooLarge, Unauthorized
-from models.keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
-from relay.authentication import Caller
-from relay.gate import Gate
-from relay.responses import JsonResponse
-from sessions.keys import KeyRegister
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller
+from relay.http.responses import JsonResponse
+from sessions.api_keys import KeyRegister
 
 MAX_FORM_BYTES = 16_384
 RESOURCE_PATH = "/mcp"

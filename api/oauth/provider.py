@@ -23,8 +23,8 @@ from pydantic import AnyUrl
 from api.oauth import clients
 from api.oauth.codes import Codes, Grant
 from models.errors import Unavailable
-from relay.keyring import LOOK_SECONDS
-from sessions.keys import KeyRegister
+from relay.auth.api_key_cache import LOOK_SECONDS
+from sessions.api_keys import KeyRegister
 
 SIGN_IN_PATH = "/oauth/sign-in"
 KNOWN_SECONDS = LOOK_SECONDS + 0.5

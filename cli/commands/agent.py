@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.command import Id, command, id_argument
-from cli.shapes import AGENT, Column, Shape
-from cli.tool import Tool
+from cli.command_declaration import Id, command, id_argument
+from cli.context import Tool
+from cli.output.output_schemas import AGENT, Column, Shape
 
 if TYPE_CHECKING:
     from agent.runner import Runner
@@ -78,10 +78,10 @@ def run(
     """
     import socket
 
-    from agent.placeholders import Template
-    from agent.queue import allow
+    from agent.execution.placeholders import Template
+    from agent.execution.task_execution import Job
+    from agent.http.claims_client import allow
     from agent.runner import Runner, Wish
-    from agent.work import Job
     from cli.configuration import find_login
 
     _require_program(words[0])
@@ -123,7 +123,7 @@ def run(
 @click.option("--capability", "capabilities", multiple=True, metavar="NAME", help="What it can do, for people to read.")
 def register(tool: Tool, name: str, kind: str, max_concurrent: int, capabilities: tuple[str, ...]) -> None:
     """Make an agent known, or change what is known of it. Needs a key with the scope admin."""
-    from agent.queue import register as register_agent
+    from agent.http.claims_client import register as register_agent
 
     known: dict[str, Any] = register_agent(
         tool.client, name, type=kind, max_concurrent=max_concurrent, capabilities=capabilities

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cli.command import command
-from cli.shapes import Column, Shape
-from cli.tool import Tool
+from cli.command_declaration import command
+from cli.context import Tool
+from cli.output.output_schemas import Column, Shape
 
 _SCRIPT = Shape((Column("shell"), Column("script")), id_path="shell")
 

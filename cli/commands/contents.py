@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from cli.command import command, id_argument, limit_option, session_argument
-from cli.commands.searching import MEMORY_TYPES, split_tags
-from cli.paging import PIECE_CHARACTERS, Items, listed, pages
-from cli.shapes import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, Shape
-from cli.tool import Tool
+from cli.backends.pages import PIECE_CHARACTERS, Items, listed, pages
+from cli.command_declaration import command, id_argument, limit_option, session_argument
+from cli.commands.search import MEMORY_TYPES, split_tags
+from cli.context import Tool
+from cli.output.output_schemas import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, Shape
 
 TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
 
@@ -21,7 +21,7 @@ TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "
 @limit_option(0)
 def transcript(tool: Tool, session_id: str, limit: int) -> None:
     """Show the conversation of a session."""
-    from cli.wholes import whole_chunks
+    from cli.backends.reassembly import whole_chunks
 
     found = pages(
         lambda size, cursor: tool.backend.transcript(
@@ -42,7 +42,7 @@ def transcript(tool: Tool, session_id: str, limit: int) -> None:
 @limit_option()
 def memories(tool: Tool, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int) -> None:
     """List what a session remembers, the latest first."""
-    from cli.wholes import whole_memory
+    from cli.backends.reassembly import whole_memory
 
     wanted = {"type": kind, "tags": split_tags(tags), "status": status}
     found = listed(tool, "query_memories", wanted, session_id=session_id, limit=limit)
@@ -77,8 +77,8 @@ def list_artifacts(tool: Tool, kind: str | None, session_id: str | None, limit: 
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Save it there; - is the output.")
 def artifact(tool: Tool, session_id: str, artifact_id: str, output: str | None) -> None:
     """Print the content of an artifact, or save it. Content that is no text is JSON."""
+    from cli.backends.reassembly import whole_artifact
     from cli.files import save
-    from cli.wholes import whole_artifact
 
     found = whole_artifact(tool.backend, session_id, artifact_id)
     if tool.terminal.as_json:

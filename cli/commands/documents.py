@@ -8,10 +8,10 @@ from typing import IO, Literal
 
 import click
 
-from cli.command import command, id_argument
-from cli.shapes import IMPORTED
-from cli.tool import Tool
-from cli.words import count
+from cli.command_declaration import command, id_argument
+from cli.context import Tool
+from cli.output.humanize import count
+from cli.output.output_schemas import IMPORTED
 
 Format = Literal["json", "markdown"]
 

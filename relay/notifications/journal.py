@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from redis.asyncio import Redis
 
 from models.errors import Unavailable
-from models.inbox import JOURNAL_CHANNEL
+from models.queue.inbox import JOURNAL_CHANNEL
+from relay.limits.concurrency import Places
 from relay.notifications.subscription import follow
 from relay.notifications.waiters import Waiters
-from relay.places import Places
 
 LOOK_SECONDS = 2.0
 """How late an event may come whose announcement was missed."""

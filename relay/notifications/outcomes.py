@@ -16,10 +16,10 @@ from typing import cast
 import msgspec
 from redis.asyncio import Redis
 
-from models.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Announcement, Outcome, decode_outcome
-from relay.connections import RedisTrouble
+from models.queue.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Announcement, Outcome, decode_outcome
 from relay.notifications.subscription import follow
 from relay.notifications.waiters import Waiters
+from relay.redis_client import RedisTrouble
 
 LOOK_SECONDS = 1.0
 """How late an outcome may come whose announcement was missed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from redis.asyncio import Redis
 
-from relay.connections import RedisTrouble
+from relay.redis_client import RedisTrouble
 
 RECONNECT_SECONDS = 0.5
 """Short, because messages are missed meanwhile; whoever follows a channel also looks by itself now and then."""

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import msgspec
 from redis.asyncio import Redis
 
-from models.commands import GetTask
-from models.inbox import Entry, Outcome
-from models.tasks import TASKS_CHANNEL, TaskNews
-from models.vocabulary import SETTLED
+from models.commands.definitions import GetTask
+from models.commands.field_types import SETTLED
+from models.queue.inbox import Entry, Outcome
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
 from relay.notifications.subscription import follow
 from relay.notifications.waiters import Waiters
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO
 
 from models.errors import RelayError, Unavailable
-from sessions.files.contents import parse_contents
-from sessions.files.folder import GONE, SESSION, BrokenFile, Folder
-from sessions.inventory import Inventory
+from sessions.documents.store_summary import Inventory
+from sessions.files.session_file import parse_contents
+from sessions.files.store_folder import GONE, SESSION, BrokenFile, Folder
 
 LOCKS = 256
 LOCK_SECONDS = 20.0

@@ -10,23 +10,23 @@ from typing import IO, Any, Literal
 
 import msgspec
 
-from models.commands import Command, GetTask, ReadCommand
+from models.commands.definitions import Command, GetTask, ReadCommand
+from models.commands.field_types import MAX_CHARACTERS
 from models.errors import RelayError
-from models.inbox import Entry
+from models.queue.inbox import Entry
 from models.settings import Settings
-from models.vocabulary import MAX_CHARACTERS
-from sessions.answers import Page
 from sessions.backend import Imported
-from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
-from sessions.document import session_record
-from sessions.files.contents import load_contents, save_contents, take_over
-from sessions.files.folder import Folder
+from sessions.commands.inline_execution import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
+from sessions.commands.manager import SessionManager
+from sessions.documents.document import session_record
+from sessions.documents.import_validation import read_document, require_same
 from sessions.files.reads import page, read_events, read_transcript
-from sessions.files.shelf import Reach, Shelf
+from sessions.files.session_file import load_contents, save_contents, take_over
+from sessions.files.session_reader import Reach, Shelf
 from sessions.files.store import FilesStore
-from sessions.intake import read_document, require_same
-from sessions.manager import SessionManager
-from sessions.markdown import write_markdown
+from sessions.files.store_folder import Folder
+from sessions.reads.markdown import write_markdown
+from sessions.reads.results import Page
 from sessions.rules.lifecycle import further_ids, goes_on
 
 LOOK_SECONDS = 0.2

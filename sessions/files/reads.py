@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from models import vocabulary as v
-from models.commands import (
+from models.commands import field_types as v
+from models.commands.definitions import (
     GetArtifact,
     GetSessionSummary,
     GetTask,
@@ -24,11 +24,8 @@ from models.commands import (
     RetrieveMemory,
     Search,
 )
-from sessions.answers import Answer, Page
-from sessions.bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
-from sessions.document import TaskItem
-from sessions.excerpts import Columns, json_columns
-from sessions.files.columns import (
+from sessions.documents.document import TaskItem
+from sessions.files.row_views import (
     artifact_columns,
     chunk_columns,
     count_contents,
@@ -38,14 +35,25 @@ from sessions.files.columns import (
     task_columns,
     whole_task_columns,
 )
-from sessions.files.contents import Contents
 from sessions.files.search import search
-from sessions.files.shelf import Reach, Shelf, not_in_session
-from sessions.items import artifact_item, event_item, memory_item, session_item, task_item, whole_artifact, whole_task
-from sessions.paging import RowPosition, decode_cursor, decode_position, fill
-from sessions.reads import answer_list, answer_one
-from sessions.text_budget import fit
-from sessions.transcript import Place, page_of_chunks
+from sessions.files.session_file import Contents
+from sessions.files.session_reader import Reach, Shelf, not_in_session
+from sessions.reads.pagination import RowPosition, decode_cursor, decode_position, fill
+from sessions.reads.partial_values import Columns, json_columns
+from sessions.reads.read_commands import answer_list, answer_one
+from sessions.reads.results import Answer, Page
+from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
+from sessions.reads.serializers import (
+    artifact_item,
+    event_item,
+    memory_item,
+    session_item,
+    task_item,
+    whole_artifact,
+    whole_task,
+)
+from sessions.reads.transcript import Place, page_of_chunks
+from sessions.reads.truncation import fit
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import msgspec
 
-from models.commands import Search
-from sessions.answers import Page
-from sessions.files.contents import Contents
-from sessions.files.shelf import Reach, Shelf
-from sessions.files.words import Question, Text, Token, has_any, nearness, read_question, read_text
-from sessions.paging import decode_cursor, fill
-from sessions.records import search_text
-from sessions.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
-from sessions.search_words import BEGINNING_LENGTH, MARK, MOST_WORDS, Wording, mark, take_apart, tidy
+from models.commands.definitions import Search
+from sessions.files.session_file import Contents
+from sessions.files.session_reader import Reach, Shelf
+from sessions.files.text_query import Question, Text, Token, has_any, nearness, read_question, read_text
+from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.results import Page
+from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
+from sessions.reads.search_query import BEGINNING_LENGTH, MARK, MOST_WORDS, Wording, mark, take_apart, tidy
+from sessions.rules.records import search_text
 
 CONTEXT_CHARACTERS = 60
 """Before a substring in its snippet."""

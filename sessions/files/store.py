@@ -12,25 +12,19 @@ from typing import Any
 
 import msgspec
 
-from models.agent_commands import AGENT_COMMANDS
-from models.commands import COMMANDS, GetTask, ReadCommand
-from models.inbox import Entry
-from models.vocabulary import UNFINISHED
-from sessions.answers import Answer
-from sessions.document import TaskItem, event_item_of, item_of, records, session_record
-from sessions.files.columns import count_contents, last_question
-from sessions.files.contents import Contents, SavedDelivery
-from sessions.files.folder import Folder
+from models.commands.agent_commands import AGENT_COMMANDS
+from models.commands.definitions import COMMANDS, GetTask, ReadCommand
+from models.commands.field_types import UNFINISHED
+from models.queue.inbox import Entry
+from sessions.commands.event_log import Delivery, Event, Known, Said
+from sessions.documents.document import TaskItem, event_item_of, item_of, records, session_record
 from sessions.files.reads import read
-from sessions.files.shelf import Reach, Shelf
-from sessions.journal import Delivery, Event, Known, Said
-from sessions.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
-from sessions.rules import Slice
-from sessions.rules.lifecycle import OPEN_TASKS
-from sessions.rules.tasks import description_hash
-from sessions.state import Changes, Lane, LastChunk, State
-from sessions.task_endings import DEAD, SESSION_COMPLETED, cancel, event_of_dependent, fail_dependents
-from sessions.updates import (
+from sessions.files.row_views import count_contents, last_question
+from sessions.files.session_file import Contents, SavedDelivery
+from sessions.files.session_reader import Reach, Shelf
+from sessions.files.store_folder import Folder
+from sessions.reads.results import Answer
+from sessions.responses.task_updates import (
     ELSEWHERE_FOR,
     ELSEWHERE_TASKS,
     LOOKED_AT,
@@ -47,10 +41,16 @@ from sessions.updates import (
     is_shown,
     seen_after,
 )
+from sessions.rules.dispatch import Slice
+from sessions.rules.lifecycle import OPEN_TASKS
+from sessions.rules.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
+from sessions.rules.state import Changes, Lane, LastChunk, State
+from sessions.rules.task_endings import DEAD, SESSION_COMPLETED, cancel, event_of_dependent, fail_dependents
+from sessions.rules.tasks import description_hash
 
 
 class FilesStore:
-    """Implements `sessions.store.Store`, for commands on one session, whose lock the caller holds; or on none."""
+    """Implements `sessions.commands.store.Store` for commands on one session, locked by the caller, or on none."""
 
     def __init__(self, folder: Folder, contents: Contents | None) -> None:
         self._folder = folder

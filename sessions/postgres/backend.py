@@ -13,24 +13,31 @@ from typing import IO, Any, Literal
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.commands import ReadCommand
+from models.commands.definitions import ReadCommand
+from models.commands.field_types import MAX_CHARACTERS
 from models.errors import RelayError, Unavailable
-from models.inbox import Entry, shard_of
+from models.queue.inbox import Entry, shard_of
 from models.settings import Settings
 from models.tables import SessionRow
-from models.vocabulary import MAX_CHARACTERS
-from sessions.answers import Page
 from sessions.backend import Imported
-from sessions.direct import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
-from sessions.intake import read_document
-from sessions.manager import SessionManager
+from sessions.commands.inline_execution import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
+from sessions.commands.manager import SessionManager
+from sessions.commands.store import too_slow, value_refused
+from sessions.documents.import_validation import read_document
+from sessions.postgres.commands.locks import take_shard
+from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
-from sessions.postgres.intake import import_session
-from sessions.postgres.locks import take_shard
-from sessions.postgres.reads import export_markdown, export_session, page, read, read_events, read_transcript
-from sessions.postgres.schema import describe_mismatch, read_revision
-from sessions.postgres.store import PostgresStore
-from sessions.store import too_slow, value_refused
+from sessions.postgres.documents.imports import import_session
+from sessions.postgres.operations.schema_revision import describe_mismatch, read_revision
+from sessions.postgres.reads.read_commands import (
+    export_markdown,
+    export_session,
+    page,
+    read,
+    read_events,
+    read_transcript,
+)
+from sessions.reads.results import Page
 
 SPOOL_BYTES = 1_048_576
 """Of an export kept in memory; the rest goes to a temporary file, as a slow reader must not hold a transaction open."""

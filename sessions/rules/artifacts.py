@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from models.commands import AddArtifact
+from models.commands.content_ids import same_json
+from models.commands.definitions import AddArtifact
 from models.errors import Conflict, NotFound
-from models.identity import same_json
-from sessions.records import Artifact, Session, Task, search_text, task_key
 from sessions.rules.decision import Context, Decision, active_session, touch
-from sessions.state import State
+from sessions.rules.records import Artifact, Session, Task, search_text, task_key
+from sessions.rules.state import State
 
 
 def add_artifact(state: State, command: AddArtifact, context: Context) -> Decision:

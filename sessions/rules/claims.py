@@ -8,16 +8,16 @@ from datetime import timedelta
 import msgspec
 from msgspec import Raw
 
-from models.agent_commands import NOTHING, AskTask, ClaimCommand, CompleteTask, FailTask
+from models.commands.agent_commands import NOTHING, AskTask, ClaimCommand, CompleteTask, FailTask
+from models.commands.content_ids import same_json
+from models.commands.responses import shorten
 from models.errors import Conflict, Rejected
-from models.identity import same_json
-from models.responses import shorten
-from sessions.records import Question, Record, Session, Task, task_key
 from sessions.rules.artifacts import put_artifact
 from sessions.rules.decision import Context, Decision, touch
+from sessions.rules.records import Question, Record, Session, Task, task_key
+from sessions.rules.state import State
+from sessions.rules.task_endings import TITLE_LENGTH
 from sessions.rules.tasks import describe_task
-from sessions.state import State
-from sessions.task_endings import TITLE_LENGTH
 
 FIRST_BACKOFF_SECONDS = 10
 LAST_BACKOFF_SECONDS = 600

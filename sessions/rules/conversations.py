@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 
-from models.commands import ConversationChunk, ExtractedItems
+from models.commands.content_ids import decode_exactly, derive_id, leading_text, same_json
+from models.commands.definitions import ConversationChunk, ExtractedItems
+from models.commands.field_types import MemoryType
+from models.commands.payloads import with_ids
 from models.errors import Conflict
-from models.identity import decode_exactly, derive_id, leading_text, same_json
-from models.payloads import with_ids
 from models.timestamps import is_relative, parse_moment
-from models.vocabulary import MemoryType
-from sessions.records import Chunk, Key, Memory, Record, memory_key
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
 from sessions.rules.memories import Stored, new_memory, revise
-from sessions.state import LastChunk, State
+from sessions.rules.records import Chunk, Key, Memory, Record, memory_key
+from sessions.rules.state import LastChunk, State
 
 ITEM_TYPES: dict[str, MemoryType] = {
     "ideas": "idea",

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from models.errors import Conflict, NotFound
-from models.inbox import REPEAT_WINDOW
-from sessions.records import Memory, Record, Session
-from sessions.state import State
+from models.queue.inbox import REPEAT_WINDOW
+from sessions.rules.records import Memory, Record, Session
+from sessions.rules.state import State
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,19 +8,19 @@ from typing import Any
 
 import msgspec
 
-from models.commands import Batch, Command, CompleteSession, CreateSession, DeleteSession, RenameSession
+from models.commands.content_ids import FINGERPRINT_LENGTH, content_hash
+from models.commands.definitions import Batch, Command, CompleteSession, CreateSession, DeleteSession, RenameSession
+from models.commands.field_types import UNFINISHED, SessionStatus
+from models.commands.payloads import decode_command
+from models.commands.responses import shorten
 from models.errors import Conflict, Invalid
-from models.identity import FINGERPRINT_LENGTH, content_hash
-from models.inbox import SHARDS, shard_of
-from models.payloads import decode_command
-from models.responses import shorten
+from models.queue.inbox import SHARDS, shard_of
 from models.timestamps import format_utc
-from models.vocabulary import UNFINISHED, SessionStatus
-from sessions.records import Session, Stats
 from sessions.rules.decision import Context, Decision, active_session, existing_session, touch
+from sessions.rules.records import Session, Stats
+from sessions.rules.state import State
+from sessions.rules.task_endings import TITLE_LENGTH as TASK_TITLE_LENGTH
 from sessions.rules.tasks import describe_task
-from sessions.state import State
-from sessions.task_endings import TITLE_LENGTH as TASK_TITLE_LENGTH
 
 OPEN_TASKS = 20
 """That are loaded, so that it is known which of them end with another."""

@@ -8,15 +8,15 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from models.commands import DeleteMemory, StoreMemory
+from models.commands.content_ids import same_json
+from models.commands.definitions import DeleteMemory, StoreMemory
+from models.commands.field_types import MemoryStatus, MemoryType
+from models.commands.payloads import with_ids
 from models.errors import Conflict, NotFound
-from models.identity import same_json
-from models.payloads import with_ids
-from models.vocabulary import MemoryStatus, MemoryType
-from sessions.records import Memory, MemoryRevision, Record, memory_key, search_text
+from sessions.reads.messages import named
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
-from sessions.sentences import named
-from sessions.state import State
+from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, search_text
+from sessions.rules.state import State
 
 MemoryOutcome = Literal["created", "repeat", "restated", "revised", "reopened"]
 """`repeat`: nothing changed. `restated`: said again while it was open, so only its time changed."""

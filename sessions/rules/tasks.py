@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from models.commands import AnswerTask, CancelTask, DelegateTask
+from models.commands.content_ids import derive_id, same_json
+from models.commands.definitions import AnswerTask, CancelTask, DelegateTask
+from models.commands.field_types import FINISHED, UNFINISHED
+from models.commands.responses import shorten
 from models.errors import Conflict, Invalid, NotFound
-from models.identity import derive_id, same_json
-from models.responses import shorten
 from models.timestamps import format_utc, is_relative, parse_moment
-from models.vocabulary import FINISHED, UNFINISHED
-from sessions.records import Question, Record, Task, task_key
 from sessions.rules.decision import (
     Context,
     Decision,
@@ -23,8 +22,9 @@ from sessions.rules.decision import (
     is_just_repeated,
     touch,
 )
-from sessions.state import State
-from sessions.task_endings import DEAD, TITLE_LENGTH, cancel
+from sessions.rules.records import Question, Record, Task, task_key
+from sessions.rules.state import State
+from sessions.rules.task_endings import DEAD, TITLE_LENGTH, cancel
 
 
 def delegate_task(state: State, command: DelegateTask, context: Context) -> Decision:

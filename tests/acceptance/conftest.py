@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from local.servers import Server, start_postgres
+from local.servers.embedded import Server, start_postgres
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.agents import Agent, Delegate, delegating

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from api.openapi import build_document
+from api.openapi.document import build_document
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from local.servers import Server
+from local.servers.embedded import Server
 from tests.acceptance.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.conftest import new_database

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from api.database import AWAY_SECONDS
-from local.servers import Server
+from local.servers.embedded import Server
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.servers import Server
+from local.servers.embedded import Server
 from tests.acceptance.command_line import CommandLine, json_lines
 from tests.acceptance.conftest import new_database
 from tests.acceptance.stack import Stack, new_id

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from local.folders import Lock, make_data_dir
-from local.postgres_tools import Database, ToolError, tools_for
-from local.servers import start_postgres
+from local.data_dir import Lock, make_data_dir
+from local.operator.postgres_tools import Database, ToolError, tools_for
+from local.servers.embedded import start_postgres
 from tests.acceptance.command_line import PROGRAM, CommandLine
 from tests.acceptance.stack import Stack, new_id, wait_for
 from tests.conftest import API_KEY, migrate

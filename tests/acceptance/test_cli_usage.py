@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import MODULES
-from local.folders import Lock
+from local.data_dir import Lock
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import API_KEY

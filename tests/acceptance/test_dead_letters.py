@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from api.dead_letters import STEP
-from models.inbox import shard_of
-from sessions.postgres.locks import SHARD_LOCK
+from api.operations.dead_letters import STEP
+from models.queue.inbox import shard_of
+from sessions.postgres.commands.locks import SHARD_LOCK
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 
 FUNCTION = "refuse_poison"

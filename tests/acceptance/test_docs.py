@@ -15,11 +15,11 @@ import httpx
 import pytest
 from redis import Redis
 
-from api.guide import FILES
+from api.openapi.llm_instructions import FILES
 from docs.make_reference import ANSWERS, SOMETIMES
 from examples.expected import STEPS, Get
-from local.servers import Server
-from models.responses import RESPONSE_TYPE
+from local.servers.embedded import Server
+from models.commands.responses import RESPONSE_TYPE
 from tests.acceptance.conftest import new_database
 from tests.acceptance.stack import Payload, Stack, fresh
 from tests.conftest import API_KEY, ROOT

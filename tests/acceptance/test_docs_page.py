@@ -8,8 +8,8 @@ from typing import get_args
 import httpx
 import pytest
 
-from api.docs_page import File
-from api.openapi import build_document
+from api.openapi.docs_page import File
+from api.openapi.document import build_document
 from tests.acceptance.browser import Browser
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import API_KEY

@@ -20,10 +20,10 @@ import psutil
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from cli import mcp_calls
-from cli.findings import Finding
-from cli.mcp_checkup import examine_servers
-from cli.mcp_config import read_config
+from cli.doctor import mcp_probe
+from cli.doctor.diagnostics import Finding
+from cli.doctor.mcp_config import read_config
+from cli.doctor.mcp_doctor import examine_servers
 from models.errors import SettingsError
 from tests.acceptance.command_line import CommandLine, Done
 from tests.acceptance.mcp_servers import HOSTILE
@@ -218,7 +218,7 @@ class TestTroubles:
     def test_what_takes_too_long_is_given_up_and_ended(
         self, configure: Configure, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(mcp_calls, "START_SECONDS", 0.5)
+        monkeypatch.setattr(mcp_probe, "START_SECONDS", 0.5)
         found = look(configure(silent=program("silent")))["silent"]
         assert found.detail.startswith("It did not start within")
         assert children() == []

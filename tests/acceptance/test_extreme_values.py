@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.openapi import build_document
+from api.openapi.document import build_document
 from tests import extremes
 from tests.acceptance.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
 from tests.acceptance.test_mcp import HEADERS

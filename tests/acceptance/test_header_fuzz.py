@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.openapi import build_document
-from models.decoding import decode_as
+from api.openapi.document import build_document
+from models.decoding.strict import decode_as
 from models.errors import ErrorBody
 from tests.acceptance.conftest import GITHUB_SECRET, WEBHOOK_SECRET
 from tests.acceptance.stack import Stack, in_parallel

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from cli.findings import Finding
-from cli.mcp_checkup import examine_servers
-from cli.mcp_config import read_config
+from cli.doctor.diagnostics import Finding
+from cli.doctor.mcp_config import read_config
+from cli.doctor.mcp_doctor import examine_servers
 from tests.acceptance.command_line import CommandLine
 from tests.acceptance.test_doctor_mcp import SECRET, findings
 from tests.conftest import ROOT

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from api.openapi import build_document
+from api.openapi.document import build_document
 from tests.acceptance.conftest import WEBHOOK_SECRET
 from tests.acceptance.stack import Stack, wait_for
 from tests.acceptance.test_keys import make_key

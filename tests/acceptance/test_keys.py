@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.servers import Server
+from local.servers.embedded import Server
 from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
 from tests.conftest import ROOT
 from tests.integration.serving import Serving

@@ -23,8 +23,8 @@ import psycopg2
 import pytest
 from redis import Redis
 
-from local import privileges
-from local.servers import Server, start_postgres, start_valkey
+from local.servers import run_as
+from local.servers.embedded import Server, start_postgres, start_valkey
 from models.errors import SettingsError
 from tests.acceptance.stack import free_port, wait_for
 from tests.conftest import ROOT
@@ -371,7 +371,7 @@ def test_as_root_nobodys_folder_is_opened_for_postgres(data_dir: Path, monkeypat
     state = data_dir.with_name("state")
     closed = data_dir.with_name("closed")
     closed.mkdir(mode=0o700)
-    monkeypatch.setattr(privileges, "STATE_FOLDER", state)
+    monkeypatch.setattr(run_as, "STATE_FOLDER", state)
     for _ in range(2):
         postgres = start_postgres(closed / "data", settings={"fsync": "off"})
         try:

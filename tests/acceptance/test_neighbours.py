@@ -19,8 +19,8 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from local.servers import Server, start_valkey
-from models.inbox import shard_of
+from local.servers.embedded import Server, start_valkey
+from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.attacks import ATTACKS

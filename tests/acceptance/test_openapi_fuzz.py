@@ -22,8 +22,8 @@ from schemathesis.core.transport import Response
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from api.openapi import build_document
-from models.vocabulary import MAX_WAIT_SECONDS
+from api.openapi.document import build_document
+from models.commands.field_types import MAX_WAIT_SECONDS
 from tests.acceptance.loose_spellings import is_loosely_valid
 from tests.acceptance.stack import Stack
 from tests.conftest import API_KEY

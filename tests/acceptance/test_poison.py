@@ -12,7 +12,7 @@ import pytest
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from models.wakeups import QUEUE, open_queue
+from models.queue.job_queue import QUEUE, open_queue
 from tests.acceptance.stack import Payload, Stack, envelope, free_port, in_parallel, new_id, wait_for
 
 SENDERS = 10

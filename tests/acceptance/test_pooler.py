@@ -11,8 +11,8 @@ import psycopg2
 import pytest
 from sqlalchemy import Connection, text
 
-from local.migrations import compare
-from local.postgres_tools import Database
+from local.operator.migrations import compare
+from local.operator.postgres_tools import Database
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.acceptance.pooler import Pooler

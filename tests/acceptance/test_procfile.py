@@ -13,7 +13,7 @@ import httpx
 import psycopg2
 import pytest
 
-from local.servers import Server
+from local.servers.embedded import Server
 from tests.acceptance.stack import free_port, new_id, wait_for
 from tests.conftest import API_KEY, ROOT
 from worker.supervision import Child, Supervisor

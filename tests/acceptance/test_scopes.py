@@ -14,10 +14,10 @@ from standardwebhooks import Webhook
 from starlette.routing import Route
 
 from api.app import create_app
-from models.commands import COMMANDS
-from models.scopes import ALL_SCOPES, GRANTS
+from models.access.scopes import ALL_SCOPES, GRANTS
+from models.commands.definitions import COMMANDS
+from models.commands.field_types import Scope
 from models.settings import Settings
-from models.vocabulary import Scope
 from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from standardwebhooks import Webhook
 
-from local.servers import Server
-from models.commands import COMMANDS
+from local.servers.embedded import Server
+from models.commands.definitions import COMMANDS
 from tests.acceptance.conftest import new_database
 from tests.acceptance.stack import Payload, Stack, envelope, free_port, new_id, wait_for
 from tests.acceptance.test_poison import change

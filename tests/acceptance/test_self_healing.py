@@ -18,9 +18,9 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from local.binaries import postgres_binaries
-from local.service import silent
-from models.wakeups import open_queue
+from local.servers.binaries import postgres_binaries
+from local.stack.service import silent
+from models.queue.job_queue import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 from tests.conftest import ROOT
 from tests.torture.chaos import delete_rq_keys

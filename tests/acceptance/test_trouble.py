@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from local.servers import Server
-from models.wakeups import open_queue
+from local.servers.embedded import Server
+from models.queue.job_queue import open_queue
 from tests.acceptance.agents import Agent, task_of
 from tests.acceptance.stack import Stack, envelope, in_parallel, new_id, wait_for
 
@@ -153,7 +153,7 @@ def worker_processes(stack: Stack) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(stack.pid("worker")).children():
         try:
-            if "worker.process" in process.cmdline():
+            if "worker.worker_process" in process.cmdline():
                 found.append(process)
         except psutil.Error:
             continue

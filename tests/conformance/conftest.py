@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from local.servers import Server
+from local.servers.embedded import Server
 from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend

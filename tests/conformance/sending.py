@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from models.errors import RelayError
-from sessions.answers import Page
 from sessions.backend import Backend
+from sessions.reads.results import Page
 
 SESSION = "walk"
 

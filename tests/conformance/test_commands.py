@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.errors import Conflict, Forbidden, Invalid, NotFound, NotJson, Rejected, RelayError
 from sessions.backend import Backend
-from sessions.direct import parse_direct
+from sessions.commands.inline_execution import parse_direct
 from tests.conformance.sending import SESSION, items, refusal, send
 
 CREATING = (

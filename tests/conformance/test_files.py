@@ -19,11 +19,11 @@ import pytest
 
 from models.errors import Conflict, NotFound, Unavailable
 from models.settings import read_settings
-from sessions.files import folder as folders
+from sessions.files import store_folder as folders
 from sessions.files.backend import FilesBackend
-from sessions.files.contents import MOST_DELIVERIES
-from sessions.files.folder import GONE, BrokenFile, Folder
-from sessions.files.folder import SESSION as FILE
+from sessions.files.session_file import MOST_DELIVERIES
+from sessions.files.store_folder import GONE, BrokenFile, Folder
+from sessions.files.store_folder import SESSION as FILE
 from tests.conformance.sending import SESSION, export, items, refusal, send
 from tests.conformance.writer import write
 from tests.conftest import ROOT

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import psycopg2
 import pytest
 
-from local.servers import Server
+from local.servers.embedded import Server
 from models.errors import SettingsError, Unavailable
-from models.inbox import shard_of
+from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.backend import PostgresBackend
-from sessions.postgres.locks import SHARD_LOCK
+from sessions.postgres.commands.locks import SHARD_LOCK
 from tests.acceptance.stack import free_port
 from tests.conformance.sending import SESSION, send
 

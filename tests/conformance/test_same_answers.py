@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.commands import COMMANDS
+from models.commands.definitions import COMMANDS
 from models.errors import RelayError
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend

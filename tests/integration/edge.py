@@ -15,10 +15,10 @@ from starlette.types import Scope
 
 from models.errors import RelayError, Unauthorized
 from models.settings import Settings
-from relay.bodies import read_body
-from relay.clients import Clients, Patience
-from relay.responses import JsonResponse, exception_handlers
-from relay.server import Server
+from relay.http.bodies import read_body
+from relay.http.connection_limits import Clients, Patience
+from relay.http.responses import JsonResponse, exception_handlers
+from relay.http.server import Server
 from tests.acceptance.stack import free_port, wait_for
 
 BODY_LIMIT = 1_048_576

@@ -10,8 +10,8 @@ import msgspec
 from redis import Redis
 from sqlalchemy import Engine
 
-from models.inbox import PUSH_SCRIPT, SHARDS, Entry, make_entry, push_arguments, shard_of
-from models.payloads import parse_envelope
+from models.commands.payloads import parse_envelope
+from models.queue.inbox import PUSH_SCRIPT, SHARDS, Entry, make_entry, push_arguments, shard_of
 from worker.drain import Drain
 
 _numbers = itertools.count(1)

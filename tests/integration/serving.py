@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from redis import Redis
 
-from models.inbox import (
+from models.queue.inbox import (
     ANNOUNCED_BYTES,
     ENTRY_FIELD,
     OUTCOME_CHANNEL,

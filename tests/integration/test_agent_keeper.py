@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import keeper
-from agent.processes import KEPT_BYTES, Process
+from agent.execution import process_reaper
+from agent.execution.processes import KEPT_BYTES, Process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -47,8 +47,12 @@ def child_of(process: Process) -> int:
         (["true"], 0, ""),
         (["sh", "-c", "exit 75"], 75, ""),
         (["sh", "-c", "kill -9 $$"], 128 + 9, ""),
-        (["/no/such/program"], keeper.NOT_FOUND, "/no/such/program cannot be started: No such file or directory."),
-        (["/etc/passwd"], keeper.CANNOT_RUN, "/etc/passwd cannot be started: Permission denied."),
+        (
+            ["/no/such/program"],
+            process_reaper.NOT_FOUND,
+            "/no/such/program cannot be started: No such file or directory.",
+        ),
+        (["/etc/passwd"], process_reaper.CANNOT_RUN, "/etc/passwd cannot be started: Permission denied."),
     ],
 )
 def test_the_exit_code_is_that_of_the_command(tmp_path: Path, command: list[str], code: int, said: str) -> None:
@@ -75,7 +79,7 @@ def test_in_a_hurry_nobody_is_asked(tmp_path: Path) -> None:
     began_at = time.monotonic()
     process.kill()
     assert process.wait(20) == 128 + signal.SIGKILL
-    assert time.monotonic() - began_at < keeper.GRACE_SECONDS
+    assert time.monotonic() - began_at < process_reaper.GRACE_SECONDS
     assert not Path(f"/proc/{child}").exists()
 
 
@@ -83,7 +87,7 @@ def test_it_ends_them_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from agent.processes import Process
+from agent.execution.processes import Process
 process = Process([sys.executable, "-S", "-c", {WITH_CHILD!r}], input=Path("/dev/null"), environment={{}})
 while not process.output: time.sleep(0.01)
 print(process.output.decode(), flush=True)

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from agent import client, queue, runner, work
-from agent.client import Client
-from agent.placeholders import Template
+from agent import runner
+from agent.execution import task_execution
+from agent.execution.placeholders import Template
+from agent.execution.task_execution import Event, Job
+from agent.http import claims_client, client
+from agent.http.client import Client
 from agent.runner import Runner, Wish
-from agent.work import Event, Job
 
 KEY = "srk_unmistakable"
 LIMIT_SECONDS = 60.0
@@ -187,14 +189,14 @@ def relay(tmp_path: Path) -> Iterator[OddRelay]:
 def in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses and limits that fit a test."""
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(queue, "ANSWER_BYTES", 200_000)
-    monkeypatch.setattr(queue, "BEAT_SECONDS", 1.0)
-    monkeypatch.setattr(queue, "SUBMIT_SECONDS", 1.0)
-    monkeypatch.setattr(queue, "ANSWER_MARGIN_SECONDS", 1.0)
+    monkeypatch.setattr(claims_client, "ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(claims_client, "BEAT_SECONDS", 1.0)
+    monkeypatch.setattr(claims_client, "SUBMIT_SECONDS", 1.0)
+    monkeypatch.setattr(claims_client, "ANSWER_MARGIN_SECONDS", 1.0)
     monkeypatch.setattr(runner, "WAIT_SECONDS", 0.5)
     monkeypatch.setattr(runner, "SHORTEST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(work, "LONGEST_BEAT_SECONDS", 0.05)
-    for module in (runner, work):
+    monkeypatch.setattr(task_execution, "LONGEST_BEAT_SECONDS", 0.05)
+    for module in (runner, task_execution):
         monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.02)
         monkeypatch.setattr(module, "LAST_PAUSE_SECONDS", 0.05)
 

@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
-from sessions.postgres.claims import Granted, Nothing, Wanted, claim
-from sessions.postgres.leases import MOST_UNREGISTERED, forget_agents
-from sessions.postgres.load import load
-from sessions.rules import Recipient, Slice
+from sessions.postgres.commands.loading import load
+from sessions.postgres.tasks.claims import Granted, Nothing, Wanted, claim
+from sessions.postgres.tasks.leases import MOST_UNREGISTERED, forget_agents
+from sessions.rules.dispatch import Recipient, Slice
 from tests.acceptance.stack import new_id
 from tests.integration.inbox import drain, entry
 from worker.sweeper import forget_gone_agents

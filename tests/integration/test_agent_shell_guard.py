@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from agent.placeholders import NAMES, Template
-from agent.processes import Process
+from agent.execution.placeholders import NAMES, Template
+from agent.execution.processes import Process
 from models.errors import Invalid, SettingsError
 
 TOUCH = "touch FILE"

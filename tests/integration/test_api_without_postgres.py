@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from local.servers import Server, start_postgres
+from local.servers.embedded import Server, start_postgres
 from tests.acceptance.stack import Stack, new_id, wait_for
 from tests.conftest import migrate
 from tests.integration.serving import Stopwatch, wait_for_status

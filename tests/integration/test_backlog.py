@@ -13,10 +13,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from models.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, Ruling, inbox_key, shard_of
-from relay.ingest import WAITING_PLACES
-from relay.load import LITTLE_MEMORY
-from relay.places import SOURCES_AT_ONCE
+from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, Ruling, inbox_key, shard_of
+from relay.ingest.endpoints import WAITING_PLACES
+from relay.limits.concurrency import SOURCES_AT_ONCE
+from relay.limits.load_shedding import LITTLE_MEMORY
 from tests.acceptance.stack import new_id, wait_for
 from tests.conftest import API_KEY
 from tests.integration.inbox import drain, entry, push

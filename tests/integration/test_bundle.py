@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from sqlalchemy import Connection
 
-from models.commands import ResumeBundle
+from models.commands.definitions import ResumeBundle
 from models.errors import NotFound
-from sessions.postgres.reads import read
+from sessions.postgres.reads.read_commands import read
 from tests.integration.rows import NOW, Rows
 
 GLOB = "bundle-*"

@@ -12,15 +12,15 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 
-from models.keys import hash_key
-from models.tasks import Claim
-from sessions.postgres.claims import Granted, Wanted, claim
-from sessions.postgres.dependents import FAILED_AT_ONCE, fail_dependents
-from sessions.postgres.leases import extend, fail_stuck, holds_task, release, return_expired
-from sessions.postgres.store import PostgresStore
-from sessions.records import Task, task_key
-from sessions.rules import Slice
-from sessions.state import Changes
+from models.access.api_keys import hash_key
+from models.queue.task_notifications import Claim
+from sessions.postgres.commands.store import PostgresStore
+from sessions.postgres.tasks.claims import Granted, Wanted, claim
+from sessions.postgres.tasks.dependent_tasks import FAILED_AT_ONCE, fail_dependents
+from sessions.postgres.tasks.leases import extend, fail_stuck, holds_task, release, return_expired
+from sessions.rules.dispatch import Slice
+from sessions.rules.records import Task, task_key
+from sessions.rules.state import Changes
 from tests.acceptance.stack import new_id, wait_for
 from tests.integration.inbox import drain, entry
 from tests.integration.rows import Rows

@@ -13,16 +13,16 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-from models.inbox import SEEN_SECONDS, Announcement, Entry, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.queue.inbox import SEEN_SECONDS, Announcement, Entry, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.queue.job_queue import open_queue
 from models.settings import Settings
-from models.wakeups import open_queue
-from sessions import rules
-from sessions.manager import SessionManager
+from sessions.commands.manager import SessionManager
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime
+from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import create_engine
-from sessions.postgres.dead_letters import failed_deliveries
-from sessions.postgres.deliveries import find_delivery
-from sessions.postgres.store import PostgresStore
-from sessions.reading_time import AT_ONCE_SECONDS, ReadingTime
+from sessions.postgres.operations.dead_letters import failed_deliveries
+from sessions.postgres.operations.deliveries import find_delivery
+from sessions.rules import dispatch
 from tests.integration.inbox import drain, entry, push
 from worker.dead_letters import FailedList
 from worker.dead_letters import replay as replay_dead_letter
@@ -175,9 +175,9 @@ def test_a_rule_that_raises_makes_one_dead_letter(
     def raise_for_one(state: Any, command: Any, context: Any) -> Any:
         if getattr(command, "key", None) == "poison":
             raise ZeroDivisionError("the rule is wrong")
-        return rules.decide(state, command, context)
+        return dispatch.decide(state, command, context)
 
-    monkeypatch.setattr("sessions.manager.decide", raise_for_one)
+    monkeypatch.setattr("sessions.commands.manager.decide", raise_for_one)
     entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(500)]
     done = drain(redis, engine, *entries)
     assert done == [f"drain shard {shard_of(walk):02d}: 499 applied, 1 failed"]
@@ -221,8 +221,10 @@ def test_a_row_that_the_database_refuses_makes_one_dead_letter(
 def test_reads_of_others_are_not_refused_because_a_batch_was_done_in_parts(
     redis: Redis, engine: Engine, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch, is_suspected: bool
 ) -> None:
-    monkeypatch.setattr("sessions.reading_time.TOGETHER_SECONDS", AT_ONCE_SECONDS)
-    monkeypatch.setattr("sessions.reading_time.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6)  # One read, and it is over.
+    monkeypatch.setattr("sessions.commands.read_time_budget.TOGETHER_SECONDS", AT_ONCE_SECONDS)
+    monkeypatch.setattr(
+        "sessions.commands.read_time_budget.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6
+    )  # One read, and it is over.
     poison = entry("store_memory", walk, key="poison", content=1)
     reads = [entry("list_memories", walk, source=f"s{number}") for number in range(3)]
     suspect = (poison.source, poison.delivery_id) if is_suspected else None
@@ -388,7 +390,7 @@ def test_a_transaction_ends_in_time_and_the_next_goes_on(redis: Redis, engine: E
 def test_reads_of_one_batch_have_a_limit_together(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions.manager.READ_SECONDS", -1.0)
+    monkeypatch.setattr("sessions.commands.manager.READ_SECONDS", -1.0)
     reads = [{"command": "list_memories"}, {"command": "search", "data": {"q": "x"}}]
     batch = entry("batch", walk, mode="partial", commands=reads, waits=True)
     drain(redis, engine, batch)

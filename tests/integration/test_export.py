@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Connection
 
 from models.errors import NotFound
-from sessions.document import ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
-from sessions.postgres.reads import export_markdown, export_session
+from sessions.documents.document import ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
+from sessions.postgres.reads.read_commands import export_markdown, export_session
 from tests.integration.rows import Rows
 
 

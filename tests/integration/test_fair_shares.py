@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from models.inbox import shard_of
+from models.queue.inbox import shard_of
 from tests.acceptance.stack import Stack, envelope, new_id, wait_for
 from tests.integration.serving import Stopwatch
 

@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from models.tables import Base
-from sessions.recording import NOT_RECORDED
+from sessions.responses.recorded_responses import NOT_RECORDED
 from tests.integration.inbox import drain, entry
 from tests.integration.test_drain import delivery, outcome_of
 

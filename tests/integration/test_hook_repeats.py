@@ -12,12 +12,12 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from starlette.datastructures import Headers
 
-from models.identity import REPEAT_SECONDS
-from models.inbox import Entry, Ruling, inbox_key, make_entry, seen_key, shard_of
-from relay.hooks import parse_hook, read_event
-from sessions.manager import SessionManager
-from sessions.postgres.dead_letters import Wanted, entries_to_rule
-from sessions.postgres.store import PostgresStore
+from models.commands.content_ids import REPEAT_SECONDS
+from models.queue.inbox import Entry, Ruling, inbox_key, make_entry, seen_key, shard_of
+from relay.ingest.token_webhooks import parse_hook, read_event
+from sessions.commands.manager import SessionManager
+from sessions.postgres.commands.store import PostgresStore
+from sessions.postgres.operations.dead_letters import Wanted, entries_to_rule
 from tests.integration.inbox import drain, entry, push
 from worker.inbox import read_entries
 

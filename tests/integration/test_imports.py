@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import Engine, delete
 
-from api.imports import MAX_DOCUMENT_BYTES
+from api.sessions.imports import MAX_DOCUMENT_BYTES
 from models.settings import read_settings
 from models.tables import SessionRow
 from sessions.files.backend import FilesBackend

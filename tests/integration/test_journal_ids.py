@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from sessions.postgres.journal import read_events
+from sessions.postgres.reads.events import read_events
 from tests.acceptance.stack import new_id
 from tests.integration.inbox import drain, entry
 

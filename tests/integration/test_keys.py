@@ -12,11 +12,11 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import Engine, text
 
+from models.access.api_keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord, hash_key
 from models.errors import Conflict, Invalid, NotFound, RelayError, Unavailable
-from models.keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord, hash_key
 from models.settings import Settings
-from relay.keyring import Keyring
-from sessions.keys import KeyRegister, NewKey, connect_register
+from relay.auth.api_key_cache import Keyring
+from sessions.api_keys import KeyRegister, NewKey, connect_register
 from tests.acceptance.stack import free_port
 
 

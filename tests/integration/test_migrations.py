@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, text
 
-from local.servers import Server
+from local.servers.embedded import Server
 from models.settings import sqlalchemy_url
 from tests.conftest import migrate
 

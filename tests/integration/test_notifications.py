@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from redis import Redis
 
-from models.inbox import JOURNAL_CHANNEL, OUTCOME_CHANNEL, Announcement, Outcome
-from models.tasks import TASKS_CHANNEL, TaskNews
-from relay.connections import open_redis
+from models.queue.inbox import JOURNAL_CHANNEL, OUTCOME_CHANNEL, Announcement, Outcome
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
 from relay.notifications.journal import JournalWatch
 from relay.notifications.outcomes import OutcomeWatch
 from relay.notifications.tasks import TaskWatch
+from relay.redis_client import open_redis
 
 CHANNELS = (OUTCOME_CHANNEL, TASKS_CHANNEL, JOURNAL_CHANNEL)
 

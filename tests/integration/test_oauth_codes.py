@@ -13,8 +13,8 @@ from api.oauth.codes import Codes, Grant, expiry
 from api.oauth.provider import Provider
 from models.errors import Unavailable
 from models.settings import read_settings
-from relay.connections import open_redis
-from sessions.keys import KeyRegister
+from relay.redis_client import open_redis
+from sessions.api_keys import KeyRegister
 from sessions.postgres.connections import create_engine
 from tests.conftest import API_KEY
 

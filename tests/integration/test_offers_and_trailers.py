@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.clients import Patience
+from relay.http.connection_limits import Patience
 from tests.conftest import API_KEY
 from tests.integration.edge import Edge, receive_all
 from tests.integration.serving import Serving

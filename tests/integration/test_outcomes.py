@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from sqlalchemy import Engine
 
-from models.inbox import (
+from models.queue.inbox import (
     ANNOUNCED_BYTES,
     OUTCOME_CHANNEL,
     OUTCOME_SECONDS,

@@ -16,9 +16,9 @@ from starlette.datastructures import State
 
 from models.errors import TooManyRequests
 from models.settings import Settings
-from relay import lots
-from relay.connections import open_redis
-from relay.rates import Rates
+from relay.limits import rate_limiter
+from relay.limits.request_rates import Rates
+from relay.redis_client import open_redis
 from tests.conftest import API_KEY
 from tests.integration.serving import Serving, Stopwatch, entries, memory
 from tests.integration.test_signed_webhooks import SECRET, send
@@ -114,7 +114,7 @@ def test_bytes_are_limited_too_announced_or_not(redis_url: str, redis: Redis, tm
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting is what is tested, however slow the disk is."""
-    monkeypatch.setattr(lots, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(rate_limiter, "ANSWER_SECONDS", 30.0)
 
 
 def run(redis_url: str, work: Callable[[Rates], Awaitable[None]], *, processes: int = 1, **settings: Any) -> None:

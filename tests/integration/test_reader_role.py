@@ -11,12 +11,12 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from local.backups import make_backup
-from local.postgres_tools import Database, tools_for
-from local.reader_rights import UNSEEN
-from local.reader_role import CONNECTIONS, ROLE, Reader, drop_reader, make_reader
-from local.restoring import restore
-from local.servers import Server, start_postgres
+from local.operator.backups import make_backup
+from local.operator.postgres_tools import Database, tools_for
+from local.operator.reader_privileges import UNSEEN
+from local.operator.reader_role import CONNECTIONS, ROLE, Reader, drop_reader, make_reader
+from local.operator.restore import restore
+from local.servers.embedded import Server, start_postgres
 from models.errors import Conflict, Forbidden, Unavailable
 from models.tables import Base
 from tests.conftest import migrate

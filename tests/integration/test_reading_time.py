@@ -9,11 +9,11 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from models.errors import TooManyRequests
-from models.inbox import Entry
-from sessions.reading_time import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadingTime
+from models.queue.inbox import Entry
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadingTime
 from tests.integration.inbox import drain, entry
 from tests.integration.test_drain import delivery, memories, outcome_of
-from worker.read_debts import add_debts, owed_seconds
+from worker.read_time_debts import add_debts, owed_seconds
 
 
 def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
@@ -123,7 +123,7 @@ def test_reads_are_done_while_nobody_else_waits_and_those_of_others_always(
 def test_a_transaction_ends_when_the_time_for_reads_is_over_and_the_next_goes_on(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions.reading_time.TOGETHER_SECONDS", AT_ONCE_SECONDS)
-    monkeypatch.setattr("sessions.reading_time.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6)
+    monkeypatch.setattr("sessions.commands.read_time_budget.TOGETHER_SECONDS", AT_ONCE_SECONDS)
+    monkeypatch.setattr("sessions.commands.read_time_budget.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6)
     reads = [entry("list_memories", walk, source=f"s{number}", waits=True) for number in range(4)]
     assert "4 applied" in drain(redis, engine, *reads)[0]

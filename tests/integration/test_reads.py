@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, Engine, delete, select, update
 
-from models.commands import (
+from models.commands.definitions import (
     GetArtifact,
     GetSessionSummary,
     GetTask,
@@ -24,17 +24,10 @@ from models.commands import (
 )
 from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
-from sessions.answers import Answer, Page
-from sessions.postgres.reads import (
-    last_positions,
-    page,
-    read,
-    read_events,
-    read_transcript,
-    similar_ids,
-)
-from sessions.postgres.task_updates import find_updates
-from sessions.updates import Listener
+from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, read_transcript, similar_ids
+from sessions.postgres.tasks.task_updates import find_updates
+from sessions.reads.results import Answer, Page
+from sessions.responses.task_updates import Listener
 from tests.integration.rows import NOW, Rows
 
 GLOB = "reading-*"

@@ -17,10 +17,10 @@ import pytest
 from redis import Redis
 from standardwebhooks.webhooks import Webhook
 
-from local.servers import start_valkey
+from local.servers.embedded import start_valkey
 from models.errors import Invalid, NotFound, Unauthorized, Unavailable
-from relay.connections import open_redis
-from relay.refusals import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, Refusals
+from relay.redis_client import open_redis
+from relay.rejections import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, Refusals
 from tests.acceptance.stack import wait_for
 from tests.conftest import API_KEY
 from tests.integration.serving import Serving, memory

@@ -18,8 +18,8 @@ import msgspec
 import pytest
 from redis import Redis
 
-from models.inbox import Outcome, inbox_key, outcome_key, seen_key, shard_of, wake_key
-from models.wakeups import open_queue
+from models.queue.inbox import Outcome, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.queue.job_queue import open_queue
 from tests.acceptance.stack import wait_for
 from tests.conftest import API_KEY, ROOT
 from tests.integration import inbox

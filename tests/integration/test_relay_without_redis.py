@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from local.servers import Server, start_valkey
+from local.servers.embedded import Server, start_valkey
 from tests.acceptance.stack import free_port, wait_for
 from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
 

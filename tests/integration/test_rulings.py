@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from models.inbox import Entry, Ruling, inbox_key, shard_of
+from models.queue.inbox import Entry, Ruling, inbox_key, shard_of
 from tests.integration.inbox import drain, entry
 
 REPLAY = Ruling(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from sqlalchemy import Connection
 
-from models.commands import Search
-from sessions.answers import Answer
-from sessions.postgres.reads import read
+from models.commands.definitions import Search
+from sessions.postgres.reads.read_commands import read
+from sessions.reads.results import Answer
 from tests.integration.rows import NOW, Rows
 
 GLOB = "search-*"
@@ -217,5 +217,5 @@ def test_of_hits_that_are_too_large_to_be_ranked_the_latest_are(
     for number in range(5):
         walk.chunk(f"c{number}", "the solar roof 数据 " + "x" * 1_000)
     assert ids(search(walk, q)) == ["c4", "c3", "c2", "c1", "c0"]
-    monkeypatch.setattr("sessions.postgres.search.RANKED_BYTES", 2_000)
+    monkeypatch.setattr("sessions.postgres.reads.search.RANKED_BYTES", 2_000)
     assert ids(search(walk, q)) == ["c4", "c3"]

@@ -21,9 +21,9 @@ import svix
 from redis import Redis
 from sqlalchemy import Engine, select
 
-from models.inbox import seen_key
+from models.queue.inbox import seen_key
 from models.tables import DeliveryRow, EventRow
-from sessions.postgres.deliveries import find_delivery
+from sessions.postgres.operations.deliveries import find_delivery
 from tests.conftest import API_KEY
 from tests.integration.inbox import drain
 from tests.integration.serving import Serving, entries, memory, wait_for_status

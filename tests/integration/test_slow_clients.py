@@ -13,7 +13,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from relay.clients import LONGEST_LOOK_SECONDS, Clients, Patience
+from relay.http.connection_limits import LONGEST_LOOK_SECONDS, Clients, Patience
 from tests.acceptance.stack import wait_for
 from tests.integration.edge import LARGE, Edge, receive_all
 from tests.integration.serving import Serving, Stopwatch

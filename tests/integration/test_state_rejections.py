@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from models.inbox import Entry, Ruling, decode_outcome, inbox_key, outcome_key, seen_key, shard_of
-from models.scopes import ALL_SCOPES
-from models.vocabulary import Scope
-from sessions import parking
-from sessions.manager import SessionManager
-from sessions.postgres.dead_letters import (
+from models.access.scopes import ALL_SCOPES
+from models.commands.field_types import Scope
+from models.queue.inbox import Entry, Ruling, decode_outcome, inbox_key, outcome_key, seen_key, shard_of
+from sessions.commands import parked_events
+from sessions.commands.manager import SessionManager
+from sessions.postgres.commands.store import PostgresStore
+from sessions.postgres.operations.dead_letters import (
     Wanted,
     entries_to_rule,
     failed_deliveries,
     find_dead_letter,
     list_dead_letters,
 )
-from sessions.postgres.store import PostgresStore
 from tests.integration.inbox import drain, entry, push
 from worker.drain import Drain
 from worker.inbox import read_entries
@@ -199,7 +199,7 @@ def test_a_replay_behind_a_redelivery_and_a_resumption_is_judged_at_its_own_plac
 def test_a_dead_letter_that_its_session_does_not_take_when_it_is_replayed_is_kept(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parking, "MAX_EVENTS", 0)  # It is there already, so it takes no more room.
+    monkeypatch.setattr(parked_events, "MAX_EVENTS", 0)  # It is there already, so it takes no more room.
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, msgspec.structs.replace(item, command="store_dream"), entry("pause_session", walk))
     drain(redis, engine, msgspec.structs.replace(item, ruling=RULING))
@@ -263,7 +263,7 @@ def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: E
 def test_what_one_sender_can_have_kept_is_bounded(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parking, "MAX_EVENTS", 3)
+    monkeypatch.setattr(parked_events, "MAX_EVENTS", 3)
     drain(redis, engine, entry("pause_session", walk))
     first = [event(walk, source=f"many-{walk}", key=f"k{n}") for n in range(2)]
     assert drain(redis, engine, *first)[0].endswith(": 2 parked")
@@ -271,7 +271,7 @@ def test_what_one_sender_can_have_kept_is_bounded(
     assert drain(redis, engine, *more)[0].endswith(": 2 rejected, 1 parked")
     assert len(parked(engine, walk)) == 3
     assert drain(redis, engine, again(first[0]))[0].endswith(": 1 parked")
-    monkeypatch.setattr(parking, "MAX_BYTES", 100)
+    monkeypatch.setattr(parked_events, "MAX_BYTES", 100)
     assert drain(redis, engine, event(walk, content="x" * 200))[0].endswith(": 1 rejected")
     drain(redis, engine, entry("resume_session", walk), again(more[2]))
     assert memories(engine, walk) == {"m2": 1}

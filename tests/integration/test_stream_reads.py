@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from api.database import Database
-from api.events import Events, find_positions
-from models.inbox import JOURNAL_CHANNEL
+from api.sessions.events import Events, find_positions
+from models.queue.inbox import JOURNAL_CHANNEL
 from models.settings import Settings
-from relay.ingest import Ingest
+from relay.ingest.endpoints import Ingest
 from relay.notifications.journal import JournalWatch
 from tests.conftest import API_KEY
 from tests.integration.inbox import drain, entry

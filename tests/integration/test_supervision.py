@@ -33,7 +33,8 @@ WITH_CHILD = (
 PARENT = """
 import sys, time
 from worker.supervision import Child, Running
-child = "import models.lifeline, time; models.lifeline.hold_lifeline(); print('up', flush=True); time.sleep(600)"
+child = "from models.process.parent_death import hold_lifeline; import time; hold_lifeline(); print('up', flush=True)"
+child += "; time.sleep(600)"
 print(Running(Child(name="a", command=(sys.executable, "-c", child), environment={})).pid, flush=True)
 time.sleep(600)
 """

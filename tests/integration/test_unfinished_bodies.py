@@ -13,8 +13,8 @@ from redis import Redis
 from standardwebhooks.webhooks import Webhook
 
 from models.errors import TooManyRequests
-from relay.addresses import network_of
-from relay.bodies import Unproven
+from relay.http.bodies import Unproven
+from relay.http.client_addresses import network_of
 from tests.integration.serving import Serving, entries
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

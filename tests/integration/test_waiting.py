@@ -7,9 +7,9 @@ import asyncio
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from api.waiting import list_waiting
-from models.inbox import Entry
-from sessions.answers import Page
+from api.operations.pending_deliveries import list_waiting
+from models.queue.inbox import Entry
+from sessions.reads.results import Page
 from tests.integration.inbox import entry, push
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from models.wakeups import open_queue
+from models.queue.job_queue import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import cast
 
-from models.wakeups import open_queue
+from models.queue.job_queue import open_queue
 from tests.acceptance.stack import Payload, Stack, new_id, wait_for
 from tests.torture.senders import Sender, Session
 

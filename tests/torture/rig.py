@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from local.servers import Server, start_postgres, start_valkey
+from local.servers.embedded import Server, start_postgres, start_valkey
 from tests.acceptance.stack import Stack, new_id
 from tests.conftest import migrate
 
@@ -27,7 +27,7 @@ class Rig:
 
     def workers(self) -> list[psutil.Process]:
         """The draining processes under the supervisor."""
-        return [process for process in self.children() if _runs(process, "worker.process")]
+        return [process for process in self.children() if _runs(process, "worker.worker_process")]
 
     def children(self) -> list[psutil.Process]:
         """All processes under the supervisor."""

@@ -6,7 +6,7 @@ import psutil
 import psycopg2
 import pytest
 
-from models.inbox import shard_of, wake_key
+from models.queue.inbox import shard_of, wake_key
 from tests.acceptance.stack import new_id, wait_for
 from tests.torture.rig import Rig
 

@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from starlette.datastructures import Headers
 
 from models.settings import Settings
-from relay.authentication import Authenticator, Caller
-from relay.keyring import Keyring
+from relay.auth.api_key_cache import Keyring
+from relay.auth.authentication import Authenticator, Caller
 
 
 def make_authenticator(settings: Settings) -> Authenticator:

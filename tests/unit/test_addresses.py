@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.errors import RelayError, SettingsError
 from models.settings import parse_networks, read_settings
-from relay.addresses import AddressBarrier, find_address
+from relay.http.client_addresses import AddressBarrier, find_address
 
 ALLOWED = "203.0.113.0/24, 198.51.100.7, 2001:db8::/32"
 

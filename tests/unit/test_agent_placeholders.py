@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.placeholders import NAMES, Template
+from agent.execution.placeholders import NAMES, Template
 from models.errors import Invalid, SettingsError
 
 VALUES = dict.fromkeys(NAMES, "") | {"task_id": "t1", "description": "Find {task_id}; rm -rf $HOME", "attempt": "2"}

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from agent import results
-from agent.environment import Layout, describe, environment_for
-from agent.removal import remove_tree
-from agent.results import (
+from agent.execution import task_results
+from agent.execution.directory_removal import remove_tree
+from agent.execution.task_directory import Layout, describe, environment_for
+from agent.execution.task_results import (
     BODY_BYTES,
     FILE_BYTES,
     MAX_FILES,
@@ -238,7 +238,7 @@ def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_no_more_names_are_looked_at_than_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "LOOKED_AT", 5)
+    monkeypatch.setattr(task_results, "LOOKED_AT", 5)
     for number in range(8):
         (tmp_path / f"{number}").mkdir()
     _, left_out = collect(tmp_path, task_id="t")

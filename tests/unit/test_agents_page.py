@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from agent.environment import PREFIX, WITHHELD
-from agent.placeholders import NAMES, Template
-from agent.results import BODY_BYTES, FILE_BYTES, MAX_FILES
-from agent.work import LONGEST_BEAT_SECONDS, TRY_AGAIN
+from agent.execution.placeholders import NAMES, Template
+from agent.execution.task_directory import PREFIX, WITHHELD
+from agent.execution.task_execution import LONGEST_BEAT_SECONDS, TRY_AGAIN
+from agent.execution.task_results import BODY_BYTES, FILE_BYTES, MAX_FILES
 from cli.commands.agent import run
 from tests.conftest import ROOT
 from tests.unit.test_cli_page import command_of

@@ -10,11 +10,11 @@ import pytest
 from starlette.routing import Route
 
 from api.app import create_app
-from api.openapi import build_document
-from api.statuses import RATE_HEADERS
-from models.commands import COMMANDS
+from api.openapi.document import build_document
+from api.openapi.responses import RATE_HEADERS
+from models.commands.definitions import COMMANDS
+from models.commands.field_types import NAME_PATTERN
 from models.settings import Settings
-from models.vocabulary import NAME_PATTERN
 
 SETTINGS = Settings(api_key="k", redis_url="redis://127.0.0.1:1/0", database_url="postgresql://127.0.0.1:1/none")
 

@@ -11,16 +11,16 @@ import pytest
 from msgspec import Raw
 
 from api.database import Database
-from api.task_queue import TaskQueue, Waiter
-from models.agent_commands import AskTask, ClaimCommand, CompleteTask, FailTask
-from models.commands import AddArtifact
+from api.tasks.claim_waiters import TaskQueue, Waiter
+from models.commands.agent_commands import AskTask, ClaimCommand, CompleteTask, FailTask
+from models.commands.definitions import AddArtifact
 from models.errors import NotFound, Rejected
-from models.paths import mask_path
+from models.process.url_redaction import mask_path
+from models.queue.task_notifications import Claimable, TaskNews, claim_token, make_claim_secret, read_claim_token
 from models.settings import Settings
-from models.tasks import Claimable, TaskNews, claim_token, make_claim_secret, read_claim_token
-from sessions.records import Artifact, Task
-from sessions.rules import decide
 from sessions.rules.decision import Context, Decision
+from sessions.rules.dispatch import decide
+from sessions.rules.records import Artifact, Task
 from tests.unit.test_rules import World
 
 HASH = "h" * 64

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.configuration import config_path, find_login, forget_login, store_login, stored_login
-from local.folders import Lock
+from local.data_dir import Lock
 from models.errors import SettingsError
 
 URL = "https://relay.example"

@@ -27,6 +27,9 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_a_relay_is_talked_to_without_any_store() -> None:
-    modules = imported("import cli.relay, cli.remote, cli.configuration, cli.plain, cli.wholes")
+    modules = imported(
+        "import cli.backends.http_backend, cli.backends.relay_lists, cli.backends.reassembly\n"
+        "import cli.configuration, cli.output.machine_output"
+    )
     assert {"urllib3", "msgspec"} <= modules
     assert modules.isdisjoint(STORES | {"rich"})

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.command import DataCommand
-from cli.escaping import field, json_text, visible, visible_lines
+from cli.backends.pages import Items
+from cli.command_declaration import DataCommand
 from cli.main import MODULES, cli
-from cli.paging import Items
-from cli.plain import json_array, tsv
-from cli.shapes import SESSION, Column, Shape
-from cli.words import ago, contents, count
+from cli.output.escaping import field, json_text, visible, visible_lines
+from cli.output.humanize import ago, contents, count
+from cli.output.machine_output import json_array, tsv
+from cli.output.output_schemas import SESSION, Column, Shape
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)

@@ -11,22 +11,22 @@ import msgspec
 import pytest
 from starlette.requests import Request
 
-from api.guide import FILES, MOST_CHARACTERS, Tier
-from api.own_url import own_url
+from api.openapi.llm_instructions import FILES, MOST_CHARACTERS, Tier
+from api.public_url import own_url
 from docs.error_codes import served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
 from docs.make_reference import PAGE, make_page
-from models import vocabulary as v
-from models.commands import COMMANDS
+from models.commands import field_types as v
+from models.commands.definitions import COMMANDS
+from models.commands.field_docs import MEANINGS, SHARED_MEANINGS, meaning_of
+from models.commands.field_types import MAX_WAIT_SECONDS
+from models.commands.payloads import parse_envelope, parse_flat
 from models.errors import BadRequest
-from models.meanings import MEANINGS, SHARED_MEANINGS, meaning_of
-from models.payloads import parse_envelope, parse_flat
-from models.vocabulary import MAX_WAIT_SECONDS
 from tests.conftest import ROOT
 from tests.documents import DOCUMENTS, anchors, blocks, commands_of, is_webhook, links, name_of
 
 LONGEST_URL = "https://session-relay-production-1234.up.some-platform.example.com:65535"
-GUIDE = (ROOT / "api" / FILES["full"]).read_text()
+GUIDE = (ROOT / "api" / "openapi" / FILES["full"]).read_text()
 ANY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 
 
@@ -65,7 +65,7 @@ def test_every_body_of_a_curl_line_is_json(path: Path) -> None:
 
 @pytest.mark.parametrize("tier", FILES)
 def test_the_guide_is_short_enough_also_with_a_long_url(tier: Tier) -> None:
-    text = (ROOT / "api" / FILES[tier]).read_text()
+    text = (ROOT / "api" / "openapi" / FILES[tier]).read_text()
     assert "{relay}" in text
     assert len(text.replace("{relay}", LONGEST_URL)) <= MOST_CHARACTERS[tier]
 
@@ -91,7 +91,7 @@ def told_commands(text: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("tier", FILES)
 def test_the_guide_names_each_field_that_is_needed_and_none_that_is_not_there(tier: Tier) -> None:
-    for name, fields in told_commands((ROOT / "api" / FILES[tier]).read_text()):
+    for name, fields in told_commands((ROOT / "api" / "openapi" / FILES[tier]).read_text()):
         known = {field.encode_name: field for field in msgspec.structs.fields(COMMANDS[name])}
         names = set(re.findall(r"[a-z_]+\??", re.sub(r"\([^)]*\)", "", fields)))
         assert {field.rstrip("?") for field in names} <= {*known, "session_id"}, name
@@ -102,7 +102,7 @@ def test_the_guide_names_each_field_that_is_needed_and_none_that_is_not_there(ti
 
 @pytest.mark.parametrize("tier", FILES)
 def test_the_guide_waits_no_longer_than_one_may(tier: Tier) -> None:
-    text = (ROOT / "api" / FILES[tier]).read_text()
+    text = (ROOT / "api" / "openapi" / FILES[tier]).read_text()
     assert f"{MAX_WAIT_SECONDS}" in text
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from examples.expected import STEPS, Get
-from models.commands import COMMANDS, name_of
-from models.payloads import ENVELOPE_TYPE, parse_envelope
+from models.commands.definitions import COMMANDS, name_of
+from models.commands.payloads import ENVELOPE_TYPE, parse_envelope
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from api.gpt_actions import BATCH_LIMIT, MORE_OPERATIONS, build_gpt_document, is_consequential
-from api.openapi import build_document
-from models.commands import COMMANDS
-from models.vocabulary import MAX_CHARACTERS
+from api.openapi.document import build_document
+from api.openapi.gpt_actions import BATCH_LIMIT, MORE_OPERATIONS, build_gpt_document, is_consequential
+from models.commands.definitions import COMMANDS
+from models.commands.field_types import MAX_CHARACTERS
 
 MOST_OPERATIONS = 30
 MOST_OF_A_DESCRIPTION = 300

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 STARTS = (
     "import alembic.config; alembic.config.main(['heads'])",
-    "import api.__main__, worker.__main__, worker.dashboard, local.keys, agent.keeper, cli.main",
+    "import api.__main__, worker.__main__, worker.dashboard, local.keys, agent.execution.process_reaper, cli.main",
     "from models.version import UNKNOWN, version; assert version() != UNKNOWN",
 )
 """What runs in the image, as far as that needs no server."""

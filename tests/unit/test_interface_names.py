@@ -6,8 +6,8 @@ import pytest
 
 from api.mcp.tools import COMMAND_TOOLS
 from cli.main import SECTIONS
-from models.commands import COMMANDS
-from models.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
+from models.commands.definitions import COMMANDS
+from models.commands.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
 
 HINT = "Start it with create_session; list_sessions shows those that exist."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from relay.bodies import LARGE_BYTES, LargeBodies
+from relay.http.bodies import LARGE_BYTES, LargeBodies
 
 LARGE, SMALL = b"x" * LARGE_BYTES, b"x"
 

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.claims import ClaimRequest, CompleteRequest
 from api.mcp.tools import ClaimTask, ReportTask, SendCommand
-from models.commands import COMMANDS, name_of
+from api.tasks.claims import ClaimRequest, CompleteRequest
+from models.commands.definitions import COMMANDS, name_of
+from models.commands.payloads import Submission, parse_envelope, parse_flat
+from models.decoding.lenient import MAX_PROBLEMS, decode_leniently
 from models.errors import Invalid, Rejected
-from models.leniency import MAX_PROBLEMS, decode_leniently
-from models.payloads import Submission, parse_envelope, parse_flat
 
 SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("query_memories", {"limit": 5, "tags": ["a", "b c"]}, {"limit": "5", "tags": "a, b c,"}),

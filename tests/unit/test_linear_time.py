@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
-from agent.results import plain, read_percent
-from api.agents import AgentRequest
-from api.claims import ClaimRequest, CompleteRequest, HeartbeatRequest
-from api.keys import KeyRequest, NoParameters
+from agent.execution.task_results import plain, read_percent
 from api.oauth.clients import clean_name
-from cli.mcp_config import _Expansion
-from cli.pager import Paged
-from local.environment import read_env_file
-from models.commands import Search
-from models.decoding import decode_as, decode_json
+from api.operations.api_keys import KeyRequest, NoParameters
+from api.tasks.agents import AgentRequest
+from api.tasks.claims import ClaimRequest, CompleteRequest, HeartbeatRequest
+from cli.doctor.mcp_config import _Expansion
+from cli.output.pager import Paged
+from local.stack.environment import read_env_file
+from models.commands.definitions import Search
+from models.commands.payloads import parse_envelope, parse_flat
+from models.decoding.strict import decode_as, decode_json
 from models.errors import RelayError
-from models.paths import mask_path
-from models.payloads import parse_envelope, parse_flat
-from relay.bodies import FORM
-from relay.hooks import parse_hook, read_event
-from relay.parameters import decode_parameters
-from relay.signed_bodies import parse_signed
+from models.process.url_redaction import mask_path
+from relay.http.bodies import FORM
+from relay.http.query_parameters import decode_parameters
+from relay.ingest.signed_bodies import parse_signed
+from relay.ingest.token_webhooks import parse_hook, read_event
+from sessions.documents.import_validation import read_document
 from sessions.files.search import normal
-from sessions.intake import read_document
 from tests.hostile import BODIES, require_linear
 from tests.unit.test_rules import World
 

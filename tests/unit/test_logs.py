@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.logs import MAX_REFUSED_LINES, configure_logging
+from models.process.log_setup import MAX_REFUSED_LINES, configure_logging
 from models.settings import Settings
 
 

@@ -6,7 +6,7 @@ import json
 import re
 
 from api.mcp.tools import COMMAND_TOOLS, INSTRUCTIONS, tools
-from models.commands import COMMANDS
+from models.commands.definitions import COMMANDS
 from tests.conftest import ROOT
 
 

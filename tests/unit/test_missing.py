@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from sessions.missing import CANDIDATES, nearest_of
+from sessions.reads.not_found import CANDIDATES, nearest_of
 
 
 def test_a_misspelt_id_finds_the_one_that_was_meant() -> None:

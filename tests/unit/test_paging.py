@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Invalid
-from sessions.paging import RowPosition, decode_cursor, encode_cursor, fill
-from sessions.text_budget import LongText, measure
+from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor, fill
+from sessions.reads.truncation import LongText, measure
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.datetimes())

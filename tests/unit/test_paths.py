@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from api.app import create_app
-from models.logs import configure_logging
-from models.paths import WORDS, mask_path
+from models.process.log_setup import configure_logging
+from models.process.url_redaction import WORDS, mask_path
 from models.settings import Settings
 
 TOKEN = "srh_" + "aB3" * 13 + "x"

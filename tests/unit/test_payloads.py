@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.commands import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
-from models.decoding import STORE_IT
+from models.commands.content_ids import leading_text, same_json
+from models.commands.definitions import COMMANDS, Batch, ConversationChunk, DelegateTask, QueryMemories, StoreMemory
+from models.commands.payloads import Submission, parse_envelope, parse_flat
+from models.decoding.strict import STORE_IT
 from models.errors import Invalid, NotJson, Rejected
-from models.identity import leading_text, same_json
-from models.payloads import Submission, parse_envelope, parse_flat
 
 
 def parse(command: str, session_id: str | None = "walk", /, **data: Any) -> Submission:

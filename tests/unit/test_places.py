@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from models.errors import TooManyRequests, Unavailable
+from relay.limits.concurrency import SOURCES_AT_ONCE, Places
 from relay.notifications.journal import MAX_LISTENERS, JournalWatch
-from relay.places import SOURCES_AT_ONCE, Places
 
 
 def test_one_source_gets_a_quarter_and_others_still_find_places() -> None:

@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 
 from models.errors import SettingsError
 from models.settings import Settings
-from relay.connections import open_redis
-from relay.lots import Allowance, Window
-from relay.rates import Rates, parse_limit, rate_headers
+from relay.limits.rate_limiter import Allowance, Window
+from relay.limits.request_rates import Rates, parse_limit, rate_headers
+from relay.redis_client import open_redis
 
 
 @pytest.mark.parametrize(

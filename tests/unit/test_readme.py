@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from local.console import closing_block
+from local.stack.console import closing_block
 from models.settings import Settings
 from tests.conftest import ROOT
 

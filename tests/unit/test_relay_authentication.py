@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from starlette.datastructures import Headers
 
-from models.commands import Batch, BatchItem, DelegateTask, DeleteSession, GetTask, StoreMemory
+from models.commands.definitions import Batch, BatchItem, DelegateTask, DeleteSession, GetTask, StoreMemory
+from models.commands.field_types import Scope
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings
-from models.vocabulary import Scope
-from relay.authentication import Caller, require_permission
+from relay.auth.authentication import Caller, require_permission
 from tests.unit.credentials import make_authenticator
 
 MEMORY = StoreMemory(content=msgspec.Raw(b'"x"'))

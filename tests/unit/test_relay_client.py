@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from agent.address import is_loopback, may_send_secrets, parse_address, parse_key, plain_http_hosts
-from agent.client import Client
-from agent.errors import CHECK_ADDRESS, NoRelay, error_of, error_of_outcome
-from agent.submission import send_command
+from agent.http.client import Client
+from agent.http.command_client import send_command
+from agent.http.error_responses import CHECK_ADDRESS, NoRelay, error_of, error_of_outcome
+from agent.http.relay_url import is_loopback, may_send_secrets, parse_address, parse_key, plain_http_hosts
 from models.errors import (
     Conflict,
     Forbidden,

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from models.commands import ListSessions, QueryMemories, RetrieveMemory, Search
+from models.commands.definitions import ListSessions, QueryMemories, RetrieveMemory, Search
 from models.errors import Invalid
-from relay.ingest import Waiting
-from relay.parameters import decode_parameters
+from relay.http.query_parameters import decode_parameters
+from relay.ingest.endpoints import Waiting
 
 
 def test_numbers_lists_and_names_that_differ_on_the_wire() -> None:

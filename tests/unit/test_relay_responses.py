@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from models.errors import Invalid, RelayError, Unauthorized, Unavailable
-from relay.responses import BugBarrier, exception_handlers
+from relay.http.responses import BugBarrier, exception_handlers
 
 
 def ask(

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from models.identity import REPEAT_SECONDS
-from models.inbox import Entry, Ruling, make_entry
-from models.payloads import decode_command, parse_envelope
-from sessions.journal import Said
-from sessions.repeats import answer_again, is_repeat, may_repeat
+from models.commands.content_ids import REPEAT_SECONDS
+from models.commands.payloads import decode_command, parse_envelope
+from models.queue.inbox import Entry, Ruling, make_entry
+from sessions.commands.event_log import Said
+from sessions.commands.repeated_batches import answer_again, is_repeat, may_repeat
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 BATCH = {"commands": [{"command": "pause_session"}]}

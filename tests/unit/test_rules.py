@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from models import commands as c
+from models.commands import definitions as c
+from models.commands.content_ids import REPEAT_SECONDS
+from models.commands.payloads import parse_envelope, scopes_of
 from models.errors import Conflict, Invalid, NotFound, Rejected
-from models.identity import REPEAT_SECONDS
-from models.payloads import parse_envelope, scopes_of
-from sessions.records import Agent, Memory, MemoryRevision, Question, Session, Task, memory_key, task_key
-from sessions.rules import Slice, decide
 from sessions.rules.decision import Context, Decision
-from sessions.state import State
+from sessions.rules.dispatch import Slice, decide
+from sessions.rules.records import Agent, Memory, MemoryRevision, Question, Session, Task, memory_key, task_key
+from sessions.rules.state import State
 
 START = datetime(2026, 11, 22, 9, tzinfo=UTC)
 

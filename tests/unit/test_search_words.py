@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions.search_words import MARK, MOST_WORDS, any_of, mark, take_apart, tidy
+from sessions.reads.search_query import MARK, MOST_WORDS, any_of, mark, take_apart, tidy
 
 
 def test_words_and_runs_without_spaces_are_told_apart() -> None:

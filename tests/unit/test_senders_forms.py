@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers, QueryParams
 
-from models.decoding import decode_json
+from models.commands.content_ids import content_hash, decode_exactly, same_json
+from models.commands.payloads import parse_envelope
+from models.decoding.repeated_keys import require_unique_keys
+from models.decoding.strict import decode_json
 from models.errors import Invalid, NotJson, RelayError
-from models.identity import content_hash, decode_exactly, same_json
-from models.payloads import parse_envelope
-from models.repeated_keys import require_unique_keys
-from relay.forms import MAX_FIELDS, payload_of, read_form
-from relay.hooks import parse_hook, read_event, split_parameters
-from relay.paths import tidy_path
+from relay.http.forms import MAX_FIELDS, payload_of, read_form
+from relay.http.path_normalization import tidy_path
+from relay.ingest.token_webhooks import parse_hook, read_event, split_parameters
 from tests.hostile import require_linear
 
 FORM = Headers({"Content-Type": "application/x-www-form-urlencoded"})

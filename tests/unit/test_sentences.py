@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessions.sentences import counted, found, of_bundle, of_session, of_task
+from sessions.reads.messages import counted, found, of_bundle, of_session, of_task
 
 
 def test_numbers_agree_with_what_is_counted() -> None:

@@ -19,12 +19,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from models.commands import AnswerTask, Batch, BatchItem, DeleteMemory, DeleteSession, GetTask, StoreMemory
+from models.commands.definitions import AnswerTask, Batch, BatchItem, DeleteMemory, DeleteSession, GetTask, StoreMemory
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings, read_settings
-from relay.authentication import Caller, require_permission
-from relay.signatures import read_signature
-from relay.signing_secrets import webhook_secrets
+from relay.auth.authentication import Caller, require_permission
+from relay.auth.signatures import read_signature
+from relay.auth.signing_secrets import webhook_secrets
 from tests.unit import credentials
 from tests.unit.credentials import make_authenticator
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.commands import StoreMemory
+from models.commands.definitions import StoreMemory
+from models.commands.payloads import ENVELOPE_TYPE, Submission, parse_envelope
 from models.errors import Invalid, NotJson
-from models.payloads import ENVELOPE_TYPE, Submission, parse_envelope
-from relay.signed_bodies import NoCommand, parse_signed
+from relay.ingest.signed_bodies import NoCommand, parse_signed
 
 NO_COMMAND_INSIDE = "The client_payload of the repository_dispatch is no command."
 ENVELOPE = {"command": "store_memory", "session_id": "s", "data": {"content": 1}}

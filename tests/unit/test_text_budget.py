@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from sessions.text_budget import SMALLEST_PIECE, LongText, cut, fit, measure
+from sessions.reads.truncation import SMALLEST_PIECE, LongText, cut, fit, measure
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400)
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from models.commands.payloads import parse_envelope
 from models.errors import Invalid
-from models.payloads import parse_envelope
 from models.timestamps import is_relative, parse_moment
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)

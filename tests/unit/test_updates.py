@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions.updates import Elsewhere, Listener, describe_elsewhere
+from sessions.responses.task_updates import Elsewhere, Listener, describe_elsewhere
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

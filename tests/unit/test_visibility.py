@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.access.session_glob import like_pattern, matches_glob, require_visible
 from models.errors import Forbidden
-from models.visibility import like_pattern, matches_glob, require_visible
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Running the command of one claimed task: its directory, processes and results."""

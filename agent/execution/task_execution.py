@@ -1,0 +1,294 @@
+"""One claimed task from its start to its result: the command is run, the lease is kept, what it made is delivered.
+
+A result is delivered until the relay has it, however long that is away. Which tasks are worked on is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent.execution.directory_removal import remove_tree
+from agent.execution.placeholders import Template
+from agent.execution.processes import KEPT_BYTES, Process
+from agent.execution.task_directory import Layout, describe, environment_for
+from agent.execution.task_results import (
+    BODY_BYTES,
+    LEAST_BODY_BYTES,
+    Result,
+    collect,
+    plain,
+    read_file,
+    read_percent,
+    result_body,
+)
+from agent.http.claims_client import Claim
+from agent.http.client import LONGEST_PAUSE_SECONDS
+from agent.http.error_responses import NoRelay
+from models.commands.responses import shorten
+from models.errors import (
+    Forbidden,
+    Invalid,
+    NotFound,
+    Rejected,
+    RelayError,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
+    Unauthorized,
+    Unavailable,
+)
+from models.timestamps import format_utc
+
+TRY_AGAIN = 75
+"""The exit code by which a command says that another attempt may succeed: EX_TEMPFAIL of sysexits.h."""
+BEATS_A_LEASE = 3
+"""So that two heartbeats may be lost."""
+LONGEST_BEAT_SECONDS = 10.0
+"""So that somebody who cancels a task, or looks how far it is, need not wait longer."""
+PROGRESS_LENGTH = 1_000
+ERROR_LENGTH = 4_000
+QUESTION_BYTES = 20_000
+TITLE_LENGTH = 80
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 15.0
+"""Between two attempts to deliver."""
+ODD_ANSWERS = 20
+"""In a row to a result, after which it is given up: for some minutes nothing but odd answers came. A relay that is away
+is waited for without end."""
+_GONE = frozenset({"claim_lost", "task_cancelled", "task_finished", "task_asking"})
+
+
+class Event(NamedTuple):
+    """Something that happened to a task."""
+
+    at: str
+    event: str
+    status: str
+    message: str
+    session_id: str
+    task_id: str
+    attempt: int
+
+
+class Job(NamedTuple):
+    """What is done with each task, and how long it may take."""
+
+    template: Template
+    timeout_seconds: float
+    lease_seconds: int
+    environment: Mapping[str, str]
+    key: str
+    """Not to be handed on."""
+    passed: tuple[str, ...] = ()
+    """Variables that are handed on though they are usually not."""
+
+
+class Work:
+    """The work on one task."""
+
+    def __init__(self, claim: Claim, job: Job, *, warn: Callable[[str], None]) -> None:
+        self._claim, self._job, self._warn = claim, job, warn
+        self._title = shorten(claim.task["description"], TITLE_LENGTH)
+        self._process: Process | None = None
+        self._done = threading.Event()
+        self._aborted = threading.Event()
+        self._verdict: tuple[str, str] | None = None
+        """Why there is no reason to work any more: an event and its message."""
+
+    @property
+    def begun(self) -> Event:
+        """What is to be told at the beginning."""
+        task = self._claim.task
+        return self._event("claimed", "claimed", f"attempt {task['attempt']} of {task['max_attempts']}")
+
+    def do(self) -> Event:
+        """Work until the relay knows the result, or it is of no use any more; gives what became of it."""
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        folder: Path | None = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="session-relay-task-")).resolve()
+            return self._run(Layout(folder))
+        except (Rejected, NoRelay) as error:
+            event = "cancelled" if error.code == "task_cancelled" else "lost"
+            return self._event(event, event, error.message)
+        finally:
+            self._done.set()
+            if folder is not None:
+                self._remove(folder)
+
+    def abort(self) -> None:
+        """Kill what runs, and give the task back; deliver no more. May be repeated, from any thread."""
+        self._aborted.set()
+        if self._process is not None:
+            self._process.kill()
+
+    def give_back(self) -> Event:
+        """Put the task back into the queue, if the relay can be reached; gives what became of it."""
+        try:
+            self._claim.release()
+        except RelayError as error:
+            return self._event("lost", "lost", f"it was not given back, its lease ends by itself ({error.message})")
+        return self._event("released", "pending", "given back")
+
+    def _run(self, layout: Layout) -> Event:
+        try:
+            process = self._start(layout)
+        except Invalid as error:
+            return self._fail(" ".join(filter(None, [error.message, error.hint])))
+        except (OSError, ValueError) as error:
+            return self._fail(f"The agent's command cannot be started: {error}.")
+        limit = self._job.timeout_seconds
+        code = process.wait(limit)
+        is_late = code is None
+        if is_late:
+            process.end()
+            code = process.wait()
+        if self._verdict is not None:
+            event, message = self._verdict
+            return self._event(event, event, message)
+        if self._aborted.is_set():
+            return self.give_back()
+        if is_late:
+            return self._fail(f"It took longer than {limit:g} s, and was stopped.", process, again=True)
+        if code:
+            return self._fail(f"The agent's command ended with exit code {code}.", process, again=code == TRY_AGAIN)
+        if question := plain(read_file(layout.question, limit=QUESTION_BYTES)[0]):
+            return self._ask(question, process)
+        return self._complete(process, layout)
+
+    def _remove(self, folder: Path) -> None:
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            self._warn(f"{folder} of {self._title!r} is not wholly removed: {error.strerror or error}.")
+
+    def _start(self, layout: Layout) -> Process:
+        task, job = self._claim.task, self._job
+        values = describe(task, layout)
+        command = job.template.fill(values)
+        layout.prepare(task)
+        environment = environment_for(values, job.environment, key=job.key, passed=job.passed)
+        process = self._process = Process(command, input=layout.task, environment=environment)
+        if self._aborted.is_set() or self._verdict:  # Whoever said so may have found no process yet.
+            process.kill()
+        return process
+
+    def _beat(self) -> None:
+        """Keep the lease until the work is done, also while its result is delivered."""
+        pause = min(self._job.lease_seconds / BEATS_A_LEASE, LONGEST_BEAT_SECONDS)
+        has_started, is_away = False, False
+        while True:
+            try:
+                lease = self._claim.heartbeat(**self._progress()) if has_started else self._claim.start()
+            except RelayError as error:
+                if _is_lost(error):
+                    self._leave("lost", error.message)
+                    return
+                if not is_away:
+                    self._warn(f"No heartbeat for {self._title!r}: {error.message} It is tried again.")
+                is_away = True
+            else:
+                has_started, is_away = True, False
+                if lease["cancelled"]:
+                    self._leave("cancelled", "it was cancelled")
+                    return
+            if self._done.wait(pause):
+                return
+
+    def _progress(self) -> dict[str, Any]:
+        text = plain(self._process.tail) if self._process else ""
+        return {"progress": text[-PROGRESS_LENGTH:], "percent": read_percent(text)}
+
+    def _leave(self, event: str, message: str) -> None:
+        self._verdict = (event, message)
+        if self._process is not None:
+            self._process.end()
+
+    def _complete(self, process: Process, layout: Layout) -> Event:
+        output, size = read_file(layout.result, limit=KEPT_BYTES)
+        if not size:
+            output, size = process.output, process.output_size
+        artifacts, left_out = collect(layout.artifacts, task_id=self._claim.task["task_id"])
+        result = Result(output=output, size=size, artifacts=artifacts, left_out=left_out)
+        limit = BODY_BYTES
+        while True:
+            try:
+                answer = self._deliver("complete", result_body(result, limit=limit))
+            except TooLarge as error:
+                if limit <= LEAST_BODY_BYTES:
+                    return self._fail(f"The relay refuses the result: {error.message}", process)
+                limit //= 2
+                continue
+            except Rejected as error:
+                if _is_lost(error):
+                    raise
+                return self._fail(f"The relay refuses the result: {error.message}", process)
+            files = f", {len(artifacts)} file{'s' * (len(artifacts) != 1)}" if artifacts else ""
+            return self._event("finished", _status(answer), f"{size:,} bytes of output{files}")
+
+    def _ask(self, question: str, process: Process) -> Event:
+        try:
+            answer = self._deliver("ask", {"question": question})
+        except TooLarge as error:
+            return self._fail(f"The relay refuses the question: {error.message}", process)
+        return self._event("asked", _status(answer), question)
+
+    def _fail(self, reason: str, process: Process | None = None, *, again: bool = False) -> Event:
+        said = plain(process.errors, limit=ERROR_LENGTH) if process else ""
+        error = f"{reason}\n\n{said}" if said else reason
+        answer = self._deliver("fail", {"error": error, "retryable": again})
+        return self._event("failed", _status(answer), reason)
+
+    def _deliver(self, action: str, content: dict[str, Any] | bytes) -> dict[str, Any] | None:
+        """Until it has taken effect; None if this was aborted before that is known. Raises NoRelay when odd answers
+        do not end."""
+        body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        pause, is_told, odd = FIRST_PAUSE_SECONDS, False, 0
+        while True:
+            try:
+                answer = self._claim.submit(action, body)
+            except (Unavailable, TooManyRequests, TooSlow, TooLarge) as error:
+                if isinstance(error, TooLarge) and len(body) > LEAST_BODY_BYTES:
+                    raise
+                if not is_told:
+                    self._warn(f"The result of {self._title!r} waits here: {error.message} It is tried again.")
+                is_told = True
+                odd = odd + 1 if isinstance(error, NoRelay | TooLarge) else 0
+                if odd == ODD_ANSWERS:
+                    raise
+                if isinstance(error, TooManyRequests):
+                    pause = max(pause, min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS))
+            else:
+                if answer is not None:
+                    return answer
+            if self._aborted.wait(pause):
+                return None
+            pause = min(pause * 2, LAST_PAUSE_SECONDS)
+
+    def _event(self, event: str, status: str, detail: str) -> Event:
+        task = self._claim.task
+        return Event(
+            at=format_utc(datetime.now(UTC)),
+            event=event,
+            status=status,
+            message=f"{self._title}: {detail}",
+            session_id=task["session_id"],
+            task_id=task["task_id"],
+            attempt=task["attempt"],
+        )
+
+
+def _is_lost(error: RelayError) -> bool:
+    """Whether nothing more can be done with the claim."""
+    return error.code in _GONE or isinstance(error, NotFound | Unauthorized | Forbidden)
+
+
+def _status(answer: dict[str, Any] | None) -> str:
+    return "unknown" if answer is None else str(answer["status"])

@@ -1,0 +1,1 @@
+"""The HTTP client of the relay: its URL, commands, claims and errors."""

@@ -1,0 +1,163 @@
+"""The door at /mcp: which requests the MCP server gets to see. They come to a host of ours, with a key, and in JSON.
+
+Each request stands for itself: nothing is kept between two of them, so any relay can answer any of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
+
+import msgspec
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from api.mcp.results import protocol_error
+from api.mcp.server import make_server
+from api.mcp.tool_handlers import Calls
+from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
+from api.public_url import own_url
+from models.decoding.lenient import NULL
+from models.decoding.strict import decode_json
+from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
+from models.settings import Settings
+from relay.auth.access_control import Gate
+from relay.http.responses import Note, error_response
+
+NO_ARGUMENTS = Raw(b"{}")
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    arguments: Raw = NO_ARGUMENTS
+
+
+class _Call(msgspec.Struct, frozen=True):
+    params: _Parameters = _Parameters()
+
+
+class McpDoor:
+    """The endpoint. `run` must be entered for as long as requests are served."""
+
+    def __init__(self, settings: Settings, *, gate: Gate, calls: Calls, note: Note) -> None:
+        self._gate = gate
+        self._note = note
+        self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
+        self._public_url = settings.public_url
+        self._max_body_bytes = settings.max_body_bytes
+        self._manager = StreamableHTTPSessionManager(
+            make_server(calls, note=note),
+            json_response=True,
+            stateless=True,
+            max_request_body_size=settings.max_body_bytes,
+        )
+        # What it logs may quote requests; what matters is logged by those who raise it.
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where MCP clients post to. There is nothing to GET: no stream is kept open."""
+        return [Route(RESOURCE_PATH, self.post, methods=["POST"])]
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Serve within the block; once."""
+        return self._manager.run()
+
+    async def post(self, request: Request) -> Response:
+        """Take one message of the protocol. What is refused is told in the protocol's form, too."""
+        try:
+            return _Served(self._manager, await self._open(request))
+        except RelayError as error:
+            self._note(request.scope, error)
+            told = protocol_error(error).model_dump()
+            headers = self._where_to_sign_in(request) if isinstance(error, Unauthorized) else {}
+            return error_response(error, headers, content={"jsonrpc": "2.0", "id": None, "error": told})
+
+    def _where_to_sign_in(self, request: Request) -> dict[str, str]:
+        """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
+        metadata = f"{own_url(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
+        # An app whose token is not good any more would else keep it (RFC 6750, 3.1).
+        invalid = 'error="invalid_token", ' if "authorization" in request.headers else ""
+        return {"www-authenticate": f'Bearer {invalid}resource_metadata="{metadata}"'}
+
+    async def _open(self, request: Request) -> bytes:
+        """The body of a request that may come in; what handlers need to know of it is put into its state."""
+        self._require_own(request)
+        request.state.caller = caller = await self._gate.enter(request)
+        body = await self._gate.read_body(request, caller, limit=self._max_body_bytes)
+        async with self._gate.large_bodies.turn(body):
+            decode_json(body)
+            request.state.arguments = _arguments_of(body)
+        return body
+
+    def _require_own(self, request: Request) -> None:
+        """Raise Misdirected or Forbidden for what a web page may have been tricked into sending here.
+
+        A name that somebody else owns can be made to lead to this address (DNS rebinding), an address cannot.
+        """
+        if not self._is_own(_host_of(f"//{request.headers.get('host', '')}")):
+            raise Misdirected(
+                expected="the host of PUBLIC_URL, localhost, or an IP address",
+                hint="Set PUBLIC_URL to the address by which clients reach this relay.",
+            )
+        origin = request.headers.get("origin")
+        if origin is not None and not self._is_own(_host_of(origin)):
+            raise Forbidden(
+                "Pages of other sites may not use this relay through a browser.",
+                code="wrong_origin",
+                field="Origin",
+                expected="no Origin, or the one of PUBLIC_URL",
+            )
+
+    def _is_own(self, host: str) -> bool:
+        return host in self._hosts or _is_address(host)
+
+
+class _Served(Response):
+    """What the MCP server answers to a request whose body was read already."""
+
+    def __init__(self, manager: StreamableHTTPSessionManager, body: bytes) -> None:
+        super().__init__()
+        self._manager = manager
+        self._read = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request over."""
+        messages: list[Message] = [{"type": "http.request", "body": self._read, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        # The body is decompressed, and of the type that it was read as.
+        told = {b"content-type": b"application/json", b"content-length": str(len(self._read)).encode()}
+        headers = [(name, value) for name, value in scope["headers"] if name not in (*told, b"content-encoding")]
+        await self._manager.handle_request({**scope, "headers": [*headers, *told.items()]}, replay, send)
+
+
+def _arguments_of(body: bytes) -> Raw:
+    """What a tool is called with, as it was sent: decoding it into floats would change numbers."""
+    try:
+        arguments = msgspec.json.decode(body, type=_Call).params.arguments
+    except msgspec.ValidationError:  # No call of a tool; the server says what is wrong with it, if anything is.
+        return NO_ARGUMENTS
+    return NO_ARGUMENTS if arguments == NULL else arguments
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

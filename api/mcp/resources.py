@@ -1,0 +1,121 @@
+"""Sessions and artifacts as resources, and the prompt that picks up a session where another model left it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import mcp_types as types
+import msgspec
+from starlette.requests import Request
+
+from api.mcp.results import DATA_NOTICE
+from api.mcp.tool_handlers import Calls
+from models.commands import field_types as v
+from models.errors import NotFound
+
+SESSION_URI = "session-relay://sessions/{session_id}"
+ARTIFACT_URI = "session-relay://sessions/{session_id}/artifacts/{artifact_id}"
+PROMPT = types.Prompt(
+    name="resume_session",
+    title="Pick up a session",
+    description="Go on with a session where it was left, by whomever. Without session_id: the latest active one.",
+    arguments=[types.PromptArgument(name="session_id", description="Which session", required=False)],
+)
+LISTED = 50
+_ID = v.ID_PATTERN.removeprefix("^").removesuffix(r"$(?!\n)")
+_URI = re.compile(rf"session-relay://sessions/({_ID})(?:/artifacts/({_ID}))?")
+
+Json = dict[str, Any]
+
+
+class Library:
+    """What can be read by its address. Each read raises a RelayError that says why it was refused."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def list_sessions(self, request: Request, cursor: str | None) -> types.ListResourcesResult:
+        """The sessions that the caller may see, the latest active first."""
+        data = await self._read(request, "list_sessions", limit=LISTED, cursor=cursor)
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(
+                    uri=SESSION_URI.format(session_id=item["session_id"]),
+                    name=item["session_id"],
+                    title=item["title"],
+                    description=f"{item['status']}, last active {item['last_activity']}",
+                    mime_type="application/json",
+                )
+                for item in data["sessions"]
+            ],
+            next_cursor=data.get("next_cursor"),
+        )
+
+    def list_templates(self) -> types.ListResourceTemplatesResult:
+        """The forms of addresses."""
+        return types.ListResourceTemplatesResult(
+            resource_templates=[
+                types.ResourceTemplate(
+                    uri_template=SESSION_URI,
+                    name="session",
+                    title="A session",
+                    description="What is needed to go on with it",
+                    mime_type="application/json",
+                ),
+                types.ResourceTemplate(
+                    uri_template=ARTIFACT_URI,
+                    name="artifact",
+                    title="An artifact",
+                    description="Its content; list_artifacts tells the ids",
+                ),
+            ]
+        )
+
+    async def read(self, request: Request, uri: str) -> types.ReadResourceResult:
+        """What stands at an address."""
+        found = _URI.fullmatch(uri)
+        if found is None:
+            raise NotFound("There is no resource at this address.", expected=f"{SESSION_URI} or {ARTIFACT_URI}")
+        session_id, artifact_id = found.groups()
+        if artifact_id is None:
+            text, media_type = _json(await self._bundle(request, session_id)), "application/json"
+        else:
+            data = await self._read(request, "get_artifact", session_id=session_id, artifact_id=artifact_id)
+            text, media_type = _content_of(data["artifact"])
+        return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type=media_type, text=text)])
+
+    async def resume(self, request: Request, session_id: str | None) -> types.GetPromptResult:
+        """The prompt with all that is needed to go on."""
+        bundle = await self._bundle(request, session_id)
+        session = bundle["session"]
+        text = (
+            f"Go on with the session {session['session_id']}. Below is what was said and decided in it so far. Tell me "
+            "in two or three sentences where we are, and what is open. Then go on with it: store what we decide with "
+            f"store_memory, and delegate with delegate_task.\n\n{DATA_NOTICE}\n\ndata: {_json(bundle)}"
+        )
+        message = types.PromptMessage(role="user", content=types.TextContent(text=text))
+        return types.GetPromptResult(description=PROMPT.description, messages=[message])
+
+    async def _bundle(self, request: Request, session_id: str | None) -> Json:
+        return await self._read(request, "resume_bundle", session_id=session_id)
+
+    async def _read(self, request: Request, command: str, **fields: str | int | None) -> Json:
+        given = {name: value for name, value in fields.items() if value is not None}
+        body = msgspec.json.encode({"max_characters": v.MAX_CHARACTERS, **given})
+        data: Json = (await self._calls.send(request, command, body)).get("data", {})
+        return data
+
+
+def _content_of(artifact: Json) -> tuple[str, str]:
+    """The content of an artifact as text, and of which media type that is."""
+    content = artifact["content"]
+    text, media_type = (content, "text/plain") if isinstance(content, str) else (_json(content), "application/json")
+    if "next_offset" in artifact:
+        text += f"\n[Cut. get_artifact with offset {artifact['next_offset']} gives the rest.]"
+        media_type = "text/plain"
+    return text, media_type
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

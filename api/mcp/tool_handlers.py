@@ -1,0 +1,106 @@
+"""What a call of a tool does: it sends a command, or works with the claim on a task, in the name of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.mcp.results import DATA_NOTICE, TASK_NOTICE, error_of
+from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
+from api.tasks.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
+from models.commands.payloads import Submission, fields_of, parse_envelope, parse_flat
+from models.decoding.lenient import decode_leniently
+from models.queue.task_notifications import read_claim_token
+from relay.auth.authentication import Caller, require_scope, require_session
+from relay.ingest.endpoints import COMMAND_WAIT_SECONDS, Ingest
+
+Json = dict[str, Any]
+FIRST_ERROR = 400
+SHOWN = ("status", "message", "session_id", "data", "updates", "delivery_id")
+"""Of an answer; the rest tells a model nothing."""
+
+
+class Calls:
+    """The tools. Each call raises a RelayError that says why it was refused."""
+
+    def __init__(self, *, ingest: Ingest, claims: Claims) -> None:
+        self._ingest = ingest
+        self._claims = claims
+        self._tools: dict[str, Callable[[Request, Caller, Raw], Awaitable[Json]]] = {
+            "claim_task": self._claim,
+            "report_task": self._report,
+            "send_command": self._send_any,
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """Of all tools."""
+        return [*COMMAND_TOOLS, *self._tools]
+
+    async def call(self, request: Request, name: str, arguments: Raw) -> Json:
+        """Call a tool in the name of whoever sent the request."""
+        if name in COMMAND_TOOLS:
+            return await self.send(request, name, bytes(arguments))
+        return await self._tools[name](request, request.state.caller, arguments)
+
+    async def send(self, request: Request, command: str, data: bytes) -> Json:
+        """Send a command as /v1/commands takes it, and give its answer."""
+        return await self._submit(request, parse_flat(command, data))
+
+    async def _send_any(self, request: Request, _: Caller, arguments: Raw) -> Json:
+        asked = decode_leniently(arguments, SendCommand)
+        fields = fields_of(asked.data, "data.")
+        envelope = {"command": asked.command, "session_id": asked.session_id, "id": fields.pop("id", None)}
+        return await self._submit(request, parse_envelope(msgspec.json.encode({**envelope, "data": fields})))
+
+    async def _submit(self, request: Request, submission: Submission) -> Json:
+        response = await self._ingest.take(request, request.state.caller, submission, wait_seconds=COMMAND_WAIT_SECONDS)
+        return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
+
+    async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:
+        require_scope(caller, "agent")
+        asked = decode_leniently(arguments, ClaimTask)
+        task = await self._claims.hand_out(request, caller, ClaimRequest(**msgspec.structs.asdict(asked)))
+        told: Json = msgspec.json.decode(msgspec.json.encode({"task": task}))
+        return told | ({"notice": TASK_NOTICE} if task else {})
+
+    async def _report(self, request: Request, caller: Caller, arguments: Raw) -> Json:
+        require_scope(caller, "agent")
+        asked = decode_leniently(arguments, ReportTask)
+        held = read_claim_token(asked.claim_token)
+        require_session(caller, held.session_id)
+        match asked.status:
+            case "working":
+                lease = await self._claims.extend(
+                    caller, held, HeartbeatRequest(progress=asked.progress, percent=asked.percent)
+                )
+                return _of_lease(lease, "Stop: the task was cancelled." if lease["cancelled"] else "Go on.")
+            case "released":
+                return _of_lease(await self._claims.give_back(caller, held), "Gave the task back.")
+            case "completed":
+                end: CompleteRequest | FailRequest | AskRequest = CompleteRequest(
+                    output=asked.output, artifacts=asked.artifacts
+                )
+            case "failed":
+                end = FailRequest(error=asked.error or "", retryable=asked.retryable)
+            case "question":
+                end = AskRequest(question=asked.question or "")
+        return _answer(await self._claims.finish(request, caller, held, end))
+
+
+def _answer(response: Response, *, notice: str = "") -> Json:
+    """The content of an answer, as far as a model needs it. Raises the error that it tells."""
+    content: Json = msgspec.json.decode(bytes(response.body))
+    if response.status_code >= FIRST_ERROR:
+        raise error_of(content)
+    shown = {name: content[name] for name in SHOWN if name in content}
+    return shown | ({"notice": notice} if notice else {})
+
+
+def _of_lease(lease: Json, message: str) -> Json:
+    return {"status": "success", "message": message, "session_id": lease["session_id"], "data": lease}

@@ -1,0 +1,1 @@
+"""The OpenAPI document, the documentation page, and the instructions for LLMs."""

@@ -1,0 +1,89 @@
+"""`/docs`: the OpenAPI document as a page to read and to try out, which works without the internet.
+
+Swagger UI comes from a package that has its files for Django; nothing of Django is needed to serve them. The browser is
+told to take nothing from elsewhere, and to send nothing there.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+
+from models.errors import SettingsError
+from relay.http.query_parameters import decode_parameters
+
+PACKAGE = "drf_spectacular_sidecar"
+FOLDER = f"static/{PACKAGE}/swagger-ui-dist"
+CACHE_SECONDS = 3_600
+"""For the files, which change only with the package."""
+
+File = Literal["start.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"]
+OWN: tuple[File, ...] = ("start.js", "page.css")
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png"}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>session-relay: the API</title>
+<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="/docs/page.css">
+</head>
+<body>
+<header>
+<a href="/llm-instructions">Instructions for LLMs</a>
+<a href="/openapi.json">OpenAPI</a>
+<a href="/openapi.json?client=gpt">for a custom GPT</a>
+</header>
+<noscript>This page needs JavaScript; the links above do not.</noscript>
+<main id="api"></main>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+
+
+class FileParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of the page's files."""
+
+    file: File
+
+
+def docs_routes() -> list[Route]:
+    """The page and its files. Raises SettingsError if the package is not installed."""
+    paths = {name: _locate(name) for name in get_args(File)}
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(PAGE, headers={"cache-control": "no-cache", **HEADERS})
+
+    async def file(request: Request) -> Response:
+        name = decode_parameters(request.query_params, FileParameters, file=request.path_params["file"]).file
+        headers = {"cache-control": f"public, max-age={CACHE_SECONDS}", **HEADERS}
+        return FileResponse(paths[name], media_type=MEDIA_TYPES[paths[name].suffix], headers=headers)
+
+    return [Route("/docs", page), Route("/docs/{file}", file)]
+
+
+def _locate(name: File) -> Path:
+    if name in OWN:
+        return Path(__file__).parent / "docs_assets" / name
+    found = find_spec(PACKAGE)  # Importing it would import Django.
+    folders = (found.submodule_search_locations if found else None) or []
+    for folder in folders:
+        if (path := Path(folder) / FOLDER / name).is_file():
+            return path
+    raise SettingsError(f"{name} of the package {PACKAGE.replace('_', '-')} is missing: install the dependencies.")

@@ -1,0 +1,294 @@
+"""The OpenAPI document, made from the definitions that requests are decoded with. What of it a GPT gets is in
+`gpt_actions`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.openapi.gpt_actions import DocumentParameters, build_gpt_document
+from api.openapi.operations import OPERATIONS, Operation
+from api.openapi.responses import COMMAND, KEYED, answer, header_components, refusals, response_components
+from api.openapi.schemas import COMPONENT, answer_schemas, component_schemas, envelope_schema, flat_schema, schema_of
+from api.public_url import own_url
+from api.sessions.session_reads import READS, ReadRoute
+from models.commands import field_types as v
+from models.commands.definitions import COMMANDS, Batch, Command
+from models.commands.field_docs import meaning_of
+from models.commands.payloads import Envelope
+from models.errors import ErrorBody
+from models.version import version
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from relay.ingest.endpoints import Waiting
+
+OPENAPI_VERSION = "3.1.0"
+
+Json = dict[str, Any]
+
+START: Json = {"command": "create_session", "session_id": "evening-walk", "data": {"title": "Evening walk"}}
+REMEMBER: Json = {
+    "command": "store_memory",
+    "session_id": "evening-walk",
+    "data": {"type": "idea", "content": "Solar panels on the shed"},
+    "sync": True,
+}
+ALL_AT_ONCE: Json = {
+    "session_id": "evening-walk",
+    "commands": [
+        {"command": "create_session", "data": {"title": "Evening walk"}},
+        {"command": "store_memory", "data": {"type": "idea", "content": "Solar panels on the shed"}},
+    ],
+}
+
+
+TAGS = {
+    "commands": "All that can be done with sessions, each at an address of its own.",
+    "webhooks": "The same commands in an envelope, and what senders post that can set no header.",
+    "reading": "What is stored, without a place in the order of the commands.",
+    "agents": "For those who do the tasks.",
+    "operating": "Keys, what became of webhooks, and what went wrong.",
+    "service": "Without a key: what this is, and whether it runs.",
+}
+_PLACES = (
+    ("/v1/commands/", "commands"),
+    ("/v1/hooks/", "webhooks"),
+    ("/v1/tasks/claim", "agents"),
+    ("/v1/claims/", "agents"),
+    ("/v1/agents", "agents"),
+    ("/v1/deliveries", "operating"),
+    ("/v1/dead-letters", "operating"),
+    ("/v1/keys", "operating"),
+    ("/v1/refusals", "operating"),
+    ("/v1/status", "operating"),
+    ("/v1/import", "operating"),
+    ("/v1/webhook", "webhooks"),
+    ("/webhook", "webhooks"),
+    ("/v1/", "reading"),
+    ("/", "service"),
+)
+"""The first that an address begins with tells where it belongs."""
+
+
+def openapi_route(*, public_url: str) -> Route:
+    """`/openapi.json`; the documents are made once. That for a GPT has this relay's own URL in it."""
+    document = build_document()
+    body, for_gpt = msgspec.json.encode(document), build_gpt_document(document)
+
+    async def openapi(request: Request) -> Response:
+        client = decode_parameters(request.query_params, DocumentParameters).client
+        if client is None:
+            return JsonResponse(body)
+        return JsonResponse(for_gpt | {"servers": [{"url": own_url(request, public_url=public_url)}]})
+
+    return Route("/openapi.json", openapi)
+
+
+def build_document() -> Json:
+    """All operations of the public app."""
+    parameters = [operation.parameters for operation in OPERATIONS if operation.parameters]
+    bodies = [operation.body for operation in OPERATIONS if operation.body]
+    schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, Waiting, *bodies, *parameters])
+    schemas["Envelope"] = envelope_schema(schemas["Envelope"])
+    paths: dict[str, Json] = {
+        "/v1/webhook": {"post": _post_webhook(schemas)},
+        "/webhook": {"post": _post_webhook(schemas) | {"operationId": "webhook_alias"}},
+        "/v1/hooks/{token}": {"post": _post_hook(schemas)},
+    }
+    for name in COMMANDS:
+        paths[f"/v1/commands/{name}"] = {"post": _post_command(name, schemas)}
+    for read in READS:
+        path = read.path.replace(":path}", "}")
+        paths[path] = {"get": _get_read(read, path, schemas)}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    for path, operations in paths.items():
+        for described in operations.values():
+            described["tags"] = [_tag_of(path)]
+    for definition in parameters:
+        schemas.pop(definition.__name__, None)
+    schemas.pop(Waiting.__name__, None)
+    return {
+        "openapi": OPENAPI_VERSION,
+        "info": {
+            "title": "session-relay",
+            "version": version(),
+            "description": "A durable hub where LLMs, people and agents work on the same session, through webhooks.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}, {"bearer": []}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": schemas | answer_schemas(),
+            "responses": response_components(),
+            "headers": header_components(),
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _tag_of(path: str) -> str:
+    return next(tag for place, tag in _PLACES if path.startswith(place))
+
+
+def _post_webhook(schemas: dict[str, Json]) -> Json:
+    return {
+        "operationId": "webhook",
+        "summary": "Send any command in its envelope; it is stored durably and takes effect once.",
+        "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "requestBody": _request("Envelope", START, REMEMBER),
+        "responses": _COMMAND_RESPONSES,
+    }
+
+
+def _post_hook(schemas: dict[str, Json]) -> Json:
+    return {
+        "operationId": "hook",
+        "summary": "Send any JSON, or a form; it becomes a memory in the session of the token.",
+        "parameters": [*_parameters("/v1/hooks/{token}", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
+        "responses": _COMMAND_RESPONSES,
+        "security": [],
+    }
+
+
+def _post_command(name: str, schemas: dict[str, Json]) -> Json:
+    definition = COMMANDS[name]
+    component = f"{definition.__name__}Request"
+    flat = flat_schema(definition, schemas[definition.__name__])
+    properties = {field: _described(definition, field, schema) for field, schema in flat["properties"].items()}
+    schemas[component] = flat | {"title": component, "properties": properties}
+    return {
+        "operationId": name,
+        "summary": (definition.__doc__ or "").strip(),
+        "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "requestBody": _request(component, *([ALL_AT_ONCE] if definition is Batch else []))
+        | {"required": bool(schemas[component]["required"])},
+        "responses": _COMMAND_RESPONSES,
+    }
+
+
+def _described(definition: type[Command], field: str, schema: Json) -> Json:
+    """The schema of a field with what it means, and what an id or a name looks like."""
+    forms = {option.get("description") for option in (schema, *schema.get("anyOf", ()))} & {*v.PATTERNS.values()}
+    return {**schema, "description": " ".join([meaning_of(definition, field), *(f"({form})" for form in forms)])}
+
+
+def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
+    one_session = "{" in path or read.command.session == "optional"
+    return {
+        "operationId": read.name,
+        "summary": (read.command.__doc__ or "").strip(),
+        "parameters": _parameters(path, schemas[read.command.__name__]),
+        "responses": {
+            "200": answer("The answer.", "List" if read.answer == "list" else "Object"),
+            **refusals(KEYED | {422} | ({404} if one_session else frozenset())),
+        },
+    }
+
+
+def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
+    schema = schemas[operation.parameters.__name__] if operation.parameters else {}
+    success = answer("The answer.", operation.answer, *operation.more_types, is_open=operation.is_open)
+    return {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": _parameters(operation.path, schema),
+        **({"requestBody": _body(operation.body.__name__, schemas)} if operation.body else {}),
+        "responses": {
+            operation.status: success,
+            **refusals(operation.refusals),
+            **({"202": _COMMAND_RESPONSES["202"]} if operation.goes_through_inbox else {}),
+            **{
+                status: {"description": text} if status == "204" else {**success, "description": text}
+                for status, text in operation.others
+            },
+        },
+        **({"security": []} if operation.is_open else {}),
+    }
+
+
+def _parameters(path: str, schema: Json) -> list[Json]:
+    """Those of the path, then those of the query; a list has commas, or is a parameter repeated."""
+    in_path = re.findall(r"{(\w+)}", path)
+    known = {
+        "session_id": schema_of(v.Id),
+        "token": schema_of(str),
+        "claim_token": schema_of(str),
+        **schema.get("properties", {}),
+    }
+    names = [*in_path, *(name for name in schema.get("properties", {}) if name not in in_path)]
+    described = []
+    for name in names:
+        parameter = {
+            "name": name,
+            "in": "path" if name in in_path else "query",
+            "required": name in in_path or name in schema["required"],
+            "schema": _without_null(known[name]),
+        }
+        if name in _TEXTS:
+            parameter["description"] = _TEXTS[name]
+        if not parameter["required"]:
+            parameter["allowEmptyValue"] = True  # As if it were not there.
+        if known[name].get("type") == "array":
+            parameter |= {"style": "form", "explode": False}
+        described.append(parameter)
+    return described
+
+
+def _without_null(schema: Json) -> Json:
+    """What a parameter can be, since a URL has no null."""
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**options[0], **rest} if len(options) == 1 else schema
+
+
+def _body(component: str, schemas: dict[str, Json]) -> Json:
+    """A body that may be left out if all that it could say may."""
+    return _request(component) | {"required": bool(schemas[component]["required"])}
+
+
+def _request(component: str, *examples: Json) -> Json:
+    content: Json = {"schema": {"$ref": COMPONENT.format(name=component)}}
+    if examples:
+        content["examples"] = {f"example-{number}": {"value": value} for number, value in enumerate(examples, 1)}
+    return {"required": True, "content": {"application/json": content}}
+
+
+_IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The delivery id: what is sent again under the same one takes effect once.",
+    "schema": schema_of(v.DeliveryId),
+}
+_TEXTS = {
+    "wait": "Seconds to wait: for the answer of a command (by default 10 if it is called by its address, else 0), for "
+    "news, or until a task is finished.",
+    "max_characters": "How long the answer may get; longer texts and lists are cut, and say so.",
+    "cursor": "The next_cursor of the page before.",
+    "offset": "Where to go on in a long text: the next_offset of the answer before.",
+}
+_LINKS: Json = {
+    "links": {
+        "delivery": {
+            "operationId": "read_delivery",
+            "description": "What became of it.",
+            "parameters": {"delivery_id": "$response.body#/delivery_id"},
+        }
+    }
+}
+_COMMAND_RESPONSES: Json = {
+    "200": answer("It took effect; what was waited for is here.", "CommandResponse") | _LINKS,
+    "202": answer("It is stored durably and will take effect.", "Receipt") | _LINKS,
+    **refusals(COMMAND),
+}

@@ -1,0 +1,158 @@
+"""The OpenAPI document for the Actions of a custom GPT: part of the whole document, within the limits of its importer.
+
+What its importer demands beyond OpenAPI: at most 30 operations, short descriptions, an address that is no path, one way
+to send the key, objects with `properties`. What it may not know is left out: headers, links, null. So are parameters
+beside a body, since a model is shown both as one list of names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.openapi.schemas import COMPONENT
+from models.commands import field_types as v
+from models.commands.definitions import COMMANDS, Batch
+
+Json = dict[str, Any]
+
+MORE_OPERATIONS = ("read_delivery", "read_transcript", "read_agents")
+"""Beside all commands: what became of a command, what was said word by word, and whom to delegate to."""
+DESCRIPTION_LENGTH = 300
+"""Characters of what an operation is for."""
+ABOUT = (
+    "A memory that outlives conversations and is shared with other assistants and with agents on computers: sessions "
+    "with conversations, typed memories, tasks for agents, and artifacts."
+)
+ANYTHING: Json = {
+    "anyOf": [{"type": "string"}, {"type": "object", "properties": {}, "additionalProperties": True}],
+}
+"""Stands for any JSON: a schema without a type is none to the importer."""
+BATCH_LIMIT = 50
+"""Commands, so that their answers together stay below the 100,000 characters that a GPT takes."""
+BATCH_SUMMARY = (Batch.__doc__ or "").replace(f"{v.BATCH_LIMIT} commands", f"{BATCH_LIMIT} commands")
+_KEPT = ("operationId", "summary")
+
+
+class DocumentParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom the document is for; left out, for everybody."""
+
+    client: Literal["gpt"] | None = None
+
+
+def build_gpt_document(whole: Json) -> Json:
+    """The part of the whole document that a GPT needs; `servers` is still to be set."""
+    chosen = {*COMMANDS, *MORE_OPERATIONS}
+    paths: Json = {}
+    for path, operations in whole["paths"].items():
+        for method, operation in operations.items():
+            if operation["operationId"] in chosen:
+                paths.setdefault(path, {})[method] = _operation(operation)
+    schemas = {name: _plain(schema) for name, schema in whole["components"]["schemas"].items()}
+    schemas["BatchRequest"]["properties"]["commands"] |= {
+        "maxItems": BATCH_LIMIT,
+        "description": f"At most {BATCH_LIMIT} commands, each with its name and its data. Read outside of batches.",
+    }
+    schemas["BatchRequest"]["description"] = BATCH_SUMMARY
+    paths["/v1/commands/batch"]["post"]["summary"] = BATCH_SUMMARY
+    schemas["BatchItem"]["properties"]["command"] |= {
+        "enum": [name for name, definition in COMMANDS.items() if definition.in_batch]
+    }
+    return {
+        "openapi": whole["openapi"],
+        "info": {**whole["info"], "description": ABOUT},
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _needed(schemas, paths),
+            "securitySchemes": {"bearer": whole["components"]["securitySchemes"]["bearer"]},
+        },
+    }
+
+
+def is_consequential(name: str) -> bool:
+    """Whether a person should be asked each time: when it takes more than the scope `write`, because it deletes, or has
+    an agent work on somebody's machine; or may have such in it."""
+    definition = COMMANDS.get(name)
+    return definition is not None and (definition is Batch or definition.scope not in ("read", "write"))
+
+
+def _operation(operation: Json) -> Json:
+    body = operation.get("requestBody")
+    responses = {
+        status: _answer(operation["responses"][status]["content"]["application/json"]["schema"])
+        for status in ("200", "202")
+        if status in operation["responses"]
+    }
+    return {
+        **{name: operation[name] for name in _KEPT},
+        "x-openai-isConsequential": is_consequential(operation["operationId"]),
+        "parameters": [] if body else [_parameter(parameter) for parameter in operation["parameters"]],
+        **({"requestBody": _plain(body)} if body else {}),
+        "responses": {**responses, "default": _answer({"$ref": COMPONENT.format(name="Error")}, "It was refused.")},
+    }
+
+
+def _answer(schema: Json, description: str = "The answer.") -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _parameter(parameter: Json) -> Json:
+    return {name: _plain(value) for name, value in parameter.items() if name != "allowEmptyValue"}
+
+
+def _plain(schema: Any) -> Any:
+    """A schema without null, in which all that is an object has properties, and everything has a type.
+
+    Fields of answers that may be null are not told of: they come all the same.
+    """
+    if isinstance(schema, list):
+        return [_plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        schema = {**options[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
+    plain: Json = {}
+    for name, value in schema.items():
+        if name == "properties":
+            plain[name] = {inner: _typed(_plain(told)) for inner, told in value.items() if not _may_be_null(told)}
+        elif name == "required" and isinstance(value, list):
+            plain[name] = [inner for inner in value if not _may_be_null(schema["properties"][inner])]
+        elif name == "items":
+            plain[name] = _typed(_plain(value))
+        elif name != "default" or value:
+            plain[name] = _plain(value)
+    if plain.get("type") == "object" and "properties" not in plain:
+        plain |= {"properties": {}, "additionalProperties": True}
+    return plain
+
+
+def _may_be_null(schema: Json) -> bool:
+    return isinstance(schema.get("type"), list)
+
+
+def _typed(schema: Json) -> Json:
+    if "enum" in schema or "const" in schema:
+        return {"type": "string", **schema}
+    return schema if schema.keys() & {"type", "anyOf", "$ref"} else {**ANYTHING, **schema}
+
+
+def _needed(schemas: Json, paths: Json) -> Json:
+    """The schemas that the paths lead to."""
+    found: Json = {}
+    waiting = list(_references(paths))
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = schemas[name]
+            waiting += _references(schemas[name])
+    return dict(sorted(found.items()))
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"].removeprefix(COMPONENT.format(name=""))] if isinstance(value.get("$ref"), str) else []
+        return own + [name for inner in value.values() for name in _references(inner)]
+    return [name for inner in value for name in _references(inner)] if isinstance(value, list) else []

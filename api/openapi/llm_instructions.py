@@ -1,0 +1,42 @@
+"""The instructions that a user has an LLM fetch: one text with this relay's own URL in it, and one that is short enough
+for the custom instructions of an assistant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from api.public_url import own_url
+from relay.http.query_parameters import decode_parameters
+
+Tier = Literal["full", "short"]
+FILES: dict[Tier, str] = {"full": "llm_instructions.md", "short": "llm_instructions_short.md"}
+MOST_CHARACTERS: dict[Tier, int] = {"full": 8_000, "short": 1_500}
+"""What a model reads without losing the thread, and what fits into the field for custom instructions."""
+
+
+class GuideParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of the texts."""
+
+    tier: Tier = "full"
+
+
+def guide_route(*, public_url: str) -> Route:
+    """`/llm-instructions`; the texts are read once."""
+    texts = {tier: _read(tier) for tier in FILES}
+
+    async def instructions(request: Request) -> Response:
+        tier = decode_parameters(request.query_params, GuideParameters).tier
+        text = texts[tier].replace("{relay}", own_url(request, public_url=public_url))
+        return PlainTextResponse(text, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
+
+    return Route("/llm-instructions", instructions)
+
+
+def _read(tier: Tier) -> str:
+    return (Path(__file__).parent / FILES[tier]).read_text(encoding="utf-8")

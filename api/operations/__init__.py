@@ -1,0 +1,1 @@
+"""Endpoints for operators: deliveries, dead letters, API keys, status."""

@@ -1,0 +1,145 @@
+"""API keys over HTTP: making, listing and revoking them, for operators whose own key is for all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.access.api_keys import GLOB_PATTERN, NAME_PATTERN
+from models.decoding.lenient import decode_leniently
+from models.decoding.strict import decode_json
+from models.errors import Unavailable
+from models.timestamps import format_utc
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller, require_all_sessions
+from relay.http.bodies import read_body
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from sessions.api_keys import KeyRegister, Revoked
+from sessions.postgres.operations.api_keys import KeyEntry
+
+T = TypeVar("T")
+
+MAX_REQUEST_BYTES = 16_384
+CHANGE_SECONDS = 15.0
+"""For Redis and Postgres together; each has its own limits, which are shorter."""
+
+
+KeyScope = Literal["read", "write", "delegate", "agent", "admin", "hook"]
+Pattern = Annotated[str, Meta(pattern=GLOB_PATTERN, description="Sessions such as chat-*; all if left out")]
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a key is to be."""
+
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, description="Who sends with it; all its deliveries carry the name")]
+    scopes: Annotated[list[KeyScope], Meta(min_length=1, max_length=8, description="Or hook alone, for a hook's token")]
+    sessions: (
+        Annotated[str, Meta(pattern=GLOB_PATTERN, description="A pattern such as chat-*; all if left out")] | None
+    ) = None
+    rotate: Annotated[bool, Meta(description="A further key of a sender that has one")] = False
+
+
+class KeyChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which key, or which keys of one name."""
+
+    name_or_id: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address that takes none."""
+
+
+class Keys:
+    """The endpoints."""
+
+    def __init__(self, *, gate: Gate, register: KeyRegister) -> None:
+        self._gate = gate
+        self._register = register
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where keys are looked after."""
+        return [
+            Route("/v1/keys", self.list, methods=["GET"]),
+            Route("/v1/keys", self.create, methods=["POST"]),
+            Route("/v1/keys/{name_or_id}", self.revoke, methods=["DELETE"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """All keys without their secrets, the oldest first, revoked ones too."""
+        await self._admit(request)
+        decode_parameters(request.query_params, NoParameters)
+        entries = await _in_thread(self._register.entries)
+        return JsonResponse({"items": [describe_key(entry) for entry in entries], "next_cursor": None})
+
+    async def create(self, request: Request) -> Response:
+        """Make a key, and show it this once."""
+        caller = await self._admit(request)
+        decode_parameters(request.query_params, NoParameters)
+        body = await read_body(request, limit=MAX_REQUEST_BYTES)
+        decode_json(body)
+        asked = decode_leniently(body, KeyRequest)
+        new = await _in_thread(
+            lambda: self._register.create(
+                name=asked.name,
+                scopes=asked.scopes,
+                session_glob=asked.sessions,
+                created_by=caller.source,
+                rotate=asked.rotate,
+            )
+        )
+        shown = {"key": new.secret, **describe_key(new.entry)}
+        if "hook" in new.entry.scopes:
+            shown["url"] = f"/v1/hooks/{new.secret}"
+        return JsonResponse(shown, 201)
+
+    async def revoke(self, request: Request) -> Response:
+        """Refuse a key, or all keys of a name, from now on."""
+        caller = await self._admit(request)
+        asked = decode_parameters(request.query_params, KeyChoice, **request.path_params)
+        revoked = await _in_thread(lambda: self._register.revoke(asked.name_or_id, by=caller.source))
+        return JsonResponse(describe_revocation(revoked))
+
+    async def _admit(self, request: Request) -> Caller:
+        caller = await self._gate.admit(request, "admin")
+        require_all_sessions(caller)
+        return caller
+
+
+def describe_key(entry: KeyEntry) -> dict[str, Any]:
+    """A key as lists show it."""
+    return {
+        "key_id": entry.key_id,
+        "name": entry.name,
+        "scopes": list(entry.scopes),
+        "sessions": entry.session_glob,
+        "created_at": format_utc(entry.created_at),
+        "created_by": entry.created_by,
+        "revoked_at": entry.revoked_at and format_utc(entry.revoked_at),
+        "revoked_by": entry.revoked_by,
+    }
+
+
+def describe_revocation(revoked: Revoked) -> dict[str, Any]:
+    """What a revocation led to; `recorded` is whether Postgres knows it already."""
+    items = [
+        {"key_id": old.key_id, "name": old.name, "revoked_at": format_utc(old.revoked_at)}
+        for old in revoked.revocations
+    ]
+    return {"revoked": items, "recorded": revoked.recorded}
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    try:
+        async with asyncio.timeout(CHANGE_SECONDS):
+            return await asyncio.to_thread(work)
+    except TimeoutError as error:
+        raise Unavailable("It is not certain whether this was done; GET /v1/keys tells.") from error

@@ -1,0 +1,150 @@
+"""Dead letters and parked events for operators: list them, look into one, replay or discard. Needs a key with the scope
+admin."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.sessions.session_reads import list_response
+from models.commands import field_types as v
+from models.errors import NotFound
+from models.queue.inbox import Entry, Ruling
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller, require_session
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from relay.ingest.pusher import Pushed
+from sessions.postgres.operations.dead_letters import Wanted, entries_to_rule, find_dead_letter, list_dead_letters
+
+Push = Callable[[Entry], Awaitable[Pushed]]
+
+STEP = 8
+"""Dead letters held in memory at a time; each may be as large as a webhook."""
+
+
+class ManyDeadLetters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of GET /v1/dead-letters and of POST /v1/dead-letters/replay: dead letters, or with
+    `status=parked` the events that a session did not take."""
+
+    status: Literal["failed", "parked"] = "failed"
+    source: v.Id | None = None
+    session_id: v.Id | None = None
+    command: v.Label | None = None
+    limit: v.Limit = 100
+    cursor: v.Cursor | None = None
+
+
+class OneDeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters for one; without `source` it is the caller's own."""
+
+    delivery_id: v.DeliveryId
+    source: v.Id | None = None
+
+
+class DeadLetters:
+    """The endpoints."""
+
+    def __init__(self, *, gate: Gate, database: Database, push: Push) -> None:
+        self._gate = gate
+        self._database = database
+        self._push = push
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where dead letters are looked after."""
+        one = "/v1/dead-letters/{delivery_id}"
+        return [
+            Route("/v1/dead-letters", self.list),
+            Route("/v1/dead-letters/replay", self.replay_all, methods=["POST"]),
+            Route(f"{one}/replay", self.replay, methods=["POST"]),
+            Route(one, self.show, methods=["GET"]),
+            Route(one, self.discard, methods=["DELETE"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """Those that match, the oldest first, with the reason, without payload."""
+        caller, asked, wanted = await self._many(request)
+        work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
+        return list_response(await self._database.read(work, source=caller.source))
+
+    async def show(self, request: Request) -> Response:
+        """One with its payload and traceback."""
+        caller, wanted = await self._one(request)
+        found = await self._database.read(partial(find_dead_letter, wanted=wanted), source=caller.source)
+        if found is None:
+            raise _not_found(wanted)
+        return JsonResponse(found)
+
+    async def replay(self, request: Request) -> Response:
+        """Put one back into the inbox, at the end of its shard. May be repeated: it takes effect once."""
+        caller, wanted = await self._one(request)
+        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC)))
+        return JsonResponse({"replayed": 1}, 202)
+
+    async def replay_all(self, request: Request) -> Response:
+        """Put those that match back into the inbox, the oldest first, `limit` at most from `cursor` on. May be
+        repeated, also when it was broken off."""
+        caller, asked, wanted = await self._many(request)
+        ruling = Ruling(by=caller.source, at=datetime.now(UTC))
+        replayed, cursor = 0, asked.cursor
+        while replayed < asked.limit:
+            step = min(STEP, asked.limit - replayed)
+            work = partial(entries_to_rule, wanted=wanted, ruling=ruling, limit=step, cursor=cursor)
+            entries, cursor = await self._database.read(work, source=caller.source)
+            for entry in entries:
+                await self._push(entry)
+            replayed += len(entries)
+            if cursor is None:
+                break
+        return JsonResponse({"replayed": replayed, "next_cursor": cursor}, 202)
+
+    async def discard(self, request: Request) -> Response:
+        """Give one up. It goes through the inbox as a replay does, and stays known as a rejected delivery, so that it
+        takes no effect when it is sent again. May be repeated."""
+        caller, wanted = await self._one(request)
+        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC), discards=True))
+        return JsonResponse({"discarded": 1}, 202)
+
+    async def _rule(self, wanted: Wanted, ruling: Ruling) -> None:
+        work = partial(entries_to_rule, wanted=wanted, ruling=ruling)
+        entries, _ = await self._database.read(work, source=ruling.by)
+        if not entries:
+            raise _not_found(wanted)
+        await self._push(entries[0])
+
+    async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, Wanted]:
+        caller = await self._gate.admit(request, "admin")
+        asked = decode_parameters(request.query_params, ManyDeadLetters)
+        require_session(caller, asked.session_id)
+        wanted = Wanted(
+            status=asked.status,
+            source=asked.source,
+            session_id=asked.session_id,
+            command=asked.command,
+            session_glob=caller.session_glob,
+        )
+        return caller, asked, wanted
+
+    async def _one(self, request: Request) -> tuple[Caller, Wanted]:
+        caller = await self._gate.admit(request, "admin")
+        asked = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
+        source = asked.source or caller.source
+        return caller, Wanted(source=source, delivery_id=asked.delivery_id, session_glob=caller.session_glob)
+
+
+def _not_found(wanted: Wanted) -> NotFound:
+    return NotFound(
+        f"There is no dead letter {wanted.delivery_id!r} of {wanted.source!r}.",
+        code="dead_letter_not_found",
+        field="delivery_id",
+        hint="GET /v1/dead-letters lists them all; name its source if it is not this key.",
+    )

@@ -1,0 +1,77 @@
+"""The deliveries that wait in the inbox, as they lie there. Needs no Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from models.errors import Unavailable
+from models.queue.inbox import ENTRY_FIELD, SHARDS, Entry, inbox_key
+from models.timestamps import format_utc
+from relay.redis_client import RedisTrouble
+from sessions.reads.results import Page
+
+STEP = 10
+"""Entries read at a time: they come whole, and one can be as large as a body may be."""
+LOOKED_AT = 200
+"""Entries of each shard, the newest, that are looked at."""
+LOOKED_AT_BYTES = 1_048_576
+"""Of each shard; after that many no further step is taken, so that a large backlog costs little memory to look at."""
+
+Waiting = dict[str, Any]
+
+
+async def list_waiting(redis: Redis, *, limit: int, shown: Callable[[Entry], bool]) -> Page:
+    """The newest entries that are `shown`. `truncated` says that there may be more. Raises Unavailable."""
+    found: list[Waiting] = []
+    truncated = False
+    for shard in range(SHARDS):
+        try:
+            more, cut = await _look_into(redis, shard, shown=shown)
+        except RedisTrouble as error:
+            raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
+        found = sorted(found + more, key=lambda item: str(item["accepted_at"]), reverse=True)
+        truncated = truncated or cut or len(found) > limit
+        del found[limit:]
+    return Page(items=found, truncated=truncated)
+
+
+async def _look_into(redis: Redis, shard: int, *, shown: Callable[[Entry], bool]) -> tuple[list[Waiting], bool]:
+    """What is shown of a shard's newest entries, and whether there are older ones that were not looked at."""
+    found: list[Waiting] = []
+    size, before = 0, "+"
+    for _ in range(LOOKED_AT // STEP):
+        answer = await redis.xrevrange(inbox_key(shard), max=before, count=STEP)
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
+        for stream_id, fields in rows:
+            body = fields.get(ENTRY_FIELD, b"")
+            entry = _decode(body)
+            if entry is not None and shown(entry):
+                found.append(_describe(entry))
+            size, before = size + len(body), f"({stream_id.decode()}"
+        if len(rows) < STEP:
+            return found, False
+        if size > LOOKED_AT_BYTES:
+            break
+    return found, True
+
+
+def _decode(body: bytes) -> Entry | None:
+    try:
+        return msgspec.json.decode(body, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # The worker sets it aside.
+
+
+def _describe(entry: Entry) -> dict[str, Any]:
+    return {
+        "delivery_id": entry.delivery_id,
+        "source": entry.source,
+        "status": "accepted",
+        "command": entry.command,
+        "session_id": entry.session_id,
+        "accepted_at": format_utc(entry.accepted_at),
+    }

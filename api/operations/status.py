@@ -1,0 +1,59 @@
+"""`GET /v1/status`: how the whole is, in numbers that name nobody; also while Postgres or Redis is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.operations.api_keys import NoParameters
+from api.operations.status_probe import observe
+from models.version import version
+from relay.auth.access_control import Gate
+from relay.auth.authentication import require_all_sessions
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+
+NO_INBOX = "The inbox does not answer at the moment; nothing was stored."
+
+
+class Status:
+    """The endpoint."""
+
+    def __init__(
+        self, *, gate: Gate, database: Database, redis: Redis, refusal: Callable[[], str | None], max_backlog: int
+    ) -> None:
+        """`refusal` says why webhooks are not taken, if they are not."""
+        self._gate = gate
+        self._database = database
+        self._redis = redis
+        self._refusal = refusal
+        self._max_backlog = max_backlog
+
+    @property
+    def routes(self) -> list[Route]:
+        """Its address."""
+        return [Route("/v1/status", self.status)]
+
+    async def status(self, request: Request) -> Response:
+        """Everything at once, and what the key that asks may do. Who may read all sessions may know how many commands
+        wait; so `read` is enough."""
+        caller = await self._gate.admit(request, "read")
+        require_all_sessions(caller)
+        decode_parameters(request.query_params, NoParameters)
+        observed = await observe(self._redis, self._database, max_backlog=self._max_backlog)
+        # What is known of the load is a second old; what was seen now is not.
+        refusal = self._refusal() or (None if observed["inbox"] else NO_INBOX)
+        content = {
+            "version": version(),
+            "now": datetime.now(UTC),
+            "key": {"name": caller.source, "scopes": caller.scopes},
+            "webhooks": {"taken": refusal is None, "reason": refusal},
+            **observed,
+        }
+        return JsonResponse(content)

@@ -1,0 +1,1 @@
+"""Reading sessions over HTTP: reads, events, exports and imports."""

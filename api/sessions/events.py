@@ -1,0 +1,165 @@
+"""A session's journal as it grows: by long-poll, or as a stream of server-sent events.
+
+Those who wait hold neither a thread nor a connection; they look again when the journal is said to have grown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import RELAY, Database
+from api.sessions.read_access import admit_reader, reading
+from api.sessions.session_reads import list_response
+from models.commands import field_types as v
+from models.commands.field_types import MAX_WAIT_SECONDS
+from models.errors import RelayError
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller
+from relay.auth.revocable_responses import RevocableResponse
+from relay.http.query_parameters import decode_parameters
+from relay.http.waiting import pause
+from relay.notifications.journal import JournalWatch
+from sessions.postgres.reads.read_commands import last_positions, read_events
+from sessions.reads.results import Page
+
+PAGE_EVENTS = 500
+"""Of a stream at a time, or as many as fit; whatever `limit` says, since it has no end."""
+READ_EVERY_SECONDS = 0.25
+"""A stream reads no more often than that: what comes meanwhile comes together."""
+CATCH_UP_EVERY_SECONDS = 0.1
+"""While there is more than it has read."""
+KEEP_ALIVE_SECONDS = 15.0
+"""Proxies close connections on which nothing comes for a minute, some after half of that."""
+
+
+class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a journal."""
+
+    session_id: v.Id
+    after: v.Cursor | None = None
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
+    limit: v.Limit = 100
+    max_characters: v.MaxCharacters = v.MAX_CHARACTERS
+
+
+async def find_positions(database: Database, session_ids: Collection[str]) -> Mapping[str, int]:
+    """Where the journals of these sessions end. Raises Unavailable."""
+    return await database.read(partial(last_positions, session_ids=session_ids), source=RELAY)
+
+
+class Events:
+    """The endpoint."""
+
+    def __init__(self, *, gate: Gate, database: Database, journal: JournalWatch, stopping: asyncio.Event) -> None:
+        self._gate = gate
+        self._database = database
+        self._journal = journal
+        self._stopping = stopping
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where a journal is followed."""
+        return [Route("/v1/sessions/{session_id}/events", self.events)]
+
+    async def events(self, request: Request) -> Response:
+        """The events after a cursor; with `wait`, not before there is one or the time is over."""
+        caller = await admit_reader(self._gate, request)
+        asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
+        streamed = "text/event-stream" in request.headers.get("accept", "")
+        if streamed and (last_id := request.headers.get("last-event-id")):
+            asked = msgspec.structs.replace(asked, after=last_id)
+        if streamed:
+            self._journal.require_place(caller.source)
+            asked = msgspec.structs.replace(asked, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
+            first = await self._read(caller, asked)  # What is wrong is said before the stream begins.
+            return RevocableResponse(
+                self._stream(caller, asked, first),
+                gate=self._gate,
+                caller=caller,
+                media_type="text/event-stream",
+                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+            )
+        return list_response(await (self._wait(request, caller, asked) if asked.wait else self._read(caller, asked)))
+
+    async def _read(self, caller: Caller, asked: EventParameters) -> Page:
+        work = partial(
+            read_events,
+            session_id=asked.session_id,
+            after=asked.after,
+            limit=asked.limit,
+            max_characters=asked.max_characters,
+        )
+        return await self._database.read(reading(caller, asked.session_id, work), source=caller.source)
+
+    async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + asked.wait
+        listening = self._journal.listen(asked.session_id, source=caller.source)
+        with self._gate.attend(request, caller) as gone, listening as grown:
+            while True:
+                grown.clear()
+                read_at = clock()
+                found = await self._read(caller, asked)
+                left = ends_at - clock()
+                if found.items or left <= 0 or gone.done() or self._stopping.is_set():
+                    return found
+                await pause(grown, gone, self._stopping, seconds=left)
+                await pause(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
+                self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
+
+    async def _stream(self, caller: Caller, asked: EventParameters, first: Page) -> AsyncIterator[bytes]:
+        """Server-sent events, until the reader goes, its key is revoked, or the process stops. Trouble ends it: readers
+        come again."""
+        clock = asyncio.get_running_loop().time
+        found = first
+        read_at = quiet_since = clock()
+        try:
+            with (
+                self._journal.listen(asked.session_id, source=caller.source) as grown,
+                self._gate.watch(caller, grown.set),
+            ):
+                yield b"retry: 2000\n\n"
+                grown.set()  # It may have grown between the first look and now.
+                while True:
+                    for item in found.items:
+                        self._gate.require_valid(
+                            caller
+                        )  # Sending the one before may have taken as long as the reader likes.
+                        yield _as_message(item)
+                    quiet_since = clock() if found.items else quiet_since
+                    has_more = found.truncated or len(found.items) == PAGE_EVENTS
+                    while not (grown.is_set() or has_more):
+                        await pause(grown, self._stopping, seconds=quiet_since + KEEP_ALIVE_SECONDS - clock())
+                        self._gate.require_valid(caller)
+                        if self._stopping.is_set():
+                            return
+                        if clock() - quiet_since >= KEEP_ALIVE_SECONDS:
+                            yield b": still here\n\n"
+                            quiet_since = clock()
+                    every_seconds = CATCH_UP_EVERY_SECONDS if has_more else READ_EVERY_SECONDS
+                    await pause(self._stopping, seconds=read_at + every_seconds - clock())
+                    if self._stopping.is_set():
+                        return
+                    grown.clear()
+                    read_at = clock()
+                    asked = msgspec.structs.replace(asked, after=found.next_cursor)
+                    found = await self._read(caller, asked)
+        except RelayError as error:
+            yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
+
+
+def _as_message(item: dict[str, Any]) -> bytes:
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
+        item["cursor"].encode(),
+        item["event"].encode(),
+        msgspec.json.encode(item),
+    )

@@ -1,0 +1,96 @@
+"""A whole session as one document: JSON, which can be imported again, or Markdown to read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from typing import IO, Literal
+
+import msgspec
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.sessions.read_access import admit_reader, reading
+from models.commands import field_types as v
+from relay.auth.access_control import Gate
+from relay.auth.revocable_responses import RevocableResponse
+from relay.http.query_parameters import decode_parameters
+from sessions.commands.store import too_slow
+from sessions.postgres.reads.read_commands import export_markdown, export_session
+
+SPOOL_BYTES = 1_048_576
+"""Kept in memory; the rest of a larger document goes to a temporary file."""
+PART_BYTES = 65_536
+EXPORT_SECONDS = 15.0
+"""For reading the whole session."""
+
+_MEDIA_TYPES = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
+_SUFFIXES = {"json": "json", "markdown": "md"}
+
+
+class ExportParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of an export."""
+
+    session_id: v.Id
+    format: Literal["json", "markdown"] = "json"
+
+
+class Exports:
+    """The endpoint."""
+
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
+        self._database = database
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where a session is exported."""
+        return [Route("/v1/sessions/{session_id}/export", self.export)]
+
+    async def export(self, request: Request) -> Response:
+        """Write the document aside, then send it: a slow reader must not hold a transaction open."""
+        caller = await admit_reader(self._gate, request)
+        asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
+        work = reading(caller, asked.session_id, partial(_write, asked=asked))
+        spool = await self._database.read(work, source=caller.source, one_state=True, seconds=EXPORT_SECONDS)
+        return RevocableResponse(
+            _send(spool),
+            gate=self._gate,
+            caller=caller,
+            media_type=_MEDIA_TYPES[asked.format],
+            headers={
+                "cache-control": "no-store",
+                "content-disposition": f'attachment; filename="{asked.session_id}.{_SUFFIXES[asked.format]}"',
+            },
+        )
+
+
+def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
+    spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was sent
+    try:
+        if asked.format == "json":
+            parts: Iterable[bytes] = export_session(connection, asked.session_id)
+        else:
+            parts = (part.encode() for part in export_markdown(connection, asked.session_id))
+        ends_at = time.monotonic() + EXPORT_SECONDS
+        for part in parts:
+            spool.write(part)
+            if time.monotonic() > ends_at:  # Nobody waits for it any more, and others wait for the thread.
+                raise too_slow()
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+async def _send(spool: IO[bytes]) -> AsyncIterator[bytes]:
+    with spool:
+        while part := await asyncio.to_thread(spool.read, PART_BYTES):
+            yield part

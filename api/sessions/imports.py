@@ -1,0 +1,114 @@
+"""Taking over a whole session from its exported document, as it is: for operators, whose key is for all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Literal
+
+import msgspec
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.operations.api_keys import NoParameters
+from models.errors import TooLarge, UnsupportedMediaType
+from relay.auth.access_control import Gate
+from relay.auth.authentication import require_all_sessions
+from relay.http.bodies import media_types_of
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from sessions.backend import Imported
+from sessions.documents.import_validation import read_document
+from sessions.postgres.documents.imports import import_session
+
+MAX_DOCUMENT_BYTES = 128 * 1_048_576
+"""A session grows by many webhooks, each of which may be as large as MAX_BODY_BYTES; so a document may be much larger.
+While it is imported it is held in memory once."""
+DOCUMENT_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/json"})
+IMPORT_SECONDS = 300.0
+"""For the largest document; one that takes longer goes on, and may be sent again to learn of its end."""
+SPOOL_BYTES = 1_048_576
+"""Of a document kept in memory while it arrives; the rest goes to a temporary file, as many may arrive slowly."""
+
+
+Object = dict[str, Any]
+
+
+class SessionDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session as it is exported: see GET /v1/sessions/{session_id}/export."""
+
+    format: Literal["session-relay/1"]
+    session: Object
+    chunks: list[Object]
+    memories: list[Object]
+    tasks: list[Object]
+    artifacts: list[Object]
+    events: list[Object]
+
+
+class Imports:
+    """The endpoint."""
+
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
+        self._database = database
+        self._turn = asyncio.Semaphore(1)
+        """One document is in memory at a time."""
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where a session is imported."""
+        return [Route("/v1/import", self.take, methods=["POST"])]
+
+    async def take(self, request: Request) -> Response:
+        """Take the session over, with nothing changed. May be repeated: then `created` is false."""
+        caller = await self._gate.admit(request, "admin")
+        require_all_sessions(caller)
+        decode_parameters(request.query_params, NoParameters)
+        with SpooledTemporaryFile(SPOOL_BYTES) as spool:
+            await _receive(request, spool)
+            async with self._turn:
+                work = partial(_import, document=spool)
+                imported = await self._database.write(work, source=caller.source, seconds=IMPORT_SECONDS)
+        return JsonResponse({"session_id": imported.session_id, "created": imported.created})
+
+
+async def _receive(request: Request, spool: IO[bytes]) -> None:
+    """Write the body aside. Raises TooLarge or UnsupportedMediaType."""
+    media_types = media_types_of(request.headers)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if not media_types <= DOCUMENT_TYPES or encoding not in ("identity", ""):
+        raise UnsupportedMediaType(
+            "The document must be sent as it was exported.",
+            field="Content-Encoding" if encoding not in ("identity", "") else "Content-Type",
+            expected="application/json, without Content-Encoding",
+        )
+    size = 0
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > MAX_DOCUMENT_BYTES:
+        raise _too_large()
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_DOCUMENT_BYTES:
+            raise _too_large()
+        if size > SPOOL_BYTES:
+            await asyncio.to_thread(spool.write, part)
+        else:
+            spool.write(part)
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        f"The document has more than {MAX_DOCUMENT_BYTES:,} bytes.",
+        expected=f"at most {MAX_DOCUMENT_BYTES:,} bytes",
+        hint="Larger ones are imported with session-cli directly on the store: --backend postgres.",
+    )
+
+
+def _import(connection: Connection, *, document: IO[bytes]) -> Imported:
+    document.seek(0)
+    return import_session(connection, read_document(document))

@@ -1,0 +1,41 @@
+"""Who may read by GET: keys with the scope read, and keys of agents in the session of a task that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller, require_scope, require_session
+from sessions.commands.task_access import no_task_of_session
+from sessions.postgres.tasks.leases import holds_task
+
+T = TypeVar("T")
+
+
+async def admit_reader(gate: Gate, request: Request) -> Caller:
+    """The caller, if it may read anything at all. Raises Unauthorized, Forbidden, or Unavailable."""
+    caller = await gate.enter(request)
+    if not caller.has("agent"):
+        require_scope(caller, "read")
+    return caller
+
+
+def reading(caller: Caller, session_id: str | None, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+    """The work, for who may read the session: it raises Forbidden, in the same transaction, when an agent holds no task
+    there. Raises Forbidden for all else at once."""
+    require_session(caller, session_id)
+    if caller.has("read"):
+        return work
+    if session_id is None:
+        require_scope(caller, "read")
+
+    def work_if_held(connection: Connection) -> T:
+        if not holds_task(connection, caller.source, session_id or ""):
+            raise no_task_of_session("read")
+        return work(connection)
+
+    return work_if_held

@@ -1,0 +1,186 @@
+"""Reading by GET: each address is a read command, whose fields are its parameters, answered from Postgres at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.sessions.read_access import admit_reader, reading
+from models.commands import field_types as v
+from models.commands.definitions import (
+    GetArtifact,
+    GetSessionSummary,
+    GetTask,
+    ListArtifacts,
+    ListSessions,
+    ListTasks,
+    QueryMemories,
+    ReadCommand,
+    RetrieveMemory,
+    Search,
+)
+from models.commands.field_types import SETTLED
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller, require_session
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from relay.http.waiting import pause
+from relay.limits.concurrency import Places
+from relay.notifications.tasks import LOOK_SECONDS, TaskWatch
+from sessions.postgres.reads.read_commands import page, read, read_transcript
+from sessions.reads.results import Answer, Page
+
+MAX_WAITING = 1_000
+"""For tasks that are read with `wait`, at a time in this process."""
+RENAMED = {"/v1/sessions": {"status": "filter"}}
+"""Parameters that are also known by the name that the field has in the answer."""
+
+
+class ReadRoute(NamedTuple):
+    """An address with its name, the command that it stands for, and what of the command's data is the answer."""
+
+    path: str
+    name: str
+    command: type[ReadCommand]
+    answer: Literal["list", "whole", "memory", "task", "artifact"]
+
+
+READS = (
+    ReadRoute("/v1/sessions", "read_sessions", ListSessions, "list"),
+    ReadRoute("/v1/sessions/{session_id}", "read_session", GetSessionSummary, "whole"),
+    ReadRoute("/v1/sessions/{session_id}/summary", "read_session_summary", GetSessionSummary, "whole"),
+    ReadRoute("/v1/sessions/{session_id}/memories", "read_session_memories", QueryMemories, "list"),
+    ReadRoute("/v1/sessions/{session_id}/memories/{key:path}", "read_memory", RetrieveMemory, "memory"),
+    ReadRoute("/v1/sessions/{session_id}/tasks", "read_session_tasks", ListTasks, "list"),
+    ReadRoute("/v1/sessions/{session_id}/tasks/{task_id}", "read_task", GetTask, "task"),
+    ReadRoute("/v1/sessions/{session_id}/artifacts", "read_session_artifacts", ListArtifacts, "list"),
+    ReadRoute("/v1/sessions/{session_id}/artifacts/{artifact_id}", "read_artifact", GetArtifact, "artifact"),
+    ReadRoute("/v1/search", "read_search", Search, "list"),
+    ReadRoute("/v1/memories", "read_memories", QueryMemories, "list"),
+    ReadRoute("/v1/tasks", "read_tasks", ListTasks, "list"),
+    ReadRoute("/v1/artifacts", "read_artifacts", ListArtifacts, "list"),
+)
+
+
+class ChosenSession(msgspec.Struct, frozen=True, kw_only=True):
+    """The session that is read, from the path or as a parameter."""
+
+    session_id: v.Id | None = None
+
+
+class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a transcript."""
+
+    limit: v.Limit = 50
+    cursor: v.Cursor | None = None
+    max_characters: v.MaxCharacters = v.MAX_CHARACTERS
+    offset: v.Offset = 0
+
+
+class Reads:
+    """The endpoints."""
+
+    def __init__(self, *, gate: Gate, database: Database, tasks: TaskWatch, stopping: asyncio.Event) -> None:
+        self._gate = gate
+        self._database = database
+        self._tasks = tasks
+        self._stopping = stopping
+        self._places = Places(MAX_WAITING)
+
+    @property
+    def routes(self) -> list[Route]:
+        """All addresses that are read commands, and the transcript."""
+        return [
+            *(Route(route.path, partial(self._answer, route), name=route.name) for route in READS),
+            Route("/v1/sessions/{session_id}/transcript", self.transcript),
+        ]
+
+    async def transcript(self, request: Request) -> Response:
+        """The conversation, chunk after chunk."""
+        caller = await admit_reader(self._gate, request)
+        session_id = choose_session(request) or ""
+        asked = decode_parameters(request.query_params, TranscriptParameters)
+        work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
+        return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
+
+    async def _answer(self, route: ReadRoute, request: Request) -> Response:
+        caller = await admit_reader(self._gate, request)
+        session_id = choose_session(request)
+        require_session(caller, session_id)
+        given = {name: value for name, value in request.path_params.items() if name != "session_id"}
+        command = decode_parameters(_parameters(route, request), route.command, **given)
+        origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
+        if route.answer == "list":
+            origin["now"] = datetime.now(UTC)
+            listed = reading(caller, session_id, partial(page, command=command, **origin))
+            return list_response(await self._database.read(listed, source=caller.source))
+
+        def look(connection: Connection) -> Answer:
+            return read(connection, command, now=datetime.now(UTC), source=caller.source, **origin)
+
+        work = reading(caller, session_id, look)
+        if isinstance(command, GetTask) and command.wait:
+            answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
+        else:
+            answer = await self._database.read(work, source=caller.source)
+        return JsonResponse(answer.data if route.answer == "whole" else answer.data[route.answer])
+
+    async def _wait(
+        self,
+        request: Request,
+        caller: Caller,
+        command: GetTask,
+        *,
+        session_id: str,
+        work: Callable[[Connection], Answer],
+    ) -> Answer:
+        """The task once it has finished or asks, or as it is when the time is over."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + command.wait
+        watched = self._tasks.settled(session_id, command.task_id)
+        with self._places.take(caller.source), watched as settled, self._gate.attend(request, caller) as gone:
+            while True:
+                settled.clear()
+                answer = await self._database.read(work, source=caller.source)
+                left = ends_at - clock()
+                is_over = left <= 0 or gone.done() or self._stopping.is_set()
+                if is_over or answer.data["task"]["status"] in SETTLED:
+                    return answer
+                await pause(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
+                self._gate.require_valid(caller)
+
+
+def choose_session(request: Request) -> str | None:
+    """The session_id of the path, or else of the query. Raises Invalid."""
+    given = {name: value for name, value in request.path_params.items() if name == "session_id"}
+    query = QueryParams([item for item in request.query_params.multi_items() if item[0] == "session_id"])
+    return decode_parameters(query, ChosenSession, **given).session_id
+
+
+def list_response(listed: Page) -> Response:
+    """A page as every list shows it."""
+    content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor}
+    if listed.truncated:
+        content["truncated"] = True
+    return JsonResponse(content)
+
+
+def _parameters(route: ReadRoute, request: Request) -> QueryParams:
+    """The query without the session, and with as much text as HTTP takes unless less is asked for."""
+    names = RENAMED.get(route.path, {})
+    items = [(names.get(name, name), value) for name, value in request.query_params.multi_items()]
+    items = [item for item in items if item[0] != "session_id"]
+    if not any(name == "max_characters" for name, _ in items):
+        items.append(("max_characters", str(v.MAX_CHARACTERS)))
+    return QueryParams(items)

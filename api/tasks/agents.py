@@ -1,0 +1,141 @@
+"""The agents that tasks can be delegated to: which there are, what they hold, and what they may."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy.dialects.postgresql import insert
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.operations.api_keys import NoParameters
+from api.sessions.session_reads import list_response
+from models.commands import field_types as v
+from models.decoding.lenient import decode_leniently
+from models.decoding.strict import decode_json
+from models.tables import AgentRow, TaskRow
+from models.timestamps import format_utc
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller, require_all_sessions
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from sessions.reads.results import Page
+from sessions.rules.state import ONLINE_SECONDS
+
+MAX_REQUEST_BYTES = 65_536
+SHOWN_TASKS = 20
+"""Of what one agent holds."""
+
+
+class AgentParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of GET /v1/agents."""
+
+    limit: v.Limit = 50
+    cursor: v.Id | None = None
+
+
+class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent is to be."""
+
+    name: v.Id
+    type: Annotated[v.Label, Meta(description="The tasks that it takes if they name no agent; general: all of them")]
+    command: Annotated[str, Meta(max_length=2_000, description="How it is started; for people")] | None = None
+    max_concurrent: Annotated[int, Meta(ge=1, le=1_000, description="Tasks that it may hold at a time")] = 1
+    capabilities: v.Names = msgspec.field(default_factory=list)
+
+
+class Agents:
+    """The endpoints."""
+
+    def __init__(self, *, gate: Gate, database: Database) -> None:
+        self._gate = gate
+        self._database = database
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where agents are listed and registered."""
+        return [
+            Route("/v1/agents", self.list, methods=["GET"]),
+            Route("/v1/agents", self.register, methods=["POST"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """All agents, by name, with the tasks that they hold, as far as the key may see them."""
+        caller = await self._gate.admit(request, "read")
+        asked = decode_parameters(request.query_params, AgentParameters)
+        work = partial(_list_agents, asked=asked, caller=caller)
+        return list_response(await self._database.read(work, source=caller.source))
+
+    async def register(self, request: Request) -> Response:
+        """Make an agent known, or change what is known of it. May be repeated."""
+        caller = await self._gate.admit(request, "admin")
+        require_all_sessions(caller)
+        decode_parameters(request.query_params, NoParameters)
+        body = await self._gate.read_body(request, caller, limit=MAX_REQUEST_BYTES)
+        decode_json(body)
+        asked = decode_leniently(body, AgentRequest)
+        return JsonResponse(await self._database.write(partial(_register, asked=asked), source=caller.source))
+
+
+def _register(connection: Connection, *, asked: AgentRequest) -> dict[str, Any]:
+    given = msgspec.structs.asdict(asked)
+    changes = {name: value for name, value in given.items() if name != "name"}
+    statement = (
+        insert(AgentRow)
+        .values(**given, registered_at=func.now(), is_registered=True)
+        .on_conflict_do_update(index_elements=[AgentRow.name], set_=changes | {"is_registered": True})
+        .returning(AgentRow.__table__, literal_column("xmax = 0").label("created"))
+    )
+    row = connection.execute(statement).one()
+    return _describe(row, datetime.now(UTC)) | {"command": row.command, "created": row.created}
+
+
+def _list_agents(connection: Connection, *, asked: AgentParameters, caller: Caller) -> Page:
+    statement = select(AgentRow.__table__).order_by(AgentRow.name).limit(asked.limit + 1)
+    if asked.cursor is not None:
+        statement = statement.where(AgentRow.name > asked.cursor)
+    rows = connection.execute(statement).all()
+    shown = rows[: asked.limit]
+    held = _find_held(connection, [row.name for row in shown])
+    now = datetime.now(UTC)
+    items = []
+    for row in shown:
+        visible = [task for task in held.get(row.name, []) if caller.sees(task["session_id"])]
+        items.append(_describe(row, now) | {"holding": len(visible), "holds": visible[:SHOWN_TASKS]})
+    return Page(items=items, next_cursor=items[-1]["name"] if len(rows) > asked.limit else None)
+
+
+def _find_held(connection: Connection, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    held: dict[str, list[dict[str, Any]]] = {}
+    columns = (TaskRow.claimed_by, TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.worker)
+    statement = (
+        select(*columns, TaskRow.claimed_at, TaskRow.lease_expires_at)
+        .where(TaskRow.claimed_by.in_(names), TaskRow.lease_expires_at.is_not(None))
+        .order_by(TaskRow.claimed_at)
+    )
+    for row in connection.execute(statement):
+        task = {name: getattr(row, name) for name in ("session_id", "task_id", "status", "worker")}
+        times = {name: getattr(row, name) for name in ("claimed_at", "lease_expires_at")}
+        task |= {name: time and format_utc(time) for name, time in times.items()}
+        held.setdefault(row.claimed_by or "", []).append(task)
+    return held
+
+
+def _describe(row: Any, now: datetime) -> dict[str, Any]:
+    seen = row.last_seen_at
+    return {
+        "name": row.name,
+        "type": row.type,
+        "max_concurrent": row.max_concurrent,
+        "capabilities": row.capabilities,
+        "online": seen is not None and seen >= now - timedelta(seconds=ONLINE_SECONDS),
+        "registered_at": format_utc(row.registered_at),
+        "last_seen_at": seen and format_utc(seen),
+    }

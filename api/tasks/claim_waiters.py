@@ -1,0 +1,123 @@
+"""Those who wait for a task to claim: each new task wakes one who would take it, not all of them.
+
+They hold neither a thread nor a connection. Who is woken looks for itself, and waits again if others were quicker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from sqlalchemy import Connection
+
+from api.database import RELAY, Database
+from models.errors import Unavailable
+from models.queue.task_notifications import Claimable, TaskNews
+from relay.limits.concurrency import Places
+from sessions.postgres.tasks.claims import find_claimable, find_free
+
+LOOK_SECONDS = 2.0
+"""Between two looks for tasks whose time has come, or whose announcement was missed: one look for all who wait."""
+MAX_WAITING = 1_000
+"""Claims that wait in this process at a time: each costs a connection and some 20 kB."""
+
+Types = Collection[str] | None
+"""Of tasks that name no agent; None for all."""
+
+
+class Waiter:
+    """One waiting claim."""
+
+    def __init__(
+        self, *, agent_name: str, types: Types, created_by: str | None, sees: Callable[[str | None], bool]
+    ) -> None:
+        self.agent_name = agent_name
+        self.types = types
+        self.woken = asyncio.Event()
+        self.heard: Claimable | None = None
+        """The task for which it was woken, until it looks."""
+        self._created_by = created_by
+        self._sees = sees
+
+    def suits(self, task: Claimable) -> bool:
+        """Whether it would take the task."""
+        if task.agent_name is None:
+            is_for_it = self.types is None or task.task_type in self.types
+        else:
+            is_for_it = task.agent_name == self.agent_name
+        return is_for_it and self._created_by in (None, task.created_by) and self._sees(task.session_id)
+
+
+class TaskQueue:
+    """The claims that wait in this process, the longest waiting first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._places = Places(MAX_WAITING)
+        self._idle: dict[Waiter, None] = {}
+        self._full: dict[Waiter, None] = {}
+        """Whose agents hold as many as they may."""
+
+    @contextmanager
+    def wait(self, waiter: Waiter, *, source: str) -> Iterator[None]:
+        """Let it be woken within the block, whenever it rests. Raises TooManyRequests or Unavailable if there is no
+        place."""
+        with self._places.take(source):
+            try:
+                yield
+            finally:
+                self._idle.pop(waiter, None)
+                self._full.pop(waiter, None)
+                if waiter.heard is not None:  # It leaves without having looked for this one.
+                    self.hear(TaskNews(claimable=[waiter.heard]))
+
+    def rest(self, waiter: Waiter) -> None:
+        """Wake it for the next task. To be called before it looks, lest it misses one that comes meanwhile."""
+        waiter.woken.clear()
+        waiter.heard = None
+        self._full.pop(waiter, None)
+        self._idle[waiter] = None
+
+    def set_full(self, waiter: Waiter) -> None:
+        """Wake it only when its agent holds a task less."""
+        if waiter in self._idle:
+            del self._idle[waiter]
+            self._full[waiter] = None
+
+    def hear(self, news: TaskNews) -> None:
+        """Wake as many as there are tasks and freed places, and no more."""
+        for agent_name in news.freed:
+            freed = next((waiter for waiter in self._full if waiter.agent_name == agent_name), None)
+            if freed is not None:
+                del self._full[freed]
+                freed.woken.set()
+        for task in news.claimable:
+            taker = next((waiter for waiter in self._idle if waiter.suits(task)), None)
+            if taker is not None:
+                del self._idle[taker]
+                taker.heard = task
+                taker.woken.set()
+
+    async def run(self) -> None:
+        """Look for tasks now and then, while somebody waits, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._idle or self._full:
+                look = partial(_look, idle=list(self._idle), full={waiter.agent_name for waiter in self._full})
+                try:
+                    self.hear(await self._database.read(look, source=RELAY))
+                except Unavailable:
+                    continue  # Who waits is told so when its time is over.
+
+
+def _look(connection: Connection, *, idle: Collection[Waiter], full: Collection[str]) -> TaskNews:
+    names = {waiter.agent_name for waiter in idle}
+    types: set[str] | None = set()
+    for waiter in idle:
+        types = None if types is None or waiter.types is None else types | set(waiter.types)
+    return TaskNews(
+        claimable=find_claimable(connection, names=names, types=types) if idle else [],
+        freed=find_free(connection, full) if full else [],
+    )

@@ -1,0 +1,315 @@
+"""Claiming tasks over HTTP, and what is done with a claim.
+
+Claims and leases are changed in Postgres at once. What ends the work on a task changes the session, so it goes through
+the inbox like any command: it keeps its place in the order, and is not lost while Postgres is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.database import Database
+from api.operations.api_keys import NoParameters
+from api.tasks.claim_waiters import TaskQueue, Waiter
+from models.commands import field_types as v
+from models.commands.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
+from models.commands.content_ids import content_hash
+from models.commands.definitions import AddArtifact, JsonValue
+from models.commands.payloads import with_ids
+from models.decoding.lenient import decode_leniently
+from models.decoding.strict import decode_json
+from models.errors import NotJson
+from models.queue.inbox import JOURNAL_CHANNEL, Entry
+from models.queue.task_notifications import TASKS_CHANNEL, Claim, TaskNews, claim_token, read_claim_token
+from models.timestamps import format_utc
+from relay.auth.authentication import Caller, require_session
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import JsonResponse
+from relay.http.waiting import pause
+from relay.ingest.endpoints import Ingest
+from relay.redis_client import RedisTrouble
+from sessions.postgres.tasks.claims import Granted, Nothing, Wanted, claim
+from sessions.postgres.tasks.leases import Lease, extend, release, start
+
+MAX_REQUEST_BYTES = 65_536
+"""Of all but what may carry a result."""
+ID_DIGITS = 40
+"""Of the hash that is the delivery id: 160 bits."""
+
+LeaseSeconds = Annotated[int, Meta(ge=1, le=3_600)]
+T = TypeVar("T")
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who asks for a task, and which it would take."""
+
+    agent_name: v.Id
+    worker: Annotated[v.Name, Meta(description="Which process or machine of the agent, in its own words")] | None = None
+    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds, if there is none yet")] = 0.0
+    lease_seconds: Annotated[LeaseSeconds, Meta(description="Extended by any call with the claim token")] = 60
+    task_types: (
+        Annotated[
+            list[v.Label],
+            Meta(min_length=1, max_length=50, description="Of tasks that name no agent; by default the agent's type"),
+        ]
+        | None
+    ) = None
+    created_by: Annotated[v.Name, Meta(description="Only tasks that were delegated with this key")] | None = None
+
+
+class HeartbeatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sign of life, and how far the work is."""
+
+    progress: Annotated[str, Meta(max_length=2_000)] | None = None
+    percent: Annotated[float, Meta(ge=0, le=100)] | None = None
+    lease_seconds: LeaseSeconds | None = None
+
+
+class NoDetails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing more to say."""
+
+
+class CompleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The result."""
+
+    output: JsonValue = NOTHING
+    artifacts: Artifacts = msgspec.field(default_factory=list)
+
+
+class FailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why it could not be done, and whether another attempt may be worth it."""
+
+    error: Text
+    retryable: bool = False
+
+
+class AskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the agent has to know to go on."""
+
+    question: Text
+
+
+class Claims:
+    """The endpoints."""
+
+    def __init__(self, *, ingest: Ingest, database: Database, queue: TaskQueue, max_body_bytes: int) -> None:
+        self._gate = ingest.gate
+        self._ingest = ingest
+        self._redis: Redis = ingest.redis
+        self._database = database
+        self._queue = queue
+        self._max_body_bytes = max_body_bytes
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where tasks are claimed and worked on."""
+        one = "/v1/claims/{claim_token}"
+        return [
+            Route("/v1/tasks/claim", self.claim, methods=["POST"]),
+            Route(f"{one}/heartbeat", self.heartbeat, methods=["POST"]),
+            Route(f"{one}/start", self.start, methods=["POST"]),
+            Route(f"{one}/release", self.release, methods=["POST"]),
+            Route(f"{one}/complete", self.complete, methods=["POST"]),
+            Route(f"{one}/fail", self.fail, methods=["POST"]),
+            Route(f"{one}/ask", self.ask, methods=["POST"]),
+        ]
+
+    async def claim(self, request: Request) -> Response:
+        """The first task that the agent may have, with its token; 204 if there is none, or none in time."""
+        caller = await self._gate.admit(request, "agent")
+        decode_parameters(request.query_params, NoParameters)
+        task = await self.hand_out(request, caller, await self._read(request, caller, ClaimRequest))
+        if task is None:
+            return Response(status_code=204, headers={"cache-control": "no-store"})
+        return JsonResponse(task)
+
+    async def hand_out(self, request: Request, caller: Caller, asked: ClaimRequest) -> dict[str, Any] | None:
+        """The task that a caller gets, with its token, or None if there is none, or none in time."""
+        wanted = Wanted(
+            agent_name=asked.agent_name,
+            worker=asked.worker or asked.agent_name,
+            lease_seconds=asked.lease_seconds,
+            source=caller.source,
+            session_glob=caller.session_glob,
+            task_types=tuple(dict.fromkeys(asked.task_types)) if asked.task_types else None,
+            created_by=asked.created_by,
+        )
+        found = await (self._wait(request, caller, wanted, asked.wait) if asked.wait else self._claim(wanted))
+        if isinstance(found, Nothing):
+            return None
+        token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
+        return {"claim_token": token, **found.task}
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Extend the lease; tells the agent when its task was cancelled."""
+        caller, held, asked = await self._open(request, HeartbeatRequest)
+        return JsonResponse(await self.extend(caller, held, asked))
+
+    async def extend(self, caller: Caller, held: Claim, asked: HeartbeatRequest) -> dict[str, Any]:
+        """Extend the lease of a claim, and keep what is told of the progress; gives the lease."""
+        progress = {"text": asked.progress, "percent": asked.percent}
+        given = {name: value for name, value in progress.items() if value is not None}
+        note = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
+        work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=note)
+        return _describe(await self._database.write(work, source=caller.source))
+
+    async def start(self, request: Request) -> Response:
+        """Note that the work has begun."""
+        caller, held, _ = await self._open(request, NoDetails)
+        work = partial(start, claim=held, source=caller.source)
+        lease = await self._database.write(work, source=caller.source)
+        await self._announce(held.session_id)
+        return JsonResponse(_describe(lease))
+
+    async def release(self, request: Request) -> Response:
+        """Put the task back into the queue."""
+        caller, held, _ = await self._open(request, NoDetails)
+        return JsonResponse(await self.give_back(caller, held))
+
+    async def give_back(self, caller: Caller, held: Claim) -> dict[str, Any]:
+        """Put the task of a claim back into the queue; gives the lease that is over."""
+        work = partial(release, claim=held, source=caller.source)
+        lease, news = await self._database.write(work, source=caller.source)
+        await self._announce(held.session_id, news)
+        return _describe(lease)
+
+    async def complete(self, request: Request) -> Response:
+        """Store the result, and all artifacts with it."""
+        caller, held, asked = await self._open(request, CompleteRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, held, asked)
+
+    async def fail(self, request: Request) -> Response:
+        """Give the task up."""
+        caller, held, asked = await self._open(request, FailRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, held, asked)
+
+    async def ask(self, request: Request) -> Response:
+        """Ask the one who delegated the task."""
+        caller, held, asked = await self._open(request, AskRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, held, asked)
+
+    async def finish(
+        self, request: Request, caller: Caller, held: Claim, asked: CompleteRequest | FailRequest | AskRequest
+    ) -> Response:
+        """Send what ends the work of a claim through the inbox. The same again is the same delivery, and gets the same
+        answer."""
+        claim: dict[str, Any] = {"task_id": held.task_id, "claim": held.hash}
+        command: ClaimCommand
+        match asked:
+            case CompleteRequest():
+                artifacts = [_of_task(artifact, held.task_id) for artifact in asked.artifacts]
+                name, command = "complete_task", CompleteTask(**claim, output=asked.output, artifacts=artifacts)
+            case FailRequest():
+                name, command = "fail_task", FailTask(**claim, error=asked.error, retryable=asked.retryable)
+            case AskRequest():
+                name, command = "ask_task", AskTask(**claim, question=asked.question)
+        data = msgspec.json.encode(command)
+        fingerprint = content_hash([name, held.session_id, msgspec.json.decode(data)])
+        entry = Entry(
+            source=caller.source,
+            delivery_id=f"claim-{fingerprint[:ID_DIGITS]}",
+            hash=fingerprint,
+            command=name,
+            session_id=held.session_id,
+            data=Raw(data),
+            accepted_at=datetime.now(UTC),
+            scopes=list(caller.scopes),
+            session_glob=caller.session_glob,
+            waits=self._ingest.has_place(caller.source),
+        )
+        answer = await self._ingest.submit(request, caller, entry, wait_seconds=v.MAX_WAIT_SECONDS)
+        self._gate.require_not_revoked(caller)
+        return answer
+
+    async def _claim(self, wanted: Wanted) -> Granted | Nothing:
+        found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
+        if isinstance(found, Granted):
+            await self._announce(found.session_id)
+        return found
+
+    async def _wait(self, request: Request, caller: Caller, wanted: Wanted, seconds: float) -> Granted | Nothing:
+        """Look, and look again when there is something new, until the time is over."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + seconds
+        waiter = Waiter(
+            agent_name=wanted.agent_name,
+            types=wanted.task_types or (),
+            created_by=wanted.created_by,
+            sees=caller.sees,
+        )
+        is_known = wanted.task_types is not None
+        with self._queue.wait(waiter, source=caller.source), self._gate.attend(request, caller) as gone:
+            gone.add_done_callback(lambda _: waiter.woken.set())
+            while True:
+                self._queue.rest(waiter)
+                found = await self._claim(wanted)
+                if isinstance(found, Granted):
+                    if gone.done():  # Nobody is there any more to be told of the task.
+                        token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
+                        await self.give_back(caller, read_claim_token(token))
+                        self._gate.require_not_revoked(caller)
+                    return found
+                if not is_known:
+                    # Only now is it known which tasks it would take, so it may have missed one.
+                    waiter.types, is_known = found.types, True
+                    continue
+                if found.is_full:
+                    self._queue.set_full(waiter)
+                await pause(waiter.woken, self._ingest.stopping, seconds=max(ends_at - clock(), 0))
+                self._gate.require_not_revoked(caller)
+                if not waiter.woken.is_set() or gone.done() or self._ingest.stopping.is_set():
+                    return found
+                self._gate.require_valid(caller)
+
+    async def _open(
+        self, request: Request, shape: type[T], *, limit: int = MAX_REQUEST_BYTES
+    ) -> tuple[Caller, Claim, T]:
+        """The caller, the claim in the path, and what the body says."""
+        caller = await self._gate.admit(request, "agent")
+        held = read_claim_token(request.path_params["claim_token"])
+        require_session(caller, held.session_id)
+        decode_parameters(request.query_params, NoParameters)
+        return caller, held, await self._read(request, caller, shape, limit=limit)
+
+    async def _read(self, request: Request, caller: Caller, shape: type[T], *, limit: int = MAX_REQUEST_BYTES) -> T:
+        body = await self._gate.read_body(request, caller, limit=limit) or b"{}"
+        if not isinstance(decode_json(body), dict):
+            raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
+        return decode_leniently(body, shape)
+
+    async def _announce(self, session_id: str, news: TaskNews | None = None) -> None:
+        """Tell those who wait; who is not told looks by itself."""
+        with contextlib.suppress(*RedisTrouble):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.publish(JOURNAL_CHANNEL, session_id)
+                if news:
+                    pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
+                await pipeline.execute()
+
+
+def _of_task(artifact: AddArtifact, task_id: str) -> AddArtifact:
+    named = with_ids(msgspec.structs.replace(artifact, task_id=task_id))
+    assert isinstance(named, AddArtifact)
+    return named
+
+
+def _describe(lease: Lease) -> dict[str, Any]:
+    return {
+        "session_id": lease.session_id,
+        "task_id": lease.task_id,
+        "status": lease.status,
+        "cancelled": lease.status == "cancelled",
+        "attempt": lease.attempt,
+        "lease_expires_at": lease.lease_expires_at and format_utc(lease.lease_expires_at),
+    }

@@ -1,0 +1,117 @@
+"""A relay over HTTP as a `Backend`: changes go through its inbox, reads to its addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Any, Literal, NamedTuple
+
+import msgspec
+
+from agent.http.client import Client, part
+from agent.http.command_client import send_command
+from sessions.backend import Imported
+from sessions.reads.results import Page
+
+LARGEST_PAGE = 500
+IMPORT_SECONDS = 330.0
+"""A relay takes up to 300 s for a large document."""
+
+
+class _Read(NamedTuple):
+    """Where a read command is an address; `ids` stand in its path, `field` is what the answer is in a response."""
+
+    path: str
+    ids: tuple[str, ...] = ()
+    field: str | None = None
+
+
+_READS = {
+    "get_session_summary": _Read("/v1/sessions/{session_id}"),
+    "retrieve_memory": _Read("/v1/sessions/{session_id}/memories/{key}", ("key",), "memory"),
+    "get_task": _Read("/v1/sessions/{session_id}/tasks/{task_id}", ("task_id",), "task"),
+    "get_artifact": _Read("/v1/sessions/{session_id}/artifacts/{artifact_id}", ("artifact_id",), "artifact"),
+}
+_LISTS = {
+    "list_sessions": ("/v1/sessions", "sessions"),
+    "query_memories": ("/v1/memories", "memories"),
+    "list_tasks": ("/v1/tasks", "tasks"),
+    "list_artifacts": ("/v1/artifacts", "artifacts"),
+    "search": ("/v1/search", "hits"),
+}
+"""The address of a list, and the field of the command's own answer."""
+
+
+class RelayBackend:
+    """The sessions of one relay that the key may see."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def send(
+        self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
+    ) -> dict[str, Any]:
+        """See Backend. A read that has an address does not wait for what is in the inbox."""
+        if session_id is not None and delivery_id is None and (read := _READS.get(command)):
+            return self._read(command, read, data, session_id)
+        return send_command(self.client, command, data, session_id=session_id, delivery_id=delivery_id)
+
+    def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
+        """See Backend."""
+        path, field = _LISTS[command]
+        if any("," in item for value in data.values() if isinstance(value, list) for item in value):
+            # In an address a comma separates; in a command it can stand within a tag.
+            answer = send_command(self.client, command, data, session_id=session_id)["data"]
+            return _page(answer, answer[field])
+        answer = self.client.get(path, {**data, "session_id": session_id})
+        return _page(answer, answer["items"])
+
+    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
+        """See Backend."""
+        query = {"limit": limit, "cursor": cursor, "max_characters": max_characters}
+        answer = self.client.get(f"/v1/sessions/{part(session_id)}/transcript", query)
+        return _page(answer, answer["items"])
+
+    def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
+        """See Backend."""
+        query = {"after": after, "limit": limit, "wait": f"{wait_seconds:g}"}
+        answer = self.client.get(f"/v1/sessions/{part(session_id)}/events", query)
+        return _page(answer, answer["items"])
+
+    def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
+        """See Backend."""
+        with self.client.stream(f"/v1/sessions/{part(session_id)}/export", {"format": format}) as parts:
+            yield from parts
+
+    def import_document(self, document: IO[bytes]) -> Imported:
+        """See Backend. Safe to repeat: what is there already just so stays."""
+        _, answer = self.client.call(
+            "POST", "/v1/import", body=document, repeatable=True, silence_seconds=IMPORT_SECONDS
+        )
+        return msgspec.convert(answer, Imported)
+
+    def session_ids(self) -> Iterator[str]:
+        """See Backend. The list is read to its end before the first id is given."""
+        found: list[tuple[str, str]] = []
+        cursor = None
+        while True:
+            page = self.page("list_sessions", {"limit": LARGEST_PAGE, "cursor": cursor}, session_id=None)
+            found += ((item["created_at"], item["session_id"]) for item in page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        yield from (session_id for _, session_id in sorted(set(found)))
+
+    def close(self) -> None:
+        """See Backend."""
+        self.client.close()
+
+    def _read(self, command: str, read: _Read, data: dict[str, Any], session_id: str) -> dict[str, Any]:
+        ids = {name: part(str(data[name])) for name in read.ids}
+        query = {name: value for name, value in data.items() if name not in ids}
+        answer = self.client.get(read.path.format(session_id=part(session_id), **ids), query)
+        content = answer if read.field is None else {read.field: answer}
+        return {"command": command, "session_id": session_id, "status": "success", "message": "", "data": content}
+
+
+def _page(answer: dict[str, Any], items: list[dict[str, Any]]) -> Page:
+    return Page(items=items, next_cursor=answer.get("next_cursor"), truncated=answer.get("truncated", False))

@@ -1,0 +1,45 @@
+"""Lists of any length, page by page by their cursors; the first page is given before the second is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.context import Tool
+    from sessions.reads.results import Page
+
+LARGEST_PAGE = 500
+PIECE_CHARACTERS = 90_000
+"""As much as one read gives at most."""
+Fetch = Callable[[int, "str | None"], "Page"]
+Items = list[dict[str, Any]]
+
+
+def listed(
+    tool: Tool, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
+) -> Iterator[Items]:
+    """The pages of a command that lists; of what is wanted, that which has no value is left out."""
+    given = {name: value for name, value in wanted.items() if value}
+
+    def fetch(size: int, cursor: str | None) -> Page:
+        data = {**given, "limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
+        return tool.backend.page(command, data, session_id=session_id)
+
+    return pages(fetch, limit=limit, tell_more=tool.terminal.note)
+
+
+def pages(fetch: Fetch, *, limit: int, tell_more: Callable[[str], None]) -> Iterator[Items]:
+    """The pages of a list up to `limit` items, 0 for all; then tells if there are more."""
+    left = limit
+    cursor: str | None = None
+    while True:
+        page = fetch(min(left, LARGEST_PAGE) if limit else LARGEST_PAGE, cursor)
+        yield page.items
+        cursor = page.next_cursor
+        left -= len(page.items)
+        if cursor is None:
+            return
+        if limit and left <= 0:
+            tell_more(f"These are the first {limit:,}; there are more: --limit 0 for all of them.")
+            return

@@ -1,0 +1,62 @@
+"""Putting together again what a backend gives in pieces: long memories, artifacts and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cli.backends.pages import PIECE_CHARACTERS
+
+if TYPE_CHECKING:
+    from sessions.backend import Backend
+
+Item = dict[str, Any]
+
+
+def whole_memory(backend: Backend, item: Item) -> Item:
+    """The memory with all of its content, if it was cut."""
+    return _whole(backend, "retrieve_memory", "memory", item, {"key": item["key"], "revision": item["revision"]})
+
+
+def whole_artifact(backend: Backend, session_id: str, artifact_id: str) -> Item:
+    """An artifact with all of its content. Raises NotFound."""
+    wanted = {"artifact_id": artifact_id, "max_characters": PIECE_CHARACTERS}
+    item = backend.send("get_artifact", wanted, session_id=session_id)["data"]["artifact"]
+    return _whole(backend, "get_artifact", "artifact", item, {"artifact_id": artifact_id})
+
+
+def whole_chunks(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:
+    """Chunks of a conversation with their whole contents; pieces of one follow each other."""
+    open_chunk: Item | None = None
+    for page in pages:
+        done: list[Item] = []
+        for item in page:
+            if open_chunk is not None and item.get("offset") and item["chunk_id"] == open_chunk["chunk_id"]:
+                open_chunk["content"] += item["content"]
+                continue
+            if open_chunk is not None:
+                done.append(open_chunk)
+            open_chunk = {name: value for name, value in item.items() if name not in ("truncated", "next_offset")}
+        if done:
+            yield done
+    if open_chunk is not None:
+        yield [open_chunk]
+
+
+def _whole(backend: Backend, command: str, field: str, item: Item, names: Item) -> Item:
+    if item.get("next_offset") is None:
+        return item
+    pieces = [item["content"]]
+    offset: int | None = item["next_offset"]
+    while offset is not None:
+        data = {**names, "offset": offset, "max_characters": PIECE_CHARACTERS}
+        piece = backend.send(command, data, session_id=item["session_id"])["data"][field]
+        pieces.append(piece["content"])
+        offset = piece.get("next_offset")
+    content: Any = "".join(pieces)
+    if item.get("encoding") == "json":
+        content = msgspec.json.decode(content)
+    rest = {name: value for name, value in item.items() if name not in ("truncated", "next_offset", "encoding")}
+    return {**rest, "content": content}

@@ -1,0 +1,40 @@
+"""The one place where a backend is made: a relay over HTTP, Postgres, or JSON files; each imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.http.client import Client
+    from sessions.backend import Backend
+
+BACKENDS = ("http", "postgres", "json")
+DEFAULT = "http"
+
+
+def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> Client:
+    """A client of the relay to talk to. Raises SettingsError if there is none."""
+    from agent.http.client import Client
+    from agent.http.relay_url import plain_http_hosts
+    from cli.configuration import find_login
+
+    login = find_login(environment)
+    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), tell=tell)
+
+
+def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | None) -> Backend:
+    """A store to work on directly. Raises SettingsError if it is not said where it is."""
+    from models.errors import SettingsError
+    from models.settings import read_settings
+
+    settings = read_settings({**environment, **({"DATA_DIR": data_dir} if data_dir else {})})
+    if name == "json":
+        from sessions.files.backend import FilesBackend
+
+        return FilesBackend(settings)
+    if not settings.database_url:
+        raise SettingsError("DATABASE_URL is not set.", hint="Say where Postgres is: postgresql://user@host/database.")
+    from sessions.postgres.backend import PostgresBackend
+
+    return PostgresBackend(settings)

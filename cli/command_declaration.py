@@ -1,0 +1,185 @@
+"""How a command is declared: with the shape of its output, from which `--json` is made, and the options of all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from cli.backends.selection import BACKENDS
+from cli.context import Tool
+from cli.output.output_schemas import Shape
+
+Body = Callable[..., Any]
+
+
+class DataCommand(click.Command):
+    """A command with `--json [FIELDS]`: the fields are optional, and a word that is no field is not taken for some."""
+
+    def __init__(self, *args: Any, shape: Shape, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.shape = shape
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join `--json` with the word after it, if that is meant by it."""
+        joined: list[str] = []
+        rest = iter(range(len(args)))
+        for index in rest:
+            word = args[index]
+            if word == "--":
+                joined += args[index:]
+                break
+            following = args[index + 1] if index + 1 < len(args) else ""
+            if word == "--json" and self._are_fields(following):
+                joined.append(f"--json={following}")
+                next(rest)
+            else:
+                joined.append("--json=" if word == "--json" else word)
+        return super().parse_args(ctx, joined)
+
+    def _are_fields(self, word: str) -> bool:
+        if not word or word.startswith("-"):
+            return False
+        takes_words = any(isinstance(parameter, click.Argument) for parameter in self.params)
+        return not takes_words or any(name in self.shape.fields for name in word.split(","))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Tell which fields there are."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Fields of --json"):
+            formatter.write_text(", ".join(self.shape.fields))
+
+
+def command(name: str, shape: Shape, **more: Any) -> Callable[[Body], click.Command]:
+    """Declare a command. Its function is called with the tool and the values of its parameters; its docstring is the
+    help."""
+
+    def declare(body: Body) -> click.Command:
+        def run(**values: Any) -> Any:
+            return body(click.get_current_context().obj, **values)
+
+        parameters = list(reversed(getattr(body, "__click_params__", [])))
+        return DataCommand(
+            name,
+            shape=shape,
+            callback=run,
+            params=[*parameters, _json_option(), *general_options()],
+            help=inspect.getdoc(body),
+            **more,
+        )
+
+    return declare
+
+
+def general_options(*, hidden: bool = True) -> list[click.Option]:
+    """The options of session-cli itself, which may also stand after a command."""
+    return [
+        click.Option(
+            ["--backend"],
+            type=click.Choice(BACKENDS),
+            help="Where the sessions are: a relay (http, the default), postgres, or json files.",
+            expose_value=False,
+            hidden=hidden,
+            callback=_setter("backend_name"),
+        ),
+        click.Option(
+            ["--data-dir"],
+            type=click.Path(file_okay=False),
+            help="The folder of the backend json.",
+            expose_value=False,
+            hidden=hidden,
+            callback=_setter("data_dir"),
+        ),
+        click.Option(
+            ["--no-pager"],
+            is_flag=True,
+            help="Write long output straight to the terminal.",
+            expose_value=False,
+            hidden=hidden,
+            callback=_leave_pager,
+        ),
+    ]
+
+
+class Id(click.ParamType[str]):
+    """What can be an id; anything else would make another address of it."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id, or a usage error."""
+        import re
+
+        from models.commands.field_types import DELIVERY_ID_PATTERN, ID_PATTERN, PATTERNS
+
+        text = str(value)
+        if not (re.search(ID_PATTERN, text) or re.search(DELIVERY_ID_PATTERN, text)):
+            self.fail(f"{text!r} is no id: expected {PATTERNS[ID_PATTERN]}.", param, ctx)
+        return text
+
+
+def id_argument(name: str, metavar: str = "ID", *, required: bool = True) -> Callable[[Body], Body]:
+    """The thing that a command is about."""
+    return click.argument(name, metavar=metavar, type=Id(), required=required)
+
+
+def session_argument() -> Callable[[Body], Body]:
+    """The session that a command is about."""
+    return id_argument("session_id")
+
+
+def limit_option(default: int = 50) -> Callable[[Body], Body]:
+    """How many at most."""
+    return click.option(
+        "--limit",
+        "-n",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="How many at most; 0 for all.",
+    )
+
+
+def yes_option() -> Callable[[Body], Body]:
+    """Not to be asked."""
+    return click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json"],
+        metavar="[FIELDS]",
+        help="Write JSON: everything, or the fields named, with commas.",
+        expose_value=False,
+        callback=_choose_fields,
+        is_eager=True,
+    )
+
+
+def _choose_fields(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is None or ctx.resilient_parsing:
+        return
+    tool: Tool = ctx.obj
+    tool.terminal.fields = ()
+    fields = tuple(name.strip() for name in value.split(",") if name.strip())
+    known = ctx.command.shape.fields if isinstance(ctx.command, DataCommand) else []
+    for name in fields:
+        if name not in known:
+            raise click.UsageError(f"There is no field {name!r}. There are: {', '.join(known)}.")
+    tool.terminal.fields = fields
+
+
+def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def take(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None and ctx.obj is not None:
+            setattr(ctx.obj, attribute, value)
+
+    return take
+
+
+def _leave_pager(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and ctx.obj is not None:
+        ctx.obj.terminal.uses_pager = False

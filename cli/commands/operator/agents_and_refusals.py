@@ -1,0 +1,39 @@
+"""What a relay knows of others: its agents, and requests that it has refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.backends.pages import pages
+from cli.command_declaration import command, limit_option
+from cli.context import Tool
+from cli.output.output_schemas import AGENT, REFUSAL, Shape
+
+CAUSES = (
+    *("address", "bad_signature", "clock_skew", "conflict", "media_type", "missing_scope", "no_key", "not_json"),
+    *("rate", "schema", "too_large", "too_slow", "unknown_key"),
+)
+
+
+@command("agents", AGENT)
+@limit_option()
+def agents(tool: Tool, limit: int) -> None:
+    """List the agents that tasks can be delegated to."""
+    _list(tool, "/v1/agents", {}, AGENT, limit=limit, nothing="No agent has come yet.")
+
+
+@command("refusals", REFUSAL)
+@click.option("--cause", type=click.Choice(CAUSES), help="Only those.")
+@limit_option()
+def refusals(tool: Tool, cause: str | None, limit: int) -> None:
+    """List the latest refused requests, and why."""
+    _list(tool, "/v1/refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="None was refused.")
+
+
+def _list(tool: Tool, path: str, wanted: dict[str, Any], shape: Shape, *, limit: int, nothing: str) -> None:
+    from cli.backends.relay_lists import fetch_page
+
+    found = pages(fetch_page(tool.client, path, wanted), limit=limit, tell_more=tool.terminal.note)
+    tool.terminal.items(found, shape, nothing=nothing)

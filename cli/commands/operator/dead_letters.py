@@ -1,0 +1,144 @@
+"""Dead letters and parked events: what could not be applied, and what a session did not take. To look into, to replay,
+to give up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from cli.backends.pages import pages
+from cli.command_declaration import Body, command, id_argument, limit_option, yes_option
+from cli.context import Tool
+from cli.output.humanize import ago, count
+from cli.output.output_schemas import DEAD_LETTER, Column, Shape
+
+_IN_FULL = DEAD_LETTER._replace(
+    columns=(*DEAD_LETTER.columns, Column("payload", "Payload", "text"), Column("traceback", "Traceback", "text"))
+)
+_REPLAYED = Shape((Column("replayed", "Replayed", "number"),), more=("next_cursor",), id_path="replayed")
+_DISCARDED = Shape((Column("discarded", "Discarded", "number"),), id_path="discarded")
+
+
+_SINGULAR = {False: "dead letter", True: "event"}
+_PLURAL = {False: "dead letters", True: "parked events"}
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Look after what could not be applied.
+
+    `--parked` is for events of hooks and signed senders that came while their session was paused, completed or not
+    there: they are kept to be replayed."""
+
+
+def _parked_option() -> Callable[[Body], Body]:
+    return click.option("--parked", "is_parked", is_flag=True, help="Events that their session did not take, instead.")
+
+
+def _source_option() -> Callable[[Body], Body]:
+    return click.option("--source", metavar="NAME", help="Whose it is, if it is not this key's.")
+
+
+@command("list", DEAD_LETTER)
+@_parked_option()
+@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@click.option("--source", metavar="NAME", help="Only those of this sender.")
+@click.option("--command", "name", metavar="NAME", help="Only those of this command.")
+@limit_option()
+def list_dead(tool: Tool, limit: int, is_parked: bool, **wanted: str | None) -> None:
+    """List dead letters, the oldest first, with the reason."""
+    from cli.backends.relay_lists import fetch_page
+
+    wanted["command"] = wanted.pop("name")
+    wanted["status"] = _status(is_parked)
+    found = pages(fetch_page(tool.client, "/v1/dead-letters", wanted), limit=limit, tell_more=tool.terminal.note)
+    tool.terminal.items(found, DEAD_LETTER, nothing=f"There are no {_PLURAL[is_parked]}.")
+
+
+@command("show", _IN_FULL)
+@id_argument("delivery_id")
+@_source_option()
+def show(tool: Tool, delivery_id: str, source: str | None) -> None:
+    """Show a dead letter, or a parked event, with its payload and traceback."""
+    tool.terminal.item(_find(tool, delivery_id, source), _IN_FULL)
+
+
+@command("replay", _REPLAYED)
+@id_argument("delivery_id", "[ID]", required=False)
+@_parked_option()
+@click.option("--all", "is_all", is_flag=True, help="All that match, the oldest first.")
+@click.option("--session", "session_id", metavar="ID", help="With --all: only those of this session.")
+@click.option("--command", "name", metavar="NAME", help="With --all: only those of this command.")
+@_source_option()
+def replay(
+    tool: Tool,
+    delivery_id: str | None,
+    is_all: bool,
+    is_parked: bool,
+    session_id: str | None,
+    name: str | None,
+    source: str | None,
+) -> None:
+    """Put a dead letter, or a parked event, back into the inbox, once its cause is mended. It takes effect once,
+    however often."""
+    if is_all == (delivery_id is not None):
+        raise click.UsageError("Name a dead letter, or pass --all.")
+    if delivery_id is not None:
+        _, answer = tool.client.call("POST", f"{_path(delivery_id)}/replay", {"source": source}, repeatable=True)
+    else:
+        wanted = {"status": _status(is_parked), "session_id": session_id, "command": name, "source": source}
+        answer = _replay_all(tool, wanted)
+    tool.terminal.done(f"Replayed {count(answer['replayed'], _SINGULAR[is_parked])}.")
+    if tool.terminal.as_json or not tool.terminal.is_terminal:
+        tool.terminal.item(answer, _REPLAYED)
+
+
+@command("discard", _DISCARDED)
+@id_argument("delivery_id")
+@_source_option()
+@yes_option()
+def discard(tool: Tool, delivery_id: str, source: str | None, yes: bool) -> None:
+    """Give up a dead letter, or a parked event, for good. It stays known, so that it takes no effect when it is sent
+    again."""
+    from datetime import UTC, datetime
+
+    found = _find(tool, delivery_id, source)
+    place = f" on {found['session_id']}" if found["session_id"] else ""
+    since = ago(found["accepted_at"], now=datetime.now(UTC))
+    tool.terminal.confirm(
+        f"Give up {delivery_id}, a {found['command']}{place} of {found['source']}, accepted {since}, for good?", yes=yes
+    )
+    _, answer = tool.client.call("DELETE", _path(delivery_id), {"source": found["source"]}, repeatable=True)
+    tool.terminal.done(f"Gave up {delivery_id}.")
+    if tool.terminal.as_json or not tool.terminal.is_terminal:
+        tool.terminal.item(answer, _DISCARDED)
+
+
+def _replay_all(tool: Tool, wanted: dict[str, Any]) -> dict[str, Any]:
+    replayed, cursor = 0, None
+    while True:
+        query = {**wanted, "limit": 500, "cursor": cursor}
+        _, answer = tool.client.call("POST", "/v1/dead-letters/replay", query, repeatable=True)
+        replayed, cursor = replayed + answer["replayed"], answer["next_cursor"]
+        if cursor is None:
+            return {"replayed": replayed}
+
+
+def _find(tool: Tool, delivery_id: str, source: str | None) -> dict[str, Any]:
+    return tool.client.get(_path(delivery_id), {"source": source})
+
+
+def _status(is_parked: bool) -> str | None:
+    return "parked" if is_parked else None
+
+
+def _path(delivery_id: str) -> str:
+    from agent.http.client import part
+
+    return f"/v1/dead-letters/{part(delivery_id)}"
+
+
+for member in (list_dead, show, replay, discard):
+    dead_letters.add_command(member)

@@ -1,0 +1,37 @@
+"""What became of webhooks."""
+
+from __future__ import annotations
+
+import click
+
+from cli.backends.pages import pages
+from cli.command_declaration import command, id_argument, limit_option
+from cli.context import Tool
+from cli.output.output_schemas import DELIVERY, Column
+
+_IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Column("error"), Column("reason")))
+
+
+@command("deliveries", _IN_FULL)
+@id_argument("delivery_id", "[ID]", required=False)
+@click.option(
+    "--status",
+    type=click.Choice(["accepted", "applied", "rejected", "parked", "failed", "ignored"]),
+    help="Only those; accepted are those that wait.",
+)
+@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@click.option("--source", metavar="NAME", help="Only those of this sender.")
+@limit_option()
+def deliveries(
+    tool: Tool, delivery_id: str | None, status: str | None, session_id: str | None, source: str | None, limit: int
+) -> None:
+    """Tell what became of webhooks, the newest first. With an ID it shows one with its answer."""
+    from agent.http.client import part
+    from cli.backends.relay_lists import fetch_page
+
+    if delivery_id is not None:
+        tool.terminal.item(tool.client.get(f"/v1/deliveries/{part(delivery_id)}", {"source": source}), _IN_FULL)
+        return
+    wanted = {"status": status, "session_id": session_id, "source": source}
+    found = pages(fetch_page(tool.client, "/v1/deliveries", wanted), limit=limit, tell_more=tool.terminal.note)
+    tool.terminal.items(found, DELIVERY, nothing="There are no such deliveries.")

@@ -1,0 +1,68 @@
+"""API keys: made, listed, revoked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.command_declaration import command, id_argument, yes_option
+from cli.context import Tool
+from cli.output.output_schemas import KEY, NEW_KEY, Column, Shape
+
+_REVOKED = Shape((Column("revoked", "Revoked"), Column("recorded", "Recorded", "state")), id_path="revoked")
+SCOPES = ("read", "write", "delegate", "agent", "admin", "hook")
+
+
+@click.group("keys")
+def keys() -> None:
+    """Make, list and revoke the keys of senders."""
+
+
+@command("create", NEW_KEY)
+@click.argument("name")
+@click.option(
+    "--scope", "-s", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="May be repeated."
+)
+@click.option("--sessions", metavar="PATTERN", help="Only for these sessions, such as 'chat-*'.")
+@click.option("--rotate", is_flag=True, help="A further key of a sender that has one.")
+def create(tool: Tool, name: str, scopes: tuple[str, ...], sessions: str | None, rotate: bool) -> None:
+    """Make a key for the sender NAME. It is shown this once."""
+    import msgspec
+
+    wanted = {"name": name, "scopes": list(scopes), "rotate": rotate} | ({"sessions": sessions} if sessions else {})
+    _, made = tool.client.call("POST", "/v1/keys", body=msgspec.json.encode(wanted))
+    tool.terminal.item(made, NEW_KEY)
+    tool.terminal.note("Keep the key now: it is not shown again.")
+
+
+@command("list", KEY)
+def list_keys(tool: Tool) -> None:
+    """List keys without their secrets, the oldest first, revoked ones too."""
+    tool.terminal.items(iter([_all_keys(tool)]), KEY, nothing="There are no keys but the relay's own API_KEY.")
+
+
+@command("revoke", _REVOKED)
+@id_argument("name_or_id", "NAME|ID")
+@yes_option()
+def revoke(tool: Tool, name_or_id: str, yes: bool) -> None:
+    """Refuse a key from now on, or all keys of a name."""
+    from agent.http.client import part
+
+    going = [key for key in _all_keys(tool) if name_or_id in (key["key_id"], key["name"]) and not key["revoked_at"]]
+    if going:
+        told = ", ".join(f"{key['name']} ({key['key_id']}: {' '.join(key['scopes'])})" for key in going)
+        tool.terminal.confirm(f"Revoke {told}, for good?", yes=yes)
+    _, answer = tool.client.call("DELETE", f"/v1/keys/{part(name_or_id)}", repeatable=True)
+    tool.terminal.done(f"Revoked {', '.join(key['key_id'] for key in answer['revoked']) or 'nothing'}.")
+    if tool.terminal.as_json or not tool.terminal.is_terminal:
+        tool.terminal.item(answer, _REVOKED)
+
+
+def _all_keys(tool: Tool) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = tool.client.get("/v1/keys")["items"]
+    return items
+
+
+for member in (create, list_keys, revoke):
+    keys.add_command(member)

@@ -1,0 +1,38 @@
+"""How a relay is at the moment."""
+
+from __future__ import annotations
+
+from cli.command_declaration import command
+from cli.context import Tool
+from cli.output.output_schemas import PART, Column, Shape
+
+STATUS = Shape(
+    tuple(
+        Column(name)
+        for name in (
+            *("url", "version", "now", "key", "webhooks", "redis", "postgres", "workers", "agents", "inbox"),
+            *("redis.state", "postgres.state", "postgres.revision", "postgres.dead_letters", "webhooks.taken"),
+            *("workers.alive", "workers.busy", "inbox.waiting", "inbox.oldest_seconds", "hidden"),
+        )
+    ),
+    id_path="url",
+)
+
+
+@command("status", STATUS)
+def status(tool: Tool) -> int:
+    """Tell how the relay is. That is its servers and workers, what waits in each shard and since when, and what
+    failed; the exit code is 5 if something is away."""
+    from cli.doctor.relay_health import fetch_status, is_well, parts
+
+    found = fetch_status(tool.client)
+    terminal = tool.terminal
+    if terminal.as_json:
+        terminal.item(found, STATUS)
+    elif terminal.is_terminal:
+        from cli.output.status_view import draw_status
+
+        terminal.pictures(draw_status(found))
+    else:
+        terminal.items(iter([list(parts(found))]), PART, nothing="")
+    return 0 if is_well(found) else 5

@@ -1,0 +1,62 @@
+"""Watching a session's journal as it grows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import click
+
+from cli.command_declaration import command, session_argument
+from cli.context import Tool
+from cli.output.output_schemas import EVENT
+
+WAIT_SECONDS = 25.0
+"""Of one look; proxies cut connections on which nothing comes for 30 s."""
+PAGE = 500
+LONGEST_PAUSE_SECONDS = 15.0
+
+
+@command("watch", EVENT)
+@session_argument()
+@click.option("--last", type=click.IntRange(min=0), default=10, show_default=True, help="So many past events first.")
+@click.option("--after", metavar="CURSOR", help="All events after this one; their field `cursor` says it.")
+def watch(tool: Tool, session_id: str, last: int, after: str | None) -> None:
+    """Show what happens in a session, as it happens. Ctrl-C ends it. With --json an event to a line."""
+    past: deque[dict[str, Any]] = deque(maxlen=None if after else last)
+    cursor = after
+    while True:
+        page = tool.backend.events(session_id, after=cursor, limit=PAGE, wait_seconds=0)
+        past += page.items
+        cursor = page.next_cursor
+        if not page.items:
+            break
+    is_first = True
+    for event in past:
+        tool.terminal.event(event, EVENT, with_heading=is_first)
+        is_first = False
+    if tool.terminal.is_terminal:
+        tool.terminal.note("Waiting for what happens next; Ctrl-C ends this.")
+    for event in _follow(tool, session_id, cursor):
+        tool.terminal.event(event, EVENT, with_heading=is_first)
+        is_first = False
+
+
+def _follow(tool: Tool, session_id: str, cursor: str | None) -> Any:
+    from models.errors import TooManyRequests, Unavailable
+
+    pause = 1.0
+    while True:
+        try:
+            page = tool.backend.events(session_id, after=cursor, limit=PAGE, wait_seconds=WAIT_SECONDS)
+        except (Unavailable, TooManyRequests) as error:
+            if not error.retryable:
+                raise
+            tool.terminal.warn(f"{error.message} Looking again in {pause:g} s.")
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            continue
+        pause = 1.0
+        yield from page.items
+        cursor = page.next_cursor

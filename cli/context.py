@@ -1,0 +1,89 @@
+"""What a command works with: the terminal, and what it talks to, which is connected when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.backends.selection import BACKENDS, DEFAULT
+from cli.output.terminal import Terminal
+
+if TYPE_CHECKING:
+    from agent.http.client import Client
+    from sessions.backend import Backend
+
+
+class Tool:
+    """One run of session-cli."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.terminal = Terminal(environment)
+        self.backend_name = ""
+        self.data_dir: str | None = None
+        self._client: Client | None = None
+        self._backend: Backend | None = None
+
+    @property
+    def uses_relay(self) -> bool:
+        """Whether it works on a relay, rather than on a store."""
+        return self._name() == DEFAULT
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """The environment, with the folder that was chosen."""
+        return {**self.environment, **({"DATA_DIR": self.data_dir} if self.data_dir else {})}
+
+    @property
+    def backend_choice(self) -> str:
+        """The name of the backend that is chosen. Raises UsageError for one that there is not."""
+        return self._name()
+
+    @property
+    def backend(self) -> Backend:
+        """The sessions. Raises SettingsError if it is not known where they are."""
+        if self._backend is None:
+            if self.uses_relay:
+                from cli.backends.http_backend import RelayBackend
+
+                self._backend = RelayBackend(self.client)
+            else:
+                from cli.backends.selection import connect_store
+
+                self._backend = connect_store(self._name(), self.environment, data_dir=self.data_dir)
+        return self._backend
+
+    @property
+    def client(self) -> Client:
+        """The relay, for what only a relay has. Raises UsageError when another backend is chosen."""
+        if not self.uses_relay:
+            raise click.UsageError(f"Only a relay has this; it does not go with the backend {self._name()}.")
+        if self._client is None:
+            from cli.backends.selection import connect_client
+
+            self._client = connect_client(self.environment, tell=self.terminal.warn)
+        return self._client
+
+    @property
+    def key_origin(self) -> str:
+        """Where the key was found that the relay was shown; empty if none was."""
+        if self._client is None:
+            return ""
+        from cli.configuration import find_login
+
+        return find_login(self.environment).origin
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._backend is not None:
+            self._backend.close()
+        elif self._client is not None:
+            self._client.close()
+
+    def _name(self) -> str:
+        name = self.backend_name or self.environment.get("STORAGE_BACKEND", "").strip() or DEFAULT
+        if name not in BACKENDS:
+            raise click.UsageError(f"STORAGE_BACKEND is {name!r}: expected one of {', '.join(BACKENDS)}.")
+        return name

@@ -1,0 +1,123 @@
+"""How a relay is, from what it tells over HTTP: as it tells it, and as a line for each part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agent.http.client import Client
+from cli.output.humanize import count
+from models.errors import Forbidden, NotFound, Unavailable
+
+PROBE = 500
+"""What is counted is counted so far."""
+BYTES = ((2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
+
+Status = dict[str, Any]
+
+
+def fetch_status(client: Client) -> Status:
+    """All that the relay tells of itself, with its address and agents. What it does not tell is None: a relay that runs
+    by itself knows little, and one tells a key for some sessions only what it tells everybody. Raises Unavailable if
+    nobody answers there, and Unauthorized."""
+    index = client.get("/")
+    known: Status = {"url": client.url, "version": index.get("version"), "hidden": None}
+    try:
+        return {**known, **client.get("/v1/status"), "agents": _agents(client)}
+    except NotFound:
+        known["hidden"] = "a relay that runs by itself tells no more"
+    except Forbidden as error:
+        known["hidden"] = error.message
+    ready = client.call("GET", "/readyz", accepted=(503,))[1]
+    servers: Status = {name: {"state": ready[name]} for name in ("redis", "postgres") if name in ready}
+    return {"redis": None, "postgres": None, "webhooks": ready.get("webhooks"), **known, **servers}
+
+
+def parts(status: Status) -> Iterator[dict[str, str]]:
+    """A line for each part, with its state: ok, waiting, weak, failed, refused, unavailable, or
+    hidden."""
+    yield _part("relay", "ok", f"{status['url']}, version {status['version'] or 'unknown'}")
+    if webhooks := status.get("webhooks"):
+        yield _part("webhooks", "ok" if webhooks["taken"] else "refused", webhooks["reason"] or "are taken")
+    for name in ("redis", "postgres"):
+        if server := status[name]:
+            yield _part(name, _state(server), ", ".join(_details(server)))
+    if status["hidden"]:
+        yield _part("more", "hidden", status["hidden"])
+        return
+    if workers := status["workers"]:
+        yield _part(
+            "workers",
+            "ok" if workers["alive"] and workers["sweeper"] else "unavailable",
+            f"{workers['alive']:,} alive, {workers['busy']:,} busy, {'a' if workers['sweeper'] else 'no'} sweeper",
+        )
+    if (failed := status["postgres"].get("dead_letters")) is not None:
+        yield _part("dead letters", "failed" if failed else "ok", f"{failed:,}")
+    if parked := status["postgres"].get("parked_events"):
+        yield _part("parked events", "waiting", f"{parked:,}")
+    if agents := status["agents"]:
+        yield _part("agents", "ok", f"{agents['online']:,} online of {agents['known']:,}")
+    if inbox := status["inbox"]:
+        yield _part("inbox", "waiting" if inbox["waiting"] else "ok", told_backlog(inbox))
+        for shard in inbox["shards"]:
+            state = "waiting" if shard["waiting"] else "ok"
+            yield _part(f"shard {shard['shard']:02d}", state, f"{shard['waiting']:,}{_since(shard['oldest_seconds'])}")
+
+
+def is_well(status: Status) -> bool:
+    """Whether nothing that was told of is away, and webhooks are taken."""
+    return all(part["state"] not in ("unavailable", "refused") for part in parts(status))
+
+
+def told_backlog(inbox: dict[str, Any]) -> str:
+    """What waits, in words."""
+    waiting = count(inbox["waiting"], "command")
+    return f"{waiting} waiting{_since(inbox['oldest_seconds'])}; {inbox['limit']:,} may wait"
+
+
+def told_seconds(seconds: float) -> str:
+    """How long something has taken: `3.2 s`, `5 minutes`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return count(int(seconds // 60), "minute") if seconds < 7_200 else count(int(seconds // 3_600), "hour")
+
+
+def told_bytes(number: int) -> str:
+    """A size: `512 MB`."""
+    return next((f"{number / size:.0f} {unit}" for size, unit in BYTES if number >= size), f"{number} bytes")
+
+
+def _agents(client: Client) -> dict[str, int] | None:
+    try:
+        items = client.get("/v1/agents", {"limit": PROBE})["items"]
+    except Unavailable:
+        return None
+    return {"online": sum(item["online"] for item in items), "known": len(items)}
+
+
+def _state(server: dict[str, Any]) -> str:
+    if server["state"] == "ok" and server.get("weakness"):
+        return "weak"
+    behind = server["state"] == "ok" and server.get("revision") != server.get("needed_revision")
+    return "failed" if behind else str(server["state"])
+
+
+def _details(server: dict[str, Any]) -> Iterator[str]:
+    if version := server.get("version"):
+        yield f"version {version}"
+    if "needed_revision" in server and server["state"] == "ok":
+        needs = "" if server["revision"] == server["needed_revision"] else f", needs {server['needed_revision']}"
+        yield f"schema {server['revision']}{needs}"
+    if "durable" in server:
+        yield server["weakness"] or "durable"
+    if used := server.get("memory_bytes"):
+        limit = server["memory_limit_bytes"]
+        yield f"{told_bytes(used)} {f'of {told_bytes(limit)} used' if limit else 'used, without a limit'}"
+
+
+def _since(seconds: float | None) -> str:
+    return "" if seconds is None else f", the oldest for {told_seconds(seconds)}"
+
+
+def _part(name: str, state: str, detail: str) -> dict[str, str]:
+    return {"part": name, "state": state, "detail": detail}

@@ -1,0 +1,46 @@
+"""A session's bundle as a page to read: what is open, what was decided, who works on what, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from cli.output.output_schemas import SESSION_IN_FULL
+from cli.output.rich_output import paragraph, sheet
+
+_SECTIONS = (
+    ("open_questions", "Open questions"),
+    ("action_items", "To do"),
+    ("decisions", "Decisions"),
+    ("tasks", "Tasks"),
+    ("other_memories", "Also remembered"),
+    ("artifacts", "Artifacts"),
+    ("conversation", "The end of the conversation"),
+)
+
+
+def digest(bundle: dict[str, Any]) -> Iterator[RenderableType]:
+    """Section after section; those with nothing in them are left out."""
+    yield sheet(bundle["session"], SESSION_IN_FULL)
+    left_out = bundle.get("left_out", {})
+    for name, title in _SECTIONS:
+        if not bundle.get(name) and not left_out.get(name):
+            continue
+        yield Text(f"\n{title}", style="bold")
+        for item in bundle[name]:
+            yield Padding(_entry(item), (0, 0, 0, 2))
+        if more := left_out.get(name):
+            yield Text(f"  and {more:,} more", style="dim")
+
+
+def _entry(item: dict[str, Any]) -> RenderableType:
+    name = next((item[field] for field in ("key", "name", "task_id", "chunk_id") if item.get(field)), "")
+    details = [item[field] for field in ("type", "status", "agent_name") if item.get(field)]
+    head = paragraph(str(name), style="cyan")
+    head.append_text(paragraph(f"  {' · '.join(map(str, details))}\n" if details else "\n", style="dim"))
+    text = item.get("question") or item.get("description") or item.get("content") or ""
+    return head.append_text(paragraph(text))

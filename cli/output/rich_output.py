@@ -1,0 +1,178 @@
+"""Output for people: tables, cards and sheets in colours, for any width. All text of strangers is made visible first.
+
+Rich is imported here, and this module only where there is a terminal to draw on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cli.output.escaping import visible, visible_lines
+from cli.output.humanize import ago
+from cli.output.machine_output import json_line
+from cli.output.output_schemas import Column, Shape, at_path
+
+GAP = 2
+NARROWEST_NAME = 20
+"""Of a column with names in a table; when there is less room, cards are drawn."""
+WIDEST_NAME = 48
+MARK = "**"
+"""Around what was found in a snippet."""
+_STATES = {
+    **dict.fromkeys(("active", "applied", "completed", "online", "ok", "done", "new", "created"), "green"),
+    **dict.fromkeys(("paused", "accepted", "pending", "claimed", "running", "input_required"), "yellow"),
+    **dict.fromkeys(("waiting", "weak", "parked"), "yellow"),
+    **dict.fromkeys(("failed", "rejected", "cancelled", "unavailable", "refused"), "red"),
+}
+_STYLES = {"id": "cyan", "name": "bold", "time": "dim"}
+
+
+def listing(pages: Iterable[list[dict[str, Any]]], shape: Shape, console: Console) -> Iterator[RenderableType]:
+    """Each page as it comes. The first one decides how wide the columns are, and whether they fit at all."""
+    widths: dict[Column, int] | None = None
+    is_first = True
+    for page in pages:
+        if is_first and not shape.as_cards:
+            widths = _fit(page, shape, console.width)
+        if widths:
+            yield _table(page, widths, with_heading=is_first)
+        else:
+            for item in page:
+                yield card(item, shape)
+        is_first = False
+
+
+def card(item: dict[str, Any], shape: Shape) -> RenderableType:
+    """An item over several lines: who it is, what is to be known of it, its text."""
+    shown = [column for column in shape.columns if column.heading or column.kind == "time"]
+    head = Text()
+    small = Text(style="dim")
+    body: list[RenderableType] = []
+    for column in shown:
+        value = cell(at_path(item, column.path), column)
+        if not value.plain:
+            continue
+        if column.kind in ("id", "name"):
+            head.append_text(Text("  ") if head.plain else Text())
+            head.append_text(value)
+        elif column.kind == "text":
+            found = at_path(item, column.path)
+            body.append(Padding((_snippet if column.path == "snippet" else paragraph)(found), (0, 0, 0, GAP)))
+        else:
+            label = f"{column.heading.lower()} " if column.kind == "number" else ""
+            small.append_text(Text(" · " if small.plain else "")).append(label).append_text(value)
+    lines = [head, *([Padding(small, (0, 0, 0, GAP))] if small.plain else []), *body, Text()]
+    return Group(*lines)
+
+
+def sheet(item: dict[str, Any], shape: Shape) -> RenderableType:
+    """All of one item that has a value, a field to a line."""
+    grid = Table.grid(padding=(0, GAP))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for column in shape.columns:
+        value = at_path(item, column.path)
+        if value in (None, "", [], {}):
+            continue
+        label = column.heading or column.path.split(".")[-1].replace("_", " ").capitalize()
+        kind = "time" if column.path.endswith("_at") else column.kind
+        text = (
+            paragraph(value)
+            if kind == "text" or column.path in ("context", "content")
+            else cell(value, column._replace(kind=kind))
+        )
+        grid.add_row(label, text)
+    return grid
+
+
+def event_line(event: dict[str, Any]) -> Text:
+    """An event of a journal on one line: when by the clock, what, and what became of it."""
+    at = str(event.get("at") or "")
+    line = Text()
+    line.append(f"{visible(_clock(at))}  ", style="dim")
+    line.append_text(cell(event.get("event"), Column("event", kind="name")))
+    if (status := event.get("status")) not in ("applied", event.get("event")):
+        line.append("  ").append_text(cell(status, Column("status", kind="state")))
+    line.append(f"  {visible(str(event.get('message') or ''))}")
+    return line.append(f"  {visible(str(event.get('source') or ''))}", style="dim")
+
+
+def _clock(at: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}"
+    except ValueError:
+        return at
+
+
+def cell(value: Any, column: Column) -> Text:
+    """A value on one line."""
+    if value is None or value == []:
+        return Text()
+    if column.kind == "time":
+        return Text(visible(ago(str(value), now=datetime.now(UTC))), style="dim")
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = ", ".join(value)
+    text = visible(value) if isinstance(value, str) else json_line(value)
+    return Text(text, style=_STATES.get(text, "") if column.kind == "state" else _STYLES.get(column.kind, ""))
+
+
+def paragraph(value: Any, *, style: str = "") -> Text:
+    """A text of several lines."""
+    written = value if isinstance(value, str) else json_line(value)
+    return Text("\n".join(visible_lines(written)), style=style, overflow="fold")
+
+
+def _snippet(value: Any) -> Text:
+    """What was found, with the words that were looked for in bold."""
+    text = Text(overflow="fold")
+    for number, piece in enumerate(visible(str(value)).split(MARK)):
+        text.append(piece, style="bold yellow" if number % 2 else "")
+    return text
+
+
+def _fit(page: list[dict[str, Any]], shape: Shape, room: int) -> dict[Column, int] | None:
+    """The widths of the columns that fit, or None if not even the first two do."""
+    columns = [column for column in shape.columns if column.heading]
+    natural = {
+        column: max(
+            [cell_len(column.heading), *(cell_len(cell(at_path(item, column.path), column).plain) for item in page)]
+        )
+        for column in columns
+        if column.kind == "number" or any(at_path(item, column.path) not in (None, [], "") for item in page)
+    }
+    while natural:
+        flexible = [column for column in natural if column.kind in ("name", "text")]
+        least = {
+            column: min(width, NARROWEST_NAME) if column in flexible else width for column, width in natural.items()
+        }
+        left = room - sum(least.values()) - GAP * (len(natural) - 1)
+        if left >= 0:
+            for column in flexible:
+                more = min(max(natural[column], 0) - least[column], left, max(WIDEST_NAME - least[column], 0))
+                least[column] += more
+                left -= more
+            return least
+        if len(natural) <= 2:  # Who it is, and what it is called.
+            return None
+        natural.popitem()
+    return None
+
+
+def _table(page: list[dict[str, Any]], widths: dict[Column, int], *, with_heading: bool) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=with_heading, header_style="dim")
+    for column, width in widths.items():
+        justify: Any = "right" if column.kind == "number" else "left"
+        table.add_column(column.heading, width=width, no_wrap=True, overflow="ellipsis", justify=justify)
+    for item in page:
+        table.add_row(*(cell(at_path(item, column.path), column) for column in widths))
+    return table

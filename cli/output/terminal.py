@@ -1,0 +1,272 @@
+"""All output goes through here: data to standard output, in the form that fits it, and all else to standard error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.output.escaping import visible, visible_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from cli.output.machine_output import Pages
+    from cli.output.output_schemas import Shape
+
+SIGPIPE_CODE = 141
+"""What shells show for it."""
+
+Advance = Callable[[], None]
+
+
+class OutputClosed(Exception):
+    """Whoever read standard output has gone."""
+
+
+class Declined(Exception):
+    """The person said no."""
+
+
+class Terminal:
+    """Standard output and standard error of one command."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.is_terminal = sys.stdout.isatty()
+        self.uses_pager = True
+        self.fields: tuple[str, ...] | None = None
+        """What `--json` asks for: None without it, empty for everything."""
+        if not self.is_terminal:
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+    @property
+    def as_json(self) -> bool:
+        """Whether data and errors are JSON."""
+        return self.fields is not None
+
+    def items(self, pages: Pages, shape: Shape, *, nothing: str) -> None:
+        """A list, page by page as they come; trouble with the first one comes before any output. On a terminal,
+        `nothing` says that there is none."""
+        pages = _begun(pages)
+        if self.fields is not None or not self.is_terminal:
+            from cli.output.machine_output import json_array, tsv
+
+            self._write(tsv(pages, shape) if self.fields is None else json_array(pages, shape, self.fields))
+            return
+        from cli.output.rich_output import listing
+
+        with self._drawing() as draw:
+            is_empty = True
+            for picture in listing(_not_empty(pages), shape, draw.console):
+                draw(picture)
+                is_empty = False
+        if is_empty:
+            self.note(nothing)
+
+    def item(self, item: dict[str, Any], shape: Shape) -> None:
+        """One thing in full."""
+        from cli.output.machine_output import chosen, json_block, json_line, tsv
+
+        if self.fields is not None:
+            selected = chosen(item, shape, self.fields)
+            self._write([(json_block if self.is_terminal else json_line)(selected), "\n"])
+        elif not self.is_terminal:
+            self._write(tsv([[item]], shape))
+        else:
+            from cli.output.rich_output import sheet
+
+            with self._drawing() as draw:
+                draw(sheet(item, shape))
+
+    def pictures(self, pictures: Iterable[RenderableType]) -> None:
+        """What was drawn for people. Only for a terminal."""
+        with self._drawing() as draw:
+            for picture in pictures:
+                draw(picture)
+
+    def line(self, text: str) -> None:
+        """A line of data, at once."""
+        self._write([f"{text}\n"])
+
+    def event(self, item: dict[str, Any], shape: Shape, *, with_heading: bool) -> None:
+        """An item as it happens: a line of JSON, of TSV, or for people."""
+        from cli.output.machine_output import chosen, json_line, tsv
+
+        if self.fields is not None:
+            self.line(json_line(chosen(item, shape, self.fields)))
+        elif not self.is_terminal:
+            heading, *lines = tsv([[item]], shape)
+            self._write([heading, *lines] if with_heading else lines)
+        else:
+            from cli.output.rich_output import event_line
+
+            self._console(sys.stdout).print(event_line(item), soft_wrap=True)
+
+    def document(self, parts: Iterable[bytes]) -> None:
+        """A document as it is; on a terminal, what is hostile in it is shown as escapes."""
+        if not self.is_terminal:
+            self._write_bytes(parts)
+            return
+        with self._drawing() as draw:
+            rest = b""
+            for part in parts:
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    draw.write(_shown(line) + "\n")
+            if rest:
+                draw.write(_shown(rest) + "\n")
+
+    def note(self, text: str) -> None:
+        """A sentence that is no data."""
+        self._say(text)
+
+    def done(self, text: str) -> None:
+        """What was done, in a sentence."""
+        self._say(text, color="green" if sys.stderr.isatty() else "")
+
+    def warn(self, text: str) -> None:
+        """What somebody should know."""
+        self._say(text, color="yellow")
+
+    def fail(self, message: str, *, hint: str = "", error: dict[str, Any] | None = None) -> None:
+        """Why it ends: in words, or with `--json` the error object."""
+        if self.as_json:
+            from cli.output.machine_output import json_line
+
+            self._say_raw(json_line({"error": error or {"code": "failed", "message": message, "hint": hint or None}}))
+            return
+        self._say(f"Error: {message}", color="red")
+        if hint:
+            self._say(hint)
+
+    def confirm(self, question: str, *, yes: bool, shown: str = "") -> None:
+        """Show what cannot be undone, and ask before it. Raises Declined, or UsageError if there is nobody to ask."""
+        if yes:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError(f"{question} There is no terminal to ask at: pass --yes to do it.")
+        if shown:
+            self.note(shown)
+        sys.stderr.write(f"{visible(question)} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Declined
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, *, amid_output: bool = False) -> Iterator[Advance]:
+        """A bar on standard error while something long goes on, if somebody can see it. `amid_output`: data are written
+        meanwhile; on a terminal they show by themselves how it goes."""
+        if not sys.stderr.isatty() or (amid_output and self.is_terminal):
+            yield lambda: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(title, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda: bar.advance(task)
+
+    def _say(self, text: str, *, color: str = "") -> None:
+        shown = "\n".join(visible_lines(text))
+        self._say_raw(click.style(shown, fg=color) if color and self._has_colors(sys.stderr) else shown)
+
+    def _say_raw(self, text: str) -> None:
+        try:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # Nobody listens.
+
+    def _write(self, parts: Iterable[str]) -> None:
+        """To standard output, each part at once."""
+        for part in parts:
+            try:
+                sys.stdout.write(part)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise OutputClosed from None
+
+    def _write_bytes(self, parts: Iterable[bytes]) -> None:
+        for part in parts:
+            try:
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                raise OutputClosed from None
+
+    def _has_colors(self, stream: Any) -> bool:
+        plain = self._environment.get("NO_COLOR") or self._environment.get("TERM", "dumb") == "dumb"
+        return not plain and stream.isatty()
+
+    def _console(self, stream: Any, *, real: Any = None) -> Console:
+        from rich.console import Console
+
+        has_colors = self._has_colors(real or stream)
+        size = shutil.get_terminal_size()
+        return Console(
+            file=stream,
+            width=size.columns,
+            height=size.lines,
+            color_system="auto" if has_colors else None,
+            force_terminal=has_colors or None,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+
+    @contextmanager
+    def _drawing(self) -> Iterator[_Drawing]:
+        from cli.output.pager import Left, Paged
+
+        paged = Paged(self._environment, enabled=self.uses_pager)
+        try:
+            yield _Drawing(paged, self._console(paged, real=sys.stdout))
+        except Left:
+            pass
+        finally:
+            paged.close()
+
+
+class _Drawing:
+    """What draws on the terminal, through the pager if need be."""
+
+    def __init__(self, stream: Any, console: Console) -> None:
+        self.console = console
+        self.write = stream.write
+
+    def __call__(self, picture: RenderableType) -> None:
+        self.console.print(picture)
+
+
+def leave_quietly() -> int:
+    """End as programs do whose reader has gone: by SIGPIPE, without a word; or give the exit code that means this."""
+    import signal
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    return SIGPIPE_CODE
+
+
+def _begun(pages: Pages) -> Pages:
+    iterator = iter(pages)
+    return chain(list(islice(iterator, 1)), iterator)
+
+
+def _not_empty(pages: Pages) -> Pages:
+    return (page for page in pages if page)
+
+
+def _shown(line: bytes) -> str:
+    return "\n".join(visible_lines(line.decode(errors="backslashreplace")))

@@ -1,0 +1,1 @@
+"""Operators' tools: backups, restore, migrations, and a read-only database role."""

@@ -1,0 +1,93 @@
+"""Migrations for operators: bringing a database to this version's tables, and telling how far it is from them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import psycopg2
+
+from local.operator.postgres_tools import Database
+from models.errors import RelayError
+from models.tables import SCHEMA_REVISION
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+TAIL_LINES = 6
+
+State = Literal["current", "behind", "empty", "ahead", "differs"]
+
+
+class MigrationFailed(RelayError):
+    """The migrations could not be run."""
+
+    code = "migration_failed"
+
+
+class SchemaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a database's tables are, compared with what this program needs."""
+
+    database: str
+    state: State
+    revision: str | None
+    needed: str
+    differences: str = ""
+    """What differs although the revision is right, in alembic's words."""
+
+
+def upgrade(database: Database) -> None:
+    """Bring the tables to this version. May be repeated. Raises MigrationFailed; then what was done so far stays."""
+    done = _alembic(database, "upgrade", "head")
+    if done.returncode != 0:
+        raise MigrationFailed(hint=_end_of(done))
+
+
+def read_revision(database: Database) -> str | None:
+    """The schema revision, None for a database without our tables. Raises Unavailable."""
+    with database.connect("cli") as connection, connection.cursor() as cursor:
+        try:
+            cursor.execute("SELECT version_num FROM alembic_version")
+        except psycopg2.errors.UndefinedTable:
+            return None
+        row = cursor.fetchone()
+        return str(row[0]) if row else None
+
+
+def compare(database: Database) -> SchemaReport:
+    """Look at the revision and, if it is right, at every table. Raises Unavailable."""
+    revision = read_revision(database)
+    state, differences = state_of(revision), ""
+    if state == "current":
+        done = _alembic(database, "check")
+        if done.returncode != 0:
+            state, differences = "differs", _end_of(done)
+    return SchemaReport(
+        database=database.name, state=state, revision=revision, needed=SCHEMA_REVISION, differences=differences
+    )
+
+
+def state_of(revision: str | None) -> State:
+    """What a revision means for this program."""
+    if revision is None:
+        return "empty"
+    if revision == SCHEMA_REVISION:
+        return "current"
+    return "behind" if revision < SCHEMA_REVISION else "ahead"
+
+
+def _alembic(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "DATABASE_URL": database.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _end_of(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join((done.stderr or done.stdout).strip().splitlines()[-TAIL_LINES:])

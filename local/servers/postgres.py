@@ -1,0 +1,166 @@
+"""Embedded Postgres: where its data are, how its database is made, and the command to run it.
+
+The binaries are found by binaries.py; the running is left to a supervisor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import locale
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg2
+
+from local.data_dir import FolderError, Lock, make_private, make_socket_folder
+from local.servers.binaries import MAJOR, postgres_binaries
+from local.servers.run_as import Account, can_enter, make_state_folder, unprivileged_account
+from local.stack.orphans import end_leftovers, mark
+from local.stack.service import Say, Service, StartError, last_lines, log_file, silent
+from worker.supervision import Child
+
+ROLE = "postgres"
+TITLE = f"Postgres {MAJOR}"
+SOCKET_NAME = ".s.PGSQL.5432.lock"
+"""The longer of the two names that Postgres makes in its socket folder."""
+STOP_SECONDS = 30.0
+"""A fast shutdown writes a checkpoint."""
+SETTINGS = {"max_connections": "100", "listen_addresses": "", "port": "5432", "unix_socket_permissions": "0700"}
+
+
+def prepare_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = None, say: Say = silent) -> Service:
+    """Make it ready to start: lock and leftovers, folders, account, binaries, and at the first time the database.
+
+    The socket lies in a folder that only its owner can enter, so whoever reaches it is trusted. `settings` are server
+    settings; with `fsync` off the data are made without syncing either. Raises FolderError, StartError.
+    """
+    home = _home(data_dir, say=say)
+    lock = Lock(home.with_name(f"{home.name}.lock"), subject=f"The Postgres data folder {home}")
+    try:
+        if ended := end_leftovers(data_dir, ROLE, home=home):
+            say(f"Postgres of a killed stack was stopped: {ended[0]}.")
+        account = unprivileged_account(home)
+        make_private(home, account=account)
+        binaries = postgres_binaries(account, say=say)
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **mark(data_dir, ROLE)}
+        all_settings = SETTINGS | dict(settings or {})
+        log = log_file(data_dir, "postgres")
+        if not (home / "data").exists():
+            synced = all_settings.get("fsync") != "off"
+            _make_database(home, binaries, account=account, environment=environment, log=log, synced=synced)
+        _check_version(home / "data")
+        sockets = make_socket_folder(home, SOCKET_NAME, account=account)
+    except BaseException:
+        lock.release()
+        raise
+    all_settings["unix_socket_directories"] = str(sockets)
+    options = [part for name, value in all_settings.items() for part in ("-c", f"{name}={value}")]
+    url = f"postgresql://postgres@/postgres?host={sockets}"
+    return Service(
+        title=TITLE,
+        child=Child(
+            name="postgres",
+            command=(str(binaries / "postgres"), "-D", str(home / "data"), *options),
+            environment=environment,
+            folder=Path("/"),
+            log=log,
+            account=account.ids if account else None,
+            lifeline=False,
+            stop_signal=signal.SIGINT,
+            stop_timeout_seconds=STOP_SECONDS,
+        ),
+        url=url,
+        answers=lambda: _answers(url),
+        role=ROLE,
+        home=home,
+        sockets=sockets,
+        lock=lock,
+    )
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg2.connect(url, connect_timeout=2).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def _home(data_dir: Path, *, say: Say) -> Path:
+    """The folder of data and socket: under DATA_DIR, or if root's account cannot get there, linked from there."""
+    home = data_dir / "postgres"
+    account = unprivileged_account(home)
+    if account and not home.exists():
+        home.unlink(missing_ok=True)  # A link that leads nowhere any more.
+        if not can_enter(account, data_dir):
+            home.symlink_to(_home_elsewhere(data_dir))
+    if home.is_symlink():
+        say(f"Postgres' data are in {home.resolve()}, since its user cannot enter {data_dir}.")
+    home = home.resolve()
+    if account and not can_enter(account, home if home.exists() else home.parent):
+        raise FolderError(f"Postgres' user {account.name} cannot enter all folders of {home}.")
+    return home
+
+
+def _home_elsewhere(data_dir: Path) -> Path:
+    home = make_state_folder(hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]) / "postgres"
+    return make_private(home, account=unprivileged_account(home))
+
+
+def _make_database(
+    home: Path, binaries: Path, *, account: Account | None, environment: Mapping[str, str], log: Path, synced: bool
+) -> None:
+    """Run initdb beside its place and move the result there, so that a half-made one is never started."""
+    draft = home / "data.new"
+    if draft.exists():
+        shutil.rmtree(draft)
+    command = [str(binaries / "initdb"), "-D", str(draft), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+    # The builtin provider sorts and folds case without the system's locales; but full-text search takes the system's
+    # word for what is a letter: with plain C, dashes and quotes of other scripts stick to their words.
+    command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", f"--lc-ctype={_letters()}"]
+    command += ["--no-instructions", *([] if synced else ["--no-sync"])]
+    with log.open("ab") as output:
+        user, group = account.ids if account else (None, None)
+        done = subprocess.run(  # noqa: S603
+            command,
+            env=dict(environment),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            user=user,
+            group=group,
+            extra_groups=[] if account else None,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise StartError(f"Postgres' data folder could not be made ({log}):\n{last_lines(log)}")
+    draft.rename(home / "data")
+
+
+def _letters() -> str:
+    """The name of a UTF-8 character type that this machine has, else C."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in ("C.UTF-8", "en_US.UTF-8"):
+            try:
+                return locale.setlocale(locale.LC_CTYPE, name)
+            except locale.Error:
+                continue
+        return "C"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+
+
+def _check_version(data: Path) -> None:
+    version = (data / "PG_VERSION").read_text().strip()
+    if version != str(MAJOR):
+        raise StartError(
+            f"{data} was made by Postgres {version}; this is {MAJOR}.",
+            hint="Dump it with the old version and load it into a new DATA_DIR.",
+        )

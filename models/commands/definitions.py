@@ -1,0 +1,404 @@
+"""The commands: one definition each, from which decoding, OpenAPI and the reference are made.
+
+A docstring here is the command's description for senders. What a command does is decided in `sessions`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Raw
+
+from models.commands import field_types as v
+from models.errors import Invalid
+from models.timestamps import parse_moment, parse_zone
+
+EMPTY_OBJECT = Raw(b"{}")
+JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schema={"type": "object"})]
+JsonValue = Annotated[Raw, Meta(description="Any JSON value; kept as it was sent")]
+Items = Annotated[list[JsonValue], Meta(max_length=200)]
+Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
+Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or time to come such as in 2h")]
+Zone = Annotated[str, Meta(max_length=64, description="IANA name of the zone of times without an offset")]
+
+
+def _check_moment(text: str | None, field: str, *, ahead: bool = False, is_past: bool = False) -> None:
+    now = datetime.now(UTC)
+    moment = None if text is None else parse_moment(text, field=field, now=now, ahead=ahead)
+    if is_past and moment is not None and moment > now + CLOCK_LEEWAY:
+        raise Invalid(
+            f"The {field} is a time to come.",
+            field=field,
+            expected="a time that has passed",
+            hint="Say when it was said, with the offset of its zone; leave it out if it was now.",
+        )
+
+
+CLOCK_LEEWAY = timedelta(days=1)
+"""By which what was said may be ahead: clocks differ, and times are given without the offset of their zone."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a sender can ask for."""
+
+    session: ClassVar[Literal["required", "optional", "derived", "none"]] = "required"
+    scope: ClassVar[v.Scope] = "write"
+    is_read: ClassVar[bool] = False
+    in_batch: ClassVar[bool] = True
+
+    @property
+    def scopes(self) -> tuple[v.Scope, ...]:
+        """What its sender needs; a batch needs what its commands need."""
+        return (self.scope,)
+
+    def __post_init__(self) -> None:
+        for name in _OBJECT_FIELDS.get(type(self), ()):
+            if not bytes(getattr(self, name)).lstrip().startswith(b"{"):
+                raise Invalid(
+                    f"The field {name!r} is not valid: expected object.",
+                    code="invalid_field",
+                    field=name,
+                    expected="a JSON object",
+                )
+        for name in _NAME_FIELDS.get(type(self), ()):
+            value = getattr(self, name)
+            if isinstance(value, str) and not value.isascii():
+                msgspec.structs.force_setattr(self, name, unicodedata.normalize("NFC", value))
+            elif isinstance(value, list) and not all(item.isascii() for item in value):
+                msgspec.structs.force_setattr(self, name, [unicodedata.normalize("NFC", item) for item in value])
+
+
+class ReadCommand(Command, frozen=True, kw_only=True):
+    """A command that changes nothing."""
+
+    scope = "read"
+    is_read = True
+    max_characters: v.MaxCharacters = v.DEFAULT_MAX_CHARACTERS
+
+
+class PeriodCommand(ReadCommand, frozen=True, kw_only=True):
+    """A read that can be narrowed to a period."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    timezone: Zone = "UTC"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.period(datetime.now(UTC))
+
+    def period(self, now: datetime) -> tuple[datetime | None, datetime | None]:
+        """`since` and `until` as moments, the second exclusive. Raises Invalid."""
+        zone = parse_zone(self.timezone)
+        since = self.since and parse_moment(self.since, field="since", now=now, zone=zone)
+        until = self.until and parse_moment(self.until, field="until", now=now, zone=zone, end_of_day=True)
+        return since or None, until or None
+
+
+class CreateSession(Command, frozen=True, kw_only=True):
+    """Start a session. Give a title; the session_id is made from it when you leave it out."""
+
+    session = "derived"
+    title: Annotated[str, Meta(max_length=256, pattern=v.LINE_PATTERN)] = ""
+    participants: v.Names = []
+    context: str = ""
+
+
+class RenameSession(Command, frozen=True, kw_only=True):
+    """Give a session another title."""
+
+    title: v.Name
+
+
+class PauseSession(Command, frozen=True, kw_only=True):
+    """Pause a session: until it is resumed it takes no changes and hands out no tasks."""
+
+
+class ResumeSession(Command, frozen=True, kw_only=True):
+    """Make a paused or completed session active again."""
+
+
+class CompleteSession(Command, frozen=True, kw_only=True):
+    """Complete a session without open tasks: it stays readable and takes no changes until it is resumed."""
+
+    open_tasks: Literal["refuse", "cancel"] = "refuse"
+
+    @property
+    def scopes(self) -> tuple[v.Scope, ...]:
+        return (self.scope, "delegate") if self.open_tasks == "cancel" else (self.scope,)
+
+
+class DeleteSession(Command, frozen=True, kw_only=True):
+    """Delete a session with everything in it, for good. Repeat its id in `confirm`."""
+
+    scope = "admin"
+    in_batch = False
+    confirm: v.Id
+
+
+class ListSessions(ReadCommand, frozen=True, kw_only=True):
+    """List sessions, the latest active first."""
+
+    session = "none"
+    in_batch = False
+    filter: Literal["all", "active", "paused", "completed"] = "all"
+    limit: v.Limit = 20
+    cursor: v.Cursor | None = None
+
+
+class GetSessionSummary(ReadCommand, frozen=True, kw_only=True):
+    """Title, participants, context, status and counts of a session."""
+
+
+class ResumeBundle(ReadCommand, frozen=True, kw_only=True):
+    """What another LLM needs to go on with a session. Without session_id: the latest active one."""
+
+    session = "optional"
+
+
+class ExtractedItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What was found in a piece of conversation; each item becomes a memory of its type."""
+
+    ideas: Items = []
+    decisions: Items = []
+    questions: Items = []
+    action_items: Items = []
+    facts: Items = []
+    preferences: Items = []
+    risks: Items = []
+    notes: Items = []
+
+
+class ConversationChunk(Command, frozen=True, kw_only=True):
+    """Append a piece of conversation. Split what is longer than about 100,000 characters."""
+
+    content: Annotated[str, Meta(min_length=1)]
+    chunk_id: v.Id | None = None
+    format: v.ChunkFormat = "dialogue"
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+    participants: v.Names = []
+    extracted_items: ExtractedItems = ExtractedItems()
+    metadata: JsonObject = EMPTY_OBJECT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_moment(self.start_time, "start_time", is_past=True)
+        _check_moment(self.end_time, "end_time", is_past=True)
+
+
+class StoreMemory(Command, frozen=True, kw_only=True):
+    """Remember something. Any change under a key is a new revision; what is left out stays; said again, it reopens."""
+
+    content: JsonValue
+    type: v.MemoryType | None = None
+    key: v.Name | None = None
+    tags: v.Names | None = None
+    status: v.MemoryStatus | None = None
+    if_revision: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
+
+
+class RetrieveMemory(ReadCommand, frozen=True, kw_only=True):
+    """One memory by its key, at its latest revision or the one given."""
+
+    key: v.Name
+    revision: v.Revision | None = None
+    offset: v.Offset = 0
+
+
+class QueryMemories(PeriodCommand, frozen=True, kw_only=True):
+    """Memories by type and tags (any of them), the latest first; without session_id over all sessions."""
+
+    session = "optional"
+    type: v.MemoryType | None = None
+    tags: v.Names = []
+    status: v.MemoryStatus | None = None
+    limit: v.Limit = 10
+    cursor: v.Cursor | None = None
+
+
+class ListMemories(ReadCommand, frozen=True, kw_only=True):
+    """All memories of a session, the latest first."""
+
+    limit: v.Limit = 50
+    cursor: v.Cursor | None = None
+
+
+class DeleteMemory(Command, frozen=True, kw_only=True):
+    """Delete a memory with all its revisions."""
+
+    scope = "admin"
+    key: v.Name
+
+
+class Search(PeriodCommand, frozen=True, kw_only=True):
+    """Full-text search over conversations, memories and artifacts; without session_id over all sessions."""
+
+    session = "optional"
+    q: v.Query
+    areas: Annotated[list[v.SearchArea], Meta(max_length=3)] = msgspec.field(default_factory=list, name="in")
+    type: v.Label | None = None
+    tags: v.Names = []
+    limit: v.Limit = 10
+    cursor: v.Cursor | None = None
+
+
+class DelegateTask(Command, frozen=True, kw_only=True):
+    """Delegate a task to an agent, which will pull it, work on it and put the result into the session."""
+
+    scope = "delegate"
+    description: Annotated[str, Meta(min_length=1, max_length=100_000, pattern=r"\S")]
+    task_id: v.Id | None = None
+    agent_name: v.Id | None = None
+    task_type: v.Label = "general"
+    priority: v.Priority = 0
+    input_data: JsonObject = EMPTY_OBJECT
+    depends_on: Annotated[list[v.Id], Meta(max_length=100)] = []
+    not_before: Later | None = None
+    max_attempts: v.Attempts = 3
+    allow_duplicate: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_moment(self.not_before, "not_before", ahead=True)
+
+
+class GetTask(ReadCommand, frozen=True, kw_only=True):
+    """A task's state, result or question. With `wait`: once it finishes or asks, or after that many seconds."""
+
+    task_id: v.Id
+    offset: v.Offset = 0
+    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds; in a batch it does not wait")] = 0
+
+
+class ListTasks(PeriodCommand, frozen=True, kw_only=True):
+    """Tasks in the order in which they will be done; without session_id over all sessions."""
+
+    session = "optional"
+    status: v.TaskStatus | None = None
+    agent_name: v.Id | None = None
+    task_type: v.Label | None = None
+    limit: v.Limit = 20
+    cursor: v.Cursor | None = None
+
+
+class CancelTask(Command, frozen=True, kw_only=True):
+    """Cancel a task that is not finished; an agent that holds it is told."""
+
+    scope = "delegate"
+    task_id: v.Id
+    reason: Annotated[str, Meta(max_length=2_000)] = ""
+
+
+class AnswerTask(Command, frozen=True, kw_only=True):
+    """Answer the question that an agent asked; the task goes back to the queue with the answer."""
+
+    scope = "delegate"
+    task_id: v.Id
+    answer: Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
+class AddArtifact(Command, frozen=True, kw_only=True):
+    """Add a finished piece of work: code, a document, a report, data."""
+
+    name: v.Name
+    content: JsonValue
+    artifact_id: v.Id | None = None
+    type: v.Label = "document"
+    format: v.Label | None = None
+    metadata: JsonObject = EMPTY_OBJECT
+    task_id: v.Id | None = None
+
+
+class GetArtifact(ReadCommand, frozen=True, kw_only=True):
+    """One artifact with its content."""
+
+    artifact_id: v.Id
+    offset: v.Offset = 0
+
+
+class ListArtifacts(PeriodCommand, frozen=True, kw_only=True):
+    """Artifacts without their content, the latest first; without session_id over all sessions."""
+
+    session = "optional"
+    type: v.Label | None = None
+    task_id: v.Id | None = None
+    limit: v.Limit = 20
+    cursor: v.Cursor | None = None
+
+
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One command of a batch."""
+
+    command: str
+    data: JsonObject = EMPTY_OBJECT
+
+
+class Batch(Command, frozen=True, kw_only=True):
+    """Up to 500 commands on one session, in order: all or nothing, or with mode `partial` each for itself."""
+
+    session = "derived"
+    in_batch = False
+    commands: Annotated[list[BatchItem], Meta(min_length=1, max_length=v.BATCH_LIMIT)]
+    mode: Literal["atomic", "partial"] = "atomic"
+    max_characters: v.MaxCharacters = v.DEFAULT_MAX_CHARACTERS
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "create_session": CreateSession,
+    "rename_session": RenameSession,
+    "pause_session": PauseSession,
+    "resume_session": ResumeSession,
+    "complete_session": CompleteSession,
+    "delete_session": DeleteSession,
+    "list_sessions": ListSessions,
+    "get_session_summary": GetSessionSummary,
+    "resume_bundle": ResumeBundle,
+    "conversation_chunk": ConversationChunk,
+    "store_memory": StoreMemory,
+    "retrieve_memory": RetrieveMemory,
+    "query_memories": QueryMemories,
+    "list_memories": ListMemories,
+    "delete_memory": DeleteMemory,
+    "search": Search,
+    "delegate_task": DelegateTask,
+    "get_task": GetTask,
+    "list_tasks": ListTasks,
+    "cancel_task": CancelTask,
+    "answer_task": AnswerTask,
+    "add_artifact": AddArtifact,
+    "get_artifact": GetArtifact,
+    "list_artifacts": ListArtifacts,
+    "batch": Batch,
+}
+
+
+def name_of(command: Command) -> str:
+    """The command's name on the wire."""
+    return _WIRE_NAMES[type(command)]
+
+
+_WIRE_NAMES = {definition: name for name, definition in COMMANDS.items()}
+
+
+def _holds_names(hint: Any) -> bool:
+    return hint == v.Name or hint == v.Names or any(_holds_names(part) for part in get_args(hint))
+
+
+_OBJECT_FIELDS: dict[type[Command], tuple[str, ...]] = {
+    definition: tuple(
+        field for field, hint in get_type_hints(definition, include_extras=True).items() if hint == JsonObject
+    )
+    for definition in COMMANDS.values()
+}
+_NAME_FIELDS: dict[type[Command], tuple[str, ...]] = {
+    definition: tuple(
+        field
+        for field, hint in get_type_hints(definition, include_extras=True).items()
+        if field == "title" or _holds_names(hint)
+    )
+    for definition in COMMANDS.values()
+}

@@ -1,0 +1,76 @@
+"""Translates the names of commands in hints into the names of the interface in use: a tool of MCP, an address of HTTP,
+a command of session-cli. Hints are written with the names of commands, which is what webhooks and GPT Actions use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from models.commands.definitions import COMMANDS
+
+CLI_COMMANDS = {
+    "create_session": "create",
+    "list_sessions": "list",
+    "get_session_summary": "show",
+    "resume_bundle": "summary",
+    "pause_session": "pause",
+    "resume_session": "resume",
+    "complete_session": "complete",
+    "delete_session": "delete",
+    "list_memories": "memories",
+    "list_tasks": "list-tasks",
+    "list_artifacts": "list-artifacts",
+    "get_artifact": "artifact",
+}
+"""Commands that session-cli has under a name of its own; the others go through `send`."""
+CLI_ROUTES = {
+    "GET /v1/deliveries/": "session-cli deliveries ",
+    "GET /v1/deliveries": "session-cli deliveries",
+    "GET /v1/dead-letters": "session-cli dead-letters list",
+    "GET /v1/keys": "session-cli keys list",
+}
+ROUTES = {
+    "list_sessions": "GET /v1/sessions",
+    "list_memories": "GET /v1/sessions/{session_id}/memories",
+    "list_tasks": "GET /v1/sessions/{session_id}/tasks",
+    "list_artifacts": "GET /v1/sessions/{session_id}/artifacts",
+    "get_session_summary": "GET /v1/sessions/{session_id}",
+    "resume_bundle": "GET /v1/sessions/{session_id}/summary",
+    "search": "GET /v1/search",
+}
+"""Commands that are an address of their own for reading; the others are at /v1/commands."""
+
+# Not within quotation marks, where it is what somebody wrote; `search` and `batch` are English words, too.
+_COMMANDS = "|".join(COMMANDS.keys() - {"search", "batch"})
+_ROUTES = {re.compile(rf"{re.escape(route)}(?![/\w])"): name for name, route in ROUTES.items()}
+_NAME = re.compile(rf"(?P<verb>Send )?(?<!['\"/\w])(?<!send_command )(?P<name>{_COMMANDS})(?!['\"\w])")
+
+
+def to_tools(hint: str, tools: Mapping[str, object]) -> str:
+    """A hint for a client of MCP, which has some commands as `tools` of their own."""
+    hint = hint.replace("POST /v1/tasks/claim", "claim_task")
+    return _translate(hint, verb="Call ", name_of=lambda name: name if name in tools else f"send_command {name}")
+
+
+def to_routes(hint: str) -> str:
+    """A hint for a client that reads by HTTP."""
+    return _translate(hint, verb="Send ", name_of=lambda name: ROUTES.get(name, f"POST /v1/commands/{name}"))
+
+
+def to_cli(hint: str) -> str:
+    """A hint for somebody at the command line, also one that came for HTTP."""
+    hint = hint.replace("POST /v1/commands/", "")
+    hint = hint.replace('send open_tasks: "cancel"', "give --cancel-tasks")
+    for route, name in _ROUTES.items():
+        hint = route.sub(name, hint)
+    for address, command in CLI_ROUTES.items():
+        hint = hint.replace(address, command)
+    return _translate(hint, verb="Run ", name_of=_cli_command)
+
+
+def _cli_command(name: str) -> str:
+    return f"session-cli {CLI_COMMANDS[name]}" if name in CLI_COMMANDS else f"session-cli send ({name})"
+
+
+def _translate(hint: str, *, verb: str, name_of: Callable[[str], str]) -> str:
+    return _NAME.sub(lambda found: (verb if found["verb"] else "") + name_of(found["name"]), hint)

@@ -1,0 +1,299 @@
+"""From a request body to one command: the envelope, the flat form, and the forms that older senders use.
+
+Pure: who may send it, and what becomes of it, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from models.commands import field_types as v
+from models.commands.agent_commands import AGENT_COMMANDS
+from models.commands.content_ids import content_hash, decode_exactly, derive_id, leading_text
+from models.commands.definitions import (
+    COMMANDS,
+    AddArtifact,
+    Batch,
+    BatchItem,
+    Command,
+    ConversationChunk,
+    CreateSession,
+    GetTask,
+    StoreMemory,
+    name_of,
+)
+from models.decoding.lenient import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
+from models.decoding.strict import decode_as, decode_json, missing_field, nearest
+from models.errors import Invalid, NotJson
+
+ENVELOPE_TYPE = "collaborative_session_command"
+ALIASES = {"append_conversation": "conversation_chunk"}
+
+_ID = re.compile(v.ID_PATTERN)
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What surrounds a command's data."""
+
+    command: str
+    type: str = ENVELOPE_TYPE
+    session_id: str | None = None
+    data: Raw = Raw(b"{}")
+    id: v.DeliveryId | None = None
+    sync: bool = False
+    feedback_mode: Literal["async", "sync"] = "async"
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One command as it will be stored and applied, with all ids in place that come from its content."""
+
+    command: Command
+    session_id: str | None
+    delivery_id: str | None
+    sync: bool
+    by_content: bool = False
+    """Whether the delivery id is made from the content."""
+    is_flat: bool = False
+    """Whether its fields stood at the top, without `data` around them."""
+    names_session: bool = False
+    """The session_id was made from the title."""
+    fingerprint: str = ""
+    """What stands for the content of a sender that may repeat the same in other words."""
+
+    @property
+    def hash(self) -> str:
+        """Over what takes effect: not over the delivery id, nor how the sender waits."""
+        if self.fingerprint:
+            return self.fingerprint
+        content = decode_exactly(msgspec.json.encode(self.command))
+        if isinstance(self.command, GetTask):
+            content.pop("wait", None)
+        return content_hash([name_of(self.command), self.session_id, content])
+
+
+def parse_envelope(body: bytes) -> Submission:
+    """Parse `{type, command, session_id, data, ...}`. Raises NotJson or Invalid with the path of the field."""
+    envelope = decode_leniently(_object_of(body), Envelope)
+    if envelope.type != ENVELOPE_TYPE:
+        raise Invalid(
+            f"The type {envelope.type[:64]!r} is no command.",
+            code="not_a_command",
+            field="type",
+            expected=ENVELOPE_TYPE,
+            hint='Set "type" to that value, or leave it out. The type of what is stored belongs into data.',
+        )
+    command, session_id, is_named = _parse(
+        envelope.command, envelope.data, session_id=envelope.session_id, prefix="data."
+    )
+    sync = envelope.sync or envelope.feedback_mode == "sync"
+    return Submission(
+        command=command, session_id=session_id, names_session=is_named, delivery_id=envelope.id, sync=sync
+    )
+
+
+def parse_flat(command_name: str, body: bytes) -> Submission:
+    """Parse `{session_id, id?, ...data}` of the command named. Raises NotJson or Invalid."""
+    fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
+    outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
+    head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
+    command, session_id, is_named = _parse(command_name, _encode(fields), session_id=head.session_id, prefix="")
+    return Submission(
+        command=command,
+        session_id=session_id,
+        names_session=is_named,
+        delivery_id=head.id,
+        sync=False,
+        is_flat=True,
+    )
+
+
+def definition_of(name: str, *, field: str = "command") -> type[Command]:
+    """The definition of a command by its name or alias. Raises Invalid that lists the valid names."""
+    if definition := COMMANDS.get(ALIASES.get(name, name)):
+        return definition
+    guess = nearest(name[:64], [*COMMANDS, *ALIASES])
+    raise Invalid(
+        f"There is no command {name[:64]!r}.",
+        code="unknown_command",
+        field=field,
+        expected=f"one of: {', '.join(COMMANDS)}",
+        hint=f"Did you mean {guess!r}?" if guess else None,
+    )
+
+
+def decode_command(name: str, data: Raw) -> Command:
+    """A command that was parsed before, from the inbox or a batch."""
+    return decode_as(bytes(data), AGENT_COMMANDS.get(name) or COMMANDS[name])
+
+
+def scopes_of(command: Command) -> list[v.Scope]:
+    """All scopes that a command needs, or the commands of a batch, each once."""
+    if not isinstance(command, Batch):
+        return [*command.scopes]
+    scopes: dict[v.Scope, None] = {}
+    for item in command.commands:
+        definition = COMMANDS[item.command]
+        # Only what may need more than others of its name is decoded.
+        needs_own = definition.scopes is not Command.scopes
+        scopes |= dict.fromkeys(decode_command(item.command, item.data).scopes if needs_own else (definition.scope,))
+    return list(scopes) or [*command.scopes]
+
+
+def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None, bool]:
+    """The command, its session, and whether the title has named that."""
+    definition = definition_of(name)
+    fields = fields_of(data, prefix)
+    session_id = _one_session(session_id, fields, prefix)
+    is_given = session_id is not None
+    fields = _modernize(ALIASES.get(name, name), fields, prefix)
+    command: Command
+    faults: list[Invalid] = []
+    try:
+        if definition is Batch:
+            command, session_id = _parse_batch(fields, session_id=session_id, prefix=prefix)
+        else:
+            beside = [] if definition.session == "none" else ["session_id"]
+            beside += [] if prefix else ["id"]
+            command = with_ids(decode_leniently(_encode(fields), definition, prefix=prefix, beside=beside))
+        if definition.session == "derived" and session_id is None:
+            session_id = derive_session(command)
+    except Invalid as error:
+        faults.append(error)
+    if session_id is None and (definition.session == "required" or (definition.session == "derived" and not faults)):
+        missing = missing_field("session_id", prefix="")
+        missing.hint = "list_sessions shows the sessions; create_session starts one."
+        faults.append(missing)
+    if faults:
+        raise combine(faults)
+    is_named = definition.session == "derived" and not is_given and derive_session(command) == session_id
+    return command, session_id, is_named
+
+
+def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str) -> tuple[Batch, str | None]:
+    chunk = fields.pop("conversation_chunk", NULL)
+    items = decode_leniently(fields.get("commands", Raw(b"[]")), list[Raw], prefix=f"{prefix}commands")
+    if chunk != NULL:
+        items.insert(0, _encode({"command": Raw(b'"conversation_chunk"'), "data": chunk}))
+    fields["commands"] = Raw(b"[" + b",".join(bytes(item) for item in items[: v.BATCH_LIMIT + 1]) + b"]")
+    parsed: list[BatchItem] = []
+    faults: list[Invalid] = []
+    for number, raw in enumerate(items[: v.BATCH_LIMIT]):
+        try:
+            command, session_id = _parse_item(raw, number, session_id=session_id, where=f"{prefix}commands[{number}].")
+            parsed.append(BatchItem(command=name_of(command), data=_encode(command)))
+        except Invalid as error:
+            faults.append(error)
+            if len(faults) == MAX_PROBLEMS:
+                break
+    if faults:
+        raise combine(faults)
+    batch = decode_leniently(_encode(fields | {"commands": _encode(parsed)}), Batch, prefix=prefix)
+    if len(items) > v.BATCH_LIMIT:
+        raise Invalid(f"The batch has {len(items)} commands.", field=f"{prefix}commands", expected="1 to 500")
+    return batch, session_id
+
+
+def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) -> tuple[Command, str | None]:
+    """A command of a batch, and the session of all of them as far as it is known now."""
+    item = fields_of(raw, where)
+    session_id = _one_session(session_id, item, where)
+    head = decode_leniently(_encode(item), BatchItem, prefix=where)
+    definition = definition_of(head.command, field=f"{where}command")
+    if not definition.in_batch:
+        raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
+    data = fields_of(head.data, f"{where}data.")
+    session_id = _one_session(session_id, data, f"{where}data.")
+    data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
+    command = with_ids(decode_leniently(_encode(data), definition, prefix=f"{where}data."))
+    return command, derive_session(command) if number == 0 and session_id is None else session_id
+
+
+def _modernize(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
+    """Older senders' forms of the same data."""
+    if name == "conversation_chunk" and "conversation_chunk" in fields and "content" not in fields:
+        return fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")
+    if name == "query_memories" and "filter" in fields:
+        return fields_of(fields.pop("filter"), f"{prefix}filter.") | fields
+    if name == "delegate_task" and "task" in fields and "description" not in fields:
+        fields["description"] = fields.pop("task")
+    if name == "add_artifact" and fields.get("task_id", NULL) == NULL and "metadata" in fields:
+        metadata = msgspec.json.decode(read_object(fields["metadata"]) or b"{}")
+        if isinstance(metadata.get("relates_to_task"), str):
+            fields["task_id"] = _encode(metadata["relates_to_task"])
+    return fields
+
+
+def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str | None:
+    raw = fields.pop("session_id", None)
+    inner = None if raw is None else decode_as(bytes(raw), str | None, prefix=f"{prefix}session_id")  # type: ignore[arg-type]
+    if outer is not None and inner is not None and inner != outer:
+        raise Invalid(
+            "Two different session_ids were given.",
+            field=f"{prefix}session_id",
+            expected=f"{outer[:128]!r} as outside, or nothing",
+        )
+    session_id = outer if inner is None else inner
+    if session_id is not None and not _ID.search(session_id):
+        raise Invalid(
+            f"The session_id {session_id[:128]!r} is not valid.",
+            code="invalid_field",
+            field="session_id",
+            expected="1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
+        )
+    return session_id
+
+
+def with_ids(command: Command) -> Command:
+    """The command with an id that comes from its content, where the sender left it out."""
+    match command:
+        case StoreMemory(key=None):
+            content = decode_exactly(command.content)
+            key = derive_id(command.type or "general", leading_text(content), content)
+            return msgspec.structs.replace(command, key=key)
+        case ConversationChunk(chunk_id=None):
+            fields = decode_exactly(msgspec.json.encode(command))
+            return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))
+        case AddArtifact(artifact_id=None):
+            identity = [command.name, command.type, command.format, decode_exactly(command.content)]
+            identity += [command.task_id] if command.task_id else []  # Two tasks may make the same.
+            return msgspec.structs.replace(command, artifact_id=derive_id("", command.name, identity))
+    return command
+
+
+def derive_session(command: Command) -> str | None:
+    """The id that a title gives to a new session, also as the first command of a batch. None if there is no title."""
+    if isinstance(command, Batch) and command.commands:
+        item = command.commands[0]
+        command = decode_command(item.command, item.data)
+    if not isinstance(command, CreateSession) or not command.title.strip():
+        return None
+    return derive_id("", command.title, [command.title, command.participants, command.context])
+
+
+def fields_of(data: Raw, prefix: str) -> dict[str, Raw]:
+    """The fields of an object, which may be written as text; null has none. Raises Invalid with the name of the field
+    that holds anything else."""
+    if data == NULL:
+        return {}
+    found = read_object(data)
+    if found is None:
+        field = prefix.rstrip(".")
+        raise Invalid(f"The field {field!r} is not valid: expected object.", field=field, expected="a JSON object")
+    return msgspec.json.decode(found, type=dict[str, Raw])
+
+
+def _object_of(body: bytes) -> Raw:
+    """A body that is an object, or holds one as text. Raises NotJson, or Invalid for what no schema would refuse."""
+    decode_json(body)
+    found = read_object(body)
+    if found is None:
+        raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
+    return found
+
+
+def _encode(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))

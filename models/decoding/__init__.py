@@ -1,0 +1,1 @@
+"""Decoding JSON from clients, strictly or leniently, with errors that say how to fix it."""

@@ -1,0 +1,1 @@
+"""Messages between processes: the inbox in Redis, RQ's queue, and task notifications."""

@@ -1,0 +1,49 @@
+"""Answers that are sent for long: they end when the key of their reader is revoked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from relay.auth.access_control import Gate
+from relay.auth.authentication import Caller
+
+GRACE_SECONDS = 0.5
+"""For a stream to say why it ends, before it is broken off. One that waits for its reader cannot."""
+
+logger = logging.getLogger(__name__)
+
+
+class RevocableResponse(StreamingResponse):
+    """A stream that is broken off when its reader's key is revoked, also while the reader takes nothing."""
+
+    def __init__(self, content: AsyncIterable[bytes], *, gate: Gate, caller: Caller, **options: Any) -> None:
+        super().__init__(content, **options)
+        self._gate = gate
+        self._caller = caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; what is broken off has no end, so that nobody takes it for whole."""
+        sending = asyncio.ensure_future(super().__call__(scope, receive, send))
+
+        def end() -> None:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, break_off)
+
+        def break_off() -> None:
+            if not sending.done():
+                logger.info("A stream was broken off: the key of its reader was revoked.")
+                sending.cancel()
+
+        try:
+            with self._gate.watch(self._caller, end):
+                await asyncio.wait([sending])
+        finally:
+            sending.cancel()  # If it is this that was cancelled; else it has ended.
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending

@@ -1,0 +1,163 @@
+"""Signatures of webhooks: Standard Webhooks (also under Svix' header names) and GitHub. Which is given, whether it is
+sound, and whose it is; what its sender may do is decided elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+from starlette.datastructures import Headers
+
+from models.errors import Unauthorized
+from relay.auth.signing_secrets import SigningSecret
+from relay.ingest.delivery_ids import ID_DIGITS, as_delivery_id
+
+TOLERANCE_SECONDS = 300
+"""Between a sender's clock and ours, as Standard Webhooks has it; after that a captured request is worth nothing."""
+
+STANDARD_PREFIXES = ("svix-", "webhook-")
+"""Who finds both uses Svix' own, as its library does."""
+STANDARD_PARTS = ("id", "timestamp", "signature")
+GITHUB_SIGNATURE = "x-hub-signature-256"
+GITHUB_EVENT = "x-github-event"
+GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
+"""A request with any of these claims to come from GitHub, which signs when it was given a secret."""
+
+_MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")
+"""Printable; with a dot it could not be told from what follows in the signed text."""
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")
+# Whatever else stands among the signatures is of another version; compared as text, so each has one way to be written.
+_VERSION_1 = re.compile(rb"v1,[A-Za-z0-9+/]{43}=")
+_GITHUB_DIGEST = re.compile(r"sha256=[0-9a-f]{64}")
+_EVENT = re.compile(r"[a-z_]{1,64}")
+
+
+class StandardSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """The headers of Standard Webhooks, well-formed and in time."""
+
+    message_id: str
+    timestamp: str
+    signatures: tuple[bytes, ...]
+    """Those of version 1; several while a secret is changed."""
+    event: ClassVar[str] = ""
+
+    def signer(self, secrets: Sequence[SigningSecret], body: bytes) -> SigningSecret | None:
+        """The secret that made one of the signatures over this body."""
+        content = b"%b.%b.%b" % (self.message_id.encode(), self.timestamp.encode(), body)
+        made = [(secret, b"v1," + base64.b64encode(hmac.digest(secret.key, content, "sha256"))) for secret in secrets]
+        return next((secret for secret, expected in made if self._has(expected)), None)
+
+    def _has(self, expected: bytes) -> bool:
+        return any(hmac.compare_digest(expected, signature) for signature in self.signatures)
+
+    def delivery_id_of(self, body: bytes) -> str:
+        """The sender's, which the signature covers."""
+        return as_delivery_id(self.message_id)
+
+
+class GithubSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """The headers of GitHub, well-formed."""
+
+    signature: bytes
+    event: str
+
+    def signer(self, secrets: Sequence[SigningSecret], body: bytes) -> SigningSecret | None:
+        """The secret that made the signature over this body."""
+        made = [(secret, b"sha256=" + hmac.digest(secret.key, body, "sha256").hex().encode()) for secret in secrets]
+        return next((secret for secret, expected in made if hmac.compare_digest(expected, self.signature)), None)
+
+    def delivery_id_of(self, body: bytes) -> str:
+        """Made from the body: X-GitHub-Delivery is not signed, so who captured a request could send it under others."""
+        return f"body-{hashlib.sha256(body).hexdigest()[:ID_DIGITS]}"
+
+
+Signature = StandardSignature | GithubSignature
+
+
+def is_signed(headers: Headers) -> bool:
+    """Whether a request claims to be signed, by any header of any kind of signature."""
+    return _standard_prefix(headers) is not None or is_from_github(headers)
+
+
+def read_signature(headers: Headers, *, now: float) -> Signature | None:
+    """The signature that a request carries, to be checked against its body; None without any header of one.
+
+    Raises Unauthorized if a part of it is missing or malformed, or its time is not within the tolerance of `now`.
+    """
+    standard, github = _standard_prefix(headers), is_from_github(headers)
+    if standard and github:
+        raise _invalid("The request has the headers of two kinds of signatures.", field=GITHUB_SIGNATURE)
+    if standard:
+        return _read_standard(headers, standard, now=now)
+    return _read_github(headers) if github else None
+
+
+def not_signed_by_us() -> Unauthorized:
+    """The refusal of a signature that none of the secrets made."""
+    return _invalid("The signature is not valid for this body.")
+
+
+def _standard_prefix(headers: Headers) -> str | None:
+    return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
+
+
+def is_from_github(headers: Headers) -> bool:
+    """Whether a request claims to come from GitHub."""
+    return any(name in headers for name in GITHUB_HEADERS)
+
+
+def _read_standard(headers: Headers, prefix: str, *, now: float) -> StandardSignature:
+    message_id, timestamp, signature = (_only(headers, prefix + part) for part in STANDARD_PARTS)
+    if not _MESSAGE_ID.fullmatch(message_id):
+        raise _invalid("The id of the signed message is not valid.", field=f"{prefix}id")
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise _invalid("The timestamp of the signature is not valid.", field=f"{prefix}timestamp")
+    if abs(now - int(timestamp)) > TOLERANCE_SECONDS:
+        raise Unauthorized(
+            "The timestamp of the signature is too far from the relay's clock.",
+            code="clock_skew",
+            field=f"{prefix}timestamp",
+            expected=f"seconds since 1970, at most {TOLERANCE_SECONDS} from {int(now)}",
+            hint="Set the sender's clock, and sign each attempt anew.",
+        )
+    signatures = tuple(part for part in signature.encode("latin-1").split(b" ") if _VERSION_1.fullmatch(part))
+    return StandardSignature(message_id=message_id, timestamp=timestamp, signatures=signatures)
+
+
+def _read_github(headers: Headers) -> GithubSignature:
+    signature = _only(headers, GITHUB_SIGNATURE)
+    if not _GITHUB_DIGEST.fullmatch(signature):
+        raise _invalid("The signature is not valid.", field=GITHUB_SIGNATURE)
+    event = _only(headers, GITHUB_EVENT) if GITHUB_EVENT in headers else ""
+    if event and not _EVENT.fullmatch(event):
+        raise _invalid("The name of the event is not valid.", field=GITHUB_EVENT)
+    return GithubSignature(signature=signature.encode(), event=event)
+
+
+def _only(headers: Headers, name: str) -> str:
+    values = headers.getlist(name)
+    if len(values) > 1:
+        raise _invalid(f"The header {name} is given {len(values)} times.", field=name)
+    if not values or not values[0]:
+        raise Unauthorized(
+            f"The header {name} is missing.",
+            code="signature_missing",
+            field=name,
+            hint="What claims to be signed must be: an API key does not stand in for a signature. "
+            "Give the sender the secret that the relay has.",
+        )
+    return values[0]
+
+
+def _invalid(message: str, *, field: str | None = None) -> Unauthorized:
+    return Unauthorized(
+        message,
+        code="signature_invalid",
+        field=field,
+        hint="Sign the body's bytes as they are sent, with the secret that the relay has.",
+    )

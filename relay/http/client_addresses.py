@@ -1,0 +1,86 @@
+"""The addresses that requests come from: which one counts behind a proxy, and who is kept out by ALLOWED_IPS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from models.errors import Forbidden
+from models.settings import Network
+from relay.http.responses import Note, error_response
+
+EXEMPT_PATHS = frozenset({"/healthz", "/readyz"})
+"""The platform asks them from wherever it likes, and they tell nothing."""
+LIST_HEADER = "x-forwarded-for"
+"""May be given in several lines, which count as one list. Of others there is one, or nobody knows which is true."""
+
+Address = IPv4Address | IPv6Address
+
+_WITH_PORT = re.compile(r"\[(?P<bracketed>[^\]]*)\](?::[0-9]{1,5})?|(?P<plain>[0-9.]+):[0-9]{1,5}")
+
+
+class AddressBarrier:
+    """Middleware: notes in `scope["state"]["address"]` where a request comes from, as text or None where that is not
+    known, and refuses it unless it comes from one of the networks, if there are any."""
+
+    def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxy_header: str, note: Note) -> None:
+        self._app = app
+        self._networks = networks
+        self._proxy_header = proxy_header
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        address = find_address(scope, proxy_header=self._proxy_header)
+        scope.setdefault("state", {})["address"] = None if address is None else str(address)
+        if not self._networks or scope["path"] in EXEMPT_PATHS or self._allows(address):
+            await self._app(scope, receive, send)
+            return
+        error = Forbidden("Requests are not taken from this address.", code="address_not_allowed")
+        self._note(scope, error)
+        await error_response(error)(scope, receive, send)
+
+    def _allows(self, address: Address | None) -> bool:
+        return address is not None and any(address in network for network in self._networks)
+
+
+def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
+    """The client's address: what the proxy in front says in its header, or else the other end of the connection.
+
+    Of a list the last counts, which that proxy has added; what stands before it may be made up. With a header named,
+    nothing else counts: None if it is missing, unreadable, or contradicts itself.
+    """
+    if not proxy_header:
+        client = scope.get("client")
+        return _parse(client[0]) if client else None
+    wanted = proxy_header.lower()
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name.decode("latin-1").lower() == wanted]
+    said = [line.rpartition(",")[2].strip() for line in lines]
+    if wanted == LIST_HEADER:
+        said = said[-1:]
+    found = {_parse(text) for text in said}
+    return found.pop() if len(found) == 1 else None
+
+
+def network_of(address: str | None) -> str:
+    """What one sender without a key is told by: its address, of IPv6 the /64, of which a customer has all addresses."""
+    if address is None:
+        return "unknown"
+    parsed = ip_address(address)
+    return address if parsed.version == 4 else str(ip_network((parsed.packed[:8] + bytes(8), 64)))
+
+
+def _parse(text: str) -> Address | None:
+    """An address with or without port or brackets; IPv4 that is written as IPv6 becomes IPv4."""
+    with_port = _WITH_PORT.fullmatch(text)
+    plain = (with_port["bracketed"] or with_port["plain"] or "") if with_port else text
+    try:
+        address = ip_address(plain.partition("%")[0])  # After a `%` stands one of this machine's own interfaces.
+    except ValueError:
+        return None
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

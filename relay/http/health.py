@@ -1,0 +1,37 @@
+"""Whether the process is alive, whether it would take a webhook now, and an index of its addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.version import DISTRIBUTION, version
+from relay.http.responses import JsonResponse
+from relay.ingest.endpoints import Ingest
+
+Information = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+def health_routes(ingest: Ingest, *, links: Mapping[str, str], information: Information | None = None) -> list[Route]:
+    """`/`, `/healthz`, and `/readyz`, which answers 200 while webhooks are taken. `information` adds to what it shows,
+    and decides nothing."""
+
+    async def index(_: Request) -> Response:
+        return JsonResponse({"name": DISTRIBUTION, "version": version(), "links": links})
+
+    async def healthz(_: Request) -> Response:
+        return JsonResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        reason = ingest.refusal()
+        shown = {
+            "webhooks": {"taken": reason is None, "reason": reason},
+            "redis": "ok" if ingest.redis_answers() else "unavailable",
+            **(await information() if information else {}),
+        }
+        return JsonResponse(shown, 200 if reason is None else 503)
+
+    return [Route("/", index), Route("/healthz", healthz), Route("/readyz", readyz)]

@@ -1,0 +1,162 @@
+"""Answers over HTTP: JSON, and errors in their one form. One table maps what went wrong to what a sender sees."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.commands.interface_names import to_routes
+from models.errors import (
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    RelayError,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+from models.process.url_redaction import mask_path
+
+LINGER_SECONDS = 2.0
+"""How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
+LINGER_BYTES = 32 * 1_048_576
+
+Note = Callable[[Scope, RelayError], None]
+"""Is told why a request was refused."""
+
+logger = logging.getLogger(__name__)
+
+
+class JsonResponse(Response):
+    """A value as JSON, or JSON text that is there already (bytes). Never cached."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status, {"cache-control": "no-store", **(headers or {})})
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else msgspec.json.encode(content)
+
+
+class LingeringResponse(JsonResponse):
+    """An answer to a body that was not read to its end; the connection closes after it."""
+
+    def __init__(self, content: Any, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(content, status, {**headers, "connection": "close"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, then read on for a little while: closing at once would reset the connection under the answer."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _discard(receive)
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard(receive: Receive) -> None:
+    left, message = LINGER_BYTES, await receive()
+    while left > 0 and message["type"] == "http.request" and message.get("more_body", False):
+        left -= len(message.get("body", b""))
+        message = await receive()
+
+
+def error_response(
+    error: RelayError, headers: Mapping[str, str] | None = None, *, content: Mapping[str, Any] | None = None
+) -> Response:
+    """The answer for an error; with other `content` for those who expect another form."""
+    headers = {**_headers_of(error), **(headers or {})}
+    content = content or {"error": error.body()}
+    if isinstance(error, TooLarge):
+        return LingeringResponse(content, error.status, headers)
+    return JsonResponse(content, error.status, headers)
+
+
+def _headers_of(error: RelayError) -> dict[str, str]:
+    if isinstance(error, Unavailable | TooManyRequests):
+        return {"retry-after": str(error.retry_after_seconds)}
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": "Bearer"}
+    return {}
+
+
+def exception_handlers(note: Note) -> dict[Any, Any]:
+    """What makes an answer of an error that an endpoint raises; `note` is told of each that is ours."""
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RelayError)
+        note(request.scope, error)
+        if error.hint and request.method == "GET":
+            error.hint = to_routes(error.hint)
+        return error_response(error)
+
+    return {RelayError: answer_error, HTTPException: _answer_routing, ClientDisconnect: _answer_nobody}
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return error_response(
+            NotFound("There is nothing at this address.", hint="GET /openapi.json lists all of them.")
+        )
+    if error.status_code == 405:
+        allowed = ", ".join(sorted(_methods_at(request)))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": allowed})
+        return error_response(MethodNotAllowed(expected=allowed), {"allow": allowed})
+    return error_response(Invalid(error.detail))
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Of all routes of this address; the router tells those of the first one."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    address = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in routes if route.path == address for method in route.methods or ()}
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # The sender has gone; nobody reads this.
+
+
+class BugBarrier:
+    """Middleware: whatever nobody foresaw becomes an error in the usual form, and its place in the code is logged.
+
+    Only the place: the text of an exception may repeat what a sender sent.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            logger.error(
+                "Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames
+            )
+            if not started:
+                await error_response(RelayError("Something went wrong here; it is logged."))(scope, receive, send)

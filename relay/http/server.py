@@ -1,0 +1,86 @@
+"""Serving an app: uvicorn with our limits and logging, and an end that answers everybody who still waits."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+
+from models.errors import SettingsError
+from models.process.garbage_collection import collect_seldom
+from models.process.log_setup import configure_logging
+from models.process.parent_death import hold_lifeline
+from models.settings import Settings, read_settings
+from relay.http.connection_limits import Clients, Patience, raise_file_limit
+from relay.http.protocol import BoundedProtocol
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than proxies keep idle connections, so that it is they who close them: a request never meets a closing one."""
+SHUTDOWN_SECONDS = 15
+
+
+class Server(uvicorn.Server):
+    """Serves an app to these clients. The app's `state.stopping` is the event by which all waiting ends."""
+
+    def __init__(self, app: Starlette, settings: Settings, *, clients: Clients) -> None:
+        super().__init__(_configure(app, settings))
+        self.server_state = clients
+        self._app = app
+        self._clients = clients
+        self._looked_at = time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the clients; uvicorn calls it ten times a second."""
+        elapsed_seconds = time.monotonic() - self._looked_at
+        if elapsed_seconds >= self._clients.patience.look_seconds:
+            self._looked_at += elapsed_seconds
+            self._clients.look(elapsed_seconds)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all waiting, then let uvicorn end in its orderly way."""
+        self._app.state.stopping.set()
+        await super().shutdown(sockets)
+
+
+def main(create: Callable[[Settings], Starlette]) -> int:
+    """Read the settings and serve the app they make until told to stop; 2 if the settings do not allow it."""
+    hold_lifeline()
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        app = create(settings)
+    except SettingsError as error:
+        print(f"session-relay: {error.message}", file=sys.stderr)
+        return 2
+    serve(app, settings)
+    return 0
+
+
+def serve(app: Starlette, settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Requests in flight are answered, those that wait at once."""
+    collect_seldom()
+    clients = Clients(limit=raise_file_limit(), patience=Patience(), note=app.state.note_refusal)
+    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
+        Server(app, settings, clients=clients).run()
+
+
+def _configure(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )

@@ -1,0 +1,203 @@
+"""Shedding load: each second a look whether Redis answers, is durable, has memory left, and how much waits in it, and
+whose it is. What this process stores between two looks is counted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+
+from models.errors import TooManyRequests, Unavailable
+from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, ENTRY_BYTES, PERMITTED_MEMORY, SHARDS, Entry, inbox_key
+from relay.limits.persistence_check import NEEDED, find_weakness
+from relay.redis_client import Diagnosis, RedisTrouble, diagnose
+
+SAMPLE_SECONDS = 1.0
+AWAY_SAMPLE_SECONDS = 0.02
+"""While Redis does not answer: it is used again as soon as it is back."""
+PROBE_KEY = "sr:probe"
+"""Written with each sample: what cannot be written is not taken. Its value means nothing."""
+PROBE_SECONDS = 60
+SAMPLE_TIMEOUT_SECONDS = 2.0
+"""A server that takes longer for nineteen small commands cannot take webhooks either."""
+ENTRY_GROWTH = 1.05
+"""What an entry takes in Redis of its data."""
+SOURCES_AT_ONCE = 2
+"""How many sources it takes to fill the backlog, or the memory: one alone gets half of it, so that others find room
+while workers cannot keep up with it, or Postgres is away; and most often one alone has something to say."""
+RETRY_AFTER_SECONDS = 5
+LITTLE_MEMORY = "The inbox has little memory left; nothing was stored."
+
+logger = logging.getLogger(__name__)
+
+
+class _Count:
+    """Entries of this process: how many of each source, and what they take in Redis."""
+
+    def __init__(self) -> None:
+        self.entries: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
+        self.total = 0
+        self.size = 0
+
+    def add(self, source: str, size: int) -> None:
+        self.entries[source] += 1
+        self.sizes[source] += size
+        self.total += 1
+        self.size += size
+
+    def include(self, other: _Count) -> None:
+        self.entries += other.entries
+        self.sizes += other.sizes
+        self.total += other.total
+        self.size += other.size
+
+    def leave_out(self, other: _Count) -> None:
+        self.entries -= other.entries
+        self.sizes -= other.sizes
+        self.total -= other.total
+        self.size -= other.size
+
+
+class Load:
+    """Whether new webhooks can be taken, as of the last sample and what was stored since."""
+
+    def __init__(self, redis: Redis, *, max_backlog: int, require_durable: bool) -> None:
+        self._redis = redis
+        self._max_backlog = max_backlog
+        self._share = max(1, max_backlog // SOURCES_AT_ONCE)
+        self._require_durable = require_durable
+        self._weakness: str | None = None
+        self._refusal: str | None = None
+        self._trouble: Diagnosis | None = None
+        self._room: float | None = None
+        """Bytes that Redis may still grow by, unless it has no limit."""
+        self._share_bytes: float | None = None
+        """What the entries of one source may take, unless Redis has no limit."""
+        self._backlog: dict[str, int] = {}
+        self._backlog_bytes: dict[str, int] = {}
+        self._length = 0
+        self._unseen = _Count()
+        """What no sample has shown for certain, as it was being stored or not yet begun when the last one was taken."""
+        self._stored = _Count()
+        """The part of it that the next sample will show."""
+
+    def check(self) -> None:
+        """Raise Unavailable if no webhooks can be taken now."""
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
+
+    @contextmanager
+    def taking(self, entry: Entry) -> Iterator[None]:
+        """Count an entry that is stored within the block. Raises Unavailable if there is no room for it, or
+        TooManyRequests if its source has its share of the backlog."""
+        self.check()
+        source, size = entry.source, size_in_redis(entry)
+        if self._length + self._unseen.total >= self._max_backlog:
+            raise Unavailable(self._too_long())
+        if self._backlog.get(source, 0) + self._unseen.entries.get(source, 0) >= self._share:
+            raise _share_taken(f"{self._share:,} commands of this sender wait to be applied")
+        if self._share_bytes is not None and self._held_by(source) + size > self._share_bytes:
+            raise _share_taken(f"Commands of this sender that wait take {self._held_by(source) / 1e6:,.1f} MB")
+        if self._room is not None and self._unseen.size + size > self._room:
+            raise Unavailable(LITTLE_MEMORY)
+        self._unseen.add(source, size)
+        try:
+            yield
+        finally:
+            self._stored.add(source, size)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether Redis did all that the last sample asked of it."""
+        return self._trouble is None
+
+    def _held_by(self, source: str) -> int:
+        return self._backlog_bytes.get(source, 0) + self._unseen.sizes[source]
+
+    async def run(self) -> None:
+        """Sample once a second, until cancelled; more often while Redis is away."""
+        while True:
+            await self.sample()
+            await asyncio.sleep(SAMPLE_SECONDS if self.is_answered else AWAY_SAMPLE_SECONDS)
+
+    async def sample(self) -> None:
+        """Look once."""
+        shown, self._stored = self._stored, _Count()
+        try:
+            async with asyncio.timeout(SAMPLE_TIMEOUT_SECONDS):
+                refusal = await self._find_refusal()
+            self._unseen.leave_out(shown)
+            trouble = None
+        except (*RedisTrouble, TimeoutError) as error:
+            trouble = diagnose(error)
+            refusal = f"{trouble.message}; nothing was stored."
+            self._stored.include(shown)
+        self._report(refusal, trouble)
+        self._refusal, self._trouble = refusal, trouble
+
+    def _report(self, refusal: str | None, trouble: Diagnosis | None) -> None:
+        """Log when refusing begins, for another reason than before, and when it ends."""
+        if trouble is not None and (self._trouble is None or trouble.message != self._trouble.message):
+            logger.error("Refusing webhooks: %s. %s (%s)", trouble.message, trouble.advice, trouble.cause)
+        elif trouble is None and refusal is not None and (self._refusal is None or self._trouble is not None):
+            logger.warning("Refusing webhooks: %s", refusal)
+        elif refusal is None and self._refusal is not None:
+            logger.warning("Taking webhooks again.")
+
+    async def _find_refusal(self) -> str | None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(PROBE_KEY, b"", ex=PROBE_SECONDS)
+            pipeline.info("memory")
+            pipeline.config_get(*NEEDED)
+            pipeline.hgetall(BACKLOG_KEY)
+            pipeline.hgetall(BACKLOG_BYTES_KEY)
+            for shard in range(SHARDS):
+                pipeline.xlen(inbox_key(shard))
+            probe, memory, settings, backlog, sizes, *lengths = await pipeline.execute(raise_on_error=False)
+        needed = (probe, memory, backlog, sizes, *lengths)
+        if trouble := next((answer for answer in needed if isinstance(answer, Exception)), None):
+            raise trouble
+        self._backlog, self._backlog_bytes = _numbers(backlog), _numbers(sizes)
+        self._length = sum(lengths)
+        limit, used = memory.get("maxmemory", 0), memory["used_memory"]
+        self._room = limit * PERMITTED_MEMORY - used if limit else None
+        self._share_bytes = limit * PERMITTED_MEMORY / SOURCES_AT_ONCE if limit else None
+        self._note(find_weakness(settings))
+        if self._weakness is not None and self._require_durable:
+            return "The inbox may not keep what it takes; nothing was stored."
+        if self._room is not None and self._room < 0:
+            return LITTLE_MEMORY
+        if self._length > self._max_backlog:
+            return self._too_long()
+        return None
+
+    def _too_long(self) -> str:
+        return f"More than {self._max_backlog:,} commands wait to be applied; nothing was stored."
+
+    def _note(self, weakness: str | None) -> None:
+        if weakness != self._weakness:
+            logger.warning("%s.", weakness or "Redis is durable now")
+            self._weakness = weakness
+
+
+def _numbers(answer: dict[bytes, bytes]) -> dict[str, int]:
+    return {source.decode(): int(number) for source, number in answer.items()}
+
+
+def _share_taken(reason: str) -> TooManyRequests:
+    return TooManyRequests(
+        f"{reason}, which is its share; nothing was stored.",
+        code="backlog_share",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def size_in_redis(entry: Entry) -> int:
+    """About what Redis grows by when the entry is stored."""
+    return int(len(memoryview(entry.data)) * ENTRY_GROWTH) + ENTRY_BYTES

@@ -1,0 +1,99 @@
+"""How many requests, and bytes of bodies, one sender may send in a time, and the headers that tell it so."""
+
+from __future__ import annotations
+
+from limits import RateLimitItem, parse_many
+from limits.aio.storage import RedisStorage
+from redis.asyncio import Redis
+from starlette.datastructures import State
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.errors import SettingsError
+from models.settings import Settings
+from relay.limits.rate_limiter import Allowance, Limit
+
+RATE_EXAMPLE, BYTE_EXAMPLE = "600/minute", "100000000/minute"
+STRANGER_LIMIT = "60/minute"
+"""Of requests that need no key and cost something, from one address."""
+MAX_AMOUNT = 10**12
+"""Numbers in Redis' scripts are exact up to some thousand times that."""
+
+
+class Rates:
+    """The limits of all senders, as one process applies them."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        """Raises SettingsError for a RATE_LIMIT or BYTE_LIMIT that is none."""
+        requests = parse_limit("RATE_LIMIT", settings.rate_limit, example=RATE_EXAMPLE)
+        size = parse_limit("BYTE_LIMIT", settings.byte_limit, example=BYTE_EXAMPLE)
+        if size.amount < settings.max_body_bytes:
+            raise SettingsError(
+                f"BYTE_LIMIT is {settings.byte_limit}: a body of MAX_BODY_BYTES ({settings.max_body_bytes}) is never "
+                f"taken. Expected at least as many, such as {BYTE_EXAMPLE}."
+            )
+        storage = RedisStorage(
+            "redis://",  # Not where it is: the connections are given.
+            implementation="redispy",
+            key_prefix="sr:limits",
+            connection_pool=redis.connection_pool,  # type: ignore[arg-type]
+        )
+        self._requests = Limit("requests", requests, storage)
+        self._bytes = Limit("bytes", size, storage)
+        strangers = parse_limit("", STRANGER_LIMIT, example=RATE_EXAMPLE)
+        self._strangers = Limit("requests", strangers, storage)
+
+    async def take(self, source: str, state: State) -> None:
+        """Count a request, before its body is read, and note in its state what is left. Raises TooManyRequests."""
+        try:
+            await self._requests.take(source, 1)
+        finally:
+            state.allowance = self._requests.allowance_of(source)
+        self._bytes.check(source)
+
+    async def take_bytes(self, source: str, size: int) -> None:
+        """Count a body. Raises TooManyRequests."""
+        await self._bytes.take(source, size)
+
+    async def take_stranger(self, address: str) -> None:
+        """Count a request of somebody without a key. Raises TooManyRequests."""
+        await self._strangers.take(f"address:{address}", 1)
+
+
+class RateHeaders:
+    """Middleware: tells whoever is known, with every answer, what is left of its limit of requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope.setdefault("state", {})
+
+        async def send_with_headers(message: Message) -> None:
+            allowance: Allowance | None = state.get("allowance")
+            if allowance is not None and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *rate_headers(allowance)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def rate_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    """The usual headers, as ASGI has them."""
+    return [
+        (b"ratelimit-limit", b"%d" % allowance.limit),
+        (b"ratelimit-remaining", b"%d" % allowance.remaining),
+        (b"ratelimit-reset", b"%d" % allowance.reset_seconds),
+    ]
+
+
+def parse_limit(variable: str, text: str, *, example: str) -> RateLimitItem:
+    """The one limit that a setting names. Raises SettingsError."""
+    try:
+        found = parse_many(text)
+    except ValueError:
+        found = []
+    if len(found) != 1 or not 1 <= found[0].amount <= MAX_AMOUNT:
+        raise SettingsError(
+            f"{variable} is not valid: expected a number from 1 to {MAX_AMOUNT:,} and a time, such as {example}."
+        )
+    return found[0]

@@ -1,0 +1,1 @@
+"""Applying commands: the session manager, batches, and the state and records that rules work on."""

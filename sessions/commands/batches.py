@@ -1,0 +1,142 @@
+"""Batches: several commands on one session, all or nothing, or each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from models.commands.definitions import Command, DelegateTask, ReadCommand, name_of
+from models.commands.responses import shorten
+from models.errors import Rejected
+from models.queue.inbox import Entry
+from sessions.commands.event_log import EVENT_FIELDS, Event, make_event
+from sessions.commands.read_time_budget import exhausted
+from sessions.commands.store import too_slow
+from sessions.reads.results import Answer
+from sessions.reads.truncation import measure
+from sessions.rules.decision import Context
+from sessions.rules.dispatch import decide
+from sessions.rules.state import State
+
+OUT_OF_TIME_CODES = (too_slow().code, exhausted().code)
+
+Read = Callable[[ReadCommand], Answer]
+
+LEAST_OF_READ = 200
+"""Characters: with less room a read is not made. Also what the frame of an item and its message may take beside it."""
+LEAST_OF_ITEM = 100
+"""Characters of an item that finds no room."""
+SHORT_MESSAGE_LENGTH = 80
+KEPT_IN_SHORT = EVENT_FIELDS | {"outcome"}
+DONE, REFUSED = "Done.", "Refused."
+NOT_READ = Answer(data={"truncated": True}, message="Not read.")
+READ_ON = "What says truncated found no room within max_characters: ask for it alone, or in a smaller batch."
+
+
+def run_batch(
+    state: State,
+    commands: Sequence[Command],
+    mode: Literal["atomic", "partial"],
+    context: Context,
+    *,
+    entry: Entry,
+    max_characters: int,
+    events: list[Event],
+    read: Read,
+) -> Answer:
+    """Run the commands on `state` in order and answer for each, all within one budget. In atomic mode the first that is
+    refused raises its error, with the place in the batch, and the caller gives up `state`; in partial mode it is only
+    reported, and so is a read for which there is no time in either: it says nothing against what the batch changes."""
+    if mode == "atomic":
+        upcoming = frozenset(c.task_id for c in commands if isinstance(c, DelegateTask) and c.task_id)
+        context = msgspec.structs.replace(context, upcoming_tasks=upcoming)
+    budget = Budget(max_characters, items=len(commands))
+    results: list[dict[str, Any]] = []
+    failed = same = 0
+    for number, command in enumerate(commands):
+        name = name_of(command)
+        try:
+            fitting = budget.narrow(command)
+            answer = NOT_READ if fitting is None else _run(state, fitting, context, entry, events=events, read=read)
+            result = {"command": name, "status": "success", "message": shorten(answer.message), "data": answer.data}
+        except Rejected as error:
+            if error.field:
+                error.field = f"data.commands[{number}].{error.field}"
+            result = {"command": name, "status": "error", "message": shorten(error.message), "error": error.body()}
+            if error.data:
+                result["data"] = error.data
+            if mode == "atomic" and error.code not in OUT_OF_TIME_CODES:
+                error.message = shorten(f"Nothing was done: command {number + 1} ({name}) was refused. {error.message}")
+                error.data = {
+                    "processed": 0,
+                    "failed_item": number,
+                    "item": Budget(max_characters, items=1).fit(result),
+                }
+                raise
+            if state.session(context.session_id) and error.code not in OUT_OF_TIME_CODES:
+                events.append(make_event(entry, name, "rejected", error.message, {"code": error.code}))
+            failed += 1
+        same += _is_repeat(result)
+        results.append(budget.fit(result))
+    done = len(results) - failed
+    message = f"Did all {done} commands" if not failed else f"Did {done} of {len(results)} commands; {failed} refused"
+    if same:
+        message += f"; {same} of them changed nothing, as {'it was' if same == 1 else 'they were'} there already"
+    message += "."
+    data: dict[str, Any] = {"results": results, "processed": done, "failed": failed}
+    if any("truncated" in result.get("data", {}) for result in results):
+        data |= {"truncated": True, "read_on": READ_ON}
+    return Answer(data=data, message=message)
+
+
+def _is_repeat(result: dict[str, Any]) -> bool:
+    return result["status"] == "success" and result["data"].get("created") is False and "outcome" not in result["data"]
+
+
+class Budget:
+    """The characters of a batch's answer, which all of its items share."""
+
+    def __init__(self, characters: int, *, items: int) -> None:
+        self._left = characters
+        self._items = items
+        """That are still to come."""
+
+    def narrow(self, command: Command) -> Command | None:
+        """The command; a read with as much room as there is for it, None if there is too little."""
+        if not isinstance(command, ReadCommand):
+            return command
+        room = min(command.max_characters, self._room())
+        return msgspec.structs.replace(command, max_characters=room) if room >= LEAST_OF_READ else None
+
+    def fit(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The next result; when there is no room for it, the ids of what it is about, and the code of its error."""
+        fitted = result if measure(result) <= self._room() + LEAST_OF_READ else _in_short(result)
+        self._left -= measure(fitted) + 1
+        self._items -= 1
+        return fitted
+
+    def _room(self) -> int:
+        """For the next item: something is left for those after it, but no more than half."""
+        return self._left - min((self._items - 1) * LEAST_OF_ITEM, max(self._left, 0) // 2)
+
+
+def _in_short(result: dict[str, Any]) -> dict[str, Any]:
+    ids = {name: value for name, value in result.get("data", {}).items() if name in KEPT_IN_SHORT}
+    data = {name: value for name, value in ids.items() if not isinstance(value, list | dict)} | {"truncated": True}
+    if "error" not in result:
+        return result | {"message": DONE, "data": data}
+    error = {name: value for name, value in result["error"].items() if name in ("code", "field", "retryable")}
+    error["message"] = shorten(result["error"]["message"], SHORT_MESSAGE_LENGTH)
+    return result | {"message": REFUSED, "error": error, "data": data}
+
+
+def _run(state: State, command: Command, context: Context, entry: Entry, *, events: list[Event], read: Read) -> Answer:
+    if isinstance(command, ReadCommand):
+        return read(command)
+    decision = decide(state, command, context)
+    decision.apply(state, context.session_id)
+    if state.session(context.session_id):
+        events.append(make_event(entry, name_of(command), "applied", decision.message, decision.data))
+    return Answer(data=decision.data, message=decision.message)

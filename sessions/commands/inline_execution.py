@@ -1,0 +1,102 @@
+"""Commands that come to a store directly, outside of the inbox, one at a time: from text to entry, and from what was
+applied to the response or the error."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from models.access.scopes import ALL_SCOPES
+from models.commands.content_ids import make_uuid7
+from models.commands.definitions import ReadCommand
+from models.commands.payloads import Submission, definition_of, parse_envelope
+from models.commands.responses import success
+from models.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Rejected,
+    RelayError,
+    TooLarge,
+)
+from models.queue.inbox import Entry, make_entry
+from sessions.commands.event_log import Applied
+from sessions.commands.store import Store
+from sessions.reads.read_commands import LISTS
+from sessions.reads.results import Answer, Page
+from sessions.responses.task_updates import Listener, listener_of
+
+_KINDS: dict[int, type[Rejected]] = {kind.status: kind for kind in (Forbidden, NotFound, Conflict, TooLarge, Invalid)}
+
+
+def parse_direct(
+    command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
+) -> Submission:
+    """The command, checked as if it had come as a webhook. Raises NotJson or Invalid."""
+    envelope = {"command": command, "session_id": session_id, "data": data, "id": delivery_id}
+    return parse_envelope(msgspec.json.encode({name: value for name, value in envelope.items() if value is not None}))
+
+
+def parse_list(command: str, data: dict[str, Any], *, session_id: str | None) -> tuple[ReadCommand, str | None]:
+    """A command that lists, and its session. Raises Invalid."""
+    submission = parse_direct(command, data, session_id=session_id)
+    if not isinstance(submission.command, ReadCommand) or definition_of(command) not in LISTS:
+        raise Invalid(f"{command} gives no list.", field="command")
+    return submission.command, submission.session_id
+
+
+def direct_entry(submission: Submission, *, source: str) -> Entry:
+    """The entry that the inbox would have had, accepted now."""
+    return make_entry(
+        submission,
+        source=source,
+        delivery_id=submission.delivery_id or make_uuid7(),
+        accepted_at=datetime.now(UTC),
+        scopes=list(ALL_SCOPES),
+        waits=True,
+        is_unnamed=submission.delivery_id is None,
+    )
+
+
+def respond(entry: Entry, answer: Answer, store: Store) -> dict[str, Any]:
+    """The response to a read, with the news of the session."""
+    now = datetime.now(UTC)
+    body = success(
+        command=entry.command,
+        session_id=entry.session_id,
+        delivery_id=entry.delivery_id,
+        now=now,
+        message=answer.message,
+        data=answer.data,
+    )
+    return _with_news(plain(body), listener_of(entry, msgspec.json.encode(body)), store, now)
+
+
+def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
+    """The response to a command that took effect, with the news of the session; or the error, which is to be raised
+    once what was recorded of it is kept."""
+    body: dict[str, Any] = msgspec.json.decode(applied.response)
+    told = body.get("error")
+    if told is None:
+        return _with_news(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
+    kind: type[RelayError] = _KINDS.get(applied.http_status, Rejected if applied.http_status < 500 else RelayError)
+    described = {name: told.get(name) for name in ("field", "expected", "hint")}
+    return kind(told["message"], code=told["code"], data=body.get("data") or None, **described)
+
+
+def plain(value: Any) -> Any:
+    """The value as it is after it was sent: JSON that was kept as text is decoded."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def plain_page(page: Page) -> Page:
+    """The page with plain items."""
+    return msgspec.structs.replace(page, items=plain(page.items))
+
+
+def _with_news(body: dict[str, Any], listener: Listener | None, store: Store, now: datetime) -> dict[str, Any]:
+    news = store.updates([listener], now).get(listener) if listener else None
+    return body | {"updates": plain(news)} if news else body

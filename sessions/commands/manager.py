@@ -1,0 +1,498 @@
+"""The session manager: applies entries in order, inside one transaction of a store.
+
+It decides what is a duplicate, rejected, or poison; rules decide what commands mean, the store keeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from models.commands.definitions import Batch, Command, DeleteSession, ReadCommand, ResumeSession, name_of
+from models.commands.field_types import MAX_CHARACTERS
+from models.commands.payloads import decode_command
+from models.commands.responses import failure, success
+from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
+from models.queue.inbox import REPEAT_WINDOW, Entry
+from sessions.commands.batches import run_batch
+from sessions.commands.event_log import REPLAYABLE, Applied, Delivery, Event, Known, make_event
+from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime, exhausted
+from sessions.commands.repeated_batches import LatestChanges, answer_again
+from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
+from sessions.commands.task_access import needs_held_task, no_task_held
+from sessions.reads.results import Answer
+from sessions.responses.recorded_responses import recorded
+from sessions.rules.decision import Context
+from sessions.rules.dispatch import Slice, decide
+from sessions.rules.records import EMPTY_OBJECT, session_key
+from sessions.rules.session_titles import is_taken, name_session
+from sessions.rules.state import State
+
+logger = logging.getLogger(__name__)
+
+Identity = tuple[str, str]
+"""Source and delivery id."""
+
+TRANSACTION_SECONDS = 2.0
+"""After which no further entry is begun, so that slow reads cannot make a transaction so long that it never ends."""
+READ_SECONDS = 10.0
+"""For all reads of one batch together."""
+RESUME_SESSION = name_of(ResumeSession())
+KEPT = "It is kept: once the session takes changes again, replay it, or send it again."
+NOT_KEPT = "Too many events of this sender are kept already; send it again once the session takes changes."
+TRACE_LENGTH = 8_000
+"""Characters of a traceback that are kept, the last: what was raised may quote all that came, and RQ keeps it too."""
+LONGEST_DATA = MAX_CHARACTERS - 2_000
+"""Characters of the answer to a change, whose lists of ids can be long; the rest is for what is around it."""
+SUGGESTIONS = 10
+"""In one transaction: looking for similar ids costs some milliseconds each."""
+
+
+class TooSlowOnce(Unavailable):
+    """This took too long; it is tried once more."""
+
+
+class SessionManager:
+    """Applies commands through a store. One manager serves one transaction."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seconds: float = TRANSACTION_SECONDS,
+        suspect: Identity | None = None,
+        reading: ReadingTime | None = None,
+    ) -> None:
+        """`suspect` is the source and delivery id of an entry that took too long the last time; `reading` limits the
+        time that reads take, where others wait for them."""
+        self.slow: Identity | None = None
+        """The entry that took too long this time, and is to be tried once more as the suspect: a database that stood
+        still for a while must not make a dead letter of whatever was at hand."""
+        self._suspect = suspect
+        self._reading = reading
+        self._store = store
+        self._ends_at = time.monotonic() + seconds
+        self._read_until = 0.0
+        self._suggestions = SUGGESTIONS
+        self._state = State()
+        self._latest = LatestChanges(store)
+        self._deliveries: dict[Identity, Delivery] = {}
+        self._parking = Parking(store)
+        self._events: list[Event] = []
+
+    def apply(self, entries: Sequence[Entry]) -> list[Applied]:
+        """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
+        dead letter by itself; the others go on. When the time is up, what is left is not begun: the answer is shorter
+        than the entries, by less than all. Raises Unavailable, after which the transaction must be given up."""
+        if len(entries) > 1 and any(_identity(entry) == self._suspect for entry in entries):
+            return self._apply_singly(entries)
+        try:
+            with self._store.savepoint():
+                return self._apply(entries)
+        except StatementFailed as error:
+            self._state, self._deliveries, self._events = State(), {}, []
+            self._parking = Parking(self._store)
+            if len(entries) == 1:
+                if error.too_slow and _identity(entries[0]) != self._suspect:
+                    self.slow = _identity(entries[0])
+                    raise TooSlowOnce from error
+                with self._store.savepoint():
+                    session_id = entries[0].session_id
+                    self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
+                    applied = [self._give_up(entries[0], error)]
+                    self._flush(journal=True)
+                return applied
+            if error.too_slow:
+                return self._apply_singly(entries)
+        middle = len(entries) // 2
+        applied = self.apply(entries[:middle])
+        if len(applied) < middle or self._is_time_up():
+            return applied
+        return applied + self.apply(entries[middle:])
+
+    def _give_up(self, entry: Entry, error: StatementFailed) -> Applied:
+        """What becomes of an entry whose statement fails by itself: its sender has to mend it, or we have."""
+        if not error.bad_value:
+            return self._bury(entry, error)
+        logger.error(
+            "Delivery %s of %s holds a value that no check refused: %s", entry.delivery_id, entry.source, error
+        )
+        return self._reject(entry, value_refused(), datetime.now(UTC))
+
+    def _apply_singly(self, entries: Sequence[Entry]) -> list[Applied]:
+        """Halving would cost the time limit of a statement at each turn; the entry to blame then costs it once."""
+        self._ends_at = time.monotonic() + TRANSACTION_SECONDS
+        applied: list[Applied] = []
+        for entry in entries:
+            try:
+                applied += self.apply([entry])
+            except TooSlowOnce:
+                if not applied:
+                    raise
+                break
+            if self._is_time_up():
+                break
+        return applied
+
+    def _is_time_up(self) -> bool:
+        """Whether no further entry is to be begun: the transaction has gone on for long enough, or its reads have."""
+        return time.monotonic() > self._ends_at or (self._reading is not None and self._reading.is_over)
+
+    def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
+        known = self._store.known_deliveries(entries)
+        decoded: list[Command | Exception] = []
+        wanted = Slice()
+        for entry in entries:
+            try:
+                command = decode_command(entry.command, entry.data)
+                wanted.add(command, entry.session_id, entry.session_glob)
+                decoded.append(command)
+            except Exception as error:  # Of this entry alone: it is rejected, or a dead letter.
+                decoded.append(error)
+            if entry.session_id and (entry.ruling or isinstance(decoded[-1], Exception)):
+                wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
+        self._latest = LatestChanges(self._store)
+        self._latest.look_up(zip(entries, decoded, strict=True))
+        self._state = self._store.load(wanted)
+        applied: list[Applied] = []
+        handled: dict[Identity, Known] = {}
+        deleted: set[str | None] = set()
+        for entry, item in zip(entries, decoded, strict=True):
+            if applied and self._is_time_up():
+                break
+            identity = _identity(entry)
+            earlier = handled.get(identity) or known.get(identity)
+            if earlier is not None and _is_another_event(entry, earlier):
+                self._flush()
+                self._store.set_apart(entry, earlier.accepted_at)
+                earlier = None
+                handled.pop(identity, None)
+            if entry.ruling and (earlier is None or entry.session_id in deleted):
+                # A dead letter goes with its session; one made anew under the id must see nothing of it.
+                outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
+            elif earlier is None or _is_judged_anew(entry, earlier):
+                outcome = self._decide(entry, item, is_kept=earlier is not None and earlier.status in REPLAYABLE)
+                handled[identity] = _known(outcome)
+                if isinstance(item, DeleteSession) and outcome.status == "applied":
+                    deleted.add(entry.session_id)
+            else:
+                outcome = self._repeat(entry, item, earlier)
+            applied.append(outcome)
+        self._flush(journal=True)
+        return applied
+
+    def _decide(self, entry: Entry, command: Command | Exception, *, is_kept: bool) -> Applied:
+        now = datetime.now(UTC)
+        if entry.ruling and entry.ruling.discards:
+            given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
+            return self._reject(entry, given_up, now)
+        if entry.ignored:
+            return self._ignore(entry, now)
+        try:
+            if isinstance(command, Exception):
+                raise command
+            events: list[Event] = []
+            if entry.names_session and is_taken(entry, command, state=self._state):
+                self._flush()
+                entry = name_session(entry, command, state=self._state, store=self._store)
+                self._latest.look_up([(entry, command)])
+            answer = self._run(entry, command, events)
+        except Rejected as error:
+            return self._reject(entry, error, now, is_kept=is_kept)
+        except (Unavailable, StatementFailed):
+            raise
+        except Exception as error:
+            return self._bury(entry, error)
+        if entry.ruling and not events and entry.session_id and self._state.session(entry.session_id):
+            events.append(make_event(entry, entry.command, "applied", answer.message, answer.data))
+        response = _succeeded(entry, answer, now)
+        kept = recorded(response, command=entry.command, http_status=200)
+        self._record(entry, status="applied", http_status=200, response=kept, now=now)
+        self._events += events
+        if events:
+            self._latest.note(entry, command, response)
+        return Applied(entry=entry, status="applied", http_status=200, response=response)
+
+    def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
+        self._read_until = time.monotonic() + READ_SECONDS
+        self._require_permission(entry, command)
+        if isinstance(command, ReadCommand):
+            return self._read(entry, command)
+        context = Context(
+            session_id=entry.session_id or "",
+            source=entry.source,
+            delivery_id=entry.delivery_id,
+            at=entry.accepted_at,
+            session_glob=entry.session_glob,
+            waiting_events=self._count_waiting_events(entry, command),
+            is_unnamed=entry.is_unnamed and not entry.ruling,
+        )
+        if said := self._latest.find_repeated(entry, command):
+            return answer_again(said)
+        if isinstance(command, Batch):
+            return self._run_batch(entry, command, context, events)
+        decision = decide(self._state, command, context)
+        if isinstance(command, DeleteSession):
+            self._flush()  # Deleting blanks what the deliveries before it have recorded.
+            self._latest.forget(context.session_id)
+            self._events = [event for event in self._events if event.session_id != entry.session_id]
+        decision.apply(self._state, context.session_id)
+        if entry.session_id and self._state.session(entry.session_id):
+            events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
+        return Answer(data=decision.data, message=decision.message)
+
+    def _count_waiting_events(self, entry: Entry, command: Command) -> int:
+        """How many events are kept for a replay in the session, for who resumes it."""
+        resumes = isinstance(command, ResumeSession) or (
+            isinstance(command, Batch) and any(item.command == RESUME_SESSION for item in command.commands)
+        )
+        if not resumes or entry.session_id is None:
+            return 0
+        self._flush()
+        return self._store.parked_in(entry.session_id)
+
+    def _require_permission(self, entry: Entry, command: Command) -> None:
+        """Raise Forbidden for what only the holder of a task may do, unless the sender holds one in the session now.
+        All else was checked when it was accepted."""
+        if not needs_held_task(entry.scopes, command):
+            return
+        self._flush()
+        session_id = None if command.session == "none" else entry.session_id
+        if session_id is None or not self._store.holds_task(entry.source, session_id):
+            raise no_task_held(entry.scopes, command)
+
+    def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> Answer:
+        commands = [decode_command(item.command, item.data) for item in batch.commands]
+        how: dict[str, Any] = {"entry": entry, "events": events, "max_characters": batch.max_characters}
+        before = self._state.fork()
+
+        def read(command: ReadCommand) -> Answer:
+            self._flush()
+            return self._read(entry, command)
+
+        try:
+            if not any(isinstance(command, ReadCommand) for command in commands):
+                return run_batch(self._state, commands, batch.mode, context, read=read, **how)
+            # Reads see what the batch has written, so writes go to the store before it is known whether all succeed.
+            self._flush()
+            before = self._state.fork()
+            with self._store.savepoint():
+                answer = run_batch(self._state, commands, batch.mode, context, read=read, **how)
+                self._flush()
+                return answer
+        except Exception:
+            self._state = before
+            raise
+
+    def _read(self, entry: Entry, command: ReadCommand) -> Answer:
+        self._flush()
+        if time.monotonic() > self._read_until:
+            raise too_slow()
+        where: dict[str, Any] = {
+            "session_id": entry.session_id,
+            "session_glob": entry.session_glob,
+            "now": datetime.now(UTC),
+            "source": entry.source,
+        }
+        if self._reading is None:
+            return self._store.read(command, **where)
+        seconds = self._reading.left(entry.source)
+        began_at = time.monotonic()
+        try:
+            return self._store.read(command, **where, seconds=seconds)
+        except Rejected as error:
+            if error.code == too_slow().code and seconds < AT_ONCE_SECONDS:
+                raise exhausted() from error  # With all of its time it might have been done.
+            raise
+        finally:
+            self._reading.take(entry.source, time.monotonic() - began_at)
+
+    def _repeat(self, entry: Entry, command: Command | Exception, earlier: Known) -> Applied:
+        """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
+        now = datetime.now(UTC)
+        before = Applied(
+            entry=entry,
+            status="duplicate",
+            http_status=earlier.http_status,
+            response=earlier.response or EMPTY_OBJECT,
+            binds=binds(earlier),
+        )
+        if entry.hash != earlier.hash:
+            self._flush()
+            self._store.record_conflict(entry, now)
+            conflict = Conflict(
+                "Other content was sent under this delivery id before; this was not applied.",
+                code="delivery_conflict",
+                field="id",
+                hint="Send it again under a new id.",
+            )
+            return _failed(entry, conflict, status="conflict", now=now)
+        if isinstance(command, ReadCommand) and before.http_status == 200:
+            self._read_until = time.monotonic() + READ_SECONDS
+            try:
+                self._require_permission(entry, command)
+                response = _succeeded(entry, self._read(entry, command), now)
+            except Rejected as error:
+                return _failed(entry, error, status="duplicate", now=now)
+            return Applied(entry=entry, status="duplicate", http_status=200, response=response)
+        if before.response == EMPTY_OBJECT and before.http_status == 200:
+            gone = Answer(data={}, message="This was done before; its answer was deleted with the session.")
+            before = msgspec.structs.replace(before, response=_succeeded(entry, gone, now))
+        elif before.response == EMPTY_OBJECT:
+            refused = Rejected("This was refused before; the reason was deleted with the session.")
+            refused.status = before.http_status
+            return _failed(entry, refused, status="duplicate", now=now)
+        return before
+
+    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_kept: bool = False) -> Applied:
+        if error.code == "session_not_found" and entry.session_id and self._suggestions:
+            self._suggestions -= 1
+            self._flush()
+            near = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
+            if near and isinstance(error, NotFound):
+                error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
+        kept = None
+        if error.code in STATE_CODES and is_unattended(entry):
+            kept = self._parking.park(entry, is_kept=is_kept)
+            error.hint = KEPT if kept else NOT_KEPT
+        rejected = _failed(entry, error, status="parked" if kept else "rejected", now=now)
+        rejected = msgspec.structs.replace(rejected, binds=error.code not in UNBOUND_CODES)
+        self._record(
+            entry,
+            status=rejected.status,
+            http_status=error.status,
+            response=recorded(rejected.response, command=entry.command, http_status=error.status),
+            now=now,
+            kept=kept,
+        )
+        # Who may do nothing in a session, makes up a claim on its tasks, or reads too much leaves no trace in it.
+        is_traced = not isinstance(error, Forbidden) and error.code not in UNTRACED_CODES
+        if entry.session_id and self._state.session(entry.session_id) and is_traced:
+            ids = {"code": error.code, **({"kept": True} if kept else {})}
+            self._events.append(make_event(entry, entry.command, "rejected", error.message, ids))
+        return rejected
+
+    def _ignore(self, entry: Entry, now: datetime) -> Applied:
+        """Keep that it came, and why nothing was done."""
+        reason = Raw(msgspec.json.encode(entry.ignored))
+        self._record(entry, status="ignored", http_status=202, response=reason, now=now)
+        return Applied(entry=entry, status="ignored", http_status=202, response=reason)
+
+    def _bury(self, entry: Entry, error: Exception) -> Applied:
+        """Make a dead letter of an entry that raised where nothing should raise."""
+        now = datetime.now(UTC)
+        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__)
+        told = RelayError(
+            "It could not be applied because of a fault in the relay; it is kept and can be replayed by an operator.",
+            code="dead_letter",
+            hint=f"It is stored: do not send it again. GET /v1/deliveries/{entry.delivery_id} tells what became of it.",
+        )
+        # What caused a failed statement may quote what was to be stored.
+        lines = traceback.format_exception(error, chain=not isinstance(error, StatementFailed))
+        trace = "".join(lines)[-TRACE_LENGTH:]
+        failed = msgspec.structs.replace(_failed(entry, told, status="failed", now=now), trace=trace)
+        self._record(
+            entry,
+            status="failed",
+            http_status=told.status,
+            response=failed.response,
+            now=now,
+            kept=Raw(msgspec.json.encode(entry)),
+            trace=trace,
+        )
+        if entry.session_id and self._state.session(entry.session_id):
+            self._events.append(make_event(entry, entry.command, "failed", told.message, {"code": told.code}))
+        return failed
+
+    def _record(
+        self,
+        entry: Entry,
+        *,
+        status: str,
+        http_status: int,
+        response: Raw | None,
+        now: datetime,
+        kept: Raw | None = None,
+        trace: str | None = None,
+    ) -> None:
+        self._deliveries[_identity(entry)] = Delivery(
+            source=entry.source,
+            delivery_id=entry.delivery_id,
+            hash=entry.hash,
+            status=status,  # type: ignore[arg-type]
+            command=entry.command,
+            session_id=entry.session_id,
+            accepted_at=entry.accepted_at,
+            decided_at=now,
+            http_status=http_status,
+            response=response,
+            entry=kept,
+            traceback=trace,
+        )
+
+    def _flush(self, *, journal: bool = False) -> None:
+        """Write what is pending; the journal only at the end, because its lock is taken last."""
+        changes = self._state.take_changes()
+        events = self._events if journal else []
+        if changes.put or changes.removed or self._deliveries or events:
+            self._store.write(changes, list(self._deliveries.values()), events)
+        self._deliveries = {}
+        if journal:
+            self._events = []
+
+
+def _identity(entry: Entry) -> Identity:
+    return entry.source, entry.delivery_id
+
+
+def _known(applied: Applied) -> Known:
+    entry = applied.entry
+    return Known(
+        hash=entry.hash,
+        status=applied.status,  # type: ignore[arg-type]
+        http_status=applied.http_status,
+        response=applied.response,
+        accepted_at=entry.accepted_at,
+    )
+
+
+def _is_another_event(entry: Entry, earlier: Known) -> bool:
+    """Whether an entry has the id of an earlier event only because its sender gives none, and says the same."""
+    return entry.by_content and not entry.ruling and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
+
+
+def _is_judged_anew(entry: Entry, earlier: Known) -> bool:
+    """Whether an entry is decided although its delivery id was decided before."""
+    if entry.ruling:
+        return earlier.status in REPLAYABLE and entry.hash == earlier.hash
+    # What was accepted no later is no redelivery: it was judged by a worker that died before it could say so.
+    if entry.accepted_at <= earlier.accepted_at:
+        return False
+    # What is kept may still take effect, so its id stands for that content.
+    return not binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
+
+
+def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:
+    body = success(
+        command=entry.command,
+        session_id=entry.session_id,
+        delivery_id=entry.delivery_id,
+        now=now,
+        message=answer.message,
+        data=answer.data,
+    )
+    return Raw(msgspec.json.encode(body))
+
+
+def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> Applied:
+    body = failure(error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=now)
+    response = Raw(msgspec.json.encode(body))
+    return Applied(entry=entry, status=status, http_status=error.status, response=response)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""A session as one JSON document: export, and validation on import."""

@@ -1,0 +1,248 @@
+"""A whole session as one JSON document: what is in it, and how it is written.
+
+Left out is what follows from the rest (search texts, counts, the numbers by which a store sorts) and what would let
+somebody act (claim tokens). Reading one that comes from elsewhere is `sessions.documents.import_validation`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw
+
+from models.commands import field_types as v
+from sessions.commands.event_log import Event, EventStatus
+from sessions.rules.records import Artifact, Chunk, Memory, MemoryRevision, Record, Session, Task, search_text
+from sessions.rules.tasks import description_hash
+
+FORMAT = "session-relay/1"
+"""Changes when a reader of the one before could not read it."""
+PIECE_BYTES = 65_536
+"""Written at a time: a session may have many small items."""
+
+Moment = Annotated[datetime, Meta(tz=True)]
+Word = Annotated[str, Meta(min_length=1, max_length=64)]
+if TYPE_CHECKING:
+    JsonOrNothing = Raw | None
+else:
+    JsonOrNothing = Raw  # As a union msgspec would take nothing but null.
+R = TypeVar("R", bound=Record)
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something in a session."""
+
+
+class SessionItem(Item, frozen=True, kw_only=True):
+    """The session itself."""
+
+    session_id: v.Id
+    title: v.Name
+    participants: v.Names
+    context: str
+    status: v.SessionStatus
+    created_by: v.Name
+    created_at: Moment
+    last_activity_at: Moment
+    completed_at: Moment | None
+
+
+class ChunkItem(Item, frozen=True, kw_only=True):
+    """A piece of conversation."""
+
+    chunk_id: v.Id
+    content: Annotated[str, Meta(min_length=1)]
+    format: v.ChunkFormat
+    start_at: Moment | None
+    end_at: Moment | None
+    participants: v.Names
+    extracted_items: Raw
+    metadata: Raw
+    created_by: v.Name
+    created_at: Moment
+
+    @property
+    def said_at(self) -> datetime:
+        """When it began, as far as its sender has told, else when it was sent."""
+        return self.start_at or self.created_at
+
+
+class RevisionItem(Item, frozen=True, kw_only=True):
+    """A memory at an earlier revision."""
+
+    key: v.Name
+    revision: v.Revision
+    type: v.MemoryType
+    content: Raw
+    tags: v.Names
+    status: v.MemoryStatus
+    chunk_id: v.Id | None
+    created_by: v.Name
+    created_at: Moment
+    updated_at: Moment
+
+
+class MemoryItem(RevisionItem, frozen=True, kw_only=True):
+    """A memory at its latest revision, with those before, the oldest first."""
+
+    revisions: list[RevisionItem]
+
+
+class TaskItem(Item, frozen=True, kw_only=True):
+    """A delegated task. Who holds it goes on doing so only with its claim token, which is not here."""
+
+    task_id: v.Id
+    agent_name: v.Id | None
+    task_type: v.Label
+    description: Annotated[str, Meta(min_length=1, max_length=100_000, pattern=r"\S")]
+    priority: v.Priority
+    input_data: Raw
+    depends_on: Annotated[list[v.Id], Meta(max_length=100)]
+    not_before: Moment | None
+    max_attempts: v.Attempts
+    attempt: Annotated[int, Meta(ge=0, le=2_147_483_647)]
+    status: v.TaskStatus
+    output: JsonOrNothing
+    error: str | None
+    progress: JsonOrNothing
+    questions: Raw
+    cancel_reason: str | None
+    claimed_by: v.Name | None
+    claimed_at: Moment | None
+    lease_expires_at: Moment | None
+    created_by: v.Name
+    created_at: Moment
+    updated_at: Moment
+    finished_at: Moment | None
+    shown_at: Moment | None
+    seen_by: Annotated[list[v.Name], Meta(max_length=32)] = []
+    """Missing in documents of before."""
+
+    def __post_init__(self) -> None:
+        for name in ("output", "progress"):
+            if getattr(self, name) == Raw(b"null"):
+                msgspec.structs.force_setattr(self, name, None)
+
+
+class ArtifactItem(Item, frozen=True, kw_only=True):
+    """A finished piece of work."""
+
+    artifact_id: v.Id
+    name: v.Name
+    type: v.Label
+    format: v.Label | None
+    content: Raw
+    metadata: Raw
+    task_id: v.Id | None
+    created_by: v.Name
+    created_at: Moment
+
+
+class EventItem(Item, frozen=True, kw_only=True):
+    """An entry of the journal."""
+
+    event: Word
+    status: EventStatus
+    delivery_id: v.DeliveryId | None
+    source: v.Name
+    message: str
+    data: Raw
+    created_at: Moment = msgspec.field(name="at")
+
+
+LISTS: dict[str, type[Item]] = {
+    "chunks": ChunkItem,
+    "memories": MemoryItem,
+    "tasks": TaskItem,
+    "artifacts": ArtifactItem,
+    "events": EventItem,
+}
+"""The lists of a document in their order. Items are in the order in which they were made, memories of one moment by
+their keys."""
+
+
+def write_document(
+    session: SessionItem | None, lists: Iterable[Iterable[Item]], *, more: bytes = b""
+) -> Iterator[bytes]:
+    """The document in pieces: each item on a line of its own. `lists` are those of LISTS. `more` are further fields,
+    with their comma, that only the store that writes them understands."""
+    piece = bytearray(b'{"format":%s,\n"session":%s' % (msgspec.json.encode(FORMAT), msgspec.json.encode(session)))
+    for name, items in zip(LISTS, lists, strict=True):
+        piece += b',\n"%s":[' % name.encode()
+        for number, item in enumerate(items):
+            piece += (b",\n" if number else b"\n") + msgspec.json.encode(item)
+            if len(piece) >= PIECE_BYTES:
+                yield bytes(piece)
+                piece.clear()
+        piece += b"]"
+    yield bytes(piece) + more + b"}\n"
+
+
+def make_item(kind: type[Any], columns: Any) -> Any:
+    """The item with these values by name, of which there may be more."""
+    return kind(**{name: columns[name] for name in kind.__struct_fields__})
+
+
+def session_record(item: SessionItem) -> Session:
+    """The session as rules work on it."""
+    return _record(Session, item, session_id=item.session_id)
+
+
+def records(item: Item, session_id: str) -> Iterator[Record]:
+    """An item as rules work on it, with what follows from it; of a memory also its revisions."""
+    match item:
+        case ChunkItem():
+            yield _record(Chunk, item, session_id=session_id)
+        case MemoryItem():
+            words = search_text(item.key, item.tags, item.content)
+            yield _record(Memory, item, session_id=session_id, memory_key=item.key, search_text=words)
+            for revision in item.revisions:
+                yield _record(MemoryRevision, revision, session_id=session_id, memory_key=item.key, search_text="")
+        case TaskItem():
+            digest = description_hash(item.agent_name, item.description)
+            yield _record(Task, item, session_id=session_id, description_hash=digest, claim_token=None)
+        case ArtifactItem():
+            words = search_text(item.name, item.content)
+            yield _record(Artifact, item, session_id=session_id, search_text=words)
+
+
+def event_record(item: EventItem, session_id: str) -> Event:
+    """An entry of the journal as stores write it."""
+    values = {name: getattr(item, name) for name in item.__struct_fields__}
+    return Event(session_id=session_id, **values)
+
+
+def _record(kind: type[R], item: Item, **known: Any) -> R:
+    fields = (name for name in kind.__struct_fields__ if name not in known)
+    return kind(**known, **{name: getattr(item, name) for name in fields})
+
+
+def item_of(record: Record, *, revisions: Iterable[RevisionItem] = ()) -> Any:
+    """A record as it is in the document; `revisions` are those of a memory."""
+    if isinstance(record, MemoryRevision):
+        return _item(RevisionItem, record)
+    if isinstance(record, Memory):
+        return _item(MemoryItem, record, revisions=list(revisions))
+    return _item(_KINDS[type(record)], record)
+
+
+def event_item_of(event: Event) -> EventItem:
+    """An entry of the journal as it is in the document."""
+    return EventItem(**{name: getattr(event, name) for name in EventItem.__struct_fields__})
+
+
+_KINDS: dict[type[Record], type[Item]] = {
+    Session: SessionItem,
+    Chunk: ChunkItem,
+    Task: TaskItem,
+    Artifact: ArtifactItem,
+}
+
+
+def _item(kind: type[Item], record: Record, **more: Any) -> Item:
+    names = zip(record.__struct_fields__, record.__struct_encode_fields__, strict=True)
+    values = {encoded: getattr(record, name) for name, encoded in names if encoded in kind.__struct_fields__}
+    return kind(**values, **more)

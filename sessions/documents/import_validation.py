@@ -1,0 +1,286 @@
+"""Reading a session's document that comes from elsewhere: every field is checked as strictly as commands are.
+
+The document is held in memory once; what is in it is decoded item by item, twice: to check it, and to store it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import IO, Any
+
+import msgspec
+from msgspec import Raw
+
+from models.commands.definitions import ExtractedItems
+from models.commands.field_types import FINISHED
+from models.decoding.strict import BYTE_ORDER_MARK, decode_as, decode_json
+from models.errors import Conflict, Invalid, NotJson, Rejected, TooLarge
+from sessions.documents.document import (
+    FORMAT,
+    LISTS,
+    ArtifactItem,
+    ChunkItem,
+    Item,
+    MemoryItem,
+    RevisionItem,
+    SessionItem,
+    TaskItem,
+    write_document,
+)
+from sessions.rules.records import Question
+
+MAX_DOCUMENT_BYTES = 512 * 1_048_576
+"""A document is held in memory while it is imported."""
+MAX_ITEM_BYTES = 64 * 1_048_576
+"""As large as the body of a webhook can be allowed to be."""
+
+
+class _Outline(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    session: Raw
+    chunks: list[Raw]
+    memories: list[Raw]
+    tasks: list[Raw]
+    artifacts: list[Raw]
+    events: list[Raw]
+
+
+class _Head(msgspec.Struct):
+    format: str
+
+
+class Document:
+    """A document that was checked."""
+
+    def __init__(self, outline: _Outline) -> None:
+        self._outline = outline
+        self.session = msgspec.json.decode(outline.session, type=SessionItem)
+
+    def count(self, name: str) -> int:
+        """How many items one of LISTS has."""
+        return len(getattr(self._outline, name))
+
+    def items(self, name: str) -> Iterator[Any]:
+        """The items of one of LISTS, in the order in which all stores export them."""
+        raws: list[Raw] = getattr(self._outline, name)
+        if name != "memories":
+            return (msgspec.json.decode(raw, type=LISTS[name]) for raw in raws)
+        order = [msgspec.json.decode(raw, type=_Made) for raw in raws]
+        in_order = sorted(range(len(raws)), key=lambda number: (order[number].created_at, order[number].key))
+        return (msgspec.json.decode(raws[number], type=MemoryItem) for number in in_order)
+
+    def pieces(self, *, more: bytes = b"") -> Iterator[bytes]:
+        """The document as a store that has taken it over exports it; `more` as in write_document."""
+        return write_document(self.session, [self.items(name) for name in LISTS], more=more)
+
+
+class _Made(msgspec.Struct):
+    key: str
+    created_at: datetime
+
+
+def read_document(stream: IO[bytes]) -> Document:
+    """The document, checked as a whole. Raises NotJson, TooLarge, or Invalid with the path of what is wrong."""
+    body = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(BYTE_ORDER_MARK)
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise TooLarge(f"The document has more than {MAX_DOCUMENT_BYTES // 1_048_576} MiB.")
+    outline = _read_outline(body)
+    with _within("session"):
+        session = _decode(outline.session, SessionItem)
+        _check_session(session)
+    _Check(outline).run()
+    return Document(outline)
+
+
+def require_same(wanted: Iterable[bytes], there: Iterable[bytes], session_id: str) -> None:
+    """Raise Conflict unless both documents are the same."""
+    if _digest(wanted) != _digest(there):
+        raise Conflict(
+            f"There is another session {session_id!r}; it was left as it is.",
+            code="session_exists",
+            field="session.session_id",
+            hint="Delete or export that one first, if this is to take its place.",
+        )
+
+
+def _digest(pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _read_outline(body: bytes) -> _Outline:
+    try:
+        head = decode_as(body, _Head)
+        if head.format != FORMAT:
+            raise Invalid(
+                f"The document has the format {head.format[:64]!r}.",
+                field="format",
+                expected=FORMAT,
+                hint="Export it again, with the version that imports it.",
+            )
+        return decode_as(body, _Outline)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"The document is not valid JSON ({error}).", expected="a JSON object") from error
+    except RecursionError as error:
+        raise Invalid("The JSON is nested too deep.") from error
+
+
+class _Check:
+    """The lists of a document, whose records refer to each other."""
+
+    def __init__(self, outline: _Outline) -> None:
+        self._outline = outline
+        self._chunks: set[str] = set()
+        self._tasks: dict[str, list[str]] = {}
+
+    def run(self) -> None:
+        """Raises Invalid."""
+        seen: set[str] = set()
+        for name, kind in LISTS.items():
+            seen.clear()
+            for number, raw in enumerate(getattr(self._outline, name)):
+                with _within(f"{name}[{number}]"):
+                    self._check(_decode(raw, kind), seen)
+        for number, task_id in enumerate(self._tasks):
+            for place, needed in enumerate(self._tasks[task_id]):
+                with _within(f"tasks[{number}].depends_on[{place}]"):
+                    _require_known(needed, self._tasks, "", "task")
+        self._check_cycles()
+
+    def _check(self, item: Item, seen: set[str]) -> None:
+        match item:
+            case ChunkItem():
+                self._chunks.add(_require_new(item.chunk_id, seen, "chunk_id"))
+                decode_as(bytes(item.extracted_items), ExtractedItems, prefix="extracted_items.")
+                _require_object(item.metadata, "metadata")
+                _require_nfc(item.participants, "participants")
+            case MemoryItem():
+                _require_new(item.key, seen, "key")
+                _check_memory(item, self._chunks)
+            case TaskItem():
+                _require_new(item.task_id, seen, "task_id")
+                self._tasks[item.task_id] = item.depends_on
+                _check_task(item)
+            case ArtifactItem():
+                _require_new(item.artifact_id, seen, "artifact_id")
+                _require_nfc([item.name], "name")
+                _require_object(item.metadata, "metadata")
+                if item.task_id is not None:
+                    _require_known(item.task_id, self._tasks, "task_id", "task")
+
+    def _check_cycles(self) -> None:
+        """Take away tasks that wait for none of those left, until all are gone."""
+        waiting_for = {task_id: set(needed) for task_id, needed in self._tasks.items()}
+        needed_by: dict[str, list[str]] = {}
+        for task_id, needed in waiting_for.items():
+            for other in needed:
+                needed_by.setdefault(other, []).append(task_id)
+        free = [task_id for task_id, needed in waiting_for.items() if not needed]
+        while free:
+            task_id = free.pop()
+            del waiting_for[task_id]
+            for other in needed_by.get(task_id, ()):
+                waiting_for[other].discard(task_id)
+                if not waiting_for[other]:
+                    free.append(other)
+        if waiting_for:
+            number = next(number for number, task_id in enumerate(self._tasks) if task_id in waiting_for)
+            raise Invalid(
+                "The tasks would wait for each other.", code="dependency_cycle", field=f"tasks[{number}].depends_on"
+            )
+
+
+def _check_session(session: SessionItem) -> None:
+    _require_nfc([session.title], "title")
+    _require_nfc(session.participants, "participants")
+    _require_pair("completed_at", session.completed_at is not None, session.status == "completed")
+
+
+def _check_memory(memory: MemoryItem, chunks: Collection[str]) -> None:
+    before = 0
+    for number, revision in enumerate([*memory.revisions, memory]):
+        where = f"revisions[{number}]." if number < len(memory.revisions) else ""
+        if revision.revision <= before or revision.key != memory.key:
+            field = "revision" if revision.key == memory.key else "key"
+            expected = f"more than {before}" if field == "revision" else repr(memory.key)
+            raise Invalid("The revisions of a memory do not fit together.", field=where + field, expected=expected)
+        before = revision.revision
+        _check_revision(revision, chunks, where)
+
+
+def _check_revision(revision: RevisionItem, chunks: Collection[str], where: str) -> None:
+    _require_utc(revision, where)
+    _require_nfc([revision.key], f"{where}key")
+    _require_nfc(revision.tags, f"{where}tags")
+    if revision.chunk_id is not None:
+        _require_known(revision.chunk_id, chunks, f"{where}chunk_id", "chunk")
+
+
+def _check_task(task: TaskItem) -> None:
+    _require_object(task.input_data, "input_data")
+    decode_as(bytes(task.questions), list[Question], prefix="questions")
+    _require_pair("lease_expires_at", task.lease_expires_at is not None, task.status in ("claimed", "running"))
+    _require_pair("finished_at", task.finished_at is not None, task.status in FINISHED)
+
+
+def _decode(raw: Raw, kind: type[Any]) -> Any:
+    if len(bytes(raw)) > MAX_ITEM_BYTES:
+        raise Invalid(f"This has more than {MAX_ITEM_BYTES // 1_048_576} MiB.")
+    decode_json(bytes(raw), unique_keys=False)  # It is kept as it came once.
+    item = decode_as(bytes(raw), kind)
+    _require_utc(item, "")
+    return item
+
+
+def _require_utc(item: Item, where: str) -> None:
+    for name in item.__struct_fields__:
+        moment = getattr(item, name)
+        if isinstance(moment, datetime) and moment.utcoffset():
+            raise Invalid("This time is not in UTC.", field=where + name, expected="ISO 8601 with Z")
+
+
+@contextmanager
+def _within(path: str) -> Iterator[None]:
+    """Let errors name the whole path."""
+    try:
+        yield
+    except Rejected as error:
+        error.field = f"{path}.{error.field}" if error.field else path
+        error.message = f"{error.message.removesuffix('.')} (at {error.field})."
+        raise
+
+
+def _require_new(key: str, seen: set[str], field: str) -> str:
+    if key in seen:
+        raise Invalid(f"{key!r} is there twice.", field=field)
+    seen.add(key)
+    return key
+
+
+def _require_known(key: str, known: Collection[str], field: str, noun: str) -> None:
+    if key not in known:
+        raise Invalid(f"There is no {noun} {key!r} in the document.", field=field or None)
+
+
+def _require_object(value: Raw, field: str) -> None:
+    if not bytes(value).startswith(b"{"):
+        raise Invalid("This is no JSON object.", field=field, expected="a JSON object")
+
+
+def _require_pair(field: str, is_there: bool, is_needed: bool) -> None:
+    if is_there != is_needed:
+        raise Invalid(
+            "This does not fit to the status.", field=field, expected="a time" if is_needed else "null in this status"
+        )
+
+
+def _require_nfc(names: list[str], field: str) -> None:
+    for name in names:
+        if not unicodedata.is_normalized("NFC", name):
+            raise Invalid("A name is not in the form in which names are compared.", field=field, expected="Unicode NFC")

@@ -1,0 +1,117 @@
+"""All sessions of the JSON store as reads see them, one in memory at a time; one that is being changed as it now is."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from models.access.session_glob import matches_glob, require_visible
+from models.commands.definitions import PeriodCommand
+from models.commands.field_types import ID_PATTERN
+from models.errors import NotFound
+from sessions.documents.document import SessionItem, TaskItem
+from sessions.files.row_views import count_contents, count_outline
+from sessions.files.session_file import Contents, load_contents, parse_contents, parse_outline, parse_tasks
+from sessions.files.store_folder import SESSION, BrokenFile, Folder
+from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What one read may see: one session, or all that the pattern allows."""
+
+    session_id: str | None
+    session_glob: str | None
+    now: datetime
+
+    def during(self, command: PeriodCommand) -> Callable[[datetime], bool]:
+        """Whether a moment is in the command's period."""
+        since, until = command.period(self.now)
+        return lambda moment: (since is None or moment >= since) and (until is None or moment < until)
+
+
+class Shelf:
+    """The sessions in a folder. Files that are none are told of in the log and passed over where all are read."""
+
+    def __init__(self, folder: Folder, draft: Contents | None = None) -> None:
+        """`draft` is the session that is being changed."""
+        self._folder = folder
+        self._draft = draft
+
+    def find(self, session_id: str) -> Contents | None:
+        """The session of that id. Raises BrokenFile."""
+        if self._draft is not None and self._draft.session_id == session_id:
+            found = self._draft
+        elif re.search(ID_PATTERN, session_id):
+            found = load_contents(self._folder, session_id)
+        else:
+            return None
+        return found if found.session else None
+
+    def require(self, session_id: str, session_glob: str | None = None) -> Contents:
+        """The session of that id. Raises Forbidden, NotFound or BrokenFile."""
+        require_visible(session_id, session_glob)
+        found = self.find(session_id)
+        if found is None:
+            similar = self.similar_sessions(session_id, session_glob=session_glob)
+            raise missing("session", session_id, similar=similar)
+        return found
+
+    def within(self, reach: Reach) -> Iterator[Contents]:
+        """The sessions that a read may see, in no order."""
+        if reach.session_id is not None:
+            yield self.require(reach.session_id, reach.session_glob)
+            return
+        for contents in self._each(parse_contents):
+            if matches_glob(contents.session_id, reach.session_glob):
+                yield contents
+        if self._draft and self._draft.session and matches_glob(self._draft.session_id, reach.session_glob):
+            yield self._draft
+
+    def summaries(self, session_glob: str | None) -> Iterator[tuple[SessionItem, dict[str, int]]]:
+        """All sessions that a pattern allows, and how much is in each, in no order."""
+        for outline in self._each(parse_outline):
+            if matches_glob(outline.session.session_id, session_glob):
+                yield outline.session, count_outline(outline)
+        if self._draft and self._draft.session and matches_glob(self._draft.session_id, session_glob):
+            yield self._draft.session, count_contents(self._draft)
+
+    def tasks_since(self, moment: datetime) -> Iterator[tuple[SessionItem, Iterable[TaskItem]]]:
+        """The tasks of all sessions that were written since then, in no order."""
+        for outline in self._each(parse_tasks, since=moment):
+            yield outline.session, outline.tasks
+        if self._draft and self._draft.session:
+            yield self._draft.session, self._draft.tasks.values()
+
+    def similar_sessions(self, wanted: str, *, session_glob: str | None) -> list[str]:
+        """Up to three existing ids that are like the one wanted."""
+        known = ((item.last_activity_at, item.session_id) for item, _ in self.summaries(session_glob))
+        return nearest_of(wanted, (session_id for _, session_id in heapq.nlargest(CANDIDATES, known)))
+
+    def _each(self, parse: Callable[[Folder, Path, bytes], T], *, since: datetime | None = None) -> Iterator[T]:
+        drafted = self._draft and self._folder.path(self._draft.session_id, SESSION)
+        for path in self._folder.sessions():
+            if path == drafted or (since and not self._folder.is_written_since(path, since)):
+                continue
+            try:
+                body = self._folder.read(path)
+                if body is not None:
+                    yield parse(self._folder, path, body)
+            except BrokenFile as error:
+                logger.warning("%s", error.message)
+
+
+def not_in_session(kind: Kind, wanted: str, known: Iterable[str], *, message: str = "") -> NotFound:
+    """The error for what is not in a session; `known` are the ids that are, the latest first."""
+    latest = [key for key, _ in zip(known, range(CANDIDATES), strict=False)]
+    return missing(kind, wanted, similar=nearest_of(wanted, latest), message=message)

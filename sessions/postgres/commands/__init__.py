@@ -1,0 +1,1 @@
+"""Loading the state that commands need from Postgres, and writing their changes."""

@@ -1,0 +1,213 @@
+"""Loading the slice of state that a batch of commands touches: one statement per table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Connection,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.types import JSON
+
+from models.access.session_glob import like_pattern
+from models.commands.field_types import UNFINISHED
+from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
+from sessions.rules.dispatch import Recipient, Slice
+from sessions.rules.lifecycle import OPEN_TASKS
+from sessions.rules.records import RECORDS, Agent, Key, Record, Stats
+from sessions.rules.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
+
+_TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
+
+
+def load(connection: Connection, wanted: Slice) -> State:
+    """The records that exist of those wanted, with counts, and the queue where tasks are delegated."""
+    records: list[Record] = []
+    for name in _TABLES:
+        keys = [key for key in wanted.keys - wanted.held if key[0] == name]
+        records += _load_records(connection, name, keys)
+    records += _load_held(connection, sorted(wanted.held))
+    known = {record.key for record in records}
+    if wanted.open_tasks:
+        known = {record.key for record in records}
+        records += (record for record in _load_open_tasks(connection, wanted.open_tasks) if record.key not in known)
+    recipients = {whom for group in wanted.recipients.values() for whom in group}
+    records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
+    return State(
+        records,
+        stats=load_stats(connection, wanted.stats),
+        agents=_load_agents(connection, _names_of(recipients)),
+        online_types=_count_online(connection, _types_of(recipients)),
+        queues={glob: _load_queue(connection, glob, whom) for glob, whom in wanted.recipients.items()},
+        last_chunks=_load_last_chunks(connection, wanted.conversations),
+        alike=_count_alike(connection, wanted.descriptions),
+    )
+
+
+def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, Stats]:
+    """How much is in each of these sessions."""
+    stats = {session_id: Stats() for session_id in session_ids}
+    if not stats:
+        return stats
+    wanted = func.unnest(cast(list(stats), ARRAY(Text))).column_valued("wanted")
+    active = func.count().filter(TaskRow.status.in_(UNFINISHED))
+    for name, row, extra in (
+        ("conversation_chunks", ChunkRow, ()),
+        ("memories", MemoryRow, ()),
+        ("tasks", TaskRow, (active,)),
+        ("artifacts", ArtifactRow, ()),
+    ):
+        counts = select(row.session_id, func.count(), *extra).where(row.session_id.in_(select(wanted)))
+        for session_id, count, *more in connection.execute(counts.group_by(row.session_id)):
+            setattr(stats[session_id], name, count)
+            if more:
+                stats[session_id].active_tasks = more[0]
+    return stats
+
+
+def _load_held(connection: Connection, keys: list[Key]) -> list[Record]:
+    """Tasks that nobody else changes until the transaction ends, so that whole rows can be written back."""
+    return _load_records(connection, "tasks", keys, locked=True)
+
+
+def _load_records(connection: Connection, name: str, keys: list[Key], *, locked: bool = False) -> list[Record]:
+    if not keys:
+        return []
+    table = _TABLES[name]
+    parts = [cast(list(values), ARRAY(Text)) for values in zip(*(key[1:] for key in keys), strict=True)]
+    primary = list(table.primary_key.columns)
+    names = [f"k{number}" for number in range(len(parts))]
+    wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
+    matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
+    statement = select(*_columns(name)).select_from(table.join(wanted, matches))
+    if locked:
+        statement = statement.order_by(*primary).with_for_update(of=table, key_share=True)
+    rows = connection.execute(statement)
+    return [_make_record(name, row._mapping) for row in rows]
+
+
+def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:
+    """The first open tasks of each of these sessions."""
+    sessions = func.unnest(cast(sorted(session_ids), ARRAY(Text))).table_valued("session_id").render_derived("wanted")
+    first = (
+        select(*_columns("tasks"))
+        .where(TaskRow.session_id == sessions.c.session_id, TaskRow.finished_at.is_(None))
+        .order_by(TaskRow.position)
+        .limit(OPEN_TASKS)
+        .lateral("first")
+    )
+    rows = connection.execute(select(*first.c).select_from(sessions.join(first, true())))
+    return [_make_record("tasks", row._mapping) for row in rows]
+
+
+def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
+    """The unfinished ones, which their source may just have delegated."""
+    if not descriptions:
+        return []
+    wanted = tuple_(TaskRow.session_id, TaskRow.description_hash).in_(
+        bindparam("pairs", list(descriptions), expanding=True)
+    )
+    statement = select(*_columns("tasks")).where(wanted, TaskRow.finished_at.is_(None))
+    return [_make_record("tasks", row._mapping) for row in connection.execute(statement)]
+
+
+def _count_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    if not descriptions:
+        return Counter()
+    pair = (TaskRow.session_id, TaskRow.description_hash)
+    wanted = tuple_(*pair).in_(bindparam("pairs", list(descriptions), expanding=True))
+    rows = connection.execute(select(*pair, func.count()).where(wanted).group_by(*pair))
+    return Counter({(session_id, digest): count for session_id, digest, count in rows})
+
+
+def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str, LastChunk]:
+    if not session_ids:
+        return {}
+    wanted = func.unnest(cast(list(session_ids), ARRAY(Text))).column_valued("wanted")
+    columns = (ChunkRow.chunk_id, ChunkRow.created_by, ChunkRow.created_at, ChunkRow.position)
+    latest = select(*columns).where(ChunkRow.session_id == wanted).order_by(ChunkRow.position.desc()).limit(2)
+    last = latest.lateral("last")
+    rows = connection.execute(select(wanted.label("session_id"), *last.c).order_by(wanted, last.c.position))
+    found: dict[str, LastChunk] = {}
+    for row in rows:
+        before = found.get(row.session_id)
+        found[row.session_id] = LastChunk(
+            chunk_id=row.chunk_id,
+            before_id=before.chunk_id if before else None,
+            created_by=row.created_by,
+            created_at=row.created_at,
+        )
+    return found
+
+
+def _names_of(recipients: Collection[Recipient]) -> list[str]:
+    return sorted({whom.agent_name for whom in recipients if whom.agent_name is not None})
+
+
+def _types_of(recipients: Collection[Recipient]) -> list[str]:
+    return sorted({whom.task_type for whom in recipients if whom.agent_name is None})
+
+
+def _load_agents(connection: Connection, names: list[str]) -> list[Agent]:
+    if not names:
+        return []
+    columns = (AgentRow.name, AgentRow.type, AgentRow.last_seen_at)
+    rows = connection.execute(select(*columns).where(AgentRow.name.in_(names)))
+    return [Agent(name=name, type=kind, last_seen_at=seen) for name, kind, seen in rows]
+
+
+def _count_online(connection: Connection, types: list[str]) -> dict[str, int]:
+    """How many agents were seen lately, of each of these types and of those that take all. Counted, as there may be
+    any number of them."""
+    if not types:
+        return {}
+    since = func.now() - timedelta(seconds=ONLINE_SECONDS)
+    online = (AgentRow.type.in_({*types, GENERAL}), AgentRow.last_seen_at >= since)
+    counts = select(AgentRow.type, func.count().label("number")).where(*online).group_by(AgentRow.type)
+    return {row.type: row.number for row in connection.execute(counts)}
+
+
+def _load_queue(connection: Connection, session_glob: str | None, recipients: Collection[Recipient]) -> Counter[Lane]:
+    what = (TaskRow.agent_name, TaskRow.task_type, TaskRow.priority)
+    named = TaskRow.agent_name.in_(_names_of(recipients))
+    unnamed = and_(TaskRow.agent_name.is_(None), TaskRow.task_type.in_(_types_of(recipients)))
+    statement = select(*what, func.count()).where(TaskRow.status == "pending", or_(named, unnamed)).group_by(*what)
+    if session_glob is not None:
+        statement = statement.where(TaskRow.session_id.like(like_pattern(session_glob), escape="\\"))
+    return Counter({(agent, kind, priority): count for agent, kind, priority, count in connection.execute(statement)})
+
+
+def _columns(name: str) -> list[Column[Any]]:
+    """The table's columns that the record has; JSON as text, so that it stays as it was sent."""
+    table = _TABLES[name]
+    return [
+        cast(table.c[field], Text).label(field) if isinstance(table.c[field].type, JSON) else table.c[field]  # type: ignore[misc]
+        for field in RECORDS[name].__struct_encode_fields__
+    ]
+
+
+def _make_record(name: str, row: Any) -> Record:
+    table, kind = _TABLES[name], RECORDS[name]
+    values: dict[str, Any] = {}
+    for field, encoded in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
+        value = row[encoded]
+        is_json = isinstance(table.c[encoded].type, JSON) and value is not None
+        values[field] = Raw(value.encode()) if is_json else value
+    return kind(**values)

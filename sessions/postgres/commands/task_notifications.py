@@ -1,0 +1,39 @@
+"""What those who wait for tasks are told of a transaction: which tasks can be claimed because of it, who may take one
+more, and which tasks finished or ask."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import ARRAY, Connection, Text, cast
+
+from models.commands.field_types import SETTLED
+from models.queue.task_notifications import Claimable, TaskNews
+from models.tables import TaskRow
+from sessions.postgres.tasks.claims import find_claimable_of
+from sessions.rules.records import Key, Task
+
+
+def find_news(connection: Connection, written: Mapping[Key, Task], *, resumed: Collection[str] = ()) -> TaskNews:
+    """The news of these tasks, which the transaction has written, and of sessions that hand out tasks again."""
+    tasks = written.values()
+    sessions = {task.session_id for task in tasks if task.status in ("pending", "completed")} | set(resumed)
+    return TaskNews(
+        claimable=_claimable(connection, tasks, sessions, resumed) if sessions else [],
+        freed=sorted({task.claimed_by for task in tasks if task.claimed_by and task.status in SETTLED}),
+        settled=[(task.session_id, task.task_id) for task in tasks if task.status in SETTLED],
+    )
+
+
+def _claimable(
+    connection: Connection, tasks: Collection[Task], sessions: Collection[str], resumed: Collection[str]
+) -> list[Claimable]:
+    pending = [task.task_id for task in tasks if task.status == "pending"]
+    completed = [task.task_id for task in tasks if task.status == "completed"]
+    return find_claimable_of(
+        connection,
+        sessions,
+        TaskRow.session_id.in_(resumed),
+        TaskRow.task_id.in_(pending),
+        TaskRow.depends_on.op("&&")(cast(completed, ARRAY(Text))),
+    )

@@ -1,0 +1,1 @@
+"""Exporting a whole session from Postgres, and importing it."""

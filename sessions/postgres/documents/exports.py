@@ -1,0 +1,74 @@
+"""A whole session from Postgres as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Executable, Select, cast, select, union_all
+
+from models.tables import ArtifactRow, Base, ChunkRow, EventRow, MemoryRevisionRow, MemoryRow, SessionRow, TaskRow
+from sessions.documents.document import (
+    ArtifactItem,
+    ChunkItem,
+    EventItem,
+    Item,
+    MemoryItem,
+    RevisionItem,
+    SessionItem,
+    TaskItem,
+    make_item,
+    write_document,
+)
+from sessions.postgres.reads.partial_values import Verbatim
+from sessions.postgres.reads.read_scope import require_session, stream
+
+
+def export_session(connection: Connection, session_id: str) -> Iterator[bytes]:
+    """The document, piece by piece. To show one state of the session the transaction has to be REPEATABLE READ. Raises
+    NotFound before the first piece."""
+    require_session(connection, session_id)
+    return _document(connection, session_id)
+
+
+def _document(connection: Connection, session_id: str) -> Iterator[bytes]:
+    session = connection.execute(_rows(SessionRow, SessionItem, session_id)).one()
+
+    def items(table: Any, kind: type[Item], order: Any) -> Iterator[Item]:
+        return _items(connection, kind, _rows(table, kind, session_id).order_by(order))
+
+    lists = (
+        items(ChunkRow, ChunkItem, ChunkRow.position),
+        _memories(connection, session_id),
+        items(TaskRow, TaskItem, TaskRow.position),
+        items(ArtifactRow, ArtifactItem, ArtifactRow.position),
+        items(EventRow, EventItem, EventRow.event_id),
+    )
+    return write_document(make_item(SessionItem, session._mapping), lists)
+
+
+def _items(connection: Connection, kind: type[Item], statement: Executable) -> Iterator[Item]:
+    return (make_item(kind, row._mapping) for row in stream(connection, statement))
+
+
+def _memories(connection: Connection, session_id: str) -> Iterator[Item]:
+    """In one statement, so that revisions are never without their memory: the last of each group."""
+    latest = _rows(MemoryRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
+    of_memory = (MemoryRow.session_id == MemoryRevisionRow.session_id) & (MemoryRow.key == MemoryRevisionRow.key)
+    earlier = _rows(MemoryRevisionRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
+    both = union_all(latest, earlier.join(MemoryRow, of_memory)).subquery()
+    # In all databases, and in files, keys are in the same order.
+    in_order = select(both).order_by(both.c.made_at, both.c.key.collate("C"), both.c.revision)
+    for _, group in groupby(stream(connection, in_order), key=lambda row: row.key):
+        *revisions, memory = (row._mapping for row in group)
+        earlier_items = [make_item(RevisionItem, revision) for revision in revisions]
+        yield make_item(MemoryItem, {**memory, "revisions": earlier_items})
+
+
+def _rows(table: type[Base], kind: type[Item], session_id: str) -> Select[Any]:
+    columns = [table.__table__.columns[name] for name in kind.__struct_fields__]
+    selected = [
+        cast(column, Verbatim).label(column.name) if isinstance(column.type, JSON) else column for column in columns
+    ]
+    return select(*selected).where(table.__table__.c.session_id == session_id)

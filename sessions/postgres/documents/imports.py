@@ -1,0 +1,61 @@
+"""Taking over a whole session into Postgres from its document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from models.queue.inbox import shard_of
+from models.tables import SessionRow
+from sessions.backend import Imported
+from sessions.documents.document import event_record, records, session_record
+from sessions.documents.import_validation import Document, require_same
+from sessions.postgres.commands.locks import take_shard
+from sessions.postgres.commands.writing import write_changes, write_events
+from sessions.postgres.documents.exports import export_session
+from sessions.rules.records import Record
+from sessions.rules.state import Changes
+
+STATEMENT_BYTES = 4 * 1_048_576
+"""Written at a time, so that no statement takes too long."""
+
+T = TypeVar("T")
+
+
+def import_session(connection: Connection, document: Document) -> Imported:
+    """Take it over in the caller's transaction, under the lock of its shard. Raises Conflict if another session has its
+    id; one that is just the same is left as it is."""
+    session_id = document.session.session_id
+    take_shard(connection, shard_of(session_id))
+    if connection.scalar(select(SessionRow.session_id).where(SessionRow.session_id == session_id)) is not None:
+        require_same(document.pieces(), export_session(connection, session_id), session_id)
+        return Imported(session_id=session_id, created=False)
+    _write(connection, [session_record(document.session)])
+    for name in ("chunks", "memories", "tasks", "artifacts"):
+        made = (record for item in document.items(name) for record in records(item, session_id))
+        for part in _parts(made):
+            _write(connection, part)
+    for events in _parts(event_record(item, session_id) for item in document.items("events")):
+        write_events(connection, events)
+    return Imported(session_id=session_id, created=True)
+
+
+def _write(connection: Connection, made: list[Any]) -> None:
+    put: dict[Any, Record] = {record.key: record for record in made}
+    write_changes(connection, Changes(put=put))
+
+
+def _parts(items: Iterable[T]) -> Iterator[list[T]]:
+    part: list[T] = []
+    size = 0
+    for item in items:
+        part.append(item)
+        size += len(msgspec.json.encode(item))
+        if size >= STATEMENT_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

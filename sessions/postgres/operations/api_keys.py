@@ -1,0 +1,76 @@
+"""The register of API keys in Postgres. How relays learn of a change belongs to `sessions.api_keys`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, text, update
+
+from models.access.api_keys import KeyRecord, Revocation
+from models.commands.field_types import Scope
+from models.tables import ApiKeyRow, SessionRow
+
+
+class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in the register."""
+
+    key_hash: str
+    key_id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    session_glob: str | None
+    created_at: datetime
+    created_by: str
+    parent_hash: str | None = None
+    revoked_at: datetime | None = None
+    revoked_by: str | None = None
+
+    @property
+    def record(self) -> KeyRecord:
+        """What relays need of it."""
+        return KeyRecord(
+            key_id=self.key_id,
+            name=self.name,
+            scopes=self.scopes,
+            session_glob=self.session_glob,
+            parent_hash=self.parent_hash,
+        )
+
+
+def lock_register(connection: Connection) -> None:
+    """Until the end of the transaction nobody else makes a key: a name is looked up before it is taken."""
+    connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def add_key(connection: Connection, entry: KeyEntry) -> None:
+    """Add a key."""
+    connection.execute(insert(ApiKeyRow).values(**msgspec.structs.asdict(entry) | {"scopes": list(entry.scopes)}))
+
+
+def find_keys(connection: Connection, *, name_or_id: str | None = None) -> list[KeyEntry]:
+    """All keys, or those of one name or id, revoked ones too; the oldest first."""
+    statement = select(ApiKeyRow.__table__).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
+    if name_or_id is not None:
+        statement = statement.where(_named(name_or_id))
+    return [msgspec.convert(dict(row._mapping), KeyEntry) for row in connection.execute(statement)]
+
+
+def mark_revoked(connection: Connection, revocations: Iterable[tuple[str, Revocation]]) -> None:
+    """Note that keys, by their hashes, are revoked; those that are already stay as they are."""
+    for key_hash, revocation in revocations:
+        connection.execute(
+            update(ApiKeyRow)
+            .where(ApiKeyRow.key_hash == key_hash, ApiKeyRow.revoked_at.is_(None))
+            .values(revoked_at=revocation.revoked_at, revoked_by=revocation.revoked_by)
+        )
+
+
+def session_exists(connection: Connection, session_id: str) -> bool:
+    """Whether there is a session of this id."""
+    return bool(connection.scalar(select(func.count()).where(SessionRow.session_id == session_id)))
+
+
+def _named(name_or_id: str) -> ColumnElement[bool]:
+    return or_(ApiKeyRow.name == name_or_id, ApiKeyRow.key_id == name_or_id)

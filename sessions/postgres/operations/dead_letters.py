@@ -1,0 +1,131 @@
+"""Dead letters and parked events: deliveries that failed, or that a session did not take, with the entry that is
+replayed and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, func, select
+
+from models.access.session_glob import like_pattern
+from models.commands.responses import shorten
+from models.queue.inbox import Entry, Ruling
+from models.tables import DeliveryRow
+from models.timestamps import format_utc
+from sessions.commands.event_log import REPLAYABLE
+from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
+from sessions.reads.results import Page
+
+Identity = tuple[str, str]
+"""Source and delivery id."""
+
+REASON_LENGTH = 500
+"""Characters of the last line of a traceback, which may quote anything."""
+
+_ENTRY = cast(DeliveryRow.entry, Text).label("entry")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters or parked events; what is not given is any."""
+
+    status: Literal["failed", "parked"] | None = None
+    source: str | None = None
+    delivery_id: str | None = None
+    session_id: str | None = None
+    command: str | None = None
+    session_glob: str | None = None
+    """Only those of sessions that match."""
+
+    def condition(self) -> ColumnElement[bool]:
+        """As a condition on deliveries."""
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        glob = given.pop("session_glob", None)
+        within = [] if glob is None else [DeliveryRow.session_id.like(like_pattern(glob), escape="\\")]
+        same = (getattr(DeliveryRow, name) == value for name, value in given.items())
+        return and_(DeliveryRow.status.in_(REPLAYABLE), *within, *same)
+
+
+def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
+    """The oldest dead letters, with their tracebacks."""
+    columns = (DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
+    statement = select(*columns).where(Wanted(status="failed").condition()).order_by(DeliveryRow.position).limit(limit)
+    return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
+
+
+def list_dead_letters(connection: Connection, wanted: Wanted, *, limit: int, cursor: str | None) -> Page:
+    """Dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
+    end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
+    rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
+    return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
+
+
+def find_dead_letter(connection: Connection, wanted: Wanted) -> dict[str, Any] | None:
+    """One dead letter with its payload and traceback, or None."""
+    row = connection.execute(_select(DeliveryRow.traceback, _ENTRY).where(wanted.condition())).one_or_none()
+    if row is None:
+        return None
+    entry = msgspec.json.decode(row.entry, type=Entry)
+    return _describe(row) | {"payload": entry.data, "traceback": row.traceback}
+
+
+def entries_to_rule(
+    connection: Connection, wanted: Wanted, ruling: Ruling, *, limit: int = 1, cursor: str | None = None
+) -> tuple[list[Entry], str | None]:
+    """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
+    be as large as a webhook. Raises Invalid for an invalid cursor."""
+    rows = connection.execute(_page(_select(_ENTRY), wanted, limit=limit, cursor=cursor)).all()
+    ruled = [
+        # Its id may have been changed since: another event with the same content came.
+        msgspec.structs.replace(
+            msgspec.json.decode(row.entry, type=Entry), delivery_id=row.delivery_id, ruling=ruling, waits=False
+        )
+        for row in rows[:limit]
+    ]
+    return ruled, _next_cursor(rows, limit)
+
+
+def parked_by(connection: Connection, source: str) -> tuple[int, int]:
+    """How many events of a source are parked, and the bytes that they take in the database."""
+    size = func.coalesce(func.sum(func.pg_column_size(DeliveryRow.entry)), 0)
+    statement = select(func.count(), size).where(DeliveryRow.status == "parked", DeliveryRow.source == source)
+    count, total = connection.execute(statement).one()
+    return int(count), int(total)
+
+
+def parked_in(connection: Connection, session_id: str) -> int:
+    """How many events are parked in a session."""
+    parked = select(func.count()).where(DeliveryRow.status == "parked", DeliveryRow.session_id == session_id)
+    return connection.scalar(parked) or 0
+
+
+def _select(*more: Any) -> Select[Any]:
+    names = ("position", "source", "delivery_id", "status", "command", "session_id", "accepted_at", "decided_at")
+    said = DeliveryRow.response["error"]["message"].as_string().label("said")
+    return select(*(getattr(DeliveryRow, name) for name in names), said, *more)
+
+
+def _page(statement: Select[Any], wanted: Wanted, *, limit: int, cursor: str | None) -> Select[Any]:
+    """With one row more than the limit if there are more."""
+    after = decode_cursor(cursor, RowPosition)
+    condition = wanted.condition() if after is None else and_(wanted.condition(), DeliveryRow.position > after)
+    return statement.where(condition).order_by(DeliveryRow.position).limit(limit + 1)
+
+
+def _next_cursor(rows: Sequence[Row[Any]], limit: int) -> str | None:
+    return encode_cursor(rows[limit - 1].position) if len(rows) > limit else None
+
+
+def _describe(row: Row[Any]) -> dict[str, Any]:
+    lines = (row.traceback or "").strip().splitlines()
+    return {
+        "delivery_id": row.delivery_id,
+        "source": row.source,
+        "status": row.status,
+        "command": row.command,
+        "session_id": row.session_id,
+        "accepted_at": format_utc(row.accepted_at),
+        "failed_at": format_utc(row.decided_at),
+        "reason": shorten(lines[-1] if lines else row.said or "", REASON_LENGTH),
+    }

@@ -1,0 +1,244 @@
+"""Deliveries in Postgres: recognizing repeats, and looking up what became of a webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    case,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from models.access.session_glob import like_pattern
+from models.commands.agent_commands import AGENT_COMMANDS
+from models.commands.responses import MESSAGE_LENGTH, shorten
+from models.queue.inbox import Entry
+from models.tables import DeliveryRow, EventRow
+from models.timestamps import format_utc
+from sessions.commands.event_log import Known, Said
+from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
+from sessions.reads.results import Page
+
+LATEST_EVENTS = 50
+"""Of a session, among which its last change is looked for: refusals and agents' reports may have come after it."""
+
+
+def _part(*path: str) -> ColumnElement[str]:
+    """Of a response, a text that is short when whoever wrote it meant well."""
+    return func.left(DeliveryRow.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
+
+
+_REFUSED = DeliveryRow.status.in_(("rejected", "parked", "failed"))
+_CODE = case((_REFUSED, _part("error", "code"))).label("code")
+_REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _part())).label("reason")
+
+
+def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+    """Which of these were decided before, by source and delivery id; the answers of those that took effect only for
+    who waits for them, since there may be many, and large."""
+    waiting: dict[tuple[str, str], bool] = {}
+    for entry in entries:
+        identity = entry.source, entry.delivery_id
+        waiting[identity] = entry.waits or waiting.get(identity, False)
+    sources = cast([source for source, _ in waiting], ARRAY(Text))
+    ids = cast([delivery_id for _, delivery_id in waiting], ARRAY(Text))
+    waits = cast(list(waiting.values()), ARRAY(Boolean))
+    columns = (column("source", Text), column("id", Text), column("waits", Boolean))
+    wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
+    same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
+    statement = select(
+        DeliveryRow.source,
+        DeliveryRow.delivery_id,
+        DeliveryRow.hash,
+        DeliveryRow.status,
+        DeliveryRow.http_status,
+        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))),
+        DeliveryRow.accepted_at,
+    ).join_from(DeliveryRow, wanted, same)
+    return {
+        (source, delivery_id): Known(
+            hash=hash_,
+            status=status,
+            http_status=code,
+            response=_raw(response),
+            accepted_at=accepted_at,
+        )
+        for source, delivery_id, hash_, status, code, response, accepted_at in connection.execute(statement)
+    }
+
+
+def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Said]:
+    """By session the last change that its journal tells of, agents' reports aside, as far as it has the content of one
+    of these entries."""
+    wanted = {(entry.session_id, entry.hash) for entry in entries if entry.session_id}
+    if not wanted:
+        return {}
+    sessions, hashes = (cast(list(values), ARRAY(Text)) for values in zip(*wanted, strict=True))
+    asked = func.unnest(sessions, hashes).table_valued(column("session_id", Text), column("hash", Text))
+    asked = asked.render_derived("asked")
+    latest = (
+        select(EventRow.event_id, EventRow.source, EventRow.delivery_id, EventRow.event, EventRow.status)
+        .where(EventRow.session_id == asked.c.session_id)
+        .order_by(EventRow.event_id.desc())
+        .limit(LATEST_EVENTS)
+        .correlate(asked)
+        .subquery()
+    )
+    last = (
+        select(latest.c.source, latest.c.delivery_id)
+        .where(
+            latest.c.status == "applied",
+            latest.c.delivery_id.is_not(None),
+            latest.c.event.not_in(AGENT_COMMANDS.keys()),
+        )
+        .order_by(latest.c.event_id.desc())
+        .limit(1)
+        .lateral("last")
+    )
+    statement = select(
+        asked.c.session_id,
+        DeliveryRow.source,
+        DeliveryRow.hash,
+        DeliveryRow.accepted_at,
+        cast(DeliveryRow.response, Text),
+    ).where(
+        DeliveryRow.source == last.c.source,
+        DeliveryRow.delivery_id == last.c.delivery_id,
+        DeliveryRow.hash == asked.c.hash,
+        DeliveryRow.response.is_not(None),
+    )
+    return {
+        session_id: Said(source=source, hash=hash_, at=at, response=Raw(response.encode()))
+        for session_id, source, hash_, at, response in connection.execute(statement)
+    }
+
+
+def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
+    """Note that the delivery id came again with other content, which was not applied."""
+    connection.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
+        .values(conflicts=DeliveryRow.conflicts + 1, last_conflict_at=at)
+    )
+
+
+def set_apart(connection: Connection, entry: Entry, accepted_at: datetime) -> None:
+    """Add the moment to the id of the delivery that was accepted then, so that the entry can have its id."""
+    connection.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
+        .values(delivery_id=f"{entry.delivery_id}.{accepted_at:%Y%m%dT%H%M%S%f}")
+    )
+
+
+def recently_forgotten(
+    connection: Connection, session_ids: Sequence[str], *, seconds: int
+) -> list[tuple[str, str, str]]:
+    """Source, id and hash of the deliveries of deleted sessions whose outcomes may still be kept elsewhere."""
+    statement = select(DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.hash).where(
+        DeliveryRow.session_id.in_(session_ids),
+        DeliveryRow.command == "",
+        DeliveryRow.decided_at > func.now() - timedelta(seconds=seconds),
+    )
+    return [(row.source, row.delivery_id, row.hash) for row in connection.execute(statement)]
+
+
+def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
+    """What became of a delivery, with the `hash` of its content, or None while it was not decided."""
+    response = cast(DeliveryRow.response, Text).label("response")
+    statement = _select(response).where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    described = _describe(row._mapping)
+    if row.response is not None:
+        name = {"applied": "result", "ignored": "reason"}.get(row.status, "error")
+        described[name] = Raw(row.response.encode())
+    return described | {"hash": row.hash}
+
+
+def list_deliveries(
+    connection: Connection,
+    *,
+    status: str | None,
+    session_id: str | None,
+    session_glob: str | None,
+    own_source: str,
+    source: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Page:
+    """Deliveries that were decided, newest first, each without its result, and of an error the code and the message
+    alone. With a pattern: those of sessions that it allows, and of no session those of the reader's own source, as
+    nothing tells of which sessions the answers to others' speak. Raises Invalid for an invalid cursor."""
+    statement = _select(_CODE, _REASON).order_by(DeliveryRow.position.desc()).limit(limit + 1)
+    if status is not None:
+        statement = statement.where(DeliveryRow.status == status)
+    if session_id is not None:
+        statement = statement.where(DeliveryRow.session_id == session_id)
+    if session_glob is not None:
+        within = DeliveryRow.session_id.like(like_pattern(session_glob), escape="\\")
+        own = and_(DeliveryRow.session_id.is_(None), DeliveryRow.source == own_source)
+        statement = statement.where(or_(own, within))
+    if source is not None:
+        statement = statement.where(DeliveryRow.source == source)
+    if (before := decode_cursor(cursor, RowPosition)) is not None:
+        statement = statement.where(DeliveryRow.position < before)
+    rows = connection.execute(statement).all()
+    items = [_in_short(row._mapping) for row in rows[:limit]]
+    return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
+
+
+def _select(*more: ColumnElement[Any]) -> Any:
+    return select(
+        DeliveryRow.position,
+        DeliveryRow.delivery_id,
+        DeliveryRow.source,
+        DeliveryRow.hash,
+        DeliveryRow.status,
+        DeliveryRow.command,
+        DeliveryRow.session_id,
+        DeliveryRow.accepted_at,
+        DeliveryRow.decided_at,
+        DeliveryRow.conflicts,
+        DeliveryRow.last_conflict_at,
+        *more,
+    )
+
+
+def _describe(row: Any) -> dict[str, Any]:
+    described = {
+        "delivery_id": row["delivery_id"],
+        "source": row["source"],
+        "status": row["status"],
+        "command": row["command"],
+        "session_id": row["session_id"],
+        "accepted_at": format_utc(row["accepted_at"]),
+        "decided_at": format_utc(row["decided_at"]),
+    }
+    if row["conflicts"]:
+        described |= {"conflicts": row["conflicts"], "last_conflict_at": format_utc(row["last_conflict_at"])}
+    return described
+
+
+def _in_short(row: Any) -> dict[str, Any]:
+    told = {"code": row["code"], "reason": row["reason"] and shorten(row["reason"])}
+    return _describe(row) | {name: value for name, value in told.items() if value is not None}
+
+
+def _raw(text: str | None) -> Raw | None:
+    return None if text is None else Raw(text.encode())

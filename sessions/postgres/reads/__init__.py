@@ -1,0 +1,1 @@
+"""Reads in Postgres: one module for each kind of item, search, and what a key may see."""

@@ -1,0 +1,41 @@
+"""Reading a session's journal from a position on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from models.tables import EventRow
+from sessions.postgres.reads.partial_values import json_excerpt
+from sessions.postgres.reads.read_scope import require_session, stream
+from sessions.reads.pagination import decode_position, fill
+from sessions.reads.results import Page
+from sessions.reads.serializers import event_item
+
+
+def read_events(connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int) -> Page:
+    """Events in the order in which they became visible. `next_cursor` is never None: it is where to go on, also when
+    there is nothing yet. Raises NotFound, or Invalid for a position that is none."""
+    position = decode_position(after)
+    require_session(connection, session_id)
+    plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")
+    data = json_excerpt(EventRow.data, "data", room=max_characters // 2)
+    statement = (
+        select(*(getattr(EventRow, name) for name in plain), *data)
+        .where(EventRow.session_id == session_id, EventRow.event_id > position)
+        .order_by(EventRow.event_id)
+        .limit(limit + 1)
+    )
+    entries = ((row.event_id, event_item(row._mapping)) for row in stream(connection, statement))
+    page = fill(entries, limit=limit, room=max_characters)
+    last = page.items[-1]["cursor"] if page.items else str(position)
+    return Page(items=page.items, next_cursor=last, truncated=page.truncated)
+
+
+def last_positions(connection: Connection, session_ids: Collection[str]) -> dict[str, int]:
+    """Where each of these journals ends, in one look."""
+    names = func.unnest(bindparam("names", list(session_ids), type_=ARRAY(Text))).table_valued("name")
+    last = select(func.max(EventRow.event_id)).where(EventRow.session_id == names.c.name).scalar_subquery()
+    return {name: position or 0 for name, position in connection.execute(select(names.c.name, last))}

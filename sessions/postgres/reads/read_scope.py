@@ -1,0 +1,105 @@
+"""What one read may see: one session, or all that the key's pattern allows; and what a reader is told of the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select, true
+
+from models.access.session_glob import like_pattern, require_visible
+from models.commands.definitions import PeriodCommand
+from models.commands.field_types import ID_PATTERN
+from models.errors import NotFound
+from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
+from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
+
+ROWS_AT_A_TIME = 50
+"""Fetched from the server; a row may hold as much text as the answer."""
+
+_IDS: dict[Kind, tuple[Any, Any]] = {
+    "session": (SessionRow.session_id, SessionRow.last_activity_at),
+    "memory": (MemoryRow.key, MemoryRow.updated_at),
+    "task": (TaskRow.task_id, TaskRow.position),
+    "artifact": (ArtifactRow.artifact_id, ArtifactRow.position),
+}
+"""The column of each kind's ids, and by which the latest are found."""
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one read."""
+
+    session_id: str | None
+    session_glob: str | None
+    now: datetime
+    source: str | None = None
+    """Who reads."""
+
+    def within(self, column: Any) -> ColumnElement[bool]:
+        """The condition on a session_id column."""
+        return _within(column, self.session_id, self.session_glob)
+
+    def missing(self, connection: Connection, kind: Kind, wanted: str, message: str = "") -> NotFound:
+        """The error for an id under which there is nothing."""
+        where = {"session_id": self.session_id, "session_glob": self.session_glob}
+        return not_found(connection, kind, wanted, **where, message=message)
+
+    def during(self, command: PeriodCommand, column: Any) -> ColumnElement[bool]:
+        """The condition that a moment is in the command's period."""
+        since, until = command.period(self.now)
+        after = true() if since is None else column >= since
+        before = true() if until is None else column < until
+        return and_(after, before)
+
+
+def require_session(connection: Connection, session_id: str, session_glob: str | None = None) -> str:
+    """The title of a session. Raises Forbidden or NotFound."""
+    require_visible(session_id, session_glob)
+    if re.search(ID_PATTERN, session_id):
+        statement = select(SessionRow.title).where(SessionRow.session_id == session_id)
+        title = connection.execute(statement).scalar_one_or_none()
+        if title is not None:
+            return title
+    raise not_found(connection, "session", session_id, session_id=session_id, session_glob=session_glob)
+
+
+def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
+    """The rows, of which only some are in memory at a time; what is not taken is not fetched."""
+    with connection.execute(statement, execution_options={"yield_per": ROWS_AT_A_TIME}) as rows:
+        yield from rows
+
+
+def not_found(
+    connection: Connection,
+    kind: Kind,
+    wanted: str,
+    *,
+    session_id: str | None,
+    session_glob: str | None,
+    message: str = "",
+) -> NotFound:
+    """The error for an id under which there is nothing, with the nearest ones that are there."""
+    similar = similar_ids(connection, kind, wanted, session_id=session_id, session_glob=session_glob)
+    return missing(kind, wanted, similar=similar, message=message)
+
+
+def similar_ids(
+    connection: Connection, kind: Kind, wanted: str, *, session_id: str | None, session_glob: str | None
+) -> list[str]:
+    """Up to three ids most like the one wanted, the nearest first, among the latest that the key may see."""
+    column, latest = _IDS[kind]
+    within = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
+    statement = select(column).where(within).order_by(latest.desc()).limit(CANDIDATES)
+    known = connection.execute(statement).scalars().all()
+    return nearest_of(wanted, known)
+
+
+def _within(column: Any, session_id: str | None, session_glob: str | None) -> ColumnElement[bool]:
+    if session_id is not None:
+        return cast(ColumnElement[bool], column == session_id)
+    if session_glob is not None:
+        return cast(ColumnElement[bool], column.like(like_pattern(session_glob), escape="\\"))
+    return true()

@@ -1,0 +1,122 @@
+"""A search as Postgres understands it: what matches, how good it is, and the snippet that shows why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Text,
+    and_,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
+
+from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS, SLOW_LETTERS
+from sessions.reads.search_hits import Match
+from sessions.reads.search_query import Wording, any_of, take_apart
+
+SNIPPET_OPTIONS = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "'
+CONTEXT_CHARACTERS = 60
+"""Before a substring in its snippet."""
+STAND_INS = "\ue000\ue001"
+"""For the slow letters while a headline is made, in which they are shown as they were."""
+RANKING = 1 | 32
+"""Flags of ts_rank_cd: long texts are not better for being long, and ranks are below 1."""
+
+_WITHOUT_SLOW_LETTERS = str.maketrans(dict.fromkeys(SLOW_LETTERS, "|"))
+_SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
+_LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_CONFIGURATION}'::regconfig")
+
+
+class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked for. `search` is a column with the words of `text`."""
+
+    wording: Wording
+    has_words: bool
+    words: list[str]
+    """A tsquery for each word of which any will do."""
+    configuration: Any
+    """In which the words are found again in a text."""
+
+    def matches(self, match: Match, search: Any, text: Any) -> ColumnElement[bool]:
+        """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts, and
+        nothing that is unwanted."""
+        every = [func.strpos(text, run) > 0 for run in self.wording.runs]
+        if self.has_words:
+            every.append(search.bool_op("@@")(_web_query(self.wording.text)))
+        if not every:
+            return false()
+        if match == "all":
+            return and_(*every)
+        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.wording.unwanted]
+        return and_(self.has_any(search, text), not_(and_(*every)), *none)
+
+    def has_any(self, search: Any, text: Any) -> ColumnElement[bool]:
+        """Whether any of the words or runs, or of their parts, is there."""
+        some = [func.strpos(text, part) > 0 for part in self.wording.parts]
+        if self.words:
+            some.append(search.bool_op("@@")(self._any_word()))
+        return or_(false(), *some)
+
+    def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
+        """How many different words are there, and a fraction for how often and how near to each other they are."""
+        word = func.unnest(cast(self.words, ARRAY(TSQUERY))).column_valued("word")
+        part = func.unnest(cast(self.wording.parts, ARRAY(Text))).column_valued("part")
+        words = select(func.count()).where(search.bool_op("@@")(word))
+        parts = select(func.count()).where(func.strpos(text, part) > 0)
+        nearness = func.ts_rank_cd(search, self._any_word(), RANKING)
+        return cast(words.scalar_subquery() + parts.scalar_subquery() + nearness, Float)
+
+    def snippet(self, text: Any) -> list[ColumnElement[Any]]:
+        """Columns `around`, the surroundings of the first run or part, and `headline`, with the words marked."""
+        needles = func.unnest(cast(self.wording.needles, ARRAY(Text)))
+        needle = needles.table_valued("text", with_ordinality="place", name="needle").render_derived()
+        at = func.strpos(text, needle.c.text)
+        start = func.greatest(at - CONTEXT_CHARACTERS, 1)
+        around = (
+            select(func.substr(text, start, 3 * CONTEXT_CHARACTERS)).where(at > 0).order_by(needle.c.place).limit(1)
+        )
+        beginning = func.translate(func.left(text, SEARCHED_CHARACTERS), SLOW_LETTERS, STAND_INS)
+        headline = func.ts_headline(self.configuration, beginning, self._any_word(), SNIPPET_OPTIONS)
+        headline = func.translate(headline, STAND_INS, SLOW_LETTERS)
+        return [around.scalar_subquery().label("around"), headline.label("headline")]
+
+    def _any_word(self) -> ColumnElement[Any]:
+        return cast(" | ".join(self.words), TSQUERY)
+
+
+def understand(connection: Connection, q: str) -> SearchQuery:
+    """The query for what somebody typed; any text is one, but not each finds something."""
+    wording = take_apart(q)
+    wanted = wording.wanted.translate(_WITHOUT_SLOW_LETTERS)
+    language, simple, nodes = connection.execute(
+        select(
+            func.tsvector_to_array(func.to_tsvector(_LANGUAGE, wanted), type_=ARRAY(Text)),
+            func.tsvector_to_array(func.to_tsvector(_SIMPLE, wanted), type_=ARRAY(Text)),
+            func.numnode(_web_query(wording.text)),
+        )
+    ).one()
+    return SearchQuery(
+        wording=wording,
+        has_words=nodes > 0,
+        # If there are only stop words, those are what is looked for.
+        words=any_of(language or simple),
+        configuration=_LANGUAGE if language else _SIMPLE,
+    )
+
+
+def _web_query(text: str) -> ColumnElement[Any]:
+    """In the words as they are, or in their stems."""
+    typed = literal(text.translate(_WITHOUT_SLOW_LETTERS))
+    return func.websearch_to_tsquery(_SIMPLE, typed).op("||")(func.websearch_to_tsquery(_LANGUAGE, typed))

@@ -1,0 +1,62 @@
+"""Reading sessions: the list, and the summary with its counts, which are counted at the moment of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+
+from models.commands.definitions import GetSessionSummary, ListSessions
+from models.commands.field_types import UNFINISHED
+from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from sessions.postgres.reads.partial_values import text_excerpt
+from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.results import Page
+from sessions.reads.serializers import session_item
+from sessions.reads.truncation import fit
+
+_COUNTED = (
+    (ChunkRow, "conversation_chunks"),
+    (MemoryRow, "memories"),
+    (TaskRow, "tasks"),
+    (ArtifactRow, "artifacts"),
+)
+
+
+def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach) -> Page:
+    """Sessions, the latest active first."""
+    statement = select(*session_columns(command.max_characters // 2)).where(reach.within(SessionRow.session_id))
+    if command.filter != "all":
+        statement = statement.where(SessionRow.status == command.filter)
+    order = (SessionRow.last_activity_at, SessionRow.session_id)
+    if after := decode_cursor(command.cursor, tuple[datetime, str]):
+        statement = statement.where(tuple_(*order) < after)
+    rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
+    entries = (((row.last_activity_at, row.session_id), session_item(row._mapping)) for row in rows)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def get_session_summary(connection: Connection, command: GetSessionSummary, *, reach: Reach) -> dict[str, Any]:
+    """The session, which exists."""
+    statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == reach.session_id)
+    return fit(session_item(connection.execute(statement).one()._mapping), command.max_characters)
+
+
+def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
+    """What `sessions.reads.serializers.session_item` needs."""
+    plain = ("session_id", "title", "participants", "status", "created_by")
+    times = ("created_at", "last_activity_at", "completed_at")
+    counts = [
+        select(func.count()).where(table.session_id == SessionRow.session_id).scalar_subquery().label(name)
+        for table, name in _COUNTED
+    ]
+    active = select(func.count()).where(TaskRow.session_id == SessionRow.session_id, TaskRow.status.in_(UNFINISHED))
+    return [
+        *(getattr(SessionRow, name) for name in plain + times),
+        *text_excerpt(SessionRow.context, "context", room=room),
+        *counts,
+        active.scalar_subquery().label("active_tasks"),
+    ]

@@ -1,0 +1,136 @@
+"""Reading tasks: one with its result or question, and the list in the order in which they will be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, all_, func, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
+
+from models.commands import field_types as v
+from models.commands.definitions import GetTask, ListTasks
+from models.tables import SessionRow, TaskRow
+from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
+from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.reads.pagination import RowPosition, decode_cursor, fill
+from sessions.reads.results import Page
+from sessions.reads.serializers import TASK_TIMES, task_item, whole_task
+from sessions.responses.task_updates import seen_after
+
+OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
+"""What an agent asked last; it is open while the task is input_required."""
+
+
+class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
+
+    position: RowPosition
+    priority: v.Priority | None = None
+    finished_at: datetime | None = None
+
+
+def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[str, Any]:
+    """One task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
+    else the description. From now on the reader's source has seen the state that was shown. Raises NotFound."""
+    room, offset = command.max_characters, command.offset
+    columns = [
+        *task_columns(room, offset=offset),
+        *json_excerpt(TaskRow.output, "output", room=room, offset=offset),
+        *json_excerpt(TaskRow.input_data, "input_data", room=room),
+        *json_excerpt(TaskRow.questions, "questions", room=room),
+    ]
+    this = (TaskRow.session_id == reach.session_id, TaskRow.task_id == command.task_id)
+    row = connection.execute(select(*columns).where(*this)).one_or_none()
+    if row is None:
+        raise reach.missing(connection, "task", command.task_id)
+    if reach.source is not None:
+        _mark_seen(connection, row, reach.source)
+    return whole_task(row._mapping, offset=offset, room=room)
+
+
+def list_tasks(connection: Connection, command: ListTasks, *, reach: Reach) -> Page:
+    """Tasks without input and output: first the unfinished, by priority and then age, which is the order in which they
+    will be done; then the finished, the latest first."""
+    rows = _in_order(connection, command, reach)
+    entries = ((_position(row), task_item(row._mapping, titled=reach.session_id is None)) for row in rows)
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
+    """What `sessions.reads.serializers.task_item` needs."""
+    needed = aliased(TaskRow)
+    dependency = func.json_build_object("task_id", needed.task_id, "status", needed.status)
+    missing = (
+        select(func.json_agg(aggregate_order_by(dependency, needed.position)))
+        .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
+        .where(needed.status != "completed", TaskRow.finished_at.is_(None))
+    )
+    return [
+        *(getattr(TaskRow, name) for name in _PLAIN + TASK_TIMES),
+        missing.scalar_subquery().label("blocked_by"),
+        *text_excerpt(TaskRow.description, "description", room=room, offset=offset),
+        *text_excerpt(OPEN_QUESTION, "question", room=room),
+        *text_excerpt(TaskRow.error, "error", room=room),
+        *text_excerpt(TaskRow.cancel_reason, "cancel_reason", room=room),
+        *json_excerpt(TaskRow.progress, "progress", room=room),
+    ]
+
+
+_PLAIN = (
+    *("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on"),
+    *("status", "attempt", "max_attempts", "claimed_by", "created_by"),
+)
+
+
+def _in_order(connection: Connection, command: ListTasks, reach: Reach) -> Iterator[Row[Any]]:
+    after = decode_cursor(command.cursor, TaskPosition)
+    statement = (
+        select(*task_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
+        .join(SessionRow, SessionRow.session_id == TaskRow.session_id)
+        .where(reach.within(TaskRow.session_id), reach.during(command, TaskRow.updated_at))
+        .limit(command.limit + 1)
+    )
+    for name in ("status", "agent_name", "task_type"):
+        if (wanted := getattr(command, name)) is not None:
+            statement = statement.where(getattr(TaskRow, name) == wanted)
+    if after is None or after.finished_at is None:
+        unfinished = statement.where(TaskRow.finished_at.is_(None))
+        if after is not None and after.priority is not None:
+            later = or_(TaskRow.priority < after.priority, TaskRow.position > after.position)
+            unfinished = unfinished.where(TaskRow.priority <= after.priority, later)
+        yield from stream(connection, unfinished.order_by(TaskRow.priority.desc(), TaskRow.position))
+    finished = statement.where(TaskRow.finished_at.is_not(None))
+    if after is not None and after.finished_at is not None:
+        end = (after.finished_at, after.position)
+        finished = finished.where(tuple_(TaskRow.finished_at, TaskRow.position) < end)
+    yield from stream(connection, finished.order_by(TaskRow.finished_at.desc(), TaskRow.position.desc()))
+
+
+def _position(row: Row[Any]) -> TaskPosition:
+    if row.finished_at is not None:
+        return TaskPosition(position=row.position, finished_at=row.finished_at)
+    return TaskPosition(position=row.position, priority=row.priority)
+
+
+def _mark_seen(connection: Connection, row: Row[Any], source: str) -> None:
+    """Note who has seen this state, by its `updated_at`, as other clocks may be behind. A task that somebody else is
+    changing or has just changed is left alone: it has news again."""
+    this = (TaskRow.session_id == row.session_id, TaskRow.task_id == row.task_id)
+    unseen = or_(
+        TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at, literal(source) != all_(TaskRow.seen_by)
+    )
+    shown = (
+        select(TaskRow.shown_at, TaskRow.seen_by)
+        .where(*this, TaskRow.updated_at == row.updated_at, TaskRow.status == row.status, unseen)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    before = connection.execute(shown).one_or_none()
+    if before is None:
+        return
+    at = {"shown_at": before.shown_at, "updated_at": row.updated_at}
+    if (seen_by := seen_after(before.seen_by, source, **at)) is not None:
+        connection.execute(update(TaskRow).where(*this).values(shown_at=row.updated_at, seen_by=seen_by))

@@ -1,0 +1,313 @@
+"""Claiming in Postgres: which task an agent gets. How it keeps the task is in `leases`; what ends the work on it goes
+through the inbox.
+
+Locks are taken in the order agent, task, journal, and no session is locked, so that claiming waits for no command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Raw
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Integer,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from models.access.api_keys import hash_key
+from models.access.session_glob import like_pattern
+from models.commands.responses import shorten
+from models.queue.task_notifications import Claimable, make_claim_secret
+from models.tables import AgentRow, SessionRow, TaskRow
+from models.timestamps import format_utc
+from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, in_seconds, note_seen, tell
+from sessions.rules.state import GENERAL
+from sessions.rules.task_endings import TITLE_LENGTH
+
+TOLD_AT_ONCE = 1_000
+"""Of tasks that can be claimed; others are found when these are gone."""
+
+
+LaneName = Literal["own", "any", "kind"]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks an agent would take, and how."""
+
+    agent_name: str
+    worker: str
+    lease_seconds: int
+    source: str
+    session_glob: str | None = None
+    task_types: tuple[str, ...] | None = None
+    """Of tasks that name no agent; by default those of the agent's own type."""
+    created_by: str | None = None
+
+
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that is the agent's now."""
+
+    secret: str
+    session_id: str
+    task: dict[str, Any]
+
+
+class _Lane(NamedTuple):
+    """A queue: the agent's own, or tasks that name no agent, all or of one type."""
+
+    name: LaneName
+    task_type: str | None = None
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+    """No task for the agent at the moment."""
+
+    types: tuple[str, ...] | None
+    """Of the tasks that name no agent and that it would take; None for all."""
+    is_full: bool = False
+    """Whether it holds as many as it may."""
+
+
+def claim(connection: Connection, wanted: Wanted) -> Granted | Nothing:
+    """Give the agent the first task that it may have, and register an agent that is unknown. Not repeatable: a grant
+    whose answer is lost comes back by its lease."""
+    agent = _find_agent(connection, wanted.agent_name)
+    types = wanted.task_types or (None if agent.type == GENERAL else (agent.type,))
+    lanes = _find_lanes(connection, wanted, types)
+    if not lanes:
+        return Nothing(types=types)
+    # Only now, since many look and few find. The count is a statement of its own: it must see what others that held
+    # the lock have claimed.
+    of_agent = AgentRow.name == wanted.agent_name
+    allowed = select(AgentRow.max_concurrent).where(of_agent).with_for_update(key_share=True)
+    most = connection.scalar(allowed)
+    if most is None:  # The sweeper has forgotten it meanwhile.
+        _find_agent(connection, wanted.agent_name)
+        most = connection.scalar(allowed) or 0
+    if _count_held(connection, wanted.agent_name) >= most:
+        return Nothing(types=types, is_full=True)
+    for lane in lanes:
+        secret = make_claim_secret()
+        if (row := _take(connection, wanted, lane, secret)) is not None:
+            title = shorten(row.description, TITLE_LENGTH)
+            message = f'{wanted.agent_name} has claimed "{title}".'
+            tell(connection, row, "claim_task", message, source=wanted.source)
+            return Granted(secret=secret, session_id=row.session_id, task=_describe(row))
+    return Nothing(types=types)
+
+
+def find_claimable(connection: Connection, *, names: Collection[str], types: Collection[str] | None) -> list[Claimable]:
+    """Tasks that can be claimed now, those for these agents, and of these types if they name no agent."""
+    unnamed = TaskRow.agent_name.is_(None)
+    for_any = unnamed if types is None else and_(unnamed, TaskRow.task_type.in_(types))
+    return _claimable(connection, or_(TaskRow.agent_name.in_(names), for_any))
+
+
+def find_claimable_of(
+    connection: Connection, session_ids: Collection[str], *conditions: ColumnElement[bool]
+) -> list[Claimable]:
+    """Tasks of these sessions that can be claimed now and meet one of the conditions."""
+    return _claimable(connection, and_(TaskRow.session_id.in_(session_ids), or_(*conditions)))
+
+
+def find_free(connection: Connection, names: Collection[str]) -> list[str]:
+    """Those of these agents that hold less than they may."""
+    held = select(func.count()).where(TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None))
+    free = AgentRow.max_concurrent > held.correlate(AgentRow).scalar_subquery()
+    return list(connection.execute(select(AgentRow.name).where(AgentRow.name.in_(names), free)).scalars())
+
+
+def _claimable(connection: Connection, condition: ColumnElement[bool]) -> list[Claimable]:
+    columns = [getattr(TaskRow, name) for name in Claimable.__struct_fields__]
+    found = connection.execute(select(*columns).where(_ready(), condition).limit(TOLD_AT_ONCE))
+    return [Claimable(**row._mapping) for row in found]
+
+
+_BEST_FIRST = (TaskRow.priority.desc(), TaskRow.position)
+
+
+def _find_agent(connection: Connection, name: str) -> Row[Any]:
+    columns: list[Any] = [AgentRow.type, AgentRow.last_seen_at, func.now().label("now")]
+    known = select(*columns).where(AgentRow.name == name)
+    agent = connection.execute(known).one_or_none()
+    if agent is None:
+        # Nothing else is known of it.
+        anew = {"name": name, "type": GENERAL, "max_concurrent": 1, "capabilities": [], "registered_at": NOW}
+        connection.execute(insert(AgentRow).values(**anew, last_seen_at=NOW).on_conflict_do_nothing())
+        return connection.execute(known).one()
+    if agent.last_seen_at is None or agent.last_seen_at < agent.now - timedelta(seconds=SEEN_SECONDS):
+        note_seen(connection, name)
+    return agent
+
+
+def _find_lanes(connection: Connection, wanted: Wanted, types: Sequence[str] | None) -> list[_Lane]:
+    """The queues that have something for the agent, that with the best task first: its own, and those of tasks that
+    name nobody. Each has an index of its own, so that what waits for others costs nothing."""
+    kinds = {f"kind_{number}": kind for number, kind in enumerate(types or ())}
+    lanes = [_Lane("own"), *([_Lane("any")] if types is None else (_Lane("kind", kind) for kind in types))]
+    statement = _heads_statement(None if types is None else len(types), _filters_of(wanted))
+    return [lanes[row.lane] for row in connection.execute(statement, _parameters(wanted) | kinds)]
+
+
+def _take(connection: Connection, wanted: Wanted, lane: _Lane, secret: str) -> Row[Any] | None:
+    given = {
+        "its_name": wanted.agent_name,
+        "its_worker": wanted.worker,
+        "its_key": wanted.source,
+        "its_lease": wanted.lease_seconds,
+        "its_token": hash_key(secret),
+        **({} if lane.task_type is None else {"kind": lane.task_type}),
+    }
+    statement = _take_statement(lane.name, _filters_of(wanted))
+    return connection.execute(statement, _parameters(wanted) | given).one_or_none()
+
+
+def _count_held(connection: Connection, name: str) -> int:
+    held = select(func.count()).where(TaskRow.claimed_by == name, TaskRow.lease_expires_at.is_not(None))
+    return connection.scalar(held) or 0
+
+
+def _describe(row: Row[Any]) -> dict[str, Any]:
+    """The task as the agent gets it, whole."""
+    plain = ("session_id", "session_title", "task_id", "agent_name", "task_type", "description", "priority", "attempt")
+    task = {name: getattr(row, name) for name in (*plain, "max_attempts", "depends_on", "error", "created_by")}
+    task |= {name: format_utc(getattr(row, name)) for name in ("created_at", "claimed_at", "lease_expires_at")}
+    task |= {name: Raw(getattr(row, name).encode()) for name in ("input_data", "questions")}
+    return {name: value for name, value in task.items() if value is not None}
+
+
+# The statements, made once: making one of them takes longer than running it.
+
+_Filters = tuple[bool, bool]
+"""Whether only some sessions, and only one sender, are wanted.
+
+Parameters are not named like columns: those of an UPDATE would be taken for values to set."""
+
+
+def _filters_of(wanted: Wanted) -> _Filters:
+    return wanted.session_glob is not None, wanted.created_by is not None
+
+
+def _parameters(wanted: Wanted) -> dict[str, Any]:
+    pattern = None if wanted.session_glob is None else like_pattern(wanted.session_glob)
+    given = {"its_name": wanted.agent_name, "its_sessions": pattern, "sender": wanted.created_by}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@cache
+def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any]:
+    """The first task of each lane that has one, the best first."""
+    kinds = [_lane_condition("any")] if types is None else [_lane_condition("kind", f"kind_{n}") for n in range(types)]
+    heads = [
+        select(TaskRow.priority, TaskRow.position, literal(number).label("lane"))
+        .where(condition, _suits(filters))
+        .order_by(*_BEST_FIRST)
+        .limit(1)
+        .subquery()
+        .select()
+        for number, condition in enumerate([_lane_condition("own"), *kinds])
+    ]
+    return union_all(*heads).order_by(column("priority").desc(), column("position"))
+
+
+@cache
+def _take_statement(lane: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
+    """Take the first task of a lane that nobody else is about to take or change."""
+    first = (
+        select(TaskRow.session_id, TaskRow.task_id)
+        .where(_lane_condition(lane), _suits(filters))
+        .order_by(*_BEST_FIRST)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("first")
+    )
+    seconds = bindparam("its_lease", type_=Integer)
+    return (
+        update(TaskRow)
+        .where(TaskRow.session_id == first.c.session_id, TaskRow.task_id == first.c.task_id)
+        .values(
+            status="claimed",
+            attempt=TaskRow.attempt + 1,
+            claimed_by=bindparam("its_name"),
+            worker=bindparam("its_worker"),
+            claim_source=bindparam("its_key"),
+            claim_token=bindparam("its_token"),
+            claimed_at=NOW,
+            lease_seconds=seconds,
+            lease_expires_at=in_seconds(seconds),
+            progress=None,
+            updated_at=NOW,
+        )
+        .returning(*_GRANTED)
+    )
+
+
+def _lane_condition(lane: LaneName, parameter: str = "kind") -> ColumnElement[bool]:
+    if lane == "own":
+        return TaskRow.agent_name == bindparam("its_name")
+    unnamed = TaskRow.agent_name.is_(None)
+    return unnamed if lane == "any" else and_(unnamed, TaskRow.task_type == bindparam(parameter))
+
+
+def _suits(filters: _Filters) -> ColumnElement[bool]:
+    by_session, by_sender = filters
+    sessions = TaskRow.session_id.like(bindparam("its_sessions"), escape="\\")
+    sender = TaskRow.created_by == bindparam("sender")
+    return and_(_ready(), *([sessions] if by_session else []), *([sender] if by_sender else []))
+
+
+@cache
+def _ready() -> ColumnElement[bool]:
+    """Pending, its time has come, all that it depends on is completed, and its session is active."""
+    needed = aliased(TaskRow)
+    waits = (
+        select(needed.task_id)
+        .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
+        .where(needed.status != "completed")
+        .correlate(TaskRow)
+        .exists()
+    )
+    # Not EXISTS: the planner would make a join of it, and may then begin with the sessions.
+    status = select(SessionRow.status).where(SessionRow.session_id == TaskRow.session_id).correlate(TaskRow)
+    return and_(
+        TaskRow.status == "pending",
+        or_(TaskRow.not_before.is_(None), TaskRow.not_before <= func.now()),
+        or_(func.cardinality(TaskRow.depends_on) == 0, ~waits),
+        status.scalar_subquery() == "active",
+    )
+
+
+_GRANTED: tuple[Any, ...] = (
+    *(TaskRow.session_id, TaskRow.task_id, TaskRow.agent_name, TaskRow.task_type, TaskRow.description),
+    *(TaskRow.priority, TaskRow.attempt, TaskRow.max_attempts, TaskRow.depends_on, TaskRow.error),
+    *(TaskRow.created_by, TaskRow.created_at, TaskRow.claimed_at, TaskRow.lease_expires_at),
+    cast(TaskRow.input_data, Text).label("input_data"),
+    cast(TaskRow.questions, Text).label("questions"),
+    select(SessionRow.title)
+    .where(SessionRow.session_id == TaskRow.session_id)
+    .correlate(TaskRow)
+    .scalar_subquery()
+    .label("session_title"),
+    NOW.label("now"),
+)

@@ -1,0 +1,118 @@
+"""Tasks in Postgres that nobody will do, as they depend on one that failed or was cancelled: they fail, too. Locks are
+taken in the order task, journal; the caller writes the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from sqlalchemy import ARRAY, Connection, Row, Text, bindparam, cast, column, func, select, text, update
+from sqlalchemy.orm import aliased
+
+from models.tables import TaskRow
+from sessions.commands.event_log import Event
+from sessions.rules.task_endings import DEAD, TITLE_LENGTH, event_of_dependent, reason
+
+FAILED_AT_ONCE = 500
+
+
+class FailedDependent(NamedTuple):
+    """A task that failed because of another, and what the journal tells of it."""
+
+    key: tuple[str, str]
+    event: Event
+
+
+def fail_dependents(connection: Connection, ended: Collection[tuple[str, str]] | None = None) -> list[FailedDependent]:
+    """Fail the pending tasks that depend, directly or not, on these tasks, given by session and id, if they are dead;
+    without any, on whichever task is. Waits for nobody: what somebody else is about to change is found the next
+    time."""
+    failed: list[FailedDependent] = []
+    while ended is None or ended:
+        rows = _fail_some(connection, ended)
+        failed += map(_told, rows)
+        if not rows:
+            break
+        if ended is not None:
+            # More of the same level, and those that depend on these.
+            ended = {*(ended if len(rows) == FAILED_AT_ONCE else ()), *((row.session_id, row.task_id) for row in rows)}
+    return failed
+
+
+def _fail_some(connection: Connection, ended: Collection[tuple[str, str]] | None) -> list[Row[Any]]:
+    dead = aliased(TaskRow)
+    cause = (
+        select(dead.task_id)
+        .where(dead.session_id == TaskRow.session_id, dead.task_id == func.any(TaskRow.depends_on))
+        .where(dead.status.in_(sorted(DEAD)))
+        .order_by(dead.finished_at, dead.task_id)
+        .limit(1)
+        .correlate(TaskRow)
+        .scalar_subquery()
+    )
+    waiting = (
+        select(TaskRow.session_id, TaskRow.task_id, cause.label("cause"))
+        .where(TaskRow.status == "pending", TaskRow.finished_at.is_(None))
+        .where(func.cardinality(TaskRow.depends_on) > 0, cause.is_not(None))
+        .limit(FAILED_AT_ONCE)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    if ended is not None:
+        sessions, tasks = (cast(list(ids), ARRAY(Text)) for ids in zip(*ended, strict=True))
+        those = (
+            func.unnest(sessions, tasks)
+            .table_valued(column("of_session", Text), column("ended", Text))
+            .render_derived("those")
+        )
+        waiting = waiting.where(
+            TaskRow.session_id.in_(sorted({session_id for session_id, _ in ended})),
+            select(text("1"))
+            .select_from(those)
+            .where(those.c.of_session == TaskRow.session_id, those.c.ended == func.any(TaskRow.depends_on))
+            .correlate(TaskRow)
+            .exists(),
+        )
+    found = connection.execute(waiting).all()
+    if not found:
+        return []
+    return _fail(connection, found)
+
+
+def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]:
+    dead = aliased(TaskRow)
+    arrays = [cast([getattr(row, name) for row in found], ARRAY(Text)) for name in ("session_id", "task_id", "cause")]
+    names = (column("of_session", Text), column("waiting", Text), column("cause", Text))
+    those = func.unnest(*arrays).table_valued(*names).render_derived("those")
+    title = func.left(dead.description, TITLE_LENGTH + 1)
+    causes = connection.execute(
+        select(those.c.of_session, those.c.waiting, title.label("title"), dead.status).join(
+            dead, (dead.session_id == those.c.of_session) & (dead.task_id == those.c.cause)
+        )
+    ).all()
+    errors = [cast([row.of_session for row in causes], ARRAY(Text)), cast([row.waiting for row in causes], ARRAY(Text))]
+    errors.append(cast([reason(row.title, row.status) for row in causes], ARRAY(Text)))
+    given = func.unnest(*errors).table_valued(*names).render_derived("given")
+    now = func.clock_timestamp()
+    failed = (
+        update(TaskRow)
+        .where(TaskRow.session_id == given.c.of_session, TaskRow.task_id == given.c.waiting)
+        .values(status="failed", error=given.c.cause, finished_at=now, updated_at=now, shown_at=None)
+        .returning(
+            *(TaskRow.session_id, TaskRow.task_id, TaskRow.attempt, TaskRow.error),
+            func.left(TaskRow.description, bindparam("title_length", TITLE_LENGTH + 1)).label("title"),
+            now.label("now"),
+        )
+    )
+    return list(connection.execute(failed).all())
+
+
+def _told(row: Row[Any]) -> FailedDependent:
+    event = event_of_dependent(
+        session_id=row.session_id,
+        task_id=row.task_id,
+        title=row.title,
+        attempt=row.attempt,
+        error=row.error,
+        at=row.now,
+    )
+    return FailedDependent((row.session_id, row.task_id), event)

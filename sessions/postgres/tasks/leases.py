@@ -1,0 +1,284 @@
+"""Leases in Postgres: how the holder of a claim keeps its task or gives it back, and what becomes of leases that ran
+out. Locks are taken in the order task, journal; no session is locked.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models.commands.responses import shorten
+from models.queue.task_notifications import Claim, Claimable, TaskNews
+from models.tables import AgentRow, TaskRow
+from sessions.commands.event_log import Event
+from sessions.postgres.commands.writing import write_events
+from sessions.postgres.tasks.dependent_tasks import fail_dependents
+from sessions.rules.claims import claim_lost
+from sessions.rules.task_endings import SWEEPER, TITLE_LENGTH
+
+SEEN_SECONDS = 10
+"""How old the note of an agent's last sign of life may be: writing it for each of many claims would cost more."""
+RETURNED_AT_ONCE = 500
+UNREGISTERED_SECONDS = 86_400
+MOST_UNREGISTERED = 1_000
+"""Agents that only claim: more than anybody looks at, and few enough to count with each task that is delegated."""
+LOST = "Its agent was lost, at the last attempt allowed."
+
+NOW = func.clock_timestamp()
+"""A lease runs from when it was granted, not from when its transaction began to wait for a lock."""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task stands for the one who has its token."""
+
+    session_id: str
+    task_id: str
+    status: str
+    attempt: int
+    lease_expires_at: datetime | None
+    claimed_by: str | None
+
+
+def extend(
+    connection: Connection, claim: Claim, *, lease_seconds: int | None = None, progress: bytes | None = None
+) -> Lease:
+    """Extend the lease, and keep the progress. Brings back a lease that ran out, as long as nobody else has the task; a
+    task that is finished or asks is only shown. Raises Conflict when the claim is lost."""
+    row = _held(connection, claim)
+    note_seen(connection, row.claimed_by)
+    if not _is_open(row):
+        return _lease(row)
+    values: dict[str, Any] = _prolonged(lease_seconds)
+    if row.status in ("pending", "failed"):
+        values |= {"status": "claimed", "updated_at": NOW, "error": None, "finished_at": None}
+    if progress is not None:
+        values["progress"] = _json(progress)
+    return _change(connection, claim, values)
+
+
+def start(connection: Connection, claim: Claim, *, source: str) -> Lease:
+    """Note that the work has begun; may be repeated. Raises Conflict when the claim is lost."""
+    row = _held(connection, claim)
+    note_seen(connection, row.claimed_by)
+    if not _is_open(row):
+        return _lease(row)
+    values = {"status": "running", "updated_at": NOW, "error": None, "finished_at": None, **_prolonged(None)}
+    lease = _change(connection, claim, values)
+    if row.status != "running":
+        message = f'{row.claimed_by} works on "{_title(row)}".'
+        tell(connection, row, "start_task", message, source=source)
+    return lease
+
+
+def release(connection: Connection, claim: Claim, *, source: str) -> tuple[Lease, TaskNews]:
+    """Put the task back into the queue, as if it had not been claimed; it ends the claim. Raises Conflict when the
+    claim is lost."""
+    row = _held(connection, claim)
+    if not _is_open(row):
+        return _lease(row), TaskNews()
+    values = {
+        "status": "pending",
+        "attempt": func.greatest(TaskRow.attempt - 1, 0),
+        "claimed_by": None,
+        "claim_token": None,
+        "lease_expires_at": None,
+        "progress": None,
+        "error": None,
+        "finished_at": None,
+        "updated_at": NOW,
+    }
+    lease = _change(connection, claim, values)
+    message = f'{row.claimed_by} has given back "{_title(row)}".'
+    tell(connection, row, "release_task", message, source=source)
+    return lease, TaskNews(claimable=[_claimable(row)], freed=_names(row))
+
+
+def return_expired(connection: Connection) -> tuple[TaskNews, set[str]]:
+    """Put some of the tasks whose lease ran out back into the queue, or fail them after their last attempt; gives the
+    news, and the sessions whose journals tell of it."""
+    expired = (
+        select(TaskRow.session_id, TaskRow.task_id)
+        .where(TaskRow.lease_expires_at < func.now())
+        .limit(RETURNED_AT_ONCE)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("expired")
+    )
+    tries_left = TaskRow.attempt < TaskRow.max_attempts
+    returned = (
+        update(TaskRow)
+        .where(TaskRow.session_id == expired.c.session_id, TaskRow.task_id == expired.c.task_id)
+        .values(
+            status=case((tries_left, "pending"), else_="failed"),
+            error=case((tries_left, TaskRow.error), else_=LOST),
+            finished_at=case((tries_left, None), else_=NOW),
+            lease_expires_at=None,
+            updated_at=NOW,
+            shown_at=None,
+        )
+        .returning(*_STATE)
+    )
+    events: list[Event] = []
+    news = TaskNews(claimable=[], freed=[], settled=[])
+    for row in connection.execute(returned):
+        is_queued = row.status == "pending"
+        what = "it is in the queue again" if is_queued else "it has failed, as this was the last attempt"
+        message = f'{row.claimed_by} was not heard of while it had "{_title(row)}"; {what}.'
+        events.append(_event(row, "return_task", message, source=SWEEPER))
+        news.freed.extend(_names(row))
+        if is_queued:
+            news.claimable.append(_claimable(row))
+        else:
+            news.settled.append((row.session_id, row.task_id))
+    if news.settled:
+        for key, event in fail_dependents(connection, news.settled[:]):
+            news.settled.append(key)
+            events.append(event)
+    write_events(connection, events)
+    return news, {event.session_id for event in events}
+
+
+def forget_agents(connection: Connection) -> int:
+    """Forget agents that nobody registered, and that hold nothing: those not seen for UNREGISTERED_SECONDS, and all but
+    the MOST_UNREGISTERED seen last, as whoever may claim can make up names. One that claims again is there again."""
+    unregistered = select(AgentRow.name, AgentRow.last_seen_at).where(~AgentRow.is_registered)
+    latest = AgentRow.last_seen_at.desc().nulls_last()
+    too_many = unregistered.order_by(latest).offset(MOST_UNREGISTERED).subquery()
+    old = AgentRow.last_seen_at < NOW - timedelta(seconds=UNREGISTERED_SECONDS)
+    holding = select(TaskRow.claimed_by).where(
+        TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None)
+    )
+    forgotten = (
+        select(AgentRow.name)
+        .where(~AgentRow.is_registered, or_(old, AgentRow.name.in_(select(too_many.c.name))), ~holding.exists())
+        .with_for_update(skip_locked=True)
+    )
+    return connection.execute(delete(AgentRow).where(AgentRow.name.in_(forgotten))).rowcount
+
+
+def fail_stuck(connection: Connection) -> tuple[TaskNews, set[str]]:
+    """Fail the tasks that wait for one that failed or was cancelled, whichever way that came; gives the news, and the
+    sessions whose journals tell of it."""
+    failed = fail_dependents(connection)
+    write_events(connection, [event for _, event in failed])
+    return TaskNews(settled=[key for key, _ in failed]), {key[0] for key, _ in failed}
+
+
+def holds_task(connection: Connection, source: str, session_id: str) -> bool:
+    """Whether somebody with this key has claimed a task of the session, and has it still."""
+    held = select(TaskRow.task_id).where(
+        TaskRow.claim_source == source, TaskRow.session_id == session_id, TaskRow.lease_expires_at.is_not(None)
+    )
+    return connection.execute(held.limit(1)).first() is not None
+
+
+def note_seen(connection: Connection, name: str | None) -> None:
+    """Note a sign of life, unless there was one a moment ago. Waits for nobody: who has the row notes one, too."""
+    old = NOW - timedelta(seconds=SEEN_SECONDS)
+    quiet = (
+        select(AgentRow.name)
+        .where(AgentRow.name == name, or_(AgentRow.last_seen_at.is_(None), AgentRow.last_seen_at < old))
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    connection.execute(update(AgentRow).where(AgentRow.name.in_(quiet)).values(last_seen_at=NOW))
+
+
+def tell(connection: Connection, row: Row[Any], event: str, message: str, *, source: str) -> None:
+    """Write into the journal what was done to a task. The last statement of a transaction."""
+    write_events(connection, [_event(row, event, message, source=source)])
+
+
+def in_seconds(seconds: ColumnElement[int] | InstrumentedAttribute[int | None]) -> ColumnElement[datetime]:
+    """So many seconds from now."""
+    return NOW + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+_STATE: tuple[Any, ...] = (
+    *(TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.attempt, TaskRow.lease_expires_at),
+    *(TaskRow.agent_name, TaskRow.task_type, TaskRow.created_by, TaskRow.claimed_by),
+    func.left(TaskRow.description, TITLE_LENGTH + 1).label("title"),
+    NOW.label("now"),
+)
+_LEASE: tuple[Any, ...] = (
+    *(TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.attempt),
+    *(TaskRow.lease_expires_at, TaskRow.claimed_by),
+)
+
+
+def _title(row: Row[Any]) -> str:
+    return shorten(row.title, TITLE_LENGTH)
+
+
+def _event(row: Row[Any], event: str, message: str, *, source: str) -> Event:
+    data = {"task_id": row.task_id, "attempt": row.attempt}
+    return Event(
+        session_id=row.session_id,
+        event=event,
+        status="applied",
+        delivery_id=None,
+        source=source,
+        message=message,
+        created_at=row.now,
+        data=Raw(msgspec.json.encode(data)),
+    )
+
+
+def _held(connection: Connection, claim: Claim) -> Row[Any]:
+    held = select(*_STATE).where(
+        TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id, TaskRow.claim_token == claim.hash
+    )
+    row = connection.execute(held.with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise claim_lost()
+    return row
+
+
+def _is_open(row: Row[Any]) -> bool:
+    """Whether there is something to work on. A task that is pending or failed and still has the token lost its lease;
+    who gives it up loses the token, too."""
+    return row.status in ("pending", "claimed", "running", "failed")
+
+
+def _change(connection: Connection, claim: Claim, values: dict[str, Any]) -> Lease:
+    this = (TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id)
+    return _lease(connection.execute(update(TaskRow).where(*this).values(**values).returning(*_LEASE)).one())
+
+
+def _prolonged(lease_seconds: int | None) -> dict[str, Any]:
+    if lease_seconds is None:
+        return {"lease_expires_at": in_seconds(TaskRow.lease_seconds)}
+    return {"lease_expires_at": in_seconds(literal(lease_seconds)), "lease_seconds": lease_seconds}
+
+
+def _json(text: bytes) -> ColumnElement[Any]:
+    return cast(literal(text.decode(), Text), JSON)
+
+
+def _lease(row: Row[Any]) -> Lease:
+    return Lease(**{name: getattr(row, name) for name in Lease.__struct_fields__})
+
+
+def _claimable(row: Row[Any]) -> Claimable:
+    return Claimable(**{name: getattr(row, name) for name in Claimable.__struct_fields__})
+
+
+def _names(row: Row[Any]) -> list[str]:
+    return [row.claimed_by] if row.claimed_by else []

@@ -1,0 +1,174 @@
+"""News of tasks for those who get answers, from Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    column,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from models.tables import UNSEEN_BY_DELEGATOR, SessionRow, TaskRow
+from sessions.postgres.reads.tasks import OPEN_QUESTION
+from sessions.responses.task_updates import (
+    AT_MOST,
+    ELSEWHERE_FOR,
+    ELSEWHERE_TASKS,
+    EXCERPT_LENGTH,
+    LOOKED_AT,
+    SEEN_FOR,
+    SETTLED,
+    SHOWN_FOR,
+    TITLE_LENGTH,
+    UNCLAIMED_AFTER,
+    Elsewhere,
+    Listener,
+    News,
+    choose,
+    describe_elsewhere,
+    describe_update,
+)
+
+
+def find_updates(
+    connection: Connection, listeners: Collection[Listener], now: datetime
+) -> dict[Listener, list[dict[str, Any]]]:
+    """For each that has any, the tasks of its session with news, and in one line those that it delegated elsewhere.
+    Three statements for all together, each of which looks at a bounded number of rows for each listener."""
+    asked = sorted(set(listeners), key=lambda listener: (listener.session_id, listener.source))
+    if not asked:
+        return {}
+    chosen = {listener: choose(news) for listener, news in _find_news(connection, asked, now).items()}
+    texts = _find_texts(connection, {(who.session_id, item.task_id) for who, news in chosen.items() for item in news})
+    elsewhere = _find_elsewhere(connection, asked, now)
+    updates: dict[Listener, list[dict[str, Any]]] = {}
+    for who in asked:
+        told = [
+            describe_update(**texts[who.session_id, item.task_id], task_id=item.task_id, seen=item.seen)
+            for item in chosen.get(who, ())
+        ]
+        told += describe_elsewhere(elsewhere.get(who.source, ()), who)
+        if told:
+            updates[who] = told
+    return updates
+
+
+def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[Listener, list[News]]:
+    """What nobody has seen, and of what somebody has seen the latest."""
+    arrays = [
+        bindparam("sessions", [listener.session_id for listener in asked], type_=ARRAY(Text)),
+        bindparam("sources", [listener.source for listener in asked], type_=ARRAY(Text)),
+    ]
+    names = (column("session_id", Text), column("source", Text))
+    wanted = func.unnest(*arrays).table_valued(*names, with_ordinality="number").render_derived("wanted")
+    lies = and_(
+        TaskRow.status == "pending", func.greatest(TaskRow.updated_at, TaskRow.not_before) < now - UNCLAIMED_AFTER
+    )
+
+    def latest(name: str, limit: int, *where: Any) -> LateralFromClause:
+        columns = (TaskRow.task_id, TaskRow.updated_at, TaskRow.position, TaskRow.seen_by)
+        statement = select(*columns).where(TaskRow.session_id == wanted.c.session_id, *where)
+        return statement.order_by(TaskRow.updated_at.desc(), TaskRow.position.desc()).limit(limit).lateral(name)
+
+    unseen = latest(
+        "unseen",
+        AT_MOST,
+        or_(TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at),
+        or_(TaskRow.status.in_(SETTLED), and_(lies, TaskRow.shown_at.is_(None))),
+    )
+    shown = latest(
+        "shown",
+        LOOKED_AT,
+        TaskRow.shown_at >= TaskRow.updated_at,
+        TaskRow.updated_at > now - SHOWN_FOR,
+        or_(TaskRow.status.in_(SETTLED), lies),
+    )
+    is_seen = wanted.c.source == any_(shown.c.seen_by)
+    rows = connection.execute(
+        union_all(
+            select(wanted.c.number, *list(unseen.c)[:3], false().label("seen")).select_from(
+                wanted.join(unseen, true())
+            ),
+            select(wanted.c.number, *list(shown.c)[:3], is_seen.label("seen"))
+            .select_from(wanted.join(shown, true()))
+            .where(or_(~is_seen, shown.c.updated_at > now - SEEN_FOR)),
+        )
+    )
+    found: dict[Listener, list[News]] = {}
+    for row in rows:
+        news = News(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
+        found.setdefault(asked[row.number - 1], []).append(news)
+    return found
+
+
+def _find_texts(connection: Connection, tasks: set[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    if not tasks:
+        return {}
+    columns = (
+        *(TaskRow.status, TaskRow.agent_name, TaskRow.updated_at),
+        func.left(TaskRow.description, TITLE_LENGTH + 1).label("title"),
+        func.left(OPEN_QUESTION, EXCERPT_LENGTH + 1).label("question"),
+        func.left(TaskRow.error, EXCERPT_LENGTH + 1).label("error"),
+    )
+    these = tuple_(TaskRow.session_id, TaskRow.task_id).in_(sorted(tasks))
+    rows = connection.execute(select(TaskRow.session_id, TaskRow.task_id, *columns).where(these))
+    return {(row.session_id, row.task_id): _without_keys(row) for row in rows}
+
+
+def _without_keys(row: Row[Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row._mapping.items() if name not in ("session_id", "task_id")}
+
+
+def _find_elsewhere(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[str, list[Elsewhere]]:
+    """By source what it delegated, in any session, and has not seen."""
+    sources = sorted({listener.source for listener in asked if listener.may_read})
+    if not sources:
+        return {}
+    wanted = func.unnest(bindparam("sources", sources, type_=ARRAY(Text))).table_valued("source").render_derived("who")
+    unseen = (
+        select(TaskRow.session_id, TaskRow.status, TaskRow.updated_at)
+        .where(TaskRow.created_by == wanted.c.source, TaskRow.updated_at > now - ELSEWHERE_FOR)
+        .where(text(UNSEEN_BY_DELEGATOR))
+        .order_by(TaskRow.updated_at.desc())
+        .limit(ELSEWHERE_TASKS)
+        .lateral("unseen")
+    )
+    rows = connection.execute(
+        select(
+            *(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status),
+            func.count().label("number"),
+            func.max(unseen.c.updated_at).label("updated_at"),
+        )
+        .select_from(wanted.join(unseen, true()).join(SessionRow, SessionRow.session_id == unseen.c.session_id))
+        .group_by(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status)
+    )
+    found: dict[str, list[Elsewhere]] = {}
+    for row in rows:
+        found.setdefault(row.source, []).append(
+            Elsewhere(
+                session_id=row.session_id,
+                title=row.title,
+                status=row.status,
+                count=row.number,
+                updated_at=row.updated_at,
+            )
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Answering reads, whichever store they are from: results, pages, truncation, search, Markdown."""

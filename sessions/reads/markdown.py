@@ -1,0 +1,118 @@
+"""A session as a document that one would send to a colleague. Nothing reads it back; for that there is the export."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from textwrap import indent
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from models.timestamps import format_utc
+
+HEADINGS = {
+    "decision": "Decisions",
+    "action_item": "Action items",
+    "question": "Questions",
+    "risk": "Risks",
+    "idea": "Ideas",
+    "fact": "Facts",
+    "preference": "Preferences",
+    "context": "Context",
+    "note": "Notes",
+    "general": "Other",
+}
+"""Of the memories, in the order of the document."""
+TEXT_FORMATS = {None, "markdown", "md", "text", "txt", "plain"}
+"""Of artifacts that are put into the document as they are; others are quoted as code."""
+
+
+def write_markdown(
+    session: Any,
+    *,
+    memories: Callable[[str], Iterable[Any]],
+    tasks: Iterable[Any],
+    artifacts: Iterable[Any],
+    chunks: Iterable[Any],
+) -> Iterator[str]:
+    """The document, piece by piece: what was decided and is to be done first, the conversation last. All are objects
+    with the fields of `sessions.documents.document`, in the order in which they were made; `memories` gives those of a
+    type."""
+    yield f"# {session.title}\n\n{session.status.capitalize()}. "
+    yield f"Started {_day(session.created_at)}, last active {_day(session.last_activity_at)}."
+    yield f"\n\nWith {', '.join(session.participants)}." if session.participants else ""
+    yield f"\n\n{session.context}" if session.context else ""
+    yield "\n"
+    for kind, heading in HEADINGS.items():
+        yield from _section(heading, (_memory(memory) for memory in memories(kind)))
+    yield from _section("Tasks", (_task(task) for task in tasks))
+    yield from _section("Artifacts", (_artifact(artifact) for artifact in artifacts))
+    yield from _section("Conversation", (_chunk(chunk) for chunk in chunks))
+
+
+def _section(heading: str, pieces: Iterable[str]) -> Iterator[str]:
+    for number, piece in enumerate(pieces):
+        yield piece if number else f"\n## {heading}\n\n{piece}"
+
+
+def _memory(memory: Any) -> str:
+    box = ("[x] " if memory.status == "done" else "[ ] ") if memory.type == "action_item" else ""
+    says_state = memory.status == "superseded" or (memory.type == "question" and memory.status == "done")
+    notes = ([memory.status] if says_state else []) + [f"#{tag}" for tag in memory.tags]
+    return _bullet(box + _prose(memory.content) + (f" ({', '.join(notes)})" if notes else ""))
+
+
+def _task(task: Any) -> str:
+    box = "[x]" if task.status == "completed" else "[ ]"
+    whom = f", {task.agent_name}" if task.agent_name else ""
+    text = f"{box} {task.description} ({task.status.replace('_', ' ')}{whom})"
+    text += f"\n\n{task.error}" if task.error else ""
+    text += f"\n\n{_prose(task.output)}" if task.output is not None else ""
+    return _bullet(text)
+
+
+def _artifact(artifact: Any) -> str:
+    return f"### {artifact.name}\n\n{_content(artifact)}\n\n"
+
+
+def _content(artifact: Any) -> str:
+    value = msgspec.json.decode(artifact.content)
+    text = value if isinstance(value, str) else bytes(artifact.content).decode()
+    is_plain = artifact.type != "code" and (artifact.format and artifact.format.lower()) in TEXT_FORMATS
+    if isinstance(value, str) and is_plain:
+        return text
+    return _fenced(text, artifact.format or ("" if isinstance(value, str) else "json"))
+
+
+def _chunk(chunk: Any) -> str:
+    who = f", {', '.join(chunk.participants)}" if chunk.participants else ""
+    return f"### {format_utc(chunk.start_at or chunk.created_at)}{who}\n\n{chunk.content}\n\n"
+
+
+def _prose(content: Raw) -> str:
+    """JSON as somebody would write it down: the first text of an object, then the rest in points."""
+    match msgspec.json.decode(content):
+        case str(text):
+            return text
+        case dict(fields) if fields and all(isinstance(value, str | int | float) for value in fields.values()):
+            (_, first), *rest = fields.items()
+            return "\n".join([str(first), *(f"- {name}: {value}" for name, value in rest)])
+        case _:
+            return _fenced(bytes(content).decode(), "json")
+
+
+def _fenced(text: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _bullet(text: str) -> str:
+    return f"- {indent(text, '  ').lstrip()}\n"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"

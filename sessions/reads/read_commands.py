@@ -1,0 +1,60 @@
+"""How a read command is answered, once a store has found what it asks for: the data, and a sentence on it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.commands.definitions import (
+    GetArtifact,
+    GetSessionSummary,
+    GetTask,
+    ListArtifacts,
+    ListMemories,
+    ListSessions,
+    ListTasks,
+    QueryMemories,
+    ReadCommand,
+    RetrieveMemory,
+    Search,
+)
+from sessions.reads.messages import found, named, of_bundle, of_session, of_task, quoted
+from sessions.reads.results import Answer, Page
+
+LISTS: dict[type[ReadCommand], tuple[str, str]] = {
+    ListSessions: ("sessions", "session"),
+    QueryMemories: ("memories", "memory"),
+    ListMemories: ("memories", "memory"),
+    ListTasks: ("tasks", "task"),
+    ListArtifacts: ("artifacts", "artifact"),
+    Search: ("hits", "hit"),
+}
+"""The commands that list: the field of the answer, and what one of them is called."""
+
+
+def answer_one(command: ReadCommand, data: dict[str, Any]) -> Answer:
+    """The answer to a command that asks for one thing."""
+    match command:
+        case GetSessionSummary():
+            return Answer(data=data, message=of_session(data))
+        case RetrieveMemory():
+            return Answer(data={"memory": data}, message=f"Here is the {named(data['type'])} {quoted(command.key)}.")
+        case GetTask():
+            return Answer(data={"task": data}, message=of_task(data))
+        case GetArtifact():
+            return Answer(data={"artifact": data}, message=f"Here is {quoted(data['name'])}.")
+    return Answer(data=data, message=of_bundle(data))
+
+
+def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> Answer:
+    """The answer to a command that lists; `title` is that of the session that was asked for, if any."""
+    field, noun = LISTS[type(command)]
+    data: dict[str, Any] = {field: page.items, "count": len(page.items), "next_cursor": page.next_cursor}
+    if page.truncated:
+        data["truncated"] = True
+    if isinstance(command, Search):
+        data["match"] = page.items[0]["match"] if page.items else "all"
+        noun = "hit" if data["match"] == "all" else "hit for some of the words"
+    if isinstance(command, QueryMemories) and command.type is not None:
+        noun = command.type
+    where = None if isinstance(command, ListSessions) else "all sessions" if title is None else quoted(title)
+    return Answer(data=data, message=found(len(page.items), noun, where=where, more=page.next_cursor is not None))

@@ -1,0 +1,128 @@
+"""The resume bundle: what somebody who was not there needs to go on with a session, within a budget.
+
+Stores give the rows, the most useful of each section first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from models.commands.field_types import MemoryStatus, MemoryType
+from models.errors import NotFound
+from sessions.reads.partial_values import Columns, long_text
+from sessions.reads.serializers import artifact_item, last_words, memory_item, session_item, task_item
+from sessions.reads.truncation import SMALLEST_PIECE, fit, measure
+
+MOST_ITEMS = 100
+"""Of each section."""
+HEAD_CHARACTERS = 500
+"""Of an artifact: enough to tell what it is."""
+SESSION_SHARE = 0.2
+READ_ON = (
+    "The rest of what was cut: retrieve_memory and get_artifact with next_offset, get_task. "
+    "What was left out: query_memories by type, list_tasks, list_artifacts; search for the conversation."
+)
+
+_KNOWN = ("session_id", "revision", "created_at", "created_by", "metadata")
+"""Fields that a bundle can do without."""
+
+
+class Memories(msgspec.Struct, frozen=True):
+    """Which memories make a section: of these types in these states, the latest first."""
+
+    types: Sequence[MemoryType]
+    statuses: Sequence[MemoryStatus]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """One list of the bundle."""
+
+    name: str
+    share: float
+    """Of the room that the sections before left over."""
+    item: Callable[[Columns, int], dict[str, Any]]
+    """A row, cut to the characters that are left."""
+    memories: Memories | None = None
+
+
+Rows = Callable[[Section, int], Iterator[Columns]]
+"""A section's rows, in order, for the characters that one text may have; each has the `total` that there are."""
+
+
+def compose(session: Columns, rows: Rows, *, room: int) -> dict[str, Any]:
+    """The bundle of a session."""
+    head = fit(session_item(session), int(room * SESSION_SHARE))
+    room -= measure(head) + measure(READ_ON)
+    sections: dict[str, list[dict[str, Any]]] = {}
+    left_out: dict[str, int] = {}
+    for section in SECTIONS:
+        share = max(int(room * section.share), 0)
+        sections[section.name], missing = _take(section, rows(section, share), room=share)
+        room -= measure(sections[section.name])
+        if missing:
+            left_out[section.name] = missing
+    conversation = sections.pop("conversation")[::-1]
+    bundle: dict[str, Any] = {"session": head, "conversation": conversation, **sections}
+    shown = [head, *conversation, *(item for items in sections.values() for item in items)]
+    if left_out or any("truncated" in item for item in shown):
+        bundle |= {"truncated": True, "left_out": left_out, "read_on": READ_ON}
+    return bundle
+
+
+def none_active() -> NotFound:
+    """The error when there is no session to go on with."""
+    return NotFound(
+        "No session is active.",
+        code="session_not_found",
+        field="session_id",
+        hint="list_sessions shows paused and completed ones; resume_session or create_session goes on.",
+    )
+
+
+def _take(section: Section, rows: Iterator[Columns], *, room: int) -> tuple[list[dict[str, Any]], int]:
+    """The items that fit, and how many do not."""
+    taken: list[dict[str, Any]] = []
+    total = 0
+    for row in rows:
+        total = row["total"]
+        item = section.item(row, room)
+        size = measure(item) + 1
+        if size > room or (room < SMALLEST_PIECE and "truncated" in item):
+            break
+        taken.append(item)
+        room -= size
+    return taken, total - len(taken)
+
+
+def _half(item: dict[str, Any], room: int) -> dict[str, Any]:
+    return fit({name: value for name, value in item.items() if name not in _KNOWN}, room // 2)
+
+
+def _memory(row: Columns, room: int) -> dict[str, Any]:
+    return _half(memory_item(row), room)
+
+
+def _task(row: Columns, room: int) -> dict[str, Any]:
+    return _half(task_item(row), room)
+
+
+def _artifact(row: Columns, room: int) -> dict[str, Any]:
+    return _half(artifact_item(row) | {"content": long_text(row, "content", paged=True)}, room)
+
+
+_OTHER_TYPES: Sequence[MemoryType] = ("context", "preference", "fact", "risk", "idea", "note", "general")
+_memories = partial(Section, item=_memory)
+
+SECTIONS = (
+    _memories(name="open_questions", share=0.15, memories=Memories(("question",), ("open",))),
+    _memories(name="action_items", share=0.2, memories=Memories(("action_item",), ("open",))),
+    _memories(name="decisions", share=0.25, memories=Memories(("decision",), ("open", "done"))),
+    Section(name="tasks", share=0.25, item=_task),
+    _memories(name="other_memories", share=0.25, memories=Memories(_OTHER_TYPES, ("open", "done"))),
+    Section(name="artifacts", share=0.2, item=_artifact),
+    Section(name="conversation", share=1.0, item=last_words),
+)

@@ -1,0 +1,176 @@
+"""What those who work in a session are told of its tasks, since they cannot be called: what finished, asks, or is left
+lying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from models.access.scopes import allows
+from models.access.session_glob import matches_glob
+from models.commands.field_types import TaskStatus
+from models.commands.responses import MESSAGE_LENGTH, shorten
+from models.queue.inbox import Entry
+from models.timestamps import format_utc
+
+SETTLED: tuple[TaskStatus, ...] = ("completed", "failed", "input_required")
+"""In which a task is news at once; one that is pending is so once it has lain for UNCLAIMED_AFTER."""
+AT_MOST = 5
+"""Of one session: those that the source has not seen, then those that it has, the latest first."""
+UNCLAIMED_AFTER = timedelta(minutes=10)
+SEEN_FOR = timedelta(days=1)
+"""How long after its last change a task comes again, marked, to a source that has seen it: several chats may have one
+key, and only one of them has told its user."""
+SHOWN_FOR = timedelta(days=7)
+"""How long after its last change a task that some source has seen is news for the others."""
+LOOKED_AT = 100
+"""Tasks of a session that some source has seen are looked through, the latest."""
+SOURCES_KEPT = 32
+"""Of those that have seen a task, the latest."""
+ELSEWHERE_FOR = timedelta(days=1)
+ELSEWHERE_TASKS = 200
+"""Of a source are looked through, the latest."""
+ELSEWHERE_SESSIONS = 3
+"""Are named."""
+ELSEWHERE_TITLE_LENGTH = 40
+TITLE_LENGTH = 80
+BUNDLE = "resume_bundle"
+EXCERPT_LENGTH = 300
+"""Characters of a question or an error; get_task shows it whole."""
+
+
+def describe_update(
+    *,
+    task_id: str,
+    status: str,
+    agent_name: str | None,
+    title: str,
+    question: str | None,
+    error: str | None,
+    updated_at: datetime,
+    seen: bool,
+) -> dict[str, Any]:
+    """The news of one task; texts may be longer than what is shown of them."""
+    title = shorten(title, TITLE_LENGTH)
+    whom = f" by {agent_name}" if agent_name else ""
+    message = {
+        "completed": f'"{title}" is completed.',
+        "failed": f'"{title}" failed.',
+        "input_required": f'"{title}" waits for an answer to a question.',
+        "pending": f'"{title}" was not yet claimed{whom}.',
+    }[status]
+    update: dict[str, Any] = {"task_id": task_id, "status": status, "message": message, "at": format_utc(updated_at)}
+    if status == "input_required" and question:
+        update["question"] = shorten(question, EXCERPT_LENGTH)
+    if status == "failed" and error:
+        update["error"] = shorten(error, EXCERPT_LENGTH)
+    if seen:
+        update["seen"] = True
+    return update
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told of tasks with an answer about a session."""
+
+    session_id: str
+    source: str
+    session_glob: str | None = None
+    may_read: bool = True
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of which a listener may be told."""
+
+    task_id: str
+    updated_at: datetime
+    position: int
+    seen: bool
+
+
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the tasks that a source delegated in a session have news of one kind that it has not seen."""
+
+    session_id: str
+    title: str
+    status: str
+    count: int
+    updated_at: datetime
+
+
+def choose(news: Iterable[News]) -> list[News]:
+    """Those that are told, in order."""
+    latest = sorted(news, key=lambda item: (item.updated_at, item.position), reverse=True)
+    return sorted(latest, key=lambda item: item.seen)[:AT_MOST]
+
+
+def is_shown(shown_at: datetime | None, updated_at: datetime) -> bool:
+    """Whether somebody has seen the task as it is; then it is known who."""
+    return shown_at is not None and shown_at >= updated_at
+
+
+def seen_after(
+    seen_by: Sequence[str], source: str, *, shown_at: datetime | None, updated_at: datetime
+) -> list[str] | None:
+    """Who has seen a task after it was shown to the source; None if that changes nothing."""
+    if not is_shown(shown_at, updated_at):
+        return [source]
+    return None if source in seen_by else [*seen_by, source][-SOURCES_KEPT:]
+
+
+def describe_elsewhere(found: Iterable[Elsewhere], listener: Listener) -> list[dict[str, Any]]:
+    """One line for what the listener's source delegated in other sessions that it may see; none if there is none."""
+    sessions: dict[str, list[Elsewhere]] = {}
+    for item in sorted(found, key=lambda item: item.updated_at, reverse=True):
+        if item.session_id != listener.session_id and matches_glob(item.session_id, listener.session_glob):
+            sessions.setdefault(item.session_id, []).append(item)
+    if not sessions or not listener.may_read:
+        return []
+    for number in range(ELSEWHERE_SESSIONS, 0, -1):
+        named = list(sessions)[:number]
+        parts = [_describe_session(sessions[session_id]) for session_id in named]
+        if rest := sum(item.count for items in list(sessions.values())[number:] for item in items):
+            parts.append(f"{rest} more")
+        first, _, others = ", ".join(parts[:-1] or parts).partition(" ")
+        noun = "task" if first == "1" else "tasks"
+        message = f"{first} {noun} {others}" + (f" and {parts[-1]}." if parts[1:] else ".")
+        if len(message) <= MESSAGE_LENGTH:
+            break
+    return [{"status": "elsewhere", "message": message, "session_ids": named}]
+
+
+def _describe_session(items: Sequence[Elsewhere]) -> str:
+    verbs = {"input_required": ("asks", "ask"), "failed": ("failed", "failed"), "completed": ("finished", "finished")}
+    counts = {item.status: item.count for item in items}
+    told = [f"{counts[status]} {verbs[status][counts[status] > 1]}" for status in verbs if status in counts]
+    return f'{" and ".join(told)} in "{shorten(items[0].title, ELSEWHERE_TITLE_LENGTH)}"'
+
+
+class _Session(msgspec.Struct, frozen=True):
+    session_id: str | None = None
+
+
+class _Bundle(msgspec.Struct, frozen=True):
+    session: _Session = _Session()
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Bundle = _Bundle()
+
+
+def listener_of(entry: Entry, response: bytes) -> Listener | None:
+    """Who is told of tasks with the answer, if it is about a session: the sender's, or the one that a bundle was made
+    of without one."""
+    session_id = entry.session_id
+    if session_id is None and entry.command == BUNDLE:
+        session_id = msgspec.json.decode(response, type=_Answer).data.session.session_id
+    if session_id is None:
+        return None
+    return Listener(
+        session_id=session_id,
+        source=entry.source,
+        session_glob=entry.session_glob,
+        may_read=allows(entry.scopes, "read"),
+    )

@@ -1,0 +1,220 @@
+"""The records that rules work on, one to a row. JSON that senders gave is kept as the text that they sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from models.commands.field_types import ChunkFormat, MemoryStatus, MemoryType, SessionStatus, TaskStatus
+
+Key = tuple[str, ...]
+"""Table, session_id, and the id within the session."""
+
+EMPTY_OBJECT = Raw(b"{}")
+EMPTY_LIST = Raw(b"[]")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a session."""
+
+    session_id: str
+
+    @property
+    def key(self) -> Key:
+        """By which the record is found and written."""
+        raise NotImplementedError
+
+
+class Session(Record, frozen=True, kw_only=True):
+    """A session."""
+
+    title: str
+    participants: list[str]
+    context: str
+    status: SessionStatus
+    created_by: str
+    created_at: datetime
+    last_activity_at: datetime
+    completed_at: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        return session_key(self.session_id)
+
+
+class Chunk(Record, frozen=True, kw_only=True):
+    """A piece of conversation."""
+
+    chunk_id: str
+    content: str
+    format: ChunkFormat
+    start_at: datetime | None
+    end_at: datetime | None
+    participants: list[str]
+    extracted_items: Raw
+    metadata: Raw
+    created_by: str
+    created_at: datetime
+
+    @property
+    def key(self) -> Key:
+        return ("conversation_chunks", self.session_id, self.chunk_id)
+
+
+class Memory(Record, frozen=True, kw_only=True):
+    """A memory at one revision."""
+
+    memory_key: str = msgspec.field(name="key")
+    revision: int
+    type: MemoryType
+    content: Raw
+    tags: list[str]
+    status: MemoryStatus
+    chunk_id: str | None
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    search_text: str = ""
+
+    @property
+    def key(self) -> Key:
+        return memory_key(self.session_id, self.memory_key)
+
+
+class MemoryRevision(Memory, frozen=True, kw_only=True):
+    """An earlier revision of a memory."""
+
+    @property
+    def key(self) -> Key:
+        return ("memory_revisions", self.session_id, self.memory_key, str(self.revision))
+
+
+class Task(Record, frozen=True, kw_only=True):
+    """A delegated task."""
+
+    task_id: str
+    agent_name: str | None
+    task_type: str
+    description: str
+    description_hash: str
+    priority: int
+    input_data: Raw
+    depends_on: list[str]
+    not_before: datetime | None
+    max_attempts: int
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    attempt: int = 0
+    status: TaskStatus = "pending"
+    output: Raw | None = None
+    error: str | None = None
+    progress: Raw | None = None
+    questions: Raw = EMPTY_LIST
+    cancel_reason: str | None = None
+    claimed_by: str | None = None
+    claim_token: str | None = None
+    claimed_at: datetime | None = None
+    lease_expires_at: datetime | None = None
+    finished_at: datetime | None = None
+    shown_at: datetime | None = None
+    seen_by: list[str] = []
+
+    @property
+    def key(self) -> Key:
+        return task_key(self.session_id, self.task_id)
+
+
+class Artifact(Record, frozen=True, kw_only=True):
+    """A finished piece of work."""
+
+    artifact_id: str
+    name: str
+    type: str
+    format: str | None
+    content: Raw
+    metadata: Raw
+    task_id: str | None
+    created_by: str
+    created_at: datetime
+    search_text: str = ""
+
+    @property
+    def key(self) -> Key:
+        return ("artifacts", self.session_id, self.artifact_id)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent asked about its task, and what was answered."""
+
+    question: str
+    asked_at: datetime
+    answer: str | None = None
+    answered_at: datetime | None = None
+
+
+class Stats(msgspec.Struct, kw_only=True):
+    """What a session holds."""
+
+    conversation_chunks: int = 0
+    memories: int = 0
+    tasks: int = 0
+    artifacts: int = 0
+    active_tasks: int = 0
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent, as far as delegating needs to know."""
+
+    name: str
+    type: str
+    last_seen_at: datetime | None
+
+
+RECORDS: dict[str, type[Record]] = {
+    "sessions": Session,
+    "conversation_chunks": Chunk,
+    "memories": Memory,
+    "memory_revisions": MemoryRevision,
+    "tasks": Task,
+    "artifacts": Artifact,
+}
+"""In the order in which they refer to each other."""
+
+
+def session_key(session_id: str) -> Key:
+    """The key of a session."""
+    return ("sessions", session_id)
+
+
+def memory_key(session_id: str, key: str) -> Key:
+    """The key of a memory."""
+    return ("memories", session_id, key)
+
+
+def task_key(session_id: str, task_id: str) -> Key:
+    """The key of a task."""
+    return ("tasks", session_id, task_id)
+
+
+def search_text(*parts: Any) -> str:
+    """All words in these texts and JSON values, for full-text search."""
+    words: list[str] = []
+    remaining = list(reversed(parts))
+    while remaining:
+        part = remaining.pop()
+        match part:
+            case Raw():
+                remaining.append(msgspec.json.decode(part))
+            case dict():
+                remaining.extend(item for pair in reversed(part.items()) for item in reversed(pair))
+            case list():
+                remaining.extend(reversed(part))
+            case None | bool():
+                pass
+            case _:
+                words.append(str(part))
+    return "\n".join(words)
