@@ -17,10 +17,10 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from tests.acceptance.command_line import CommandLine, Environment
-from tests.acceptance.stack import Stack, wait_for
-from tests.conftest import API_KEY, ROOT
-from tests.torture.rig import new_rig
+from tests.support.processes.command_line import CommandLine, Environment
+from tests.support.processes.stack import Stack, wait_for
+from tests.support.project import API_KEY, ROOT
+from tests.support.torture.rig import new_rig
 
 EXAMPLE_AGENT = ROOT / "examples" / "agents" / "compare_prices.py"
 PAGE = Path(__file__).parent / "CLI.md"

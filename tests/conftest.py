@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,36 +15,11 @@ from sqlalchemy import Connection, Engine
 from local.servers.embedded import Server, start_postgres, start_valkey
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import create_engine
-
-ROOT = Path(__file__).parent.parent
-API_KEY = "test-key-for-the-tests"
-SECRET = re.compile(rf"{API_KEY}|sr[khot]_[A-Za-z0-9]{{40}}|whsec_[A-Za-z0-9+/]{{24}}")
-"""What no process may log, whatever a test has done to it."""
-
+from tests.support.databases import migrate
+from tests.support.project import API_KEY
 
 # Whoever starts the tests in the background of a script has them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def require_no_secret(log: Path) -> None:
-    """Fail if a log shows a key, a token or a signing secret."""
-    found = SECRET.search(log.read_text(errors="replace")) if log.exists() else None
-    assert found is None, f"{log} shows a secret that begins with {found[0][:8]}"
-
-
-def require_no_bug(log: Path) -> None:
-    """Fail if a process has logged that something went wrong that nobody foresaw."""
-    found = re.search(r"^.*\bBug: .*", log.read_text(errors="replace"), re.MULTILINE) if log.exists() else None
-    assert found is None, f"{log}: {found[0]}"
-
-
-def migrate(database_url: str, *arguments: str) -> str:
-    """Run alembic as an operator would, by default up to the latest schema; gives its output."""
-    command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
-    environment = {**os.environ, "DATABASE_URL": database_url}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")

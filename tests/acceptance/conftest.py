@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg2
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
@@ -15,29 +13,16 @@ from sqlalchemy import Engine
 from local.servers.embedded import Server, start_postgres
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from tests.acceptance.agents import Agent, Delegate, delegating
-from tests.acceptance.browser import Browser
-from tests.acceptance.pooler import Pooler, start_pgbouncer
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import migrate
-
-WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-GITHUB_SECRET = "a-secret-of-github"
-
-
-@contextmanager
-def new_database(postgres: Server) -> Iterator[str]:
-    """A migrated database that is dropped in the end."""
-    name = new_id("acceptance").replace("-", "_")
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-        url = postgres.url.replace("/postgres?", f"/{name}?")
-        migrate(url)
-        yield url
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+from tests.support.clients.agents import Agent, Delegate, delegating
+from tests.support.clients.dead_letters import poisoned_session
+from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET
+from tests.support.databases import migrate, new_database
+from tests.support.processes.browser import Browser
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.pooler import Pooler, start_pgbouncer
+from tests.support.processes.stack import Stack, new_id
+from tests.support.project import API_KEY
+from tests.support.torture.rig import Rig, new_rig
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +154,38 @@ def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]
     if pictures := os.environ.get("PICTURES"):
         browser.picture(Path(pictures) / f"{request.node.name}.png")
     browser.close()
+
+
+@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
+def any_stack(request: pytest.FixtureRequest) -> Stack:
+    """The processes, with and without a pooler before Postgres."""
+    chosen: Stack = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def session_id(stack: Stack) -> str:
+    """An active session of the test's own."""
+    session_id = new_id("walk")
+    stack.send("create_session", session_id, title="Walk")
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """session-cli with the stack in its environment."""
+    return CommandLine(tmp_path_factory.mktemp("cli"), RELAY_URL=stack.url, API_KEY=API_KEY)
+
+
+@pytest.fixture(scope="module")
+def rig(servers_folder: Path) -> Iterator[Rig]:
+    """Servers and processes of the module's own."""
+    with new_rig(servers_folder) as rig:
+        yield rig
+
+
+@pytest.fixture
+def poisoned(stack: Stack, engine: Engine) -> Iterator[str]:
+    """A session in which memories called `poison-…` cannot be stored."""
+    with poisoned_session(stack, engine) as session_id:
+        yield session_id

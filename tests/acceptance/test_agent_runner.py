@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import Engine
 
 from local.servers.embedded import Server
-from tests.acceptance.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.conftest import new_database
-from tests.acceptance.runners import is_alive, python, running_agent
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.conftest import API_KEY, SECRET
+from tests.support.clients.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
+from tests.support.databases import new_database
+from tests.support.logs import SECRETS
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.runners import is_alive, python, running_agent
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.project import API_KEY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -34,14 +35,6 @@ time.sleep(300)
 subprocess.run([sys.executable, "-c", middle], start_new_session=True)
 """
 """A command with a child and a grandchild, both in sessions of their own; the grandchild ignores SIGTERM."""
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    """An active session of the test's own."""
-    session_id = new_id("runner")
-    stack.send("create_session", session_id, title="Runner")
-    return session_id
 
 
 @pytest.fixture
@@ -116,7 +109,7 @@ json.dump({"task": task, "words": sys.argv[1:], "told": told, "keeper": keeper},
         assert told["SESSION_RELAY_DESCRIPTION"] == "-x $(touch pwned) {task_id}"
         assert json.loads(told["SESSION_RELAY_INPUT_DATA"]) == {"n": [1, None]}
         assert {"API_KEY", "RELAY_URL", "DATABASE_URL", "COPY", "PYTHONPATH"}.isdisjoint(told)
-        assert not SECRET.search(json.dumps(output))
+        assert not SECRETS.search(json.dumps(output))
         assert not (cli.folder / "pwned").exists()
         assert not Path(told["SESSION_RELAY_ARTIFACT_DIR"]).exists()
         [artifact] = stack.send("list_artifacts", session_id, task_id="t")["data"]["artifacts"]
@@ -126,7 +119,7 @@ json.dump({"task": task, "words": sys.argv[1:], "told": told, "keeper": keeper},
         events = [(event["event"], event["status"], event["task_id"]) for event in runner.events]
         assert events == [("claimed", "claimed", "t"), ("finished", "completed", "t")]
         assert events_of(stack, session_id)[2:] == ["claim_task", "start_task", "complete_task"]
-        assert not SECRET.search("".join(runner.said))
+        assert not SECRETS.search("".join(runner.said))
 
     def test_a_result_file_goes_before_standard_output_and_what_is_no_json_is_text(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine

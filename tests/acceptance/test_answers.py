@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    """An active session of the test's own."""
-    session_id = new_id("answers")
-    stack.send("create_session", session_id, title="Answers")
-    return session_id
+from tests.support.clients.refusals import refused
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 
 
 def memories(stack: Stack, session_id: str) -> dict[str, Any]:
@@ -115,8 +107,8 @@ class TestConflicts:
     ) -> None:
         answer = stack.ask("create_session", session_id, title="Something else")
         assert refused(answer, 409, "session_exists")["field"] == "session_id"
-        assert answer.json()["data"]["title"] == "Answers"
-        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Answers"
+        assert answer.json()["data"]["title"] == "Walk"
+        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
 
     @pytest.mark.parametrize("wait", ["0", "30"])
     def test_a_delivery_id_with_other_content_is_refused(self, stack: Stack, session_id: str, wait: str) -> None:
@@ -307,7 +299,7 @@ class TestDeletingSessions:
         assert refused(stack.ask("delete_session", session_id), 422, "missing_field")["field"] == "data.confirm"
         error = refused(stack.ask("delete_session", session_id, confirm="other"), 422, "not_confirmed")
         assert error["expected"] == session_id
-        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Answers"
+        assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
 
     def test_a_session_made_anew_under_the_id_sees_nothing_of_the_old(self, stack: Stack, session_id: str) -> None:
         word = f"secret{secrets.token_hex(6)}"
@@ -341,7 +333,7 @@ class TestDeletingSessions:
 
     def test_a_delivery_repeated_after_the_delete_brings_nothing_back(self, stack: Stack, session_id: str) -> None:
         bodies = [
-            envelope("create_session", session_id, title="Answers"),
+            envelope("create_session", session_id, title="Walk"),
             envelope("store_memory", session_id, content=1),
         ]
         for body in bodies:

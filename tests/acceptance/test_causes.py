@@ -17,8 +17,8 @@ from local.servers.embedded import Server
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose
-from tests.acceptance.stack import Stack, free_port, new_id, wait_for
-from tests.conftest import ROOT
+from tests.support.processes.stack import Stack, free_port, new_id, wait_for
+from tests.support.project import ROOT
 from worker.supervision import Child, Running
 
 REDIS = {"REDIS_URL": "redis://127.0.0.1:1/0"}

@@ -8,21 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import Engine
 
-from tests.acceptance.agents import Agent, Delegate, change_tasks, events_of, task_of
-from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Stack, fresh, new_id, wait_for
-from tests.acceptance.test_scopes import make_key
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    """An active session of the test's own."""
-    session_id = new_id("claims")
-    stack.send("create_session", session_id, title="Claims")
-    return session_id
+from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
+from tests.support.clients.keys import new_key
+from tests.support.clients.refusals import refused
+from tests.support.processes.stack import Stack, fresh, new_id, wait_for
 
 
 class TestResults:
@@ -282,7 +273,7 @@ class TestKeys:
     ) -> None:
         mine = new_id("mine")
         stack.send("create_session", mine, title="Mine")
-        limited = Agent(stack, agent.name, key=make_key(stack, scopes=["agent"], sessions="mine-*"))
+        limited = Agent(stack, agent.name, key=new_key(stack, scopes=["agent"], sessions="mine-*"))
         wait_for(lambda: limited.ask_for_task().status_code == 204, seconds=5)
         delegate("theirs", priority=9)
         assert limited.finds_nothing()
@@ -298,7 +289,7 @@ class TestKeys:
     def test_an_agent_reads_and_writes_where_it_holds_a_task_and_only_then(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
-        key = make_key(stack, scopes=["agent"])
+        key = new_key(stack, scopes=["agent"])
         worker = Agent(stack, agent.name, key=key)
         wait_for(lambda: worker.ask_for_task().status_code == 204, seconds=5)
         other = new_id("claims")
@@ -334,7 +325,7 @@ class TestKeys:
         assert send("store_memory", session_id, key="k", content="mine").json()["data"]["key"] == "k"
         assert send("retrieve_memory", session_id, key="k").json()["data"]["memory"]["content"] == "mine"
         assert send("add_artifact", session_id, name="a", content="a", task_id="t").status_code == 200
-        assert read(session_id).json()["title"] == "Claims"
+        assert read(session_id).json()["title"] == "Walk"
         assert read(f"{session_id}/memories/k").json()["content"] == "mine"
         assert read(f"{session_id}/tasks/t").json()["status"] == "claimed"
         for command, data in (

@@ -13,20 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.acceptance.agents import Agent, Delegate, change_tasks, events_of, task_of
-from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Payload, Stack, fresh, new_id, wait_for
+from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
+from tests.support.clients.refusals import refused
+from tests.support.processes.stack import Payload, Stack, fresh, new_id, wait_for
 
 RUNS = 3 if os.environ.get("TORTURE") else 1
 """Of the race."""
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    """An active session of the test's own."""
-    session_id = new_id("claims")
-    stack.send("create_session", session_id, title="Claims")
-    return session_id
 
 
 BUSY_AGENT = """
@@ -50,7 +42,7 @@ class TestClaiming:
         before = datetime.now(UTC)
         task = agent.claim(worker="laptop", lease_seconds=90)
         assert task["claim_token"].startswith("srt_")
-        assert (task["session_id"], task["session_title"], task["task_id"]) == (session_id, "Claims", "t")
+        assert (task["session_id"], task["session_title"], task["task_id"]) == (session_id, "Walk", "t")
         assert (task["description"], task["input_data"]) == ("Do t", {"products": ["a", "b"], "n": 1.50})
         assert (task["attempt"], task["max_attempts"], task["priority"]) == (1, 2, 3)
         assert (task["created_by"], task["questions"], task["depends_on"]) == ("default", [], [])

@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.command_line import CommandLine, json_lines
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.conftest import API_KEY
+from tests.support.processes.command_line import CommandLine, json_lines
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 WORD = "photovoltaicwagon"
-
-
-@pytest.fixture(scope="module")
-def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli with the stack in its environment."""
-    return CommandLine(tmp_path_factory.mktemp("cli"), RELAY_URL=stack.url, API_KEY=API_KEY)
 
 
 @pytest.fixture(scope="module")

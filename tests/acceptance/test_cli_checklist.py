@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from local.servers.embedded import Server
-from tests.acceptance.command_line import CommandLine, json_lines
-from tests.acceptance.conftest import new_database
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import API_KEY
+from tests.support.databases import new_database
+from tests.support.processes.command_line import CommandLine, json_lines
+from tests.support.processes.stack import Stack, new_id
+from tests.support.project import API_KEY
 
 BACKENDS = ("http", "postgres", "json")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")

@@ -17,20 +17,14 @@ import pytest
 from local.data_dir import Lock, make_data_dir
 from local.operator.postgres_tools import Database, ToolError, tools_for
 from local.servers.embedded import start_postgres
-from tests.acceptance.command_line import PROGRAM, CommandLine
-from tests.acceptance.stack import Stack, new_id, wait_for
-from tests.conftest import API_KEY, migrate
-from tests.torture.rig import NO_SYNC, Rig, new_rig
+from tests.support.databases import execute, migrate
+from tests.support.processes.command_line import PROGRAM, CommandLine
+from tests.support.processes.stack import Stack, new_id, wait_for
+from tests.support.project import API_KEY
+from tests.support.torture.rig import NO_SYNC, Rig
 
 GATE = 7_305_099
 """An advisory lock that a restore is made to wait for."""
-
-
-@pytest.fixture(scope="module")
-def rig(servers_folder: Path) -> Iterator[Rig]:
-    """Servers and processes of this module's own."""
-    with new_rig(servers_folder) as rig:
-        yield rig
 
 
 @pytest.fixture
@@ -239,14 +233,6 @@ def add_session(url: str, session_id: str) -> None:
         "INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at,"
         f" last_activity_at) VALUES ('{session_id}', 't', '{{}}', '', 'active', 'x', now(), now())",
     )
-
-
-def execute(url: str, statement: str) -> None:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from models.tables import SCHEMA_REVISION
-from tests.acceptance.command_line import CommandLine, Done
-from tests.acceptance.stack import new_id, wait_for
-from tests.conftest import API_KEY, migrate
-from tests.torture.rig import Rig, new_rig
+from tests.support.databases import migrate
+from tests.support.processes.command_line import CommandLine, Done
+from tests.support.processes.stack import new_id, wait_for
+from tests.support.project import API_KEY
+from tests.support.torture.rig import Rig, new_rig
 
 MAX_BACKLOG = 20
 
@@ -41,20 +42,15 @@ def direct(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     )
 
 
-def findings(done: Done) -> dict[str, dict[str, str]]:
-    """What was found, by check."""
-    return {row["check"]: row for row in done.rows}
-
-
 def troubles(done: Done) -> set[str]:
-    return {check for check, found in findings(done).items() if found["state"] == "trouble"}
+    return {check for check, found in done.findings.items() if found["state"] == "trouble"}
 
 
 def find(cli: CommandLine, check: str) -> dict[str, str]:
     """The finding of that check, as soon as it is trouble; its remedy is told."""
 
     def look() -> dict[str, str]:
-        found = findings(cli.run("doctor", code=1)).get(check, {})
+        found = cli.run("doctor", code=1).findings.get(check, {})
         return found if found.get("state") == "trouble" else {}
 
     found = wait_for(look, what=f"{check} found")
@@ -87,7 +83,7 @@ class TestDoctor:
     def test_a_healthy_stack_has_no_trouble(self, cli: CommandLine, rig: Rig) -> None:
         settle(cli)
         done = cli.run("doctor")
-        found = findings(done)
+        found = done.findings
         assert {row["state"] for row in found.values()} == {"ok"}
         assert {row["remedy"] for row in found.values()} == {""}
         assert {
@@ -112,7 +108,7 @@ class TestDoctor:
             found = find(cli, "postgres")
             assert "Webhooks are taken and wait" in found["detail"]
             assert "DATABASE_URL" in found["remedy"]
-            assert findings(cli.run("doctor", code=1))["webhooks"]["state"] == "ok"
+            assert cli.run("doctor", code=1).findings["webhooks"]["state"] == "ok"
             assert "Start Postgres" in find(direct, "postgres")["remedy"]
         settle(cli)
 
@@ -160,11 +156,11 @@ class TestDoctor:
         nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
         done = direct.run("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
-        assert findings(done)["schema"]["state"] == "ok"
+        assert done.findings["schema"]["state"] == "ok"
         assert done.err == "1 trouble and 0 warnings.\n"
 
     def test_servers_alone_are_looked_at(self, direct: CommandLine) -> None:
-        found = findings(direct.run("doctor"))
+        found = direct.run("doctor").findings
         assert found.pop("relay")["state"] == "warning"
         assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
         assert {row["state"] for row in found.values()} == {"ok"}
@@ -175,7 +171,7 @@ class TestDoctor:
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
         wait_for(lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="known")
-        found = findings(cli.run("doctor", environment={"API_KEY": key}))
+        found = cli.run("doctor", environment={"API_KEY": key}).findings
         assert found["key"]["state"] == "warning"
         assert "walk" in found["key"]["detail"]
 

@@ -10,19 +10,11 @@ import subprocess
 import pytest
 from sqlalchemy import Engine
 
-from tests.acceptance import test_dead_letters as dead_letters
-from tests.acceptance.command_line import PROGRAM, CommandLine
-from tests.acceptance.stack import Stack, new_id, wait_for
-from tests.conftest import API_KEY
+from tests.support.clients import dead_letters
+from tests.support.processes.command_line import PROGRAM, CommandLine
+from tests.support.processes.stack import Stack, new_id, wait_for
 
-poisoned = dead_letters.poisoned
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@pytest.fixture(scope="module")
-def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli with the stack in its environment."""
-    return CommandLine(tmp_path_factory.mktemp("operating"), RELAY_URL=stack.url, API_KEY=API_KEY)
 
 
 def keys_in(stack: Stack, session_id: str) -> list[str]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 from rich.cells import cell_len
 
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import API_KEY
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.stack import Stack, new_id
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 """The only thing that may act on a terminal."""
@@ -27,12 +26,6 @@ TITLES = {
 CONTENT = (
     "\x1b]0;stolen title\x07\x1b[2J\x1b[31mred\x1b[0m \x9b31m \u202edlrow\u202c [red]tag[/red]\r\nnext\tline \x08\x08"
 )
-
-
-@pytest.fixture(scope="module")
-def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli with the stack in its environment."""
-    return CommandLine(tmp_path_factory.mktemp("cli"), RELAY_URL=stack.url, API_KEY=API_KEY)
 
 
 @pytest.fixture(scope="module")

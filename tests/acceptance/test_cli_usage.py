@@ -10,9 +10,9 @@ import pytest
 
 from cli.main import MODULES
 from local.data_dir import Lock
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import API_KEY
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.stack import Stack, new_id
+from tests.support.project import API_KEY
 
 
 @pytest.fixture(scope="module")

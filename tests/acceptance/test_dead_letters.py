@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import Engine, text
 
 from api.operations.dead_letters import STEP
 from models.queue.inbox import shard_of
 from sessions.postgres.commands.locks import SHARD_LOCK
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-
-FUNCTION = "refuse_poison"
-
-
-@pytest.fixture
-def poisoned(stack: Stack, engine: Engine) -> Iterator[str]:
-    """A session in which memories called `poison-…` cannot be stored."""
-    session_id = new_id("poisoned")
-    stack.send("create_session", session_id, title="Poisoned")
-    with engine.begin() as connection:
-        connection.execute(
-            text(f"""
-            CREATE FUNCTION {FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                IF new.session_id = '{session_id}' AND new.key LIKE 'poison-%' THEN RAISE EXCEPTION 'not yet'; END IF;
-                RETURN new;
-            END $$;
-            CREATE TRIGGER {FUNCTION} BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION {FUNCTION}()
-            """)
-        )
-    yield session_id
-    mend(engine)
-
-
-def mend(engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(f"DROP FUNCTION IF EXISTS {FUNCTION} CASCADE"))
-
-
-def dead(stack: Stack, session_id: str, **query: str) -> list[Payload]:
-    answer = stack.client.get("/v1/dead-letters", params={"session_id": session_id, **query})
-    items: list[Payload] = answer.json()["items"]
-    return items
-
-
-def status_of(stack: Stack, delivery_id: str) -> str:
-    return str(stack.client.get(f"/v1/deliveries/{delivery_id}").json()["status"])
-
-
-def send_poison(stack: Stack, session_id: str, count: int) -> list[str]:
-    ids = [
-        stack.post("store_memory", session_id, key=f"poison-{n}", content={"secret": n})["delivery_id"]
-        for n in range(count)
-    ]
-    wait_for(lambda: len(dead(stack, session_id)) == count, what="dead")
-    return ids
+from tests.support.clients.dead_letters import dead, mend, send_poison, status_of
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 
 def test_a_dead_letter_is_shown_with_its_reason_and_its_payload(stack: Stack, poisoned: str) -> None:

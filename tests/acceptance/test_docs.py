@@ -20,10 +20,19 @@ from docs.make_reference import ANSWERS, SOMETIMES
 from examples.expected import STEPS, Get
 from local.servers.embedded import Server
 from models.commands.responses import RESPONSE_TYPE
-from tests.acceptance.conftest import new_database
-from tests.acceptance.stack import Payload, Stack, fresh
-from tests.conftest import API_KEY, ROOT
-from tests.documents import DOCUMENTS, Block, blocks, commands_of, differences, is_webhook, name_of, timeless
+from tests.support.databases import new_database
+from tests.support.inputs.documents import (
+    DOCUMENTS,
+    Block,
+    blocks,
+    commands_of,
+    differences,
+    is_webhook,
+    name_of,
+    timeless,
+)
+from tests.support.processes.stack import Payload, Stack, fresh
+from tests.support.project import API_KEY, ROOT
 
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
 """Documents of which all is sent, from the first line to the last. That of the examples is in test_examples.py."""

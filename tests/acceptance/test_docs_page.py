@@ -10,9 +10,9 @@ import pytest
 
 from api.openapi.docs_page import File
 from api.openapi.document import build_document
-from tests.acceptance.browser import Browser
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import API_KEY
+from tests.support.processes.browser import Browser
+from tests.support.processes.stack import Stack, new_id
+from tests.support.project import API_KEY
 
 OPERATIONS = sum(len(operations) for operations in build_document()["paths"].values())
 

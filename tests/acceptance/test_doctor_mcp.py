@@ -25,12 +25,12 @@ from cli.doctor.diagnostics import Finding
 from cli.doctor.mcp_config import read_config
 from cli.doctor.mcp_doctor import examine_servers
 from models.errors import SettingsError
-from tests.acceptance.command_line import CommandLine, Done
-from tests.acceptance.mcp_servers import HOSTILE
-from tests.acceptance.stack import Stack, free_port, new_id, wait_for
-from tests.conftest import API_KEY, ROOT
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.mcp_servers import HOSTILE
+from tests.support.processes.stack import Stack, free_port, new_id, wait_for
+from tests.support.project import API_KEY, ROOT
 
-SERVERS = ROOT / "tests" / "acceptance" / "mcp_servers.py"
+SERVERS = ROOT / "tests" / "support" / "processes" / "mcp_servers.py"
 WRITES = (
     "COMMIT; CREATE TABLE mine (a int)",
     "DELETE FROM sessions",
@@ -64,10 +64,6 @@ def configure(tmp_path: Path) -> Configure:
 def program(*arguments: str, **more: Any) -> dict[str, Any]:
     """An entry for one of the small servers."""
     return {"command": sys.executable, "args": [str(SERVERS), *arguments], **more}
-
-
-def findings(done: Done) -> dict[str, dict[str, str]]:
-    return {row["check"]: row for row in done.rows}
 
 
 def look(path: Path, **environment: str) -> dict[str, Finding]:
@@ -147,7 +143,7 @@ class TestAnswers:
     ) -> None:
         configure(database=program("refused", env={"DSN": "${DSN}"}))
         done = cli.run("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
-        found = findings(done)["database"]
+        found = done.findings["database"]
         assert found["state"] == "trouble"
         assert "execute_sql was refused" in found["detail"]
         assert "permission denied for [hidden]" in found["detail"]
@@ -176,7 +172,7 @@ class TestTroubles:
         )
         environment = {"TOKEN": SECRET, "PATH": bare_path(cli.folder)}
         done = cli.run("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
-        found = findings(done)
+        found = done.findings
         assert found["node"]["detail"] == "npx is not installed."
         assert "Node.js" in found["node"]["remedy"]
         assert found["away"]["detail"].startswith("Nothing answers at http://127.0.0.1:")
@@ -246,7 +242,7 @@ class TestTroubles:
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
         done = cli.run("doctor", "--mcp", "--yes", code=1)
-        assert "get_me was refused" in findings(done)["hostile"]["detail"]
+        assert "get_me was refused" in done.findings["hostile"]["detail"]
         assert len(done.out + done.err) < 4_000
         assert not set(done.out + done.err) & set("\x1b\x07\u202e")
         shown = cli.shown("doctor", "--mcp", "--yes", code=1)
@@ -261,10 +257,10 @@ class TestConfiguration:
         assert str(ROOT / "mcp-config.json") in done.err
         assert {"check": "github", "state": "trouble"} in done.json
         (cli.folder / "mcp-config.json").write_text('{"mcpServers": {"second": {}}}')
-        assert findings(cli.run("doctor", "--mcp", code=1)).keys() == {"second"}
+        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"second"}
         configure(first={})
-        assert findings(cli.run("doctor", "--mcp", code=1)).keys() == {"first"}
-        assert findings(cli.run("doctor", "--mcp", "--config", "mcp-config.json", code=1)).keys() == {"second"}
+        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"first"}
+        assert cli.run("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "\x00", "[" * 10_000])
     def test_a_file_that_is_none_is_a_wrong_setting(self, tmp_path: Path, text: str) -> None:
@@ -310,12 +306,12 @@ class TestOurs:
     def test_the_relay_answers_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
         here = {"RELAY_URL": stack.url}
         stack.send("create_session", new_id("doctor"), title="Walk")
-        right = findings(cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}))
+        right = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
         assert right["session-relay"]["state"] == "ok"
         assert "resume_bundle" in right["session-relay"]["detail"]
         assert right["session-relay"]["detail"].endswith("list_sessions answered.")
         assert right["github"]["detail"] == "GITHUB_TOKEN is not set."
-        wrong = findings(cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}))
+        wrong = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
         assert "(HTTP 401)" in wrong["session-relay"]["detail"]
 
     def test_the_server_for_postgres_reads_as_the_reader_and_cannot_write(
@@ -325,7 +321,7 @@ class TestOurs:
             pytest.skip("There is no Node here, so the MCP server for Postgres cannot be tried.")
         home = {"HOME": os.environ["HOME"]}  # Where npm keeps what it has fetched before.
         environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
-        found = findings(cli.run("doctor", "--mcp", code=1, environment=environment))["postgres"]
+        found = cli.run("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
             pytest.skip(f"The npm registry cannot be reached, or has not got it: {found['detail']}")
         assert (found["state"], found["detail"].endswith("execute_sql answered.")) == ("ok", True), found

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.stack import Stack
-from tests.conftest import ROOT
+from tests.support.processes.stack import Stack
+from tests.support.project import ROOT
 
 LIMIT_SECONDS = 240
 

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from api.openapi.document import build_document
-from tests import extremes
-from tests.acceptance.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
-from tests.acceptance.test_mcp import HEADERS
-from tests.acceptance.test_scopes import ask, fill, make_key
+from tests.support.clients.keys import new_key
+from tests.support.clients.mcp import HEADERS
+from tests.support.clients.permissions import ask, fill
+from tests.support.inputs import extremes
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
 
 FORGED = [*extremes.CURSORS[::9], extremes.make_cursor("0001-01-01T00:00:00+23:59")]
 BY_NAME: dict[str, tuple[str, ...]] = {
@@ -59,7 +60,7 @@ def session_id(stack: Stack) -> str:
 @pytest.fixture(scope="module")
 def reader(stack: Stack) -> str:
     """A key that may only read."""
-    key = make_key(stack, name=new_id("reader"), scopes=["read"])
+    key = new_key(stack, name=new_id("reader"), scopes=["read"])
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     return key
 

@@ -23,9 +23,9 @@ import msgspec
 from api.openapi.document import build_document
 from models.decoding.strict import decode_as
 from models.errors import ErrorBody
-from tests.acceptance.conftest import GITHUB_SECRET, WEBHOOK_SECRET
-from tests.acceptance.stack import Stack, in_parallel
-from tests.conftest import API_KEY
+from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET
+from tests.support.processes.stack import Stack, in_parallel
+from tests.support.project import API_KEY
 
 EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "500"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ

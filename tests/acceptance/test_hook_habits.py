@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.acceptance.test_keys import make_key
+from tests.support.clients.keys import make_key
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TOKEN = "this-is-secret-9b1d"

@@ -18,9 +18,10 @@ import pytest
 from cli.doctor.diagnostics import Finding
 from cli.doctor.mcp_config import read_config
 from cli.doctor.mcp_doctor import examine_servers
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.test_doctor_mcp import SECRET, findings
-from tests.conftest import ROOT
+from tests.support.processes.command_line import CommandLine
+from tests.support.project import ROOT
+
+SECRET = "s3cr3t-value-of-mine"
 
 
 class Listener:
@@ -199,7 +200,7 @@ class TestServersThatItNames:
     def test_the_file_of_the_program_itself_needs_no_agreement(self, cli: CommandLine) -> None:
         environment = {"PATH": "/usr/bin:/bin", "API_KEY": ""}
         done = cli.run("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
-        assert findings(done)["session-relay"]["detail"] == "API_KEY is not set."
+        assert done.findings["session-relay"]["detail"] == "API_KEY is not set."
 
 
 class TestStackThatItNames:

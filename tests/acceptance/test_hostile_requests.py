@@ -18,11 +18,11 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from api.openapi.document import build_document
-from tests.acceptance.conftest import WEBHOOK_SECRET
-from tests.acceptance.stack import Stack, wait_for
-from tests.acceptance.test_keys import make_key
-from tests.conftest import API_KEY
-from tests.hostile import BODIES, GROWTH, MOST_GROWTH
+from tests.support.clients.keys import make_key
+from tests.support.clients.signing import WEBHOOK_SECRET
+from tests.support.inputs.hostile import BODIES, GROWTH, MOST_GROWTH
+from tests.support.processes.stack import Stack, wait_for
+from tests.support.project import API_KEY
 
 LEAST_SECONDS = 0.03
 """Of the processor's time, which the system counts in steps of 0.01."""

@@ -13,20 +13,13 @@ import httpx
 import pytest
 
 from local.servers.embedded import Server
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.conftest import ROOT
-from tests.integration.serving import Serving
+from tests.support.clients.keys import make_key
+from tests.support.processes.serving import Serving
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.project import ROOT
 
 WITHIN_SECONDS = 5.0
 """How soon every relay knows of a change."""
-
-
-def make_key(stack: Stack, name: str = "", **more: object) -> Payload:
-    """Make a key over HTTP."""
-    answer = stack.client.post("/v1/keys", json={"name": name or new_id("key"), "scopes": ["write"], **more})
-    assert answer.status_code == 201, answer.text
-    body: Payload = answer.json()
-    return body
 
 
 def try_key(url: str, key: str) -> int:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.acceptance.stack import Stack, envelope, new_id
+from tests.support.processes.stack import Stack, envelope, new_id
 
 ALPHABETS = {
     "latin": "abcdefghijklmnopqrstuvwxyz",

@@ -26,8 +26,8 @@ from redis import Redis
 from local.servers import run_as
 from local.servers.embedded import Server, start_postgres, start_valkey
 from models.errors import SettingsError
-from tests.acceptance.stack import free_port, wait_for
-from tests.conftest import ROOT
+from tests.support.processes.stack import free_port, wait_for
+from tests.support.project import ROOT
 
 START_SECONDS = 90
 ORPHANS = """

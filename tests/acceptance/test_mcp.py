@@ -17,10 +17,11 @@ from mcp import MCPError
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.acceptance.agents import Agent
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.acceptance.test_scopes import make_key
-from tests.conftest import API_KEY
+from tests.support.clients.agents import Agent
+from tests.support.clients.keys import new_key
+from tests.support.clients.mcp import HEADERS
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.project import API_KEY
 
 LISTED_CHARACTERS = 22_000
 """Of the list of tools: some 5,000 tokens in each client's context."""
@@ -28,8 +29,6 @@ INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 NOT_LET_IN, TOOL_FAILED = 3, 5
 """Exit codes of the inspector."""
 PING = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
-
 Story = Callable[[Client], Awaitable[object]]
 
 
@@ -227,7 +226,7 @@ def test_a_key_does_through_mcp_what_it_may_and_no_more(stack: Stack) -> None:
     hidden, own = new_id("hidden"), new_id("chat")
     for session_id in (hidden, own):
         stack.send("create_session", session_id, title=f"Title of {session_id}")
-    reader = make_key(stack, scopes=["read"], sessions="chat-*")
+    reader = new_key(stack, scopes=["read"], sessions="chat-*")
     wait_for(lambda: post(stack, **{"X-API-Key": reader}).status_code == 200, seconds=5)
 
     async def story(client: Client) -> None:

@@ -23,10 +23,12 @@ from local.servers.embedded import Server, start_valkey
 from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from tests.acceptance.attacks import ATTACKS
-from tests.acceptance.conftest import WEBHOOK_SECRET, new_database
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.conftest import ROOT
+from tests.support.clients.attacks import ATTACKS
+from tests.support.clients.keys import new_key
+from tests.support.clients.signing import WEBHOOK_SECRET
+from tests.support.databases import new_database
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.project import ROOT
 
 ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 6.0
 LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
@@ -168,26 +170,24 @@ def fill(database_url: str, session_id: str) -> None:
     engine.dispose()
 
 
-def make_key(stack: Stack, name: str, scopes: list[str], sessions: str) -> str:
-    made = stack.client.post("/v1/keys", json={"name": name, "scopes": scopes, "sessions": sessions})
-    assert made.status_code == 201, made.text
-    key: str = made.json()["key"]
-    client = httpx.Client(base_url=stack.url, headers={"X-API-Key": key})
-    wait_for(lambda: client.get("/v1/sessions").status_code == 200, what="known")
-    client.close()
+def admitted_key(stack: Stack, sessions: str) -> str:
+    """A key for these sessions that the relay has heard of."""
+    key = new_key(stack, scopes=["read", "write"], sessions=sessions)
+    with httpx.Client(base_url=stack.url, headers={"X-API-Key": key}) as client:
+        wait_for(lambda: client.get("/v1/sessions").status_code == 200, what="known")
     return key
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_hostile_key_keeps_nobody_else_waiting(neighbours: tuple[Stack, str, str], name: str) -> None:
     stack, victims, attackers = neighbours
-    victim = Victim(stack.url, make_key(stack, new_id("victim"), ["read", "write"], victims), victims)
-    hostile = make_key(stack, new_id("hostile"), ["read", "write"], attackers)
+    victim = Victim(stack.url, admitted_key(stack, victims), victims)
+    hostile = admitted_key(stack, attackers)
     memory = Memory(stack)
     command = [
         sys.executable,
         "-m",
-        "tests.acceptance.attacks",
+        "tests.support.clients.attacks",
         name,
         stack.url,
         hostile,

@@ -7,11 +7,9 @@ import base64
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from html import unescape
-from typing import Any
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import httpx2
@@ -22,106 +20,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl
 
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.acceptance.test_scopes import make_key
-from tests.conftest import API_KEY
-
-CALLBACK = "http://127.0.0.1:7999/callback"
-
-
-class Stranger:
-    """Somebody without a key, at an address of its own, who follows no redirection and keeps no connection."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._url = stack.url
-        self._address = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
-
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(urljoin(self._url, path), headers={"X-Real-IP": self._address}, timeout=60, **more)
-
-    def post(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.post(urljoin(self._url, path), headers={"X-Real-IP": self._address}, timeout=60, **more)
-
-
-class Person:
-    """Somebody at a browser, who reads pages and fills in forms; it follows no redirection by itself."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.client = Stranger(stack)
-
-    def sign_in(self, url: str, key: str, *, answer: str = "allow") -> httpx.Response:
-        """Open the address that an app has sent somebody to, paste a key into the page, and answer."""
-        sent = self.client.get(url)
-        assert sent.status_code == 302, sent.text
-        page = self.client.get(sent.headers["location"])
-        assert page.status_code == 200, page.text
-        fields = {unescape(name): unescape(value) for name, value in HIDDEN.findall(page.text)}
-        return self.client.post("/oauth/sign-in", data={**fields, "key": key, "answer": answer})
-
-
-HIDDEN = re.compile(r'type="hidden" name="([^"]*)" value="([^"]*)"')
-
-
-class App:
-    """An app that speaks OAuth by hand, so that it can be wrong."""
-
-    def __init__(self, stack: Stack, **metadata: Any) -> None:
-        self.stack = stack
-        self.client = Stranger(stack)
-        answer = self.register(**metadata)
-        assert answer.status_code == 201, answer.text
-        self.id = answer.json()["client_id"]
-        self.verifier = secrets.token_urlsafe(48)
-        digest = hashlib.sha256(self.verifier.encode()).digest()
-        self.challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-    def register(self, **metadata: Any) -> httpx.Response:
-        return self.client.post(
-            "/oauth/register", json={"client_name": "Test app", "redirect_uris": [CALLBACK], **metadata}
-        )
-
-    def url(self, **changed: str | None) -> str:
-        """Where it sends its user."""
-        asked: dict[str, str | None] = {
-            "response_type": "code",
-            "client_id": self.id,
-            "redirect_uri": CALLBACK,
-            "code_challenge": self.challenge,
-            "code_challenge_method": "S256",
-            "state": "a state/&=?",
-            **changed,
-        }
-        return f"/oauth/authorize?{urlencode({n: v for n, v in asked.items() if v is not None})}"
-
-    def get_code(self, key: str) -> str:
-        """The code that it gets when its user signs in."""
-        return str(query_of(Person(self.stack).sign_in(self.url(), key))["code"])
-
-    def exchange(self, code: str, **changed: str | None) -> httpx.Response:
-        """Ask for the token."""
-        asked: dict[str, str | None] = {
-            "grant_type": "authorization_code",
-            "code": code,
-            "redirect_uri": CALLBACK,
-            "client_id": self.id,
-            "code_verifier": self.verifier,
-            **changed,
-        }
-        return self.client.post("/oauth/token", data={n: v for n, v in asked.items() if v is not None})
-
-    def get_token(self, key: str) -> str:
-        answer = self.exchange(self.get_code(key))
-        assert answer.status_code == 200, answer.text
-        assert answer.headers["cache-control"] == "no-store"
-        return str(answer.json()["access_token"])
-
-
-def query_of(sent: httpx.Response) -> dict[str, str]:
-    """What an app is told by the address that a browser is sent to."""
-    assert sent.status_code == 303, sent.text
-    location = sent.headers["location"]
-    assert location.startswith(f"{CALLBACK}?"), location
-    return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+from tests.support.clients.keys import new_key
+from tests.support.clients.oauth import CALLBACK, App, Person, query_of
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.project import API_KEY
 
 
 def status_with(stack: Stack, token: str, path: str = "/v1/sessions") -> int:
@@ -150,7 +52,7 @@ def app(stack: Stack) -> App:
 @pytest.fixture
 def key(stack: Stack) -> str:
     """A key for some sessions, for reading."""
-    made = make_key(stack, scopes=["read"], sessions="chat-*")
+    made = new_key(stack, scopes=["read"], sessions="chat-*")
     wait_for(lambda: status_with(stack, made) == 200, seconds=5)
     return made
 
@@ -406,7 +308,7 @@ def test_an_app_that_was_refused_once_may_come_again(stack: Stack, app: App, key
 def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
     told = query_of(Person(stack).sign_in(app.url(), "", answer="deny"))
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
-    hook = make_key(stack, scopes=["hook"], sessions=new_session(stack))
+    hook = new_key(stack, scopes=["hook"], sessions=new_session(stack))
     token = app.get_token(key)
     for wrong in ("", "srk_" + "x" * 40, hook, token, "schlüssel", "\x00"):
         page = Person(stack).sign_in(app.url(), wrong)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.acceptance.agents import Agent, delegating
-from tests.acceptance.conftest import WEBHOOK_SECRET
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.acceptance.test_keys import make_key
-from tests.conftest import API_KEY
+from tests.support.clients.agents import Agent, delegating
+from tests.support.clients.keys import make_key
+from tests.support.clients.signing import WEBHOOK_SECRET
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.project import API_KEY
 
 OFFER = (
     "Connection: Upgrade, HTTP2-Settings\r\n"

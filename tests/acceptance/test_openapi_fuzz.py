@@ -24,9 +24,9 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from api.openapi.document import build_document
 from models.commands.field_types import MAX_WAIT_SECONDS
-from tests.acceptance.loose_spellings import is_loosely_valid
-from tests.acceptance.stack import Stack
-from tests.conftest import API_KEY
+from tests.support.inputs.loose_spellings import is_loosely_valid
+from tests.support.processes.stack import Stack
+from tests.support.project import API_KEY
 
 EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "5"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
 
 
 @pytest.fixture

@@ -5,16 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.acceptance.test_keys import make_key
-from tests.conftest import API_KEY
-
-
-@pytest.fixture(scope="module")
-def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli with the stack in its environment."""
-    return CommandLine(tmp_path_factory.mktemp("parked"), RELAY_URL=stack.url, API_KEY=API_KEY)
+from tests.support.clients.keys import make_key
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from models.queue.job_queue import QUEUE, open_queue
-from tests.acceptance.stack import Payload, Stack, envelope, free_port, in_parallel, new_id, wait_for
+from tests.support.databases import execute
+from tests.support.processes.stack import Payload, Stack, envelope, free_port, in_parallel, new_id, wait_for
 
 SENDERS = 10
 EACH = 100
@@ -40,7 +41,7 @@ def hot(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Sta
         DASHBOARD_PORT=str(free_port()),
         DASHBOARD_PASSWORD=PASSWORD,
     )
-    change(stack, TRIGGER)
+    execute(stack.environment["DATABASE_URL"], TRIGGER)
     stack.start("api", "worker", "worker.dashboard")
     yield stack
     stack.close()
@@ -53,12 +54,6 @@ def dashboard(hot: Stack) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, auth=("admin", PASSWORD)) as client:
         wait_for(lambda: client.get("/").status_code == 200, what="up")
         yield client
-
-
-def change(stack: Stack, statement: str) -> None:
-    with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()
 
 
 def replay_over_http(stack: Stack, dashboard: httpx.Client, delivery_id: str) -> int:
@@ -101,7 +96,7 @@ def test_poison_amid_a_thousand_others_stands_alone_and_is_applied_once_when_men
     assert hot.client.get(f"/v1/sessions/{session_id}").json()["stats"]["memories"] == len(others)
     check_failed_list(hot, dashboard, poison)
 
-    change(hot, "DROP FUNCTION poison CASCADE")
+    execute(hot.environment["DATABASE_URL"], "DROP FUNCTION poison CASCADE")
     assert replay(hot, dashboard, poison) == done
     wait_for(lambda: hot.client.get(f"/v1/deliveries/{poison}").json()["status"] == "applied", what="applied")
     wait_for(lambda: open_queue(hot.redis).failed_job_registry.count == 0, what="rid of the dead letter")

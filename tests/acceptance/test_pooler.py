@@ -15,8 +15,9 @@ from local.operator.migrations import compare
 from local.operator.postgres_tools import Database
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from tests.acceptance.pooler import Pooler
-from tests.conftest import ROOT, migrate
+from tests.support.databases import migrate
+from tests.support.processes.pooler import Pooler
+from tests.support.project import ROOT
 
 LIMITS = {
     "statement_timeout": "10s",

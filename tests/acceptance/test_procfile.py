@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 from local.servers.embedded import Server
-from tests.acceptance.stack import free_port, new_id, wait_for
-from tests.conftest import API_KEY, ROOT
+from tests.support.processes.stack import free_port, new_id, wait_for
+from tests.support.project import API_KEY, ROOT
 from worker.supervision import Child, Supervisor
 
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())

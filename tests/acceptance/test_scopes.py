@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from standardwebhooks import Webhook
 from starlette.routing import Route
 
 from api.app import create_app
@@ -18,12 +15,12 @@ from models.access.scopes import ALL_SCOPES, GRANTS
 from models.commands.definitions import COMMANDS
 from models.commands.field_types import Scope
 from models.settings import Settings
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.clients.keys import new_key
+from tests.support.clients.permissions import COMMAND_NEEDS, WORD, ask, fill
+from tests.support.clients.signing import WEBHOOK_SECRET, send_signed
+from tests.support.processes.stack import Stack, envelope, new_id, wait_for
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-WORD = "zanzibarite"
-"""Stands in everything that the limited key must not see, and nowhere else."""
-
+OTHER_SECRET = WEBHOOK_SECRET.replace("MfKQ", "NfKQ")
 MAY: dict[str, set[str]] = {
     "read": {"read"},
     "write": {"read", "write"},
@@ -33,35 +30,6 @@ MAY: dict[str, set[str]] = {
     "send": {"write", "delegate"},
 }
 """What each scope may do, said once more, for the test."""
-
-COMMAND_NEEDS: dict[str, tuple[Scope, Payload]] = {
-    "create_session": ("write", {"title": "Scopes"}),
-    "rename_session": ("write", {"title": "Scopes"}),
-    "pause_session": ("write", {}),
-    "resume_session": ("write", {}),
-    "complete_session": ("write", {}),
-    "delete_session": ("admin", {"confirm": "not-this-one"}),
-    "list_sessions": ("read", {}),
-    "get_session_summary": ("read", {}),
-    "resume_bundle": ("read", {}),
-    "conversation_chunk": ("write", {"content": "Ana: hello."}),
-    "store_memory": ("write", {"content": "x", "key": "k"}),
-    "retrieve_memory": ("read", {"key": "k"}),
-    "query_memories": ("read", {}),
-    "list_memories": ("read", {}),
-    "delete_memory": ("admin", {"key": "nothing"}),
-    "search": ("read", {"q": WORD}),
-    "delegate_task": ("delegate", {"description": "Look it up", "task_id": "t"}),
-    "get_task": ("read", {"task_id": "t"}),
-    "list_tasks": ("read", {}),
-    "cancel_task": ("delegate", {"task_id": "t"}),
-    "answer_task": ("delegate", {"task_id": "t", "answer": "Yes"}),
-    "add_artifact": ("write", {"name": "Report", "content": "text", "artifact_id": "a"}),
-    "get_artifact": ("read", {"artifact_id": "a"}),
-    "list_artifacts": ("read", {}),
-    "batch": ("write", {"commands": [{"command": "store_memory", "data": {"content": "x", "key": "k"}}]}),
-}
-"""Each command with the scope that it needs, and data that it takes."""
 
 ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/v1/deliveries"): "read",
@@ -110,14 +78,6 @@ BY_TOOL = {("POST", "/mcp")}
 """What a key may do through it is tested with it."""
 OF_OAUTH = ("/oauth/", "/.well-known/")
 """Whoever comes there has no key yet."""
-EXAMPLES = {
-    "delivery_id": "nothing",
-    "name_or_id": "nobody",
-    "key:path": "k",
-    "task_id": "t",
-    "artifact_id": "a",
-    "claim_token": f"srt_{'x' * 40}~{{session_id}}~t",
-}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +87,7 @@ def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         database_url=stack.environment["DATABASE_URL"],
         redis_url=stack.environment["REDIS_URL"],
         folder=tmp_path_factory.mktemp("scopes"),
-        WEBHOOK_SECRETS=f"signer={SECRET},narrow:chat-*={SECRET.replace('MfKQ', 'NfKQ')}",
+        WEBHOOK_SECRETS=f"signer={WEBHOOK_SECRET},narrow:chat-*={OTHER_SECRET}",
     )
     own.start("api")
     yield own
@@ -137,7 +97,7 @@ def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 @pytest.fixture(scope="module")
 def keys(stack: Stack) -> dict[str, str]:
     """A key for each scope."""
-    made: dict[str, str] = {scope: make_key(stack, scopes=[scope]) for scope in ALL_SCOPES}
+    made: dict[str, str] = {scope: new_key(stack, scopes=[scope]) for scope in ALL_SCOPES}
     wait_for(lambda: all(ask(stack, key, "GET", "/v1/keys").status_code != 401 for key in made.values()), seconds=5)
     return made
 
@@ -148,28 +108,6 @@ def session_id(stack: Stack) -> str:
     session_id = new_id("scopes")
     stack.send("create_session", session_id, title="Scopes")
     return session_id
-
-
-def make_key(stack: Stack, **fields: Any) -> str:
-    answer = stack.client.post("/v1/keys", json={"name": new_id("key"), **fields})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["key"])
-
-
-def ask(stack: Stack, key: str, method: str, path: str, **more: Any) -> httpx.Response:
-    return stack.client.request(method, path, headers={"X-API-Key": key}, **more)
-
-
-def send_signed(stack: Stack, body: Payload, *, secret: str = SECRET, wait: float = 0) -> httpx.Response:
-    content = json.dumps(body)
-    message, at = new_id("msg"), datetime.now(UTC)
-    headers = {
-        "webhook-id": message,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message, at, content),
-        "content-type": "application/json",
-    }
-    return httpx.post(f"{stack.url}/v1/webhook", params={"wait": wait}, content=content, headers=headers, timeout=60)
 
 
 def judge(answer: httpx.Response, *, scope: str, needs: Scope) -> None:
@@ -219,7 +157,7 @@ def test_each_scope_lets_its_commands_in(
 def test_a_secret_sends_changing_commands_and_no_deletes(stack: Stack, session_id: str, command: str) -> None:
     needs, data = COMMAND_NEEDS[command]
     judge(send_signed(stack, envelope(command, session_id, **data)), scope="send", needs=needs)
-    outside = send_signed(stack, envelope(command, session_id, **data), secret=SECRET.replace("MfKQ", "NfKQ"))
+    outside = send_signed(stack, envelope(command, session_id, **data), secret=OTHER_SECRET)
     assert outside.status_code == 403
     assert "chat-*" in outside.text
 
@@ -234,14 +172,6 @@ def test_each_scope_lets_its_routes_in(
     assert stack.client.request(method, url, headers={"X-API-Key": "srk_" + "x" * 40}).status_code == 401
     signed = {"X-API-Key": keys["admin"], "X-Hub-Signature-256": "sha256=" + "0" * 64}
     assert stack.client.request(method, url, headers=signed).status_code == 403
-
-
-def fill(path: str, session_id: str) -> str:
-    """A path of the table with ids."""
-    for name, value in {**EXAMPLES, "session_id": session_id}.items():
-        value = value.replace("{session_id}", session_id)  # noqa: PLW2901
-        path = path.replace(f"{{{name}}}", value)
-    return path + ("?q=" + WORD if path == "/v1/search" else "")
 
 
 # A key for some sessions
@@ -272,7 +202,7 @@ def own_session(stack: Stack) -> str:
 def limited(stack: Stack, request: pytest.FixtureRequest) -> str:
     """A key for chat-* alone, with all that a key can have."""
     scopes = ["admin"] if request.param == "admin" else ["read", "write", "delegate", "agent"]
-    key = make_key(stack, scopes=scopes, sessions="chat-*")
+    key = new_key(stack, scopes=scopes, sessions="chat-*")
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     return key
 
@@ -367,7 +297,7 @@ def test_deliveries_of_other_keys_are_not_told_apart_from_none(stack: Stack, key
 
 
 def test_an_admin_of_some_sessions_sees_of_no_session_only_its_own_deliveries(stack: Stack, hidden: str) -> None:
-    key = make_key(stack, scopes=["admin"], sessions="chat-*")
+    key = new_key(stack, scopes=["admin"], sessions="chat-*")
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     answer = stack.client.post("/v1/commands/search", json={"q": WORD})
     assert WORD in answer.text

@@ -9,24 +9,22 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import psutil
 import pytest
-from standardwebhooks import Webhook
 
 from local.servers.embedded import Server
 from models.commands.definitions import COMMANDS
-from tests.acceptance.conftest import new_database
-from tests.acceptance.stack import Payload, Stack, envelope, free_port, new_id, wait_for
-from tests.acceptance.test_poison import change
-from tests.acceptance.test_scopes import COMMAND_NEEDS
+from tests.support.clients.keys import new_key
+from tests.support.clients.permissions import COMMAND_NEEDS
+from tests.support.clients.signing import WEBHOOK_SECRET, send_signed
+from tests.support.databases import execute, new_database
+from tests.support.processes.stack import Payload, Stack, envelope, free_port, new_id, wait_for
 
 PASSWORD = f"dashboard-{secrets.token_hex(8)}"
-SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB = f"github-{secrets.token_hex(8)}"
 SAID = f"kumquat{secrets.token_hex(8)}"
 """A word that is in all that is sent, and looked for afterwards."""
@@ -59,13 +57,13 @@ def talkative(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPat
             redis_url=f"{valkey.url}?db=5",
             folder=tmp_path_factory.mktemp("secrecy"),
             LOG_LEVEL="DEBUG",
-            WEBHOOK_SECRETS=f"signer={SIGNING}",
+            WEBHOOK_SECRETS=f"signer={WEBHOOK_SECRET}",
             GITHUB_WEBHOOK_SECRET=GITHUB,
             DASHBOARD_PORT=str(free_port()),
             DASHBOARD_PASSWORD=PASSWORD,
         )
         stack.redis.flushdb()
-        change(stack, TRIGGER)
+        execute(stack.environment["DATABASE_URL"], TRIGGER)
         stack.start("api", "worker", "worker.dashboard")
         yield stack
         stack.close()
@@ -77,8 +75,8 @@ def sent(talkative: Stack) -> list[str]:
     stack = talkative
     session_id = new_id("walk")
     stack.send("create_session", session_id, title=SAID)
-    key = make_key(stack, scopes=["read", "write"])
-    hook = make_key(stack, scopes=["hook"], sessions=session_id)
+    key = new_key(stack, scopes=["read", "write"])
+    hook = new_key(stack, scopes=["hook"], sessions=session_id)
     typo = "srk_" + secrets.token_hex(20)
     wait_for(lambda: try_hook(stack, hook, {"type": SAID, "text": SAID}).status_code == 200, seconds=10)
     for name, (_, data) in COMMAND_NEEDS.items():
@@ -129,7 +127,17 @@ def sent(talkative: Stack) -> list[str]:
     stack.wait_until_drained()
     wait_for(lambda: stack.redis.llen("sr:refusals") > 10, what="refused")
     wait_for(lambda: stack.redis.zcard("rq:failed:session-relay") == 1, what="in the failed list")
-    return [SAID, key, hook, typo, stack.api_key, PASSWORD, SIGNING, SIGNING.removeprefix("whsec_"), GITHUB]
+    return [
+        SAID,
+        key,
+        hook,
+        typo,
+        stack.api_key,
+        PASSWORD,
+        WEBHOOK_SECRET,
+        WEBHOOK_SECRET.removeprefix("whsec_"),
+        GITHUB,
+    ]
 
 
 def send_to_derived_ids(stack: Stack, key: str) -> None:
@@ -170,27 +178,10 @@ def rpc(method: str, **params: Any) -> Payload:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
-def make_key(stack: Stack, **fields: Any) -> str:
-    answer = stack.client.post("/v1/keys", json={"name": new_id("key"), **fields})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["key"])
-
-
 def try_hook(stack: Stack, token: str, body: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     return httpx.post(f"{stack.url}/v1/hooks/{token}?wait=20", content=content, headers=headers, timeout=60)
-
-
-def send_signed(stack: Stack, body: Payload) -> None:
-    content, message, at = json.dumps(body), new_id("msg"), datetime.now(UTC)
-    headers = {
-        "webhook-id": message,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(SIGNING).sign(message, at, content),
-        "content-type": "application/json",
-    }
-    assert httpx.post(f"{stack.url}/v1/webhook", content=content, headers=headers).status_code == 202
 
 
 def require_none(text: str, sent: list[str], where: str) -> None:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg2
 import pytest
 from redis import Redis
 from rq.job import Job
@@ -21,10 +20,11 @@ from rq.serializers import JSONSerializer
 from local.servers.binaries import postgres_binaries
 from local.stack.service import silent
 from models.queue.job_queue import open_queue
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.conftest import ROOT
-from tests.torture.chaos import delete_rq_keys
-from tests.torture.rig import Rig, new_rig
+from tests.support.databases import execute
+from tests.support.processes.stack import Payload, Stack, wait_for
+from tests.support.project import ROOT
+from tests.support.torture.chaos import delete_rq_keys
+from tests.support.torture.rig import Rig
 
 BACKUP, RESTORE, BACKUP_BY_HAND, RESTORE_BY_HAND = re.findall(
     r"^```sh\n(.*?)^```",
@@ -42,25 +42,10 @@ else:
 """As much of redis-cli as the procedure needs: it is in no wheel, and takes no socket's URL."""
 
 
-@pytest.fixture(scope="module")
-def rig(servers_folder: Path) -> Iterator[Rig]:
-    """Servers and processes of this module's own."""
-    with new_rig(servers_folder) as rig:
-        yield rig
-
-
 @pytest.fixture
 def stack(rig: Rig) -> Stack:
     """Its processes."""
     return rig.stack
-
-
-@pytest.fixture
-def walk(stack: Stack) -> str:
-    """A session that exists."""
-    session_id = new_id("walk")
-    stack.send("create_session", session_id, title="Walk")
-    return session_id
 
 
 def count_up(stack: Stack, session_id: str, numbers: range) -> list[str]:
@@ -106,48 +91,42 @@ def delete_all_of_rq(redis: Redis) -> None:
 
 @pytest.mark.parametrize("delete", [empty_queue, delete_drain_jobs, delete_all_of_rq])
 def test_webhooks_whose_drain_jobs_were_deleted_are_only_late(
-    stack: Stack, walk: str, delete: Callable[[Redis], None]
+    stack: Stack, session_id: str, delete: Callable[[Redis], None]
 ) -> None:
     stack.stop("worker")
-    waiting = count_up(stack, walk, range(5))
+    waiting = count_up(stack, session_id, range(5))
     wait_for(lambda: open_queue(stack.redis).count, what="queued")
     delete(stack.redis)
     stack.start("worker")
-    assert counted(stack, walk) == waiting
+    assert counted(stack, session_id) == waiting
 
 
-def test_workers_go_on_when_rqs_keys_are_deleted_under_them(rig: Rig, walk: str) -> None:
+def test_workers_go_on_when_rqs_keys_are_deleted_under_them(rig: Rig, session_id: str) -> None:
     sent: list[str] = []
     for turn in range(5):
-        sent += count_up(rig.stack, walk, range(20 * turn, 20 * turn + 20))
+        sent += count_up(rig.stack, session_id, range(20 * turn, 20 * turn + 20))
         delete_rq_keys(rig)
-    assert counted(rig.stack, walk) == sent
+    assert counted(rig.stack, session_id) == sent
     assert open_queue(rig.stack.redis).failed_job_registry.count == 0
 
 
 @pytest.fixture
-def dead_letter(stack: Stack, walk: str) -> Iterator[str]:
+def dead_letter(stack: Stack, session_id: str) -> Iterator[str]:
     """A memory that could not be stored, until the fixture ends."""
     execute(
-        stack,
+        stack.environment["DATABASE_URL"],
         f"""
         CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF new.session_id = '{walk}' THEN RAISE EXCEPTION 'not this one'; END IF;
+            IF new.session_id = '{session_id}' THEN RAISE EXCEPTION 'not this one'; END IF;
             RETURN new;
         END $$;
         CREATE TRIGGER poison BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION poison()
         """,
     )
-    [delivery_id] = count_up(stack, walk, range(1))
+    [delivery_id] = count_up(stack, session_id, range(1))
     wait_for(lambda: failed_jobs(stack), what="shown")
     yield delivery_id
-    execute(stack, "DROP FUNCTION IF EXISTS poison CASCADE")
-
-
-def execute(stack: Stack, statement: str) -> None:
-    with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()
+    execute(stack.environment["DATABASE_URL"], "DROP FUNCTION IF EXISTS poison CASCADE")
 
 
 def failed_jobs(stack: Stack) -> dict[str, Job]:
@@ -163,7 +142,7 @@ def delete_failed_jobs(redis: Redis) -> None:
 
 @pytest.mark.parametrize("delete", [delete_failed_jobs, delete_all_of_rq, Redis.flushall])
 def test_a_dead_letter_whose_job_was_deleted_comes_back_and_can_be_replayed(
-    stack: Stack, walk: str, dead_letter: str, delete: Callable[[Redis], None]
+    stack: Stack, session_id: str, dead_letter: str, delete: Callable[[Redis], None]
 ) -> None:
     before = set(failed_jobs(stack))
     delete(stack.redis)
@@ -172,46 +151,46 @@ def test_a_dead_letter_whose_job_was_deleted_comes_back_and_can_be_replayed(
     result = job.latest_result()
     assert result is not None
     assert "RaiseException P0001" in str(result.exc_string)
-    execute(stack, "DROP FUNCTION poison CASCADE")
+    execute(stack.environment["DATABASE_URL"], "DROP FUNCTION poison CASCADE")
     job.requeue()
     wait_for(lambda: status_of(stack, dead_letter) == "applied", what="applied")
     wait_for(lambda: not failed_jobs(stack), what="gone")
-    assert [event["status"] for event in stack.journal(walk)] == ["applied", "failed", "applied"]
+    assert [event["status"] for event in stack.journal(session_id)] == ["applied", "failed", "applied"]
 
 
-def test_a_wiped_redis_costs_nothing_when_nothing_waits_in_it(stack: Stack, walk: str) -> None:
-    applied = count_up(stack, walk, range(5))
-    assert counted(stack, walk) == applied
+def test_a_wiped_redis_costs_nothing_when_nothing_waits_in_it(stack: Stack, session_id: str) -> None:
+    applied = count_up(stack, session_id, range(5))
+    assert counted(stack, session_id) == applied
     stack.redis.flushall()
     assert {status_of(stack, delivery_id) for delivery_id in applied} == {"applied"}
     # Redis does not know them any more; Postgres does.
-    assert count_up(stack, walk, range(5)) == applied
+    assert count_up(stack, session_id, range(5)) == applied
     headers = {"Idempotency-Key": applied[2]}
-    body: Payload = {"command": "store_memory", "session_id": walk, "data": {"key": "count", "content": 2}}
+    body: Payload = {"command": "store_memory", "session_id": session_id, "data": {"key": "count", "content": 2}}
     answer = stack.client.post("/v1/webhook?wait=30", json=body, headers=headers)
     assert (answer.status_code, answer.json()["data"]["revision"]) == (200, 3)
     other = body | {"data": {"key": "count", "content": "other"}}
     refused = stack.client.post("/v1/webhook?wait=30", json=other, headers=headers)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "delivery_conflict")
-    assert counted(stack, walk) == applied
-    assert stack.send("store_memory", walk, key="count", content=5)["data"]["revision"] == 6
+    assert counted(stack, session_id) == applied
+    assert stack.send("store_memory", session_id, key="count", content=5)["data"]["revision"] == 6
 
 
-def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, walk: str) -> None:
-    applied = count_up(stack, walk, range(5))
-    assert counted(stack, walk) == applied
+def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, session_id: str) -> None:
+    applied = count_up(stack, session_id, range(5))
+    assert counted(stack, session_id) == applied
     stack.stop("worker")
-    lost = count_up(stack, walk, range(5, 10))
+    lost = count_up(stack, session_id, range(5, 10))
     assert {status_of(stack, delivery_id) for delivery_id in lost} == {"accepted"}
     stack.redis.flushall()
-    later = count_up(stack, walk, range(10, 12))
+    later = count_up(stack, session_id, range(10, 12))
     stack.start("worker")
-    assert counted(stack, walk) == [*applied, *later]
+    assert counted(stack, session_id) == [*applied, *later]
     assert {status_of(stack, delivery_id) for delivery_id in (*applied, *later)} == {"applied"}
     assert {status_of(stack, delivery_id) for delivery_id in lost} == {"delivery_not_found"}
     # Who repeats what was lost, and what was not, under the same ids, repairs it.
-    count_up(stack, walk, range(12))
-    assert counted(stack, walk) == [*applied, *later, *lost]
+    count_up(stack, session_id, range(12))
+    assert counted(stack, session_id) == [*applied, *later, *lost]
 
 
 @pytest.mark.parametrize(
@@ -219,32 +198,32 @@ def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, wa
     [pytest.param(BACKUP, RESTORE, id="session-cli"), pytest.param(BACKUP_BY_HAND, RESTORE_BY_HAND, id="by hand")],
 )
 def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(
-    stack: Stack, walk: str, tmp_path: Path, back_up: str, restore: str
+    stack: Stack, session_id: str, tmp_path: Path, back_up: str, restore: str
 ) -> None:
     environment = operators_environment(stack, tmp_path)
-    kept = count_up(stack, walk, range(5))
-    assert counted(stack, walk) == kept
+    kept = count_up(stack, session_id, range(5))
+    assert counted(stack, session_id) == kept
     run(back_up, environment)
 
-    undone = count_up(stack, walk, range(5, 10))
-    assert counted(stack, walk) == [*kept, *undone]
-    assert read_count(stack, walk) == 9
-    cursor = stack.journal(walk)[-1]["cursor"]
+    undone = count_up(stack, session_id, range(5, 10))
+    assert counted(stack, session_id) == [*kept, *undone]
+    assert read_count(stack, session_id) == 9
+    cursor = stack.journal(session_id)[-1]["cursor"]
     stack.stop("worker")
-    waiting = count_up(stack, walk, range(10, 12))
+    waiting = count_up(stack, session_id, range(10, 12))
     stack.stop("api")
     run(restore, environment)
     stack.start()
 
-    assert counted(stack, walk) == [*kept, *waiting]
+    assert counted(stack, session_id) == [*kept, *waiting]
     assert {status_of(stack, delivery_id) for delivery_id in (*kept, *waiting)} == {"applied"}
     assert {status_of(stack, delivery_id) for delivery_id in undone} == {"delivery_not_found"}
-    assert read_count(stack, walk) == 11
-    count_up(stack, walk, range(12))
-    assert counted(stack, walk) == [*kept, *waiting, *undone]
-    assert read_count(stack, walk) == 9
+    assert read_count(stack, session_id) == 11
+    count_up(stack, session_id, range(12))
+    assert counted(stack, session_id) == [*kept, *waiting, *undone]
+    assert read_count(stack, session_id) == 9
     # Whoever has followed the journal goes on from where it was, and misses nothing.
-    news = stack.client.get(f"/v1/sessions/{walk}/events", params={"after": cursor}).json()["items"]
+    news = stack.client.get(f"/v1/sessions/{session_id}/events", params={"after": cursor}).json()["items"]
     assert [event["delivery_id"] for event in news if event["event"] == "store_memory"] == [*waiting, *undone]
     assert open_queue(stack.redis).failed_job_registry.count == 0
 

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.acceptance.browser import Browser
-from tests.acceptance.stack import Stack, wait_for
-from tests.acceptance.test_oauth import App
-from tests.conftest import API_KEY
+from tests.support.clients.oauth import App
+from tests.support.processes.browser import Browser
+from tests.support.processes.stack import Stack, wait_for
+from tests.support.project import API_KEY
 
 ALLOW = "document.querySelector('button.main').click()"
 

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 from standardwebhooks import Webhook
 
-from tests.acceptance.stack import Payload, Stack, envelope, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, wait_for
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB_SECRET = "of-github"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 
 
 class Conversation:
@@ -60,11 +60,10 @@ class Conversation:
         return other
 
 
-@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
-def stack(request: pytest.FixtureRequest) -> Stack:
+@pytest.fixture
+def stack(any_stack: Stack) -> Stack:
     """The processes, with and without a pooler before Postgres."""
-    chosen: Stack = request.getfixturevalue(request.param)
-    return chosen
+    return any_stack
 
 
 @pytest.fixture(params=[True, False], ids=["with ids", "without ids"])

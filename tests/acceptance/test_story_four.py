@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.agents import Agent
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.runners import running_agent
-from tests.acceptance.stack import Payload, Stack, fresh, new_id, wait_for
-from tests.acceptance.test_scopes import make_key
-from tests.conftest import API_KEY, ROOT
+from tests.support.clients.agents import Agent
+from tests.support.clients.keys import new_key
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.runners import running_agent
+from tests.support.processes.stack import Payload, Stack, fresh, new_id, wait_for
+from tests.support.project import API_KEY, ROOT
 
 EXAMPLE = str(ROOT / "examples" / "agents" / "compare_prices.py")
 RESEARCH = "Research what competitors charge for the repair of an e-bike"
@@ -33,11 +33,10 @@ REPORT = f"""# {RESEARCH}
 RESULT = {"cheapest": "Bike & Co", "price": 72.5, "average": 85.67, "compared": 3}
 
 
-@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
-def stack(request: pytest.FixtureRequest) -> Stack:
+@pytest.fixture
+def stack(any_stack: Stack) -> Stack:
     """The processes, with and without a pooler before Postgres."""
-    chosen: Stack = request.getfixturevalue(request.param)
-    return chosen
+    return any_stack
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
 
 
 def test_who_begins_with_the_latest_session_is_told_what_finished_in_it(stack: Stack, session_id: str) -> None:
-    key = make_key(stack, scopes=["write"], sessions=session_id)
+    key = new_key(stack, scopes=["write"], sessions=session_id)
     agent = Agent(stack)
     agent.register()
     stack.send("delegate_task", session_id, task_id="t", description=RESEARCH, agent_name=agent.name)

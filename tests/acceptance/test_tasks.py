@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import Engine, text
 
-from tests.acceptance.refusals import refused
-from tests.acceptance.stack import Payload, Stack, fresh, new_id
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    """An active session of the test's own."""
-    session_id = new_id("tasks")
-    stack.send("create_session", session_id, title="Tasks")
-    return session_id
+from tests.support.clients.refusals import refused
+from tests.support.processes.stack import Payload, Stack, fresh, new_id
 
 
 class TestTasks:
@@ -42,7 +33,7 @@ class TestTasks:
         listed = stack.send("list_tasks", session_id)["data"]["tasks"]
         assert [task["task_id"] for task in listed] == ["high", "first", "second", "low"]
         everywhere = stack.send("list_tasks", None, agent_name=agent)["data"]["tasks"]
-        assert [task["session_title"] for task in everywhere] == ["Tasks"] * 4
+        assert [task["session_title"] for task in everywhere] == ["Walk"] * 4
 
     def test_a_task_waits_for_those_that_it_depends_on(self, stack: Stack, session_id: str) -> None:
         stack.send("delegate_task", session_id, task_id="walls", description="Build the walls")

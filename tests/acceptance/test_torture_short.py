@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from tests.torture import chaos
-from tests.torture.ledger import Ledger
-from tests.torture.rig import new_rig
+from tests.support.torture import chaos
+from tests.support.torture.ledger import Ledger
+from tests.support.torture.rig import new_rig
 
 TROUBLES: tuple[chaos.Trouble, ...] = (
     chaos.kill_worker,

@@ -15,8 +15,8 @@ import psutil
 
 from local.servers.embedded import Server
 from models.queue.job_queue import open_queue
-from tests.acceptance.agents import Agent, task_of
-from tests.acceptance.stack import Stack, envelope, in_parallel, new_id, wait_for
+from tests.support.clients.agents import Agent, task_of
+from tests.support.processes.stack import Stack, envelope, in_parallel, new_id, wait_for
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.agents import Agent
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.support.clients.agents import Agent
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 Ask = Callable[..., list[Payload]]
 
@@ -29,13 +29,6 @@ def as_key(stack: Stack, **fields: Any) -> Ask:
     ask.headers = headers  # type: ignore[attr-defined]
     wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="known")
     return ask
-
-
-@pytest.fixture
-def session_id(stack: Stack) -> str:
-    new = new_id("updates")
-    stack.send("create_session", new, title="Talk")
-    return new
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
-from tests.conftest import migrate
+from tests.support.databases import migrate
+from tests.support.stores.sending import send
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +62,10 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     """Each of the stores."""
     store: Backend = request.getfixturevalue(request.param)
     return store
+
+
+@pytest.fixture
+def walk(backend: Backend) -> Backend:
+    """Each of the stores, with an active session."""
+    send(backend, "create_session", title="Morning walk")
+    return backend

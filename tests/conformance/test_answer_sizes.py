@@ -10,7 +10,7 @@ import pytest
 from models.commands.field_types import DEFAULT_MAX_CHARACTERS, MAX_CHARACTERS
 from models.errors import NotFound
 from sessions.backend import Backend
-from tests.conformance.sending import refusal, send
+from tests.support.stores.sending import refusal, send
 
 ITEMS = 500
 FRAME = 150

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from models.errors import Conflict, Forbidden, Invalid, NotFound, NotJson, Rejected, RelayError
 from sessions.backend import Backend
 from sessions.commands.inline_execution import parse_direct
-from tests.conformance.sending import SESSION, items, refusal, send
+from tests.support.stores.sending import SESSION, items, refusal, send
 
 CREATING = (
     ("conversation_chunk", {"chunk_id": "c", "content": "one", "extracted_items": {"ideas": ["x"]}}),

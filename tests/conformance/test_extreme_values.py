@@ -10,8 +10,8 @@ import pytest
 from models.errors import Rejected
 from sessions.backend import Backend
 from sessions.postgres.backend import PostgresBackend
-from tests import extremes
-from tests.conformance.sending import SESSION, refusal, send
+from tests.support.inputs import extremes
+from tests.support.stores.sending import SESSION, refusal, send
 
 
 @pytest.fixture

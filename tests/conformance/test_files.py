@@ -24,15 +24,15 @@ from sessions.files.backend import FilesBackend
 from sessions.files.session_file import MOST_DELIVERIES
 from sessions.files.store_folder import GONE, BrokenFile, Folder
 from sessions.files.store_folder import SESSION as FILE
-from tests.conformance.sending import SESSION, export, items, refusal, send
-from tests.conformance.writer import write
-from tests.conftest import ROOT
+from tests.support.project import ROOT
+from tests.support.stores.sending import SESSION, export, items, refusal, send
+from tests.support.stores.writer import write
 
 COUNT = 500
 
 
 def start_writer(data_dir: Path, name: str, count: int = COUNT) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.conformance.writer", str(data_dir), name, str(count)]
+    command = [sys.executable, "-m", "tests.support.stores.writer", str(data_dir), name, str(count)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

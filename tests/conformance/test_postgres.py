@@ -16,8 +16,8 @@ from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.commands.locks import SHARD_LOCK
-from tests.acceptance.stack import free_port
-from tests.conformance.sending import SESSION, send
+from tests.support.processes.stack import free_port
+from tests.support.stores.sending import SESSION, send
 
 
 @contextmanager

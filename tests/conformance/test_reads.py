@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import Invalid, NotFound
 from sessions.backend import Backend
-from tests.conformance.sending import SESSION, items, pages, refusal, send
+from tests.support.stores.sending import SESSION, items, pages, refusal, send
 
 LONG = '"\\\n😀数' * 20_000
 

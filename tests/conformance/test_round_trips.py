@@ -17,7 +17,7 @@ from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
 from sessions.transfer import export_all, import_all
-from tests.conformance.sending import SESSION, export, items, send
+from tests.support.stores.sending import SESSION, export, items, send
 
 VERBATIM = '{"z": 1e23,\n\t"a": -0.0, "ü": "\\u00fc", "n": 1.50, "big": 12345678901234567890123}'
 """JSON as a sender might write it, with line breaks and tabs."""

@@ -9,14 +9,7 @@ import pytest
 
 from models.errors import Conflict
 from sessions.backend import Backend
-from tests.conformance.sending import SESSION, items, refusal, send
-
-
-@pytest.fixture
-def walk(backend: Backend) -> Backend:
-    """With an active session."""
-    send(backend, "create_session", title="Morning walk")
-    return backend
+from tests.support.stores.sending import SESSION, items, refusal, send
 
 
 def transcript(backend: Backend) -> list[str]:

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from sessions.backend import Backend
-from tests.conformance.sending import SESSION, items, send
-
-
-@pytest.fixture
-def walk(backend: Backend) -> Backend:
-    """With a session to search."""
-    send(backend, "create_session", title="Morning walk")
-    return backend
+from tests.support.stores.sending import SESSION, items, send
 
 
 def ids(found: list[dict[str, Any]]) -> list[str]:

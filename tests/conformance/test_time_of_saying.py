@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import Invalid
 from sessions.backend import Backend
-from tests.conformance.sending import SESSION, items, send
+from tests.support.stores.sending import SESSION, items, send
 
 MARCH = {"since": "2026-03-01", "until": "2026-03-31"}
 SINCE_JUNE = {"since": "2026-06-01"}

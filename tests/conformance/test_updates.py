@@ -15,7 +15,7 @@ from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
-from tests.conformance.sending import SESSION, export, send
+from tests.support.stores.sending import SESSION, export, send
 
 TITLES = {"s1": "Bike rental", "s2": "x" * 200, "s3": "Summer trip", "s4": "Garden", "s5": "Old"}
 ChatOf = Callable[[str], Backend]

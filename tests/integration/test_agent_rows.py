@@ -13,8 +13,8 @@ from sessions.postgres.commands.loading import load
 from sessions.postgres.tasks.claims import Granted, Nothing, Wanted, claim
 from sessions.postgres.tasks.leases import MOST_UNREGISTERED, forget_agents
 from sessions.rules.dispatch import Recipient, Slice
-from tests.acceptance.stack import new_id
-from tests.integration.inbox import drain, entry
+from tests.support.processes.stack import new_id
+from tests.support.stores.inbox import drain, entry
 from worker.sweeper import forget_gone_agents
 
 

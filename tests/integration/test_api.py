@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from api.app import create_app
 from models.settings import Settings
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.integration.serving import Stopwatch, wait_for_status
+from tests.support.processes.serving import Stopwatch, wait_for_status
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 OPEN = {"/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions", "/docs"}
 OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/")

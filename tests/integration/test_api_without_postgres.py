@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from local.servers.embedded import Server, start_postgres
-from tests.acceptance.stack import Stack, new_id, wait_for
-from tests.conftest import migrate
-from tests.integration.serving import Stopwatch, wait_for_status
+from tests.support.databases import migrate
+from tests.support.processes.serving import Stopwatch, wait_for_status
+from tests.support.processes.stack import Stack, new_id, wait_for
 
 READY = {"webhooks": {"taken": True, "reason": None}, "redis": "ok", "postgres": "unavailable"}
 

@@ -17,11 +17,11 @@ from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, Ruling, inbox_key
 from relay.ingest.endpoints import WAITING_PLACES
 from relay.limits.concurrency import SOURCES_AT_ONCE
 from relay.limits.load_shedding import LITTLE_MEMORY
-from tests.acceptance.stack import new_id, wait_for
-from tests.conftest import API_KEY
-from tests.integration.inbox import drain, entry, push
-from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
-from tests.integration.test_signed_webhooks import SECRET, send
+from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
+from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.stack import new_id, wait_for
+from tests.support.project import API_KEY
+from tests.support.stores.inbox import drain, entry, push
 from worker.inbox import read_entries, take_out
 from worker.sweeper import clear_backlog
 
@@ -114,7 +114,7 @@ def test_the_sweeper_forgets_a_backlog_only_when_nothing_waits(redis: Redis) -> 
 
 
 def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path: Path) -> None:
-    settings = {"MAX_BACKLOG": "8", "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    settings = {"MAX_BACKLOG": "8", "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **settings)) as serving:
         assert [serving.post(memory(SESSION)).status_code for _ in range(4)] == [202] * 4
         refused = serving.post(memory(SESSION))
@@ -122,7 +122,7 @@ def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path
         assert refused.json()["error"]["code"] == "backlog_share"
         assert refused.json()["error"]["retryable"] is True
         assert int(refused.headers["retry-after"]) > 0
-        assert [send(serving, memory(SESSION), f"m{n}").status_code for n in range(3)] == [202] * 3
+        assert [post_signed(serving, memory(SESSION), f"m{n}").status_code for n in range(3)] == [202] * 3
         assert backlog(redis) == {"default": 4, "walker": 3}
         # Still so once the relay has looked, and until something of it was applied.
         watch = Stopwatch()
@@ -139,7 +139,7 @@ def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
 ) -> None:
     share = WAITING_PLACES // SOURCES_AT_ONCE
     with (
-        closing(Serving("relay", tmp_path, REDIS_URL=redis_url, WEBHOOK_SECRETS=f"walker={SECRET}")) as serving,
+        closing(Serving("relay", tmp_path, REDIS_URL=redis_url, WEBHOOK_SECRETS=f"walker={WEBHOOK_SECRET}")) as serving,
         ExitStack() as connections,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -159,7 +159,7 @@ def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
         assert "Do not send it again" in answer.json()["message"]
         assert answer.json()["status_url"] == "/v1/deliveries/one-more"
         assert not wait_for_entry(redis, "one-more").waits
-        other = pool.submit(send, serving, memory(SESSION), path="/v1/webhook?wait=40")
+        other = pool.submit(post_signed, serving, memory(SESSION), path="/v1/webhook?wait=40")
         decide(redis, wait_for_entry(redis, "msg-1"), body=b'{"applied":1}')
         assert other.result().json() == {"applied": 1}
         # Whoever goes makes room.
@@ -179,10 +179,10 @@ def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
     limit = int((int(redis.info("memory")["used_memory"]) + room) / 0.7)
     redis.config_set("maxmemory", limit)
     try:
-        settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={SECRET}"}
+        settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
         with closing(Serving("relay", tmp_path, **settings)) as serving, ThreadPoolExecutor(64) as pool:
             body = memory(SESSION, text="x" * 1_000_000)
-            senders = [lambda _: serving.post(body), lambda number: send(serving, body, f"large-{number}")]
+            senders = [lambda _: serving.post(body), lambda number: post_signed(serving, body, f"large-{number}")]
             answers = list(pool.map(lambda number: senders[number % 2](number), range(64)))
             stored = [answer for answer in answers if answer.status_code == 202]
             refused = [answer.json()["error"] for answer in answers if answer.status_code in (429, 503)]
@@ -191,7 +191,9 @@ def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
             assert LITTLE_MEMORY in {error["message"] for error in refused}
             assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
             assert int(redis.info("memory")["used_memory"]) < limit * 0.75
-            wait_for_status(202, lambda: send(serving, memory(SESSION), new_id()))  # A small one still finds room.
+            wait_for_status(
+                202, lambda: post_signed(serving, memory(SESSION), new_id())
+            )  # A small one still finds room.
     finally:
         redis.config_set("maxmemory", str(before))
 
@@ -199,7 +201,7 @@ def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
 def test_large_bodies_of_one_sender_leave_room_for_the_others(redis_url: str, redis: Redis, tmp_path: Path) -> None:
     before = redis.config_get("maxmemory")["maxmemory"]
     redis.config_set("maxmemory", "64mb")
-    settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
     try:
         with closing(Serving("relay", tmp_path, **settings)) as serving:
             body = memory(SESSION, text="x" * 1_000_000)
@@ -209,7 +211,7 @@ def test_large_bodies_of_one_sender_leave_room_for_the_others(redis_url: str, re
             watch = Stopwatch()
             while watch.seconds < 3:
                 assert serving.post(body).status_code in (202, 429)
-                assert send(serving, memory(SESSION), new_id()).status_code == 202
+                assert post_signed(serving, memory(SESSION), new_id()).status_code == 202
             held = cast("dict[bytes, bytes]", redis.hgetall(BACKLOG_BYTES_KEY))
             assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
             shard = shard_of(SESSION)

@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 from redis import Redis
 
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving, Stopwatch, entries, memory
+from tests.support.processes.serving import Serving, Stopwatch, entries, memory
+from tests.support.project import API_KEY
 
 SESSION = "solar-roof"
 

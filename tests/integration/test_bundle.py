@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from models.commands.definitions import ResumeBundle
 from models.errors import NotFound
 from sessions.postgres.reads.read_commands import read
-from tests.integration.rows import NOW, Rows
+from tests.support.stores.rows import NOW, Rows
 
 GLOB = "bundle-*"
 

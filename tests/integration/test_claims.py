@@ -21,9 +21,9 @@ from sessions.postgres.tasks.leases import extend, fail_stuck, holds_task, relea
 from sessions.rules.dispatch import Slice
 from sessions.rules.records import Task, task_key
 from sessions.rules.state import Changes
-from tests.acceptance.stack import new_id, wait_for
-from tests.integration.inbox import drain, entry
-from tests.integration.rows import Rows
+from tests.support.processes.stack import new_id, wait_for
+from tests.support.stores.inbox import drain, entry
+from tests.support.stores.rows import Rows
 
 
 @pytest.fixture

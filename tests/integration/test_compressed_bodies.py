@@ -13,8 +13,8 @@ import pytest
 from redis import Redis
 from standardwebhooks.webhooks import Webhook
 
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving, entries
+from tests.support.processes.serving import Serving, entries
+from tests.support.project import API_KEY
 
 MIB = 1_048_576
 BODY = b'{"command":"store_memory","session_id":"s","data":{"content":"%b"}}'

@@ -19,7 +19,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 from worker.supervision import Child, Running
 
 PASSWORD = "correct horse – battery"

@@ -13,7 +13,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-from models.queue.inbox import SEEN_SECONDS, Announcement, Entry, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.queue.inbox import SEEN_SECONDS, Announcement, inbox_key, seen_key, shard_of, wake_key
 from models.queue.job_queue import open_queue
 from models.settings import Settings
 from sessions.commands.manager import SessionManager
@@ -23,20 +23,13 @@ from sessions.postgres.connections import create_engine
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.operations.deliveries import find_delivery
 from sessions.rules import dispatch
-from tests.integration.inbox import drain, entry, push
+from tests.support.stores.effects import delivery, memories, outcome_of
+from tests.support.stores.inbox import drain, entry, push
 from worker.dead_letters import FailedList
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 from worker.inbox import read_entries
 from worker.sweeper import Sweeper, wake_forgotten
-
-
-@pytest.fixture
-def walk(redis: Redis, engine: Engine) -> str:
-    """A session that exists."""
-    session_id = f"walk-{secrets.token_hex(6)}"
-    drain(redis, engine, entry("create_session", session_id, title="Walk"))
-    return session_id
 
 
 @pytest.fixture
@@ -58,29 +51,9 @@ def trigger(engine: Engine, walk: str) -> Iterator[str]:
         connection.execute(text(f"DROP FUNCTION IF EXISTS {name} CASCADE"))
 
 
-def delivery(engine: Engine, delivery_id: str) -> dict[str, Any]:
-    with engine.connect() as connection:
-        found = find_delivery(connection, source="tests", delivery_id=delivery_id)
-    assert found is not None
-    return found
-
-
-def memories(engine: Engine, session_id: str) -> dict[str, int]:
-    with engine.connect() as connection:
-        rows = connection.execute(text("SELECT key, revision FROM memories WHERE session_id = :id"), {"id": session_id})
-        return {row.key: row.revision for row in rows}
-
-
 def dead_letters(redis: Redis) -> list[Job]:
     registry = open_queue(redis).failed_job_registry
     return [Job.fetch(job_id, connection=redis, serializer=JSONSerializer) for job_id in registry.get_job_ids()]
-
-
-def outcome_of(redis: Redis, item: Entry) -> dict[str, Any]:
-    value = redis.get(outcome_key("tests", item.delivery_id, item.hash))
-    assert isinstance(value, bytes)
-    outcome: dict[str, Any] = msgspec.json.decode(value.partition(b"\n")[2])
-    return outcome
 
 
 def trace_of(letter: Job) -> str:

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving
+from tests.support.processes.serving import Serving
+from tests.support.project import API_KEY
 
 SECOND = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 KEY = f"X-API-Key: {API_KEY}\r\n".encode()

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from models.errors import NotFound
 from sessions.documents.document import ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
 from sessions.postgres.reads.read_commands import export_markdown, export_session
-from tests.integration.rows import Rows
+from tests.support.stores.rows import Rows
 
 
 @pytest.fixture

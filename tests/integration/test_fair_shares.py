@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from models.queue.inbox import shard_of
-from tests.acceptance.stack import Stack, envelope, new_id, wait_for
-from tests.integration.serving import Stopwatch
+from tests.support.processes.serving import Stopwatch
+from tests.support.processes.stack import Stack, envelope, new_id, wait_for
 
 PROMPT_SECONDS = 1.0
 """A read of a few rows takes some milliseconds; without shares it would wait for ten seconds here."""

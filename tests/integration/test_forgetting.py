@@ -5,22 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from models.tables import Base
 from sessions.responses.recorded_responses import NOT_RECORDED
-from tests.integration.inbox import drain, entry
-from tests.integration.test_drain import delivery, outcome_of
-
-
-@pytest.fixture
-def walk(redis: Redis, engine: Engine) -> str:
-    """A session that exists."""
-    session_id = f"walk-{secrets.token_hex(6)}"
-    drain(redis, engine, entry("create_session", session_id, title="Walk"))
-    return session_id
+from tests.support.stores.effects import delivery, outcome_of
+from tests.support.stores.inbox import drain, entry
 
 
 def where_found(engine: Engine, word: str) -> list[str]:

@@ -18,7 +18,7 @@ from relay.ingest.token_webhooks import parse_hook, read_event
 from sessions.commands.manager import SessionManager
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.operations.dead_letters import Wanted, entries_to_rule
-from tests.integration.inbox import drain, entry, push
+from tests.support.stores.inbox import drain, entry, push
 from worker.inbox import read_entries
 
 NOW = datetime.now(UTC)

@@ -14,7 +14,7 @@ from api.sessions.imports import MAX_DOCUMENT_BYTES
 from models.settings import read_settings
 from models.tables import SessionRow
 from sessions.files.backend import FilesBackend
-from tests.integration.serving import Serving
+from tests.support.processes.serving import Serving
 
 SESSION = "imported"
 

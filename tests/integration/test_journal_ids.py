@@ -11,8 +11,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from sessions.postgres.reads.events import read_events
-from tests.acceptance.stack import new_id
-from tests.integration.inbox import drain, entry
+from tests.support.processes.stack import new_id
+from tests.support.stores.inbox import drain, entry
 
 
 @pytest.fixture

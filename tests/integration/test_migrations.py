@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from local.servers.embedded import Server
 from models.settings import sqlalchemy_url
-from tests.conftest import migrate
+from tests.support.databases import migrate
 
 
 @pytest.fixture

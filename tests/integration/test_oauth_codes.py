@@ -16,7 +16,7 @@ from models.settings import read_settings
 from relay.redis_client import open_redis
 from sessions.api_keys import KeyRegister
 from sessions.postgres.connections import create_engine
-from tests.conftest import API_KEY
+from tests.support.project import API_KEY
 
 GRANT = Grant(
     client_id="app_x",

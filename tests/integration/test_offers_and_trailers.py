@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from relay.http.connection_limits import Patience
-from tests.conftest import API_KEY
-from tests.integration.edge import Edge, receive_all
-from tests.integration.serving import Serving
+from tests.support.processes.edge import Edge, receive_all
+from tests.support.processes.serving import Serving
+from tests.support.project import API_KEY
 
 BODY = b'{"size":' + b"1" * 90 + b"}"
 OFFERS = {

@@ -31,9 +31,9 @@ from models.queue.inbox import (
     seen_key,
     shard_of,
 )
-from tests.acceptance.stack import wait_for
-from tests.integration.inbox import drain, entry, push
-from tests.integration.serving import Serving, decide, wait_for_entry
+from tests.support.processes.serving import Serving, decide, wait_for_entry
+from tests.support.processes.stack import wait_for
+from tests.support.stores.inbox import drain, entry, push
 
 MANY = 60
 

@@ -19,9 +19,9 @@ from models.settings import Settings
 from relay.limits import rate_limiter
 from relay.limits.request_rates import Rates
 from relay.redis_client import open_redis
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving, Stopwatch, entries, memory
-from tests.integration.test_signed_webhooks import SECRET, send
+from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
+from tests.support.processes.serving import Serving, Stopwatch, entries, memory
+from tests.support.project import API_KEY
 
 SESSION = "solar-roof"
 
@@ -34,7 +34,7 @@ def _empty(redis: Redis) -> None:
 @pytest.fixture
 def strict(redis_url: str, tmp_path: Path) -> Iterator[Serving]:
     """A relay that takes five requests a day of each sender."""
-    more = {"RATE_LIMIT": "5/day", "WEBHOOK_SECRETS": f"walker={SECRET}"}
+    more = {"RATE_LIMIT": "5/day", "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **more)) as serving:
         yield serving
 
@@ -61,7 +61,7 @@ def test_whoever_is_over_its_limit_is_told_when_to_come_again_and_others_go_on(s
         assert (error["code"], error["retryable"]) == ("rate_limited", True)
         assert "5 requests in 86,400 seconds" in error["message"]
     assert len(entries(redis)) == 5
-    other = send(strict, memory(SESSION))
+    other = post_signed(strict, memory(SESSION))
     assert other.status_code == 202
     assert limits(other) == [5, 4]
 

@@ -19,7 +19,7 @@ from local.operator.restore import restore
 from local.servers.embedded import Server, start_postgres
 from models.errors import Conflict, Forbidden, Unavailable
 from models.tables import Base
-from tests.conftest import migrate
+from tests.support.databases import execute, migrate
 
 CLOSED = {"api_keys", "deliveries"}
 GRANT = "GRANT ALL ON sessions TO PUBLIC"
@@ -111,12 +111,6 @@ def owner(server: Server) -> Database:
 def reader(owner: Database) -> Reader:
     """The role."""
     return make_reader(owner)
-
-
-def execute(url: str, statement: str) -> None:
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-        connection.commit()
 
 
 def rows(url: str, statement: str) -> list[tuple[Any, ...]]:

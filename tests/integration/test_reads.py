@@ -28,7 +28,7 @@ from sessions.postgres.reads.read_commands import last_positions, page, read, re
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.results import Answer, Page
 from sessions.responses.task_updates import Listener
-from tests.integration.rows import NOW, Rows
+from tests.support.stores.rows import NOW, Rows
 
 GLOB = "reading-*"
 ENVELOPE = 2_000

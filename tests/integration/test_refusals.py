@@ -21,9 +21,9 @@ from local.servers.embedded import start_valkey
 from models.errors import Invalid, NotFound, Unauthorized, Unavailable
 from relay.redis_client import open_redis
 from relay.rejections import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, Refusals
-from tests.acceptance.stack import wait_for
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving, memory
+from tests.support.processes.serving import Serving, memory
+from tests.support.processes.stack import wait_for
+from tests.support.project import API_KEY
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HIDDEN = ("wrong-key", SECRET, "hidden-text", "hidden-query", "v1,", "srh_", "webhook-id-of-the-sender")

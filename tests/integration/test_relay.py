@@ -20,10 +20,10 @@ from redis import Redis
 
 from models.queue.inbox import Outcome, inbox_key, outcome_key, seen_key, shard_of, wake_key
 from models.queue.job_queue import open_queue
-from tests.acceptance.stack import wait_for
-from tests.conftest import API_KEY, ROOT
-from tests.integration import inbox
-from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.stack import wait_for
+from tests.support.project import API_KEY, ROOT
+from tests.support.stores import inbox
 
 SESSION = "solar-roof"
 

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from local.servers.embedded import Server, start_valkey
-from tests.acceptance.stack import free_port, wait_for
-from tests.integration.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.stack import free_port, wait_for
 
 AWAY = "The inbox does not answer at the moment; nothing was stored."
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.acceptance.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.integration.serving import Stopwatch
+from tests.support.processes.serving import Stopwatch
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 
 WITHIN_SECONDS = 5.0
 """As every revoked key is refused. Without a look at the key these would go on for 20 to 60 seconds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,18 +11,11 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from models.queue.inbox import Entry, Ruling, inbox_key, shard_of
-from tests.integration.inbox import drain, entry
+from tests.support.stores.effects import status_of
+from tests.support.stores.inbox import drain, entry
 
 REPLAY = Ruling(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
 DISCARD = msgspec.structs.replace(REPLAY, discards=True)
-
-
-@pytest.fixture
-def walk(redis: Redis, engine: Engine) -> str:
-    """A session that exists."""
-    session_id = f"walk-{secrets.token_hex(6)}"
-    drain(redis, engine, entry("create_session", session_id, title="Walk"))
-    return session_id
 
 
 def ruled(item: Entry, ruling: Ruling) -> Entry:
@@ -39,13 +31,6 @@ def journal(engine: Engine, session_id: str) -> list[tuple[str, str, dict[str, A
     statement = text("SELECT event, status, data FROM events WHERE session_id = :id ORDER BY event_id")
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(statement, {"id": session_id})][1:]
-
-
-def status_of(engine: Engine, item: Entry) -> str | None:
-    with engine.connect() as connection:
-        query = {"id": item.delivery_id}
-        row = connection.execute(text("SELECT status FROM deliveries WHERE delivery_id = :id"), query).one_or_none()
-    return None if row is None else str(row.status)
 
 
 @pytest.mark.parametrize("ruling", [REPLAY, DISCARD])

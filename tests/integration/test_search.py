@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from models.commands.definitions import Search
 from sessions.postgres.reads.read_commands import read
 from sessions.reads.results import Answer
-from tests.integration.rows import NOW, Rows
+from tests.support.stores.rows import NOW, Rows
 
 GLOB = "search-*"
 

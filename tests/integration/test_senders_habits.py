@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from redis import Redis
 
-from tests.conftest import API_KEY
-from tests.integration.serving import Serving, entries, memory
-from tests.integration.test_signed_webhooks import GITHUB_SECRET, SECRET, sign
+from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET, sign
+from tests.support.processes.serving import Serving, entries, memory
+from tests.support.project import API_KEY
 
 BODY = msgspec.json.encode(memory("s"))
 MARK = b"\xef\xbb\xbf"
@@ -24,7 +24,7 @@ MARK = b"\xef\xbb\xbf"
 @pytest.fixture(scope="module")
 def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A relay that knows secrets beside its key."""
-    secrets = {"WEBHOOK_SECRETS": f"walker={SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
+    secrets = {"WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
     serving = Serving("relay", tmp_path_factory.mktemp("relay"), REDIS_URL=redis_url, **secrets)
     yield serving
     serving.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hmac
 import socket
 import time
 from collections.abc import Iterator
@@ -24,14 +23,13 @@ from sqlalchemy import Engine, select
 from models.queue.inbox import seen_key
 from models.tables import DeliveryRow, EventRow
 from sessions.postgres.operations.deliveries import find_delivery
-from tests.conftest import API_KEY
-from tests.integration.inbox import drain
-from tests.integration.serving import Serving, entries, memory, wait_for_status
+from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET, post_signed, send_github, sign
+from tests.support.processes.serving import Serving, entries, memory, wait_for_status
+from tests.support.project import API_KEY
+from tests.support.stores.inbox import drain
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CHAT_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-GITHUB_SECRET = "of-github"
-SECRETS = f"walker={CHAT_SECRET},walker={SECRET},chat:chat-*=whsec_{'B' * 32}"
+SECRETS = f"walker={CHAT_SECRET},walker={WEBHOOK_SECRET},chat:chat-*=whsec_{'B' * 32}"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     yield serving
     assert "Traceback" not in serving.log()
-    for secret in (SECRET, CHAT_SECRET, GITHUB_SECRET, API_KEY, "the-payload"):
+    for secret in (WEBHOOK_SECRET, CHAT_SECRET, GITHUB_SECRET, API_KEY, "the-payload"):
         assert secret not in serving.log()
     serving.close()
 
@@ -51,27 +49,6 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
     """Each test begins with an empty inbox."""
-
-
-def sign(body: bytes, id: str = "msg-1", *, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
-    timestamp = str(int(time.time() if at is None else at))
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")
-    signature = f"v1,{base64.b64encode(digest).decode()}"
-    return {"webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature}
-
-
-def send(relay: Serving, value: Any, id: str = "msg-1", path: str = "/v1/webhook", **how: Any) -> httpx.Response:
-    """Post a value with a sound signature, and the relay's key beside it."""
-    body = msgspec.json.encode(value)
-    return relay.post(body, path, **sign(body, id, **how))
-
-
-def send_github(relay: Serving, body: bytes, *, event: str, id: str = "72d3162e-cc78") -> httpx.Response:
-    """Post bytes as GitHub does."""
-    digest = hmac.digest(GITHUB_SECRET.encode(), body, "sha256").hex()
-    headers = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": event, "X-GitHub-Delivery": id}
-    return relay.post(body, **headers)
 
 
 def delivery(engine: Engine, source: str, delivery_id: str) -> dict[str, Any] | None:
@@ -83,7 +60,7 @@ def delivery(engine: Engine, source: str, delivery_id: str) -> dict[str, Any] | 
 
 
 def test_a_signed_command_is_stored_under_the_name_of_its_secret(relay: Serving, redis: Redis) -> None:
-    answer = send(relay, memory("s", id="in-body"))
+    answer = post_signed(relay, memory("s", id="in-body"))
     assert answer.status_code == 202
     assert answer.json() == {
         "status": "accepted",
@@ -111,7 +88,7 @@ def test_what_other_libraries_sign_is_accepted(relay: Serving, redis: Redis, lib
     headers = {
         f"{prefix}-id": "msg_2",
         f"{prefix}-timestamp": str(int(now.timestamp())),
-        f"{prefix}-signature": library(SECRET).sign("msg_2", now, body.decode()),
+        f"{prefix}-signature": library(WEBHOOK_SECRET).sign("msg_2", now, body.decode()),
     }
     assert relay.post(body, **headers).json()["delivery_id"] == "msg_2"
     assert relay.post(body + b" ", **headers).status_code == 401
@@ -119,20 +96,20 @@ def test_what_other_libraries_sign_is_accepted(relay: Serving, redis: Redis, lib
 
 
 def test_a_retry_that_is_signed_anew_with_either_secret_is_a_duplicate(relay: Serving, redis: Redis) -> None:
-    assert send(relay, memory("s"), at=time.time() - 60).json()["duplicate"] is False
-    assert send(relay, memory("s"), secret=CHAT_SECRET).json()["duplicate"] is True
-    assert send(relay, memory("s", text="other")).status_code == 409
+    assert post_signed(relay, memory("s"), at=time.time() - 60).json()["duplicate"] is False
+    assert post_signed(relay, memory("s"), secret=CHAT_SECRET).json()["duplicate"] is True
+    assert post_signed(relay, memory("s", text="other")).status_code == 409
     assert len(entries(redis)) == 1
 
 
 def test_a_flat_command_can_be_signed_too(relay: Serving, redis: Redis) -> None:
-    answer = send(relay, {"session_id": "s", "content": 1}, path="/v1/commands/store_memory?wait=0")
+    answer = post_signed(relay, {"session_id": "s", "content": 1}, path="/v1/commands/store_memory?wait=0")
     assert answer.json()["status"] == "accepted"
     assert entries(redis)[0].source == "walker"
 
 
 def test_what_is_meant_as_a_command_and_wrong_is_told_how(relay: Serving, redis: Redis) -> None:
-    wrong = send(relay, memory("s", text="x") | {"data": {"contnet": 1}})
+    wrong = post_signed(relay, memory("s", text="x") | {"data": {"contnet": 1}})
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "data.contnet")
     body = b'{"command": the-payload'
     assert relay.post(body, **sign(body)).status_code == 400
@@ -152,15 +129,15 @@ def test_what_is_meant_as_a_command_and_wrong_is_told_how(relay: Serving, redis:
 )
 def test_a_signature_neither_reads_nor_deletes(relay: Serving, redis: Redis, command: str, data: Any) -> None:
     session = {} if command == "list_sessions" else {"session_id": "s"}
-    answer = send(relay, {"command": command, "data": data, **session})
+    answer = post_signed(relay, {"command": command, "data": data, **session})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
     assert entries(redis) == []
 
 
 def test_a_secret_with_a_pattern_is_for_those_sessions_alone(relay: Serving, redis: Redis) -> None:
     secret = f"whsec_{'B' * 32}"
-    assert send(relay, memory("chat-1"), secret=secret).status_code == 202
-    refused = send(relay, memory("walk-1"), "msg-2", secret=secret)
+    assert post_signed(relay, memory("chat-1"), secret=secret).status_code == 202
+    refused = post_signed(relay, memory("walk-1"), "msg-2", secret=secret)
     assert (refused.status_code, refused.json()["error"]["expected"]) == (403, "a session_id that matches chat-*")
     (entry,) = entries(redis)
     assert (entry.source, entry.session_glob) == ("chat", "chat-*")
@@ -204,7 +181,7 @@ def test_bytes_that_are_no_text_in_a_header_are_a_bad_signature(relay: Serving) 
 
 def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Redis, engine: Engine) -> None:
     event = {"type": "user.created", "data": {"name": "the-payload"}}
-    answer = send(relay, event, "msg-event")
+    answer = post_signed(relay, event, "msg-event")
     assert answer.status_code == 202
     assert answer.json() == {
         "status": "ignored",
@@ -233,17 +210,17 @@ def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Red
 def test_an_event_that_comes_again_is_a_duplicate_also_when_redis_has_forgotten_it(
     relay: Serving, redis: Redis, engine: Engine
 ) -> None:
-    first = send(relay, {"type": "a.b"}, "msg-again").json()
-    assert send(relay, {"type": "a.b"}, "msg-again").json() == first | {"duplicate": True}
-    assert send(relay, {"type": "other"}, "msg-again").status_code == 409
+    first = post_signed(relay, {"type": "a.b"}, "msg-again").json()
+    assert post_signed(relay, {"type": "a.b"}, "msg-again").json() == first | {"duplicate": True}
+    assert post_signed(relay, {"type": "other"}, "msg-again").status_code == 409
     assert len(entries(redis)) == 1
     drain(redis, engine)
     redis.flushdb()
-    send(relay, {"type": "a.b"}, "msg-again")
-    send(relay, memory("s"), "msg-2-again")
+    post_signed(relay, {"type": "a.b"}, "msg-again")
+    post_signed(relay, memory("s"), "msg-2-again")
     assert "drain shard 00: 1 duplicate" in drain(redis, engine)
     redis.flushdb()
-    send(relay, {"command": "create_session", "data": {"title": "x"}}, "msg-again")
+    post_signed(relay, {"command": "create_session", "data": {"title": "x"}}, "msg-again")
     assert any("1 conflict" in done for done in drain(redis, engine))
     kept = delivery(engine, "walker", "msg-again")
     assert kept is not None
@@ -252,8 +229,8 @@ def test_an_event_that_comes_again_is_a_duplicate_also_when_redis_has_forgotten_
 
 def test_events_among_commands_disturb_them_not(relay: Serving, redis: Redis, engine: Engine) -> None:
     for number in range(3):
-        send(relay, {"type": "noise", "n": number}, f"msg-noise-{number}")
-        send(relay, {"command": "create_session", "data": {"title": f"Noise {number}"}}, f"msg-command-{number}")
+        post_signed(relay, {"type": "noise", "n": number}, f"msg-noise-{number}")
+        post_signed(relay, {"command": "create_session", "data": {"title": f"Noise {number}"}}, f"msg-command-{number}")
     drain(redis, engine)
     for number in range(3):
         noise, command = (delivery(engine, "walker", f"msg-{kind}-{number}") for kind in ("noise", "command"))
@@ -264,7 +241,7 @@ def test_events_among_commands_disturb_them_not(relay: Serving, redis: Redis, en
 
 def test_who_waits_with_an_event_is_answered_at_once(relay: Serving) -> None:
     watch = time.monotonic()
-    assert send(relay, {"type": "a.b"}, path="/v1/webhook?wait=30").json()["status"] == "ignored"
+    assert post_signed(relay, {"type": "a.b"}, path="/v1/webhook?wait=30").json()["status"] == "ignored"
     assert time.monotonic() - watch < 10
 
 

@@ -14,9 +14,9 @@ import pytest
 from redis import Redis
 
 from relay.http.connection_limits import LONGEST_LOOK_SECONDS, Clients, Patience
-from tests.acceptance.stack import wait_for
-from tests.integration.edge import LARGE, Edge, receive_all
-from tests.integration.serving import Serving, Stopwatch
+from tests.support.processes.edge import LARGE, Edge, receive_all
+from tests.support.processes.serving import Serving, Stopwatch
+from tests.support.processes.stack import wait_for
 
 PATIENCE = Patience(head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, look_seconds=0.05)
 SLOWEST_SECONDS = 5.0

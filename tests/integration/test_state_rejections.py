@@ -27,21 +27,14 @@ from sessions.postgres.operations.dead_letters import (
     find_dead_letter,
     list_dead_letters,
 )
-from tests.integration.inbox import drain, entry, push
+from tests.support.stores.effects import memories, status_of
+from tests.support.stores.inbox import drain, entry, push
 from worker.drain import Drain
 from worker.inbox import read_entries
 from worker.sweeper import prune_deliveries
 
 STATES = {"paused": "pause_session", "completed": "complete_session"}
 RULING = Ruling(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC))
-
-
-@pytest.fixture
-def walk(redis: Redis, engine: Engine) -> str:
-    """A session that exists."""
-    session_id = f"walk-{secrets.token_hex(6)}"
-    drain(redis, engine, entry("create_session", session_id, title="Walk"))
-    return session_id
 
 
 def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: Any) -> Entry:
@@ -55,19 +48,6 @@ def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: A
 def again(item: Entry) -> Entry:
     """The same delivery, as the relay accepts it when it is sent once more."""
     return msgspec.structs.replace(item, accepted_at=datetime.now(UTC))
-
-
-def status_of(engine: Engine, item: Entry) -> str | None:
-    with engine.connect() as connection:
-        query = {"source": item.source, "id": item.delivery_id}
-        statement = text("SELECT status FROM deliveries WHERE source = :source AND delivery_id = :id")
-        return cast("str | None", connection.scalar(statement, query))
-
-
-def memories(engine: Engine, session_id: str) -> dict[str, int]:
-    with engine.connect() as connection:
-        rows = connection.execute(text("SELECT key, revision FROM memories WHERE session_id = :id"), {"id": session_id})
-        return {row.key: row.revision for row in rows}
 
 
 def parked(engine: Engine, session_id: str) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from models.queue.inbox import JOURNAL_CHANNEL
 from models.settings import Settings
 from relay.ingest.endpoints import Ingest
 from relay.notifications.journal import JournalWatch
-from tests.conftest import API_KEY
-from tests.integration.inbox import drain, entry
+from tests.support.project import API_KEY
+from tests.support.stores.inbox import drain, entry
 
 EVENTS = 300
 

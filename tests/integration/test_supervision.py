@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 from worker.supervision import Child, Death, Running, Supervisor
 
 LIMIT_SECONDS = 20.0

@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
 from models.queue.job_queue import DRAIN, QUEUE, SWEEPER_KEY, open_queue
-from tests.integration.inbox import drain, entry
+from tests.support.stores.inbox import drain, entry
 from worker import sweeper as sweeping
 from worker.sweeper import Sweeper
 

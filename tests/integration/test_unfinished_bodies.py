@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from models.errors import TooManyRequests
 from relay.http.bodies import Unproven
 from relay.http.client_addresses import network_of
-from tests.integration.serving import Serving, entries
+from tests.support.processes.serving import Serving, entries
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"command":"store_memory","session_id":"s","data":{"content":"hello"}}'

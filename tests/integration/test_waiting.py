@@ -10,7 +10,7 @@ from redis.asyncio import Redis as AsyncRedis
 from api.operations.pending_deliveries import list_waiting
 from models.queue.inbox import Entry
 from sessions.reads.results import Page
-from tests.integration.inbox import entry, push
+from tests.support.stores.inbox import entry, push
 
 
 def look(redis_url: str, *, limit: int, session_id: str) -> Page:

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from models.queue.job_queue import open_queue
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 
 @pytest.fixture(scope="module")

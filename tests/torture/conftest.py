@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.rig import Rig, new_rig
+from tests.support.torture.rig import Rig, new_rig
 
 
 @pytest.fixture

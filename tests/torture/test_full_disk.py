@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.stack import envelope, new_id, wait_for
-from tests.torture.chaos import wait_at_random
-from tests.torture.ledger import Ledger
-from tests.torture.rig import Rig, new_rig
+from tests.support.processes.stack import envelope, new_id, wait_for
+from tests.support.torture.chaos import wait_at_random
+from tests.support.torture.ledger import Ledger
+from tests.support.torture.rig import Rig, new_rig
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
 

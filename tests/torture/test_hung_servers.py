@@ -7,8 +7,8 @@ import psycopg2
 import pytest
 
 from models.queue.inbox import shard_of, wake_key
-from tests.acceptance.stack import new_id, wait_for
-from tests.torture.rig import Rig
+from tests.support.processes.stack import new_id, wait_for
+from tests.support.torture.rig import Rig
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from tests.torture.ledger import Ledger
-from tests.torture.rig import Rig
+from tests.support.torture.ledger import Ledger
+from tests.support.torture.rig import Rig
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 

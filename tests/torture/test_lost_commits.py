@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.stack import wait_for
-from tests.torture.chaos import wait_at_random
-from tests.torture.commit_proxy import CommitProxy, Moment
-from tests.torture.ledger import Ledger
-from tests.torture.rig import Rig
+from tests.support.processes.stack import wait_for
+from tests.support.torture.chaos import wait_at_random
+from tests.support.torture.commit_proxy import CommitProxy, Moment
+from tests.support.torture.ledger import Ledger
+from tests.support.torture.rig import Rig
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
 

@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from tests.torture import chaos
-from tests.torture.ledger import Ledger
-from tests.torture.rig import Rig
+from tests.support.torture import chaos
+from tests.support.torture.ledger import Ledger
+from tests.support.torture.rig import Rig
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
 

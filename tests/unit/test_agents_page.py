@@ -15,8 +15,8 @@ from agent.execution.task_directory import PREFIX, WITHHELD
 from agent.execution.task_execution import LONGEST_BEAT_SECONDS, TRY_AGAIN
 from agent.execution.task_results import BODY_BYTES, FILE_BYTES, MAX_FILES
 from cli.commands.agent import run
-from tests.conftest import ROOT
-from tests.unit.test_cli_page import command_of
+from tests.support.inputs.command_lines import command_of
+from tests.support.project import ROOT
 
 PAGE = (ROOT / "docs" / "AGENTS.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

@@ -15,6 +15,7 @@ from api.openapi.responses import RATE_HEADERS
 from models.commands.definitions import COMMANDS
 from models.commands.field_types import NAME_PATTERN
 from models.settings import Settings
+from tests.support.inputs.openapi import operations
 
 SETTINGS = Settings(api_key="k", redis_url="redis://127.0.0.1:1/0", database_url="postgresql://127.0.0.1:1/none")
 
@@ -22,11 +23,6 @@ SETTINGS = Settings(api_key="k", redis_url="redis://127.0.0.1:1/0", database_url
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     return build_document()
-
-
-def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        yield from path.values()
 
 
 def references(value: object) -> Iterator[str]:

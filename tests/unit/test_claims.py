@@ -21,7 +21,7 @@ from models.settings import Settings
 from sessions.rules.decision import Context, Decision
 from sessions.rules.dispatch import decide
 from sessions.rules.records import Artifact, Task
-from tests.unit.test_rules import World
+from tests.support.stores.world import World
 
 HASH = "h" * 64
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 STORES = {"sqlalchemy", "psycopg2", "alembic", "redis", "httpx", "local", "api"}
 HEAVY = STORES | {"rich", "urllib3", "msgspec", "sessions"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,8 @@ import pytest
 
 from cli import main
 from cli.main import MODULES, cli
-from tests.conftest import ROOT
+from tests.support.inputs.command_lines import command_of
+from tests.support.project import ROOT
 
 PAGE = (ROOT / "docs" / "CLI.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -24,20 +24,6 @@ LINES = sorted(
         if part.startswith("session-cli ")
     }
 )
-
-
-def command_of(line: str) -> tuple[str, click.Command, list[str]]:
-    """The command that a line means, with its path, and the words that are left for it."""
-    _, *words = shlex.split(line)
-    context = click.Context(cli, info_name=main.NAME)
-    command: click.Command = cli
-    path: list[str] = []
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"There is no command {words[0]!r}."
-        command = found
-        path.append(words.pop(0))
-    return " ".join(path), command, words
 
 
 @pytest.mark.parametrize("line", LINES)

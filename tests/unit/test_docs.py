@@ -22,8 +22,8 @@ from models.commands.field_docs import MEANINGS, SHARED_MEANINGS, meaning_of
 from models.commands.field_types import MAX_WAIT_SECONDS
 from models.commands.payloads import parse_envelope, parse_flat
 from models.errors import BadRequest
-from tests.conftest import ROOT
-from tests.documents import DOCUMENTS, anchors, blocks, commands_of, is_webhook, links, name_of
+from tests.support.inputs.documents import DOCUMENTS, anchors, blocks, commands_of, is_webhook, links, name_of
+from tests.support.project import ROOT
 
 LONGEST_URL = "https://session-relay-production-1234.up.some-platform.example.com:65535"
 GUIDE = (ROOT / "api" / "openapi" / FILES["full"]).read_text()

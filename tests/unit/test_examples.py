@@ -12,7 +12,7 @@ import pytest
 from examples.expected import STEPS, Get
 from models.commands.definitions import COMMANDS, name_of
 from models.commands.payloads import ENVELOPE_TYPE, parse_envelope
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 EXAMPLES = ROOT / "examples"
 FILES = sorted(path for path in EXAMPLES.glob("*.json") if path.name != "error_examples.json")

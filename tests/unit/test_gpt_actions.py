@@ -13,6 +13,7 @@ from api.openapi.document import build_document
 from api.openapi.gpt_actions import BATCH_LIMIT, MORE_OPERATIONS, build_gpt_document, is_consequential
 from models.commands.definitions import COMMANDS
 from models.commands.field_types import MAX_CHARACTERS
+from tests.support.inputs.openapi import operations
 
 MOST_OPERATIONS = 30
 MOST_OF_A_DESCRIPTION = 300
@@ -31,11 +32,6 @@ def for_gpt(whole: dict[str, Any]) -> dict[str, Any]:
     document = build_gpt_document(whole) | {"servers": [{"url": "https://relay.example"}]}
     read: dict[str, Any] = json.loads(json.dumps(document))
     return read
-
-
-def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        yield from path.values()
 
 
 def schemas_in(value: object) -> Iterator[dict[str, Any]]:

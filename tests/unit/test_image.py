@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 STARTS = (
     "import alembic.config; alembic.config.main(['heads'])",

@@ -30,8 +30,8 @@ from relay.ingest.signed_bodies import parse_signed
 from relay.ingest.token_webhooks import parse_hook, read_event
 from sessions.documents.import_validation import read_document
 from sessions.files.search import normal
-from tests.hostile import BODIES, require_linear
-from tests.unit.test_rules import World
+from tests.support.inputs.hostile import BODIES, require_linear
+from tests.support.stores.world import World
 
 SIZE = 10_000
 

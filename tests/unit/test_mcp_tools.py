@@ -7,7 +7,7 @@ import re
 
 from api.mcp.tools import COMMAND_TOOLS, INSTRUCTIONS, tools
 from models.commands.definitions import COMMANDS
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 
 def test_the_page_lists_all_tools() -> None:

@@ -6,7 +6,7 @@ import re
 
 from local.stack.console import closing_block
 from models.settings import Settings
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
 

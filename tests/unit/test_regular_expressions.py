@@ -14,8 +14,8 @@ import pytest
 
 from api.app import create_app
 from models.settings import read_settings
-from tests.conftest import API_KEY, ROOT
-from tests.unit.pumping import find_superlinear
+from tests.support.inputs.pumping import find_superlinear
+from tests.support.project import API_KEY, ROOT
 
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "docs")
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}

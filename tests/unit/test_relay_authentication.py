@@ -11,7 +11,7 @@ from models.commands.field_types import Scope
 from models.errors import Forbidden, SettingsError, Unauthorized
 from models.settings import Settings
 from relay.auth.authentication import Caller, require_permission
-from tests.unit.credentials import make_authenticator
+from tests.support.clients.credentials import make_authenticator
 
 MEMORY = StoreMemory(content=msgspec.Raw(b'"x"'))
 

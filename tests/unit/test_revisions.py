@@ -8,7 +8,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from models.tables import SCHEMA_REVISION
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 
 def test_each_migration_has_a_number_of_its_own_and_stands_behind_the_one_before() -> None:

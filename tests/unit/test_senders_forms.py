@@ -21,7 +21,7 @@ from models.errors import Invalid, NotJson, RelayError
 from relay.http.forms import MAX_FIELDS, payload_of, read_form
 from relay.http.path_normalization import tidy_path
 from relay.ingest.token_webhooks import parse_hook, read_event, split_parameters
-from tests.hostile import require_linear
+from tests.support.inputs.hostile import require_linear
 
 FORM = Headers({"Content-Type": "application/x-www-form-urlencoded"})
 

@@ -25,8 +25,9 @@ from models.settings import Settings, read_settings
 from relay.auth.authentication import Caller, require_permission
 from relay.auth.signatures import read_signature
 from relay.auth.signing_secrets import webhook_secrets
-from tests.unit import credentials
-from tests.unit.credentials import make_authenticator
+from tests.support.clients import credentials
+from tests.support.clients.credentials import make_authenticator
+from tests.support.clients.signing import sign
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -64,15 +65,6 @@ def refused(headers: Any, body: bytes = BODY) -> Unauthorized:
     with pytest.raises(Unauthorized) as caught:
         authenticate(headers, body)
     return caught.value
-
-
-def sign(body: bytes, *, id: str = "msg_1", at: float | None = None, secret: str = SECRET) -> dict[str, str]:
-    """The headers of a sound signature; at this moment, unless told otherwise."""
-    timestamp = str(int(time.time() if at is None else at))
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")
-    signature = f"v1,{base64.b64encode(digest).decode()}"
-    return {"webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature}
 
 
 # Standard Webhooks

@@ -8,9 +8,11 @@ import re
 import pytest
 
 from models.tables import SCHEMA_REVISION
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "alembic", "tests")
+SHORT = 300
+"""In characters of its syntax tree: about two statements, which say no more when they stand elsewhere."""
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
@@ -40,3 +42,34 @@ def test_migrations_follow_each_other_up_to_the_schema_of_the_tables() -> None:
     before = [re.search(r'^down_revision = (?:"(\d+)"|None)', source, re.MULTILINE)[1] for source in sources]  # type: ignore[index]
     assert before == [None, *revisions[:-1]]
     assert revisions[-1] == SCHEMA_REVISION
+
+
+def test_tests_share_what_is_in_support_and_nothing_else() -> None:
+    imported = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _modules_of(node)
+        if name.partition(".")[0] == "tests" and not name.startswith("tests.support")
+    ]
+    assert imported == []
+
+
+def test_no_two_functions_or_classes_of_tests_are_the_same() -> None:
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                told = ast.get_docstring(node) is not None
+                body = "".join(map(ast.dump, node.body[told:]))
+                if len(body) > SHORT:
+                    found.setdefault(body, []).append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert [names for names in found.values() if len(names) > 1] == []
+
+
+def _modules_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []

@@ -1,7 +1,7 @@
 """What a hostile sender does to a relay, each at the full rate that its limits allow, until told to stop.
 
-`python -m tests.acceptance.attacks NAME URL KEY SESSION SECONDS`, a process of its own, so that it takes no time from
-the test that measures. Prints how many answers there were of each status.
+`python -m tests.support.clients.attacks NAME URL KEY SESSION SECONDS`, a process of its own, so that it takes no time
+from the test that measures. Prints how many answers there were of each status.
 """
 
 from __future__ import annotations

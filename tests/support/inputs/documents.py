@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.commands.payloads import ENVELOPE_TYPE as ENVELOPE
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 DOCUMENTS = sorted(
     path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.acceptance.stack import Payload
+from tests.support.processes.stack import Payload
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> Payload:

@@ -1,4 +1,4 @@
-"""A process that writes into a session of the JSON store: `python -m tests.conformance.writer DATA_DIR NAME COUNT`.
+"""A process that writes into a session of the JSON store: `python -m tests.support.stores.writer DATA_DIR NAME COUNT`.
 
 It prints the number of each command once that was answered.
 """
@@ -9,7 +9,7 @@ import sys
 
 from models.settings import read_settings
 from sessions.files.backend import FilesBackend
-from tests.conformance.sending import SESSION
+from tests.support.stores.sending import SESSION
 
 
 def write(backend: FilesBackend, name: str, number: int) -> dict[str, object]:

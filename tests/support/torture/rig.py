@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from local.servers.embedded import Server, start_postgres, start_valkey
-from tests.acceptance.stack import Stack, new_id
-from tests.conftest import migrate
+from tests.support.databases import migrate
+from tests.support.processes.stack import Stack, new_id
 
 NO_SYNC = {"fsync": "off"}
 """A process that is killed loses nothing that the kernel has; syncing would only make the runs longer."""

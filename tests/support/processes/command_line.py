@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.acceptance.pseudo_terminal import PseudoTerminal
-from tests.conftest import ROOT
+from tests.support.processes.pseudo_terminal import PseudoTerminal
+from tests.support.project import ROOT
 
 Environment = Mapping[str, str]
 
@@ -37,6 +37,11 @@ class Done(NamedTuple):
         heading, *lines = self.out.splitlines()
         names = heading.split("\t")
         return [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
+
+    @property
+    def findings(self) -> dict[str, dict[str, str]]:
+        """What the doctor found, by check."""
+        return {row["check"]: row for row in self.rows}
 
 
 class CommandLine:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import cast
 
 from models.queue.job_queue import open_queue
-from tests.acceptance.stack import Payload, Stack, new_id, wait_for
-from tests.torture.senders import Sender, Session
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.torture.senders import Sender, Session
 
 SENDERS = 8
 SESSIONS_EACH = 3

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.acceptance.command_line import PROGRAM, CommandLine
-from tests.acceptance.stack import Payload, new_id, wait_for
+from tests.support.processes.command_line import PROGRAM, CommandLine
+from tests.support.processes.stack import Payload, new_id, wait_for
 
 _SCRIPTS = tempfile.TemporaryDirectory(prefix="agents-of-tests-")
 

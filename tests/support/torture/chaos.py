@@ -15,8 +15,8 @@ import psutil
 import psycopg2
 import psycopg2.extensions
 
-from tests.acceptance.stack import envelope, new_id, wait_for
-from tests.torture.rig import Rig
+from tests.support.processes.stack import envelope, new_id, wait_for
+from tests.support.torture.rig import Rig
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DEATH_SECONDS = 60.0

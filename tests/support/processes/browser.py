@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stack import wait_for
+from tests.support.processes.stack import wait_for
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 LIMIT_SECONDS = 60

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tests.acceptance.stack import Payload, envelope
+from tests.support.processes.stack import Payload, envelope
 
 RETRY_SECONDS = 0.05
 """Between tries: a refused connection is refused at once, and eight senders that spin leave no processor."""

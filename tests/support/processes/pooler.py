@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import pytest
 
-from tests.acceptance.stack import free_port, wait_for
+from tests.support.processes.stack import free_port, wait_for
 from worker.supervision import Child, Running
 
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"

@@ -26,8 +26,9 @@ from models.queue.inbox import (
     inbox_key,
     outcome_key,
 )
-from tests.acceptance.stack import NO_LIMITS, free_port, wait_for
-from tests.conftest import API_KEY, ROOT, require_no_secret
+from tests.support.logs import require_no_secret
+from tests.support.processes.stack import NO_LIMITS, free_port, wait_for
+from tests.support.project import API_KEY, ROOT
 from worker.supervision import Child, Running
 
 

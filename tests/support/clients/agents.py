@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, text
 
-from tests.acceptance.stack import Payload, Stack, new_id
+from tests.support.processes.stack import Payload, Stack, new_id
 
 
 class Agent:

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import httpx
 from redis import Redis
 
-from tests.conftest import API_KEY, ROOT, require_no_bug, require_no_secret
+from tests.support.logs import require_no_bug, require_no_secret
+from tests.support.project import API_KEY, ROOT
 from worker.supervision import Child, Running
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""The parts that tests play over HTTP: agents, senders, apps, attackers."""

@@ -1,0 +1,1 @@
+"""Stores, inboxes and states that tests fill and read without a process between."""
