@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -39,6 +40,8 @@ from worker.inbox import Waiting, read_entries, take_out
 from worker.read_time_debts import add_debts, owed_seconds
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Identity = tuple[str, str]
 """Source and delivery id of an entry."""
@@ -69,7 +72,7 @@ class Drain:
 
     def run(self, shard: int) -> str:
         """Drain a shard until it is empty or the time is up; what is left is woken again. Says what it did. Does not
-        raise when Postgres is away: the entries wait, and the shard is tried again later."""
+        raise when Postgres is away: the entries wait, and the shard is tried again later. Raises RedisError."""
         if not 0 <= shard < SHARDS:
             raise ValueError(f"There is no shard {shard}.")
         counts: Counter[str] = Counter()
@@ -84,6 +87,8 @@ class Drain:
                 if not applied and self._is_done(shard):
                     return _describe(shard, counts)
         except Unavailable as error:
+            if isinstance(error.__cause__, RedisError):
+                raise error.__cause__ from None
             self._report_waiting(shard, error.__cause__)
             seconds = self._back_off(shard)
             return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
@@ -122,7 +127,8 @@ class Drain:
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
                 is_alone = partial(self._is_alone, shard, waiting)
-                reading = ReadingTime(partial(owed_seconds, self._redis), is_alone=is_alone)
+                owed = partial(owed_seconds, self._redis)
+                reading = ReadingTime(_or_give_up(owed), is_alone=_or_give_up(is_alone))
                 manager = SessionManager(store, suspect=suspect, reading=reading)
                 try:
                     applied = manager.apply([item.entry for item in waiting])
@@ -186,6 +192,18 @@ class Drain:
         seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
         self._redis.set(wake_key(shard), "1", px=int(seconds * 1000))
         return seconds
+
+
+def _or_give_up(ask: Callable[[str], T]) -> Callable[[str], T]:
+    """Give the transaction up when what is asked of Redis in the middle of it fails: no entry is to blame for that."""
+
+    def ask_or_give_up(source: str) -> T:
+        try:
+            return ask(source)
+        except RedisError as error:
+            raise Unavailable("Redis does not answer at the moment. Nothing is lost; it is tried again.") from error
+
+    return ask_or_give_up
 
 
 def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Applied]:

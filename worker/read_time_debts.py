@@ -27,10 +27,11 @@ def owed_seconds(redis: Redis, source: str) -> float:
 
 
 def add_debts(redis: Redis, taken: Mapping[str, float]) -> None:
-    """Add the seconds that sources have taken. While Redis has no room for it nothing is owed: drains must go on."""
+    """Add the seconds that sources have taken, rounded down: nobody owes more than it took. While Redis has no room for
+    it nothing is owed: drains must go on."""
     if not taken:
         return
-    milliseconds = [max(1, round(seconds / SHARE * 1000)) for seconds in taken.values()]
+    milliseconds = [max(1, int(seconds / SHARE * 1000)) for seconds in taken.values()]
     with suppress(ResponseError):
         redis.eval(TAKE_SCRIPT, len(taken), *map(_key, taken), *map(str, milliseconds))
 

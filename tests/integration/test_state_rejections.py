@@ -87,6 +87,21 @@ def test_a_command_that_came_while_its_session_was_closed_takes_effect_when_it_i
     assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
 
 
+def test_the_journal_tells_of_each_refusal_of_what_is_sent_again_and_of_one_effect(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    item = entry("store_memory", walk, key="k", content=1)
+    drain(redis, engine, entry("pause_session", walk), item)
+    drain(redis, engine, again(item))
+    drain(redis, engine, entry("resume_session", walk), again(item))
+    redis.delete(seen_key("tests", item.delivery_id))
+    drain(redis, engine, again(item))
+    with engine.connect() as connection:
+        statement = text("SELECT status FROM events WHERE delivery_id = :id ORDER BY event_id")
+        told = connection.scalars(statement, {"id": item.delivery_id}).all()
+    assert told == ["rejected", "rejected", "applied"]
+
+
 def test_a_command_for_a_session_that_was_not_there_takes_effect_once_it_is(redis: Redis, engine: Engine) -> None:
     session_id = f"late-{secrets.token_hex(6)}"
     item = entry("store_memory", session_id, key="k", content=1)

@@ -34,7 +34,9 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             raise OutOfTime
         if not UNCHANGED_SHARE * limit_seconds <= left <= limit_seconds:
             limit_seconds = left
-            _set_timeout(connection, left)
+            cursor = connection.connection.cursor()  # The connection itself would ask for the limit of this, too.
+            cursor.execute(_set_timeout(left))
+            cursor.close()
 
     event.listen(connection, "before_cursor_execute", limit)
     try:
@@ -44,11 +46,10 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def lift_time_limit(connection: Connection) -> None:
-    """Let the statements that follow in the transaction take as long as any."""
-    _set_timeout(connection, STATEMENT_TIMEOUT_SECONDS)
+    """Let the statements that follow in the transaction take as long as any. Raises what any statement may raise: the
+    limit holds for this one, too."""
+    connection.exec_driver_sql(_set_timeout(STATEMENT_TIMEOUT_SECONDS))
 
 
-def _set_timeout(connection: Connection, seconds: float) -> None:
-    cursor = connection.connection.cursor()  # Not by the connection, which would ask for the limit of this, too.
-    cursor.execute(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}")
-    cursor.close()
+def _set_timeout(seconds: float) -> str:
+    return f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"
