@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.http.relay_url import is_loopback, parse_address
+from models.atomic_files import PRIVATE, replacing
 from models.errors import SettingsError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -81,14 +81,8 @@ def store_login(environment: Mapping[str, str], *, url: str, key: str) -> Path:
     """Keep a login for this user alone, replacing the one before."""
     path = config_path(environment)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"url": url, "key": key}, file)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path, mode=PRIVATE) as file:
+        file.write(json.dumps({"url": url, "key": key}).encode())
     return path
 
 

@@ -9,13 +9,13 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from local.servers.run_as import Account
+from models.atomic_files import PRIVATE, replacing
 from models.errors import SettingsError
 
 SOCKET_PATH_BYTES = 100
@@ -129,7 +129,5 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file at once by one that only its owner can read."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{text}\n")
-    draft.replace(path)
+    with replacing(path, mode=PRIVATE) as file:
+        file.write(f"{text}\n".encode())

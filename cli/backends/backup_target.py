@@ -12,10 +12,11 @@ from typing import Protocol
 
 from cli.context import Tool
 from cli.output.terminal import Advance
-from local.operator.backups import count_tables, held_by, make_backup, read_backup, replacing
+from local.operator.backups import count_tables, held_by, make_backup, read_backup
 from local.operator.postgres_tools import Database, tools_for
 from local.operator.restore import restore, strangers_in, users_of
 from local.operator.server_discovery import Servers, open_servers
+from models.atomic_files import PRIVATE, replacing
 from models.errors import Conflict
 from models.settings import read_settings
 from sessions.documents.store_summary import Inventory
@@ -127,10 +128,10 @@ class FilesKeeper:
 
     def back_up(self, path: Path, *, advance: Advance) -> Inventory:
         """See Keeper."""
-        with replacing(path) as partial:
-            with partial.open("wb") as file:
-                self._archive.save(file, advance=advance)
-            return self._archive.check(partial)[0]
+        with replacing(path, mode=PRIVATE) as draft:
+            self._archive.save(draft, advance=advance)
+            draft.flush()
+            return self._archive.check(Path(draft.name))[0]
 
     def look_into(self, path: Path) -> tuple[Inventory, int]:
         """See Keeper."""

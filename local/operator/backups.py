@@ -5,12 +5,10 @@ Restoring one is in restoring.py.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +16,8 @@ from typing import NamedTuple
 import psycopg2
 
 from local.operator.postgres_tools import Connection, Database, ToolError, Tools, reap, tools_for
+from models.atomic_files import PRIVATE, replacing
 from sessions.documents.store_summary import Inventory
-from sessions.files.archive import sync_folder
 
 LOCK_WAIT = "10s"
 """Of pg_dump for a migration that is under way."""
@@ -35,30 +33,13 @@ class Backup(NamedTuple):
     held: Inventory
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file for the owner's eyes only, to be written within the block. Then it is on the disk, and takes the place of
-    the one at the path, which stays if the block is not finished. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}-")  # with mode 0600
-    try:
-        yield Path(name)
-        os.fsync(descriptor)
-        os.replace(name, path)
-        sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
 def make_backup(database: Database, path: Path, *, advance: Advance) -> Backup:
     """Write a backup and read it to its end. Raises Unavailable, ToolError, OSError."""
     with database.connect("cli") as connection:
         tools = tools_for(connection.server_version)
-    with replacing(path) as partial:
-        _dump(database, tools, str(partial), advance=advance)
-        return read_backup(partial, tools)
+    with replacing(path, mode=PRIVATE) as draft:
+        _dump(database, tools, draft.name, advance=advance)
+        return read_backup(Path(draft.name), tools)
 
 
 def count_tables(database: Database) -> int:

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from models.atomic_files import PRIVATE, sync_folder
 from models.errors import RelayError, Unavailable
 from sessions.documents.store_summary import Inventory
 from sessions.files.session_file import parse_contents
@@ -145,15 +146,6 @@ class Archive(Folder):
             yield
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """The files of an archive, which nothing but sessions' files can be, each once."""
     seen: set[str] = set()
@@ -208,4 +200,4 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_EXCL, 0o600)
+    return os.open(path, flags | os.O_EXCL, PRIVATE)

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from models.atomic_files import PRIVATE, replacing, sync_folder
 from models.errors import RelayError, Unavailable
 
 FOLDER = "json-store"
@@ -116,21 +117,9 @@ class Folder:
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
         """Put a file in place of the one that is there, under its session's lock. It lasts when this returns; if it
         raises Unavailable, nothing has changed."""
-        draft = path.with_suffix(DRAFT)
         try:
-            with suppress(FileNotFoundError):
-                draft.unlink()
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.writelines(pieces)
-                    file.flush()
-                    os.fsync(descriptor)
-                draft.rename(path)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
-            _sync(self._files)
+            with replacing(path, mode=PRIVATE, draft=path.with_suffix(DRAFT)) as file:
+                file.writelines(pieces)
         except OSError as error:
             raise _trouble(Path(str(error.filename or path)), error) from error
 
@@ -142,7 +131,7 @@ class Folder:
             return
         except OSError as error:
             raise _trouble(path, error) from error
-        _sync(self._files)
+        sync_folder(self._files)
 
     def _prepare(self) -> None:
         """Make the folders, and once clean up what killed processes have left."""
@@ -153,8 +142,7 @@ class Folder:
                 self._data_dir.mkdir(parents=True)
                 # The local stack's servers have users of their own when it is started by root.
                 self._data_dir.chmod(0o700 if os.geteuid() else 0o711)
-                with suppress(PermissionError):
-                    _sync(self._data_dir.parent)
+                sync_folder(self._data_dir.parent)
             for folder in (self._home, self._files, self._locks):
                 _make_private(folder)
         except OSError as error:
@@ -196,7 +184,7 @@ def _try_lock(descriptor: int) -> bool:
 def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except FileExistsError:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
@@ -207,15 +195,6 @@ def _make_private(folder: Path) -> None:
 
 def _age_seconds(path: Path) -> float:
     return time.time() - path.lstat().st_mtime
-
-
-def _sync(folder: Path) -> None:
-    """Make names last: those of files are in their folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _trouble(path: Path, error: OSError) -> Unavailable:
