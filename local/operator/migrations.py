@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import psycopg2
+from sqlalchemy import NullPool, create_engine
 
 from local.operator.postgres_tools import Database
 from models.errors import RelayError
 from models.tables import SCHEMA_REVISION
+from sessions.postgres import schema
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 TAIL_LINES = 6
 
-State = Literal["current", "behind", "empty", "ahead", "differs"]
+State = schema.State | Literal["differs"]
 
 
 class MigrationFailed(RelayError):
@@ -47,19 +48,16 @@ def upgrade(database: Database) -> None:
 
 def read_revision(database: Database) -> str | None:
     """The schema revision, None for a database without our tables. Raises Unavailable."""
-    with database.connect("cli") as connection, connection.cursor() as cursor:
-        try:
-            cursor.execute("SELECT version_num FROM alembic_version")
-        except psycopg2.errors.UndefinedTable:
-            return None
-        row = cursor.fetchone()
-        return str(row[0]) if row else None
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: database.open("cli"), poolclass=NullPool)
+    with engine.connect() as connection:
+        return schema.read_revision(connection)
 
 
 def compare(database: Database) -> SchemaReport:
     """Look at the revision and, if it is right, at every table. Raises Unavailable."""
     revision = read_revision(database)
-    state, differences = state_of(revision), ""
+    state: State = schema.state_of(revision)
+    differences = ""
     if state == "current":
         done = _alembic(database, "check")
         if done.returncode != 0:
@@ -67,15 +65,6 @@ def compare(database: Database) -> SchemaReport:
     return SchemaReport(
         database=database.name, state=state, revision=revision, needed=SCHEMA_REVISION, differences=differences
     )
-
-
-def state_of(revision: str | None) -> State:
-    """What a revision means for this program."""
-    if revision is None:
-        return "empty"
-    if revision == SCHEMA_REVISION:
-        return "current"
-    return "behind" if revision < SCHEMA_REVISION else "ahead"
 
 
 def _alembic(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:

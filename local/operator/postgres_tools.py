@@ -74,15 +74,19 @@ class Database:
 
     def connect(self, application: str) -> closing[Connection]:
         """A connection for some statements, each of which commits. Raises Unavailable."""
+        connection = self.open(application)
+        connection.autocommit = True
+        return closing(connection)
+
+    def open(self, application: str) -> Connection:
+        """A connection that the caller closes. Raises Unavailable."""
         try:
-            connection = self._connect(application)
+            return self._connect(application)
         except psycopg2.OperationalError as error:
             raise Unavailable(
                 f"Postgres does not answer ({self.name} at {self.host}): {str(error).strip()}",
                 hint="Start it, or check DATABASE_URL.",
             ) from error
-        connection.autocommit = True
-        return closing(connection)
 
     def _connect(self, application: str) -> Connection:
         how: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": f"session-relay {application}"}

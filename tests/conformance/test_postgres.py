@@ -9,13 +9,18 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
+from sqlalchemy import text
 
 from local.servers.embedded import Server
 from models.errors import SettingsError, Unavailable
 from models.queue.inbox import shard_of
-from models.settings import read_settings
+from models.settings import Settings, read_settings
+from models.tables import SCHEMA_REVISION
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.commands.locks import SHARD_LOCK
+from sessions.postgres.connections import create_engine
+from sessions.postgres.health import look
+from sessions.postgres.schema import read_revision
 from tests.support.processes.stack import free_port
 from tests.support.stores.sending import SESSION, send
 
@@ -115,3 +120,19 @@ def test_news_of_a_journal_are_waited_for(in_postgres: PostgresBackend) -> None:
     [event] = in_postgres.events(SESSION, after=cursor, limit=10, wait_seconds=10).items
     assert event["event"] == "store_memory"
     writing.join()
+
+
+def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables_that_may_be_read(store_url: str) -> None:
+    engine = create_engine(Settings(database_url=store_url), application_name="tests", pool_size=1)
+    with engine.connect() as connection:
+        connection.execute(text("CREATE ROLE stranger"))
+        assert read_revision(connection) == SCHEMA_REVISION
+        connection.execute(text("SET LOCAL ROLE stranger"))
+        assert read_revision(connection) is None
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text("SET LOCAL search_path = pg_catalog"))
+        assert read_revision(connection) is None
+        assert look(connection).revision is None
+        connection.execute(text("SET LOCAL search_path = public"))
+        assert look(connection).revision == SCHEMA_REVISION
+    engine.dispose()

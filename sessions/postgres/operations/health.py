@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
+from sessions.postgres.schema import read_revision
+
 LOOK = text(
     "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
-    " current_setting('synchronous_commit') AS synchronous_commit,"
-    " to_regclass('alembic_version') IS NOT NULL AS has_tables"
+    " current_setting('synchronous_commit') AS synchronous_commit"
 )
 FAILED = text("SELECT count(*) FROM deliveries WHERE status = 'failed'")
 PARKED = text("SELECT count(*) FROM deliveries WHERE status = 'parked'")
@@ -37,7 +38,7 @@ class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
 def look(connection: Connection) -> DatabaseHealth:
     """Look once; works on a database of any revision, also without tables."""
     found = connection.execute(LOOK).one()
-    revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if found.has_tables else None
+    revision = read_revision(connection)
     return DatabaseHealth(
         version=found.version,
         fsync=found.fsync,

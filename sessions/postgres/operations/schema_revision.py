@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
 
 from models.tables import SCHEMA_REVISION
 
+State = Literal["current", "behind", "empty", "ahead"]
+
+IS_THERE = text("SELECT has_table_privilege(to_regclass('alembic_version'), 'SELECT')")
+"""NULL without the table."""
+REVISION = text("SELECT version_num FROM alembic_version")
+
 
 def read_revision(connection: Connection) -> str | None:
-    """Return the revision, or None for a database without our tables. The transaction may be spoilt afterwards."""
-    try:
-        revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    except ProgrammingError:
+    """Return the revision, or None for a database without tables of ours that this user may read."""
+    if not connection.scalar(IS_THERE):
         return None
+    revision: str | None = connection.scalar(REVISION)
     return revision
+
+
+def state_of(revision: str | None) -> State:
+    """Compare a revision with the one that this program needs."""
+    if revision is None:
+        return "empty"
+    if revision == SCHEMA_REVISION:
+        return "current"
+    return "behind" if revision < SCHEMA_REVISION else "ahead"
 
 
 def describe_mismatch(revision: str | None, *, upgrade: str) -> tuple[str, str] | None:
     """Say what is wrong with a revision and what to do about it, where `upgrade` names the command that migrates; None
     if it is the right one."""
-    if revision == SCHEMA_REVISION:
-        return None
-    if revision is None:
-        return f"The database has no tables of this program, which needs schema {SCHEMA_REVISION}.", f"Run `{upgrade}`."
     found = f"The database has schema {revision}, and this program needs schema {SCHEMA_REVISION}."
-    if revision > SCHEMA_REVISION:
-        return found, "Update this program: a newer version has used the database."
+    match state_of(revision):
+        case "current":
+            return None
+        case "empty":
+            found = f"The database has no tables of this program, which needs schema {SCHEMA_REVISION}."
+        case "ahead":
+            return found, "Update this program: a newer version has used the database."
     return found, f"Run `{upgrade}`."
