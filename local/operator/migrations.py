@@ -10,16 +10,17 @@ from typing import Literal
 
 import msgspec
 from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import ProgrammingError
 
 from local.operator.postgres_tools import Database
 from models.errors import RelayError
 from models.tables import SCHEMA_REVISION
-from sessions.postgres import schema
+from sessions.postgres.operations import schema_revision
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 TAIL_LINES = 6
 
-State = schema.State | Literal["differs"]
+State = schema_revision.State | Literal["differs"]
 
 
 class MigrationFailed(RelayError):
@@ -47,16 +48,20 @@ def upgrade(database: Database) -> None:
 
 
 def read_revision(database: Database) -> str | None:
-    """The schema revision, None for a database without our tables. Raises Unavailable."""
+    """The schema revision, None for a database without our tables. Raises Unavailable, and what psycopg2 raises for a
+    user who may not read them."""
     engine = create_engine("postgresql+psycopg2://", creator=lambda: database.open("cli"), poolclass=NullPool)
-    with engine.connect() as connection:
-        return schema.read_revision(connection)
+    try:
+        with engine.connect() as connection:
+            return schema_revision.read_revision(connection)
+    except ProgrammingError as error:
+        raise (error.orig or error) from error
 
 
 def compare(database: Database) -> SchemaReport:
     """Look at the revision and, if it is right, at every table. Raises Unavailable."""
     revision = read_revision(database)
-    state: State = schema.state_of(revision)
+    state: State = schema_revision.state_of(revision)
     differences = ""
     if state == "current":
         done = _alembic(database, "check")

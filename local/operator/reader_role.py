@@ -18,7 +18,7 @@ from local.operator.migrations import read_revision
 from local.operator.postgres_tools import Connection, Database
 from local.operator.reader_privileges import UNSEEN, close_doors, excess, grant_reading, is_superuser, remains
 from models.errors import Conflict, Forbidden, Unavailable
-from sessions.postgres.schema import state_of
+from sessions.postgres.operations.schema_revision import state_of
 
 ROLE = "session_relay_reader"
 MARK = "May read the sessions of session-relay. Made by `session-cli db reader`."

@@ -11,7 +11,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Literal
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from models.commands.definitions import ReadCommand
 from models.commands.field_types import MAX_CHARACTERS
@@ -26,7 +26,14 @@ from sessions.commands.store import too_slow, value_refused
 from sessions.documents.import_validation import read_document
 from sessions.postgres.commands.locks import take_shard
 from sessions.postgres.commands.store import PostgresStore
-from sessions.postgres.connections import create_engine, is_bad_value, is_too_slow, is_unavailable, unavailable
+from sessions.postgres.connections import (
+    create_engine,
+    diagnose,
+    is_bad_value,
+    is_too_slow,
+    is_unavailable,
+    unavailable,
+)
 from sessions.postgres.documents.imports import import_session
 from sessions.postgres.operations.schema_revision import describe_mismatch, read_revision
 from sessions.postgres.reads.read_commands import (
@@ -165,7 +172,12 @@ def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any
 
 
 def _check_schema(connection: Connection) -> None:
-    if mismatch := describe_mismatch(read_revision(connection), upgrade="session-cli db upgrade"):
+    try:
+        revision = read_revision(connection)
+    except ProgrammingError as error:
+        hint = "Let the user of DATABASE_URL read and write the tables, or use their owner."
+        raise Unavailable(f"{diagnose(error)} {hint}", code="no_access", hint=hint) from error
+    if mismatch := describe_mismatch(revision, upgrade="session-cli db upgrade"):
         found, advice = mismatch
         raise Unavailable(f"{found} {advice}", code="schema_differs", hint=advice)
 

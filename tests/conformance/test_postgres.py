@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg2
 import pytest
@@ -19,8 +20,8 @@ from models.tables import SCHEMA_REVISION
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.commands.locks import SHARD_LOCK
 from sessions.postgres.connections import create_engine
-from sessions.postgres.health import look
-from sessions.postgres.schema import read_revision
+from sessions.postgres.operations.health import look
+from sessions.postgres.operations.schema_revision import read_revision
 from tests.support.processes.stack import free_port
 from tests.support.stores.sending import SESSION, send
 
@@ -122,17 +123,26 @@ def test_news_of_a_journal_are_waited_for(in_postgres: PostgresBackend) -> None:
     writing.join()
 
 
-def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables_that_may_be_read(store_url: str) -> None:
+def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables(store_url: str) -> None:
     engine = create_engine(Settings(database_url=store_url), application_name="tests", pool_size=1)
     with engine.connect() as connection:
-        connection.execute(text("CREATE ROLE stranger"))
         assert read_revision(connection) == SCHEMA_REVISION
-        connection.execute(text("SET LOCAL ROLE stranger"))
-        assert read_revision(connection) is None
-        connection.execute(text("RESET ROLE"))
         connection.execute(text("SET LOCAL search_path = pg_catalog"))
         assert read_revision(connection) is None
         assert look(connection).revision is None
         connection.execute(text("SET LOCAL search_path = public"))
         assert look(connection).revision == SCHEMA_REVISION
     engine.dispose()
+
+
+def test_a_user_who_may_not_read_the_tables_is_told(store_url: str) -> None:
+    role = f"stranger_{secrets.token_hex(4)}"
+    with closing(psycopg2.connect(store_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f"CREATE ROLE {role} LOGIN")
+        backend = PostgresBackend(Settings(database_url=store_url.replace("//postgres@", f"//{role}@")))
+        with pytest.raises(Unavailable, match="use their owner") as refused:
+            send(backend, "create_session", title="x")
+        assert refused.value.code == "no_access"
+        backend.close()
+        cursor.execute(f"DROP ROLE {role}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
-from sessions.postgres.schema import read_revision
+from sessions.postgres.operations.schema_revision import read_revision
 
 LOOK = text(
     "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"

@@ -10,14 +10,14 @@ from models.tables import SCHEMA_REVISION
 
 State = Literal["current", "behind", "empty", "ahead"]
 
-IS_THERE = text("SELECT has_table_privilege(to_regclass('alembic_version'), 'SELECT')")
-"""NULL without the table."""
+HAS_TABLES = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISION = text("SELECT version_num FROM alembic_version")
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Return the revision, or None for a database without tables of ours that this user may read."""
-    if not connection.scalar(IS_THERE):
+    """Return the revision, or None for a database without our tables. Raises ProgrammingError for a user who may not
+    read them."""
+    if not connection.scalar(HAS_TABLES):
         return None
     revision: str | None = connection.scalar(REVISION)
     return revision
