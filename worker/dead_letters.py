@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.executions import ExecutionRegistry
@@ -14,7 +15,20 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from sqlalchemy import Connection
 
-from models.queue.inbox import PUSH_SCRIPT, Ruling, push_arguments, shard_of_key
+from models.queue.inbox import (
+    BACKLOG_BYTES_KEY,
+    BACKLOG_KEY,
+    ENTRY_BYTES,
+    ENTRY_FIELD,
+    WAKE_SECONDS,
+    Entry,
+    Ruling,
+    inbox_key,
+    seen_key,
+    seen_value,
+    shard_of,
+    wake_key,
+)
 from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
 from sessions.postgres.operations.dead_letters import Identity, Wanted, entries_to_rule
 
@@ -84,10 +98,23 @@ def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: st
     entries, _ = entries_to_rule(connection, Wanted(status="failed", source=source, delivery_id=delivery_id), ruling)
     if not entries:
         return False
-    keys, arguments = push_arguments(entries)
-    _, woken = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
-    enqueue_drains(open_queue(redis), [shard_of_key(key) for key in woken])
+    _push(redis, entries[0])
     return True
+
+
+def _push(redis: Redis, entry: Entry) -> None:
+    """Push a ruling on a dead letter. Unlike a webhook it is always taken: whether it repeats anything, the dead letter
+    itself tells when the entry is applied."""
+    shard, encoded = shard_of(entry.session_id), msgspec.json.encode(entry)
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.set(seen_key(entry.source, entry.delivery_id), seen_value(entry), nx=True)
+        pipeline.xadd(inbox_key(shard), {ENTRY_FIELD: encoded})
+        pipeline.hincrby(BACKLOG_KEY, entry.source, 1)
+        pipeline.hincrby(BACKLOG_BYTES_KEY, entry.source, len(encoded) + ENTRY_BYTES)
+        pipeline.set(wake_key(shard), "1", nx=True, ex=WAKE_SECONDS)
+        *_, is_woken = pipeline.execute()
+    if is_woken:
+        enqueue_drains(open_queue(redis), [shard])
 
 
 def _show(redis: Redis, registry: FailedJobRegistry, identity: Identity, trace: str) -> None:

@@ -1,4 +1,4 @@
-"""Draining a shard: entries are applied in order in one transaction, and only then taken out of the inbox.
+"""Draining a shard: entries are applied in order in one transaction, and only then acknowledged.
 
 Killed anywhere, it is simply done again: what was committed is recognized by its delivery.
 """
@@ -9,19 +9,15 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-from msgspec import Raw
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.commands.agent_commands import AGENT_COMMANDS
-from models.errors import Forbidden, Unavailable
+from models.errors import Unavailable
 from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
 from models.queue.job_queue import enqueue_drains, open_queue
 from models.queue.task_notifications import TaskNews
@@ -33,10 +29,10 @@ from sessions.postgres.commands.locks import try_shard
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.deliveries import recently_forgotten
-from sessions.responses.task_updates import listener_of
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
-from worker.inbox import Waiting, read_entries, take_out
+from worker.inbox import StreamEntry, acknowledge, read_entries
+from worker.outcomes import EncodedOutcome, encode_outcomes
 from worker.read_time_debts import add_debts, owed_seconds
 
 logger = logging.getLogger(__name__)
@@ -56,7 +52,6 @@ FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 4.0
 """While Postgres is away a shard is tried no more often than this."""
 
-FORBIDDEN = Forbidden.status
 RESUMING = ("resume_session", "batch")
 
 
@@ -136,8 +131,8 @@ class Drain:
                     add_debts(self._redis, reading.taken)
                     if manager.slow:
                         self._redis.set(_slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
-                applied = _add_updates(store, applied)
                 stale = _outcomes_of_deleted(connection, applied)
+                outcomes = encode_outcomes(store, applied, stale=stale)
                 news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
@@ -151,11 +146,11 @@ class Drain:
                 raise unavailable() from error
             raise
         reach("after_commit", self._failpoint_dir)
-        self._finish(shard, waiting[: len(applied)], applied, stale, news)
+        self._finish(shard, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
         reach("after_delete", self._failpoint_dir)
         return applied
 
-    def _is_alone(self, shard: int, waiting: Sequence[Waiting], source: str) -> bool:
+    def _is_alone(self, shard: int, waiting: Sequence[StreamEntry], source: str) -> bool:
         """Whether all that waits here is of the source, and no other shard waits for a worker."""
         if any(item.entry.source != source for item in waiting):
             return False
@@ -164,12 +159,14 @@ class Drain:
     def _finish(
         self,
         shard: int,
-        waiting: Sequence[Waiting],
+        entries: Sequence[StreamEntry],
         applied: Sequence[Applied],
+        *,
+        outcomes: Sequence[EncodedOutcome],
         stale: Sequence[str],
         news: TaskNews,
     ) -> None:
-        take_out(self._redis, shard, waiting, applied, stale=stale, news=news)
+        acknowledge(self._redis, shard, entries, applied, outcomes=outcomes, stale=stale, news=news)
         for item in applied:
             if item.status == "failed":
                 try:
@@ -204,26 +201,6 @@ def _or_give_up(ask: Callable[[str], T]) -> Callable[[str], T]:
             raise Unavailable("Redis does not answer at the moment. Nothing is lost; it is tried again.") from error
 
     return ask_or_give_up
-
-
-def _add_updates(store: PostgresStore, applied: Sequence[Applied]) -> list[Applied]:
-    """Tell the senders who wait what happened to the session's tasks meanwhile."""
-    listeners = [listener_of(item.entry, item.response) if _is_told(item) else None for item in applied]
-    wanted = {listener for listener in listeners if listener}
-    updates = store.updates(wanted, datetime.now(UTC)) if wanted else {}
-    told: list[Applied] = []
-    for item, listener in zip(applied, listeners, strict=True):
-        news = updates.get(listener) if listener else None
-        if news and bytes(item.response) != b"{}":
-            response = msgspec.json.decode(item.response, type=dict[str, Raw])
-            response["updates"] = Raw(msgspec.json.encode(news))
-            item = msgspec.structs.replace(item, response=Raw(msgspec.json.encode(response)))  # noqa: PLW2901
-        told.append(item)
-    return told
-
-
-def _is_told(item: Applied) -> bool:
-    return item.entry.waits and item.entry.command not in AGENT_COMMANDS and item.http_status != FORBIDDEN
 
 
 def _resumed(applied: Sequence[Applied]) -> set[str]:

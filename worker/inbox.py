@@ -1,10 +1,9 @@
-"""The worker's side of the inbox: reading a shard's entries, taking them out once they are committed, and telling those
-who wait."""
+"""The worker's side of the inbox: reading a shard's entries, and acknowledging them once they are committed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -12,28 +11,23 @@ from redis import Redis
 from redis.client import Pipeline
 
 from models.queue.inbox import (
-    ANNOUNCED_BYTES,
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
+    ENTRY_BYTES,
     ENTRY_FIELD,
     JOURNAL_CHANNEL,
-    OUTCOME_BYTES,
     OUTCOME_CHANNEL,
-    OUTCOME_SCRIPT,
+    OUTCOME_SECONDS,
+    PERMITTED_MEMORY,
+    RELEASE_LUA,
     RELEASE_SCRIPT,
-    TAKE_OUT_SCRIPT,
-    Announcement,
     Entry,
-    Outcome,
     inbox_key,
-    outcome_key,
     seen_key,
 )
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
 from sessions.commands.event_log import Applied
-from sessions.commands.task_access import may_read_answer
-from sessions.responses.oversized_responses import without_data
-from sessions.responses.redaction import tell
+from worker.outcomes import EncodedOutcome
 
 MAX_ENTRIES = 500
 MAX_BYTES = 8 * 1_048_576
@@ -45,11 +39,87 @@ OUTCOMES_AT_ONCE_BYTES = 1_048_576
 """Of outcomes that are sent to Redis in one command, but at least one."""
 UNREADABLE_KEY = "sr:unreadable"
 """A stream of entries that are none, as they were found: nothing is thrown away, and nothing waits behind them."""
+SEEN_SECONDS, SEEN_SECONDS_WHEN_SHORT = 120, 5
+"""How long the relay itself recognizes a repeated delivery after it was applied; then the worker does, in Postgres. The
+shorter time counts while Redis has more than half of the permitted memory in use."""
+OUTCOME_SHARE = 1 / 16
+"""Of the permitted memory, for the outcomes of one source."""
+OUTCOME_SHARE_BYTES = 33_554_432
+"""The same for a Redis without `maxmemory`."""
+OUTCOME_OVERHEAD = 300
+"""What an outcome takes beside its text."""
+
+_MEMORY_LUA = f"""
+local function memory()
+  local told = redis.pcall('INFO', 'memory')
+  if type(told) ~= 'string' then return 0, 0 end
+  local limit = tonumber(string.match(told, 'maxmemory:(%d+)')) or 0
+  return limit * {PERMITTED_MEMORY}, tonumber(string.match(told, 'used_memory:(%d+)')) or 0
+end
+"""
+"""The permitted memory, 0 without a limit, and what is used of it."""
+
+ACK_SCRIPT = f"""#!lua flags=allow-oom
+{_MEMORY_LUA}
+local permitted, used = memory()
+local seconds = permitted > 0 and used > permitted / 2 and {SEEN_SECONDS_WHEN_SHORT} or {SEEN_SECONDS}
+local gone, freed = {{}}, {{}}
+for i = 0, #KEYS - 4 do
+  local seen = KEYS[4 + i]
+  local id, source, size, ending = unpack(ARGV, 4 * i + 1, 4 * i + 4)
+  if redis.call('XDEL', KEYS[1], id) == 1 then
+    gone[source] = (gone[source] or 0) + 1
+    freed[source] = (freed[source] or 0) + size + {ENTRY_BYTES}
+  end
+  if ending == 'expire' then redis.call('EXPIRE', seen, seconds) end
+  if ending == 'forget' then redis.call('DEL', seen) end
+end
+for source, count in pairs(gone) do
+  local left = redis.call('HINCRBY', KEYS[2], source, -count)
+  if left <= 0 then redis.call('HDEL', KEYS[2], source) end
+  if redis.call('HINCRBY', KEYS[3], source, -freed[source]) <= 0 or left <= 0 then
+    redis.call('HDEL', KEYS[3], source)
+  end
+end
+"""
+"""Deletes entries of a stream and counts down the backlogs of their sources by those that it really deleted, so that it
+may be repeated; also when Redis has no memory left. KEYS stream, BACKLOG_KEY, BACKLOG_BYTES_KEY, and the seen key of
+each entry; ARGV of each its id, its source, the length of its text, and what becomes of the seen key: `expire`,
+`forget`, or nothing."""
+
+OUTCOME_SCRIPT = f"""
+{_MEMORY_LUA}{RELEASE_LUA}
+local permitted, used = memory()
+local most = permitted > 0 and permitted * {OUTCOME_SHARE} or {OUTCOME_SHARE_BYTES}
+local turn = math.floor(redis.call('TIME')[1] / {OUTCOME_SECONDS})
+for i, key in ipairs(KEYS) do
+  local source, outcome, kept, refused = unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  release(key)
+  local share = 'sr:held:' .. source .. ':' .. turn
+  local before = 'sr:held:' .. source .. ':' .. turn - 1
+  local size = #outcome + {OUTCOME_OVERHEAD}
+  local held = tonumber(redis.call('GET', share) or 0) + tonumber(redis.call('GET', before) or 0)
+  local fits = held + size <= most and (permitted == 0 or used + size <= permitted)
+  if fits then
+    local answer = redis.pcall('SET', key, size .. ' ' .. share .. '\\n' .. outcome, 'EX', {OUTCOME_SECONDS})
+    fits = not answer.err
+  end
+  if fits then
+    used = used + size
+    redis.call('INCRBY', share, size)
+    redis.call('EXPIRE', share, {2 * OUTCOME_SECONDS})
+  end
+  redis.call('PUBLISH', ARGV[1], fits and kept or refused)
+end
+"""
+"""Keeps outcomes within the share of their sources, and announces them: KEYS their keys; ARGV the channel, and of each
+the source, the outcome, and what is announced if it is kept and if it is not. What a source holds is counted by turns
+of OUTCOME_SECONDS, in keys that end by themselves, so nothing that is miscounted counts for long."""
 
 logger = logging.getLogger(__name__)
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class StreamEntry(msgspec.Struct, frozen=True):
     """An entry with its id in the stream."""
 
     stream_id: bytes
@@ -64,9 +134,9 @@ class _Sent(msgspec.Struct, frozen=True):
     source: str
 
 
-def read_entries(redis: Redis, shard: int) -> list[Waiting]:
+def read_entries(redis: Redis, shard: int) -> list[StreamEntry]:
     """The oldest entries of a shard, as many as one transaction takes; at least one if there is any."""
-    waiting: list[Waiting] = []
+    waiting: list[StreamEntry] = []
     size = 0
     after = "-"
     count = FIRST_STEP
@@ -78,9 +148,9 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
             if waiting and size > MAX_BYTES:
                 return waiting
             try:
-                waiting.append(Waiting(stream_id, msgspec.json.decode(body, type=Entry), len(body)))
+                waiting.append(StreamEntry(stream_id, msgspec.json.decode(body, type=Entry), len(body)))
             except (msgspec.DecodeError, UnicodeDecodeError):
-                _set_aside(redis, shard, stream_id, fields)
+                _quarantine(redis, shard, stream_id, fields)
         if len(rows) < count:
             break
         after = f"({rows[-1][0].decode()}"
@@ -89,7 +159,7 @@ def read_entries(redis: Redis, shard: int) -> list[Waiting]:
     return waiting
 
 
-def _set_aside(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
+def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
     logger.error("Shard %02d: %s is no entry; it is kept in %s.", shard, stream_id.decode(), UNREADABLE_KEY)
     kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
     with redis.pipeline(transaction=True) as pipeline:
@@ -108,7 +178,7 @@ def _source_of(fields: dict[bytes, bytes]) -> str:
 
 
 class _Gone(NamedTuple):
-    """An entry that is deleted, and what becomes of its seen key: see TAKE_OUT_SCRIPT."""
+    """An entry that is deleted, and what becomes of its seen key: see ACK_SCRIPT."""
 
     stream_id: bytes
     source: str
@@ -121,43 +191,44 @@ def _delete(pipeline: Pipeline, shard: int, gone: Sequence[_Gone]) -> None:
     """Delete entries, and count them down."""
     keys = [inbox_key(shard), BACKLOG_KEY, BACKLOG_BYTES_KEY, *(item.seen for item in gone)]
     arguments = [part for item in gone for part in (item.stream_id, item.source, item.size, item.ending)]
-    pipeline.eval(TAKE_OUT_SCRIPT, len(keys), *keys, *arguments)
+    pipeline.eval(ACK_SCRIPT, len(keys), *keys, *arguments)
 
 
-def take_out(
+def acknowledge(
     redis: Redis,
     shard: int,
-    waiting: Sequence[Waiting],
+    entries: Sequence[StreamEntry],
     applied: Sequence[Applied],
     *,
+    outcomes: Sequence[EncodedOutcome] = (),
     stale: Sequence[str] = (),
     news: TaskNews | None = None,
 ) -> None:
-    """Delete committed entries by id, which Redis does also without memory; then drop stale outcomes, and tell those
-    who wait, as well as that goes. Repeatable. Raises RedisError if the entries may still be there."""
-    gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(waiting)]
+    """Delete committed entries by id, which Redis does also without memory; then drop stale outcomes and send the
+    new ones as well as that goes. Repeatable. Raises RedisError if the entries may still be there."""
+    gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(entries)]
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
-    parts = _in_parts(_Told.of(item, stale) for item in applied if item.entry.waits)
+    parts = _in_parts(outcomes)
     with redis.pipeline(transaction=False) as pipeline:
         _delete(pipeline, shard, gone)
         if stale:
             pipeline.eval(RELEASE_SCRIPT, len(stale), *stale)
-        _tell(pipeline, next(parts, []))
+        _send(pipeline, next(parts, []))
         if grown:
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         if news:
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
-        deleted, *told = pipeline.execute(raise_on_error=False)
+        deleted, *sent = pipeline.execute(raise_on_error=False)
         if isinstance(deleted, Exception):
             raise deleted
         for part in parts:
-            _tell(pipeline, part)
-            told += pipeline.execute(raise_on_error=False)
-    for trouble in (answer for answer in told if isinstance(answer, Exception)):
+            _send(pipeline, part)
+            sent += pipeline.execute(raise_on_error=False)
+    for trouble in (answer for answer in sent if isinstance(answer, Exception)):
         logger.warning("Shard %02d: not all who wait could be told: %s", shard, trouble)
 
 
-def _gone(item: Waiting, applied: Applied | None) -> _Gone:
+def _gone(item: StreamEntry, applied: Applied | None) -> _Gone:
     entry = item.entry
     ending: Literal["expire", "forget", ""] = "" if applied is None else "expire"
     if applied is not None and (applied.status == "conflict" or not applied.binds):
@@ -166,45 +237,10 @@ def _gone(item: Waiting, applied: Applied | None) -> _Gone:
     return _Gone(item.stream_id, entry.source, item.size, seen_key(entry.source, entry.delivery_id), ending)
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome on its way to who waits for it."""
-
-    key: str
-    source: str
-    outcome: bytes
-    """To be kept, unless it is empty."""
-    kept: bytes
-    """What is announced then."""
-    refused: bytes
-    """What is announced else."""
-
-    @classmethod
-    def of(cls, item: Applied, stale: Collection[str]) -> _Told:
-        """Small outcomes are announced as they are, kept or not; of large ones that they are there to be fetched."""
-        entry = item.entry
-        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
-        body = item.response if may_read_answer(entry) else tell(item.response, entry.scopes)
-        outcome = Outcome(status=item.http_status, body=body, accepted_at=entry.accepted_at)
-        encoded = msgspec.json.encode(outcome)
-        whole = _announce(key, outcome) if len(encoded) <= ANNOUNCED_BYTES else b""
-        fits = len(encoded) <= OUTCOME_BYTES
-        return cls(
-            key=key,
-            source=entry.source,
-            outcome=encoded if fits and key not in stale else b"",
-            kept=whole or _announce(key),
-            refused=whole or _announce(key, without_data(entry, outcome, passing=fits)),
-        )
-
-
-def _announce(key: str, outcome: Outcome | None = None) -> bytes:
-    return msgspec.json.encode(Announcement(key=key, outcome=outcome))
-
-
-def _in_parts(told: Iterable[_Told]) -> Iterator[list[_Told]]:
-    part: list[_Told] = []
+def _in_parts(outcomes: Iterable[EncodedOutcome]) -> Iterator[list[EncodedOutcome]]:
+    part: list[EncodedOutcome] = []
     size = 0
-    for item in told:
+    for item in outcomes:
         if part and size + len(item.outcome) > OUTCOMES_AT_ONCE_BYTES:
             yield part
             part, size = [], 0
@@ -214,11 +250,11 @@ def _in_parts(told: Iterable[_Told]) -> Iterator[list[_Told]]:
         yield part
 
 
-def _tell(pipeline: Pipeline, told: Sequence[_Told]) -> None:
-    kept = [item for item in told if item.outcome]
+def _send(pipeline: Pipeline, outcomes: Sequence[EncodedOutcome]) -> None:
+    kept = [item for item in outcomes if item.outcome]
     if kept:
         arguments = [part for item in kept for part in (item.source, item.outcome, item.kept, item.refused)]
         pipeline.eval(OUTCOME_SCRIPT, len(kept), *(item.key for item in kept), OUTCOME_CHANNEL, *arguments)
-    for item in told:
+    for item in outcomes:
         if not item.outcome:
             pipeline.publish(OUTCOME_CHANNEL, item.refused)

@@ -26,7 +26,6 @@ from models.process.parent_death import hold_lifeline
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
-    CLEAR_BACKLOG_SCRIPT,
     ENTRY_FIELD,
     JOURNAL_CHANNEL,
     SHARDS,
@@ -62,6 +61,15 @@ PRUNE_EVERY_SECONDS = 60.0
 PRUNE_SECONDS = 1.0
 """Pruning goes on for so long in one turn, and on with the next one: 2,000,000 rows must not cost the term."""
 PRUNED_AT_ONCE = 5_000
+
+CLEAR_BACKLOG_SCRIPT = """
+for i = 3, #KEYS do
+  if redis.call('XLEN', KEYS[i]) > 0 then return 0 end
+end
+return redis.call('DEL', KEYS[1], KEYS[2])
+"""
+"""Forgets all backlogs if nothing waits: KEYS BACKLOG_KEY, BACKLOG_BYTES_KEY and all streams. Says whether there was
+one."""
 
 
 class Sweeper:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
@@ -19,8 +19,25 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.errors import Unavailable
-from models.queue.inbox import PUSH_SCRIPT, Entry, PushVerdict, Receipt, push_arguments, shard_of_key
+from models.queue.inbox import (
+    BACKLOG_BYTES_KEY,
+    BACKLOG_KEY,
+    ENTRY_BYTES,
+    REPEAT_WINDOW,
+    WAKE_SECONDS,
+    Entry,
+    Receipt,
+    inbox_key,
+    receipt_of,
+    seen_key,
+    shard_of,
+    shard_of_key,
+    wake_key,
+)
+from models.timestamps import format_utc
 from relay.redis_client import RedisTrouble
+
+PushVerdict = Literal["accepted", "duplicate", "conflict"]
 
 BATCH_ENTRIES = 64
 BATCH_BYTES = 1_048_576
@@ -28,6 +45,33 @@ GATHER_SECONDS = 0.002
 """How long at most a push waits for company while others are under way; alone it goes at once."""
 BATCHES_IN_FLIGHT = 4
 """So that the next batch does not wait for the answer to the last one; each needs a connection."""
+
+PUSH_SCRIPT = """
+local receipts, woken = {}, {}
+for i = 0, #KEYS / 5 - 1 do
+  local seen, stream, wake, backlog, sizes = unpack(KEYS, 5 * i + 1, 5 * i + 5)
+  local hash, receipt, waits, source, entry, since = unpack(ARGV, 6 * i + 1, 6 * i + 6)
+  local known = redis.call('GET', seen)
+  if known and since ~= '' and cjson.decode(string.sub(known, 65)).accepted_at <= since then known = false end
+  if known and string.sub(known, 1, 64) ~= hash then
+    receipts[i + 1] = {'conflict', string.sub(known, 65)}
+  elseif known and waits == '0' then
+    receipts[i + 1] = {'duplicate', string.sub(known, 65)}
+  else
+    if not known then redis.call('SET', seen, hash .. receipt) end
+    redis.call('XADD', stream, '*', 'e', entry)
+    redis.call('HINCRBY', backlog, source, 1)
+    redis.call('HINCRBY', sizes, source, #entry + ENTRY_BYTES)
+    if redis.call('SET', wake, '1', 'NX', 'EX', WAKE_SECONDS) then woken[#woken + 1] = stream end
+    receipts[i + 1] = {known and 'duplicate' or 'accepted', known and string.sub(known, 65) or ''}
+  end
+end
+return {receipts, woken}
+""".replace("WAKE_SECONDS", str(WAKE_SECONDS)).replace("ENTRY_BYTES", str(ENTRY_BYTES))
+"""Pushes entries, each once: five keys and six arguments an entry, see `push_arguments`. Returns for each entry what
+it was, with the receipt in force unless that is its own, and the streams of the shards to drain. A duplicate whose
+sender waits is pushed again: the worker drops it, and answers. What is known from before the moment of the last
+argument, if there is one, is another event with the same content."""
 
 _SCRIPT_HASH = hashlib.sha1(PUSH_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -41,12 +85,25 @@ class Pushed(msgspec.Struct, frozen=True):
     receipt: Receipt
 
 
-class _Waiting(NamedTuple):
+class PendingPush(NamedTuple):
+    """An entry, encoded, on its way into the inbox."""
+
     delivery_id: str
+    receipt: Receipt
     keys: list[str]
     arguments: list[str | bytes]
     size: int
     result: asyncio.Future[Pushed]
+
+    def settle(self, verdict: bytes, receipt: bytes) -> None:
+        """Pass on what the script said of the entry."""
+        if self.result.done():
+            return
+        if verdict == b"accepted":
+            self.result.set_result(Pushed("accepted", self.receipt))
+        else:
+            known = msgspec.json.decode(receipt, type=Receipt)
+            self.result.set_result(Pushed("conflict" if verdict == b"conflict" else "duplicate", known))
 
     def fail(self, error: Exception) -> None:
         if not self.result.done():
@@ -60,7 +117,7 @@ class Pusher:
         """`redis` has BATCHES_IN_FLIGHT connections; `wake` is told the shards to drain, and returns at once."""
         self._redis = redis
         self._wake = wake
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[PendingPush] = deque()
         self._waiting_bytes = 0
         self._in_flight = 0
         self._some = asyncio.Event()
@@ -71,10 +128,11 @@ class Pusher:
 
         Who is cancelled meanwhile may find it stored or not.
         """
-        keys, arguments = push_arguments([entry])
+        receipt = receipt_of(entry)
+        keys, arguments = push_arguments(entry, receipt)
         size = sum(map(len, arguments))
         result: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(entry.delivery_id, keys, arguments, size, result))
+        self._waiting.append(PendingPush(entry.delivery_id, receipt, keys, arguments, size, result))
         self._waiting_bytes += size
         self._some.set()
         if len(self._waiting) >= BATCH_ENTRIES or self._waiting_bytes >= BATCH_BYTES:
@@ -101,8 +159,8 @@ class Pusher:
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._enough.wait()
 
-    def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take(self) -> list[PendingPush]:
+        batch: list[PendingPush] = []
         size = 0
         while self._waiting and len(batch) < BATCH_ENTRIES:
             size += self._waiting[0].size
@@ -116,14 +174,12 @@ class Pusher:
             self._enough.clear()
         return batch
 
-    async def _send(self, batch: list[_Waiting]) -> None:
+    async def _send(self, batch: list[PendingPush]) -> None:
         self._in_flight += 1
         try:
             verdicts, streams = await self._run_script(batch)
-            for waiting, (verdict, receipt) in zip(batch, verdicts, strict=True):
-                if not waiting.result.done():
-                    pushed = Pushed(cast(PushVerdict, verdict.decode()), msgspec.json.decode(receipt, type=Receipt))
-                    waiting.result.set_result(pushed)
+            for pending, (verdict, receipt) in zip(batch, verdicts, strict=True):
+                pending.settle(verdict, receipt)
             if streams:
                 self._wake([shard_of_key(stream) for stream in streams])
         except RedisTrouble as error:
@@ -134,23 +190,34 @@ class Pusher:
                 self._waiting.clear()
                 self._waiting_bytes = 0
                 self._some.clear()
-            for waiting in batch:
-                waiting.fail(_not_confirmed(waiting.delivery_id))
+            for pending in batch:
+                pending.fail(_not_confirmed(pending.delivery_id))
         except Exception as error:
-            for waiting in batch:
-                waiting.fail(error)
+            for pending in batch:
+                pending.fail(error)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._enough.set()
 
-    async def _run_script(self, batch: list[_Waiting]) -> Any:
-        keys = [key for waiting in batch for key in waiting.keys]
-        arguments = [argument for waiting in batch for argument in waiting.arguments]
+    async def _run_script(self, batch: list[PendingPush]) -> Any:
+        keys = [key for pending in batch for key in pending.keys]
+        arguments = [argument for pending in batch for argument in pending.arguments]
         try:
             return await self._redis.evalsha(_SCRIPT_HASH, len(keys), *keys, *arguments)
         except NoScriptError:  # Nothing was run; EVAL also loads it for the next time.
             return await self._redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
+
+
+def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str | bytes]]:
+    """Keys and arguments of PUSH_SCRIPT for an entry."""
+    shard = shard_of(entry.session_id)
+    keys = [seen_key(entry.source, entry.delivery_id), inbox_key(shard), wake_key(shard)]
+    waits = "1" if entry.waits or entry.ruling else "0"
+    since = format_utc(entry.accepted_at - REPEAT_WINDOW) if entry.by_content else ""
+    encoded = msgspec.json.encode(entry)
+    arguments: list[str | bytes] = [entry.hash, msgspec.json.encode(receipt), waits, entry.source, encoded, since]
+    return [*keys, BACKLOG_KEY, BACKLOG_BYTES_KEY], arguments
 
 
 def _not_confirmed(delivery_id: str) -> Unavailable:

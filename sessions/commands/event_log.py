@@ -93,6 +93,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["applied", "rejected", "parked", "failed", "ignored", "duplicate", "conflict"]
     http_status: int
     response: Raw
+    redacted: Raw | None = None
+    """The response for its sender, who waits and may not read all of it."""
     binds: bool = True
     """Whether its delivery id stands for this from now on; otherwise the same delivery is judged anew."""
     trace: str = ""

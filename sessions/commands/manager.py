@@ -27,9 +27,10 @@ from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED
 from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime, exhausted
 from sessions.commands.repeated_batches import LatestChanges, answer_again
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
-from sessions.commands.task_access import needs_held_task, no_task_held
+from sessions.commands.task_access import may_read_answer, needs_held_task, no_task_held
 from sessions.reads.results import Answer
 from sessions.responses.recorded_responses import recorded
+from sessions.responses.redaction import redact
 from sessions.rules.decision import Context
 from sessions.rules.dispatch import Slice, decide
 from sessions.rules.records import EMPTY_OBJECT, session_key
@@ -107,7 +108,7 @@ class SessionManager:
                 with self._store.savepoint():
                     session_id = entries[0].session_id
                     self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
-                    applied = [self._give_up(entries[0], error)]
+                    applied = [_redacted(self._give_up(entries[0], error), _decode(entries[0]))]
                     self._flush(journal=True)
                 return applied
             if error.too_slow:
@@ -151,12 +152,7 @@ class SessionManager:
         decoded: list[Command | Exception] = []
         wanted = Slice()
         for entry in entries:
-            try:
-                command = decode_command(entry.command, entry.data)
-                wanted.add(command, entry.session_id, entry.session_glob)
-                decoded.append(command)
-            except Exception as error:  # Of this entry alone: it is rejected, or a dead letter.
-                decoded.append(error)
+            decoded.append(_decode(entry, wanted))
             if entry.session_id and (entry.ruling or isinstance(decoded[-1], Exception)):
                 wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
         self._latest = LatestChanges(self._store)
@@ -185,7 +181,7 @@ class SessionManager:
                     deleted.add(entry.session_id)
             else:
                 outcome = self._repeat(entry, item, earlier)
-            applied.append(outcome)
+            applied.append(_redacted(outcome, item))
         self._flush(journal=True)
         return applied
 
@@ -447,6 +443,25 @@ class SessionManager:
         self._deliveries = {}
         if journal:
             self._events = []
+
+
+def _decode(entry: Entry, wanted: Slice | None = None) -> Command | Exception:
+    """Decode the command, once for all that is done with it, and add what it touches to what is wanted. What fails here
+    fails for this entry alone: it is rejected, or a dead letter."""
+    try:
+        command = decode_command(entry.command, entry.data)
+        if wanted is not None:
+            wanted.add(command, entry.session_id, entry.session_glob)
+        return command
+    except Exception as error:
+        return error
+
+
+def _redacted(applied: Applied, command: Command | Exception) -> Applied:
+    """With the response for the sender, if it waits and may not read all of it."""
+    if not applied.entry.waits or may_read_answer(applied.entry, command):
+        return applied
+    return msgspec.structs.replace(applied, redacted=redact(applied.response))
 
 
 def _identity(entry: Entry) -> Identity:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from models.access.scopes import allows
 from models.commands.agent_commands import AGENT_COMMANDS
-from models.commands.definitions import COMMANDS, Command
+from models.commands.definitions import Command
 from models.commands.field_types import Scope
-from models.commands.payloads import decode_command, scopes_of
-from models.errors import Forbidden, Rejected
+from models.commands.payloads import scopes_of
+from models.errors import Forbidden
 from models.queue.inbox import Entry
 
 
@@ -19,17 +19,12 @@ def needs_held_task(scopes: Sequence[Scope], command: Command) -> bool:
     return any(not allows(scopes, scope) for scope in scopes_of(command)) and allows(scopes, "agent")
 
 
-def may_read_answer(entry: Entry) -> bool:
-    """Whether the sender may read all of the answer because of the task that it holds: if it holds none, the answer
-    is a refusal that says no more."""
-    if entry.command in AGENT_COMMANDS:
+def may_read_answer(entry: Entry, command: Command | Exception) -> bool:
+    """Whether the sender may read all of the answer: with the scope read, or because of the task that it holds. If it
+    holds none, the answer is a refusal that says no more."""
+    if allows(entry.scopes, "read") or entry.command in AGENT_COMMANDS:
         return True
-    if not allows(entry.scopes, "agent") or entry.command not in COMMANDS:
-        return False
-    try:
-        return needs_held_task(entry.scopes, decode_command(entry.command, entry.data))
-    except Rejected:
-        return False
+    return isinstance(command, Command) and needs_held_task(entry.scopes, command)
 
 
 def no_task_held(scopes: Iterable[Scope], command: Command) -> Forbidden:

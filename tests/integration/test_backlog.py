@@ -22,7 +22,7 @@ from tests.support.processes.serving import Serving, Stopwatch, decide, entries,
 from tests.support.processes.stack import new_id, wait_for
 from tests.support.project import API_KEY
 from tests.support.stores.inbox import drain, entry, push
-from worker.inbox import read_entries, take_out
+from worker.inbox import acknowledge, read_entries
 from worker.sweeper import clear_backlog
 
 SESSION = "solar-roof"
@@ -62,14 +62,14 @@ def test_what_is_deleted_twice_is_counted_once(redis: Redis) -> None:
     shard = shard_of(SESSION)
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(3)))
     stopped = read_entries(redis, shard)
-    take_out(redis, shard, stopped[:2], [])
+    acknowledge(redis, shard, stopped[:2], [])
     assert backlog(redis) == {"a": 1}
     push(redis, entry("store_memory", SESSION, content="later", source="a"))
-    take_out(redis, shard, stopped, [])
+    acknowledge(redis, shard, stopped, [])
     assert backlog(redis) == {"a": 1}
-    take_out(redis, shard, stopped, [])
+    acknowledge(redis, shard, stopped, [])
     assert backlog(redis) == {"a": 1}
-    take_out(redis, shard, read_entries(redis, shard), [])
+    acknowledge(redis, shard, read_entries(redis, shard), [])
     assert backlog(redis) == {}
 
 
@@ -96,7 +96,7 @@ def test_what_is_set_aside_waits_no_longer(redis: Redis) -> None:
 def test_what_entries_of_an_older_version_did_not_count_never_counts_below_nothing(redis: Redis) -> None:
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(2)))
     redis.hset(BACKLOG_KEY, "a", 1)
-    take_out(redis, shard_of(SESSION), read_entries(redis, shard_of(SESSION)), [])
+    acknowledge(redis, shard_of(SESSION), read_entries(redis, shard_of(SESSION)), [])
     assert backlog(redis) == {}
 
 
@@ -129,7 +129,7 @@ def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path
         while watch.seconds < 2.5:
             assert serving.post(memory(SESSION)).json()["error"]["code"] == "backlog_share"
         shard = shard_of(SESSION)
-        take_out(redis, shard, read_entries(redis, shard)[:1], [])
+        acknowledge(redis, shard, read_entries(redis, shard)[:1], [])
         wait_for_status(202, lambda: serving.post(memory(SESSION)))
         assert serving.post(memory(SESSION)).status_code == 429
 
@@ -217,7 +217,7 @@ def test_large_bodies_of_one_sender_leave_room_for_the_others(redis_url: str, re
             assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
             shard = shard_of(SESSION)
             while waiting := read_entries(redis, shard):
-                take_out(redis, shard, waiting, [])
+                acknowledge(redis, shard, waiting, [])
             assert redis.hgetall(BACKLOG_BYTES_KEY) == {}
             wait_for_status(202, lambda: serving.post(body))
     finally:

@@ -13,7 +13,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-from models.queue.inbox import SEEN_SECONDS, Announcement, inbox_key, seen_key, shard_of, wake_key
+from models.queue.inbox import Announcement, inbox_key, seen_key, shard_of, wake_key
 from models.queue.job_queue import open_queue
 from models.settings import Settings
 from sessions.commands.manager import SessionManager
@@ -28,7 +28,7 @@ from tests.support.stores.inbox import drain, entry, push
 from worker.dead_letters import FailedList
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
-from worker.inbox import read_entries
+from worker.inbox import SEEN_SECONDS, read_entries
 from worker.sweeper import Sweeper, wake_forgotten
 
 
@@ -418,3 +418,17 @@ def test_a_write_that_takes_too_long_once_is_tried_again_and_applied(
     impatient.dispose()
     with engine.begin() as connection:
         connection.execute(text(f"DROP SEQUENCE {trigger}_calls"))
+
+
+def test_what_a_sender_may_not_read_is_left_out_before_its_entry_is_acknowledged(engine: Engine, walk: str) -> None:
+    """Acknowledging only sends what it is given."""
+    told = entry("store_memory", walk, key="k", content=1, waits=True)
+    not_told = entry("store_memory", walk, key="k", content=2, waits=True)
+    unheard = entry("store_memory", walk, key="k", content=3)
+    blind = [msgspec.structs.replace(item, scopes=["send"]) for item in (not_told, unheard)]
+    with engine.connect() as connection, connection.begin() as transaction:
+        applied = SessionManager(PostgresStore(connection)).apply([told, *blind])
+        transaction.rollback()
+    assert [item.redacted is not None for item in applied] == [False, True, False]
+    assert b"revision" in bytes(applied[1].response)
+    assert b"revision" not in bytes(applied[1].redacted or b"revision")

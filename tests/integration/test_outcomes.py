@@ -17,13 +17,9 @@ from redis.exceptions import OutOfMemoryError
 from sqlalchemy import Engine
 
 from models.queue.inbox import (
-    ANNOUNCED_BYTES,
     OUTCOME_CHANNEL,
     OUTCOME_SECONDS,
-    OUTCOME_SHARE,
     PERMITTED_MEMORY,
-    SEEN_SECONDS,
-    SEEN_SECONDS_WHEN_SHORT,
     Announcement,
     Entry,
     inbox_key,
@@ -34,6 +30,8 @@ from models.queue.inbox import (
 from tests.support.processes.serving import Serving, decide, wait_for_entry
 from tests.support.processes.stack import wait_for
 from tests.support.stores.inbox import drain, entry, push
+from worker.inbox import OUTCOME_SHARE, SEEN_SECONDS, SEEN_SECONDS_WHEN_SHORT
+from worker.outcomes import ANNOUNCED_BYTES
 
 MANY = 60
 

@@ -10,9 +10,21 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from models.queue.inbox import Entry, Ruling, inbox_key, shard_of
+from models.queue.inbox import (
+    BACKLOG_BYTES_KEY,
+    BACKLOG_KEY,
+    Entry,
+    Ruling,
+    inbox_key,
+    seen_key,
+    seen_value,
+    shard_of,
+    wake_key,
+)
 from tests.support.stores.effects import status_of
-from tests.support.stores.inbox import drain, entry
+from tests.support.stores.inbox import drain, entry, push
+from worker.dead_letters import replay
+from worker.inbox import acknowledge, read_entries
 
 REPLAY = Ruling(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
 DISCARD = msgspec.structs.replace(REPLAY, discards=True)
@@ -86,3 +98,31 @@ def test_a_replay_of_a_batch_marks_each_of_its_commands(redis: Redis, engine: En
     drain(redis, engine, ruled(item, REPLAY))
     applied = [event for event in journal(engine, walk) if event[1] == "applied"]
     assert [(data["key"], data["replayed_by"]) for _, _, data in applied] == [("k0", "ops"), ("k1", "ops")]
+
+
+def test_a_replay_by_a_worker_lies_in_the_inbox_as_one_by_the_relay_does(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
+    """Each pushes by itself, as neither knows the other."""
+    item = entry("store_memory", walk, key="k", content=1)
+    make_dead(redis, engine, item)
+    keys = [seen_key("tests", item.delivery_id), wake_key(shard_of(walk))]
+
+    def take() -> tuple[Entry, list[Any]]:
+        """The entry, and all that was left in Redis with it."""
+        marks = [(redis.get(key), redis.ttl(key) > 0) for key in keys]
+        (row,) = read_entries(redis, shard_of(walk))
+        left = [*marks, redis.hgetall(BACKLOG_KEY), redis.hgetall(BACKLOG_BYTES_KEY)]
+        acknowledge(redis, shard_of(walk), [row], [])
+        redis.delete(*keys)
+        return row.entry, left
+
+    redis.delete(*keys)
+    with engine.connect() as connection:
+        assert replay(redis, connection, source="tests", delivery_id=item.delivery_id)
+    pushed, by_worker = take()
+    push(redis, pushed)
+    again, by_relay = take()
+    assert again == pushed
+    assert by_worker == by_relay
+    assert by_relay[:3] == [(seen_value(pushed), False), (b"1", True), {b"tests": b"1"}]

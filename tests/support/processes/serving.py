@@ -15,10 +15,8 @@ import msgspec
 from redis import Redis
 
 from models.queue.inbox import (
-    ANNOUNCED_BYTES,
     ENTRY_FIELD,
     OUTCOME_CHANNEL,
-    OUTCOME_SCRIPT,
     SHARDS,
     Announcement,
     Entry,
@@ -29,6 +27,8 @@ from models.queue.inbox import (
 from tests.support.logs import require_no_secret
 from tests.support.processes.stack import NO_LIMITS, free_port, wait_for
 from tests.support.project import API_KEY, ROOT
+from worker.inbox import OUTCOME_SCRIPT
+from worker.outcomes import ANNOUNCED_BYTES
 from worker.supervision import Child, Running
 
 

@@ -11,7 +11,8 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from models.commands.payloads import parse_envelope
-from models.queue.inbox import PUSH_SCRIPT, SHARDS, Entry, make_entry, push_arguments, shard_of
+from models.queue.inbox import SHARDS, Entry, make_entry, receipt_of, shard_of
+from relay.ingest.pusher import PUSH_SCRIPT, push_arguments
 from worker.drain import Drain
 
 _numbers = itertools.count(1)
@@ -32,7 +33,9 @@ def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
 
 def push(redis: Redis, *entries: Entry) -> list[str]:
     """Push entries; gives what each was taken for."""
-    keys, arguments = push_arguments(entries)
+    pushes = [push_arguments(item, receipt_of(item)) for item in entries]
+    keys = [key for keys, _ in pushes for key in keys]
+    arguments = [argument for _, arguments in pushes for argument in arguments]
     receipts, _ = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
     return [receipt[0].decode() for receipt in receipts]
 
