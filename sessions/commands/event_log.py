@@ -85,6 +85,17 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     response: Raw | None
     accepted_at: datetime
 
+    @classmethod
+    def of(cls, applied: Applied) -> Known:
+        """Return what was decided a moment ago."""
+        return cls(
+            hash=applied.entry.hash,
+            status=applied.status,  # type: ignore[arg-type]
+            http_status=applied.http_status,
+            response=applied.response,
+            accepted_at=applied.entry.accepted_at,
+        )
+
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What applying an entry led to."""

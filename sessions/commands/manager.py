@@ -27,10 +27,10 @@ from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED
 from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime, exhausted
 from sessions.commands.repeated_batches import LatestChanges, answer_again
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
-from sessions.commands.task_access import may_read_answer, needs_held_task, no_task_held
+from sessions.commands.task_access import needs_held_task, no_task_held
 from sessions.reads.results import Answer
 from sessions.responses.recorded_responses import recorded
-from sessions.responses.redaction import redact
+from sessions.responses.redaction import redacted
 from sessions.rules.decision import Context
 from sessions.rules.dispatch import Slice, decide
 from sessions.rules.records import EMPTY_OBJECT, session_key
@@ -108,7 +108,7 @@ class SessionManager:
                 with self._store.savepoint():
                     session_id = entries[0].session_id
                     self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
-                    applied = [_redacted(self._give_up(entries[0], error), _decode(entries[0]))]
+                    applied = [redacted(self._give_up(entries[0], error), _decode(entries[0]))]
                     self._flush(journal=True)
                 return applied
             if error.too_slow:
@@ -176,12 +176,12 @@ class SessionManager:
                 outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
             elif earlier is None or _is_judged_anew(entry, earlier):
                 outcome = self._decide(entry, item, is_kept=earlier is not None and earlier.status in REPLAYABLE)
-                handled[identity] = _known(outcome)
+                handled[identity] = Known.of(outcome)
                 if isinstance(item, DeleteSession) and outcome.status == "applied":
                     deleted.add(entry.session_id)
             else:
                 outcome = self._repeat(entry, item, earlier)
-            applied.append(_redacted(outcome, item))
+            applied.append(redacted(outcome, item))
         self._flush(journal=True)
         return applied
 
@@ -457,26 +457,8 @@ def _decode(entry: Entry, wanted: Slice | None = None) -> Command | Exception:
         return error
 
 
-def _redacted(applied: Applied, command: Command | Exception) -> Applied:
-    """With the response for the sender, if it waits and may not read all of it."""
-    if not applied.entry.waits or may_read_answer(applied.entry, command):
-        return applied
-    return msgspec.structs.replace(applied, redacted=redact(applied.response))
-
-
 def _identity(entry: Entry) -> Identity:
     return entry.source, entry.delivery_id
-
-
-def _known(applied: Applied) -> Known:
-    entry = applied.entry
-    return Known(
-        hash=entry.hash,
-        status=applied.status,  # type: ignore[arg-type]
-        http_status=applied.http_status,
-        response=applied.response,
-        accepted_at=entry.accepted_at,
-    )
 
 
 def _is_another_event(entry: Entry, earlier: Known) -> bool:

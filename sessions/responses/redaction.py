@@ -7,13 +7,22 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from sessions.commands.event_log import EVENT_FIELDS
+from models.commands.definitions import Command
+from sessions.commands.event_log import EVENT_FIELDS, Applied
+from sessions.commands.task_access import may_read_answer
 
 SHOWN_OF_BATCHES = frozenset({"failed", "failed_item", "processed"})
 SHOWN_DATA = (EVENT_FIELDS - {"agent_name", "revision", "type"}) | SHOWN_OF_BATCHES | {"deleted", "session_id"}
 """Of what took effect: ids that the sender has given or that are made from what it sent, and numbers."""
 SHOWN_OF_ERRORS = ("code", "field", "retryable")
 HINT = "A key with the scope read is told more, at GET /v1/deliveries."
+
+
+def redacted(applied: Applied, command: Command | Exception) -> Applied:
+    """Add the response for the sender, if it waits and may not read all of it."""
+    if not applied.entry.waits or may_read_answer(applied.entry, command):
+        return applied
+    return msgspec.structs.replace(applied, redacted=redact(applied.response))
 
 
 def redact(response: Raw) -> Raw:
