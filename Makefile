@@ -2,31 +2,36 @@
 
 PYTHONS ?= python3.12 python3.13 python3.11 python3.14 python3
 BIN := .venv/bin
-READY := .venv/.installed
+# One stamp for what `make up` runs, one for that and the development tools.
+RUNTIME := .venv/.installed-runtime
+TOOLS := .venv/.installed-tools
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links $(UPGRADE) pyproject.toml
+
+# Packages are installed without bytecode: Python writes that of the modules which are used, unless it is told not to.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help up test check torture fmt lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-up: $(READY) ## Run the whole stack on this machine, until Ctrl-C (PORT, DATA_DIR and others from the environment or .env)
+up: $(RUNTIME) ## Run the whole stack on this machine, until Ctrl-C (PORT, DATA_DIR and others from the environment or .env)
 	@exec $(BIN)/python -m local
 
-test: $(READY) ## Run the tests, with a real Postgres and Valkey (ARGS="-k name" for some of them)
+test: $(TOOLS) ## Run the tests, with a real Postgres and Valkey (ARGS="-k name" for some of them)
 	@exec $(BIN)/python -m pytest -m "not torture" $(ARGS)
 
-torture: $(READY) ## Run the long tests that kill processes (ROUNDS=20 for the full suite)
+torture: $(TOOLS) ## Run the long tests that kill processes (ROUNDS=20 for the full suite)
 	@exec $(BIN)/python -m pytest -m torture $(ARGS)
 
-check: $(READY) ## Lint, formatting, types, and which room imports which
+check: $(TOOLS) ## Lint, formatting, types, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(READY) ## Format the code
+fmt: $(TOOLS) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -34,12 +39,13 @@ lock: ## Lock the dependencies anew, which takes uv (UPGRADE=--upgrade for the l
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) --all-extras --output-file requirements.lock
 	$(LOCK) --extra dashboard --constraint requirements.lock --output-file requirements.txt
+	$(LOCK) --extra dashboard --extra local --constraint requirements.lock --output-file requirements-local.txt
 
 clean: ## Remove the virtual environment and all caches; data stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): requirements.lock
+$(RUNTIME): requirements-local.txt
 	@if ! $(BIN)/python -c '' 2>/dev/null; then \
 		for python in $(PYTHONS) none; do \
 			"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
@@ -50,9 +56,13 @@ $(READY): requirements.lock
 			echo "Name one: make PYTHONS=/path/to/python" >&2; \
 			exit 1; \
 		fi; \
-		echo "Making a virtual environment in .venv with $$("$$python" --version) ..."; \
-		"$$python" -m venv --clear .venv || exit 1; \
+		printf '%s' "Virtual environment with $$("$$python" --version) ... "; \
+		"$$python" -m venv --clear .venv && $(BIN)/python -m pip -qq uninstall --yes setuptools || exit 1; \
+		echo ready; \
 	fi
-	@echo "Installing the locked dependencies into .venv; the first time takes about a minute ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
+	@$(BIN)/python -m local.installation "Packages" $< --no-compile
+	@touch $@
+
+$(TOOLS): requirements.lock $(RUNTIME)
+	@$(BIN)/python -m local.installation "Development tools" $<
 	@touch $@

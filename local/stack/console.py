@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+CLEAR_LINE = "\x1b[K"
+"""Tells a terminal to clear the rest of the line."""
 
 
 class Console:
@@ -22,19 +25,29 @@ class Console:
         self._in_step = False
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """What takes a moment: its title at once, and how long it took when it is ready."""
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """What takes a moment: its title at once, and how long it took when it is ready.
+
+        Gives a function that shows, in a terminal only, what the step has come to; an empty text changes nothing.
+        """
         started_at = time.monotonic()
-        self._write(f"{title} ... ")
+        opening = f"{title} ... "
+        rewrites = sys.stdout.isatty()
+
+        def show(text: str) -> None:
+            if text and rewrites and self._in_step:
+                self._write(f"\r{opening}{text}{CLEAR_LINE}")
+
+        self._write(opening)
         self._in_step = True
         try:
-            yield
+            yield show
         except BaseException:
             if self._in_step:
                 self._write("\n")
                 self._in_step = False
             raise
-        again = "" if self._in_step else f"{title} "
+        again = (f"\r{CLEAR_LINE}{opening}" if rewrites else "") if self._in_step else f"{title} "
         self._in_step = False
         self._write(f"{again}ready ({time.monotonic() - started_at:.1f} s)\n")
 

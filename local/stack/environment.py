@@ -53,6 +53,14 @@ def free_port(host: str, port: int, *, variable: str) -> int:
         raise SettingsError(f"Port {port} on {host or 'all addresses'} {reason}. Set another {variable}.") from error
 
 
+def free_port_or_other(host: str, port: int, *, variable: str) -> int:
+    """The port, or any free one when another program has it. Raises SettingsError when the host cannot be used."""
+    try:
+        return free_port(host, port, variable=variable)
+    except SettingsError:
+        return free_port(host, 0, variable=variable)
+
+
 def local_url(host: str, port: int) -> str:
     """The address under which this machine reaches what listens there."""
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104

@@ -21,7 +21,7 @@ import msgspec
 from local.data_dir import FolderId, Lock, find_folders, kept_secret, make_data_dir, missing_folder, write_private
 from local.servers import postgres, valkey
 from local.stack.console import Console, closing_block
-from local.stack.environment import answers, child_environment, free_port, local_url
+from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
 from local.stack.orphans import end_leftovers, mark
 from local.stack.service import Say, Service, StartError, last_lines, log_file
 from models.settings import Settings
@@ -97,7 +97,7 @@ class Stack:
             self._migrate(environment)
         relay_url = local_url(self._settings.host, int(environment["PORT"]))
         dashboard_url = local_url(self._settings.dashboard_host, int(environment["DASHBOARD_PORT"]))
-        with self._console.step("Processes"):
+        with self._console.step(self._title_of_processes(int(environment["DASHBOARD_PORT"]))):
             self._start_processes(environment)
             for name, url in (("relay", f"{relay_url}/healthz"), ("dashboard", dashboard_url)):
                 self._wait_for(name, partial(answers, url), limit_seconds=PROCESS_START_SECONDS)
@@ -124,7 +124,8 @@ class Stack:
         """What all processes are given, but for the URLs of the servers. Raises SettingsError for a port in use."""
         settings = self._settings
         port = free_port(settings.host, settings.port, variable="PORT")
-        wanted = settings.dashboard_port if self._environment.get("DASHBOARD_PORT", "").strip() else 0
+        # A port that somebody asked for is taken or refused; the default one is not worth a failed start.
+        choose = free_port if self._environment.get("DASHBOARD_PORT", "").strip() else free_port_or_other
         return child_environment(
             {**self._environment, **mark(self._data_dir, ROLE)},
             host=settings.host,
@@ -132,10 +133,16 @@ class Stack:
             data_dir=self._data_dir,
             api_key=settings.api_key
             or kept_secret(self._data_dir / "api_key", lambda: f"srk_{secrets.token_urlsafe(24)}"),
-            dashboard_port=free_port(settings.dashboard_host, wanted, variable="DASHBOARD_PORT"),
+            dashboard_port=choose(settings.dashboard_host, settings.dashboard_port, variable="DASHBOARD_PORT"),
             dashboard_password=settings.dashboard_password
             or kept_secret(self._data_dir / "dashboard_password", lambda: secrets.token_urlsafe(12)),
         )
+
+    def _title_of_processes(self, dashboard_port: int) -> str:
+        wanted = self._settings.dashboard_port
+        if dashboard_port == wanted or wanted == 0:
+            return "Processes"
+        return f"Processes (the dashboard on port {dashboard_port}, since {wanted} is taken)"
 
     def _serve(self, title: str, prepare: Prepare) -> str:
         """Start an embedded server and return its URL once it answers."""
