@@ -60,7 +60,7 @@ $(RUNTIME): requirements-local.txt
 		"$$python" -m venv --clear .venv && $(BIN)/python -m pip -qq uninstall --yes setuptools || exit 1; \
 		echo ready; \
 	fi
-	@$(BIN)/python -m local.installation "Packages" $< --no-compile
+	@$(BIN)/python -m local.installation "Packages (the first time about a minute)" $< --no-compile
 	@touch $@
 
 $(TOOLS): requirements.lock $(RUNTIME)

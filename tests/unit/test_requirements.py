@@ -1,0 +1,133 @@
+"""The requirements files: each purpose gets what it runs, in the versions of one lock; `make` installs by purpose."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from local.installation import UNUSED
+from tests.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MEGABYTES = 150
+"""Of files as they come. With bytecode and pip a virtual environment has about 50 more, and is to stay below 200."""
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+
+class Installed:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+rooms, hidden = sys.argv[1].split(","), set(sys.argv[2].split(","))
+sys.meta_path.insert(0, Installed())
+for room in rooms:
+    package = importlib.import_module(room)
+    for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+        importlib.import_module(module.name)
+import alembic.command, rq_dashboard.web, psycopg2, mcp.client.streamable_http
+"""
+
+
+def locked(name: str) -> dict[str, str]:
+    """Each package of a requirements file with its version, markers and hashes."""
+    text = (ROOT / name).read_text()
+    return dict(re.findall(r"^([a-z0-9][a-z0-9-]*)(==.*?)(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def asked_for(*extras: str) -> set[str]:
+    """The packages that pyproject.toml names for those extras."""
+    return {re.split(r"[^A-Za-z0-9-]", line)[0] for extra in extras for line in PROJECT["optional-dependencies"][extra]}
+
+
+SERVERS, LOCAL, ALL = map(locked, ("requirements.txt", "requirements-local.txt", "requirements.lock"))
+
+
+def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> None:
+    assert all("--hash=sha256:" in pin for pin in ALL.values())
+    assert SERVERS.items() < LOCAL.items()
+    assert LOCAL.items() < ALL.items()
+
+
+def test_each_purpose_gets_what_it_asks_for_and_no_development_tool() -> None:
+    product = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in PROJECT["dependencies"]}
+    assert product | asked_for("dashboard") <= SERVERS.keys()
+    assert asked_for("local") <= LOCAL.keys() - SERVERS.keys()
+    assert asked_for("dev") <= ALL.keys()
+    assert asked_for("dev") & LOCAL.keys() == set()
+
+
+def test_what_make_up_installs_is_enough_to_import_every_module() -> None:
+    others = {
+        name
+        for name, owners in importlib.metadata.packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & LOCAL.keys()
+    }
+    assert "pytest" in others
+    rooms = ",".join(
+        path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "bench")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, rooms, ",".join(others)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_make_up_installs_is_small() -> None:
+    sizes: dict[str, int] = {}
+    for package in LOCAL:
+        try:
+            files = importlib.metadata.files(package) or []
+        except importlib.metadata.PackageNotFoundError:  # For other platforms.
+            continue
+        sizes[package] = sum(
+            Path(file.locate()).stat().st_size
+            for file in files
+            if file.suffix != ".pyc" and not is_unused(Path(file)) and Path(file.locate()).exists()
+        )
+    assert len(sizes) > 50
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
+    assert sum(sizes.values()) < MEGABYTES * 1_000_000, largest
+
+
+def is_unused(file: Path) -> bool:
+    """Whether it is deleted after the installation."""
+    return any(path.match(pattern) for pattern in UNUSED for path in (file, *file.parents))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="There is no make.")
+def test_make_installs_the_tools_only_for_what_needs_them_and_anew_when_a_lock_has_changed(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    stamps = [tmp_path / ".venv" / name for name in (".installed-runtime", ".installed-tools")]
+    files = [tmp_path / name for name in ("requirements-local.txt", "requirements.lock")]
+    for file in files:
+        file.touch()
+    assert installs(tmp_path, "up") == {"requirements-local.txt"}
+    for target in ("test", "check", "torture", "fmt"):
+        assert installs(tmp_path, target) == {"requirements-local.txt", "requirements.lock"}, target
+    stamps[0].parent.mkdir()
+    for number, path in enumerate((*files, *stamps)):
+        path.touch()
+        os.utime(path, (number, number))
+    assert installs(tmp_path, "up") == installs(tmp_path, "test") == set()
+    os.utime(files[1], (10, 10))
+    assert installs(tmp_path, "up") == set()
+    assert installs(tmp_path, "test") == {"requirements.lock"}
+
+
+def installs(folder: Path, target: str) -> set[str]:
+    """The requirements files that `make TARGET` would install."""
+    done = subprocess.run(["make", "-n", target], cwd=folder, check=True, capture_output=True, text=True)
+    return set(re.findall(r"-m local\.installation .* (requirements\S+)", done.stdout))
