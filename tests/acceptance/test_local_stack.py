@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,17 @@ from redis import Redis
 from local.servers import run_as
 from local.servers.embedded import Server, start_postgres, start_valkey
 from models.errors import SettingsError
+from models.settings import Settings
 from tests.support.processes.stack import free_port, wait_for
 from tests.support.project import ROOT
 
 START_SECONDS = 90
+MOST_LINES = 22
+"""Up to the first command to paste; an installation before them adds two."""
 ORPHANS = """
 import os, sys
 from pathlib import Path
-from local import privileges
-from local.servers import start_postgres, start_valkey
+from local.servers.embedded import start_postgres, start_valkey
 servers = [start_postgres(Path(sys.argv[1])), start_valkey(Path(sys.argv[1]))]
 print(*[server.pid for server in servers], flush=True)
 os.kill(os.getpid(), 9)
@@ -75,7 +79,8 @@ class LocalStack:
         self.data_dir = data_dir
         self.port = int(environment.get("PORT") or free_port())
         passed = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "PORT": str(self.port)}
+        ports = {"PORT": str(self.port), "DASHBOARD_PORT": str(free_port())}
+        given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), **ports}
         with tempfile.TemporaryFile() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local"],
@@ -285,12 +290,18 @@ def test_servers_of_a_killed_owner_are_ended_by_the_next_start_and_their_data_ar
 def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_nothing(
     run: Callable[..., LocalStack],
 ) -> None:
-    stack = run().wait_until_ready()
+    with listener_on_the_dashboards_port() as port:
+        # Empty is not set.
+        stack = run(DASHBOARD_PORT="").wait_until_ready()
+    assert f" since {port} is taken) ... ready (" in stack.output
+    lines = stack.output.splitlines()
+    assert next(number for number, line in enumerate(lines, start=1) if line.startswith("curl ")) <= MOST_LINES
     stored, read = paste(stack.output)
     assert stored["status"] == "success"
     assert read["data"]["memory"]["content"] == "We picked Postgres as database."
     described = stack.description
     assert described["relay_url"] == f"http://127.0.0.1:{stack.port}"
+    assert not described["dashboard_url"].endswith(f":{port}")
     password = (stack.data_dir / "dashboard_password").read_text().strip()
     assert httpx.get(described["dashboard_url"]).status_code == 401
     assert "worker" in httpx.get(f"{described['dashboard_url']}/0/view/workers", auth=("admin", password)).text
@@ -302,6 +313,20 @@ def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_
     assert stack.wait_for_exit() == 0, stack.output
     assert processes_of(stack.data_dir) == []
     assert not (stack.data_dir / "stack.json").exists()
+
+
+@contextmanager
+def listener_on_the_dashboards_port() -> Iterator[int]:
+    """Takes the default port of the dashboard, unless another program has it already."""
+    port = Settings().dashboard_port
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError as error:
+            assert error.errno == errno.EADDRINUSE
+        yield port
 
 
 def test_everything_that_dies_is_started_again(run: Callable[..., LocalStack]) -> None:

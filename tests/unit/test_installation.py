@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from local.console import Console
 from local.installation import remove_unused
-from tests.conftest import ROOT
+from local.stack.console import Console
+from tests.support.project import ROOT
 
 HASH = f"--hash=sha256:{'0' * 64}"
 

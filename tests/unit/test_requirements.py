@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.installation import UNUSED
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MEGABYTES = 150
