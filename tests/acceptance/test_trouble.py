@@ -10,13 +10,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import httpx
 import psutil
 
 from local.servers.embedded import Server
 from models.queue.job_queue import open_queue
 from tests.support.clients.agents import Agent, task_of
-from tests.support.processes.stack import Stack, envelope, in_parallel, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
@@ -108,9 +110,8 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
                 body = envelope("store_memory", session_id, key="count", content=number)
                 if number % 25 == 0:
                     answer = client.post("/v1/webhook?wait=30", json=body)
-                    assert answer.status_code == 200, answer.text
-                    assert answer.json()["data"]["revision"] == number + 1
                     accepted[session_id].append(answer.json()["delivery_id"])
+                    assert _outcome(client, answer)["data"]["revision"] == number + 1
                 else:
                     answer = client.post("/v1/webhook", json=body)
                     assert answer.status_code == 202, answer.text
@@ -131,6 +132,16 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
     wait_for(lambda: open_queue(stack.redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
 
 
+def _outcome(client: httpx.Client, answer: httpx.Response) -> Payload:
+    """What became of a command, however long its sender had to wait: workers that die again and again start later."""
+    assert answer.status_code in (200, 202), answer.text
+    if answer.status_code == 200:
+        return cast("Payload", answer.json())
+    assert answer.json()["status"] == "pending"
+    path = f"/v1/deliveries/{answer.json()['delivery_id']}"
+    return wait_for(lambda: cast("Payload", client.get(path).json()["result"]), seconds=120, what="applied")
+
+
 def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event) -> None:
     """Arm one failpoint after the other, and in between kill a worker wherever it is."""
     chance = random.Random(7)
@@ -138,8 +149,8 @@ def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event)
         failpoint.touch()
         wait_for(partial(_is_gone, failpoint, stop), seconds=60, what="killed")
         if failpoint.exists():
-            stack.send("create_session", new_id("bait"), title="One more drain, for the failpoint")
-            wait_for(partial(_is_gone, failpoint), what="killed")
+            stack.post("create_session", new_id("bait"), title="One more drain, for the failpoint")
+            wait_for(partial(_is_gone, failpoint), seconds=60, what="killed")
         if victims := worker_processes(stack):
             chance.choice(victims).send_signal(signal.SIGKILL)
 
