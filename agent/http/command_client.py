@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from agent.http.client import Client
-from agent.http.error_responses import StillPending, error_of_outcome
+from agent.http.error_responses import StillPending
+from models.error_parsing import parse_error
 from models.errors import Rejected, RelayError
 
 WAIT_SECONDS = 40
@@ -83,5 +84,5 @@ def _refusal(delivery: dict[str, Any]) -> RelayError:
             hint=f"`session-cli dead-letters show {delivery['delivery_id']}` tells why.",
         )
     if isinstance(delivery.get("error"), dict):
-        return error_of_outcome(delivery["error"])
+        return parse_error(delivery["error"])
     return Rejected(f"The command was {delivery['status']}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
 from models.commands.responses import shorten
-from models.errors import Conflict, ErrorBody, NotFound, Rejected, RelayError, TooLarge, TooManyRequests, Unavailable
+from models.error_parsing import make_error
+from models.errors import ErrorBody, RelayError, TooLarge, Unavailable
 
 LONGEST_PART = 2_000
 """Of a message or a hint."""
@@ -16,8 +16,6 @@ LONGEST_WAIT_SECONDS = 86_400
 """Of what a Retry-After may ask for; more is a mistake."""
 CLIENT_TROUBLE = 400
 """Below it, a status speaks of no error."""
-SERVER_TROUBLE = 500
-"""From here on a status speaks of the server."""
 
 
 CHECK_ADDRESS = "Check the address, and the proxy before the relay, if there is one."
@@ -50,48 +48,12 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> RelayError
     return make_error(status, told, data=content.get("data"), retry_after_seconds=retry_after_seconds)
 
 
-def error_of_outcome(outcome: Mapping[str, Any]) -> RelayError:
-    """The error that a delivery which was not applied has become."""
-    told = msgspec.convert(outcome.get("error", outcome), ErrorBody)
-    status = next((kind.status for kind in _kinds(Rejected) if kind.code == told.code), Rejected.status)
-    status = NotFound.status if told.code.endswith("_not_found") else status
-    status = Conflict.status if told.code.endswith(("_exists", "_conflict")) else status
-    return make_error(status, told, data=outcome.get("data"))
-
-
-def make_error(status: int, told: ErrorBody, *, data: Any = None, retry_after_seconds: int | None = None) -> RelayError:
-    """The error of the hierarchy that has this status, and the code if several have."""
-    if status == TooManyRequests.status:
-        waits = TooManyRequests(
-            told.message, retry_after_seconds=retry_after_seconds or 1, code=told.code, hint=told.hint
-        )
-        waits.field, waits.expected = told.field, told.expected
-        return waits
-    kinds = [Unavailable] if status >= SERVER_TROUBLE else [kind for kind in _kinds(Rejected) if kind.status == status]
-    kind = next((kind for kind in kinds if kind.code == told.code), next(iter(kinds), Rejected))
-    error = kind(told.message, code=told.code, field=told.field, expected=told.expected, hint=told.hint)
-    error.problems = [problem for problem in msgspec.to_builtins(told.problems) if isinstance(problem, dict)]
-    error.data = data if isinstance(data, dict) and data else None
-    error.retryable = told.retryable
-    if isinstance(error, Unavailable) and retry_after_seconds is not None:
-        error.retry_after_seconds = retry_after_seconds
-    return error
-
-
 def _shortened(told: ErrorBody) -> ErrorBody:
     """As much of it as somebody reads."""
     parts = {name: getattr(told, name) for name in ("code", "message", "field", "expected", "hint")}
     return msgspec.structs.replace(
         told, **{name: shorten(part, LONGEST_PART) for name, part in parts.items() if part is not None}
     )
-
-
-def _kinds(family: type[RelayError]) -> Iterator[type[RelayError]]:
-    """The classes below the root of a family, as far as they are defined with it; those next to the root first."""
-    level = [family]
-    while level:
-        level = [kind for above in level for kind in above.__subclasses__() if kind.__module__ == RelayError.__module__]
-        yield from level
 
 
 def _retry_after(text: str | None) -> int | None:

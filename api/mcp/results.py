@@ -55,19 +55,3 @@ def protocol_error(error: RelayError) -> types.ErrorData:
     """The same as an error of the protocol, for what is no call of a tool."""
     code = types.INVALID_REQUEST if isinstance(error, Rejected) else types.INTERNAL_ERROR
     return types.ErrorData(code=code, message=describe(error), data=error.body())
-
-
-def error_of(content: Json) -> RelayError:
-    """The error that stands in an answer."""
-    told = content["error"]
-    error = RelayError(
-        told["message"],
-        code=told["code"],
-        field=told.get("field"),
-        expected=told.get("expected"),
-        hint=told.get("hint"),
-        data=content.get("data") or None,
-    )
-    error.retryable = told["retryable"]
-    error.problems = told.get("problems", [])
-    return error

@@ -10,11 +10,12 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.mcp.results import DATA_NOTICE, TASK_NOTICE, error_of
+from api.mcp.results import DATA_NOTICE, TASK_NOTICE
 from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
 from api.tasks.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
 from models.commands.payloads import Submission, fields_of, parse_envelope, parse_flat
 from models.decoding.lenient import decode_leniently
+from models.error_parsing import parse_error
 from models.queue.task_notifications import read_claim_token
 from relay.auth.authentication import Caller, require_scope, require_session
 from relay.ingest.endpoints import COMMAND_WAIT_SECONDS, Ingest
@@ -97,7 +98,7 @@ def _answer(response: Response, *, notice: str = "") -> Json:
     """The content of an answer, as far as a model needs it. Raises the error that it tells."""
     content: Json = msgspec.json.decode(bytes(response.body))
     if response.status_code >= FIRST_ERROR:
-        raise error_of(content)
+        raise parse_error(content, status=response.status_code)
     shown = {name: content[name] for name in SHOWN if name in content}
     return shown | ({"notice": notice} if notice else {})
 

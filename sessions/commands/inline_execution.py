@@ -13,23 +13,14 @@ from models.commands.content_ids import make_uuid7
 from models.commands.definitions import ReadCommand
 from models.commands.payloads import Submission, definition_of, parse_envelope
 from models.commands.responses import success
-from models.errors import (
-    Conflict,
-    Forbidden,
-    Invalid,
-    NotFound,
-    Rejected,
-    RelayError,
-    TooLarge,
-)
+from models.error_parsing import parse_error
+from models.errors import Invalid, RelayError
 from models.queue.inbox import Entry, make_entry
 from sessions.commands.event_log import Applied
 from sessions.commands.store import Store
 from sessions.reads.read_commands import LISTS
 from sessions.reads.results import Answer, Page
 from sessions.responses.task_updates import Listener, listener_of
-
-_KINDS: dict[int, type[Rejected]] = {kind.status: kind for kind in (Forbidden, NotFound, Conflict, TooLarge, Invalid)}
 
 
 def parse_direct(
@@ -79,12 +70,9 @@ def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
     """The response to a command that took effect, with the news of the session; or the error, which is to be raised
     once what was recorded of it is kept."""
     body: dict[str, Any] = msgspec.json.decode(applied.response)
-    told = body.get("error")
-    if told is None:
-        return _with_news(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
-    kind: type[RelayError] = _KINDS.get(applied.http_status, Rejected if applied.http_status < 500 else RelayError)
-    described = {name: told.get(name) for name in ("field", "expected", "hint")}
-    return kind(told["message"], code=told["code"], data=body.get("data") or None, **described)
+    if "error" in body:
+        return parse_error(body, status=applied.http_status)
+    return _with_news(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
 
 
 def plain(value: Any) -> Any:

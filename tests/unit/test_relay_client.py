@@ -13,8 +13,9 @@ import pytest
 
 from agent.http.client import Client
 from agent.http.command_client import send_command
-from agent.http.error_responses import CHECK_ADDRESS, NoRelay, error_of, error_of_outcome
+from agent.http.error_responses import CHECK_ADDRESS, NoRelay, error_of
 from agent.http.relay_url import is_loopback, may_send_secrets, parse_address, parse_key, plain_http_hosts
+from models.error_parsing import parse_error
 from models.errors import (
     Conflict,
     Forbidden,
@@ -142,10 +143,10 @@ class TestErrors:
         assert away.retry_after_seconds == 3
 
     def test_a_rejected_delivery_becomes_its_error(self) -> None:
-        assert isinstance(error_of_outcome(error_body("session_not_found")), NotFound)
-        assert isinstance(error_of_outcome(error_body("revision_conflict")), Conflict)
-        assert isinstance(error_of_outcome(error_body("forbidden")), Forbidden)
-        assert type(error_of_outcome(error_body("invalid")["error"])) is Invalid
+        assert isinstance(parse_error(error_body("session_not_found")), NotFound)
+        assert isinstance(parse_error(error_body("revision_conflict")), Conflict)
+        assert isinstance(parse_error(error_body("forbidden")), Forbidden)
+        assert type(parse_error(error_body("invalid")["error"])) is Invalid
 
 
 class TestRepeating:
