@@ -16,7 +16,6 @@ from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
-from sessions.transfer import export_all, import_all
 from tests.support.stores.sending import SESSION, export, items, send
 
 VERBATIM = '{"z": 1e23,\n\t"a": -0.0, "ü": "\\u00fc", "n": 1.50, "big": 12345678901234567890123}'
@@ -112,21 +111,17 @@ def test_a_document_that_somebody_has_laid_out_anew_is_the_same(backend: Backend
     assert take(backend, pretty) is True
 
 
-def test_all_sessions_go_through_lines_and_back(in_files: FilesBackend, in_postgres: PostgresBackend) -> None:
+def test_all_sessions_of_a_store_go_into_the_other_the_oldest_first(
+    in_files: FilesBackend, in_postgres: PostgresBackend
+) -> None:
     for name in ("b", "a", "c"):
         fill(in_files, name)
-    lines = b"".join(export_all(in_files))
-    assert lines.count(b"\n") == 3
-    assert b"\r" not in lines
-    assert [msgspec.json.decode(line)["session"]["session_id"] for line in lines.splitlines()] == ["b", "a", "c"]
-    found = [(imported.session_id, imported.created) for imported in import_all(in_postgres, BytesIO(b"\n" + lines))]
-    assert found == [("b", True), ("a", True), ("c", True)]
-    assert b"".join(export_all(in_postgres)) == lines
-    assert export(in_postgres, "a") == export(in_files, "a")
-    assert [imported.created for imported in import_all(in_postgres, BytesIO(lines))] == [False] * 3
-    with pytest.raises(Invalid) as refused:
-        list(import_all(in_postgres, BytesIO(lines.splitlines(keepends=True)[0] + b'{"format":"other"}')))
-    assert refused.value.message == "Line 2: The document has the format 'other'."
+    assert list(in_files.session_ids()) == ["b", "a", "c"]
+    documents = [export(in_files, name) for name in in_files.session_ids()]
+    for created in (True, False):
+        assert [take(in_postgres, document) for document in documents] == [created] * 3
+    assert list(in_postgres.session_ids()) == ["b", "a", "c"]
+    assert [export(in_postgres, name) for name in in_postgres.session_ids()] == documents
 
 
 def broken(document: dict[str, Any], path: str, value: Any) -> bytes:
@@ -289,7 +284,6 @@ def test_any_content_comes_back_byte_for_byte(
         )
     document = export(in_files)
     assert all(document.count(content) >= 3 for content in given_texts)
-    [imported] = import_all(in_postgres, BytesIO(b"".join(export_all(in_files))))
-    assert imported.created
+    assert take(in_postgres, document) is True
     assert export(in_postgres) == document
-    assert in_files.import_document(BytesIO(export(in_postgres))).created is False
+    assert take(in_files, export(in_postgres)) is False
