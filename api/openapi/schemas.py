@@ -13,8 +13,8 @@ from msgspec import Raw
 
 from models.commands import field_types as v
 from models.commands.definitions import COMMANDS, Command
-from models.commands.payloads import ALIASES, ENVELOPE_TYPE
 from models.commands.responses import RESPONSE_TYPE
+from models.commands.strict_form import ALIASES, ENVELOPE_TYPE
 
 COMPONENT = "#/components/schemas/{name}"
 

@@ -26,7 +26,7 @@ from models.commands import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
 from models.commands.content_ids import content_hash
 from models.commands.definitions import AddArtifact, JsonValue
-from models.commands.payloads import with_ids
+from models.commands.derived_ids import with_ids
 from models.decoding.lenient import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import NotJson

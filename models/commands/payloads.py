@@ -13,25 +13,20 @@ from msgspec import Raw
 
 from models.commands import field_types as v
 from models.commands.agent_commands import AGENT_COMMANDS
-from models.commands.content_ids import content_hash, decode_exactly, derive_id, leading_text
+from models.commands.content_ids import content_hash, decode_exactly
 from models.commands.definitions import (
     COMMANDS,
-    AddArtifact,
     Batch,
     BatchItem,
     Command,
-    ConversationChunk,
-    CreateSession,
     GetTask,
-    StoreMemory,
     name_of,
 )
+from models.commands.derived_ids import derive_session, with_ids
+from models.commands.strict_form import ALIASES, ENVELOPE_TYPE, StrictCommand, read_envelope, read_flat
 from models.decoding.lenient import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
 from models.decoding.strict import decode_as, decode_json, missing_field, nearest
 from models.errors import Invalid, NotJson
-
-ENVELOPE_TYPE = "collaborative_session_command"
-ALIASES = {"append_conversation": "conversation_chunk"}
 
 _ID = re.compile(v.ID_PATTERN)
 
@@ -62,7 +57,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     names_session: bool = False
     """The session_id was made from the title."""
     fingerprint: str = ""
-    """What stands for the content of a sender that may repeat the same in other words."""
+    """The hash, if it is known already: of the content, or of what stands for it."""
 
     @property
     def hash(self) -> str:
@@ -77,6 +72,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_envelope(body: bytes) -> Submission:
     """Parse `{type, command, session_id, data, ...}`. Raises NotJson or Invalid with the path of the field."""
+    if found := read_envelope(body):
+        return _submission_of(found)
     envelope = decode_leniently(_object_of(body), Envelope)
     if envelope.type != ENVELOPE_TYPE:
         raise Invalid(
@@ -97,6 +94,8 @@ def parse_envelope(body: bytes) -> Submission:
 
 def parse_flat(command_name: str, body: bytes) -> Submission:
     """Parse `{session_id, id?, ...data}` of the command named. Raises NotJson or Invalid."""
+    if found := read_flat(command_name, body or b"{}"):
+        return _submission_of(found, is_flat=True)
     fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
     outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
     head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
@@ -108,6 +107,18 @@ def parse_flat(command_name: str, body: bytes) -> Submission:
         delivery_id=head.id,
         sync=False,
         is_flat=True,
+    )
+
+
+def _submission_of(found: StrictCommand, *, is_flat: bool = False) -> Submission:
+    return Submission(
+        command=found.command,
+        session_id=found.session_id,
+        delivery_id=found.delivery_id,
+        sync=found.sync,
+        is_flat=is_flat,
+        names_session=found.names_session,
+        fingerprint=found.hash,
     )
 
 
@@ -245,33 +256,6 @@ def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str 
             expected="1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
         )
     return session_id
-
-
-def with_ids(command: Command) -> Command:
-    """The command with an id that comes from its content, where the sender left it out."""
-    match command:
-        case StoreMemory(key=None):
-            content = decode_exactly(command.content)
-            key = derive_id(command.type or "general", leading_text(content), content)
-            return msgspec.structs.replace(command, key=key)
-        case ConversationChunk(chunk_id=None):
-            fields = decode_exactly(msgspec.json.encode(command))
-            return msgspec.structs.replace(command, chunk_id=derive_id("chunk", command.content, fields))
-        case AddArtifact(artifact_id=None):
-            identity = [command.name, command.type, command.format, decode_exactly(command.content)]
-            identity += [command.task_id] if command.task_id else []  # Two tasks may make the same.
-            return msgspec.structs.replace(command, artifact_id=derive_id("", command.name, identity))
-    return command
-
-
-def derive_session(command: Command) -> str | None:
-    """The id that a title gives to a new session, also as the first command of a batch. None if there is no title."""
-    if isinstance(command, Batch) and command.commands:
-        item = command.commands[0]
-        command = decode_command(item.command, item.data)
-    if not isinstance(command, CreateSession) or not command.title.strip():
-        return None
-    return derive_id("", command.title, [command.title, command.participants, command.context])
 
 
 def fields_of(data: Raw, prefix: str) -> dict[str, Raw]:

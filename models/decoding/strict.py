@@ -78,7 +78,7 @@ def decode_json(body: bytes, *, unique_keys: bool = True) -> Any:
         raise _too_deep() from error
     if b"\\u0000" in body and _NUL.match(body):
         raise Invalid("The text contains a NUL character.", expected="text without U+0000")
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_of(body) >= MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) >= MAX_DEPTH:
         raise _too_deep()
     if unique_keys:
         require_unique_keys(body, value)
@@ -223,7 +223,7 @@ def _readable(text: str) -> str:
     return re.sub(r"\bstr\b", "text", text)[:SHOWN_LENGTH]
 
 
-def _depth_of(body: bytes) -> int:
+def depth_of(body: bytes) -> int:
     """How deep sound JSON is nested, not counting what is innermost."""
     brackets = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
     return max(accumulate(array("b", brackets)), default=0)

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.content_ids import content_hash
-from models.commands.payloads import ENVELOPE_TYPE, Submission, parse_envelope
+from models.commands.payloads import Submission, parse_envelope
+from models.commands.strict_form import ENVELOPE_TYPE
 from models.decoding.strict import decode_json
 
 REPOSITORY_DISPATCH = "repository_dispatch"

@@ -9,8 +9,8 @@ from msgspec import Raw
 
 from models.commands.content_ids import decode_exactly, derive_id, leading_text, same_json
 from models.commands.definitions import ConversationChunk, ExtractedItems
+from models.commands.derived_ids import with_ids
 from models.commands.field_types import MemoryType
-from models.commands.payloads import with_ids
 from models.errors import Conflict
 from models.timestamps import is_relative, parse_moment
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch

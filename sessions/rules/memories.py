@@ -10,8 +10,8 @@ from msgspec import Raw
 
 from models.commands.content_ids import same_json
 from models.commands.definitions import DeleteMemory, StoreMemory
+from models.commands.derived_ids import with_ids
 from models.commands.field_types import MemoryStatus, MemoryType
-from models.commands.payloads import with_ids
 from models.errors import Conflict, NotFound
 from sessions.reads.messages import named
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch

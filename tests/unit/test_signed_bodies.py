@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.commands.definitions import StoreMemory
-from models.commands.payloads import ENVELOPE_TYPE, Submission, parse_envelope
+from models.commands.payloads import Submission, parse_envelope
+from models.commands.strict_form import ENVELOPE_TYPE
 from models.errors import Invalid, NotJson
 from relay.ingest.signed_bodies import NoCommand, parse_signed
 

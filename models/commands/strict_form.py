@@ -1,0 +1,197 @@
+"""Bodies in the strict form, as most senders write them: each part is decoded once, and hashed as it was decoded.
+
+Anything else, right or wrong, is left to `payloads`, which finds out what was meant and says what is wrong. Both come
+to the same command and the same hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from models.commands import field_types as v
+from models.commands.content_ids import canonical
+from models.commands.definitions import COMMANDS, EMPTY_OBJECT, AddArtifact, Batch, BatchItem, Command, GetTask, name_of
+from models.commands.derived_ids import ID_FIELDS, Content, content_of, derive_session, with_ids
+from models.decoding.strict import MAX_DEPTH, decode_json, depth_of
+from models.errors import Invalid
+
+ENVELOPE_TYPE = "collaborative_session_command"
+ALIASES = {"append_conversation": "conversation_chunk"}
+
+_ID = re.compile(v.ID_PATTERN)
+_DIGITS = bytes(ord("9" if chr(code) in "0123456789." else " ") for code in range(256))
+"""A table that makes nines of digits and points, and blanks of the rest."""
+_LONG_NUMBER = b"9" * 17
+"""More digits than a float tells from others."""
+_UNUSUAL = (b"\\u0000", b"\\u003")
+"""NUL, which is refused, and the colon, by which repeated keys are noticed."""
+
+
+class StrictCommand(NamedTuple):
+    """A command with all of its ids."""
+
+    command: Command
+    session_id: str | None
+    names_session: bool
+    """The session_id was made from the title."""
+    hash: str
+    delivery_id: str | None = None
+    sync: bool = False
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields around a command's data, each of them known to be there or not."""
+
+    command: str
+    type: Literal["collaborative_session_command"] | UnsetType = UNSET
+    session_id: str | UnsetType = UNSET
+    data: Raw = EMPTY_OBJECT
+    id: v.DeliveryId | UnsetType = UNSET
+    sync: bool | UnsetType = UNSET
+    feedback_mode: Literal["async", "sync"] | UnsetType = UNSET
+
+    @property
+    def colons(self) -> int:
+        """How many colons it was written with, beside its data."""
+        given = (self.type, self.session_id, self.id, self.sync, self.feedback_mode)
+        count = 1 + sum(value is not UNSET for value in given) + (self.data is not EMPTY_OBJECT)
+        return count + sum(text.count(":") for text in (self.command, self.id or "", self.session_id or ""))
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields beside those of a command in the flat form."""
+
+    session_id: str | UnsetType = UNSET
+    id: v.DeliveryId | UnsetType = UNSET
+
+    @property
+    def colons(self) -> int:
+        """How many colons it was written with."""
+        return sum(1 + text.count(":") for text in (self.session_id, self.id) if text is not UNSET)
+
+
+class _Part(NamedTuple):
+    """A command of its own, or one of a batch."""
+
+    command: Command
+    content: Content
+    added: int
+    """Colons that it has more than what was sent: of ids that were left out."""
+
+
+NOT_STRICT = (msgspec.DecodeError, UnicodeDecodeError, Invalid)
+"""Raised for all that is not in the strict form."""
+
+
+def read_envelope(body: bytes) -> StrictCommand | None:
+    """Read `{type, command, session_id, data, ...}`; None if it is not in the strict form."""
+    if _is_unusual(body):
+        return None
+    try:
+        envelope = _ENVELOPE.decode(body)
+        session_id = _given(envelope.session_id)
+        found = _read(envelope.command, envelope.data, session_id=session_id, body=body, colons=envelope.colons)
+    except NOT_STRICT:
+        return None
+    sync = envelope.sync is True or envelope.feedback_mode == "sync"
+    return found and found._replace(delivery_id=_given(envelope.id), sync=sync)
+
+
+def read_flat(name: str, body: bytes) -> StrictCommand | None:
+    """Read `{session_id, id?, ...data}` of the command named; None if it is not in the strict form."""
+    if _is_unusual(body):
+        return None
+    try:
+        fields = _FIELDS.decode(body)
+        outer = {field: fields.pop(field) for field in ("id", "session_id") if field in fields}
+        head = _HEAD.decode(msgspec.json.encode(outer))
+        data = Raw(msgspec.json.encode(fields))
+        found = _read(name, data, session_id=_given(head.session_id), body=body, colons=head.colons)
+    except NOT_STRICT:
+        return None
+    return found and found._replace(delivery_id=_given(head.id))
+
+
+def _is_unusual(body: bytes) -> bool:
+    """Whether it holds what needs a closer look, or takes too long to decode."""
+    if _LONG_NUMBER in body.translate(_DIGITS) or any(text in body for text in _UNUSUAL):
+        return True
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) >= MAX_DEPTH
+
+
+def _read(name: str, data: Raw, *, session_id: str | None, body: bytes, colons: int) -> StrictCommand | None:
+    definition = COMMANDS.get(ALIASES.get(name, name))
+    if definition is None or (session_id is not None and not _ID.search(session_id)):
+        return None
+    part = _read_batch(data) if definition is Batch else _read_command(definition, data)
+    if part is None:
+        return None
+    is_given = session_id is not None
+    if definition.session == "derived" and session_id is None:
+        session_id = derive_session(part.command)
+    if session_id is None and definition.session in ("required", "derived"):
+        return None
+    added = part.added + (session_id or "").count(":")
+    if isinstance(part.command, GetTask) and part.content.pop("wait", None) is not None:
+        added -= 1
+    hashed = canonical([name_of(part.command), session_id, part.content])
+    # A repeated key is not in what was decoded; neither are defaults that were sent.
+    if body.count(b":") != hashed.count(b":") - added + colons:
+        decode_json(body)
+    return StrictCommand(
+        command=part.command,
+        session_id=session_id,
+        names_session=definition.session == "derived" and not is_given,
+        hash=hashlib.sha256(hashed).hexdigest(),
+    )
+
+
+def _read_command(definition: type[Command], data: Raw) -> _Part | None:
+    command = _decoder_of(definition).decode(data)
+    if isinstance(command, AddArtifact) and command.task_id is None and command.metadata is not EMPTY_OBJECT:
+        return None  # Older senders name the task there.
+    content = content_of(command)
+    named = with_ids(command, content)
+    added = 0 if named is command else 1 + str(content[ID_FIELDS[definition]]).count(":")
+    return _Part(named, content, added)
+
+
+def _read_batch(data: Raw) -> _Part | None:
+    batch = _BATCH.decode(data)
+    items: list[BatchItem] = []
+    contents: list[Content] = []
+    added = 0
+    for item in batch.commands:
+        definition = COMMANDS.get(ALIASES.get(item.command, item.command))
+        if definition is None or not definition.in_batch:
+            return None
+        part = _read_command(definition, item.data)
+        if part is None:
+            return None
+        name = name_of(part.command)
+        items.append(BatchItem(command=name, data=Raw(msgspec.json.encode(part.command))))
+        contents.append({"command": name, "data": part.content})
+        added += part.added + (item.data is EMPTY_OBJECT)
+    content = content_of(msgspec.structs.replace(batch, commands=[])) | {"commands": contents}
+    return _Part(msgspec.structs.replace(batch, commands=items), content, added)
+
+
+def _given(value: str | UnsetType) -> str | None:
+    return None if value is UNSET else value
+
+
+@cache
+def _decoder_of(definition: type[Command]) -> msgspec.json.Decoder[Command]:
+    return msgspec.json.Decoder(definition)
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_HEAD = msgspec.json.Decoder(_Head)
+_BATCH = msgspec.json.Decoder(Batch)
