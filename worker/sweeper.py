@@ -123,11 +123,12 @@ class Sweeper:
         return None
 
     def _report(self) -> None:
-        """Log what failed in this turn, unless the same failed in the one before."""
-        if self._failures and self._failures != self._reported:
-            for cause in dict.fromkeys(self._failures.values()):
-                duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
-                logger.warning("The sweeper could not %s; it tries again each second. %s", duties, cause)
+        """Log why duties failed in this turn: each cause once, whichever duties are due."""
+        for cause in dict.fromkeys(self._failures.values()):
+            if cause in self._reported.values():
+                continue
+            duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
+            logger.warning("The sweeper could not %s; it tries again each second. %s", duties, cause)
         self._reported, self._failures = self._failures, {}
 
     def _list_dead_letters(self) -> None:

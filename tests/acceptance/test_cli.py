@@ -358,7 +358,7 @@ class TestProgramsThatRead:
         assert code in ("0", "141"), "it may have written everything before"
         for command in (f"transcript {full}", f"export {full}", f"memories {full} --json", f"summary {full}"):
             done = cli.shell(f"session-cli {command} | head -c 5; code=${{PIPESTATUS[0]}}; echo; echo $code")
-            assert done.out.splitlines()[-1] == "141", command
+            assert done.out.splitlines()[-1] == "141", f"{command}: {done.err}"
             assert done.err == ""
 
     def test_cat_gets_what_a_program_gets(self, cli: CommandLine, named: str) -> None:

@@ -386,7 +386,8 @@ def test_a_write_that_takes_too_long_becomes_a_dead_letter_and_holds_up_nobody(
     monkeypatch.setattr("sessions.postgres.connections.STATEMENT_TIMEOUT_SECONDS", 1)
     impatient = create_engine(settings, application_name="tests", pool_size=1)
     entries = [entry("store_memory", walk, key=f"k{n}" if n != 10 else "poison", content=n) for n in range(20)]
-    assert drain(redis, impatient, *entries) == [f"drain shard {shard_of(walk):02d}: 19 applied, 1 failed"]
+    [told] = drain(redis, impatient, *entries)  # On a busy machine the time of a drain may be over then.
+    assert told.removesuffix("; more to come") == f"drain shard {shard_of(walk):02d}: 19 applied, 1 failed"
     assert delivery(engine, entries[10].delivery_id)["status"] == "failed"
     assert len(memories(engine, walk)) == 19
     impatient.dispose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
@@ -26,6 +27,13 @@ def where_found(engine: Engine, word: str) -> list[str]:
 
 def item(command: str, **data: Any) -> dict[str, Any]:
     return {"command": command, "data": data}
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are given up for no lack of time, however busy the machine is."""
+    for name in ("AT_ONCE_SECONDS", "TOGETHER_SECONDS"):
+        monkeypatch.setattr(f"sessions.commands.read_time_budget.{name}", 30.0)
 
 
 def test_a_deleted_memory_is_nowhere_though_it_was_read_in_every_way(redis: Redis, engine: Engine, walk: str) -> None:

@@ -12,6 +12,9 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
 from models.queue.job_queue import DRAIN, QUEUE, SWEEPER_KEY, open_queue
+from models.settings import Settings
+from sessions.postgres.connections import create_engine
+from tests.support.processes.stack import free_port
 from tests.support.stores.inbox import drain, entry
 from worker import sweeper as sweeping
 from worker.sweeper import Sweeper
@@ -86,6 +89,17 @@ def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
     assert [record.message for record in caplog.records if "failed list" in record.message] == [
         "The sweeper could not keep the failed list; it tries again each second. WRONGTYPE"
     ]
+
+
+def test_a_cause_is_logged_once_although_not_all_duties_are_due_each_turn(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = Settings(database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    sweeper = leading(redis, create_engine(nowhere, application_name="tests", pool_size=1))
+    for _ in range(3):
+        sweeper.sweep()
+    [logged] = [record.message for record in caplog.records if "Start Postgres" in record.message]
+    assert "return expired leases, fail tasks that wait in vain, " in logged
 
 
 def test_pruning_much_leaves_the_turn_to_the_other_duties(
