@@ -33,8 +33,8 @@ class ReadingTime:
 
     @property
     def is_over(self) -> bool:
-        """Whether all of it is taken."""
-        return self._together < SMALLEST_SECONDS
+        """Whether what is left is less than a source has at once: in the next transaction it has all of that."""
+        return self._together < AT_ONCE_SECONDS
 
     def left(self, source: str) -> float:
         """How long the next read of a source may take. Raises TooManyRequests if that is too little. As long as nobody

@@ -42,6 +42,17 @@ def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transacti
     assert reading.is_over
 
 
+def test_no_read_of_another_entry_is_begun_with_what_earlier_ones_have_left_of_the_time() -> None:
+    """It would be refused for lack of it, though its source owes nothing; the next transaction has all of it."""
+    reading = ReadingTime(lambda _: 0.0, is_alone=lambda _: True)
+    assert reading.left("a") == AT_ONCE_SECONDS
+    reading.take("a", TOGETHER_SECONDS - AT_ONCE_SECONDS - 0.01)
+    assert (reading.is_over, reading.left("b")) == (False, AT_ONCE_SECONDS)
+    reading.take("a", 0.02)
+    assert reading.left("b") < AT_ONCE_SECONDS
+    assert reading.is_over
+
+
 def test_with_what_it_has_at_once_and_is_given_back_others_wait_for_a_second() -> None:
     assert AT_ONCE_SECONDS / (1 - SHARE) <= 1.0
 
