@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
-from agent.execution.task_execution import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, Event, Job, Work
+from agent.execution.task_execution import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, Job, RunnerEvent, TaskExecution
 from agent.http.claims_client import Claim, claim
 from agent.http.client import Client
 from models.errors import Forbidden, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
@@ -27,7 +27,7 @@ ABORT_SECONDS = 15.0
 """For what was killed to be given back."""
 
 
-class Wish(NamedTuple):
+class ClaimOptions(NamedTuple):
     """Which tasks to claim, and as whom."""
 
     agent_name: str
@@ -38,8 +38,8 @@ class Wish(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    work: Work
-    event: Event
+    work: TaskExecution
+    event: RunnerEvent
 
 
 class _Stop:
@@ -52,11 +52,11 @@ _Item: TypeAlias = Claim | Exception | _Ended | _Stop
 class Runner:
     """One run, until it is stopped."""
 
-    def __init__(self, client: Client, wish: Wish, job: Job, *, warn: Callable[[str], None]) -> None:
-        self._client, self._wish, self._job, self._warn = client, wish, job, warn
+    def __init__(self, client: Client, claim_options: ClaimOptions, job: Job, *, warn: Callable[[str], None]) -> None:
+        self._client, self._wish, self._job, self._warn = client, claim_options, job, warn
         self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._places = threading.Semaphore(wish.concurrency)
-        self._works: set[Work] = set()
+        self._places = threading.Semaphore(claim_options.concurrency)
+        self._works: set[TaskExecution] = set()
         self._stopping = threading.Event()
         self.was_aborted = False
         """Whether work was stopped before it was finished."""
@@ -66,7 +66,7 @@ class Runner:
         signal handlers."""
         self._queue.put(_Stop())
 
-    def run(self) -> Iterator[Event | str]:
+    def run(self) -> Iterator[RunnerEvent | str]:
         """Work until stopped; gives what happens, and sentences for whoever watches. Raises RelayError if the relay
         does not let this agent claim."""
         threading.Thread(target=self._claim_on, name="claims", daemon=True).start()
@@ -110,12 +110,12 @@ class Runner:
             return "Stopping."
         return f"Stopping: no new tasks; {len(self._works)} at work will be finished. Again to kill and give back."
 
-    def _abort(self) -> list[Event]:
+    def _abort(self) -> list[RunnerEvent]:
         """End what is left, in a limited time; gives what happened."""
         self._stopping.set()
         for work in self._works:
             work.abort()
-        events: list[Event] = []
+        events: list[RunnerEvent] = []
         limit_at = time.monotonic() + ABORT_SECONDS
         while (self._works or not self._queue.empty()) and time.monotonic() < limit_at:
             item = self._next(SIGNAL_SECONDS)
@@ -126,13 +126,13 @@ class Runner:
                 events.append(item.event)
         return events
 
-    def _begin(self, found: Claim) -> Event:
-        work = Work(found, self._job, warn=self._warn)
+    def _begin(self, found: Claim) -> RunnerEvent:
+        work = TaskExecution(found, self._job, warn=self._warn)
         self._works.add(work)
         threading.Thread(target=self._work, args=(work,), name="work", daemon=True).start()
         return work.begun
 
-    def _work(self, work: Work) -> None:
+    def _work(self, work: TaskExecution) -> None:
         try:
             event = work.give_back() if self._stopping.is_set() else work.do()
         except Exception as error:  # A bug, or no place for its files: not to be repeated with the next task.
@@ -169,15 +169,15 @@ class Runner:
                 self._stopping.wait(max(SHORTEST_WAIT_SECONDS - (time.monotonic() - began_at), 0))
 
     def _claim(self) -> Claim | None:
-        wish = self._wish
+        claim_options = self._wish
         return claim(
             self._client,
-            agent_name=wish.agent_name,
-            worker=wish.worker,
+            agent_name=claim_options.agent_name,
+            worker=claim_options.worker,
             wait_seconds=WAIT_SECONDS,
             lease_seconds=self._job.lease_seconds,
-            task_types=wish.task_types,
-            created_by=wish.created_by,
+            task_types=claim_options.task_types,
+            created_by=claim_options.created_by,
         )
 
 

@@ -10,12 +10,12 @@ from functools import partial
 from starlette.applications import Starlette
 
 from api.database import CLAIM_THREADS, Database
-from api.mcp.endpoint import McpDoor
-from api.mcp.tool_handlers import Calls
+from api.mcp.endpoint import McpEndpoint
+from api.mcp.tool_handlers import ToolHandlers
 from api.oauth.endpoints import OAuth
 from api.openapi.docs_page import docs_routes
 from api.openapi.document import openapi_route
-from api.openapi.llm_instructions import guide_route
+from api.openapi.llm_instructions import instructions_route
 from api.operations.api_keys import Keys
 from api.operations.dead_letters import DeadLetters
 from api.operations.deliveries import Deliveries
@@ -25,15 +25,15 @@ from api.sessions.exports import Exports
 from api.sessions.imports import Imports
 from api.sessions.session_reads import Reads
 from api.tasks.agents import Agents
-from api.tasks.claim_waiters import TaskQueue
+from api.tasks.claim_waiters import ClaimWaiters
 from api.tasks.claims import Claims
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.auth.signing_secrets import webhook_secrets
 from relay.http.health import health_routes
 from relay.ingest.endpoints import Ingest, keep_running
-from relay.notifications.journal import JournalWatch
-from relay.rejections import refusal_routes
+from relay.notifications.journal import JournalNotifier
+from relay.rejections import rejection_routes
 from sessions.api_keys import connect_register
 
 LINKS = {
@@ -52,12 +52,14 @@ def create_app(settings: Settings) -> Starlette:
     ingest = Ingest(settings)
     database = Database(settings)
     claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
-    journal = JournalWatch(ingest.redis, partial(find_positions, database))
-    queue = TaskQueue(database)
-    ingest.tasks.listen(queue.hear)
-    gate = ingest.gate
+    journal = JournalNotifier(ingest.redis, partial(find_positions, database))
+    queue = ClaimWaiters(database)
+    ingest.tasks.listen(queue.notify)
+    access = ingest.access
     claims = Claims(ingest=ingest, database=claims_database, queue=queue, max_body_bytes=settings.max_body_bytes)
-    mcp = McpDoor(settings, gate=gate, calls=Calls(ingest=ingest, claims=claims), note=ingest.refusals.note)
+    mcp = McpEndpoint(
+        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), note=ingest.refusals.record
+    )
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
     async def postgres() -> Mapping[str, str]:
@@ -80,33 +82,33 @@ def create_app(settings: Settings) -> Starlette:
     routes = [
         *health_routes(ingest, links=LINKS, information=postgres),
         openapi_route(public_url=settings.public_url),
-        guide_route(public_url=settings.public_url),
+        instructions_route(public_url=settings.public_url),
         *docs_routes(),
         *ingest.routes,
-        *refusal_routes(ingest.refusals, gate=gate),
+        *rejection_routes(ingest.refusals, access=access),
         *Status(
-            gate=gate,
+            access=access,
             database=database,
             redis=ingest.redis,
             refusal=ingest.refusal,
             max_backlog=settings.max_backlog,
         ).routes,
-        *Deliveries(gate=gate, database=database, redis=ingest.redis).routes,
-        *DeadLetters(gate=gate, database=database, push=ingest.push).routes,
-        *Keys(gate=gate, register=register).routes,
+        *Deliveries(access=access, database=database, redis=ingest.redis).routes,
+        *DeadLetters(access=access, database=database, push=ingest.push).routes,
+        *Keys(access=access, register=register).routes,
         *claims.routes,
         *mcp.routes,
         *OAuth(
-            gate=gate,
+            access=access,
             redis=ingest.redis,
             register=register,
             public_url=settings.public_url,
             first_key=settings.api_key,
         ).routes,
-        *Reads(gate=gate, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
-        *Agents(gate=gate, database=database).routes,
-        *Exports(gate=gate, database=database).routes,
-        *Imports(gate=gate, database=database).routes,
-        *Events(gate=gate, database=database, journal=journal, stopping=ingest.stopping).routes,
+        *Reads(access=access, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
+        *Agents(access=access, database=database).routes,
+        *Exports(access=access, database=database).routes,
+        *Imports(access=access, database=database).routes,
+        *Events(access=access, database=database, journal=journal, stopping=ingest.stopping).routes,
     ]
     return assemble(routes, ingest, settings=settings, running=running())

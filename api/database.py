@@ -103,7 +103,7 @@ class Database:
     async def is_there(self) -> bool:
         """Whether Postgres answers. All who want to know at the same time look once."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            self._looking = asyncio.create_task(self._probe())
         return await asyncio.shield(self._looking)
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Database:
         self._threads.close()
         self._engine.dispose()
 
-    async def _look(self) -> bool:
+    async def _probe(self) -> bool:
         try:
             await self.read(
                 lambda connection: connection.execute(text("SELECT 1")),

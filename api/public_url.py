@@ -15,7 +15,7 @@ from models.errors import BadRequest
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
-def own_url(request: Request, *, public_url: str) -> str:
+def public_url_of(request: Request, *, public_url: str) -> str:
     """Such as `https://relay.example`, without a slash at its end. Raises BadRequest for a Host that is none, if that
     is needed.
 

@@ -30,7 +30,7 @@ from local.servers.embedded import start_postgres, start_valkey
 from local.stack.environment import free_port
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from sessions.postgres.tasks.claims import Granted, Wanted, claim
+from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, claim
 
 CLAIMERS, TASKS, RUNS = 64, 500, 3
 WAKE_UPS = 200
@@ -159,11 +159,11 @@ def race_in_threads(engine: Engine, names: list[str]) -> float:
     """Claims per second without HTTP."""
 
     def race(number: int) -> int:
-        wanted = Wanted(agent_name=names[number % len(names)], worker="w", lease_seconds=60, source="bench")
+        wanted = ClaimCriteria(agent_name=names[number % len(names)], worker="w", lease_seconds=60, source="bench")
         taken = 0
         while True:
             with engine.begin() as connection:
-                if not isinstance(claim(connection, wanted), Granted):
+                if not isinstance(claim(connection, wanted), ClaimedTask):
                     return taken
             taken += 1
 
@@ -331,7 +331,7 @@ FROM generate_series(:first, :last) n
 
 def time_query(engine: Engine, *, show: bool) -> float:
     """Seconds of a claim that is undone."""
-    wanted = Wanted(agent_name="busy", worker="w", lease_seconds=60, source="bench", task_types=("code",))
+    wanted = ClaimCriteria(agent_name="busy", worker="w", lease_seconds=60, source="bench", task_types=("code",))
     seconds = []
     for number in range(201):
         with engine.connect() as connection, connection.begin() as transaction:
@@ -340,7 +340,7 @@ def time_query(engine: Engine, *, show: bool) -> float:
                 found = claim(connection, wanted)
             if number:
                 seconds.append(time.perf_counter() - began_at)
-            if not isinstance(found, Granted):
+            if not isinstance(found, ClaimedTask):
                 raise RuntimeError("There was none.")
             transaction.rollback()
     return statistics.median(seconds)

@@ -35,7 +35,7 @@ from models.errors import Unavailable
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from sessions.postgres.reads.read_commands import page, read
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "bin" / "session-cli"
@@ -175,7 +175,7 @@ def main() -> int:
         began_at = time.perf_counter()
         fill(postgres.url, sessions=sessions, chunks=chunks)
         print(f"{sessions:,} sessions and {chunks:,} chunks in {time.perf_counter() - began_at:.0f} s", flush=True)
-        app = Running(
+        app = ChildProcess(
             Child(name="api", command=(sys.executable, "-m", "api"), environment=environment, log=folder / "api.log")
         )
         ends.callback(app.stop)

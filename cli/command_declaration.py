@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from cli.backends.selection import BACKENDS
-from cli.context import Tool
-from cli.output.output_schemas import Shape
+from cli.context import CliContext
+from cli.output.output_schemas import OutputSchema
 
 Body = Callable[..., Any]
 
@@ -18,7 +18,7 @@ Body = Callable[..., Any]
 class DataCommand(click.Command):
     """A command with `--json [FIELDS]`: the fields are optional, and a word that is no field is not taken for some."""
 
-    def __init__(self, *args: Any, shape: Shape, **more: Any) -> None:
+    def __init__(self, *args: Any, shape: OutputSchema, **more: Any) -> None:
         super().__init__(*args, **more)
         self.shape = shape
 
@@ -52,7 +52,7 @@ class DataCommand(click.Command):
             formatter.write_text(", ".join(self.shape.fields))
 
 
-def command(name: str, shape: Shape, **more: Any) -> Callable[[Body], click.Command]:
+def command(name: str, shape: OutputSchema, **more: Any) -> Callable[[Body], click.Command]:
     """Declare a command. Its function is called with the tool and the values of its parameters; its docstring is the
     help."""
 
@@ -162,7 +162,7 @@ def _json_option() -> click.Option:
 def _choose_fields(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is None or ctx.resilient_parsing:
         return
-    tool: Tool = ctx.obj
+    tool: CliContext = ctx.obj
     tool.terminal.fields = ()
     fields = tuple(name.strip() for name in value.split(",") if name.strip())
     known = ctx.command.shape.fields if isinstance(ctx.command, DataCommand) else []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sessions.backend import Backend
 
 
-class Tool:
+class CliContext:
     """One run of session-cli."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cli.command_declaration import general_options
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.terminal import Declined, OutputClosed, leave_quietly
 from models.version import version
 
@@ -119,7 +119,7 @@ cli.params += [
 
 def main() -> int:
     """Run a command line; gives its exit code."""
-    tool = Tool(os.environ)
+    tool = CliContext(os.environ)
     # Usage errors come before --json is read.
     if any(word == "--json" or word.startswith("--json=") for word in sys.argv[1:]):
         tool.terminal.fields = ()
@@ -134,7 +134,7 @@ def main() -> int:
         tool.close()
 
 
-def _report(tool: Tool, error: Exception) -> int:
+def _report(tool: CliContext, error: Exception) -> int:
     """Say what is wrong, and give the exit code for it. What is a bug is raised again."""
     from models.commands.interface_names import to_cli
     from models.errors import Forbidden, NotFound, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
@@ -173,7 +173,7 @@ def _report(tool: Tool, error: Exception) -> int:
     raise error
 
 
-def _report_usage(tool: Tool, error: click.UsageError) -> int:
+def _report_usage(tool: CliContext, error: click.UsageError) -> int:
     details: dict[str, Any] = {"code": "usage", "message": error.format_message()}
     hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
     tool.terminal.fail(error.format_message(), hint=hint, error=details)

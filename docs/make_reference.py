@@ -15,7 +15,7 @@ from docs.error_codes import Found, codes_of, served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
 from models.commands import field_types as v
 from models.commands.definitions import COMMANDS, Command
-from models.commands.field_docs import meaning_of
+from models.commands.field_docs import describe_field
 from models.commands.payloads import parse_envelope
 
 PAGE = Path(__file__).parent / "LLM_SESSION_API.md"
@@ -137,7 +137,7 @@ def _command(name: str, definition: type[Command]) -> Iterator[str]:
     for field, described in schema["properties"].items():
         if field != "id":
             takes = _takes(described, needed=field in schema["required"])
-            yield f"| `{field}` | {takes} | {meaning_of(definition, field)} |"
+            yield f"| `{field}` | {takes} | {describe_field(definition, field)} |"
     yield ""
     yield "```json"
     yield path.read_text(encoding="utf-8").strip()

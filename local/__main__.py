@@ -11,7 +11,7 @@ from local.stack.console import Console
 from local.stack.environment import read_env_file
 from local.stack.lifecycle import Stack
 from models.errors import RelayError
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.settings import read_settings
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     """Run the stack; the exit code is 1 when it could not be started."""
     console = Console()
     try:
-        hold_lifeline()
+        exit_with_parent()
         environment = {**read_env_file(Path(".env")), **os.environ}
         stack = Stack(read_settings(environment), environment, console=console)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -11,15 +11,15 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from models.settings import Settings, parse_networks
-from relay.http.client_addresses import AddressBarrier
-from relay.http.expect_continue import UnreadBodies
+from relay.http.client_addresses import IpAllowlistMiddleware
+from relay.http.expect_continue import ExpectContinueMiddleware
 from relay.http.health import health_routes
-from relay.http.path_normalization import TidyPaths
-from relay.http.query_parameters import ParameterLimit
-from relay.http.responses import BugBarrier, exception_handlers
+from relay.http.path_normalization import PathNormalizationMiddleware
+from relay.http.query_parameters import ParameterLimitMiddleware
+from relay.http.responses import ServerErrorMiddleware, exception_handlers
 from relay.ingest.endpoints import Ingest
-from relay.limits.request_rates import RateHeaders
-from relay.rejections import refusal_routes
+from relay.limits.request_rates import RateLimitHeadersMiddleware
+from relay.rejections import rejection_routes
 
 INGEST_LINKS = {
     "webhook": "/v1/webhook",
@@ -35,7 +35,7 @@ def create_relay(settings: Settings) -> Starlette:
     routes = [
         *health_routes(ingest, links=INGEST_LINKS),
         *ingest.routes,
-        *refusal_routes(ingest.refusals, gate=ingest.gate),
+        *rejection_routes(ingest.refusals, access=ingest.access),
     ]
     return assemble(routes, ingest, settings=settings, running=ingest.running())
 
@@ -54,9 +54,9 @@ def assemble(
         async with running:
             yield
 
-    note = ingest.refusals.note
+    note = ingest.refusals.record
     barrier = Middleware(
-        AddressBarrier,
+        IpAllowlistMiddleware,
         networks=parse_networks(settings.allowed_ips),
         proxy_header=settings.trusted_proxy_header,
         note=note,
@@ -64,12 +64,12 @@ def assemble(
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(TidyPaths),
-            Middleware(UnreadBodies),
-            Middleware(RateHeaders),
-            Middleware(BugBarrier),
+            Middleware(PathNormalizationMiddleware),
+            Middleware(ExpectContinueMiddleware),
+            Middleware(RateLimitHeadersMiddleware),
+            Middleware(ServerErrorMiddleware),
             barrier,
-            Middleware(ParameterLimit, note=note),
+            Middleware(ParameterLimitMiddleware, note=note),
         ],
         exception_handlers=exception_handlers(note),
         lifespan=lifespan,

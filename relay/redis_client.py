@@ -27,7 +27,7 @@ ANSWER_TIMEOUT_SECONDS = 5.0
 CAUSE_LENGTH = 200
 """Characters of an error's text that are logged."""
 
-RedisTrouble = (RedisError, OSError)
+REDIS_ERRORS = (RedisError, OSError)
 """What a command on these connections raises when Redis is away or refuses."""
 
 

@@ -23,11 +23,11 @@ from starlette.types import Scope
 from models.commands import field_types as v
 from models.errors import RelayError, Unavailable
 from models.process.url_redaction import mask_path
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 LIST_KEY = "sr:refusals"
 """The newest first, each a Refusal."""
@@ -79,7 +79,7 @@ _BY_STATUS: dict[int, Cause] = {
 """Where the code says nothing else. What is in neither table is no refusal: an answer, or trouble of our own."""
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """A refused request."""
 
     id: str
@@ -97,7 +97,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Of the body in bytes, as it was announced."""
 
 
-class RefusalParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RejectionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of the list."""
 
     cause: Cause | None = None
@@ -105,7 +105,7 @@ class RefusalParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     cursor: Annotated[str, Meta(pattern=ID_PATTERN, description="next_cursor of the page before")] | None = None
 
 
-class Refusals:
+class RejectionLog:
     """Those of this process on their way into Redis. While Redis is away the newest are kept here, and all counted."""
 
     def __init__(self, redis: Redis) -> None:
@@ -115,7 +115,7 @@ class Refusals:
         self._second = 0
         self._kept_this_second = 0
 
-    def note(self, scope: Scope, error: RelayError) -> None:
+    def record(self, scope: Scope, error: RelayError) -> None:
         """Remember that a request was refused, if the error means that. Cheap, and never waits."""
         cause = cause_of(error)
         if cause is None:
@@ -146,7 +146,7 @@ class Refusals:
         except BaseException as error:
             self._counts += counts
             self._newest = deque([*newest, *self._newest], maxlen=KEPT)
-            if not isinstance(error, RedisTrouble):
+            if not isinstance(error, REDIS_ERRORS):
                 raise
 
     async def _write(self, counts: Counter[str], newest: list[bytes]) -> None:
@@ -158,7 +158,7 @@ class Refusals:
                 pipeline.hincrby(COUNTS_KEY, cause, count)
             await pipeline.execute()
 
-    async def read(self) -> tuple[list[Refusal], dict[str, int]]:
+    async def read(self) -> tuple[list[Rejection], dict[str, int]]:
         """The newest of all processes, the newest first, and how many there have been of each cause. Raises
         Unavailable."""
         await self.flush()
@@ -167,9 +167,9 @@ class Refusals:
                 pipeline.lrange(LIST_KEY, 0, KEPT - 1)
                 pipeline.hgetall(COUNTS_KEY)
                 kept, counts = await pipeline.execute()
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise Unavailable("The refused requests cannot be read at the moment.") from error
-        items = [msgspec.json.decode(item, type=Refusal) for item in kept]
+        items = [msgspec.json.decode(item, type=Rejection) for item in kept]
         items.sort(key=lambda item: item.id, reverse=True)  # Processes bring theirs when they get to it.
         return items, {cause.decode(): int(count) for cause, count in sorted(counts.items())}
 
@@ -179,20 +179,20 @@ def cause_of(error: RelayError) -> Cause | None:
     return _BY_CODE.get(error.code) or _BY_STATUS.get(error.status)
 
 
-def refusal_routes(refusals: Refusals, *, gate: Gate) -> list[Route]:
+def rejection_routes(refusals: RejectionLog, *, access: AccessControl) -> list[Route]:
     """`GET /v1/refusals`. Needs Redis only."""
 
     async def list_refusals(request: Request) -> Response:
-        caller = await gate.admit(request, "admin")
+        caller = await access.authorize(request, "admin")
         require_all_sessions(caller)
-        asked = decode_parameters(request.query_params, RefusalParameters)
+        asked = decode_parameters(request.query_params, RejectionParameters)
         items, counts = await refusals.read()
         return JsonResponse({**_page(items, asked), "counts": counts})
 
     return [Route("/v1/refusals", list_refusals)]
 
 
-def _page(items: list[Refusal], asked: RefusalParameters) -> dict[str, Any]:
+def _page(items: list[Rejection], asked: RejectionParameters) -> dict[str, Any]:
     found = [
         item for item in items if asked.cause in (None, item.cause) and (asked.cursor is None or item.id < asked.cursor)
     ]
@@ -200,11 +200,11 @@ def _page(items: list[Refusal], asked: RefusalParameters) -> dict[str, Any]:
     return {"items": page, "next_cursor": page[-1].id if len(found) > len(page) else None}
 
 
-def _describe(scope: Scope, error: RelayError, cause: Cause) -> Refusal:
+def _describe(scope: Scope, error: RelayError, cause: Cause) -> Rejection:
     state = scope.get("state", {})
     client = scope.get("client")
     nanoseconds = time.time_ns()
-    return Refusal(
+    return Rejection(
         id=f"{nanoseconds:016x}{secrets.token_hex(4)}",
         at=datetime.fromtimestamp(nanoseconds / 1e9, UTC),
         cause=cause,

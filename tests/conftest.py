@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
-from local.servers.embedded import Server, start_postgres, start_valkey
+from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import create_engine
 from tests.support.databases import migrate
@@ -32,7 +32,7 @@ def servers_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(servers_folder: Path) -> Iterator[Server]:
+def postgres(servers_folder: Path) -> Iterator[EmbeddedServer]:
     """The Postgres of the run, empty."""
     server = start_postgres(servers_folder / "shared", settings={"fsync": "off"})
     yield server
@@ -40,7 +40,7 @@ def postgres(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def valkey(servers_folder: Path) -> Iterator[Server]:
+def valkey(servers_folder: Path) -> Iterator[EmbeddedServer]:
     """The Valkey of the run, with the durable settings."""
     server = start_valkey(servers_folder / "shared")
     yield server
@@ -48,14 +48,14 @@ def valkey(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def database_url(postgres: Server) -> str:
+def database_url(postgres: EmbeddedServer) -> str:
     """The run's database, migrated."""
     migrate(postgres.url)
     return postgres.url
 
 
 @pytest.fixture(scope="session")
-def redis_url(valkey: Server) -> str:
+def redis_url(valkey: EmbeddedServer) -> str:
     """The run's Redis."""
     return valkey.url
 

@@ -10,11 +10,11 @@ import time
 
 from models.errors import SettingsError
 from models.process.log_setup import configure_logging
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from worker.supervision import Child, Death, Supervisor
+from worker.supervision import Child, Supervisor, UnexpectedExit
 from worker.worker_process import wait_for_schema
 
 TEND_SECONDS = 0.1
@@ -27,7 +27,7 @@ logger = logging.getLogger("worker")
 def main() -> int:
     """Run until SIGTERM or SIGINT, then let every process finish the job in its hand; 2 if the settings do not allow
     it."""
-    hold_lifeline()
+    exit_with_parent()
     try:
         settings = read_settings()
         configure_logging(settings)
@@ -57,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def _report(death: Death) -> None:
+def _report(death: UnexpectedExit) -> None:
     logger.error("%s %s; it starts again in %.1f s.", death.child.name, death.reason, death.restart_in_seconds)
 
 

@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 
 from models.errors import SettingsError
 from models.process.log_setup import configure_logging
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.settings import Settings, read_settings
 
 USER = "admin"
@@ -92,7 +92,7 @@ def _forbid_frames(response: Response) -> Response:
 
 def main() -> int:
     """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM; 2 if the settings do not allow it."""
-    hold_lifeline()
+    exit_with_parent()
     try:
         settings = read_settings()
         configure_logging(settings)

@@ -21,16 +21,16 @@ from models.queue.inbox import (
     ENTRY_BYTES,
     ENTRY_FIELD,
     WAKE_SECONDS,
+    DeadLetterResolution,
     Entry,
-    Ruling,
+    dedup_key,
+    drain_pending_key,
     inbox_key,
-    seen_key,
     seen_value,
     shard_of,
-    wake_key,
 )
 from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
-from sessions.postgres.operations.dead_letters import Identity, Wanted, entries_to_rule
+from sessions.postgres.operations.dead_letters import DeadLetterFilter, Identity, entries_to_rule
 
 LISTED = 1_000
 """Dead letters that are shown as failed jobs; beyond that an operator needs no longer list."""
@@ -94,8 +94,10 @@ def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) ->
 def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: str) -> bool:
     """Push a dead letter's entry again, at the end of its shard. Says whether it was one. May be repeated: an entry
     that was replayed already is dropped as a duplicate."""
-    ruling = Ruling(by=DASHBOARD, at=datetime.now(UTC))
-    entries, _ = entries_to_rule(connection, Wanted(status="failed", source=source, delivery_id=delivery_id), ruling)
+    resolution = DeadLetterResolution(by=DASHBOARD, at=datetime.now(UTC))
+    entries, _ = entries_to_rule(
+        connection, DeadLetterFilter(status="failed", source=source, delivery_id=delivery_id), resolution
+    )
     if not entries:
         return False
     _push(redis, entries[0])
@@ -107,11 +109,11 @@ def _push(redis: Redis, entry: Entry) -> None:
     itself tells when the entry is applied."""
     shard, encoded = shard_of(entry.session_id), msgspec.json.encode(entry)
     with redis.pipeline(transaction=True) as pipeline:
-        pipeline.set(seen_key(entry.source, entry.delivery_id), seen_value(entry), nx=True)
+        pipeline.set(dedup_key(entry.source, entry.delivery_id), seen_value(entry), nx=True)
         pipeline.xadd(inbox_key(shard), {ENTRY_FIELD: encoded})
         pipeline.hincrby(BACKLOG_KEY, entry.source, 1)
         pipeline.hincrby(BACKLOG_BYTES_KEY, entry.source, len(encoded) + ENTRY_BYTES)
-        pipeline.set(wake_key(shard), "1", nx=True, ex=WAKE_SECONDS)
+        pipeline.set(drain_pending_key(shard), "1", nx=True, ex=WAKE_SECONDS)
         *_, is_woken = pipeline.execute()
     if is_woken:
         enqueue_drains(open_queue(redis), [shard])

@@ -18,12 +18,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
-from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, inbox_key, outcome_key, wake_key
+from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, drain_pending_key, inbox_key, outcome_key
 from models.queue.job_queue import enqueue_drains, open_queue
-from models.queue.task_notifications import TaskNews
-from sessions.commands.event_log import Applied
+from models.queue.task_notifications import TaskNotification
+from sessions.commands.event_log import ApplyResult
 from sessions.commands.manager import SessionManager
-from sessions.commands.read_time_budget import ReadingTime
+from sessions.commands.read_time_budget import ReadTimeBudget
 from sessions.commands.store import StatementFailed
 from sessions.postgres.commands.locks import try_shard
 from sessions.postgres.commands.store import PostgresStore
@@ -87,7 +87,7 @@ class Drain:
             self._report_waiting(shard, error.__cause__)
             seconds = self._back_off(shard)
             return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
-        self._redis.set(wake_key(shard), "1", ex=WAKE_SECONDS)
+        self._redis.set(drain_pending_key(shard), "1", ex=WAKE_SECONDS)
         enqueue_drains(open_queue(self._redis), [shard])
         return _describe(shard, counts, "more to come")
 
@@ -101,7 +101,7 @@ class Drain:
         """Mark the shard as woken, and give the entry that took too long the last time. While the mark stands nobody
         else is woken: this drain looks again after it has taken it away."""
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(wake_key(shard), "1", px=int(MARK_SECONDS * 1000))
+            pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
             pipeline.get(_slow_key(shard))
             marked, slow = pipeline.execute(raise_on_error=False)
         # Without memory there is no mark; draining is what makes room.
@@ -110,7 +110,7 @@ class Drain:
         source, _, delivery_id = (slow or b"").decode().partition(":")
         return (source, delivery_id) if slow else None
 
-    def _drain_once(self, shard: int, *, suspect: Identity | None) -> list[Applied] | None:
+    def _drain_once(self, shard: int, *, suspect: Identity | None) -> list[ApplyResult] | None:
         """Apply what waits, as much as one transaction takes; None if another worker has the shard."""
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
@@ -123,7 +123,7 @@ class Drain:
                 store = PostgresStore(connection)
                 is_alone = partial(self._is_alone, shard, waiting)
                 owed = partial(owed_seconds, self._redis)
-                reading = ReadingTime(_or_give_up(owed), is_alone=_or_give_up(is_alone))
+                reading = ReadTimeBudget(_or_give_up(owed), is_alone=_or_give_up(is_alone))
                 manager = SessionManager(store, suspect=suspect, reading=reading)
                 try:
                     applied = manager.apply([item.entry for item in waiting])
@@ -160,11 +160,11 @@ class Drain:
         self,
         shard: int,
         entries: Sequence[StreamEntry],
-        applied: Sequence[Applied],
+        applied: Sequence[ApplyResult],
         *,
         outcomes: Sequence[EncodedOutcome],
         stale: Sequence[str],
-        news: TaskNews,
+        news: TaskNotification,
     ) -> None:
         acknowledge(self._redis, shard, entries, applied, outcomes=outcomes, stale=stale, news=news)
         for item in applied:
@@ -176,7 +176,7 @@ class Drain:
 
     def _is_done(self, shard: int) -> bool:
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(wake_key(shard), _trouble_key(shard))
+            pipeline.delete(drain_pending_key(shard), _trouble_key(shard))
             pipeline.xlen(inbox_key(shard))
             return bool(pipeline.execute()[1] == 0)
 
@@ -187,7 +187,7 @@ class Drain:
             pipeline.expire(_trouble_key(shard), 60)
             failures: int = pipeline.execute()[0]
         seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
-        self._redis.set(wake_key(shard), "1", px=int(seconds * 1000))
+        self._redis.set(drain_pending_key(shard), "1", px=int(seconds * 1000))
         return seconds
 
 
@@ -203,7 +203,7 @@ def _or_give_up(ask: Callable[[str], T]) -> Callable[[str], T]:
     return ask_or_give_up
 
 
-def _resumed(applied: Sequence[Applied]) -> set[str]:
+def _resumed(applied: Sequence[ApplyResult]) -> set[str]:
     """Sessions whose tasks may be claimed again."""
     return {
         item.entry.session_id
@@ -212,7 +212,7 @@ def _resumed(applied: Sequence[Applied]) -> set[str]:
     }
 
 
-def _outcomes_of_deleted(connection: Connection, applied: Sequence[Applied]) -> list[str]:
+def _outcomes_of_deleted(connection: Connection, applied: Sequence[ApplyResult]) -> list[str]:
     """Where Redis may still hold what was read from sessions that are deleted now."""
     sessions = [
         item.entry.session_id

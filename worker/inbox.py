@@ -22,11 +22,11 @@ from models.queue.inbox import (
     RELEASE_LUA,
     RELEASE_SCRIPT,
     Entry,
+    dedup_key,
     inbox_key,
-    seen_key,
 )
-from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
-from sessions.commands.event_log import Applied
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
+from sessions.commands.event_log import ApplyResult
 from worker.outcomes import EncodedOutcome
 
 MAX_ENTRIES = 500
@@ -198,11 +198,11 @@ def acknowledge(
     redis: Redis,
     shard: int,
     entries: Sequence[StreamEntry],
-    applied: Sequence[Applied],
+    applied: Sequence[ApplyResult],
     *,
     outcomes: Sequence[EncodedOutcome] = (),
     stale: Sequence[str] = (),
-    news: TaskNews | None = None,
+    news: TaskNotification | None = None,
 ) -> None:
     """Delete committed entries by id, which Redis does also without memory; then drop stale outcomes and send the
     new ones as well as that goes. Repeatable. Raises RedisError if the entries may still be there."""
@@ -228,13 +228,13 @@ def acknowledge(
         logger.warning("Shard %02d: not all who wait could be told: %s", shard, trouble)
 
 
-def _gone(item: StreamEntry, applied: Applied | None) -> _Gone:
+def _gone(item: StreamEntry, applied: ApplyResult | None) -> _Gone:
     entry = item.entry
     ending: Literal["expire", "forget", ""] = "" if applied is None else "expire"
     if applied is not None and (applied.status == "conflict" or not applied.binds):
         # It would make the relay take the first command for the wrong one, or drop what is to be judged anew.
         ending = "forget"
-    return _Gone(item.stream_id, entry.source, item.size, seen_key(entry.source, entry.delivery_id), ending)
+    return _Gone(item.stream_id, entry.source, item.size, dedup_key(entry.source, entry.delivery_id), ending)
 
 
 def _in_parts(outcomes: Iterable[EncodedOutcome]) -> Iterator[list[EncodedOutcome]]:

@@ -16,7 +16,7 @@ from msgspec import Raw
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.errors import Forbidden
 from models.queue.inbox import Outcome, outcome_key
-from sessions.commands.event_log import Applied
+from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
 from sessions.responses.oversized_responses import without_data
 from sessions.responses.task_updates import listener_of
@@ -43,7 +43,9 @@ class EncodedOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The message if there is no room for it."""
 
 
-def encode_outcomes(store: Store, applied: Sequence[Applied], *, stale: Collection[str] = ()) -> list[EncodedOutcome]:
+def encode_outcomes(
+    store: Store, applied: Sequence[ApplyResult], *, stale: Collection[str] = ()
+) -> list[EncodedOutcome]:
     """Encode the outcomes of the entries whose senders wait. Those with `stale` keys are not kept: their session was
     deleted in the same transaction."""
     waiting = [item for item in applied if item.entry.waits]
@@ -51,7 +53,7 @@ def encode_outcomes(store: Store, applied: Sequence[Applied], *, stale: Collecti
     return [_encode(item, updates, stale) for item, updates in zip(waiting, news, strict=True)]
 
 
-def _find_news(store: Store, waiting: Sequence[Applied]) -> list[list[dict[str, Any]]]:
+def _find_news(store: Store, waiting: Sequence[ApplyResult]) -> list[list[dict[str, Any]]]:
     """What each sender hears of the tasks of its session: senders cannot be called."""
     listeners = [listener_of(item.entry, item.response) if _hears_news(item) else None for item in waiting]
     wanted = {listener for listener in listeners if listener}
@@ -59,12 +61,12 @@ def _find_news(store: Store, waiting: Sequence[Applied]) -> list[list[dict[str, 
     return [updates.get(listener, []) if listener else [] for listener in listeners]
 
 
-def _hears_news(item: Applied) -> bool:
+def _hears_news(item: ApplyResult) -> bool:
     is_agents = item.entry.command in AGENT_COMMANDS
     return not is_agents and item.redacted is None and item.http_status != FORBIDDEN and item.response != NOTHING
 
 
-def _encode(item: Applied, updates: list[dict[str, Any]], stale: Collection[str]) -> EncodedOutcome:
+def _encode(item: ApplyResult, updates: list[dict[str, Any]], stale: Collection[str]) -> EncodedOutcome:
     """Small outcomes are announced as they are, kept or not; of large ones that they are there to be fetched."""
     entry = item.entry
     key = outcome_key(entry.source, entry.delivery_id, entry.hash)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.process.parent_death import lifeline_environment
+from models.process.parent_death import parent_pipe_environment
 
 FIRST_DELAY_SECONDS = 0.1
 """A single crash is hardly noticed."""
@@ -45,7 +45,7 @@ class Child:
     stop_timeout_seconds: float = 10.0
 
 
-class Running:
+class ChildProcess:
     """One process of a child, in a process group of its own, so that Ctrl-C in a terminal reaches the parent alone."""
 
     def __init__(self, child: Child) -> None:
@@ -56,7 +56,7 @@ class Running:
             log = files.enter_context(child.log.open("ab")) if child.log else None
             self._process = subprocess.Popen(  # noqa: S603
                 child.command,
-                env=lifeline_environment(child.environment) if child.lifeline else dict(child.environment),
+                env=parent_pipe_environment(child.environment) if child.lifeline else dict(child.environment),
                 cwd=child.folder,
                 stdin=subprocess.PIPE if child.lifeline else subprocess.DEVNULL,
                 stdout=log,
@@ -120,7 +120,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Death:
+class UnexpectedExit:
     """A child that ended without having been asked to."""
 
     child: Child
@@ -131,9 +131,9 @@ class Death:
 
 
 @dataclass(kw_only=True)
-class _Kept:
+class _SupervisedChild:
     child: Child
-    running: Running | None = None
+    running: ChildProcess | None = None
     failures: int = 0
     restart_at: float = field(default_factory=time.monotonic)
 
@@ -141,15 +141,15 @@ class _Kept:
 class Supervisor:
     """Owns children by name. It acts only inside its methods: whoever has it calls `tend` several times a second."""
 
-    def __init__(self, *, on_death: Callable[[Death], None] = lambda death: None) -> None:
-        self._kept: dict[str, _Kept] = {}
+    def __init__(self, *, on_death: Callable[[UnexpectedExit], None] = lambda death: None) -> None:
+        self._kept: dict[str, _SupervisedChild] = {}
         self._on_death = on_death
 
     def start(self, child: Child) -> None:
         """Start a child and keep it alive from now on."""
         if child.name in self._kept:
             raise ValueError(f"There is a child named {child.name} already.")
-        self._kept[child.name] = _Kept(child=child)
+        self._kept[child.name] = _SupervisedChild(child=child)
         self.tend()
 
     def tend(self) -> None:
@@ -160,7 +160,7 @@ class Supervisor:
                 self._schedule(kept, reason=reason, failures=1 if steady else kept.failures + 1)
             if kept.running is None and time.monotonic() >= kept.restart_at:
                 try:
-                    kept.running = Running(kept.child)
+                    kept.running = ChildProcess(kept.child)
                 except OSError as error:
                     self._schedule(kept, reason=f"cannot be started: {error}", failures=kept.failures + 1)
 
@@ -186,10 +186,12 @@ class Supervisor:
         for process in running:
             process.stop(hurry=hurry)
 
-    def _schedule(self, kept: _Kept, *, reason: str, failures: int) -> None:
+    def _schedule(self, kept: _SupervisedChild, *, reason: str, failures: int) -> None:
         delay_seconds = min(FIRST_DELAY_SECONDS * 2 ** min(failures - 1, 16), LAST_DELAY_SECONDS)
         kept.running, kept.failures, kept.restart_at = None, failures, time.monotonic() + delay_seconds
-        self._on_death(Death(child=kept.child, reason=reason, failures=failures, restart_in_seconds=delay_seconds))
+        self._on_death(
+            UnexpectedExit(child=kept.child, reason=reason, failures=failures, restart_in_seconds=delay_seconds)
+        )
 
 
 def _signal_name(number: int) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.process.log_setup import configure_logging
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
@@ -31,18 +31,18 @@ from models.queue.inbox import (
     SHARDS,
     WAKE_SECONDS,
     Entry,
+    drain_pending_key,
     inbox_key,
-    wake_key,
 )
 from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, open_queue
 from models.queue.redis_options import REDIS_OPTIONS
-from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from models.settings import Settings, read_settings
 from models.tables import DeliveryRow
 from sessions.api_keys import KeyRegister
 from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.operations.dead_letters import failed_deliveries
-from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, return_expired
+from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, requeue_expired
 from worker.dead_letters import LISTED, FailedList
 from worker.worker_process import wait_for_schema
 
@@ -94,7 +94,7 @@ class Sweeper:
         """Take one turn: do each duty, whatever becomes of the others. Does not raise."""
         # Every sweeper wakes shards: a mark is set by one, and webhooks need not wait for the end of a dead one's term.
         self._do("wake forgotten shards", lambda: wake_forgotten(self._redis))
-        if self._do("hold its term", self._holds_term):
+        if self._do("hold its term", self._is_leader):
             self._lead()
         self._report()
 
@@ -145,7 +145,7 @@ class Sweeper:
                 return
         self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
 
-    def _holds_term(self) -> bool:
+    def _is_leader(self) -> bool:
         if self._redis.set(SWEEPER_KEY, self.name, nx=True, ex=TERM_SECONDS):
             return True
         holder = cast("bytes | None", self._redis.get(SWEEPER_KEY))
@@ -158,7 +158,7 @@ def wake_forgotten(redis: Redis) -> list[int]:
         for shard in range(SHARDS):
             pipeline.xlen(inbox_key(shard))
         sizes: list[int] = pipeline.execute()
-    woken = [s for s in range(SHARDS) if sizes[s] and redis.set(wake_key(s), "1", nx=True, ex=WAKE_SECONDS)]
+    woken = [s for s in range(SHARDS) if sizes[s] and redis.set(drain_pending_key(s), "1", nx=True, ex=WAKE_SECONDS)]
     enqueue_drains(open_queue(redis), woken)
     return woken
 
@@ -175,7 +175,7 @@ def return_leases(redis: Redis, engine: Engine) -> None:
     returned = RETURNED_AT_ONCE
     while returned >= RETURNED_AT_ONCE:
         with engine.begin() as connection:
-            news, sessions = return_expired(connection)
+            news, sessions = requeue_expired(connection)
         returned = len(news.claimable) + len(news.settled)
         _publish(redis, news, sessions)
 
@@ -187,7 +187,7 @@ def fail_stuck_tasks(redis: Redis, engine: Engine) -> None:
     _publish(redis, news, sessions)
 
 
-def _publish(redis: Redis, news: TaskNews, sessions: set[str]) -> None:
+def _publish(redis: Redis, news: TaskNotification, sessions: set[str]) -> None:
     if not news:
         return
     with redis.pipeline(transaction=True) as pipeline:
@@ -227,7 +227,7 @@ def prune_deliveries(engine: Engine, before: datetime) -> int:
 
 def main() -> None:
     """Sweep until told to stop. Started by the supervisor."""
-    hold_lifeline()
+    exit_with_parent()
     settings = read_settings()
     configure_logging(settings)
     run(settings)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.process.garbage_collection import collect_seldom
 from models.process.log_setup import configure_logging
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.queue.job_queue import ALLOWED_JOBS, QUEUE
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 SCHEMA_POLL_SECONDS = 1.0
 
 
-class EndOfProcess(BaseDeathPenalty):
+class KillOnTimeout(BaseDeathPenalty):
     """A job that hangs ends with its process, which starts again. RQ's own exception could hit between any two lines,
     and make the entry at hand look like poison."""
 
@@ -51,7 +51,7 @@ class AllowedJobsWorker(SimpleWorker):
     """An RQ worker in this process, without forks, that refuses jobs with other functions, callbacks or webhooks."""
 
     max_connection_wait_time = 2.0  # Seconds between tries while Redis is away; RQ's own limit is a minute.
-    death_penalty_class = EndOfProcess
+    death_penalty_class = KillOnTimeout
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Run an allowed job; drop any other, which somebody else has put into Redis."""
@@ -80,7 +80,7 @@ class AllowedJobsWorker(SimpleWorker):
 
 def main() -> None:
     """Work until told to stop. Started by the supervisor, several at once."""
-    hold_lifeline()
+    exit_with_parent()
     settings = read_settings()
     configure_logging(settings)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)

@@ -25,15 +25,15 @@ PR_SET_CHILD_SUBREAPER = 36
 IS_LINUX = sys.platform == "linux"
 
 
-class Keeper:
+class ProcessReaper:
     """One command and all that it has started."""
 
     def __init__(self, command: list[str], *, lifeline: int) -> None:
         """Start it. Raises OSError when that cannot be done."""
         self._lifeline = lifeline
-        self._wakeup, waker = os.pipe()
-        os.set_blocking(waker, False)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._wakeup, enqueuer = os.pipe()
+        os.set_blocking(enqueuer, False)
+        signal.set_wakeup_fd(enqueuer, warn_on_full_buffer=False)
         self._is_in_hurry = False
         signal.signal(signal.SIGTERM, self._hurry)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -121,7 +121,7 @@ def main() -> int:
     lifeline, command = int(sys.argv[1]), sys.argv[2:]
     os.set_inheritable(lifeline, False)
     try:
-        keeper = Keeper(command, lifeline=lifeline)
+        keeper = ProcessReaper(command, lifeline=lifeline)
     except OSError as error:
         print(f"{command[0]} cannot be started: {error.strerror}.", file=sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

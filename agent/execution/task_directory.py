@@ -25,7 +25,7 @@ LONGEST_VALUE = 100_000
 """In bytes: Linux refuses to start what has a variable of more than 128 KiB. All is in the task's JSON, too."""
 
 
-class Layout(NamedTuple):
+class TaskDirectory(NamedTuple):
     """The files of one task, in a folder of its own that is removed in the end."""
 
     folder: Path
@@ -56,9 +56,13 @@ class Layout(NamedTuple):
         self.task.write_bytes(msgspec.json.encode(task))
 
 
-def describe(task: Mapping[str, Any], layout: Layout) -> dict[str, str]:
+def describe(task: Mapping[str, Any], task_directory: TaskDirectory) -> dict[str, str]:
     """What stands for each placeholder."""
-    paths = {"artifact_dir": layout.artifacts, "result_file": layout.result, "question_file": layout.question}
+    paths = {
+        "artifact_dir": task_directory.artifacts,
+        "result_file": task_directory.result,
+        "question_file": task_directory.question,
+    }
     given = {**task, **{name: str(path) for name, path in paths.items()}}
     values = {name: given.get(name, "") for name in NAMES}
     return {

@@ -17,11 +17,11 @@ import msgspec
 from agent.execution.directory_removal import remove_tree
 from agent.execution.placeholders import Template
 from agent.execution.processes import KEPT_BYTES, Process
-from agent.execution.task_directory import Layout, describe, environment_for
+from agent.execution.task_directory import TaskDirectory, describe, environment_for
 from agent.execution.task_results import (
     BODY_BYTES,
     LEAST_BODY_BYTES,
-    Result,
+    TaskResult,
     collect,
     plain,
     read_file,
@@ -65,7 +65,7 @@ is waited for without end."""
 _GONE = frozenset({"claim_lost", "task_cancelled", "task_finished", "task_asking"})
 
 
-class Event(NamedTuple):
+class RunnerEvent(NamedTuple):
     """Something that happened to a task."""
 
     at: str
@@ -90,7 +90,7 @@ class Job(NamedTuple):
     """Variables that are handed on though they are usually not."""
 
 
-class Work:
+class TaskExecution:
     """The work on one task."""
 
     def __init__(self, claim: Claim, job: Job, *, warn: Callable[[str], None]) -> None:
@@ -103,18 +103,18 @@ class Work:
         """Why there is no reason to work any more: an event and its message."""
 
     @property
-    def begun(self) -> Event:
+    def begun(self) -> RunnerEvent:
         """What is to be told at the beginning."""
         task = self._claim.task
         return self._event("claimed", "claimed", f"attempt {task['attempt']} of {task['max_attempts']}")
 
-    def do(self) -> Event:
+    def do(self) -> RunnerEvent:
         """Work until the relay knows the result, or it is of no use any more; gives what became of it."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         folder: Path | None = None
         try:
             folder = Path(tempfile.mkdtemp(prefix="session-relay-task-")).resolve()
-            return self._run(Layout(folder))
+            return self._run(TaskDirectory(folder))
         except (Rejected, NoRelay) as error:
             event = "cancelled" if error.code == "task_cancelled" else "lost"
             return self._event(event, event, error.message)
@@ -129,7 +129,7 @@ class Work:
         if self._process is not None:
             self._process.kill()
 
-    def give_back(self) -> Event:
+    def give_back(self) -> RunnerEvent:
         """Put the task back into the queue, if the relay can be reached; gives what became of it."""
         try:
             self._claim.release()
@@ -137,9 +137,9 @@ class Work:
             return self._event("lost", "lost", f"it was not given back, its lease ends by itself ({error.message})")
         return self._event("released", "pending", "given back")
 
-    def _run(self, layout: Layout) -> Event:
+    def _run(self, task_directory: TaskDirectory) -> RunnerEvent:
         try:
-            process = self._start(layout)
+            process = self._start(task_directory)
         except Invalid as error:
             return self._fail(" ".join(filter(None, [error.message, error.hint])))
         except (OSError, ValueError) as error:
@@ -159,9 +159,9 @@ class Work:
             return self._fail(f"It took longer than {limit:g} s, and was stopped.", process, again=True)
         if code:
             return self._fail(f"The agent's command ended with exit code {code}.", process, again=code == TRY_AGAIN)
-        if question := plain(read_file(layout.question, limit=QUESTION_BYTES)[0]):
+        if question := plain(read_file(task_directory.question, limit=QUESTION_BYTES)[0]):
             return self._ask(question, process)
-        return self._complete(process, layout)
+        return self._complete(process, task_directory)
 
     def _remove(self, folder: Path) -> None:
         try:
@@ -169,13 +169,13 @@ class Work:
         except OSError as error:
             self._warn(f"{folder} of {self._title!r} is not wholly removed: {error.strerror or error}.")
 
-    def _start(self, layout: Layout) -> Process:
+    def _start(self, task_directory: TaskDirectory) -> Process:
         task, job = self._claim.task, self._job
-        values = describe(task, layout)
+        values = describe(task, task_directory)
         command = job.template.fill(values)
-        layout.prepare(task)
+        task_directory.prepare(task)
         environment = environment_for(values, job.environment, key=job.key, passed=job.passed)
-        process = self._process = Process(command, input=layout.task, environment=environment)
+        process = self._process = Process(command, input=task_directory.task, environment=environment)
         if self._aborted.is_set() or self._verdict:  # Whoever said so may have found no process yet.
             process.kill()
         return process
@@ -211,12 +211,12 @@ class Work:
         if self._process is not None:
             self._process.end()
 
-    def _complete(self, process: Process, layout: Layout) -> Event:
-        output, size = read_file(layout.result, limit=KEPT_BYTES)
+    def _complete(self, process: Process, task_directory: TaskDirectory) -> RunnerEvent:
+        output, size = read_file(task_directory.result, limit=KEPT_BYTES)
         if not size:
             output, size = process.output, process.output_size
-        artifacts, left_out = collect(layout.artifacts, task_id=self._claim.task["task_id"])
-        result = Result(output=output, size=size, artifacts=artifacts, left_out=left_out)
+        artifacts, left_out = collect(task_directory.artifacts, task_id=self._claim.task["task_id"])
+        result = TaskResult(output=output, size=size, artifacts=artifacts, left_out=left_out)
         limit = BODY_BYTES
         while True:
             try:
@@ -233,14 +233,14 @@ class Work:
             files = f", {len(artifacts)} file{'s' * (len(artifacts) != 1)}" if artifacts else ""
             return self._event("finished", _status(answer), f"{size:,} bytes of output{files}")
 
-    def _ask(self, question: str, process: Process) -> Event:
+    def _ask(self, question: str, process: Process) -> RunnerEvent:
         try:
             answer = self._deliver("ask", {"question": question})
         except TooLarge as error:
             return self._fail(f"The relay refuses the question: {error.message}", process)
         return self._event("asked", _status(answer), question)
 
-    def _fail(self, reason: str, process: Process | None = None, *, again: bool = False) -> Event:
+    def _fail(self, reason: str, process: Process | None = None, *, again: bool = False) -> RunnerEvent:
         said = plain(process.errors, limit=ERROR_LENGTH) if process else ""
         error = f"{reason}\n\n{said}" if said else reason
         answer = self._deliver("fail", {"error": error, "retryable": again})
@@ -272,9 +272,9 @@ class Work:
                 return None
             pause = min(pause * 2, LAST_PAUSE_SECONDS)
 
-    def _event(self, event: str, status: str, detail: str) -> Event:
+    def _event(self, event: str, status: str, detail: str) -> RunnerEvent:
         task = self._claim.task
-        return Event(
+        return RunnerEvent(
             at=format_utc(datetime.now(UTC)),
             event=event,
             status=status,

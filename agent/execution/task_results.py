@@ -52,7 +52,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PERCENT = re.compile(r"^[^\S\n]*(\d{1,3}(?:\.\d+)?) ?%", re.MULTILINE)
 
 
-class Result(NamedTuple):
+class TaskResult(NamedTuple):
     """What was left behind."""
 
     output: bytes
@@ -145,7 +145,7 @@ def _take(
     artifacts.append({"artifact_id": derive_id("", name, distinct), **artifact})
 
 
-def result_body(result: Result, *, limit: int = BODY_BYTES) -> bytes:
+def result_body(result: TaskResult, *, limit: int = BODY_BYTES) -> bytes:
     """The body that completes a task, of at most so many bytes: the output, cut at half of that, and as many artifacts
     as there is room for."""
     output = _output(result.output[: limit // 2], size=result.size)

@@ -28,7 +28,7 @@ LONGEST_TOKEN = 1_000
 _LEASING = frozenset({"start", "heartbeat"})
 
 
-class _Task(msgspec.Struct):
+class _ClaimedTask(msgspec.Struct):
     """What is needed of a task; the command gets all of it."""
 
     task_id: str
@@ -38,7 +38,7 @@ class _Task(msgspec.Struct):
     max_attempts: int
 
 
-class _Agent(msgspec.Struct):
+class _AgentRecord(msgspec.Struct):
     name: str
     max_concurrent: int
 
@@ -55,7 +55,7 @@ class Claim:
         self._path = f"/v1/claims/{part(token)}"
         self.task = task
         try:
-            msgspec.convert(task, _Task)
+            msgspec.convert(task, _ClaimedTask)
         except msgspec.ValidationError as error:
             with suppress(RelayError):
                 self.release()
@@ -185,7 +185,7 @@ def find_agent(client: Client, name: str) -> dict[str, Any] | None:
 
 def _agent(client: Client, told: Any) -> dict[str, Any]:
     try:
-        msgspec.convert(told, _Agent)
+        msgspec.convert(told, _AgentRecord)
     except msgspec.ValidationError as error:
         raise client.odd(f"what it says of an agent is not valid ({error})") from error
     agent: dict[str, Any] = told

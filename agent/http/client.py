@@ -105,12 +105,12 @@ class Client:
                 )
                 return response.status, self._content(response, most_bytes=most_bytes)
 
-        return self._insist(once, repeatable=repeatable)
+        return self._retry(once, repeatable=repeatable)
 
     @contextmanager
     def stream(self, path: str, query: Query | None = None) -> Iterator[Iterator[bytes]]:
         """A document part by part, within the block. An end before its end raises Unavailable."""
-        response = self._insist(lambda: self._request("GET", path, query), repeatable=False)
+        response = self._retry(lambda: self._request("GET", path, query), repeatable=False)
         try:
             yield self._parts(response)
         finally:
@@ -121,7 +121,7 @@ class Client:
         """Let go of the connections."""
         self._pool.clear()
 
-    def _insist(self, once: Callable[[], T], *, repeatable: bool) -> T:
+    def _retry(self, once: Callable[[], T], *, repeatable: bool) -> T:
         for attempt in range(1, ATTEMPTS):
             try:
                 return once()

@@ -42,7 +42,7 @@ def make_pool(*, connections: int) -> urllib3.PoolManager:
     return pool
 
 
-class _Reader(io.RawIOBase):
+class _DeadlineReader(io.RawIOBase):
     """Reads a socket, each time for no longer than is left."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
@@ -68,7 +68,7 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
         super().__init__(sock, *args, **more)
-        self.fp: Any = io.BufferedReader(_Reader(sock, self.fp.detach()))
+        self.fp: Any = io.BufferedReader(_DeadlineReader(sock, self.fp.detach()))
 
 
 class _Connection(HTTPConnection):

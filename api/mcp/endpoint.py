@@ -20,14 +20,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.mcp.results import protocol_error
 from api.mcp.server import make_server
-from api.mcp.tool_handlers import Calls
+from api.mcp.tool_handlers import ToolHandlers
 from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
-from api.public_url import own_url
+from api.public_url import public_url_of
 from models.decoding.lenient import NULL
 from models.decoding.strict import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.settings import Settings
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.http.responses import Note, error_response
 
 NO_ARGUMENTS = Raw(b"{}")
@@ -41,11 +41,11 @@ class _Call(msgspec.Struct, frozen=True):
     params: _Parameters = _Parameters()
 
 
-class McpDoor:
+class McpEndpoint:
     """The endpoint. `run` must be entered for as long as requests are served."""
 
-    def __init__(self, settings: Settings, *, gate: Gate, calls: Calls, note: Note) -> None:
-        self._gate = gate
+    def __init__(self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, note: Note) -> None:
+        self._access = access
         self._note = note
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
         self._public_url = settings.public_url
@@ -80,7 +80,7 @@ class McpDoor:
 
     def _where_to_sign_in(self, request: Request) -> dict[str, str]:
         """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
-        metadata = f"{own_url(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
+        metadata = f"{public_url_of(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
         # An app whose token is not good any more would else keep it (RFC 6750, 3.1).
         invalid = 'error="invalid_token", ' if "authorization" in request.headers else ""
         return {"www-authenticate": f'Bearer {invalid}resource_metadata="{metadata}"'}
@@ -88,9 +88,9 @@ class McpDoor:
     async def _open(self, request: Request) -> bytes:
         """The body of a request that may come in; what handlers need to know of it is put into its state."""
         self._require_own(request)
-        request.state.caller = caller = await self._gate.enter(request)
-        body = await self._gate.read_body(request, caller, limit=self._max_body_bytes)
-        async with self._gate.large_bodies.turn(body):
+        request.state.caller = caller = await self._access.authenticate(request)
+        body = await self._access.read_body(request, caller, limit=self._max_body_bytes)
+        async with self._access.large_bodies.turn(body):
             decode_json(body)
             request.state.arguments = _arguments_of(body)
         return body

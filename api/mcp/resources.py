@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from api.mcp.results import DATA_NOTICE
-from api.mcp.tool_handlers import Calls
+from api.mcp.tool_handlers import ToolHandlers
 from models.commands import field_types as v
 from models.errors import NotFound
 
@@ -29,10 +29,10 @@ _URI = re.compile(rf"session-relay://sessions/({_ID})(?:/artifacts/({_ID}))?")
 Json = dict[str, Any]
 
 
-class Library:
+class McpResources:
     """What can be read by its address. Each read raises a RelayError that says why it was refused."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: ToolHandlers) -> None:
         self._calls = calls
 
     async def list_sessions(self, request: Request, cursor: str | None) -> types.ListResourcesResult:

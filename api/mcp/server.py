@@ -13,9 +13,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from starlette.requests import Request
 
-from api.mcp.resources import PROMPT, Library
+from api.mcp.resources import PROMPT, McpResources
 from api.mcp.results import failed, protocol_error, succeeded
-from api.mcp.tool_handlers import Calls
+from api.mcp.tool_handlers import ToolHandlers
 from api.mcp.tools import INSTRUCTIONS, tools
 from models.errors import RelayError
 from models.version import version
@@ -27,10 +27,10 @@ Context = ServerRequestContext[Any, Request]
 logger = logging.getLogger(__name__)
 
 
-def make_server(calls: Calls, *, note: Note) -> Server[Any]:
+def make_server(calls: ToolHandlers, *, note: Note) -> Server[Any]:
     """The server. Its requests carry in their state the caller, and the arguments of a tool as they were sent. `note`
     is told of what is refused."""
-    library, listed = Library(calls), types.ListToolsResult(tools=tools())
+    library, listed = McpResources(calls), types.ListToolsResult(tools=tools())
 
     async def list_tools(_: Context, __: object) -> types.ListToolsResult:
         return listed

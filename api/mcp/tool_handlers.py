@@ -26,7 +26,7 @@ SHOWN = ("status", "message", "session_id", "data", "updates", "delivery_id")
 """Of an answer; the rest tells a model nothing."""
 
 
-class Calls:
+class ToolHandlers:
     """The tools. Each call raises a RelayError that says why it was refused."""
 
     def __init__(self, *, ingest: Ingest, claims: Claims) -> None:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from models.commands.field_types import Scope
 from models.errors import Unavailable
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 CODE_KEY = "sr:oauth:code:{hash}"
 """A Grant, or after its use what stands for that."""
@@ -48,7 +48,7 @@ class Codes:
         code = secrets.token_urlsafe(32)
         try:
             await self._redis.set(_key(code), msgspec.json.encode(grant), ex=CODE_SECONDS)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise _unavailable() from error
         return code
 
@@ -57,7 +57,7 @@ class Codes:
         None. Raises Unavailable."""
         try:
             found = await self._redis.get(_key(code))
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise _unavailable() from error
         return _decode(found)
 
@@ -65,7 +65,7 @@ class Codes:
         """The same, and use the code up: of several at a time one gets the grant. Raises Unavailable."""
         try:
             found = await self._redis.set(_key(code), USED, xx=True, keepttl=True, get=True)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise _unavailable() from error
         return _decode(found)
 
@@ -73,14 +73,14 @@ class Codes:
         """Let a code be used once more, as no token was given for it. Raises Unavailable."""
         try:
             await self._redis.set(_key(code), msgspec.json.encode(grant), xx=True, keepttl=True)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise _unavailable() from error
 
     async def note_token(self, code: str, key_id: str) -> None:
         """Remember which token a code was used for. Raises Unavailable."""
         try:
             await self._redis.set(_key(code), USED + key_id.encode(), ex=CODE_SECONDS)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise _unavailable() from error
 
 

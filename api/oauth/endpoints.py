@@ -30,10 +30,10 @@ from api.oauth.codes import Codes, Grant, expiry
 from api.oauth.provider import CHALLENGE, MAX_STATE_LENGTH, SIGN_IN_PATH, Provider
 from api.oauth.resource_indicators import is_own_resource
 from api.oauth.sign_in_page import refusal_page, sign_in_page
-from api.public_url import own_url
+from api.public_url import public_url_of
 from models.access.api_keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
 from models.errors import RelayError, TooLarge, Unauthorized
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 from relay.http.responses import JsonResponse
 from sessions.api_keys import KeyRegister
@@ -52,8 +52,10 @@ Handle = Callable[[Request], Awaitable[Response]]
 class OAuth:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, redis: Redis, register: KeyRegister, public_url: str, first_key: str) -> None:
-        self._gate = gate
+    def __init__(
+        self, *, access: AccessControl, redis: Redis, register: KeyRegister, public_url: str, first_key: str
+    ) -> None:
+        self._access = access
         self._codes = Codes(redis)
         self._register = register
         self._public_url = public_url
@@ -82,7 +84,7 @@ class OAuth:
 
     async def describe_resource(self, request: Request) -> Response:
         """Who gives tokens for /mcp."""
-        url = own_url(request, public_url=self._public_url)
+        url = public_url_of(request, public_url=self._public_url)
         return self._answer(
             request,
             {
@@ -95,7 +97,7 @@ class OAuth:
 
     async def describe_server(self, request: Request) -> Response:
         """Where tokens are to be had, and how."""
-        url = own_url(request, public_url=self._public_url)
+        url = public_url_of(request, public_url=self._public_url)
         return self._answer(
             request,
             {
@@ -116,7 +118,7 @@ class OAuth:
     async def authorize(self, request: Request) -> Response:
         """Send somebody to the page, or show what is wrong. Nobody is sent to an address of the app's from here:
         anybody can register one, and a link that begins with this relay's address must not lead there by itself."""
-        await self._gate.count_stranger(request)
+        await self._access.count_anonymous(request)
         if not is_own_resource(request, request.query_params.getlist("resource"), public_url=self._public_url):
             return refusal_page(WRONG_RESOURCE, code="invalid_target")
         response = await self._authorize(request)
@@ -132,14 +134,14 @@ class OAuth:
 
     async def sign_in(self, request: Request) -> Response:
         """Send somebody who has given a key back to the app, with a code; others see the page again."""
-        await self._gate.count_stranger(request)
+        await self._access.count_anonymous(request)
         form = dict(parse_qsl((await _read(request)).decode(errors="replace"), keep_blank_values=True))
         given, answer = form.pop("key", "").strip(), form.pop("answer", "")
         page = self._page(request, form)
         if page.status_code != 200:
             return page
         app, redirect_uri = _who(form)
-        issuer = own_url(request, public_url=self._public_url)
+        issuer = public_url_of(request, public_url=self._public_url)
         if answer != "allow":
             back = construct_redirect_uri(redirect_uri, error="access_denied", state=form.get("state"), iss=issuer)
             return _back(back)
@@ -168,7 +170,7 @@ class OAuth:
         """The one who has a key, and the key's hash. Raises Unauthorized, or Unavailable."""
         if given.startswith(OAUTH_PREFIX):
             raise Unauthorized("This is the token of another app; paste an API key.")
-        caller = self._gate.identify(given)
+        caller = self._access.identify(given)
         return caller, caller.key_hash or hash_key(self._first_key)
 
     def _page(self, request: Request, asked: dict[str, str], *, error: str = "", status: int = 200) -> Response:
@@ -183,7 +185,7 @@ class OAuth:
         return sign_in_page(
             app=app.client_name or "",
             redirect_uri=redirect_uri,
-            relay=own_url(request, public_url=self._public_url).partition("://")[2],
+            relay=public_url_of(request, public_url=self._public_url).partition("://")[2],
             asked=asked,
             error=error,
             status=status,
@@ -204,7 +206,7 @@ class OAuth:
         token = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
         if token.startswith(OAUTH_PREFIX) and has_form_of_key(token):
             try:
-                caller = self._gate.identify(token)
+                caller = self._access.identify(token)
             except Unauthorized:
                 return JsonResponse({})
             await asyncio.to_thread(self._register.revoke, key_id_of(hash_key(token)), by=caller.source)
@@ -216,7 +218,7 @@ class OAuth:
         async def take(request: Request) -> Response:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=PREFLIGHT)
-            await self._gate.count_stranger(request)
+            await self._access.count_anonymous(request)
             response = await handle(_with_body(request, await _read(request)))
             response.headers.update(ANYWHERE)
             return response

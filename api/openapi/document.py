@@ -13,19 +13,19 @@ from starlette.routing import Route
 
 from api.openapi.gpt_actions import DocumentParameters, build_gpt_document
 from api.openapi.operations import OPERATIONS, Operation
-from api.openapi.responses import COMMAND, KEYED, answer, header_components, refusals, response_components
+from api.openapi.responses import COMMAND, KEYED, answer, error_responses, header_components, response_components
 from api.openapi.schemas import COMPONENT, answer_schemas, component_schemas, envelope_schema, flat_schema, schema_of
-from api.public_url import own_url
+from api.public_url import public_url_of
 from api.sessions.session_reads import READS, ReadRoute
 from models.commands import field_types as v
 from models.commands.definitions import COMMANDS, Batch, Command
-from models.commands.field_docs import meaning_of
+from models.commands.field_docs import describe_field
 from models.commands.payloads import Envelope
 from models.errors import ErrorBody
 from models.version import version
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.ingest.endpoints import Waiting
+from relay.ingest.endpoints import WaitParameters
 
 OPENAPI_VERSION = "3.1.0"
 
@@ -84,7 +84,7 @@ def openapi_route(*, public_url: str) -> Route:
         client = decode_parameters(request.query_params, DocumentParameters).client
         if client is None:
             return JsonResponse(body)
-        return JsonResponse(for_gpt | {"servers": [{"url": own_url(request, public_url=public_url)}]})
+        return JsonResponse(for_gpt | {"servers": [{"url": public_url_of(request, public_url=public_url)}]})
 
     return Route("/openapi.json", openapi)
 
@@ -93,7 +93,7 @@ def build_document() -> Json:
     """All operations of the public app."""
     parameters = [operation.parameters for operation in OPERATIONS if operation.parameters]
     bodies = [operation.body for operation in OPERATIONS if operation.body]
-    schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, Waiting, *bodies, *parameters])
+    schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, WaitParameters, *bodies, *parameters])
     schemas["Envelope"] = envelope_schema(schemas["Envelope"])
     paths: dict[str, Json] = {
         "/v1/webhook": {"post": _post_webhook(schemas)},
@@ -112,7 +112,7 @@ def build_document() -> Json:
             described["tags"] = [_tag_of(path)]
     for definition in parameters:
         schemas.pop(definition.__name__, None)
-    schemas.pop(Waiting.__name__, None)
+    schemas.pop(WaitParameters.__name__, None)
     return {
         "openapi": OPENAPI_VERSION,
         "info": {
@@ -144,7 +144,7 @@ def _post_webhook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "webhook",
         "summary": "Send any command in its envelope; it is stored durably and takes effect once.",
-        "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "parameters": [*_parameters("", schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": _request("Envelope", START, REMEMBER),
         "responses": _COMMAND_RESPONSES,
     }
@@ -154,7 +154,7 @@ def _post_hook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "hook",
         "summary": "Send any JSON, or a form; it becomes a memory in the session of the token.",
-        "parameters": [*_parameters("/v1/hooks/{token}", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "parameters": [*_parameters("/v1/hooks/{token}", schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
         "responses": _COMMAND_RESPONSES,
         "security": [],
@@ -170,7 +170,7 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
     return {
         "operationId": name,
         "summary": (definition.__doc__ or "").strip(),
-        "parameters": [*_parameters("", schemas[Waiting.__name__]), _IDEMPOTENCY_KEY],
+        "parameters": [*_parameters("", schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": _request(component, *([ALL_AT_ONCE] if definition is Batch else []))
         | {"required": bool(schemas[component]["required"])},
         "responses": _COMMAND_RESPONSES,
@@ -180,7 +180,7 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
 def _described(definition: type[Command], field: str, schema: Json) -> Json:
     """The schema of a field with what it means, and what an id or a name looks like."""
     forms = {option.get("description") for option in (schema, *schema.get("anyOf", ()))} & {*v.PATTERNS.values()}
-    return {**schema, "description": " ".join([meaning_of(definition, field), *(f"({form})" for form in forms)])}
+    return {**schema, "description": " ".join([describe_field(definition, field), *(f"({form})" for form in forms)])}
 
 
 def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
@@ -191,7 +191,7 @@ def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
         "parameters": _parameters(path, schemas[read.command.__name__]),
         "responses": {
             "200": answer("The answer.", "List" if read.answer == "list" else "Object"),
-            **refusals(KEYED | {422} | ({404} if one_session else frozenset())),
+            **error_responses(KEYED | {422} | ({404} if one_session else frozenset())),
         },
     }
 
@@ -206,7 +206,7 @@ def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
         **({"requestBody": _body(operation.body.__name__, schemas)} if operation.body else {}),
         "responses": {
             operation.status: success,
-            **refusals(operation.refusals),
+            **error_responses(operation.refusals),
             **({"202": _COMMAND_RESPONSES["202"]} if operation.goes_through_inbox else {}),
             **{
                 status: {"description": text} if status == "204" else {**success, "description": text}
@@ -290,5 +290,5 @@ _LINKS: Json = {
 _COMMAND_RESPONSES: Json = {
     "200": answer("It took effect; what was waited for is here.", "CommandResponse") | _LINKS,
     "202": answer("It is stored durably and will take effect.", "Receipt") | _LINKS,
-    **refusals(COMMAND),
+    **error_responses(COMMAND),
 }

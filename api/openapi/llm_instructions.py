@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from api.public_url import own_url
+from api.public_url import public_url_of
 from relay.http.query_parameters import decode_parameters
 
 Tier = Literal["full", "short"]
@@ -20,19 +20,19 @@ MOST_CHARACTERS: dict[Tier, int] = {"full": 8_000, "short": 1_500}
 """What a model reads without losing the thread, and what fits into the field for custom instructions."""
 
 
-class GuideParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InstructionsParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which of the texts."""
 
     tier: Tier = "full"
 
 
-def guide_route(*, public_url: str) -> Route:
+def instructions_route(*, public_url: str) -> Route:
     """`/llm-instructions`; the texts are read once."""
     texts = {tier: _read(tier) for tier in FILES}
 
     async def instructions(request: Request) -> Response:
-        tier = decode_parameters(request.query_params, GuideParameters).tier
-        text = texts[tier].replace("{relay}", own_url(request, public_url=public_url))
+        tier = decode_parameters(request.query_params, InstructionsParameters).tier
+        text = texts[tier].replace("{relay}", public_url_of(request, public_url=public_url))
         return PlainTextResponse(text, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
 
     return Route("/llm-instructions", instructions)

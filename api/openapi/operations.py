@@ -8,7 +8,7 @@ import msgspec
 
 from api.openapi.docs_page import FileParameters
 from api.openapi.gpt_actions import DocumentParameters
-from api.openapi.llm_instructions import GuideParameters
+from api.openapi.llm_instructions import InstructionsParameters
 from api.openapi.responses import ANY, BODY, COMMAND, KEYED, OPEN
 from api.operations.api_keys import KeyChoice, KeyRequest, NoParameters
 from api.operations.dead_letters import ManyDeadLetters, OneDeadLetter
@@ -20,7 +20,7 @@ from api.sessions.session_reads import TranscriptParameters
 from api.tasks.agents import AgentParameters, AgentRequest
 from api.tasks.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
 from relay.http.client_addresses import EXEMPT_PATHS
-from relay.rejections import RefusalParameters
+from relay.rejections import RejectionParameters
 
 
 class Operation(NamedTuple):
@@ -83,7 +83,7 @@ OPERATIONS = (
         "/llm-instructions",
         "instructions",
         "What an LLM has to know to use this relay, as text; with tier=short what fits into custom instructions.",
-        GuideParameters,
+        InstructionsParameters,
         None,
         is_open=True,
         more_types=("text/plain",),
@@ -148,7 +148,9 @@ OPERATIONS = (
         NoParameters,
         "Object",
     ),
-    Operation("/v1/refusals", "read_refusals", "Requests that were refused, newest first.", RefusalParameters, "List"),
+    Operation(
+        "/v1/refusals", "read_refusals", "Requests that were refused, newest first.", RejectionParameters, "List"
+    ),
     Operation("/v1/keys", "read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
     Operation(
         "/v1/keys",

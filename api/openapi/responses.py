@@ -33,7 +33,7 @@ HEADERS: Mapping[str, tuple[str, Json]] = {
 }
 
 
-class Refusal(NamedTuple):
+class ErrorResponse(NamedTuple):
     """What an error's status means, and the headers that always come with it, and sometimes."""
 
     meaning: str
@@ -41,26 +41,26 @@ class Refusal(NamedTuple):
     sometimes: tuple[str, ...] = RATE_HEADERS
 
 
-REFUSALS: Mapping[int, Refusal] = {
-    400: Refusal("It is no HTTP, or its body is not JSON, or no object, or not compressed as it says."),
-    401: Refusal("A valid key or signature is needed.", ("WWW-Authenticate",), ()),
-    403: Refusal("The key, or the address that it comes from, does not allow this."),
-    404: Refusal("There is nothing under this id, or address."),
-    408: Refusal("It did not arrive in time."),
-    409: Refusal("It contradicts what is there, or what was sent under this delivery id before."),
-    413: Refusal("The body is too large."),
-    415: Refusal("The body is of another type than JSON, or encoded in a way that is not known."),
-    422: Refusal("It does not match the schema, or has no meaning; `field` tells where."),
-    429: Refusal("It is too much at once for one sender.", ("Retry-After",)),
-    500: Refusal(
+REFUSALS: Mapping[int, ErrorResponse] = {
+    400: ErrorResponse("It is no HTTP, or its body is not JSON, or no object, or not compressed as it says."),
+    401: ErrorResponse("A valid key or signature is needed.", ("WWW-Authenticate",), ()),
+    403: ErrorResponse("The key, or the address that it comes from, does not allow this."),
+    404: ErrorResponse("There is nothing under this id, or address."),
+    408: ErrorResponse("It did not arrive in time."),
+    409: ErrorResponse("It contradicts what is there, or what was sent under this delivery id before."),
+    413: ErrorResponse("The body is too large."),
+    415: ErrorResponse("The body is of another type than JSON, or encoded in a way that is not known."),
+    422: ErrorResponse("It does not match the schema, or has no meaning; `field` tells where."),
+    429: ErrorResponse("It is too much at once for one sender.", ("Retry-After",)),
+    500: ErrorResponse(
         "Code `dead_letter`: it is stored, but a fault here keeps it from taking effect until an operator replays it. "
         "Do not send it again."
     ),
-    503: Refusal("Not now; send it again later.", ("Retry-After",), (*RATE_HEADERS, IDEMPOTENCY_KEY)),
+    503: ErrorResponse("Not now; send it again later.", ("Retry-After",), (*RATE_HEADERS, IDEMPOTENCY_KEY)),
 }
 
 
-def refusals(statuses: Iterable[int]) -> Json:
+def error_responses(statuses: Iterable[int]) -> Json:
     """The responses of an operation for these errors."""
     return {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in sorted(statuses)}
 
@@ -74,7 +74,7 @@ def answer(description: str, component: str | None, *more_types: str, is_open: b
 
 
 def response_components() -> Json:
-    """The responses that `refusals` refers to, by name."""
+    """The responses that `error_responses` refers to, by name."""
     return {
         _name(status): answer(refusal.meaning, "Error") | {"headers": _headers(refusal.always, refusal.sometimes)}
         for status, refusal in REFUSALS.items()

@@ -17,7 +17,7 @@ from models.decoding.lenient import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import Unavailable
 from models.timestamps import format_utc
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
 from relay.http.bodies import read_body
 from relay.http.query_parameters import decode_parameters
@@ -60,8 +60,8 @@ class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Keys:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, register: KeyRegister) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, register: KeyRegister) -> None:
+        self._access = access
         self._register = register
 
     @property
@@ -109,7 +109,7 @@ class Keys:
         return JsonResponse(describe_revocation(revoked))
 
     async def _admit(self, request: Request) -> Caller:
-        caller = await self._gate.admit(request, "admin")
+        caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         return caller
 

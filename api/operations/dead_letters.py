@@ -17,13 +17,18 @@ from api.database import Database
 from api.sessions.session_reads import list_response
 from models.commands import field_types as v
 from models.errors import NotFound
-from models.queue.inbox import Entry, Ruling
-from relay.auth.access_control import Gate
+from models.queue.inbox import DeadLetterResolution, Entry
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
 from relay.ingest.pusher import Pushed
-from sessions.postgres.operations.dead_letters import Wanted, entries_to_rule, find_dead_letter, list_dead_letters
+from sessions.postgres.operations.dead_letters import (
+    DeadLetterFilter,
+    entries_to_rule,
+    find_dead_letter,
+    list_dead_letters,
+)
 
 Push = Callable[[Entry], Awaitable[Pushed]]
 
@@ -53,8 +58,8 @@ class OneDeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class DeadLetters:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, database: Database, push: Push) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, database: Database, push: Push) -> None:
+        self._access = access
         self._database = database
         self._push = push
 
@@ -87,18 +92,18 @@ class DeadLetters:
     async def replay(self, request: Request) -> Response:
         """Put one back into the inbox, at the end of its shard. May be repeated: it takes effect once."""
         caller, wanted = await self._one(request)
-        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC)))
+        await self._rule(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
         """Put those that match back into the inbox, the oldest first, `limit` at most from `cursor` on. May be
         repeated, also when it was broken off."""
         caller, asked, wanted = await self._many(request)
-        ruling = Ruling(by=caller.source, at=datetime.now(UTC))
+        resolution = DeadLetterResolution(by=caller.source, at=datetime.now(UTC))
         replayed, cursor = 0, asked.cursor
         while replayed < asked.limit:
             step = min(STEP, asked.limit - replayed)
-            work = partial(entries_to_rule, wanted=wanted, ruling=ruling, limit=step, cursor=cursor)
+            work = partial(entries_to_rule, wanted=wanted, resolution=resolution, limit=step, cursor=cursor)
             entries, cursor = await self._database.read(work, source=caller.source)
             for entry in entries:
                 await self._push(entry)
@@ -111,21 +116,21 @@ class DeadLetters:
         """Give one up. It goes through the inbox as a replay does, and stays known as a rejected delivery, so that it
         takes no effect when it is sent again. May be repeated."""
         caller, wanted = await self._one(request)
-        await self._rule(wanted, Ruling(by=caller.source, at=datetime.now(UTC), discards=True))
+        await self._rule(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
         return JsonResponse({"discarded": 1}, 202)
 
-    async def _rule(self, wanted: Wanted, ruling: Ruling) -> None:
-        work = partial(entries_to_rule, wanted=wanted, ruling=ruling)
-        entries, _ = await self._database.read(work, source=ruling.by)
+    async def _rule(self, wanted: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
+        work = partial(entries_to_rule, wanted=wanted, resolution=resolution)
+        entries, _ = await self._database.read(work, source=resolution.by)
         if not entries:
             raise _not_found(wanted)
         await self._push(entries[0])
 
-    async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, Wanted]:
-        caller = await self._gate.admit(request, "admin")
+    async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, DeadLetterFilter]:
+        caller = await self._access.authorize(request, "admin")
         asked = decode_parameters(request.query_params, ManyDeadLetters)
         require_session(caller, asked.session_id)
-        wanted = Wanted(
+        wanted = DeadLetterFilter(
             status=asked.status,
             source=asked.source,
             session_id=asked.session_id,
@@ -134,14 +139,14 @@ class DeadLetters:
         )
         return caller, asked, wanted
 
-    async def _one(self, request: Request) -> tuple[Caller, Wanted]:
-        caller = await self._gate.admit(request, "admin")
+    async def _one(self, request: Request) -> tuple[Caller, DeadLetterFilter]:
+        caller = await self._access.authorize(request, "admin")
         asked = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
         source = asked.source or caller.source
-        return caller, Wanted(source=source, delivery_id=asked.delivery_id, session_glob=caller.session_glob)
+        return caller, DeadLetterFilter(source=source, delivery_id=asked.delivery_id, session_glob=caller.session_glob)
 
 
-def _not_found(wanted: Wanted) -> NotFound:
+def _not_found(wanted: DeadLetterFilter) -> NotFound:
     return NotFound(
         f"There is no dead letter {wanted.delivery_id!r} of {wanted.source!r}.",
         code="dead_letter_not_found",

@@ -18,13 +18,13 @@ from api.operations.pending_deliveries import list_waiting
 from api.sessions.session_reads import list_response
 from models.commands import field_types as v
 from models.errors import Forbidden, NotFound, Unavailable
-from models.queue.inbox import Entry, decode_outcome, decode_receipt, outcome_key, seen_key
+from models.queue.inbox import Entry, decode_outcome, decode_receipt, dedup_key, outcome_key
 from models.timestamps import format_utc
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 from sessions.commands.parked_events import is_open
 from sessions.postgres.operations.deliveries import find_delivery, list_deliveries
 
@@ -57,8 +57,8 @@ class ManyDeliveries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Deliveries:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, database: Database, redis: Redis) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, database: Database, redis: Redis) -> None:
+        self._access = access
         self._database = database
         self._redis = redis
 
@@ -70,7 +70,7 @@ class Deliveries:
     async def list(self, request: Request) -> Response:
         """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources.
         Each in short: its result is at its own address."""
-        caller = await self._gate.admit(request, "read")
+        caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
         source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
@@ -94,7 +94,7 @@ class Deliveries:
 
     async def get(self, request: Request) -> Response:
         """One delivery, also while it waits, and also while Postgres is away."""
-        caller = await self._gate.admit(request, "read")
+        caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
         delivery = await self._find(caller, _source_for(caller, asked.source), asked.delivery_id)
         if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
@@ -135,13 +135,13 @@ class Deliveries:
 
     async def _find_in_redis(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
         """The delivery as it waits, if it is known here, and whether it was decided."""
-        key = seen_key(source, delivery_id)
+        key = dedup_key(source, delivery_id)
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(key)
                 pipeline.pttl(key)
                 seen, expiry = await pipeline.execute()
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
         if seen is None:
             return None, False
@@ -167,7 +167,7 @@ class Deliveries:
         """The result of a read, if somebody waited for it and has not got it, for as long as it is kept."""
         try:
             value = cast("bytes | None", await self._redis.get(key))
-        except RedisTrouble:
+        except REDIS_ERRORS:
             return {}
         if value is None:
             return {}

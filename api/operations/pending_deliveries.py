@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from models.errors import Unavailable
 from models.queue.inbox import ENTRY_FIELD, SHARDS, Entry, inbox_key
 from models.timestamps import format_utc
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 from sessions.reads.results import Page
 
 STEP = 10
@@ -31,7 +31,7 @@ async def list_waiting(redis: Redis, *, limit: int, shown: Callable[[Entry], boo
     for shard in range(SHARDS):
         try:
             more, cut = await _look_into(redis, shard, shown=shown)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
         found = sorted(found + more, key=lambda item: str(item["accepted_at"]), reverse=True)
         truncated = truncated or cut or len(found) > limit

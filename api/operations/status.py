@@ -14,7 +14,7 @@ from api.database import Database
 from api.operations.api_keys import NoParameters
 from api.operations.status_probe import observe
 from models.version import version
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
@@ -26,10 +26,16 @@ class Status:
     """The endpoint."""
 
     def __init__(
-        self, *, gate: Gate, database: Database, redis: Redis, refusal: Callable[[], str | None], max_backlog: int
+        self,
+        *,
+        access: AccessControl,
+        database: Database,
+        redis: Redis,
+        refusal: Callable[[], str | None],
+        max_backlog: int,
     ) -> None:
         """`refusal` says why webhooks are not taken, if they are not."""
-        self._gate = gate
+        self._access = access
         self._database = database
         self._redis = redis
         self._refusal = refusal
@@ -43,7 +49,7 @@ class Status:
     async def status(self, request: Request) -> Response:
         """Everything at once, and what the key that asks may do. Who may read all sessions may know how many commands
         wait; so `read` is enough."""
-        caller = await self._gate.admit(request, "read")
+        caller = await self._access.authorize(request, "read")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
         observed = await observe(self._redis, self._database, max_backlog=self._max_backlog)

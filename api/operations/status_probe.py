@@ -13,9 +13,9 @@ from models.errors import Unavailable
 from models.queue.inbox import SHARDS, inbox_key
 from models.queue.job_queue import SWEEPER_KEY, WORKERS_KEY
 from models.tables import SCHEMA_REVISION
-from relay.limits.persistence_check import NEEDED, find_weakness
-from relay.redis_client import RedisTrouble
-from sessions.postgres.operations.health import look
+from relay.limits.persistence_check import NEEDED, check_persistence
+from relay.redis_client import REDIS_ERRORS
+from sessions.postgres.operations.health import check_health
 
 LOOK_SECONDS = 2.0
 """For each server: who asks wants to know whether it answers, not to wait until it does."""
@@ -44,7 +44,7 @@ async def _ask_redis(redis: Redis, max_backlog: int) -> Part:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             return await _look_into_redis(redis, max_backlog)
-    except (*RedisTrouble, TimeoutError):
+    except (*REDIS_ERRORS, TimeoutError):
         return {"redis": {"state": "unavailable"}, "inbox": None, "workers": None}
 
 
@@ -59,7 +59,7 @@ async def _look_into_redis(redis: Redis, max_backlog: int) -> Part:
     # Where settings are kept to itself by the server, the rest can be told.
     if trouble := next((answer for answer in (info, shards, names) if isinstance(answer, Exception)), None):
         raise trouble
-    weakness = find_weakness(settings)
+    weakness = check_persistence(settings)
     limit, used = info.get("maxmemory", 0), info["used_memory"]
     return {
         "redis": {
@@ -101,7 +101,7 @@ async def _count_workers(redis: Redis, names: set[bytes]) -> dict[str, int]:
 
 async def _ask_postgres(database: Database) -> Part:
     try:
-        health = await database.read(look, source=RELAY, seconds=LOOK_SECONDS)
+        health = await database.read(check_health, source=RELAY, seconds=LOOK_SECONDS)
     except Unavailable:
         return {"state": "unavailable", "needed_revision": SCHEMA_REVISION}
     return {

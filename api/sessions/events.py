@@ -17,17 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import RELAY, Database
-from api.sessions.read_access import admit_reader, reading
+from api.sessions.read_access import authorize_reader, reading
 from api.sessions.session_reads import list_response
 from models.commands import field_types as v
 from models.commands.field_types import MAX_WAIT_SECONDS
 from models.errors import RelayError
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters
-from relay.http.waiting import pause
-from relay.notifications.journal import JournalWatch
+from relay.http.waiting import wait_any
+from relay.notifications.journal import JournalNotifier
 from sessions.postgres.reads.read_commands import last_positions, read_events
 from sessions.reads.results import Page
 
@@ -59,8 +59,10 @@ async def find_positions(database: Database, session_ids: Collection[str]) -> Ma
 class Events:
     """The endpoint."""
 
-    def __init__(self, *, gate: Gate, database: Database, journal: JournalWatch, stopping: asyncio.Event) -> None:
-        self._gate = gate
+    def __init__(
+        self, *, access: AccessControl, database: Database, journal: JournalNotifier, stopping: asyncio.Event
+    ) -> None:
+        self._access = access
         self._database = database
         self._journal = journal
         self._stopping = stopping
@@ -72,7 +74,7 @@ class Events:
 
     async def events(self, request: Request) -> Response:
         """The events after a cursor; with `wait`, not before there is one or the time is over."""
-        caller = await admit_reader(self._gate, request)
+        caller = await authorize_reader(self._access, request)
         asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
         streamed = "text/event-stream" in request.headers.get("accept", "")
         if streamed and (last_id := request.headers.get("last-event-id")):
@@ -83,7 +85,7 @@ class Events:
             first = await self._read(caller, asked)  # What is wrong is said before the stream begins.
             return RevocableResponse(
                 self._stream(caller, asked, first),
-                gate=self._gate,
+                access=self._access,
                 caller=caller,
                 media_type="text/event-stream",
                 headers={"cache-control": "no-store", "x-accel-buffering": "no"},
@@ -104,7 +106,7 @@ class Events:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + asked.wait
         listening = self._journal.listen(asked.session_id, source=caller.source)
-        with self._gate.attend(request, caller) as gone, listening as grown:
+        with self._access.watch_caller(request, caller) as gone, listening as grown:
             while True:
                 grown.clear()
                 read_at = clock()
@@ -112,9 +114,9 @@ class Events:
                 left = ends_at - clock()
                 if found.items or left <= 0 or gone.done() or self._stopping.is_set():
                     return found
-                await pause(grown, gone, self._stopping, seconds=left)
-                await pause(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
-                self._gate.require_valid(caller)  # Who waits may have lost its key meanwhile.
+                await wait_any(grown, gone, self._stopping, seconds=left)
+                await wait_any(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
+                self._access.require_valid(caller)  # Who waits may have lost its key meanwhile.
 
     async def _stream(self, caller: Caller, asked: EventParameters, first: Page) -> AsyncIterator[bytes]:
         """Server-sent events, until the reader goes, its key is revoked, or the process stops. Trouble ends it: readers
@@ -125,28 +127,28 @@ class Events:
         try:
             with (
                 self._journal.listen(asked.session_id, source=caller.source) as grown,
-                self._gate.watch(caller, grown.set),
+                self._access.watch_revocation(caller, grown.set),
             ):
                 yield b"retry: 2000\n\n"
                 grown.set()  # It may have grown between the first look and now.
                 while True:
                     for item in found.items:
-                        self._gate.require_valid(
+                        self._access.require_valid(
                             caller
                         )  # Sending the one before may have taken as long as the reader likes.
                         yield _as_message(item)
                     quiet_since = clock() if found.items else quiet_since
                     has_more = found.truncated or len(found.items) == PAGE_EVENTS
                     while not (grown.is_set() or has_more):
-                        await pause(grown, self._stopping, seconds=quiet_since + KEEP_ALIVE_SECONDS - clock())
-                        self._gate.require_valid(caller)
+                        await wait_any(grown, self._stopping, seconds=quiet_since + KEEP_ALIVE_SECONDS - clock())
+                        self._access.require_valid(caller)
                         if self._stopping.is_set():
                             return
                         if clock() - quiet_since >= KEEP_ALIVE_SECONDS:
                             yield b": still here\n\n"
                             quiet_since = clock()
                     every_seconds = CATCH_UP_EVERY_SECONDS if has_more else READ_EVERY_SECONDS
-                    await pause(self._stopping, seconds=read_at + every_seconds - clock())
+                    await wait_any(self._stopping, seconds=read_at + every_seconds - clock())
                     if self._stopping.is_set():
                         return
                     grown.clear()

@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.sessions.read_access import admit_reader, reading
+from api.sessions.read_access import authorize_reader, reading
 from models.commands import field_types as v
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters
 from sessions.commands.store import too_slow
@@ -44,8 +44,8 @@ class ExportParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class Exports:
     """The endpoint."""
 
-    def __init__(self, *, gate: Gate, database: Database) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, database: Database) -> None:
+        self._access = access
         self._database = database
 
     @property
@@ -55,13 +55,13 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """Write the document aside, then send it: a slow reader must not hold a transaction open."""
-        caller = await admit_reader(self._gate, request)
+        caller = await authorize_reader(self._access, request)
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, asked.session_id, partial(_write, asked=asked))
         spool = await self._database.read(work, source=caller.source, one_state=True, seconds=EXPORT_SECONDS)
         return RevocableResponse(
             _send(spool),
-            gate=self._gate,
+            access=self._access,
             caller=caller,
             media_type=_MEDIA_TYPES[asked.format],
             headers={

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from api.database import Database
 from api.operations.api_keys import NoParameters
 from models.errors import TooLarge, UnsupportedMediaType
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.bodies import media_types_of
 from relay.http.query_parameters import decode_parameters
@@ -53,8 +53,8 @@ class SessionDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Imports:
     """The endpoint."""
 
-    def __init__(self, *, gate: Gate, database: Database) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, database: Database) -> None:
+        self._access = access
         self._database = database
         self._turn = asyncio.Semaphore(1)
         """One document is in memory at a time."""
@@ -62,11 +62,11 @@ class Imports:
     @property
     def routes(self) -> list[Route]:
         """Where a session is imported."""
-        return [Route("/v1/import", self.take, methods=["POST"])]
+        return [Route("/v1/import", self.import_session, methods=["POST"])]
 
-    async def take(self, request: Request) -> Response:
+    async def import_session(self, request: Request) -> Response:
         """Take the session over, with nothing changed. May be repeated: then `created` is false."""
-        caller = await self._gate.admit(request, "admin")
+        caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
         with SpooledTemporaryFile(SPOOL_BYTES) as spool:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from starlette.requests import Request
 
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_scope, require_session
 from sessions.commands.task_access import no_task_of_session
 from sessions.postgres.tasks.leases import holds_task
@@ -16,9 +16,9 @@ from sessions.postgres.tasks.leases import holds_task
 T = TypeVar("T")
 
 
-async def admit_reader(gate: Gate, request: Request) -> Caller:
+async def authorize_reader(access: AccessControl, request: Request) -> Caller:
     """The caller, if it may read anything at all. Raises Unauthorized, Forbidden, or Unavailable."""
-    caller = await gate.enter(request)
+    caller = await access.authenticate(request)
     if not caller.has("agent"):
         require_scope(caller, "read")
     return caller

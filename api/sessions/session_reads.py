@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.sessions.read_access import admit_reader, reading
+from api.sessions.read_access import authorize_reader, reading
 from models.commands import field_types as v
 from models.commands.definitions import (
     GetArtifact,
@@ -31,15 +31,15 @@ from models.commands.definitions import (
     Search,
 )
 from models.commands.field_types import SETTLED
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.http.waiting import pause
-from relay.limits.concurrency import Places
-from relay.notifications.tasks import LOOK_SECONDS, TaskWatch
+from relay.http.waiting import wait_any
+from relay.limits.concurrency import ConcurrencyLimiter
+from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
 from sessions.postgres.reads.read_commands import page, read, read_transcript
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 
 MAX_WAITING = 1_000
 """For tasks that are read with `wait`, at a time in this process."""
@@ -91,12 +91,14 @@ class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 class Reads:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, database: Database, tasks: TaskWatch, stopping: asyncio.Event) -> None:
-        self._gate = gate
+    def __init__(
+        self, *, access: AccessControl, database: Database, tasks: TaskNotifier, stopping: asyncio.Event
+    ) -> None:
+        self._access = access
         self._database = database
         self._tasks = tasks
         self._stopping = stopping
-        self._places = Places(MAX_WAITING)
+        self._limiter = ConcurrencyLimiter(MAX_WAITING)
 
     @property
     def routes(self) -> list[Route]:
@@ -108,14 +110,14 @@ class Reads:
 
     async def transcript(self, request: Request) -> Response:
         """The conversation, chunk after chunk."""
-        caller = await admit_reader(self._gate, request)
+        caller = await authorize_reader(self._access, request)
         session_id = choose_session(request) or ""
         asked = decode_parameters(request.query_params, TranscriptParameters)
         work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
         return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
 
     async def _answer(self, route: ReadRoute, request: Request) -> Response:
-        caller = await admit_reader(self._gate, request)
+        caller = await authorize_reader(self._access, request)
         session_id = choose_session(request)
         require_session(caller, session_id)
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
@@ -126,7 +128,7 @@ class Reads:
             listed = reading(caller, session_id, partial(page, command=command, **origin))
             return list_response(await self._database.read(listed, source=caller.source))
 
-        def look(connection: Connection) -> Answer:
+        def look(connection: Connection) -> ReadResult:
             return read(connection, command, now=datetime.now(UTC), source=caller.source, **origin)
 
         work = reading(caller, session_id, look)
@@ -143,13 +145,17 @@ class Reads:
         command: GetTask,
         *,
         session_id: str,
-        work: Callable[[Connection], Answer],
-    ) -> Answer:
+        work: Callable[[Connection], ReadResult],
+    ) -> ReadResult:
         """The task once it has finished or asks, or as it is when the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + command.wait
         watched = self._tasks.settled(session_id, command.task_id)
-        with self._places.take(caller.source), watched as settled, self._gate.attend(request, caller) as gone:
+        with (
+            self._limiter.acquire(caller.source),
+            watched as settled,
+            self._access.watch_caller(request, caller) as gone,
+        ):
             while True:
                 settled.clear()
                 answer = await self._database.read(work, source=caller.source)
@@ -157,8 +163,8 @@ class Reads:
                 is_over = left <= 0 or gone.done() or self._stopping.is_set()
                 if is_over or answer.data["task"]["status"] in SETTLED:
                     return answer
-                await pause(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
-                self._gate.require_valid(caller)
+                await wait_any(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
+                self._access.require_valid(caller)
 
 
 def choose_session(request: Request) -> str | None:

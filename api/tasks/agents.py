@@ -22,7 +22,7 @@ from models.decoding.lenient import decode_leniently
 from models.decoding.strict import decode_json
 from models.tables import AgentRow, TaskRow
 from models.timestamps import format_utc
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
@@ -54,8 +54,8 @@ class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Agents:
     """The endpoints."""
 
-    def __init__(self, *, gate: Gate, database: Database) -> None:
-        self._gate = gate
+    def __init__(self, *, access: AccessControl, database: Database) -> None:
+        self._access = access
         self._database = database
 
     @property
@@ -68,17 +68,17 @@ class Agents:
 
     async def list(self, request: Request) -> Response:
         """All agents, by name, with the tasks that they hold, as far as the key may see them."""
-        caller = await self._gate.admit(request, "read")
+        caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, AgentParameters)
         work = partial(_list_agents, asked=asked, caller=caller)
         return list_response(await self._database.read(work, source=caller.source))
 
     async def register(self, request: Request) -> Response:
         """Make an agent known, or change what is known of it. May be repeated."""
-        caller = await self._gate.admit(request, "admin")
+        caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
-        body = await self._gate.read_body(request, caller, limit=MAX_REQUEST_BYTES)
+        body = await self._access.read_body(request, caller, limit=MAX_REQUEST_BYTES)
         decode_json(body)
         asked = decode_leniently(body, AgentRequest)
         return JsonResponse(await self._database.write(partial(_register, asked=asked), source=caller.source))

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 
 from api.database import RELAY, Database
 from models.errors import Unavailable
-from models.queue.task_notifications import Claimable, TaskNews
-from relay.limits.concurrency import Places
+from models.queue.task_notifications import Claimable, TaskNotification
+from relay.limits.concurrency import ConcurrencyLimiter
 from sessions.postgres.tasks.claims import find_claimable, find_free
 
 LOOK_SECONDS = 2.0
@@ -27,7 +27,7 @@ Types = Collection[str] | None
 """Of tasks that name no agent; None for all."""
 
 
-class Waiter:
+class ClaimWaiter:
     """One waiting claim."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Waiter:
         self.agent_name = agent_name
         self.types = types
         self.woken = asyncio.Event()
-        self.heard: Claimable | None = None
+        self.offered: Claimable | None = None
         """The task for which it was woken, until it looks."""
         self._created_by = created_by
         self._sees = sees
@@ -50,43 +50,43 @@ class Waiter:
         return is_for_it and self._created_by in (None, task.created_by) and self._sees(task.session_id)
 
 
-class TaskQueue:
+class ClaimWaiters:
     """The claims that wait in this process, the longest waiting first."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._places = Places(MAX_WAITING)
-        self._idle: dict[Waiter, None] = {}
-        self._full: dict[Waiter, None] = {}
+        self._limiter = ConcurrencyLimiter(MAX_WAITING)
+        self._idle: dict[ClaimWaiter, None] = {}
+        self._full: dict[ClaimWaiter, None] = {}
         """Whose agents hold as many as they may."""
 
     @contextmanager
-    def wait(self, waiter: Waiter, *, source: str) -> Iterator[None]:
+    def wait(self, waiter: ClaimWaiter, *, source: str) -> Iterator[None]:
         """Let it be woken within the block, whenever it rests. Raises TooManyRequests or Unavailable if there is no
         place."""
-        with self._places.take(source):
+        with self._limiter.acquire(source):
             try:
                 yield
             finally:
                 self._idle.pop(waiter, None)
                 self._full.pop(waiter, None)
-                if waiter.heard is not None:  # It leaves without having looked for this one.
-                    self.hear(TaskNews(claimable=[waiter.heard]))
+                if waiter.offered is not None:  # It leaves without having looked for this one.
+                    self.notify(TaskNotification(claimable=[waiter.offered]))
 
-    def rest(self, waiter: Waiter) -> None:
+    def set_idle(self, waiter: ClaimWaiter) -> None:
         """Wake it for the next task. To be called before it looks, lest it misses one that comes meanwhile."""
         waiter.woken.clear()
-        waiter.heard = None
+        waiter.offered = None
         self._full.pop(waiter, None)
         self._idle[waiter] = None
 
-    def set_full(self, waiter: Waiter) -> None:
+    def set_full(self, waiter: ClaimWaiter) -> None:
         """Wake it only when its agent holds a task less."""
         if waiter in self._idle:
             del self._idle[waiter]
             self._full[waiter] = None
 
-    def hear(self, news: TaskNews) -> None:
+    def notify(self, news: TaskNotification) -> None:
         """Wake as many as there are tasks and freed places, and no more."""
         for agent_name in news.freed:
             freed = next((waiter for waiter in self._full if waiter.agent_name == agent_name), None)
@@ -97,7 +97,7 @@ class TaskQueue:
             taker = next((waiter for waiter in self._idle if waiter.suits(task)), None)
             if taker is not None:
                 del self._idle[taker]
-                taker.heard = task
+                taker.offered = task
                 taker.woken.set()
 
     async def run(self) -> None:
@@ -105,19 +105,23 @@ class TaskQueue:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self._idle or self._full:
-                look = partial(_look, idle=list(self._idle), full={waiter.agent_name for waiter in self._full})
+                look = partial(
+                    _find_claimable, idle=list(self._idle), full={waiter.agent_name for waiter in self._full}
+                )
                 try:
-                    self.hear(await self._database.read(look, source=RELAY))
+                    self.notify(await self._database.read(look, source=RELAY))
                 except Unavailable:
                     continue  # Who waits is told so when its time is over.
 
 
-def _look(connection: Connection, *, idle: Collection[Waiter], full: Collection[str]) -> TaskNews:
+def _find_claimable(
+    connection: Connection, *, idle: Collection[ClaimWaiter], full: Collection[str]
+) -> TaskNotification:
     names = {waiter.agent_name for waiter in idle}
     types: set[str] | None = set()
     for waiter in idle:
         types = None if types is None or waiter.types is None else types | set(waiter.types)
-    return TaskNews(
+    return TaskNotification(
         claimable=find_claimable(connection, names=names, types=types) if idle else [],
         freed=find_free(connection, full) if full else [],
     )

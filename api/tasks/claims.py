@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from api.database import Database
 from api.operations.api_keys import NoParameters
-from api.tasks.claim_waiters import TaskQueue, Waiter
+from api.tasks.claim_waiters import ClaimWaiter, ClaimWaiters
 from models.commands import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
 from models.commands.content_ids import content_hash
@@ -31,15 +31,15 @@ from models.decoding.lenient import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import NotJson
 from models.queue.inbox import JOURNAL_CHANNEL, Entry
-from models.queue.task_notifications import TASKS_CHANNEL, Claim, TaskNews, claim_token, read_claim_token
+from models.queue.task_notifications import TASKS_CHANNEL, ClaimToken, TaskNotification, claim_token, read_claim_token
 from models.timestamps import format_utc
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.http.waiting import pause
+from relay.http.waiting import wait_any
 from relay.ingest.endpoints import Ingest
-from relay.redis_client import RedisTrouble
-from sessions.postgres.tasks.claims import Granted, Nothing, Wanted, claim
+from relay.redis_client import REDIS_ERRORS
+from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, NoTask, claim
 from sessions.postgres.tasks.leases import Lease, extend, release, start
 
 MAX_REQUEST_BYTES = 65_536
@@ -103,8 +103,8 @@ class AskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Claims:
     """The endpoints."""
 
-    def __init__(self, *, ingest: Ingest, database: Database, queue: TaskQueue, max_body_bytes: int) -> None:
-        self._gate = ingest.gate
+    def __init__(self, *, ingest: Ingest, database: Database, queue: ClaimWaiters, max_body_bytes: int) -> None:
+        self._access = ingest.access
         self._ingest = ingest
         self._redis: Redis = ingest.redis
         self._database = database
@@ -127,7 +127,7 @@ class Claims:
 
     async def claim(self, request: Request) -> Response:
         """The first task that the agent may have, with its token; 204 if there is none, or none in time."""
-        caller = await self._gate.admit(request, "agent")
+        caller = await self._access.authorize(request, "agent")
         decode_parameters(request.query_params, NoParameters)
         task = await self.hand_out(request, caller, await self._read(request, caller, ClaimRequest))
         if task is None:
@@ -136,7 +136,7 @@ class Claims:
 
     async def hand_out(self, request: Request, caller: Caller, asked: ClaimRequest) -> dict[str, Any] | None:
         """The task that a caller gets, with its token, or None if there is none, or none in time."""
-        wanted = Wanted(
+        wanted = ClaimCriteria(
             agent_name=asked.agent_name,
             worker=asked.worker or asked.agent_name,
             lease_seconds=asked.lease_seconds,
@@ -146,7 +146,7 @@ class Claims:
             created_by=asked.created_by,
         )
         found = await (self._wait(request, caller, wanted, asked.wait) if asked.wait else self._claim(wanted))
-        if isinstance(found, Nothing):
+        if isinstance(found, NoTask):
             return None
         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
         return {"claim_token": token, **found.task}
@@ -156,7 +156,7 @@ class Claims:
         caller, held, asked = await self._open(request, HeartbeatRequest)
         return JsonResponse(await self.extend(caller, held, asked))
 
-    async def extend(self, caller: Caller, held: Claim, asked: HeartbeatRequest) -> dict[str, Any]:
+    async def extend(self, caller: Caller, held: ClaimToken, asked: HeartbeatRequest) -> dict[str, Any]:
         """Extend the lease of a claim, and keep what is told of the progress; gives the lease."""
         progress = {"text": asked.progress, "percent": asked.percent}
         given = {name: value for name, value in progress.items() if value is not None}
@@ -177,7 +177,7 @@ class Claims:
         caller, held, _ = await self._open(request, NoDetails)
         return JsonResponse(await self.give_back(caller, held))
 
-    async def give_back(self, caller: Caller, held: Claim) -> dict[str, Any]:
+    async def give_back(self, caller: Caller, held: ClaimToken) -> dict[str, Any]:
         """Put the task of a claim back into the queue; gives the lease that is over."""
         work = partial(release, claim=held, source=caller.source)
         lease, news = await self._database.write(work, source=caller.source)
@@ -200,7 +200,7 @@ class Claims:
         return await self.finish(request, caller, held, asked)
 
     async def finish(
-        self, request: Request, caller: Caller, held: Claim, asked: CompleteRequest | FailRequest | AskRequest
+        self, request: Request, caller: Caller, held: ClaimToken, asked: CompleteRequest | FailRequest | AskRequest
     ) -> Response:
         """Send what ends the work of a claim through the inbox. The same again is the same delivery, and gets the same
         answer."""
@@ -229,36 +229,38 @@ class Claims:
             waits=self._ingest.has_place(caller.source),
         )
         answer = await self._ingest.submit(request, caller, entry, wait_seconds=v.MAX_WAIT_SECONDS)
-        self._gate.require_not_revoked(caller)
+        self._access.require_not_revoked(caller)
         return answer
 
-    async def _claim(self, wanted: Wanted) -> Granted | Nothing:
+    async def _claim(self, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
         found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
-        if isinstance(found, Granted):
+        if isinstance(found, ClaimedTask):
             await self._announce(found.session_id)
         return found
 
-    async def _wait(self, request: Request, caller: Caller, wanted: Wanted, seconds: float) -> Granted | Nothing:
+    async def _wait(
+        self, request: Request, caller: Caller, wanted: ClaimCriteria, seconds: float
+    ) -> ClaimedTask | NoTask:
         """Look, and look again when there is something new, until the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + seconds
-        waiter = Waiter(
+        waiter = ClaimWaiter(
             agent_name=wanted.agent_name,
             types=wanted.task_types or (),
             created_by=wanted.created_by,
             sees=caller.sees,
         )
         is_known = wanted.task_types is not None
-        with self._queue.wait(waiter, source=caller.source), self._gate.attend(request, caller) as gone:
+        with self._queue.wait(waiter, source=caller.source), self._access.watch_caller(request, caller) as gone:
             gone.add_done_callback(lambda _: waiter.woken.set())
             while True:
-                self._queue.rest(waiter)
+                self._queue.set_idle(waiter)
                 found = await self._claim(wanted)
-                if isinstance(found, Granted):
+                if isinstance(found, ClaimedTask):
                     if gone.done():  # Nobody is there any more to be told of the task.
                         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
                         await self.give_back(caller, read_claim_token(token))
-                        self._gate.require_not_revoked(caller)
+                        self._access.require_not_revoked(caller)
                     return found
                 if not is_known:
                     # Only now is it known which tasks it would take, so it may have missed one.
@@ -266,31 +268,31 @@ class Claims:
                     continue
                 if found.is_full:
                     self._queue.set_full(waiter)
-                await pause(waiter.woken, self._ingest.stopping, seconds=max(ends_at - clock(), 0))
-                self._gate.require_not_revoked(caller)
+                await wait_any(waiter.woken, self._ingest.stopping, seconds=max(ends_at - clock(), 0))
+                self._access.require_not_revoked(caller)
                 if not waiter.woken.is_set() or gone.done() or self._ingest.stopping.is_set():
                     return found
-                self._gate.require_valid(caller)
+                self._access.require_valid(caller)
 
     async def _open(
         self, request: Request, shape: type[T], *, limit: int = MAX_REQUEST_BYTES
-    ) -> tuple[Caller, Claim, T]:
+    ) -> tuple[Caller, ClaimToken, T]:
         """The caller, the claim in the path, and what the body says."""
-        caller = await self._gate.admit(request, "agent")
+        caller = await self._access.authorize(request, "agent")
         held = read_claim_token(request.path_params["claim_token"])
         require_session(caller, held.session_id)
         decode_parameters(request.query_params, NoParameters)
         return caller, held, await self._read(request, caller, shape, limit=limit)
 
     async def _read(self, request: Request, caller: Caller, shape: type[T], *, limit: int = MAX_REQUEST_BYTES) -> T:
-        body = await self._gate.read_body(request, caller, limit=limit) or b"{}"
+        body = await self._access.read_body(request, caller, limit=limit) or b"{}"
         if not isinstance(decode_json(body), dict):
             raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
         return decode_leniently(body, shape)
 
-    async def _announce(self, session_id: str, news: TaskNews | None = None) -> None:
+    async def _announce(self, session_id: str, news: TaskNotification | None = None) -> None:
         """Tell those who wait; who is not told looks by itself."""
-        with contextlib.suppress(*RedisTrouble):
+        with contextlib.suppress(*REDIS_ERRORS):
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.publish(JOURNAL_CHANNEL, session_id)
                 if news:

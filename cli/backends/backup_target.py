@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.terminal import Advance
 from local.operator.backups import count_tables, held_by, make_backup, read_backup
-from local.operator.postgres_tools import Database, tools_for
+from local.operator.postgres_tools import TargetDatabase, tools_for
 from local.operator.restore import restore, strangers_in, users_of
 from local.operator.server_discovery import Servers, open_servers
 from models.atomic_files import PRIVATE, replacing
 from models.errors import Conflict
 from models.settings import read_settings
-from sessions.documents.store_summary import Inventory
+from sessions.documents.store_summary import StoreSummary
 from sessions.files.archive import Archive
 
 
-class Keeper(Protocol):
+class BackupTarget(Protocol):
     """One store."""
 
     title: str
@@ -31,13 +31,13 @@ class Keeper(Protocol):
     def count(self) -> int:
         """How many steps a backup takes."""
 
-    def held(self) -> Inventory:
+    def held(self) -> StoreSummary:
         """What is in it now."""
 
-    def back_up(self, path: Path, *, advance: Advance) -> Inventory:
+    def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
         """Write a backup and verify it; what is in it."""
 
-    def look_into(self, path: Path) -> tuple[Inventory, int]:
+    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
         """What is in a backup, which is read to its end for it, and how many steps restoring it takes."""
 
     def require_unused(self) -> None:
@@ -48,37 +48,37 @@ class Keeper(Protocol):
 
 
 @contextmanager
-def open_keeper(tool: Tool, *, restores: bool = False) -> Iterator[Keeper]:
+def open_backup_target(tool: CliContext, *, restores: bool = False) -> Iterator[BackupTarget]:
     """The store that is meant, within the block. Raises SettingsError if it is not known where it is."""
     if tool.backend_choice == "json":
-        yield FilesKeeper(Archive(Path(read_settings(tool.surroundings).data_dir)))
+        yield FilesBackupTarget(Archive(Path(read_settings(tool.surroundings).data_dir)))
         return
     with open_servers(tool.surroundings, needs_redis=restores) as servers:
-        yield PostgresKeeper(servers)
+        yield PostgresBackupTarget(servers)
 
 
-class PostgresKeeper:
+class PostgresBackupTarget:
     """A database, with the Redis that is before it."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._database = Database(servers.database_url)
+        self._database = TargetDatabase(servers.database_url)
         self.title = f"the database {self._database.name} at {self._database.host}"
 
     def count(self) -> int:
         """See Keeper."""
         return count_tables(self._database)
 
-    def held(self) -> Inventory:
+    def held(self) -> StoreSummary:
         """See Keeper."""
         with self._database.connect("cli") as connection:
             return held_by(connection)
 
-    def back_up(self, path: Path, *, advance: Advance) -> Inventory:
+    def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
         """See Keeper."""
         return make_backup(self._database, path, advance=advance).held
 
-    def look_into(self, path: Path) -> tuple[Inventory, int]:
+    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
         """See Keeper."""
         with self._database.connect("cli") as connection:
             backup = read_backup(path, tools_for(connection.server_version, reads=path))
@@ -111,7 +111,7 @@ class PostgresKeeper:
         restore(self._database, self._servers.redis_url, path, tools=tools, advance=advance)
 
 
-class FilesKeeper:
+class FilesBackupTarget:
     """The folder of the JSON store."""
 
     def __init__(self, archive: Archive) -> None:
@@ -122,18 +122,18 @@ class FilesKeeper:
         """See Keeper."""
         return self._archive.count()
 
-    def held(self) -> Inventory:
+    def held(self) -> StoreSummary:
         """See Keeper."""
         return self._archive.held()
 
-    def back_up(self, path: Path, *, advance: Advance) -> Inventory:
+    def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
         """See Keeper."""
         with replacing(path, mode=PRIVATE) as draft:
             self._archive.save(draft, advance=advance)
             draft.flush()
             return self._archive.check(Path(draft.name))[0]
 
-    def look_into(self, path: Path) -> tuple[Inventory, int]:
+    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
         """See Keeper."""
         return self._archive.check(path)
 

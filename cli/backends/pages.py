@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cli.context import Tool
+    from cli.context import CliContext
     from sessions.reads.results import Page
 
 LARGEST_PAGE = 500
@@ -17,7 +17,7 @@ Items = list[dict[str, Any]]
 
 
 def listed(
-    tool: Tool, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
+    tool: CliContext, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
 ) -> Iterator[Items]:
     """The pages of a command that lists; of what is wanted, that which has no value is left out."""
     given = {name: value for name, value in wanted.items() if value}

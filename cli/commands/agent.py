@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.command_declaration import Id, command, id_argument
-from cli.context import Tool
-from cli.output.output_schemas import AGENT, Column, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import AGENT, Column, OutputSchema
 
 if TYPE_CHECKING:
     from agent.runner import Runner
 
 INTERRUPTED = 130
-EVENT = Shape(
+EVENT = OutputSchema(
     (
         Column("at", "Time", "time"),
         Column("event", "Event", "name"),
@@ -58,7 +58,7 @@ def agent() -> None:
 @click.option("--worker", metavar="NAME", help="What to call this machine.  [default: its host name]")
 @click.option("--pass-env", multiple=True, metavar="NAME", help="Hand on this variable, though it may hold a secret.")
 def run(
-    tool: Tool,
+    tool: CliContext,
     words: tuple[str, ...],
     name: str,
     concurrency: int,
@@ -81,7 +81,7 @@ def run(
     from agent.execution.placeholders import Template
     from agent.execution.task_execution import Job
     from agent.http.claims_client import allow
-    from agent.runner import Runner, Wish
+    from agent.runner import ClaimOptions, Runner
     from cli.configuration import find_login
 
     _require_program(words[0])
@@ -96,14 +96,14 @@ def run(
         key=find_login(tool.environment).key,
         passed=pass_env,
     )
-    wish = Wish(
+    claim_options = ClaimOptions(
         agent_name=name,
         worker=worker or socket.gethostname(),
         task_types=types,
         created_by=created_by,
         concurrency=concurrency,
     )
-    runner = Runner(tool.client, wish, job, warn=tool.terminal.warn)
+    runner = Runner(tool.client, claim_options, job, warn=tool.terminal.warn)
     tool.terminal.note(f"Waiting for tasks of {name}; Ctrl-C ends this.")
     with _stopped_by_signals(runner):
         is_first = True
@@ -121,7 +121,7 @@ def run(
 @click.option("--type", "kind", default="general", show_default=True, help="Tasks it takes that name no agent.")
 @click.option("--max-concurrent", type=click.IntRange(1, 1000), default=1, show_default=True, help="Tasks at a time.")
 @click.option("--capability", "capabilities", multiple=True, metavar="NAME", help="What it can do, for people to read.")
-def register(tool: Tool, name: str, kind: str, max_concurrent: int, capabilities: tuple[str, ...]) -> None:
+def register(tool: CliContext, name: str, kind: str, max_concurrent: int, capabilities: tuple[str, ...]) -> None:
     """Make an agent known, or change what is known of it. Needs a key with the scope admin."""
     from agent.http.claims_client import register as register_agent
 
@@ -142,7 +142,7 @@ def _require_program(program: str) -> None:
         raise click.UsageError(f"{program} is no program that can be run.")
 
 
-def _own_environment(tool: Tool) -> dict[str, str]:
+def _own_environment(tool: CliContext) -> dict[str, str]:
     """The environment as it was before the launcher put this project into Python's path."""
     from cli.configuration import PROJECT
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from cli.command_declaration import command
-from cli.context import Tool
-from cli.output.output_schemas import Column, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import Column, OutputSchema
 
-_SCRIPT = Shape((Column("shell"), Column("script")), id_path="shell")
+_SCRIPT = OutputSchema((Column("shell"), Column("script")), id_path="shell")
 
 
 @command("completion", _SCRIPT)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(tool: Tool, shell: str) -> None:
+def completion(tool: CliContext, shell: str) -> None:
     """Print what makes a shell complete session-cli.
 
     \b

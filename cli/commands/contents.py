@@ -10,8 +10,8 @@ import click
 from cli.backends.pages import PIECE_CHARACTERS, Items, listed, pages
 from cli.command_declaration import command, id_argument, limit_option, session_argument
 from cli.commands.search import MEMORY_TYPES, split_tags
-from cli.context import Tool
-from cli.output.output_schemas import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
 
 TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
 
@@ -19,7 +19,7 @@ TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "
 @command("transcript", CHUNK)
 @session_argument()
 @limit_option(0)
-def transcript(tool: Tool, session_id: str, limit: int) -> None:
+def transcript(tool: CliContext, session_id: str, limit: int) -> None:
     """Show the conversation of a session."""
     from cli.backends.reassembly import whole_chunks
 
@@ -40,7 +40,9 @@ def transcript(tool: Tool, session_id: str, limit: int) -> None:
 @click.option("--tags", metavar="TAGS", help="Only memories with one of these tags, with commas.")
 @click.option("--status", type=click.Choice(["open", "done", "superseded"]), help="Only those.")
 @limit_option()
-def memories(tool: Tool, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int) -> None:
+def memories(
+    tool: CliContext, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int
+) -> None:
     """List what a session remembers, the latest first."""
     from cli.backends.reassembly import whole_memory
 
@@ -55,7 +57,7 @@ def memories(tool: Tool, session_id: str, kind: str | None, tags: str | None, st
 @click.option("--agent", metavar="NAME", help="Only those delegated to this agent.")
 @click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
 @limit_option()
-def list_tasks(tool: Tool, status: str | None, agent: str | None, session_id: str | None, limit: int) -> None:
+def list_tasks(tool: CliContext, status: str | None, agent: str | None, session_id: str | None, limit: int) -> None:
     """List tasks. Those to be done come first, in their order, then those that are finished, the latest first."""
     found = listed(tool, "list_tasks", {"status": status, "agent_name": agent}, session_id=session_id, limit=limit)
     tool.terminal.items(found, _across(TASK, session_id), nothing="There are no such tasks.")
@@ -65,7 +67,7 @@ def list_tasks(tool: Tool, status: str | None, agent: str | None, session_id: st
 @click.option("--type", "kind", metavar="TYPE", help="Only artifacts of this type, such as code or document.")
 @click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
 @limit_option()
-def list_artifacts(tool: Tool, kind: str | None, session_id: str | None, limit: int) -> None:
+def list_artifacts(tool: CliContext, kind: str | None, session_id: str | None, limit: int) -> None:
     """List artifacts, the latest first. `artifact` shows the content of one."""
     found = listed(tool, "list_artifacts", {"type": kind}, session_id=session_id, limit=limit)
     tool.terminal.items(found, _across(ARTIFACT, session_id), nothing="There are no such artifacts.")
@@ -75,7 +77,7 @@ def list_artifacts(tool: Tool, kind: str | None, session_id: str | None, limit: 
 @session_argument()
 @id_argument("artifact_id", "ARTIFACT_ID")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Save it there; - is the output.")
-def artifact(tool: Tool, session_id: str, artifact_id: str, output: str | None) -> None:
+def artifact(tool: CliContext, session_id: str, artifact_id: str, output: str | None) -> None:
     """Print the content of an artifact, or save it. Content that is no text is JSON."""
     from cli.backends.reassembly import whole_artifact
     from cli.files import save
@@ -92,7 +94,7 @@ def artifact(tool: Tool, session_id: str, artifact_id: str, output: str | None) 
         tool.terminal.document([content])
 
 
-def _across(shape: Shape, session_id: str | None) -> Shape:
+def _across(shape: OutputSchema, session_id: str | None) -> OutputSchema:
     """Within one session its title is no news."""
     if session_id is None:
         return shape

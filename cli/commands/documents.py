@@ -9,7 +9,7 @@ from typing import IO, Literal
 import click
 
 from cli.command_declaration import command, id_argument
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.humanize import count
 from cli.output.output_schemas import IMPORTED
 
@@ -21,7 +21,7 @@ Format = Literal["json", "markdown"]
 @click.option("--format", type=click.Choice(["json", "markdown"]), default="json", show_default=True)
 @click.option("--all", "is_all", is_flag=True, help="All sessions, the oldest first; as JSON one to a line.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there, all or nothing.")
-def export(tool: Tool, session_id: str | None, format: Format, is_all: bool, output: str | None) -> None:
+def export(tool: CliContext, session_id: str | None, format: Format, is_all: bool, output: str | None) -> None:
     """Write a whole session as a document. From JSON, `import` makes the same session
     anywhere; Markdown is to be read."""
     from cli.files import save
@@ -44,7 +44,7 @@ def export(tool: Tool, session_id: str | None, format: Format, is_all: bool, out
 
 @command("import", IMPORTED)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-")
-def import_file(tool: Tool, file: str) -> None:
+def import_file(tool: CliContext, file: str) -> None:
     """Take over the sessions of a JSON export. It may be of one session or of all; what is
     there already just so stays."""
     from cli.files import reading
@@ -61,7 +61,7 @@ def import_file(tool: Tool, file: str) -> None:
         tool.terminal.items(pages, IMPORTED, nothing="The file is empty.")
 
 
-def _all(tool: Tool, format: Format, *, is_printed: bool) -> Iterator[bytes]:
+def _all(tool: CliContext, format: Format, *, is_printed: bool) -> Iterator[bytes]:
     session_ids = list(tool.backend.session_ids())
     with tool.terminal.progress("Exporting", len(session_ids), amid_output=is_printed) as advance:
         for session_id in session_ids:
@@ -76,7 +76,7 @@ def _all(tool: Tool, format: Format, *, is_printed: bool) -> Iterator[bytes]:
     tool.terminal.note(f"Exported {count(len(session_ids), 'session')}.")
 
 
-def _import(tool: Tool, stream: IO[bytes], total: int, advance: object) -> Iterator[list[dict[str, object]]]:
+def _import(tool: CliContext, stream: IO[bytes], total: int, advance: object) -> Iterator[list[dict[str, object]]]:
     documents = (io.BytesIO(line) for line in stream if line.strip()) if total != 1 else iter([stream])
     for document in documents:
         imported = tool.backend.import_document(document)

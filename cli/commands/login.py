@@ -7,15 +7,15 @@ import sys
 import click
 
 from cli.command_declaration import command
-from cli.context import Tool
-from cli.output.output_schemas import Column, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import Column, OutputSchema
 
-_LOGIN = Shape((Column("url", "Relay"), Column("file", "Stored in")), id_path="url")
+_LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_path="url")
 
 
 @command("login", _LOGIN)
 @click.argument("url", required=False)
-def login(tool: Tool, url: str | None) -> None:
+def login(tool: CliContext, url: str | None) -> None:
     """Store the address of a relay and a key for it. Without a scheme the address means https, unless it is on this
     machine. The key is asked for, or read from standard input; it is tried before it is stored, for this user alone."""
     from agent.http.client import Client
@@ -44,7 +44,7 @@ def login(tool: Tool, url: str | None) -> None:
 
 
 @command("logout", _LOGIN)
-def logout(tool: Tool) -> None:
+def logout(tool: CliContext) -> None:
     """Remove what `login` has stored. The key stays valid: `keys revoke` ends it."""
     from cli.configuration import forget_login
 
@@ -54,7 +54,7 @@ def logout(tool: Tool) -> None:
         tool.terminal.item({"url": None, "file": str(path) if path else None}, _LOGIN)
 
 
-def _try(tool: Tool, client: object) -> None:
+def _try(tool: CliContext, client: object) -> None:
     from agent.http.client import Client
     from models.errors import Forbidden
 

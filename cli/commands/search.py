@@ -9,8 +9,8 @@ import click
 
 from cli.backends.pages import listed
 from cli.command_declaration import Body, command, limit_option
-from cli.context import Tool
-from cli.output.output_schemas import CONVERSATION_HIT, MEMORY_HIT, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import CONVERSATION_HIT, MEMORY_HIT, OutputSchema
 
 MEMORY_TYPES = (
     *("idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"),
@@ -34,7 +34,9 @@ def _where() -> Callable[[Body], Body]:
 @click.argument("query")
 @_where()
 @limit_option(20)
-def search_conversations(tool: Tool, query: str, session_id: str | None, limit: int, **period: str | None) -> None:
+def search_conversations(
+    tool: CliContext, query: str, session_id: str | None, limit: int, **period: str | None
+) -> None:
     """Search what was said. The best hits come first: those with all words of the QUERY, then those with some. Words in
     "quotation marks" have to stand together, -word must not be there, OR stands between alternatives."""
     wanted = {"q": query, "in": ["conversations"], **period}
@@ -48,7 +50,13 @@ def search_conversations(tool: Tool, query: str, session_id: str | None, limit: 
 @_where()
 @limit_option(20)
 def search_memories(
-    tool: Tool, query: str, kind: str | None, tags: str | None, session_id: str | None, limit: int, **period: str | None
+    tool: CliContext,
+    query: str,
+    kind: str | None,
+    tags: str | None,
+    session_id: str | None,
+    limit: int,
+    **period: str | None,
 ) -> None:
     """Search what is remembered. The QUERY is understood as by search-conversations."""
     wanted = {"q": query, "in": ["memories"], "type": kind, "tags": split_tags(tags), **period}
@@ -60,6 +68,8 @@ def split_tags(text: str | None) -> list[str]:
     return [tag.strip() for tag in (text or "").split(",") if tag.strip()]
 
 
-def _search(tool: Tool, wanted: dict[str, Any], shape: Shape, *, session_id: str | None, limit: int) -> None:
+def _search(
+    tool: CliContext, wanted: dict[str, Any], shape: OutputSchema, *, session_id: str | None, limit: int
+) -> None:
     found = listed(tool, "search", wanted, session_id=session_id, limit=limit)
     tool.terminal.items(found, shape, nothing="Nothing was found.")

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from cli.command_declaration import command
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.output_schemas import RECEIPT
 
 
 @command("send", RECEIPT)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-")
 @click.option("--wait", type=click.FloatRange(0, 40), metavar="SECONDS", help="Wait so long until it has taken effect.")
-def send(tool: Tool, file: str, wait: float | None) -> None:
+def send(tool: CliContext, file: str, wait: float | None) -> None:
     """Send a command in its envelope, as a webhook. Without --wait, or if it takes longer, the answer is
     a receipt. Sent again after trouble on the way it takes effect once."""
     import msgspec
@@ -32,7 +32,7 @@ def send(tool: Tool, file: str, wait: float | None) -> None:
     tool.terminal.item(answer, RECEIPT)
 
 
-def _post(tool: Tool, body: bytes, content: Any, wait: float | None) -> dict[str, Any]:
+def _post(tool: CliContext, body: bytes, content: Any, wait: float | None) -> dict[str, Any]:
     from agent.http.command_client import new_delivery_id, post_envelope
 
     has_id = isinstance(content, dict) and content.get("id") is not None
@@ -40,7 +40,7 @@ def _post(tool: Tool, body: bytes, content: Any, wait: float | None) -> dict[str
     return post_envelope(tool.client, body, delivery_id=delivery_id, wait_seconds=wait)[1]
 
 
-def _apply(tool: Tool, content: Any) -> dict[str, Any]:
+def _apply(tool: CliContext, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("command"), str):
         raise click.UsageError('This is no command in its envelope: {"command": …, "session_id": …, "data": {…}}.')
     return tool.backend.send(

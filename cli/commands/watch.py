@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cli.command_declaration import command, session_argument
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.output_schemas import EVENT
 
 WAIT_SECONDS = 25.0
@@ -22,7 +22,7 @@ LONGEST_PAUSE_SECONDS = 15.0
 @session_argument()
 @click.option("--last", type=click.IntRange(min=0), default=10, show_default=True, help="So many past events first.")
 @click.option("--after", metavar="CURSOR", help="All events after this one; their field `cursor` says it.")
-def watch(tool: Tool, session_id: str, last: int, after: str | None) -> None:
+def watch(tool: CliContext, session_id: str, last: int, after: str | None) -> None:
     """Show what happens in a session, as it happens. Ctrl-C ends it. With --json an event to a line."""
     past: deque[dict[str, Any]] = deque(maxlen=None if after else last)
     cursor = after
@@ -43,7 +43,7 @@ def watch(tool: Tool, session_id: str, last: int, after: str | None) -> None:
         is_first = False
 
 
-def _follow(tool: Tool, session_id: str, cursor: str | None) -> Any:
+def _follow(tool: CliContext, session_id: str, cursor: str | None) -> Any:
     from models.errors import TooManyRequests, Unavailable
 
     pause = 1.0

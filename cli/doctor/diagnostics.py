@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from cli.doctor.relay_health import Status, told_bytes, told_seconds
+from cli.doctor.relay_health import Status, format_bytes, format_seconds
 from cli.output.humanize import count
 
 SIGNATURE_SECONDS = 300
@@ -57,7 +57,7 @@ def judge_clock(now: str) -> Finding:
 
 def judge_disk(free: int, share: float, place: str) -> Finding:
     """Whether there is room where the data are."""
-    detail = f"{told_bytes(free)} free where {place} is ({share:.0%})."
+    detail = f"{format_bytes(free)} free where {place} is ({share:.0%})."
     if free < 2**30 or share < 0.03:
         return Finding("disk", "trouble", detail, "Make room: with a full disk Redis and Postgres end.")
     if share < 0.1:
@@ -98,7 +98,7 @@ def _redis(redis: dict[str, Any], _: Status) -> Iterator[Finding]:
 
 
 def _memory(redis: dict[str, Any]) -> Finding:
-    share, used = redis["memory_share"], told_bytes(redis["memory_bytes"])
+    share, used = redis["memory_share"], format_bytes(redis["memory_bytes"])
     if share is None:
         return Finding(
             "redis memory",
@@ -106,7 +106,7 @@ def _memory(redis: dict[str, Any]) -> Finding:
             f"{used} used, and there is no limit.",
             "Set `maxmemory` to what the machine can spare; else the system ends Redis when there is none left.",
         )
-    detail = f"{used} of {told_bytes(redis['memory_limit_bytes'])} used ({share:.0%})."
+    detail = f"{used} of {format_bytes(redis['memory_limit_bytes'])} used ({share:.0%})."
     if share > FULL_MEMORY:
         remedy = "Let the workers drain what waits, or raise `maxmemory`. Until then webhooks are refused."
         return Finding("redis memory", "trouble", detail, remedy)
@@ -166,7 +166,7 @@ def _workers(workers: dict[str, Any], _: Status) -> Iterator[Finding]:
 
 def _inbox(inbox: dict[str, Any], status: Status) -> Iterator[Finding]:
     waiting, limit, oldest = inbox["waiting"], inbox["limit"], inbox["oldest_seconds"]
-    since = f", the oldest for {told_seconds(oldest)}" if oldest is not None else ""
+    since = f", the oldest for {format_seconds(oldest)}" if oldest is not None else ""
     detail = f"{count(waiting, 'command')} of {limit:,} wait{since}."
     if waiting >= limit:
         yield Finding(

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.http.client import Client
 from agent.http.relay_url import is_loopback
-from cli.context import Tool
+from cli.context import CliContext
 from cli.doctor.diagnostics import Finding, judge, judge_clock, judge_disk
 from cli.doctor.relay_health import Status, fetch_status
 from models.errors import RelayError, SettingsError, Unauthorized, Unavailable
@@ -18,7 +18,7 @@ from models.version import UNKNOWN, version
 SERVERS = ("redis", "inbox", "workers", "postgres")
 
 
-def examine(tool: Tool) -> Iterator[Finding]:
+def examine(tool: CliContext) -> Iterator[Finding]:
     """All findings, those of the relay first. Raises nothing that it can tell of as a finding."""
     status: Status = {}
     seen: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def _version(status: Status) -> Finding:
     return Finding("version", "ok", f"session-cli and relay are {ours}.")
 
 
-def _look_directly(tool: Tool) -> dict[str, Any]:
+def _look_directly(tool: CliContext) -> dict[str, Any]:
     """What the servers tell whose addresses are known here."""
     from local.operator.probe import observe_servers
     from local.operator.server_discovery import known_servers
@@ -113,7 +113,7 @@ def _is_told(status: Status, name: str) -> bool:
     return part is not None and (name not in ("redis", "postgres") or "needed_revision" in part or "durable" in part)
 
 
-def _examine_folder(tool: Tool) -> Iterator[Finding]:
+def _examine_folder(tool: CliContext) -> Iterator[Finding]:
     from local.operator.probe import free_share, leftovers
 
     data_dir = Path(read_settings(tool.surroundings).data_dir)

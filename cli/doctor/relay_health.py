@@ -58,7 +58,7 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
     if agents := status["agents"]:
         yield _part("agents", "ok", f"{agents['online']:,} online of {agents['known']:,}")
     if inbox := status["inbox"]:
-        yield _part("inbox", "waiting" if inbox["waiting"] else "ok", told_backlog(inbox))
+        yield _part("inbox", "waiting" if inbox["waiting"] else "ok", format_backlog(inbox))
         for shard in inbox["shards"]:
             state = "waiting" if shard["waiting"] else "ok"
             yield _part(f"shard {shard['shard']:02d}", state, f"{shard['waiting']:,}{_since(shard['oldest_seconds'])}")
@@ -69,20 +69,20 @@ def is_well(status: Status) -> bool:
     return all(part["state"] not in ("unavailable", "refused") for part in parts(status))
 
 
-def told_backlog(inbox: dict[str, Any]) -> str:
+def format_backlog(inbox: dict[str, Any]) -> str:
     """What waits, in words."""
     waiting = count(inbox["waiting"], "command")
     return f"{waiting} waiting{_since(inbox['oldest_seconds'])}; {inbox['limit']:,} may wait"
 
 
-def told_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """How long something has taken: `3.2 s`, `5 minutes`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return count(int(seconds // 60), "minute") if seconds < 7_200 else count(int(seconds // 3_600), "hour")
 
 
-def told_bytes(number: int) -> str:
+def format_bytes(number: int) -> str:
     """A size: `512 MB`."""
     return next((f"{number / size:.0f} {unit}" for size, unit in BYTES if number >= size), f"{number} bytes")
 
@@ -112,11 +112,11 @@ def _details(server: dict[str, Any]) -> Iterator[str]:
         yield server["weakness"] or "durable"
     if used := server.get("memory_bytes"):
         limit = server["memory_limit_bytes"]
-        yield f"{told_bytes(used)} {f'of {told_bytes(limit)} used' if limit else 'used, without a limit'}"
+        yield f"{format_bytes(used)} {f'of {format_bytes(limit)} used' if limit else 'used, without a limit'}"
 
 
 def _since(seconds: float | None) -> str:
-    return "" if seconds is None else f", the oldest for {told_seconds(seconds)}"
+    return "" if seconds is None else f", the oldest for {format_seconds(seconds)}"
 
 
 def _part(name: str, state: str, detail: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ _SECTIONS = (
 )
 
 
-def digest(bundle: dict[str, Any]) -> Iterator[RenderableType]:
+def draw_bundle(bundle: dict[str, Any]) -> Iterator[RenderableType]:
     """Section after section; those with nothing in them are left out."""
     yield sheet(bundle["session"], SESSION_IN_FULL)
     left_out = bundle.get("left_out", {})

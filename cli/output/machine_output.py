@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from cli.output.escaping import field, json_text
-from cli.output.output_schemas import Shape, at_path
+from cli.output.output_schemas import OutputSchema, at_path
 
 Pages = Iterable[list[dict[str, Any]]]
 
 
-def tsv(pages: Pages, shape: Shape) -> Iterator[str]:
+def tsv(pages: Pages, shape: OutputSchema) -> Iterator[str]:
     """The heading, then for each page its lines. Absent values are empty; lists and objects are JSON."""
     yield "\t".join(column.path for column in shape.columns) + "\n"
     for page in pages:
@@ -21,7 +21,7 @@ def tsv(pages: Pages, shape: Shape) -> Iterator[str]:
         yield "".join(f"{line}\n" for line in lines)
 
 
-def json_array(pages: Pages, shape: Shape, fields: tuple[str, ...]) -> Iterator[str]:
+def json_array(pages: Pages, shape: OutputSchema, fields: tuple[str, ...]) -> Iterator[str]:
     """One array, an item to a line, page by page as they come."""
     yield "["
     separator = "\n"
@@ -34,7 +34,7 @@ def json_array(pages: Pages, shape: Shape, fields: tuple[str, ...]) -> Iterator[
     yield "\n]\n"
 
 
-def chosen(item: dict[str, Any], shape: Shape, fields: tuple[str, ...]) -> dict[str, Any]:
+def chosen(item: dict[str, Any], shape: OutputSchema, fields: tuple[str, ...]) -> dict[str, Any]:
     """The fields of an item that were asked for, null where it has none; without any, the item as it is."""
     return {name: shape.pick(item, name) for name in fields} if fields else item
 

@@ -15,7 +15,7 @@ class Column(NamedTuple):
     kind: Kind = "plain"
 
 
-class Shape(NamedTuple):
+class OutputSchema(NamedTuple):
     """One kind of thing. On terminals the first columns matter most: on narrow ones the last ones go first."""
 
     columns: tuple[Column, ...]
@@ -46,7 +46,7 @@ def at_path(item: Any, path: str) -> Any:
 
 _SESSION_TITLE = Column("session_title", "Session", "name")
 
-SESSION = Shape(
+SESSION = OutputSchema(
     (
         Column("session_id", "ID", "id"),
         Column("title", "Title", "name"),
@@ -63,8 +63,8 @@ SESSION = Shape(
     ),
     more=("context", "created", "truncated"),
 )
-SESSION_IN_FULL = Shape((*SESSION.columns, Column("context")), more=("created", "truncated"))
-BUNDLE = Shape(
+SESSION_IN_FULL = OutputSchema((*SESSION.columns, Column("context")), more=("created", "truncated"))
+BUNDLE = OutputSchema(
     (
         *SESSION_IN_FULL.columns,
         *(
@@ -79,7 +79,7 @@ BUNDLE = Shape(
 )
 
 _HIT_END = (Column("rank"), Column("match"))
-CONVERSATION_HIT = Shape(
+CONVERSATION_HIT = OutputSchema(
     (
         _SESSION_TITLE,
         Column("session_id", "ID", "id"),
@@ -92,7 +92,7 @@ CONVERSATION_HIT = Shape(
     id_path="chunk_id",
     as_cards=True,
 )
-MEMORY_HIT = Shape(
+MEMORY_HIT = OutputSchema(
     (
         Column("key", "Key", "name"),
         Column("type", "Type", "plain"),
@@ -106,7 +106,7 @@ MEMORY_HIT = Shape(
     id_path="key",
     as_cards=True,
 )
-MEMORY = Shape(
+MEMORY = OutputSchema(
     (
         Column("key", "Key", "name"),
         Column("type", "Type", "plain"),
@@ -122,7 +122,7 @@ MEMORY = Shape(
     id_path="key",
     as_cards=True,
 )
-CHUNK = Shape(
+CHUNK = OutputSchema(
     (
         Column("chunk_id", "Chunk", "id"),
         Column("created_at", "Time", "time"),
@@ -137,7 +137,7 @@ CHUNK = Shape(
     id_path="chunk_id",
     as_cards=True,
 )
-TASK = Shape(
+TASK = OutputSchema(
     (
         Column("task_id", "ID", "id"),
         Column("description", "Task", "name"),
@@ -160,7 +160,7 @@ TASK = Shape(
     ),
     id_path="task_id",
 )
-ARTIFACT = Shape(
+ARTIFACT = OutputSchema(
     (
         Column("artifact_id", "ID", "id"),
         Column("name", "Name", "name"),
@@ -175,10 +175,10 @@ ARTIFACT = Shape(
     more=("metadata", "truncated"),
     id_path="artifact_id",
 )
-ARTIFACT_IN_FULL = Shape(
+ARTIFACT_IN_FULL = OutputSchema(
     (*ARTIFACT.columns, Column("content")), more=(*ARTIFACT.more, "encoding"), id_path="artifact_id"
 )
-EVENT = Shape(
+EVENT = OutputSchema(
     (
         Column("at", "Time", "time"),
         Column("event", "Event", "name"),
@@ -191,7 +191,7 @@ EVENT = Shape(
     ),
     id_path="cursor",
 )
-DELIVERY = Shape(
+DELIVERY = OutputSchema(
     (
         Column("delivery_id", "ID", "id"),
         Column("command", "Command", "name"),
@@ -204,7 +204,7 @@ DELIVERY = Shape(
     more=("result", "error", "code", "reason", "conflicts", "last_conflict_at"),
     id_path="delivery_id",
 )
-RECEIPT = Shape(
+RECEIPT = OutputSchema(
     (
         Column("delivery_id", "ID", "id"),
         Column("status", "Status", "state"),
@@ -218,7 +218,7 @@ RECEIPT = Shape(
     more=("type", "now", "updates", "reason"),
     id_path="delivery_id",
 )
-DEAD_LETTER = Shape(
+DEAD_LETTER = OutputSchema(
     (
         Column("delivery_id", "ID", "id"),
         Column("command", "Command", "name"),
@@ -231,7 +231,7 @@ DEAD_LETTER = Shape(
     more=("payload", "traceback"),
     id_path="delivery_id",
 )
-REFUSAL = Shape(
+REFUSAL = OutputSchema(
     (
         Column("at", "Time", "time"),
         Column("cause", "Cause", "name"),
@@ -245,7 +245,7 @@ REFUSAL = Shape(
     ),
     id_path="id",
 )
-AGENT = Shape(
+AGENT = OutputSchema(
     (
         Column("name", "Name", "id"),
         Column("type", "Type", "plain"),
@@ -259,7 +259,7 @@ AGENT = Shape(
     more=("holds",),
     id_path="name",
 )
-KEY = Shape(
+KEY = OutputSchema(
     (
         Column("key_id", "ID", "id"),
         Column("name", "Name", "name"),
@@ -272,9 +272,9 @@ KEY = Shape(
     ),
     id_path="key_id",
 )
-NEW_KEY = Shape((Column("key"), *KEY.columns), more=("url",), id_path="key_id")
-PART = Shape(
+NEW_KEY = OutputSchema((Column("key"), *KEY.columns), more=("url",), id_path="key_id")
+PART = OutputSchema(
     (Column("part", "Part", "name"), Column("state", "State", "state"), Column("detail", "Detail", "text")),
     id_path="part",
 )
-IMPORTED = Shape((Column("session_id", "ID", "id"), Column("created", "New", "state")))
+IMPORTED = OutputSchema((Column("session_id", "ID", "id"), Column("created", "New", "state")))

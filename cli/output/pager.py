@@ -15,7 +15,7 @@ _PADDING = re.compile(r"(?<! ) ++((?:\x1b\[[0-9;]*m)*+)(?=\n)")
 """Tables are filled up to their right edge, which wraps when the window is made narrower, and is in what is copied."""
 
 
-class Left(Exception):
+class PagerClosed(Exception):
     """The reader has closed the pager; the rest is not wanted."""
 
 
@@ -54,7 +54,7 @@ class Paged:
             self._process.stdin.write("".join(self._held))
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Left from None
+            raise PagerClosed from None
         finally:
             self._held.clear()
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from cli.output.escaping import visible, visible_lines
 from cli.output.humanize import ago
 from cli.output.machine_output import json_line
-from cli.output.output_schemas import Column, Shape, at_path
+from cli.output.output_schemas import Column, OutputSchema, at_path
 
 GAP = 2
 NARROWEST_NAME = 20
@@ -35,7 +35,7 @@ _STATES = {
 _STYLES = {"id": "cyan", "name": "bold", "time": "dim"}
 
 
-def listing(pages: Iterable[list[dict[str, Any]]], shape: Shape, console: Console) -> Iterator[RenderableType]:
+def listing(pages: Iterable[list[dict[str, Any]]], shape: OutputSchema, console: Console) -> Iterator[RenderableType]:
     """Each page as it comes. The first one decides how wide the columns are, and whether they fit at all."""
     widths: dict[Column, int] | None = None
     is_first = True
@@ -50,7 +50,7 @@ def listing(pages: Iterable[list[dict[str, Any]]], shape: Shape, console: Consol
         is_first = False
 
 
-def card(item: dict[str, Any], shape: Shape) -> RenderableType:
+def card(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
     """An item over several lines: who it is, what is to be known of it, its text."""
     shown = [column for column in shape.columns if column.heading or column.kind == "time"]
     head = Text()
@@ -73,7 +73,7 @@ def card(item: dict[str, Any], shape: Shape) -> RenderableType:
     return Group(*lines)
 
 
-def sheet(item: dict[str, Any], shape: Shape) -> RenderableType:
+def sheet(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
     """All of one item that has a value, a field to a line."""
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(style="dim", no_wrap=True)
@@ -140,7 +140,7 @@ def _snippet(value: Any) -> Text:
     return text
 
 
-def _fit(page: list[dict[str, Any]], shape: Shape, room: int) -> dict[Column, int] | None:
+def _fit(page: list[dict[str, Any]], shape: OutputSchema, room: int) -> dict[Column, int] | None:
     """The widths of the columns that fit, or None if not even the first two do."""
     columns = [column for column in shape.columns if column.heading]
     natural = {

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.doctor.relay_health import Status, parts, told_seconds
+from cli.doctor.relay_health import Status, format_seconds, parts
 from cli.output.output_schemas import Column
 from cli.output.rich_output import GAP, cell, paragraph
 
@@ -52,7 +52,7 @@ def _draw_shards(shards: list[dict[str, float | None]]) -> Table:
             Text(f"shard {shard['shard']:02d}", style="dim"),
             Text(bar(waiting / most if most else 0.0), style=color),
             f"{waiting:,}",
-            Text(f"oldest {told_seconds(age)}" if age is not None else "", style="dim"),
+            Text(f"oldest {format_seconds(age)}" if age is not None else "", style="dim"),
         )
     return grid
 

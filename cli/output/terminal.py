@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from cli.output.machine_output import Pages
-    from cli.output.output_schemas import Shape
+    from cli.output.output_schemas import OutputSchema
 
 SIGPIPE_CODE = 141
 """What shells show for it."""
@@ -53,7 +53,7 @@ class Terminal:
         """Whether data and errors are JSON."""
         return self.fields is not None
 
-    def items(self, pages: Pages, shape: Shape, *, nothing: str) -> None:
+    def items(self, pages: Pages, shape: OutputSchema, *, nothing: str) -> None:
         """A list, page by page as they come; trouble with the first one comes before any output. On a terminal,
         `nothing` says that there is none."""
         pages = _begun(pages)
@@ -72,7 +72,7 @@ class Terminal:
         if is_empty:
             self.note(nothing)
 
-    def item(self, item: dict[str, Any], shape: Shape) -> None:
+    def item(self, item: dict[str, Any], shape: OutputSchema) -> None:
         """One thing in full."""
         from cli.output.machine_output import chosen, json_block, json_line, tsv
 
@@ -97,7 +97,7 @@ class Terminal:
         """A line of data, at once."""
         self._write([f"{text}\n"])
 
-    def event(self, item: dict[str, Any], shape: Shape, *, with_heading: bool) -> None:
+    def event(self, item: dict[str, Any], shape: OutputSchema, *, with_heading: bool) -> None:
         """An item as it happens: a line of JSON, of TSV, or for people."""
         from cli.output.machine_output import chosen, json_line, tsv
 
@@ -226,12 +226,12 @@ class Terminal:
 
     @contextmanager
     def _drawing(self) -> Iterator[_Drawing]:
-        from cli.output.pager import Left, Paged
+        from cli.output.pager import Paged, PagerClosed
 
         paged = Paged(self._environment, enabled=self.uses_pager)
         try:
             yield _Drawing(paged, self._console(paged, real=sys.stdout))
-        except Left:
+        except PagerClosed:
             pass
         finally:
             paged.close()

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import psycopg2
 
-from local.operator.postgres_tools import Connection, Database, ToolError, Tools, reap, tools_for
+from local.operator.postgres_tools import Connection, TargetDatabase, ToolError, Tools, reap, tools_for
 from models.atomic_files import PRIVATE, replacing
-from sessions.documents.store_summary import Inventory
+from sessions.documents.store_summary import StoreSummary
 
 LOCK_WAIT = "10s"
 """Of pg_dump for a migration that is under way."""
@@ -30,10 +30,10 @@ class Backup(NamedTuple):
     """What is in a file that can be restored."""
 
     tables: int
-    held: Inventory
+    held: StoreSummary
 
 
-def make_backup(database: Database, path: Path, *, advance: Advance) -> Backup:
+def make_backup(database: TargetDatabase, path: Path, *, advance: Advance) -> Backup:
     """Write a backup and read it to its end. Raises Unavailable, ToolError, OSError."""
     with database.connect("cli") as connection:
         tools = tools_for(connection.server_version)
@@ -42,7 +42,7 @@ def make_backup(database: Database, path: Path, *, advance: Advance) -> Backup:
         return read_backup(Path(draft.name), tools)
 
 
-def count_tables(database: Database) -> int:
+def count_tables(database: TargetDatabase) -> int:
     """How many tables a backup will have."""
     with database.connect("cli") as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
@@ -51,7 +51,7 @@ def count_tables(database: Database) -> int:
 
 def read_backup(path: Path, tools: Tools) -> Backup:
     """Read a backup to its end, as a restore would. Raises ToolError if it cannot be, or is none of ours."""
-    tables, held = 0, Inventory()
+    tables, held = 0, StoreSummary()
     field: int | None = None
     for line in script_of(path, tools):
         if field is not None:
@@ -84,17 +84,17 @@ def script_of(path: Path, tools: Tools) -> Iterator[bytes]:
             process.kill()
 
 
-def held_by(connection: Connection) -> Inventory:
+def held_by(connection: Connection) -> StoreSummary:
     """What the database has now."""
     with connection.cursor() as cursor:
         try:
             cursor.execute("SELECT count(*), max(last_activity_at) FROM sessions")
         except psycopg2.errors.UndefinedTable:
-            return Inventory()
-        return Inventory(*cursor.fetchone())
+            return StoreSummary()
+        return StoreSummary(*cursor.fetchone())
 
 
-def _dump(database: Database, tools: Tools, path: str, *, advance: Advance) -> None:
+def _dump(database: TargetDatabase, tools: Tools, path: str, *, advance: Advance) -> None:
     """Run pg_dump, which tells of each table that it comes to."""
     command = [tools.path("pg_dump"), "--format=custom", "--verbose", f"--lock-wait-timeout={LOCK_WAIT}"]
     with (

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import ProgrammingError
 
-from local.operator.postgres_tools import Database
+from local.operator.postgres_tools import TargetDatabase
 from models.errors import RelayError
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.operations import schema_revision
@@ -40,14 +40,14 @@ class SchemaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What differs although the revision is right, in alembic's words."""
 
 
-def upgrade(database: Database) -> None:
+def upgrade(database: TargetDatabase) -> None:
     """Bring the tables to this version. May be repeated. Raises MigrationFailed; then what was done so far stays."""
     done = _alembic(database, "upgrade", "head")
     if done.returncode != 0:
         raise MigrationFailed(hint=_end_of(done))
 
 
-def read_revision(database: Database) -> str | None:
+def read_revision(database: TargetDatabase) -> str | None:
     """The schema revision, None for a database without our tables. Raises Unavailable, and what psycopg2 raises for a
     user who may not read them."""
     engine = create_engine("postgresql+psycopg2://", creator=lambda: database.open("cli"), poolclass=NullPool)
@@ -58,7 +58,7 @@ def read_revision(database: Database) -> str | None:
         raise (error.orig or error) from error
 
 
-def compare(database: Database) -> SchemaReport:
+def compare(database: TargetDatabase) -> SchemaReport:
     """Look at the revision and, if it is right, at every table. Raises Unavailable."""
     revision = read_revision(database)
     state: State = schema_revision.state_of(revision)
@@ -72,7 +72,7 @@ def compare(database: Database) -> SchemaReport:
     )
 
 
-def _alembic(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _alembic(database: TargetDatabase, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603
         [sys.executable, "-m", "alembic", *arguments],
         cwd=PROJECT,

@@ -41,7 +41,7 @@ class ToolError(RelayError):
     code = "postgres_tool"
 
 
-class Database:
+class TargetDatabase:
     """One database, as the tools and this program reach it."""
 
     def __init__(self, database_url: str) -> None:

@@ -27,7 +27,7 @@ def grant_reading(cursor: Any, role: str) -> None:
         cursor.execute(statement.format(listed, sql.Identifier(name), sql.Identifier(role)))
 
 
-def close_doors(cursor: Any, role: str) -> None:
+def revoke_public(cursor: Any, role: str) -> None:
     """Take from PUBLIC what lets everybody write something, and leave it to those whose tables these are. What the
     current user may not take away stays."""
     cursor.execute(

@@ -15,8 +15,8 @@ from psycopg2 import sql
 from psycopg2.extensions import encrypt_password, parse_dsn
 
 from local.operator.migrations import read_revision
-from local.operator.postgres_tools import Connection, Database
-from local.operator.reader_privileges import UNSEEN, close_doors, excess, grant_reading, is_superuser, remains
+from local.operator.postgres_tools import Connection, TargetDatabase
+from local.operator.reader_privileges import UNSEEN, excess, grant_reading, is_superuser, remains, revoke_public
 from models.errors import Conflict, Forbidden, Unavailable
 from sessions.postgres.operations.schema_revision import state_of
 
@@ -37,7 +37,7 @@ URL_PARTS = ("host", "port", "sslmode", "sslrootcert", "channel_binding")
 """What another role needs, too, to reach the database."""
 
 
-class Reader(msgspec.Struct, frozen=True, kw_only=True):
+class ReaderRole(msgspec.Struct, frozen=True, kw_only=True):
     """A role with its new password."""
 
     role: str
@@ -53,7 +53,7 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
         return f"Reader({self.role!r}, {self.database!r})"
 
 
-def make_reader(database: Database, *, role: str = ROLE) -> Reader:
+def make_reader(database: TargetDatabase, *, role: str = ROLE) -> ReaderRole:
     """Make the role, or give the one that is there a new password and the privileges of this version; who was
     connected with the old password is disconnected. It has been tried before this returns. Raises Conflict if the role
     is somebody else's, or could do more than read; Forbidden without the right to make roles; Unavailable."""
@@ -74,7 +74,7 @@ def make_reader(database: Database, *, role: str = ROLE) -> Reader:
                 _set(cursor, role)
                 _revoke(cursor, role)
                 _grant(cursor, role)
-                close_doors(cursor, role)
+                revoke_public(cursor, role)
                 if beyond := excess(cursor, role):
                     raise Conflict(
                         f"The role {role} could do more than read: {'; '.join(beyond)}. Nothing was changed.",
@@ -87,7 +87,7 @@ def make_reader(database: Database, *, role: str = ROLE) -> Reader:
     url = _url_of(database, role, password)
     _try(url)
     host = parse_dsn(url).get("host", "")
-    return Reader(
+    return ReaderRole(
         role=role,
         database=database.name,
         url=url,
@@ -97,7 +97,7 @@ def make_reader(database: Database, *, role: str = ROLE) -> Reader:
     )
 
 
-def drop_reader(database: Database, *, role: str = ROLE) -> bool:
+def drop_reader(database: TargetDatabase, *, role: str = ROLE) -> bool:
     """Disconnect and remove the role; whether there was one. May be repeated. Raises Conflict if it is somebody else's,
     or has rights in another database, too, where this has to be called first; Forbidden; Unavailable."""
     with database.connect("cli") as connection:
@@ -172,7 +172,7 @@ def _disconnect(connection: Connection, role: str) -> list[str]:
     return []
 
 
-def _url_of(database: Database, role: str, password: str) -> str:
+def _url_of(database: TargetDatabase, role: str, password: str) -> str:
     parts = parse_dsn(database.dsn)
     host, port = parts.pop("host", ""), parts.pop("port", "")
     kept = {name: parts[name] for name in URL_PARTS if name in parts}
@@ -188,7 +188,7 @@ def _url_of(database: Database, role: str, password: str) -> str:
 
 def _try(url: str) -> None:
     """Log in as the role, and read. Raises Unavailable if it cannot."""
-    database = Database(url)
+    database = TargetDatabase(url)
     try:
         with database.connect("cli") as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM sessions")

@@ -21,13 +21,13 @@ from redis.retry import Retry
 
 from local.operator.backups import COPY, Advance, script_of
 from local.operator.migrations import upgrade
-from local.operator.postgres_tools import Connection, Database, ToolError, Tools, reap
+from local.operator.postgres_tools import Connection, TargetDatabase, ToolError, Tools, reap
 from models.errors import Unavailable
-from models.queue.inbox import outcome_key, seen_key
+from models.queue.inbox import dedup_key, outcome_key
 from models.queue.redis_options import REDIS_OPTIONS
 from models.tables import Base
 
-FORGOTTEN = (seen_key("*", "*"), outcome_key("*", "*", "*"))
+FORGOTTEN = (dedup_key("*", "*"), outcome_key("*", "*", "*"))
 """Patterns of the marks by which repeats are recognized, and of answers that are kept."""
 UNLINKED_AT_ONCE = 500
 REDIS_SECONDS = 5.0
@@ -45,7 +45,7 @@ READY = b"everything is in\n"
 END = b"SELECT '%s';\n" % READY.rstrip()
 
 
-def restore(database: Database, redis_url: str, path: Path, *, tools: Tools, advance: Advance) -> None:
+def restore(database: TargetDatabase, redis_url: str, path: Path, *, tools: Tools, advance: Advance) -> None:
     """Put a backup in the place of all that is in the database, and bring it to this version's tables. Raises
     Unavailable or ToolError: then the database is as before. Raises MigrationFailed: then only that is left to do."""
     forget_deliveries(redis_url)
@@ -90,7 +90,7 @@ def strangers_in(connection: Connection) -> list[str]:
         return sorted(name for (name,) in cursor)
 
 
-def _replace(database: Database, path: Path, *, tools: Tools, advance: Advance) -> None:
+def _replace(database: TargetDatabase, path: Path, *, tools: Tools, advance: Advance) -> None:
     """Empty the database and fill it, in one transaction: only when the whole backup was read is it committed."""
     with database.connect("cli") as connection:
         is_new = connection.server_version >= FIRST_VERSION_WITH_TRANSACTION_TIMEOUT
@@ -113,7 +113,7 @@ def _replace(database: Database, path: Path, *, tools: Tools, advance: Advance) 
 
 
 @contextlib.contextmanager
-def _psql(database: Database, tools: Tools) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+def _psql(database: TargetDatabase, tools: Tools) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Input and output of a psql that stops at the first error. What was not committed when it ends is undone."""
     command = [tools.path("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
     command.append(f"--dbname={database.dsn}")

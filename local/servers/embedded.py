@@ -9,9 +9,9 @@ from pathlib import Path
 from local.data_dir import make_data_dir
 from local.servers.postgres import prepare_postgres
 from local.servers.valkey import prepare_valkey
-from local.stack.orphans import end_leftovers
+from local.stack.orphans import end_orphans
 from local.stack.service import Service, StartError, last_lines
-from worker.supervision import Running
+from worker.supervision import ChildProcess
 
 START_SECONDS = 60.0
 """Long enough to recover from a crash."""
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.01
 RETRY_SECONDS = 0.1
 
 
-class Server:
+class EmbeddedServer:
     """A running server. Its URL stays the same over restarts; `stop` is final for the lock on its data."""
 
     def __init__(self, service: Service, data_dir: Path) -> None:
@@ -49,17 +49,17 @@ class Server:
     def kill(self) -> None:
         """End it and its children as a power cut does; `restart` brings it back."""
         self._running.kill()
-        end_leftovers(self._data_dir, self._service.role, home=self._service.home)
+        end_orphans(self._data_dir, self._service.role, home=self._service.home)
 
     def restart(self) -> None:
         """End it cleanly if it runs, and start it again. Returns when it answers."""
         self._running.stop()
         self._running = self._start()
 
-    def _start(self) -> Running:
+    def _start(self) -> ChildProcess:
         """Start it until it answers: after a crash it may refuse as long as old children of it are alive."""
         limit_at = time.monotonic() + START_SECONDS
-        running = Running(self._service.child)
+        running = ChildProcess(self._service.child)
         while not self._service.answers():
             if time.monotonic() > limit_at:
                 running.kill()
@@ -67,21 +67,21 @@ class Server:
                 raise StartError(f"{self._service.title} does not start ({log}):\n{last_lines(log)}")
             if running.ended():
                 time.sleep(RETRY_SECONDS)
-                running = Running(self._service.child)
+                running = ChildProcess(self._service.child)
             time.sleep(POLL_SECONDS)
         return running
 
 
-def start_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Server:
+def start_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
     """Start Postgres on the data in that folder. `settings`: server settings such as fsync. Raises StartError.
 
     For root the folder must be one that an unprivileged user can enter, or the data go to a folder of the system.
     """
     folder = make_data_dir(data_dir)
-    return Server(prepare_postgres(folder, settings=settings), folder)
+    return EmbeddedServer(prepare_postgres(folder, settings=settings), folder)
 
 
-def start_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Server:
+def start_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
     """Start Valkey on the data in that folder. `settings`: server settings such as appendfsync. Raises StartError."""
     folder = make_data_dir(data_dir)
-    return Server(prepare_valkey(folder, settings=settings), folder)
+    return EmbeddedServer(prepare_valkey(folder, settings=settings), folder)

@@ -19,7 +19,7 @@ import psycopg2
 from local.data_dir import FolderError, Lock, make_private, make_socket_folder
 from local.servers.binaries import MAJOR, postgres_binaries
 from local.servers.run_as import Account, can_enter, make_state_folder, unprivileged_account
-from local.stack.orphans import end_leftovers, mark
+from local.stack.orphans import end_orphans, mark
 from local.stack.service import Say, Service, StartError, last_lines, log_file, silent
 from worker.supervision import Child
 
@@ -41,7 +41,7 @@ def prepare_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = Non
     home = _home(data_dir, say=say)
     lock = Lock(home.with_name(f"{home.name}.lock"), subject=f"The Postgres data folder {home}")
     try:
-        if ended := end_leftovers(data_dir, ROLE, home=home):
+        if ended := end_orphans(data_dir, ROLE, home=home):
             say(f"Postgres of a killed stack was stopped: {ended[0]}.")
         account = unprivileged_account(home)
         make_private(home, account=account)

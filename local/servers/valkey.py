@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from local.data_dir import Lock, make_private, make_socket_folder
 from local.servers.binaries import valkey_binary
-from local.stack.orphans import end_leftovers, mark
+from local.stack.orphans import end_orphans, mark
 from local.stack.service import Say, Service, log_file, silent
 from models.queue.redis_options import REDIS_OPTIONS
 from worker.supervision import Child
@@ -41,7 +41,7 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
     home = make_private(data_dir / "valkey")
     lock = Lock(data_dir / "valkey.lock", subject=f"The Valkey data folder {home}")
     try:
-        if ended := end_leftovers(data_dir, ROLE, home=home):
+        if ended := end_orphans(data_dir, ROLE, home=home):
             say(f"Valkey of a killed stack was stopped: {ended[0]}.")
         sockets = make_socket_folder(home, SOCKET_NAME)
         binary = valkey_binary()

@@ -22,10 +22,10 @@ from local.data_dir import FolderId, Lock, find_folders, kept_secret, make_data_
 from local.servers import postgres, valkey
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
-from local.stack.orphans import end_leftovers, mark
+from local.stack.orphans import end_orphans, mark
 from local.stack.service import Say, Service, StartError, last_lines, log_file
 from models.settings import Settings
-from worker.supervision import Child, Death, Running, Supervisor
+from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 
 ROLE = "process"
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +85,7 @@ class Stack:
             lock.release()
 
     def _start(self) -> None:
-        if ended := end_leftovers(self._data_dir, ROLE):
+        if ended := end_orphans(self._data_dir, ROLE):
             self._console.say(f"A killed stack had left these, which are now stopped: {', '.join(ended)}.")
         environment = self._prepare_environment()
         environment["DATABASE_URL"] = self._settings.database_url or self._serve(
@@ -156,7 +156,7 @@ class Stack:
     def _migrate(self, environment: Mapping[str, str]) -> None:
         log = log_file(self._data_dir, "migrations")
         command = (sys.executable, "-m", "alembic", "upgrade", "head")
-        migration = Running(
+        migration = ChildProcess(
             Child(name="migrations", command=command, environment=environment, folder=PROJECT, log=log, lifeline=False)
         )
         try:
@@ -199,7 +199,7 @@ class Stack:
             )
         self._supervisor.tend()
 
-    def _report(self, death: Death) -> None:
+    def _report(self, death: UnexpectedExit) -> None:
         """Tell of each first death, and then ever more rarely of one that keeps dying, with what it said last."""
         if death.failures & (death.failures - 1):
             return
@@ -211,8 +211,8 @@ class Stack:
     def _end(self) -> None:
         """Stop the processes, then the servers, and look that nobody stayed behind."""
         self._supervisor.stop(hurry=lambda: self._stops > 1)
-        end_leftovers(self._data_dir, ROLE)
+        end_orphans(self._data_dir, ROLE)
         for service in self._services:
-            end_leftovers(self._data_dir, service.role, home=service.home)
+            end_orphans(self._data_dir, service.role, home=service.home)
             service.release()
         (self._data_dir / "stack.json").unlink(missing_ok=True)

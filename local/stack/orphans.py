@@ -27,7 +27,7 @@ def mark(data_dir: Path, role: str) -> dict[str, str]:
     return {MARK: f"{role}:{data_dir}"}
 
 
-def end_leftovers(data_dir: Path, role: str, *, home: Path | None = None) -> list[str]:
+def end_orphans(data_dir: Path, role: str, *, home: Path | None = None) -> list[str]:
     """Stop, or kill after STOP_SECONDS, every process of that role. Returns who it was. May be repeated.
 
     With `home`, also servers that work in that folder: the children of a killed Postgres have overwritten their mark.

@@ -120,7 +120,7 @@ MEANINGS: dict[str, dict[str, str]] = {
 """Of fields of one command, by its definition."""
 
 
-def meaning_of(definition: type[Command], field: str) -> str:
+def describe_field(definition: type[Command], field: str) -> str:
     """What a field means, `session_id` and `id` among them."""
     if field == "session_id":
         return OWN_SESSION_MEANINGS.get(definition.__name__) or SESSION_MEANINGS[definition.session]

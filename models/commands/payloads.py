@@ -160,7 +160,7 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
     fields = fields_of(data, prefix)
     session_id = _one_session(session_id, fields, prefix)
     is_given = session_id is not None
-    fields = _modernize(ALIASES.get(name, name), fields, prefix)
+    fields = _upgrade_legacy(ALIASES.get(name, name), fields, prefix)
     command: Command
     faults: list[Invalid] = []
     try:
@@ -218,12 +218,12 @@ def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) ->
         raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
     data = fields_of(head.data, f"{where}data.")
     session_id = _one_session(session_id, data, f"{where}data.")
-    data = _modernize(ALIASES.get(head.command, head.command), data, f"{where}data.")
+    data = _upgrade_legacy(ALIASES.get(head.command, head.command), data, f"{where}data.")
     command = with_ids(decode_leniently(_encode(data), definition, prefix=f"{where}data."))
     return command, derive_session(command) if number == 0 and session_id is None else session_id
 
 
-def _modernize(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
+def _upgrade_legacy(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
     """Older senders' forms of the same data."""
     if name == "conversation_chunk" and "conversation_chunk" in fields and "content" not in fields:
         return fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")

@@ -1,7 +1,7 @@
 """A child process that must not outlive its parent holds a lifeline: its standard input is a pipe from the parent.
 
 When the parent ends, however it ends, the pipe closes and the child stops itself. What starts children uses
-`lifeline_environment` and a pipe; what is started calls `hold_lifeline` first.
+`parent_pipe_environment` and a pipe; what is started calls `exit_with_parent` first.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Mapping
 VARIABLE = "SESSION_RELAY_LIFELINE"
 
 
-def lifeline_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def parent_pipe_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child whose standard input is a pipe that its parent keeps open."""
     return {**environment, VARIABLE: "1"}
 
 
-def hold_lifeline() -> None:
+def exit_with_parent() -> None:
     """Watch standard input if a parent asked for it; at its end this process gets SIGTERM. To be called once."""
     if os.environ.pop(VARIABLE, "") == "1":
         threading.Thread(target=_stop_at_end_of_input, name="lifeline", daemon=True).start()

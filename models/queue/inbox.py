@@ -32,7 +32,7 @@ up to 3 % more for large ones."""
 
 ENTRY_FIELD = b"e"
 OUTCOME_CHANNEL = "sr:outcomes"
-"""All outcomes that somebody waits for, each as an Announcement."""
+"""All outcomes that somebody waits for, each as an OutcomeMessage."""
 BACKLOG_KEY = "sr:backlog"
 """How many entries of each source wait, in all shards together. Who has none is not in it."""
 BACKLOG_BYTES_KEY = "sr:backlog:bytes"
@@ -59,7 +59,7 @@ for _, key in ipairs(KEYS) do release(key) end
 """Deletes kept outcomes: KEYS. Relays run it for those that were passed on, workers for those of deleted sessions."""
 
 
-class Ruling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeadLetterResolution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an operator wants of a dead letter: that it is applied once more, or given up."""
 
     by: str
@@ -80,7 +80,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scopes: list[Scope]
     session_glob: str | None = None
     waits: bool = False
-    ruling: Ruling | None = None
+    resolution: DeadLetterResolution | None = None
     """Of a dead letter that comes again: the one entry that may meet its own delivery."""
     ignored: str = ""
     """Why it is no command: then it has none, and is only kept as a delivery."""
@@ -109,7 +109,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """When the entry of this outcome was accepted: a redelivery does not get the outcome of an earlier attempt."""
 
 
-class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OutcomeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is published on OUTCOME_CHANNEL when a sender waits: a small outcome, or that one is kept under the key."""
 
     key: str
@@ -145,12 +145,12 @@ def shard_of_key(key: bytes) -> int:
     return int(key[-2:])
 
 
-def wake_key(shard: int) -> str:
+def drain_pending_key(shard: int) -> str:
     """Present while a drain of the shard is on its way."""
     return f"sr:wake:{shard:02d}"
 
 
-def seen_key(source: str, delivery_id: str) -> str:
+def dedup_key(source: str, delivery_id: str) -> str:
     """Present since a delivery was accepted; without expiry until it was applied."""
     return f"sr:seen:{source}:{delivery_id}"
 

@@ -11,14 +11,14 @@ from models.errors import NotFound
 
 TOKEN_PREFIX = "srt_"  # noqa: S105 - no secret, but what one begins with
 TASKS_CHANNEL = "sr:tasks"
-"""Where TaskNews are published."""
+"""Where TaskNotification are published."""
 _TOKEN = re.compile(
     rf"({TOKEN_PREFIX}[A-Za-z0-9]{{{SECRET_LENGTH}}})"
     r"~([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})~([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})"
 )
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimToken(msgspec.Struct, frozen=True, kw_only=True):
     """What a claim token says: the task, and the hash by which its holder is recognized."""
 
     session_id: str
@@ -35,7 +35,7 @@ class Claimable(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     created_by: str
 
 
-class TaskNews(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TaskNotification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has changed, for those who wait. Hints only: who is woken looks for itself."""
 
     claimable: list[Claimable] = []
@@ -59,7 +59,7 @@ def claim_token(secret: str, *, session_id: str, task_id: str) -> str:
     return f"{secret}~{session_id}~{task_id}"
 
 
-def read_claim_token(token: str) -> Claim:
+def read_claim_token(token: str) -> ClaimToken:
     """What a token says; whether it is still good shows only at the task. Raises NotFound for what is none."""
     found = _TOKEN.fullmatch(token)
     if found is None:
@@ -69,4 +69,4 @@ def read_claim_token(token: str) -> Claim:
             field="claim_token",
             hint="Use the claim_token that POST /v1/tasks/claim gave, as it is.",
         )
-    return Claim(session_id=found[2], task_id=found[3], hash=hash_key(found[1]))
+    return ClaimToken(session_id=found[2], task_id=found[3], hash=hash_key(found[1]))

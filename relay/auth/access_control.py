@@ -11,21 +11,21 @@ from starlette.requests import Request
 from models.commands.field_types import Scope
 from models.errors import Unauthorized, Unavailable
 from models.settings import Settings
-from relay.auth.api_key_cache import Keyring
+from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Authenticator, Caller, require_scope
 from relay.auth.revocations import RevocationWatch
 from relay.http.bodies import LargeBodies, read_body
 from relay.http.client_addresses import network_of
-from relay.http.waiting import departure
-from relay.limits.request_rates import Rates
+from relay.http.waiting import client_disconnect
+from relay.limits.request_rates import RequestRates
 
 
-class Gate:
+class AccessControl:
     """Lets requests in, or raises what keeps them out."""
 
-    def __init__(self, settings: Settings, keyring: Keyring, rates: Rates) -> None:
+    def __init__(self, settings: Settings, key_cache: ApiKeyCache, rates: RequestRates) -> None:
         """Raises SettingsError without any credential, or for secrets that are none."""
-        self._authenticator = Authenticator(settings, keyring)
+        self._authenticator = Authenticator(settings, key_cache)
         self._rates = rates
         self._revocations = RevocationWatch(self._is_revoked)
         self.large_bodies = LargeBodies()
@@ -35,36 +35,36 @@ class Gate:
         """Watch the keys of those who wait, until cancelled."""
         await self._revocations.run()
 
-    async def admit(self, request: Request, scope: Scope) -> Caller:
+    async def authorize(self, request: Request, scope: Scope) -> Caller:
         """The caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden, or Unavailable
         while keys cannot be known."""
-        caller = await self.enter(request)
+        caller = await self.authenticate(request)
         require_scope(caller, scope)
         return caller
 
-    async def enter(self, request: Request) -> Caller:
+    async def authenticate(self, request: Request) -> Caller:
         """The caller whose key the request carries, whatever it may do. Raises as `admit` does."""
-        return await self._enter(request, self._authenticator.authenticate(request.headers))
+        return await self._count(request, self._authenticator.authenticate(request.headers))
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """The body of a request that was let in. Raises TooLarge and the like, or TooManyRequests if the sender has
         sent its share of bytes."""
         body = await read_body(request, limit=limit)
-        await self._rates.take_bytes(caller.source, len(body))
+        await self._rates.hit_bytes(caller.source, len(body))
         return body
 
-    async def begin(self, request: Request) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_with_body(self, request: Request) -> Callable[[bytes], Awaitable[Caller]]:
         """Check what the headers show, and give what tells the caller from the body, which both raise as `admit` does.
 
         Who has a key has entered before the body is read; a signature can only be checked against the body.
         """
         signature = self._authenticator.signature_of(request.headers)
         if signature is None:
-            return self._known(await self._enter(request, self._authenticator.find_key(request.headers)))
+            return self._known_caller(await self._count(request, self._authenticator.find_key(request.headers)))
 
         async def finish(body: bytes) -> Caller:
-            caller = await self._enter(request, self._authenticator.find_signer(signature, body))
-            await self._rates.take_bytes(caller.source, len(body))
+            caller = await self._count(request, self._authenticator.find_signer(signature, body))
+            await self._rates.hit_bytes(caller.source, len(body))
             return caller
 
         return finish
@@ -73,27 +73,27 @@ class Gate:
         """The caller who has this key, however it came here. Raises Unauthorized, or Unavailable."""
         return self._authenticator.identify(key)
 
-    async def count_stranger(self, request: Request) -> None:
+    async def count_anonymous(self, request: Request) -> None:
         """Count a request for which no key is needed, by its address. Raises TooManyRequests."""
-        await self._rates.take_stranger(network_of(request.state.address))
+        await self._rates.hit_anonymous(network_of(request.state.address))
 
-    async def begin_hook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_token_webhook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
         """The same for who has a token in the address. Raises NotFound, or Unavailable."""
-        return self._known(await self._enter(request, self._authenticator.find_hook(token)))
+        return self._known_caller(await self._count(request, self._authenticator.find_hook(token)))
 
     def require_valid(self, caller: Caller) -> None:
         """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
         self._authenticator.require_valid(caller)
 
-    def watch(self, caller: Caller, call: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
+    def watch_revocation(self, caller: Caller, call: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
         """Let `call` be called within a second after the caller's key is known to be revoked, within the block."""
         return self._revocations.watch(caller, call)
 
     @contextlib.contextmanager
-    def attend(self, request: Request, caller: Caller) -> Iterator[asyncio.Future[None]]:
+    def watch_caller(self, request: Request, caller: Caller) -> Iterator[asyncio.Future[None]]:
         """A future that is done, within the block, when there is nobody any more to be answered: the caller has gone,
         or its key was revoked. The body must have been read."""
-        with departure(request) as gone, self.watch(caller, gone.cancel):
+        with client_disconnect(request) as gone, self.watch_revocation(caller, gone.cancel):
             yield gone
 
     def require_not_revoked(self, caller: Caller) -> None:
@@ -108,14 +108,14 @@ class Gate:
             return True
         return False
 
-    async def _enter(self, request: Request, caller: Caller) -> Caller:
+    async def _count(self, request: Request, caller: Caller) -> Caller:
         request.state.source = caller.source
-        await self._rates.take(caller.source, request.state)
+        await self._rates.hit(caller.source, request.state)
         return caller
 
-    def _known(self, caller: Caller) -> Callable[[bytes], Awaitable[Caller]]:
+    def _known_caller(self, caller: Caller) -> Callable[[bytes], Awaitable[Caller]]:
         async def finish(body: bytes) -> Caller:
-            await self._rates.take_bytes(caller.source, len(body))
+            await self._rates.hit_bytes(caller.source, len(body))
             return caller
 
         return finish

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from models.access.api_keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord, hash_key
 from models.errors import Unavailable
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 LOOK_SECONDS = 1.0
 LOOK_TIMEOUT_SECONDS = 2.0
@@ -22,7 +22,7 @@ FRESH_SECONDS = 4.0
 logger = logging.getLogger(__name__)
 
 
-class Keyring:
+class ApiKeyCache:
     """Finds the record of a key by its hash. Never asks Redis while a request waits."""
 
     def __init__(self, redis: Redis, *, other_names: Collection[str], first_key: str) -> None:
@@ -48,10 +48,10 @@ class Keyring:
     async def run(self) -> None:
         """Keep up with changes, until cancelled."""
         while True:
-            await self.look()
+            await self.refresh()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Take over what has changed. While Redis is away, or has lost its copy, what is known grows stale."""
         began_at = time.monotonic()
         try:
@@ -59,7 +59,7 @@ class Keyring:
                 version = await self._redis.get(VERSION_KEY)
                 if version is not None and version != self._version:
                     version = await self._load()
-        except (*RedisTrouble, TimeoutError):
+        except (*REDIS_ERRORS, TimeoutError):
             return
         if version is not None:
             self._fresh_until = began_at + FRESH_SECONDS

@@ -16,7 +16,7 @@ from models.commands.field_types import Scope
 from models.commands.payloads import scopes_of
 from models.errors import Forbidden, NotFound, SettingsError, Unauthorized
 from models.settings import Settings
-from relay.auth.api_key_cache import Keyring
+from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.signatures import GithubSignature, Signature, not_signed_by_us, read_signature
 from relay.auth.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_secrets
 
@@ -55,10 +55,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 class Authenticator:
     """Knows the credentials that are valid."""
 
-    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+    def __init__(self, settings: Settings, key_cache: ApiKeyCache) -> None:
         """Raises SettingsError without any credential, or for secrets that are none."""
         self._api_key = settings.api_key.encode()
-        self._keyring = keyring
+        self._key_cache = key_cache
         self._webhook_secrets = webhook_secrets(settings)
         self._github_secrets = github_secrets(settings)
         if not (self._api_key or self._webhook_secrets or self._github_secrets):
@@ -92,14 +92,14 @@ class Authenticator:
         """The caller whose token stands in the address. Raises NotFound, or Unavailable while it cannot be known."""
         token = token.strip(BLANKS)
         key_hash = hash_key(token)
-        record = self._keyring.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
+        record = self._key_cache.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
         if record is None or record.scopes != ("hook",):
             raise NotFound("There is no hook at this address, or it was revoked.", code="unknown_hook")
         return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
 
     def require_valid(self, caller: Caller) -> None:
         """Raise Unauthorized if the caller's key was revoked since it was let in, or Unavailable if that is unknown."""
-        if caller.key_hash is not None and self._keyring.find(caller.key_hash) is None:
+        if caller.key_hash is not None and self._key_cache.find(caller.key_hash) is None:
             raise _unknown_key()
 
     def find_key(self, headers: Headers) -> Caller:
@@ -124,7 +124,7 @@ class Authenticator:
                     "This is the token of a hook, not an API key.", hint="Post to /v1/hooks/ followed by the token."
                 )
             key_hash = hash_key(given)
-            record = self._keyring.find(key_hash)
+            record = self._key_cache.find(key_hash)
             if record is not None and given.startswith((KEY_PREFIX, OAUTH_PREFIX)):
                 return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
         raise _unknown_key()

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from relay.auth.access_control import Gate
+from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 
 GRACE_SECONDS = 0.5
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 class RevocableResponse(StreamingResponse):
     """A stream that is broken off when its reader's key is revoked, also while the reader takes nothing."""
 
-    def __init__(self, content: AsyncIterable[bytes], *, gate: Gate, caller: Caller, **options: Any) -> None:
+    def __init__(self, content: AsyncIterable[bytes], *, access: AccessControl, caller: Caller, **options: Any) -> None:
         super().__init__(content, **options)
-        self._gate = gate
+        self._access = access
         self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ class RevocableResponse(StreamingResponse):
                 sending.cancel()
 
         try:
-            with self._gate.watch(self._caller, end):
+            with self._access.watch_revocation(self._caller, end):
                 await asyncio.wait([sending])
         finally:
             sending.cancel()  # If it is this that was cancelled; else it has ended.

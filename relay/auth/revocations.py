@@ -25,9 +25,9 @@ class RevocationWatch:
         """Look, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.look()
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Call for each key that was revoked, once."""
         for mark, (caller, call) in list(self._watched.items()):
             if mark in self._watched and self._is_revoked(caller):

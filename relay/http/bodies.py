@@ -38,7 +38,7 @@ EVICTED_SECONDS = 5
 """After which the sender of an evicted body may try again."""
 
 
-class Unproven:
+class UnauthenticatedBytes:
     """Bounds the bodies whose senders are not known before the end, when their signature can be checked.
 
     A sender with a key has limits of its own; without this one, anybody could fill the memory with halves of bodies.
@@ -117,7 +117,7 @@ class _Bodies:
 
 
 async def read_body(
-    request: Request, *, limit: int, unproven: Unproven | None = None, takes_forms: bool = False
+    request: Request, *, limit: int, unproven: UnauthenticatedBytes | None = None, takes_forms: bool = False
 ) -> bytes:
     """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse. What is
     signed is given as it came, all else without a byte order mark.

@@ -22,7 +22,7 @@ Address = IPv4Address | IPv6Address
 _WITH_PORT = re.compile(r"\[(?P<bracketed>[^\]]*)\](?::[0-9]{1,5})?|(?P<plain>[0-9.]+):[0-9]{1,5}")
 
 
-class AddressBarrier:
+class IpAllowlistMiddleware:
     """Middleware: notes in `scope["state"]["address"]` where a request comes from, as text or None where that is not
     known, and refuses it unless it comes from one of the networks, if there are any."""
 

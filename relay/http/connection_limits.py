@@ -23,7 +23,7 @@ LONGEST_LOOK_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client may take."""
 
     head_seconds: float = 10.0
@@ -34,38 +34,38 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """For reading an answer, likewise."""
     bytes_per_second: int = 8_192
     """The speed at which a body or an answer goes on for ever: a phone with a poor connection has more."""
-    look_seconds: float = 1.0
+    check_seconds: float = 1.0
     """Between two looks at all clients, so by how much an end may come late."""
 
 
-class Client(Protocol):
+class HttpConnection(Protocol):
     """One connection."""
 
-    def look(self, now: float) -> None:
+    def close_if_overdue(self, now: float) -> None:
         """End it if it has kept us waiting for too long."""
 
     def abort(self) -> None:
         """End it at once."""
 
 
-class Clients(ServerState):
+class ConnectionRegistry(ServerState):
     """All connections of a server. Beside what uvicorn keeps of them: a bound, a clock, and who has no request."""
 
-    def __init__(self, *, limit: int, patience: Patience, note: Note) -> None:
+    def __init__(self, *, limit: int, timeouts: Timeouts, note: Note) -> None:
         super().__init__()
-        self.patience = patience
-        self.note = note
+        self.timeouts = timeouts
+        self.record_rejection = note
         """Told of requests that never got to the app."""
         self.now = 0.0
         """Seconds, in steps of a look: cheaper than asking for the time with each part of each request."""
         self._limit = limit
-        self._without_request: OrderedDict[Client, None] = OrderedDict()
+        self._without_request: OrderedDict[HttpConnection, None] = OrderedDict()
 
-    def rest(self, client: Client) -> None:
+    def mark_idle(self, client: HttpConnection) -> None:
         """Note that it has no request now. May be repeated."""
         self._without_request[client] = None
 
-    def busy(self, client: Client) -> None:
+    def mark_active(self, client: HttpConnection) -> None:
         """Note that it has a request now, or is gone. May be repeated."""
         self._without_request.pop(client, None)
 
@@ -83,12 +83,12 @@ class Clients(ServerState):
         oldest.abort()
         return True
 
-    def look(self, elapsed_seconds: float) -> None:
+    def close_overdue(self, elapsed_seconds: float) -> None:
         """Let so much time pass, and end those that have kept us waiting for too long."""
         self.now += min(elapsed_seconds, LONGEST_LOOK_SECONDS)
-        for client in cast("list[Client]", list(self.connections)):
+        for client in cast("list[HttpConnection]", list(self.connections)):
             try:
-                client.look(self.now)
+                client.close_if_overdue(self.now)
             except Exception:  # Whatever it is, the others must go on.
                 logger.exception("Bug: a connection could not be looked at.")
                 client.abort()

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 EXPECTATION = (b"expect", b"100-continue")
 
 
-class UnreadBodies:
+class ExpectContinueMiddleware:
     """Middleware: closes the connection after an answer to a sender that asked and was not told to go on. It may leave
     the body out, and its next request would be taken for that."""
 

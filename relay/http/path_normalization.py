@@ -12,7 +12,7 @@ KEYS = "/memories/"
 _SLASHES = re.compile(r"/{2,}")
 
 
-class TidyPaths:
+class PathNormalizationMiddleware:
     """Middleware: routes `/v1/webhook/` and `//v1/webhook` as `/v1/webhook`. A redirect would lose the body."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -23,11 +23,11 @@ class TidyPaths:
         if scope["type"] == "http":
             path: str = scope["path"]
             if path.endswith("/") or "//" in path:
-                scope["path"] = tidy_path(path)
+                scope["path"] = normalize_path(path)
         await self._app(scope, receive, send)
 
 
-def tidy_path(path: str) -> str:
+def normalize_path(path: str) -> str:
     """The path without empty parts."""
     head, mark, key = path.partition(KEYS)
     head = _SLASHES.sub("/", head).rstrip("/")

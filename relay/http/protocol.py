@@ -13,7 +13,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from models.errors import BadRequest, RelayError, TooSlow, Unavailable
-from relay.http.connection_limits import Clients
+from relay.http.connection_limits import ConnectionRegistry
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers, or trailers, beside what one read brings; common servers allow 8 to 64 kB."""
@@ -24,18 +24,18 @@ FRAMING = (b"content-length", b"transfer-encoding")
 logger = logging.getLogger(__name__)
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol; what is no HTTP, too long or too slow, gets an error in the usual form. Offers to speak
     another protocol are ignored (RFC 9110, 7.8), and so are trailers, which are no headers.
 
-    Nothing here sets a timer: a request sets deadlines, and `Clients` looks at them all now and then. A connection
-    that is idle after a request ends by uvicorn's keep-alive.
+    Nothing here sets a timer: a request sets deadlines, and `ConnectionRegistry` checks them all now and then. A
+    connection that is idle after a request ends by uvicorn's keep-alive.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._clients = cast("Clients", self.server_state)
-        self._patience = self._clients.patience
+        self._clients = cast("ConnectionRegistry", self.server_state)
+        self._timeouts = self._clients.timeouts
         self._progress = False
         self._bytes_without_progress = 0
         self._part: Literal["head", "body"] | None = None
@@ -50,14 +50,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._due_at = self._clients.now + self._patience.head_seconds
+        self._due_at = self._clients.now + self._timeouts.head_seconds
         if self._clients.make_room():
-            self._clients.rest(self)
+            self._clients.mark_idle(self)
         else:
             self._answer(Unavailable("Too many connections are open at the moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._clients.busy(self)
+        self._clients.mark_active(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._part = "head"
         if self._due_at is None:
-            self._due_at = self._clients.now + self._patience.head_seconds
+            self._due_at = self._clients.now + self._timeouts.head_seconds
 
     def on_url(self, url: bytes) -> None:
         if not self._is_resuming:
@@ -119,8 +119,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._progress = True
         self._part = "body"
-        self._due_at = self._clients.now + self._patience.body_seconds
-        self._clients.busy(self)
+        self._due_at = self._clients.now + self._timeouts.body_seconds
+        self._clients.mark_active(self)
         super().on_headers_complete()
         if self.scope["method"] == "CONNECT":
             self.cycle.keep_alive = False
@@ -129,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._progress = True
         super().on_body(body)
         if self._due_at is not None and not self.cycle.response_complete:
-            self._due_at = self._extend(self._due_at, len(body), self._patience.body_seconds)
+            self._due_at = self._extend(self._due_at, len(body), self._timeouts.body_seconds)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self.scope["method"] != "CONNECT":
@@ -142,22 +142,22 @@ class BoundedProtocol(HttpToolsProtocol):
         """Also begin to wait anew for what could not be read while the answer was made."""
         super().on_response_complete()
         if self._part is not None:
-            seconds = self._patience.head_seconds if self._part == "head" else self._patience.body_seconds
+            seconds = self._timeouts.head_seconds if self._part == "head" else self._timeouts.body_seconds
             self._due_at = self._clients.now + seconds
         if not self._is_answering():
-            self._clients.rest(self)
+            self._clients.mark_idle(self)
 
-    def look(self, now: float) -> None:
+    def close_if_overdue(self, now: float) -> None:
         """End the connection if the client has taken too long to send a request, or to read an answer."""
         unread = self.transport.get_write_buffer_size()
         if unread and self._unread:
             taken = max(0, self._unread - unread)
-            self._unread_due_at = self._extend(self._unread_due_at, taken, self._patience.answer_seconds)
+            self._unread_due_at = self._extend(self._unread_due_at, taken, self._timeouts.answer_seconds)
             if now >= self._unread_due_at:
                 logger.info("A client did not read its answer; its connection was ended.")
                 self.transport.abort()
         elif unread:
-            self._unread_due_at = now + self._patience.answer_seconds
+            self._unread_due_at = now + self._timeouts.answer_seconds
         self._unread = unread
         if self._due_at is not None and now >= self._due_at and not self.transport.is_closing():
             self._end_slow_sender()
@@ -181,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         error = TooSlow(f"The {self._part} of the request did not arrive in time.")
-        self._clients.note(self._scope_so_far(), error)
+        self._clients.record_rejection(self._scope_so_far(), error)
         self._answer(error)
 
     def _scope_so_far(self) -> Scope:
@@ -213,4 +213,4 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _extend(self, due_at: float, moved: int, seconds: float) -> float:
         """A deadline after so many bytes have moved; never later than if the waiting began now."""
-        return min(due_at + moved / self._patience.bytes_per_second, self._clients.now + seconds)
+        return min(due_at + moved / self._timeouts.bytes_per_second, self._clients.now + seconds)

@@ -25,7 +25,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
 
 
-class ParameterLimit:
+class ParameterLimitMiddleware:
     """Middleware: refuses a request with too many parameters in its URL before anybody parses them."""
 
     def __init__(self, app: ASGIApp, *, note: Note) -> None:

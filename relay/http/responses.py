@@ -132,7 +132,7 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # The sender has gone; nobody reads this.
 
 
-class BugBarrier:
+class ServerErrorMiddleware:
     """Middleware: whatever nobody foresaw becomes an error in the usual form, and its place in the code is logged.
 
     Only the place: the text of an exception may repeat what a sender sent.

@@ -14,20 +14,20 @@ from starlette.applications import Starlette
 from models.errors import SettingsError
 from models.process.garbage_collection import collect_seldom
 from models.process.log_setup import configure_logging
-from models.process.parent_death import hold_lifeline
+from models.process.parent_death import exit_with_parent
 from models.settings import Settings, read_settings
-from relay.http.connection_limits import Clients, Patience, raise_file_limit
-from relay.http.protocol import BoundedProtocol
+from relay.http.connection_limits import ConnectionRegistry, Timeouts, raise_file_limit
+from relay.http.protocol import LimitedHttpProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections, so that it is they who close them: a request never meets a closing one."""
 SHUTDOWN_SECONDS = 15
 
 
-class Server(uvicorn.Server):
+class RelayServer(uvicorn.Server):
     """Serves an app to these clients. The app's `state.stopping` is the event by which all waiting ends."""
 
-    def __init__(self, app: Starlette, settings: Settings, *, clients: Clients) -> None:
+    def __init__(self, app: Starlette, settings: Settings, *, clients: ConnectionRegistry) -> None:
         super().__init__(_configure(app, settings))
         self.server_state = clients
         self._app = app
@@ -37,9 +37,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Look after the clients; uvicorn calls it ten times a second."""
         elapsed_seconds = time.monotonic() - self._looked_at
-        if elapsed_seconds >= self._clients.patience.look_seconds:
+        if elapsed_seconds >= self._clients.timeouts.check_seconds:
             self._looked_at += elapsed_seconds
-            self._clients.look(elapsed_seconds)
+            self._clients.close_overdue(elapsed_seconds)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
 
 def main(create: Callable[[Settings], Starlette]) -> int:
     """Read the settings and serve the app they make until told to stop; 2 if the settings do not allow it."""
-    hold_lifeline()
+    exit_with_parent()
     try:
         settings = read_settings()
         configure_logging(settings)
@@ -65,9 +65,9 @@ def main(create: Callable[[Settings], Starlette]) -> int:
 def serve(app: Starlette, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Requests in flight are answered, those that wait at once."""
     collect_seldom()
-    clients = Clients(limit=raise_file_limit(), patience=Patience(), note=app.state.note_refusal)
+    clients = ConnectionRegistry(limit=raise_file_limit(), timeouts=Timeouts(), note=app.state.note_refusal)
     with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
-        Server(app, settings, clients=clients).run()
+        RelayServer(app, settings, clients=clients).run()
 
 
 def _configure(app: Starlette, settings: Settings) -> uvicorn.Config:
@@ -75,7 +75,7 @@ def _configure(app: Starlette, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
+        http=LimitedHttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

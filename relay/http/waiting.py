@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 
-async def pause(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
+async def wait_any(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
     """Until one of these is set or done, or the time is over, which may be so already."""
     if seconds <= 0:
         return
@@ -24,7 +24,7 @@ async def pause(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -
 
 
 @contextmanager
-def departure(request: Request) -> Iterator[asyncio.Future[None]]:
+def client_disconnect(request: Request) -> Iterator[asyncio.Future[None]]:
     """A future that is done when the sender has gone, within the block. The body must have been read."""
     gone = asyncio.ensure_future(_disconnected(request))
     try:

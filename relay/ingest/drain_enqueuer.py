@@ -16,12 +16,12 @@ from redis.retry import Retry
 
 from models.queue.job_queue import enqueue_drains, open_queue
 from models.queue.redis_options import REDIS_OPTIONS
-from relay.redis_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, RedisTrouble
+from relay.redis_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, REDIS_ERRORS
 
 logger = logging.getLogger(__name__)
 
 
-class Waker:
+class DrainEnqueuer:
     """A thread that puts drain jobs on the queue, together for all shards that were marked meanwhile."""
 
     def __init__(self, redis_url: str) -> None:
@@ -39,7 +39,7 @@ class Waker:
         """Begin. To be called once."""
         self._thread.start()
 
-    def wake(self, shards: Iterable[int]) -> None:
+    def enqueue(self, shards: Iterable[int]) -> None:
         """Have these shards drained soon. Returns at once, and never fails."""
         for shard in shards:
             self._shards.put(shard)
@@ -63,5 +63,5 @@ class Waker:
             stopped = None in batch
             try:
                 enqueue_drains(queue, sorted(shard for shard in batch if shard is not None))
-            except RedisTrouble as error:
+            except REDIS_ERRORS as error:
                 logger.warning("Could not wake %d shards (%s); the sweeper will.", len(batch), type(error).__name__)

@@ -24,29 +24,29 @@ from models.commands.payloads import Submission, parse_envelope, parse_flat
 from models.errors import Conflict, TooManyRequests, Unavailable
 from models.queue.inbox import Entry, Outcome, make_entry, outcome_key
 from models.settings import Settings
-from relay.auth.access_control import Gate
-from relay.auth.api_key_cache import Keyring
+from relay.auth.access_control import AccessControl
+from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Caller, require_permission
 from relay.auth.signatures import is_from_github
 from relay.auth.signing_secrets import webhook_secrets
-from relay.http.bodies import Unproven, read_body, without_mark
+from relay.http.bodies import UnauthenticatedBytes, read_body, without_mark
 from relay.http.forms import is_form, payload_of
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse, error_response
-from relay.http.waiting import pause
+from relay.http.waiting import wait_any
 from relay.ingest.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.ingest.delivery_ids import choose_delivery_id
-from relay.ingest.drain_enqueuer import Waker
+from relay.ingest.drain_enqueuer import DrainEnqueuer
 from relay.ingest.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
-from relay.ingest.signed_bodies import NoCommand, parse_signed
+from relay.ingest.signed_bodies import IgnoredEvent, parse_signed
 from relay.ingest.token_webhooks import answer_handshake, parse_hook, read_event, split_parameters
-from relay.limits.concurrency import Places
-from relay.limits.load_shedding import Load
-from relay.limits.request_rates import Rates
-from relay.notifications.outcomes import OutcomeWatch
-from relay.notifications.tasks import LOOK_SECONDS, TaskWatch, is_settled, task_of
-from relay.redis_client import RedisTrouble, open_redis
-from relay.rejections import Refusals
+from relay.limits.concurrency import ConcurrencyLimiter
+from relay.limits.load_shedding import LoadShedder
+from relay.limits.request_rates import RequestRates
+from relay.notifications.outcomes import OutcomeWaiters
+from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier, is_settled, task_of
+from relay.redis_client import REDIS_ERRORS, open_redis
+from relay.rejections import RejectionLog
 
 SYNC_WAIT_SECONDS = 30.0
 """For `sync: true`: within what HTTP clients and proxies usually grant."""
@@ -66,11 +66,11 @@ RESTART_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
-Parse = Callable[[bytes, Caller], Submission | NoCommand]
+Parse = Callable[[bytes, Caller], Submission | IgnoredEvent]
 TellCaller = Callable[[bytes], Awaitable[Caller]]
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of a POST."""
 
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] | None = None
@@ -84,22 +84,24 @@ class Ingest:
         signers = {secret.source for secret in webhook_secrets(settings)}
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
         """For whatever else this process asks of Redis."""
-        self._keyring = Keyring(self.redis, other_names=signers, first_key=settings.api_key)
-        self.gate = Gate(settings, self._keyring, Rates(self.redis, settings))
-        self.refusals = Refusals(self.redis)
+        self._key_cache = ApiKeyCache(self.redis, other_names=signers, first_key=settings.api_key)
+        self.access = AccessControl(settings, self._key_cache, RequestRates(self.redis, settings))
+        self.refusals = RejectionLog(self.redis)
         """Of requests to this process."""
         self.stopping = asyncio.Event()
         """Set when the process is about to end: whoever waits is answered now."""
         self._push_redis: Redis = open_redis(settings.redis_url, connections=BATCHES_IN_FLIGHT)
-        self._waker = Waker(settings.redis_url)
-        self._pusher = Pusher(self._push_redis, wake=self._waker.wake)
-        self._outcomes = OutcomeWatch(self.redis)
-        self.tasks = TaskWatch(self.redis)
+        self._enqueuer = DrainEnqueuer(settings.redis_url)
+        self._pusher = Pusher(self._push_redis, wake=self._enqueuer.enqueue)
+        self._outcomes = OutcomeWaiters(self.redis)
+        self.tasks = TaskNotifier(self.redis)
         """For who waits for what becomes of tasks."""
-        self._load = Load(self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis)
-        self._places = Places(WAITING_PLACES)
+        self._load = LoadShedder(
+            self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis
+        )
+        self._limiter = ConcurrencyLimiter(WAITING_PLACES)
         self._max_body_bytes = settings.max_body_bytes
-        self._unproven = Unproven(body_limit=settings.max_body_bytes)
+        self._unproven = UnauthenticatedBytes(body_limit=settings.max_body_bytes)
 
     @property
     def routes(self) -> list[Route]:
@@ -114,10 +116,10 @@ class Ingest:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the background tasks within the block. Starts also while Redis is away."""
-        self._waker.start()
-        await asyncio.gather(self._load.sample(), self._keyring.look())
-        services = [self._keyring.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
-        services += [self.refusals.run, self.gate.run]
+        self._enqueuer.start()
+        await asyncio.gather(self._load.sample(), self._key_cache.refresh())
+        services = [self._key_cache.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
+        services += [self.refusals.run, self.access.run]
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -125,7 +127,7 @@ class Ingest:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(self._waker.stop)
+            await asyncio.to_thread(self._enqueuer.stop)
             await self.refusals.flush()
             await self._push_redis.aclose()
             await self.redis.aclose()
@@ -144,19 +146,19 @@ class Ingest:
 
     async def push(self, entry: Entry) -> Pushed:
         """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
-        with self._load.taking(entry):
+        with self._load.reserve(entry):
             return await self._pusher.push(entry)
 
     async def post_webhook(self, request: Request) -> Response:
         """Take an envelope."""
         takes_forms = is_from_github(request.headers)
 
-        def parse(body: bytes, caller: Caller) -> Submission | NoCommand:
+        def parse(body: bytes, caller: Caller) -> Submission | IgnoredEvent:
             if takes_forms and is_form(request.headers, body):
                 body = payload_of(body)
             return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
 
-        tell_caller = await self.gate.begin(request)
+        tell_caller = await self.access.authenticate_with_body(request)
         return await self._take(request, tell_caller, parse, wait_seconds=0.0, takes_forms=takes_forms)
 
     async def post_command(self, request: Request) -> Response:
@@ -166,19 +168,21 @@ class Ingest:
         def parse(body: bytes, _: Caller) -> Submission:
             return parse_flat(name, body)
 
-        return await self._take(request, await self.gate.begin(request), parse, wait_seconds=COMMAND_WAIT_SECONDS)
+        return await self._take(
+            request, await self.access.authenticate_with_body(request), parse, wait_seconds=COMMAND_WAIT_SECONDS
+        )
 
     async def post_hook(self, request: Request) -> Response:
         """Take any JSON, or a form, for the session of the token in the path."""
-        tell_caller = await self.gate.begin_hook(request, request.path_params["token"])
+        tell_caller = await self.access.authenticate_token_webhook(request, request.path_params["token"])
         if request.method == "HEAD":  # Trello asks so whether there is a receiver.
             return Response()
         self._load.check()
         own, parameters = split_parameters(request.query_params)
-        asked = decode_parameters(own, Waiting).wait
+        asked = decode_parameters(own, WaitParameters).wait
         body = await read_body(request, limit=self._max_body_bytes, takes_forms=True)
         caller = await tell_caller(body)
-        async with self.gate.large_bodies.turn(body):
+        async with self.access.large_bodies.turn(body):
             event = read_event(body, headers=request.headers, parameters=parameters)
             if answer := answer_handshake(event, parameters):
                 return answer
@@ -195,11 +199,11 @@ class Ingest:
         takes_forms: bool = False,
     ) -> Response:
         self._load.check()
-        asked = decode_parameters(request.query_params, Waiting).wait
+        asked = decode_parameters(request.query_params, WaitParameters).wait
         limit = self._max_body_bytes
         body = await read_body(request, limit=limit, unproven=self._unproven, takes_forms=takes_forms)
         caller = await tell_caller(body)
-        async with self.gate.large_bodies.turn(body):
+        async with self.access.large_bodies.turn(body):
             parsed = parse(without_mark(body), caller)
         return await self.take(request, caller, parsed, wait_seconds=wait_seconds, asked_seconds=asked)
 
@@ -207,7 +211,7 @@ class Ingest:
         self,
         request: Request,
         caller: Caller,
-        parsed: Submission | NoCommand,
+        parsed: Submission | IgnoredEvent,
         *,
         wait_seconds: float,
         asked_seconds: float | None = None,
@@ -228,7 +232,7 @@ class Ingest:
                 request, caller, entry, wait_seconds=wait_seconds, patience_seconds=patience_seconds
             )
             if entry.waits:
-                self.gate.require_not_revoked(caller)
+                self.access.require_not_revoked(caller)
             return _with_flat_field(answer) if isinstance(parsed, Submission) and parsed.is_flat else answer
         except Unavailable as error:
             return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
@@ -237,7 +241,7 @@ class Ingest:
         """Whether the sender may wait. Without a place its webhook is stored all the same, and told at once to be
         pending."""
         try:
-            self._places.require_one(source)
+            self._limiter.require_free_slot(source)
         except (TooManyRequests, Unavailable):
             return False
         return True
@@ -249,7 +253,7 @@ class Ingest:
         that reads a task is read again for so long as it is patient, until the task has finished or asks."""
         if not entry.waits:
             return _receipt(entry, await self.push(entry), status="pending" if wait_seconds else "accepted")
-        with self._places.take(entry.source), self.gate.attend(request, caller) as gone:
+        with self._limiter.acquire(entry.source), self.access.watch_caller(request, caller) as gone:
             if patience_seconds:
                 return await self._ask_until_settled(entry, gone, patience_seconds=patience_seconds)
             pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)
@@ -263,7 +267,7 @@ class Ingest:
         with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
             pushed = await self.push(entry)
             if pushed.verdict != "conflict":
-                await pause(outcome, gone, self.stopping, seconds=seconds)
+                await wait_any(outcome, gone, self.stopping, seconds=seconds)
             return pushed, outcome.result() if outcome.done() else None
 
     async def _ask_until_settled(
@@ -282,7 +286,7 @@ class Ingest:
                 last = outcome or last
                 if outcome is None or is_settled(outcome) or clock() >= ends_at:
                     return _receipt(entry, pushed, status="pending") if last is None else _answer(last)
-                await pause(settled, gone, self.stopping, seconds=min(ends_at - clock(), LOOK_SECONDS))
+                await wait_any(settled, gone, self.stopping, seconds=min(ends_at - clock(), LOOK_SECONDS))
                 if gone.done() or self.stopping.is_set():
                     return _answer(outcome)
                 await self._forget(key)
@@ -291,7 +295,7 @@ class Ingest:
         """Drop an outcome that would be taken for the one to come."""
         try:
             await self._outcomes.forget(key)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
 
 
@@ -305,20 +309,20 @@ async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def _choose_wait(parsed: Submission | NoCommand, asked: float | None, *, default_seconds: float) -> float:
-    if isinstance(parsed, NoCommand):
+def _choose_wait(parsed: Submission | IgnoredEvent, asked: float | None, *, default_seconds: float) -> float:
+    if isinstance(parsed, IgnoredEvent):
         return 0.0
     if asked is not None:
         return asked
     return SYNC_WAIT_SECONDS if parsed.sync else default_seconds
 
 
-def _patience_of(parsed: Submission | NoCommand) -> float:
+def _patience_of(parsed: Submission | IgnoredEvent) -> float:
     """How long a read wants to wait for something to read."""
     return parsed.command.wait if isinstance(parsed, Submission) and isinstance(parsed.command, GetTask) else 0.0
 
 
-def _accept(parsed: Submission | NoCommand, caller: Caller, *, header: str | None, waits: bool) -> Entry:
+def _accept(parsed: Submission | IgnoredEvent, caller: Caller, *, header: str | None, waits: bool) -> Entry:
     own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
     if "hook" in caller.scopes:
         header = None  # It is the own id already, whatever it is made of.

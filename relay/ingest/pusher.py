@@ -27,15 +27,15 @@ from models.queue.inbox import (
     WAKE_SECONDS,
     Entry,
     Receipt,
+    dedup_key,
+    drain_pending_key,
     inbox_key,
     receipt_of,
-    seen_key,
     shard_of,
     shard_of_key,
-    wake_key,
 )
 from models.timestamps import format_utc
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 PushVerdict = Literal["accepted", "duplicate", "conflict"]
 
@@ -182,7 +182,7 @@ class Pusher:
                 pending.settle(verdict, receipt)
             if streams:
                 self._wake([shard_of_key(stream) for stream in streams])
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             logger.warning("Redis did not confirm %d webhooks (%s).", len(batch), type(error).__name__)
             if isinstance(error, RedisTimeoutError):
                 # The others would wait as long, one batch after the other, and their senders with them.
@@ -212,8 +212,8 @@ class Pusher:
 def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str | bytes]]:
     """Keys and arguments of PUSH_SCRIPT for an entry."""
     shard = shard_of(entry.session_id)
-    keys = [seen_key(entry.source, entry.delivery_id), inbox_key(shard), wake_key(shard)]
-    waits = "1" if entry.waits or entry.ruling else "0"
+    keys = [dedup_key(entry.source, entry.delivery_id), inbox_key(shard), drain_pending_key(shard)]
+    waits = "1" if entry.waits or entry.resolution else "0"
     since = format_utc(entry.accepted_at - REPEAT_WINDOW) if entry.by_content else ""
     encoded = msgspec.json.encode(entry)
     arguments: list[str | bytes] = [entry.hash, msgspec.json.encode(receipt), waits, entry.source, encoded, since]

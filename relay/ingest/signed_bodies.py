@@ -16,14 +16,14 @@ REPOSITORY_DISPATCH = "repository_dispatch"
 """The one event of GitHub whose content somebody chose."""
 
 
-class NoCommand(msgspec.Struct, frozen=True, kw_only=True):
+class IgnoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A body that is not meant for the relay, though its sender is known."""
 
     reason: str
     hash: str
 
 
-def parse_signed(body: bytes, *, event: str) -> Submission | NoCommand:
+def parse_signed(body: bytes, *, event: str) -> Submission | IgnoredEvent:
     """The command that a body is, or in a repository_dispatch holds. Raises NotJson, or Invalid for a command that is
     meant as one and wrong; never because it is none."""
     value = decode_json(body, unique_keys=False)  # Nobody asked for those of others, which have no effect.
@@ -31,7 +31,7 @@ def parse_signed(body: bytes, *, event: str) -> Submission | NoCommand:
         return parse_envelope(body)
     if event == REPOSITORY_DISPATCH and isinstance(value, dict) and _is_command(value.get("client_payload")):
         return parse_envelope(bytes(msgspec.json.decode(body, type=dict[str, Raw])["client_payload"]))
-    return NoCommand(reason=_reason(value, event), hash=content_hash(["ignored", value]))
+    return IgnoredEvent(reason=_reason(value, event), hash=content_hash(["ignored", value]))
 
 
 def _is_command(value: Any) -> bool:

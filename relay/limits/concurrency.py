@@ -14,7 +14,7 @@ that wait a lot still have many."""
 RETRY_AFTER_SECONDS = 5
 
 
-class Places:
+class ConcurrencyLimiter:
     """The places of one kind in this process."""
 
     def __init__(self, total: int) -> None:
@@ -22,7 +22,7 @@ class Places:
         self._share = max(1, total // SOURCES_AT_ONCE)
         self._taken: Counter[str] = Counter()
 
-    def require_one(self, source: str) -> None:
+    def require_free_slot(self, source: str) -> None:
         """Raise TooManyRequests if the source has its share, or Unavailable if all are taken."""
         if self._taken[source] >= self._share:
             raise TooManyRequests(
@@ -33,9 +33,9 @@ class Places:
             raise Unavailable("Too many wait at the moment; ask without waiting.")
 
     @contextmanager
-    def take(self, source: str) -> Iterator[None]:
+    def acquire(self, source: str) -> Iterator[None]:
         """Hold a place within the block. Raises what require_one does."""
-        self.require_one(source)
+        self.require_free_slot(source)
         self._taken[source] += 1
         try:
             yield

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from models.errors import TooManyRequests, Unavailable
 from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, ENTRY_BYTES, PERMITTED_MEMORY, SHARDS, Entry, inbox_key
-from relay.limits.persistence_check import NEEDED, find_weakness
-from relay.redis_client import Diagnosis, RedisTrouble, diagnose
+from relay.limits.persistence_check import NEEDED, check_persistence
+from relay.redis_client import REDIS_ERRORS, Diagnosis, diagnose
 
 SAMPLE_SECONDS = 1.0
 AWAY_SAMPLE_SECONDS = 0.02
@@ -64,7 +64,7 @@ class _Count:
         self.size -= other.size
 
 
-class Load:
+class LoadShedder:
     """Whether new webhooks can be taken, as of the last sample and what was stored since."""
 
     def __init__(self, redis: Redis, *, max_backlog: int, require_durable: bool) -> None:
@@ -93,7 +93,7 @@ class Load:
             raise Unavailable(self._refusal)
 
     @contextmanager
-    def taking(self, entry: Entry) -> Iterator[None]:
+    def reserve(self, entry: Entry) -> Iterator[None]:
         """Count an entry that is stored within the block. Raises Unavailable if there is no room for it, or
         TooManyRequests if its source has its share of the backlog."""
         self.check()
@@ -134,7 +134,7 @@ class Load:
                 refusal = await self._find_refusal()
             self._unseen.leave_out(shown)
             trouble = None
-        except (*RedisTrouble, TimeoutError) as error:
+        except (*REDIS_ERRORS, TimeoutError) as error:
             trouble = diagnose(error)
             refusal = f"{trouble.message}; nothing was stored."
             self._stored.include(shown)
@@ -168,7 +168,7 @@ class Load:
         limit, used = memory.get("maxmemory", 0), memory["used_memory"]
         self._room = limit * PERMITTED_MEMORY - used if limit else None
         self._share_bytes = limit * PERMITTED_MEMORY / SOURCES_AT_ONCE if limit else None
-        self._note(find_weakness(settings))
+        self._log_change(check_persistence(settings))
         if self._weakness is not None and self._require_durable:
             return "The inbox may not keep what it takes; nothing was stored."
         if self._room is not None and self._room < 0:
@@ -180,7 +180,7 @@ class Load:
     def _too_long(self) -> str:
         return f"More than {self._max_backlog:,} commands wait to be applied; nothing was stored."
 
-    def _note(self, weakness: str | None) -> None:
+    def _log_change(self, weakness: str | None) -> None:
         if weakness != self._weakness:
             logger.warning("%s.", weakness or "Redis is durable now")
             self._weakness = weakness

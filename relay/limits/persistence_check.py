@@ -8,7 +8,7 @@ NEEDED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noe
 """With less, what was accepted can be lost with the last second, with the server, or to make room."""
 
 
-def find_weakness(answer: Mapping[str, str] | Exception) -> str | None:
+def check_persistence(answer: Mapping[str, str] | Exception) -> str | None:
     """What is wrong with the server's settings, as it gave them; a server that keeps them to itself is not known to be
     durable."""
     if isinstance(answer, Exception):

@@ -17,7 +17,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from models.errors import TooManyRequests
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 LOTS = 100
 """Of a limit: a lot is at most one of them, so that a process that keeps one to itself keeps hardly anything."""
@@ -38,7 +38,7 @@ MAX_SOURCES = 10_000
 logger = logging.getLogger(__name__)
 
 
-class Allowance(msgspec.Struct, frozen=True, kw_only=True):
+class RateLimitStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a source may still use: so much now, and some more after `reset_seconds`."""
 
     limit: int
@@ -46,7 +46,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     reset_seconds: int
 
 
-class Limit:
+class RateLimiter:
     """A limit on one kind of thing, `what` in a word."""
 
     def __init__(self, what: str, item: RateLimitItem, storage: RedisStorage) -> None:
@@ -54,47 +54,47 @@ class Limit:
         self._item = item
         self._storage = storage
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._shares: dict[str, _Share] = {}
+        self._shares: dict[str, _SourceQuota] = {}
         self._away_until = 0.0
 
-    async def take(self, source: str, amount: int) -> None:
+    async def hit(self, source: str, amount: int) -> None:
         """Use so much of it. Raises TooManyRequests. Without Redis there is no limit."""
         share, now = self._shares.get(source) or self._add(source), time.monotonic()
         if share.spend(amount, now):
             return
-        self._refuse_again(share, now)
+        self._extend_refusal(share, now)
         async with share.drawing:  # Whoever comes meanwhile draws once, together.
             now = time.monotonic()
             if share.spend(amount, now) or now < self._away_until:
                 return
-            self._refuse_again(share, now)
+            self._extend_refusal(share, now)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._draw(source, share, amount)
-            except (*RedisTrouble, TimeoutError) as error:
+                    await self._reserve_block(source, share, amount)
+            except (*REDIS_ERRORS, TimeoutError) as error:
                 logger.warning("The %s of senders are not limited for a moment (%s).", self._what, type(error).__name__)
                 self._away_until = time.monotonic() + AWAY_SECONDS
                 return
-            self._refuse_again(share, now)
+            self._extend_refusal(share, now)
             share.spend(amount, now)
 
     def check(self, source: str) -> None:
         """Raise TooManyRequests if more was refused just now."""
         if share := self._shares.get(source):
-            self._refuse_again(share, time.monotonic())
+            self._extend_refusal(share, time.monotonic())
 
-    def allowance_of(self, source: str) -> Allowance | None:
+    def status_of(self, source: str) -> RateLimitStatus | None:
         """What is left, unless it is not known."""
         share, now = self._shares.get(source), time.monotonic()
         if share is None or now < self._away_until:
             return None
-        return Allowance(
+        return RateLimitStatus(
             limit=self._item.amount,
             remaining=0 if now < share.refused_until else share.left + share.in_hand,
             reset_seconds=max(1, math.ceil(share.reset_at - now)),
         )
 
-    async def _draw(self, source: str, share: _Share, amount: int) -> None:
+    async def _reserve_block(self, source: str, share: _SourceQuota, amount: int) -> None:
         """Get a lot, or what is needed, or a refusal."""
         now = time.monotonic()
         if now > share.held_until:
@@ -106,7 +106,7 @@ class Limit:
         if not granted and lot > missing:
             lot = missing
             granted = await self._limiter.hit(self._item, self._what, source, cost=lot)
-        window = await self._look(source)
+        window = await self._refresh(source)
         share.left = max(0, self._item.amount - window.used)
         share.reset_at = now + window.free_seconds(1)
         if granted:
@@ -119,7 +119,7 @@ class Limit:
         # In the hundredth part of its time a limit lets a lot through again.
         share.refused_until = now + min(REFUSE_SECONDS, max(free_seconds, window.seconds / LOTS))
 
-    async def _look(self, source: str) -> Window:
+    async def _refresh(self, source: str) -> Window:
         seconds = self._item.get_expiry()
         key = self._item.key_for(self._what, source)
         before, before_seconds, now, now_seconds = await self._storage.get_sliding_window(key, seconds)
@@ -127,7 +127,7 @@ class Limit:
         now_seconds = max(0.0, now_seconds - seconds)
         return Window(seconds=seconds, before=before, before_seconds=before_seconds, now=now, now_seconds=now_seconds)
 
-    def _refuse_again(self, share: _Share, now: float) -> None:
+    def _extend_refusal(self, share: _SourceQuota, now: float) -> None:
         if now < share.refused_until:
             raise TooManyRequests(
                 f"This sender has used up its limit of {self._item.amount:,} {self._what} in "
@@ -136,13 +136,13 @@ class Limit:
                 hint="Wait as long as Retry-After says. Several commands in one batch count as one request.",
             )
 
-    def _add(self, source: str) -> _Share:
+    def _add(self, source: str) -> _SourceQuota:
         if len(self._shares) >= MAX_SOURCES:
             self._shares.clear()
-        return self._shares.setdefault(source, _Share())
+        return self._shares.setdefault(source, _SourceQuota())
 
 
-class _Share:
+class _SourceQuota:
     """What this process knows of one source's limit. Times are those of the monotonic clock."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import SettingsError
 from models.settings import Settings
-from relay.limits.rate_limiter import Allowance, Limit
+from relay.limits.rate_limiter import RateLimiter, RateLimitStatus
 
 RATE_EXAMPLE, BYTE_EXAMPLE = "600/minute", "100000000/minute"
 STRANGER_LIMIT = "60/minute"
@@ -19,7 +19,7 @@ MAX_AMOUNT = 10**12
 """Numbers in Redis' scripts are exact up to some thousand times that."""
 
 
-class Rates:
+class RequestRates:
     """The limits of all senders, as one process applies them."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
@@ -37,29 +37,29 @@ class Rates:
             key_prefix="sr:limits",
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]
         )
-        self._requests = Limit("requests", requests, storage)
-        self._bytes = Limit("bytes", size, storage)
+        self._requests = RateLimiter("requests", requests, storage)
+        self._bytes = RateLimiter("bytes", size, storage)
         strangers = parse_limit("", STRANGER_LIMIT, example=RATE_EXAMPLE)
-        self._strangers = Limit("requests", strangers, storage)
+        self._strangers = RateLimiter("requests", strangers, storage)
 
-    async def take(self, source: str, state: State) -> None:
+    async def hit(self, source: str, state: State) -> None:
         """Count a request, before its body is read, and note in its state what is left. Raises TooManyRequests."""
         try:
-            await self._requests.take(source, 1)
+            await self._requests.hit(source, 1)
         finally:
-            state.allowance = self._requests.allowance_of(source)
+            state.allowance = self._requests.status_of(source)
         self._bytes.check(source)
 
-    async def take_bytes(self, source: str, size: int) -> None:
+    async def hit_bytes(self, source: str, size: int) -> None:
         """Count a body. Raises TooManyRequests."""
-        await self._bytes.take(source, size)
+        await self._bytes.hit(source, size)
 
-    async def take_stranger(self, address: str) -> None:
+    async def hit_anonymous(self, address: str) -> None:
         """Count a request of somebody without a key. Raises TooManyRequests."""
-        await self._strangers.take(f"address:{address}", 1)
+        await self._strangers.hit(f"address:{address}", 1)
 
 
-class RateHeaders:
+class RateLimitHeadersMiddleware:
     """Middleware: tells whoever is known, with every answer, what is left of its limit of requests."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -69,7 +69,7 @@ class RateHeaders:
         state = scope.setdefault("state", {})
 
         async def send_with_headers(message: Message) -> None:
-            allowance: Allowance | None = state.get("allowance")
+            allowance: RateLimitStatus | None = state.get("allowance")
             if allowance is not None and message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *rate_headers(allowance)]
             await send(message)
@@ -77,7 +77,7 @@ class RateHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def rate_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+def rate_headers(allowance: RateLimitStatus) -> list[tuple[bytes, bytes]]:
     """The usual headers, as ASGI has them."""
     return [
         (b"ratelimit-limit", b"%d" % allowance.limit),

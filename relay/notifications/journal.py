@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from models.errors import Unavailable
 from models.queue.inbox import JOURNAL_CHANNEL
-from relay.limits.concurrency import Places
-from relay.notifications.subscription import follow
+from relay.limits.concurrency import ConcurrencyLimiter
+from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 2.0
@@ -23,7 +23,7 @@ FindPositions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 """Where the journals of these sessions end. Raises Unavailable."""
 
 
-class JournalWatch:
+class JournalNotifier:
     """Those in this process who wait for events, by session."""
 
     def __init__(self, redis: Redis, find_positions: FindPositions) -> None:
@@ -32,30 +32,30 @@ class JournalWatch:
         self._waiters: Waiters[str, asyncio.Event] = Waiters()
         self._positions: dict[str, int] = {}
         """Where the journals ended that are listened to, at the last look."""
-        self._places = Places(MAX_LISTENERS)
+        self._limiter = ConcurrencyLimiter(MAX_LISTENERS)
 
     async def run(self) -> None:
         """Wake listeners, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow(self._redis, JOURNAL_CHANNEL, self._hear))
+            tasks.create_task(subscribe(self._redis, JOURNAL_CHANNEL, self._on_message))
             tasks.create_task(self._look_now_and_then())
 
     def require_place(self, source: str) -> None:
         """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
-        self._places.require_one(source)
+        self._limiter.require_free_slot(source)
 
     @contextmanager
     def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever the session's journal grows, within the block. Raises what require_place
         does."""
         try:
-            with self._places.take(source), self._waiters.add(session_id, asyncio.Event()) as grown:
+            with self._limiter.acquire(source), self._waiters.add(session_id, asyncio.Event()) as grown:
                 yield grown
         finally:
             if session_id not in self._waiters:
                 self._positions.pop(session_id, None)
 
-    def _hear(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         for session_id in message.decode().split("\n"):
             self._wake(session_id)
 

@@ -16,10 +16,10 @@ from typing import cast
 import msgspec
 from redis.asyncio import Redis
 
-from models.queue.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Announcement, Outcome, decode_outcome
-from relay.notifications.subscription import follow
+from models.queue.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Outcome, OutcomeMessage, decode_outcome
+from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 LOOK_SECONDS = 1.0
 """How late an outcome may come whose announcement was missed."""
@@ -39,7 +39,7 @@ class _Waiter:
     accepted_at: datetime
 
 
-class OutcomeWatch:
+class OutcomeWaiters:
     """The senders that wait in this process, by the key of the outcome they wait for."""
 
     def __init__(self, redis: Redis) -> None:
@@ -71,13 +71,13 @@ class OutcomeWatch:
     async def run(self) -> None:
         """Serve those that wait, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow(self._redis, OUTCOME_CHANNEL, self._hear))
+            tasks.create_task(subscribe(self._redis, OUTCOME_CHANNEL, self._on_message))
             tasks.create_task(self._fetch_announced())
             tasks.create_task(self._look_each_second())
             tasks.create_task(self._release_passed_on())
 
-    def _hear(self, message: bytes) -> None:
-        announcement = msgspec.json.decode(message, type=Announcement)
+    def _on_message(self, message: bytes) -> None:
+        announcement = msgspec.json.decode(message, type=OutcomeMessage)
         if announcement.outcome is not None:
             self._settle(announcement.key, announcement.outcome)
         else:
@@ -99,7 +99,7 @@ class OutcomeWatch:
                     for key, value in zip(part, values, strict=True):
                         if value is not None:
                             self._settle(key, decode_outcome(value))
-            except RedisTrouble:
+            except REDIS_ERRORS:
                 continue  # They are found again within a second.
 
     async def _look_each_second(self) -> None:
@@ -113,7 +113,7 @@ class OutcomeWatch:
                             pipeline.exists(key)
                         there = await pipeline.execute()
                     self._note_announced(key for key, is_there in zip(part, there, strict=True) if is_there)
-            except RedisTrouble:
+            except REDIS_ERRORS:
                 continue
 
     async def _release_passed_on(self) -> None:
@@ -122,7 +122,7 @@ class OutcomeWatch:
             try:
                 while self._passed_on:
                     await self._release([self._passed_on.pop() for _ in range(min(len(self._passed_on), KEYS_AT_ONCE))])
-            except RedisTrouble:
+            except REDIS_ERRORS:
                 continue  # They end by themselves.
 
     async def _release(self, keys: list[str]) -> None:

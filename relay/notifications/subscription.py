@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from redis.asyncio import Redis
 
-from relay.redis_client import RedisTrouble
+from relay.redis_client import REDIS_ERRORS
 
 RECONNECT_SECONDS = 0.5
 """Short, because messages are missed meanwhile; whoever follows a channel also looks by itself now and then."""
@@ -17,7 +17,7 @@ RECONNECT_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
-async def follow(redis: Redis, channel: str, handle: Callable[[bytes], None]) -> None:
+async def subscribe(redis: Redis, channel: str, handle: Callable[[bytes], None]) -> None:
     """Call `handle` with each message, until cancelled. Holds one connection.
 
     Messages that are sent while the connection is lost are lost too; one that `handle` cannot decode is logged and
@@ -36,7 +36,7 @@ async def follow(redis: Redis, channel: str, handle: Callable[[bytes], None]) ->
                         handle(message["data"])
                     except (msgspec.DecodeError, UnicodeDecodeError):
                         logger.warning("An announcement on %s could not be read.", channel)
-        except RedisTrouble as error:
+        except REDIS_ERRORS as error:
             if not lost:
                 logger.warning("Lost the channel %s (%s); trying again.", channel, type(error).__name__)
             lost = True

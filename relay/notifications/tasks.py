@@ -12,27 +12,27 @@ from redis.asyncio import Redis
 from models.commands.definitions import GetTask
 from models.commands.field_types import SETTLED
 from models.queue.inbox import Entry, Outcome
-from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
-from relay.notifications.subscription import follow
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
+from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 5.0
 """How late it may be known whose announcement was missed."""
 
 
-class TaskWatch:
+class TaskNotifier:
     """The news of tasks in this process: for who waits for one task, and for whoever else listens."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiters: Waiters[tuple[str, str], asyncio.Event] = Waiters()
-        self._listeners: list[Callable[[TaskNews], None]] = []
+        self._listeners: list[Callable[[TaskNotification], None]] = []
 
     async def run(self) -> None:
         """Hear the news, until cancelled."""
-        await follow(self._redis, TASKS_CHANNEL, self._hear)
+        await subscribe(self._redis, TASKS_CHANNEL, self._on_message)
 
-    def listen(self, listener: Callable[[TaskNews], None]) -> None:
+    def listen(self, listener: Callable[[TaskNotification], None]) -> None:
         """Call it with all news from now on."""
         self._listeners.append(listener)
 
@@ -42,8 +42,8 @@ class TaskWatch:
         with self._waiters.add((session_id, task_id), asyncio.Event()) as event:
             yield event
 
-    def _hear(self, message: bytes) -> None:
-        news = msgspec.json.decode(message, type=TaskNews)
+    def _on_message(self, message: bytes) -> None:
+        news = msgspec.json.decode(message, type=TaskNotification)
         for key in news.settled:
             for event in self._waiters.get(key):
                 event.set()
@@ -51,12 +51,12 @@ class TaskWatch:
             listener(news)
 
 
-class _Task(msgspec.Struct):
+class _TaskState(msgspec.Struct):
     status: str
 
 
 class _Data(msgspec.Struct):
-    task: _Task
+    task: _TaskState
 
 
 class _Shown(msgspec.Struct):

@@ -14,7 +14,7 @@ from models.queue.inbox import Entry
 from sessions.commands.event_log import EVENT_FIELDS, Event, make_event
 from sessions.commands.read_time_budget import exhausted
 from sessions.commands.store import too_slow
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 from sessions.reads.truncation import measure
 from sessions.rules.decision import Context
 from sessions.rules.dispatch import decide
@@ -22,7 +22,7 @@ from sessions.rules.state import State
 
 OUT_OF_TIME_CODES = (too_slow().code, exhausted().code)
 
-Read = Callable[[ReadCommand], Answer]
+Read = Callable[[ReadCommand], ReadResult]
 
 LEAST_OF_READ = 200
 """Characters: with less room a read is not made. Also what the frame of an item and its message may take beside it."""
@@ -31,7 +31,7 @@ LEAST_OF_ITEM = 100
 SHORT_MESSAGE_LENGTH = 80
 KEPT_IN_SHORT = EVENT_FIELDS | {"outcome"}
 DONE, REFUSED = "Done.", "Refused."
-NOT_READ = Answer(data={"truncated": True}, message="Not read.")
+NOT_READ = ReadResult(data={"truncated": True}, message="Not read.")
 READ_ON = "What says truncated found no room within max_characters: ask for it alone, or in a smaller batch."
 
 
@@ -45,7 +45,7 @@ def run_batch(
     max_characters: int,
     events: list[Event],
     read: Read,
-) -> Answer:
+) -> ReadResult:
     """Run the commands on `state` in order and answer for each, all within one budget. In atomic mode the first that is
     refused raises its error, with the place in the batch, and the caller gives up `state`; in partial mode it is only
     reported, and so is a read for which there is no time in either: it says nothing against what the batch changes."""
@@ -88,7 +88,7 @@ def run_batch(
     data: dict[str, Any] = {"results": results, "processed": done, "failed": failed}
     if any("truncated" in result.get("data", {}) for result in results):
         data |= {"truncated": True, "read_on": READ_ON}
-    return Answer(data=data, message=message)
+    return ReadResult(data=data, message=message)
 
 
 def _is_repeat(result: dict[str, Any]) -> bool:
@@ -132,11 +132,13 @@ def _in_short(result: dict[str, Any]) -> dict[str, Any]:
     return result | {"message": REFUSED, "error": error, "data": data}
 
 
-def _run(state: State, command: Command, context: Context, entry: Entry, *, events: list[Event], read: Read) -> Answer:
+def _run(
+    state: State, command: Command, context: Context, entry: Entry, *, events: list[Event], read: Read
+) -> ReadResult:
     if isinstance(command, ReadCommand):
         return read(command)
     decision = decide(state, command, context)
     decision.apply(state, context.session_id)
     if state.session(context.session_id):
         events.append(make_event(entry, name_of(command), "applied", decision.message, decision.data))
-    return Answer(data=decision.data, message=decision.message)
+    return ReadResult(data=decision.data, message=decision.message)

@@ -76,7 +76,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     response: Raw
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class PriorDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that was decided before."""
 
     hash: str
@@ -86,7 +86,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: datetime
 
     @classmethod
-    def of(cls, applied: Applied) -> Known:
+    def of(cls, applied: ApplyResult) -> PriorDelivery:
         """Return what was decided a moment ago."""
         return cls(
             hash=applied.entry.hash,
@@ -97,7 +97,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
     """What applying an entry led to."""
 
     entry: Entry
@@ -116,9 +116,9 @@ def make_event(entry: Entry, command: str, status: EventStatus, message: str, da
     """The journal's entry for one command of a delivery; of `data` it keeps the ids. That of a dead letter which came
     again tells who wanted that, and when."""
     ids = {name: value for name, value in data.items() if name in EVENT_FIELDS}
-    if entry.ruling:
-        word = "discarded" if entry.ruling.discards else "replayed"
-        ids |= {f"{word}_by": entry.ruling.by, f"{word}_at": format_utc(entry.ruling.at)}
+    if entry.resolution:
+        word = "discarded" if entry.resolution.discards else "replayed"
+        ids |= {f"{word}_by": entry.resolution.by, f"{word}_at": format_utc(entry.resolution.at)}
     return Event(
         session_id=entry.session_id or "",
         event=command,

@@ -16,10 +16,10 @@ from models.commands.responses import success
 from models.error_parsing import parse_error
 from models.errors import Invalid, RelayError
 from models.queue.inbox import Entry, make_entry
-from sessions.commands.event_log import Applied
+from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
 from sessions.reads.read_commands import LISTS
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 from sessions.responses.task_updates import Listener, listener_of
 
 
@@ -52,7 +52,7 @@ def direct_entry(submission: Submission, *, source: str) -> Entry:
     )
 
 
-def respond(entry: Entry, answer: Answer, store: Store) -> dict[str, Any]:
+def respond(entry: Entry, answer: ReadResult, store: Store) -> dict[str, Any]:
     """The response to a read, with the news of the session."""
     now = datetime.now(UTC)
     body = success(
@@ -66,7 +66,7 @@ def respond(entry: Entry, answer: Answer, store: Store) -> dict[str, Any]:
     return _with_news(plain(body), listener_of(entry, msgspec.json.encode(body)), store, now)
 
 
-def response_of(applied: Applied, store: Store) -> dict[str, Any] | RelayError:
+def response_of(applied: ApplyResult, store: Store) -> dict[str, Any] | RelayError:
     """The response to a command that took effect, with the news of the session; or the error, which is to be raised
     once what was recorded of it is kept."""
     body: dict[str, Any] = msgspec.json.decode(applied.response)

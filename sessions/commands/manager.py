@@ -22,17 +22,17 @@ from models.commands.responses import failure, success
 from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.batches import run_batch
-from sessions.commands.event_log import REPLAYABLE, Applied, Delivery, Event, Known, make_event
+from sessions.commands.event_log import REPLAYABLE, ApplyResult, Delivery, Event, PriorDelivery, make_event
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
-from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime, exhausted
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadTimeBudget, exhausted
 from sessions.commands.repeated_batches import LatestChanges, answer_again
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
 from sessions.commands.task_access import needs_held_task, no_task_held
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 from sessions.responses.recorded_responses import recorded
 from sessions.responses.redaction import redacted
 from sessions.rules.decision import Context
-from sessions.rules.dispatch import Slice, decide
+from sessions.rules.dispatch import ReadSet, decide
 from sessions.rules.records import EMPTY_OBJECT, session_key
 from sessions.rules.session_titles import is_taken, name_session
 from sessions.rules.state import State
@@ -57,7 +57,7 @@ SUGGESTIONS = 10
 """In one transaction: looking for similar ids costs some milliseconds each."""
 
 
-class TooSlowOnce(Unavailable):
+class RetryOnce(Unavailable):
     """This took too long; it is tried once more."""
 
 
@@ -70,7 +70,7 @@ class SessionManager:
         *,
         seconds: float = TRANSACTION_SECONDS,
         suspect: Identity | None = None,
-        reading: ReadingTime | None = None,
+        reading: ReadTimeBudget | None = None,
     ) -> None:
         """`suspect` is the source and delivery id of an entry that took too long the last time; `reading` limits the
         time that reads take, where others wait for them."""
@@ -89,7 +89,7 @@ class SessionManager:
         self._parking = Parking(store)
         self._events: list[Event] = []
 
-    def apply(self, entries: Sequence[Entry]) -> list[Applied]:
+    def apply(self, entries: Sequence[Entry]) -> list[ApplyResult]:
         """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
         dead letter by itself; the others go on. When the time is up, what is left is not begun: the answer is shorter
         than the entries, by less than all. Raises Unavailable, after which the transaction must be given up."""
@@ -104,10 +104,10 @@ class SessionManager:
             if len(entries) == 1:
                 if error.too_slow and _identity(entries[0]) != self._suspect:
                     self.slow = _identity(entries[0])
-                    raise TooSlowOnce from error
+                    raise RetryOnce from error
                 with self._store.savepoint():
                     session_id = entries[0].session_id
-                    self._state = self._store.load(Slice(keys={session_key(session_id)} if session_id else set()))
+                    self._state = self._store.load(ReadSet(keys={session_key(session_id)} if session_id else set()))
                     applied = [redacted(self._give_up(entries[0], error), _decode(entries[0]))]
                     self._flush(journal=True)
                 return applied
@@ -119,23 +119,23 @@ class SessionManager:
             return applied
         return applied + self.apply(entries[middle:])
 
-    def _give_up(self, entry: Entry, error: StatementFailed) -> Applied:
+    def _give_up(self, entry: Entry, error: StatementFailed) -> ApplyResult:
         """What becomes of an entry whose statement fails by itself: its sender has to mend it, or we have."""
         if not error.bad_value:
-            return self._bury(entry, error)
+            return self._dead_letter(entry, error)
         logger.error(
             "Delivery %s of %s holds a value that no check refused: %s", entry.delivery_id, entry.source, error
         )
         return self._reject(entry, value_refused(), datetime.now(UTC))
 
-    def _apply_singly(self, entries: Sequence[Entry]) -> list[Applied]:
+    def _apply_singly(self, entries: Sequence[Entry]) -> list[ApplyResult]:
         """Halving would cost the time limit of a statement at each turn; the entry to blame then costs it once."""
         self._ends_at = time.monotonic() + TRANSACTION_SECONDS
-        applied: list[Applied] = []
+        applied: list[ApplyResult] = []
         for entry in entries:
             try:
                 applied += self.apply([entry])
-            except TooSlowOnce:
+            except RetryOnce:
                 if not applied:
                     raise
                 break
@@ -147,19 +147,19 @@ class SessionManager:
         """Whether no further entry is to be begun: the transaction has gone on for long enough, or its reads have."""
         return time.monotonic() > self._ends_at or (self._reading is not None and self._reading.is_over)
 
-    def _apply(self, entries: Sequence[Entry]) -> list[Applied]:
+    def _apply(self, entries: Sequence[Entry]) -> list[ApplyResult]:
         known = self._store.known_deliveries(entries)
         decoded: list[Command | Exception] = []
-        wanted = Slice()
+        wanted = ReadSet()
         for entry in entries:
             decoded.append(_decode(entry, wanted))
-            if entry.session_id and (entry.ruling or isinstance(decoded[-1], Exception)):
+            if entry.session_id and (entry.resolution or isinstance(decoded[-1], Exception)):
                 wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
         self._latest = LatestChanges(self._store)
         self._latest.look_up(zip(entries, decoded, strict=True))
         self._state = self._store.load(wanted)
-        applied: list[Applied] = []
-        handled: dict[Identity, Known] = {}
+        applied: list[ApplyResult] = []
+        handled: dict[Identity, PriorDelivery] = {}
         deleted: set[str | None] = set()
         for entry, item in zip(entries, decoded, strict=True):
             if applied and self._is_time_up():
@@ -171,12 +171,12 @@ class SessionManager:
                 self._store.set_apart(entry, earlier.accepted_at)
                 earlier = None
                 handled.pop(identity, None)
-            if entry.ruling and (earlier is None or entry.session_id in deleted):
+            if entry.resolution and (earlier is None or entry.session_id in deleted):
                 # A dead letter goes with its session; one made anew under the id must see nothing of it.
-                outcome = Applied(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
+                outcome = ApplyResult(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
             elif earlier is None or _is_judged_anew(entry, earlier):
                 outcome = self._decide(entry, item, is_kept=earlier is not None and earlier.status in REPLAYABLE)
-                handled[identity] = Known.of(outcome)
+                handled[identity] = PriorDelivery.of(outcome)
                 if isinstance(item, DeleteSession) and outcome.status == "applied":
                     deleted.add(entry.session_id)
             else:
@@ -185,9 +185,9 @@ class SessionManager:
         self._flush(journal=True)
         return applied
 
-    def _decide(self, entry: Entry, command: Command | Exception, *, is_kept: bool) -> Applied:
+    def _decide(self, entry: Entry, command: Command | Exception, *, is_kept: bool) -> ApplyResult:
         now = datetime.now(UTC)
-        if entry.ruling and entry.ruling.discards:
+        if entry.resolution and entry.resolution.discards:
             given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
             return self._reject(entry, given_up, now)
         if entry.ignored:
@@ -206,18 +206,18 @@ class SessionManager:
         except (Unavailable, StatementFailed):
             raise
         except Exception as error:
-            return self._bury(entry, error)
-        if entry.ruling and not events and entry.session_id and self._state.session(entry.session_id):
+            return self._dead_letter(entry, error)
+        if entry.resolution and not events and entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", answer.message, answer.data))
         response = _succeeded(entry, answer, now)
         kept = recorded(response, command=entry.command, http_status=200)
         self._record(entry, status="applied", http_status=200, response=kept, now=now)
         self._events += events
         if events:
-            self._latest.note(entry, command, response)
-        return Applied(entry=entry, status="applied", http_status=200, response=response)
+            self._latest.remember(entry, command, response)
+        return ApplyResult(entry=entry, status="applied", http_status=200, response=response)
 
-    def _run(self, entry: Entry, command: Command, events: list[Event]) -> Answer:
+    def _run(self, entry: Entry, command: Command, events: list[Event]) -> ReadResult:
         self._read_until = time.monotonic() + READ_SECONDS
         self._require_permission(entry, command)
         if isinstance(command, ReadCommand):
@@ -229,7 +229,7 @@ class SessionManager:
             at=entry.accepted_at,
             session_glob=entry.session_glob,
             waiting_events=self._count_waiting_events(entry, command),
-            is_unnamed=entry.is_unnamed and not entry.ruling,
+            is_unnamed=entry.is_unnamed and not entry.resolution,
         )
         if said := self._latest.find_repeated(entry, command):
             return answer_again(said)
@@ -243,7 +243,7 @@ class SessionManager:
         decision.apply(self._state, context.session_id)
         if entry.session_id and self._state.session(entry.session_id):
             events.append(make_event(entry, entry.command, "applied", decision.message, decision.data))
-        return Answer(data=decision.data, message=decision.message)
+        return ReadResult(data=decision.data, message=decision.message)
 
     def _count_waiting_events(self, entry: Entry, command: Command) -> int:
         """How many events are kept for a replay in the session, for who resumes it."""
@@ -265,12 +265,12 @@ class SessionManager:
         if session_id is None or not self._store.holds_task(entry.source, session_id):
             raise no_task_held(entry.scopes, command)
 
-    def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> Answer:
+    def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> ReadResult:
         commands = [decode_command(item.command, item.data) for item in batch.commands]
         how: dict[str, Any] = {"entry": entry, "events": events, "max_characters": batch.max_characters}
         before = self._state.fork()
 
-        def read(command: ReadCommand) -> Answer:
+        def read(command: ReadCommand) -> ReadResult:
             self._flush()
             return self._read(entry, command)
 
@@ -288,7 +288,7 @@ class SessionManager:
             self._state = before
             raise
 
-    def _read(self, entry: Entry, command: ReadCommand) -> Answer:
+    def _read(self, entry: Entry, command: ReadCommand) -> ReadResult:
         self._flush()
         if time.monotonic() > self._read_until:
             raise too_slow()
@@ -309,12 +309,12 @@ class SessionManager:
                 raise exhausted() from error  # With all of its time it might have been done.
             raise
         finally:
-            self._reading.take(entry.source, time.monotonic() - began_at)
+            self._reading.spend(entry.source, time.monotonic() - began_at)
 
-    def _repeat(self, entry: Entry, command: Command | Exception, earlier: Known) -> Applied:
+    def _repeat(self, entry: Entry, command: Command | Exception, earlier: PriorDelivery) -> ApplyResult:
         """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
         now = datetime.now(UTC)
-        before = Applied(
+        before = ApplyResult(
             entry=entry,
             status="duplicate",
             http_status=earlier.http_status,
@@ -338,9 +338,9 @@ class SessionManager:
                 response = _succeeded(entry, self._read(entry, command), now)
             except Rejected as error:
                 return _failed(entry, error, status="duplicate", now=now)
-            return Applied(entry=entry, status="duplicate", http_status=200, response=response)
+            return ApplyResult(entry=entry, status="duplicate", http_status=200, response=response)
         if before.response == EMPTY_OBJECT and before.http_status == 200:
-            gone = Answer(data={}, message="This was done before; its answer was deleted with the session.")
+            gone = ReadResult(data={}, message="This was done before; its answer was deleted with the session.")
             before = msgspec.structs.replace(before, response=_succeeded(entry, gone, now))
         elif before.response == EMPTY_OBJECT:
             refused = Rejected("This was refused before; the reason was deleted with the session.")
@@ -348,7 +348,7 @@ class SessionManager:
             return _failed(entry, refused, status="duplicate", now=now)
         return before
 
-    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_kept: bool = False) -> Applied:
+    def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_kept: bool = False) -> ApplyResult:
         if error.code == "session_not_found" and entry.session_id and self._suggestions:
             self._suggestions -= 1
             self._flush()
@@ -376,13 +376,13 @@ class SessionManager:
             self._events.append(make_event(entry, entry.command, "rejected", error.message, ids))
         return rejected
 
-    def _ignore(self, entry: Entry, now: datetime) -> Applied:
+    def _ignore(self, entry: Entry, now: datetime) -> ApplyResult:
         """Keep that it came, and why nothing was done."""
         reason = Raw(msgspec.json.encode(entry.ignored))
         self._record(entry, status="ignored", http_status=202, response=reason, now=now)
-        return Applied(entry=entry, status="ignored", http_status=202, response=reason)
+        return ApplyResult(entry=entry, status="ignored", http_status=202, response=reason)
 
-    def _bury(self, entry: Entry, error: Exception) -> Applied:
+    def _dead_letter(self, entry: Entry, error: Exception) -> ApplyResult:
         """Make a dead letter of an entry that raised where nothing should raise."""
         now = datetime.now(UTC)
         logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__)
@@ -445,7 +445,7 @@ class SessionManager:
             self._events = []
 
 
-def _decode(entry: Entry, wanted: Slice | None = None) -> Command | Exception:
+def _decode(entry: Entry, wanted: ReadSet | None = None) -> Command | Exception:
     """Decode the command, once for all that is done with it, and add what it touches to what is wanted. What fails here
     fails for this entry alone: it is rejected, or a dead letter."""
     try:
@@ -461,14 +461,14 @@ def _identity(entry: Entry) -> Identity:
     return entry.source, entry.delivery_id
 
 
-def _is_another_event(entry: Entry, earlier: Known) -> bool:
+def _is_another_event(entry: Entry, earlier: PriorDelivery) -> bool:
     """Whether an entry has the id of an earlier event only because its sender gives none, and says the same."""
-    return entry.by_content and not entry.ruling and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
+    return entry.by_content and not entry.resolution and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
 
 
-def _is_judged_anew(entry: Entry, earlier: Known) -> bool:
+def _is_judged_anew(entry: Entry, earlier: PriorDelivery) -> bool:
     """Whether an entry is decided although its delivery id was decided before."""
-    if entry.ruling:
+    if entry.resolution:
         return earlier.status in REPLAYABLE and entry.hash == earlier.hash
     # What was accepted no later is no redelivery: it was judged by a worker that died before it could say so.
     if entry.accepted_at <= earlier.accepted_at:
@@ -477,7 +477,7 @@ def _is_judged_anew(entry: Entry, earlier: Known) -> bool:
     return not binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
 
 
-def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:
+def _succeeded(entry: Entry, answer: ReadResult, now: datetime) -> Raw:
     body = success(
         command=entry.command,
         session_id=entry.session_id,
@@ -489,7 +489,7 @@ def _succeeded(entry: Entry, answer: Answer, now: datetime) -> Raw:
     return Raw(msgspec.json.encode(body))
 
 
-def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> Applied:
+def _failed(entry: Entry, error: RelayError, *, status: str, now: datetime) -> ApplyResult:
     body = failure(error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=now)
     response = Raw(msgspec.json.encode(body))
-    return Applied(entry=entry, status=status, http_status=error.status, response=response)  # type: ignore[arg-type]
+    return ApplyResult(entry=entry, status=status, http_status=error.status, response=response)  # type: ignore[arg-type]

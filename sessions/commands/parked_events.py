@@ -12,7 +12,7 @@ from msgspec import Raw
 from models.errors import Conflict, NotFound
 from models.queue.inbox import Entry
 from sessions.commands.batches import OUT_OF_TIME_CODES
-from sessions.commands.event_log import Known
+from sessions.commands.event_log import PriorDelivery
 from sessions.commands.read_time_budget import exhausted
 from sessions.commands.store import Store
 
@@ -34,10 +34,10 @@ count by themselves, so that several at a time may exceed it by what each of the
 
 def is_unattended(entry: Entry) -> bool:
     """Whether the sender can neither mend nor repeat what was rejected; of a dead letter it was told not to."""
-    return entry.ruling is not None or UNATTENDED.issuperset(entry.scopes)
+    return entry.resolution is not None or UNATTENDED.issuperset(entry.scopes)
 
 
-def binds(known: Known) -> bool:
+def binds(known: PriorDelivery) -> bool:
     """Whether a delivery id stands for what was decided under it, or the same delivery is to be judged anew."""
     if known.status == "rejected" and known.response is None:
         return known.http_status not in (NotFound.status, Conflict.status)  # Its session was deleted.

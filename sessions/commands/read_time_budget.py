@@ -18,7 +18,7 @@ SMALLEST_SECONDS = 0.02
 """With less no read is begun: it would be given up, and its time be lost."""
 
 
-class ReadingTime:
+class ReadTimeBudget:
     """The time for the reads in one transaction. A source that takes more than it has owes the rest."""
 
     def __init__(self, owed: Callable[[str], float], *, is_alone: Callable[[str], bool]) -> None:
@@ -49,7 +49,7 @@ class ReadingTime:
             raise exhausted()
         return seconds
 
-    def take(self, source: str, seconds: float) -> None:
+    def spend(self, source: str, seconds: float) -> None:
         """Note that a read has taken so long."""
         self._left[source] -= seconds
         self._together -= seconds

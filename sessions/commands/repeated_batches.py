@@ -14,7 +14,7 @@ from models.commands.responses import shorten
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.event_log import Said
 from sessions.commands.store import Store
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 
 
 class LatestChanges:
@@ -38,7 +38,7 @@ class LatestChanges:
         said = self._said.get(entry.session_id or "")
         return said if said and may_repeat(entry, command) and is_repeat(entry, said) else None
 
-    def note(self, entry: Entry, command: Command, response: Raw) -> None:
+    def remember(self, entry: Entry, command: Command, response: Raw) -> None:
         """Note that the entry has changed its session."""
         if entry.session_id is None or entry.command in AGENT_COMMANDS:
             return
@@ -55,7 +55,7 @@ class LatestChanges:
 
 def may_repeat(entry: Entry, command: Command | Exception) -> bool:
     """Whether only its content can tell that it is a repeat. What is read in a batch is read anew each time."""
-    if not isinstance(command, Batch) or not entry.is_unnamed or entry.ruling or entry.session_id is None:
+    if not isinstance(command, Batch) or not entry.is_unnamed or entry.resolution or entry.session_id is None:
         return False
     return not any(COMMANDS[item.command].is_read for item in command.commands)
 
@@ -69,7 +69,7 @@ def is_repeat(entry: Entry, said: Said | None) -> bool:
     )
 
 
-def answer_again(said: Said) -> Answer:
+def answer_again(said: Said) -> ReadResult:
     """The first answer, marked as that to a repeat."""
     first = msgspec.json.decode(said.response)
     data: dict[str, Any] = first["data"]
@@ -78,4 +78,4 @@ def answer_again(said: Said) -> Answer:
             part["created"] = False
         part.pop("outcome", None)
     message = f"Taken for a repeat of what was just sent, and not done again: {first['message']}"
-    return Answer(data=data, message=shorten(message))
+    return ReadResult(data=data, message=shorten(message))

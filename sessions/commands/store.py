@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from models.commands.definitions import ReadCommand
 from models.errors import Invalid, Rejected
 from models.queue.inbox import Entry
-from sessions.commands.event_log import Delivery, Event, Known, Said
-from sessions.reads.results import Answer
+from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
+from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
-from sessions.rules.dispatch import Slice
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.state import Changes, State
 
 
@@ -51,13 +51,13 @@ class Store(Protocol):
     def savepoint(self) -> AbstractContextManager[object]:
         """Undo what was written in it when it is left by an exception."""
 
-    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
         """Which of these were decided before, by source and delivery id."""
 
     def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
         """By session the last change, as far as it has the content of one of these entries."""
 
-    def load(self, wanted: Slice) -> State:
+    def load(self, wanted: ReadSet) -> State:
         """The records that exist of those wanted."""
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
@@ -87,7 +87,7 @@ class Store(Protocol):
         now: datetime,
         source: str,
         seconds: float | None = None,
-    ) -> Answer:
+    ) -> ReadResult:
         """The answer to a read, which sees what was written in this transaction, and may take so many `seconds` where
         others wait for it. The source has seen the task that it is shown. Raises Rejected."""
 

@@ -39,7 +39,7 @@ MAX_ITEM_BYTES = 64 * 1_048_576
 """As large as the body of a webhook can be allowed to be."""
 
 
-class _Outline(msgspec.Struct, forbid_unknown_fields=True):
+class _DocumentOutline(msgspec.Struct, forbid_unknown_fields=True):
     format: str
     session: Raw
     chunks: list[Raw]
@@ -56,7 +56,7 @@ class _Head(msgspec.Struct):
 class Document:
     """A document that was checked."""
 
-    def __init__(self, outline: _Outline) -> None:
+    def __init__(self, outline: _DocumentOutline) -> None:
         self._outline = outline
         self.session = msgspec.json.decode(outline.session, type=SessionItem)
 
@@ -114,7 +114,7 @@ def _digest(pieces: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def _read_outline(body: bytes) -> _Outline:
+def _read_outline(body: bytes) -> _DocumentOutline:
     try:
         head = decode_as(body, _Head)
         if head.format != FORMAT:
@@ -124,7 +124,7 @@ def _read_outline(body: bytes) -> _Outline:
                 expected=FORMAT,
                 hint="Export it again, with the version that imports it.",
             )
-        return decode_as(body, _Outline)
+        return decode_as(body, _DocumentOutline)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"The document is not valid JSON ({error}).", expected="a JSON object") from error
     except RecursionError as error:
@@ -134,7 +134,7 @@ def _read_outline(body: bytes) -> _Outline:
 class _Check:
     """The lists of a document, whose records refer to each other."""
 
-    def __init__(self, outline: _Outline) -> None:
+    def __init__(self, outline: _DocumentOutline) -> None:
         self._outline = outline
         self._chunks: set[str] = set()
         self._tasks: dict[str, list[str]] = {}

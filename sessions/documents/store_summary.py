@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 
-class Inventory(NamedTuple):
+class StoreSummary(NamedTuple):
     """How many sessions, and when the latest of them was active."""
 
     sessions: int = 0
     latest_activity_at: datetime | None = None
 
-    def with_session(self, active_at: datetime | None) -> Inventory:
+    def with_session(self, active_at: datetime | None) -> StoreSummary:
         """And one more."""
         latest = self.latest_activity_at
         later = max(latest, active_at) if latest and active_at else latest or active_at
-        return Inventory(self.sessions + 1, later)
+        return StoreSummary(self.sessions + 1, later)

@@ -24,16 +24,16 @@ from typing import IO
 
 from models.atomic_files import PRIVATE, sync_folder
 from models.errors import RelayError, Unavailable
-from sessions.documents.store_summary import Inventory
-from sessions.files.session_file import parse_contents
-from sessions.files.store_folder import GONE, SESSION, BrokenFile, Folder
+from sessions.documents.store_summary import StoreSummary
+from sessions.files.session_file import parse_session_file
+from sessions.files.store_folder import SESSION, TOMBSTONE, BrokenFile, Folder
 
 LOCKS = 256
 LOCK_SECONDS = 20.0
 """To wait for those who write, one of whom may import something large."""
 LOOK_SECONDS = 0.01
 PART_BYTES = 65_536
-MEMBER = re.compile(rf"sessions/([0-9a-f]{{64}}({SESSION}|{GONE}))".replace(".", r"\."))
+MEMBER = re.compile(rf"sessions/([0-9a-f]{{64}}({SESSION}|{TOMBSTONE}))".replace(".", r"\."))
 PASSING = ".passing-"
 """How the names of folders begin that are of no use to anybody but the process that made them."""
 _AT_FDCWD, _EXCHANGE, _SWAP = -100, 2, 2
@@ -55,9 +55,9 @@ class Archive(Folder):
         """Where it is."""
         return self._home
 
-    def held(self) -> Inventory:
+    def held(self) -> StoreSummary:
         """What is in the store. Files that are no session's count as one, and tell nothing."""
-        held = Inventory()
+        held = StoreSummary()
         for path in self.sessions():
             with suppress(BrokenFile):
                 held = self._with(held, path, self.read(path) or b"")
@@ -81,10 +81,10 @@ class Archive(Folder):
                     archive.add(moment / name, f"sessions/{name}", recursive=False)
                     advance()
 
-    def check(self, path: Path) -> tuple[Inventory, int]:
+    def check(self, path: Path) -> tuple[StoreSummary, int]:
         """Read an archive to its end: what is in it, and in how many files. Raises BrokenArchive, or BrokenFile for one
         in it that is no session's."""
-        held, files = Inventory(), 0
+        held, files = StoreSummary(), 0
         for name, body in _members(path):
             held = self._with(held, self._files / name, body)
             files += 1
@@ -96,7 +96,7 @@ class Archive(Folder):
         self._prepare()
         with self._passing_folder() as folder:
             for name, body in _members(path):
-                parse_contents(self, self._files / name, body)
+                parse_session_file(self, self._files / name, body)
                 with open(folder / name, "wb", opener=_private) as file:
                     file.write(body)
                     file.flush()
@@ -107,8 +107,8 @@ class Archive(Folder):
                 _exchange(self._files, folder)
                 sync_folder(self._home)
 
-    def _with(self, held: Inventory, path: Path, body: bytes) -> Inventory:
-        session = parse_contents(self, path, body).session
+    def _with(self, held: StoreSummary, path: Path, body: bytes) -> StoreSummary:
+        session = parse_session_file(self, path, body).session
         return held.with_session(session.last_activity_at) if session else held
 
     def _names(self) -> list[str]:

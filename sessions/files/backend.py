@@ -21,8 +21,8 @@ from sessions.commands.manager import SessionManager
 from sessions.documents.document import session_record
 from sessions.documents.import_validation import read_document, require_same
 from sessions.files.reads import page, read_events, read_transcript
-from sessions.files.session_file import load_contents, save_contents, take_over
-from sessions.files.session_reader import Reach, Shelf
+from sessions.files.session_file import load_session_file, save_session_file, take_over
+from sessions.files.session_reader import ReadScope, SessionReader
 from sessions.files.store import FilesStore
 from sessions.files.store_folder import Folder
 from sessions.reads.markdown import write_markdown
@@ -50,7 +50,7 @@ class FilesBackend:
         entry = direct_entry(submission, source=self._source)
         asked, session_id = submission.command, submission.session_id
         if isinstance(asked, ReadCommand) and not isinstance(asked, GetTask):
-            contents = Shelf(self._folder).find(session_id) if session_id else None
+            contents = SessionReader(self._folder).find(session_id) if session_id else None
             store = FilesStore(self._folder, contents)
             answer = store.read(asked, **self._reading(session_id))
             return respond(entry, answer, store)
@@ -59,7 +59,7 @@ class FilesBackend:
         session_id = entry.session_id or session_id
         outcome: dict[str, Any] | RelayError
         with self._folder.lock(session_id):
-            contents = load_contents(self._folder, session_id)
+            contents = load_session_file(self._folder, session_id)
             store = FilesStore(self._folder, contents)
             if isinstance(asked, GetTask):
                 answer = store.read(asked, **self._reading(session_id))
@@ -70,7 +70,7 @@ class FilesBackend:
             # Of a session that is not there only what can be repeated is worth a file.
             is_worth_it = contents.session or (store.contents and store.contents.session) or submission.delivery_id
             if store.is_changed and store.contents and is_worth_it:
-                save_contents(self._folder, store.contents)
+                save_session_file(self._folder, store.contents)
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
@@ -82,9 +82,9 @@ class FilesBackend:
         """The entry with a session_id that its title can have: that of a session which goes on, or a new one."""
         if not entry.names_session or entry.session_id is None:
             return entry
-        shelf = Shelf(self._folder)
+        reader = SessionReader(self._folder)
         for session_id in (entry.session_id, *further_ids(entry.session_id)):
-            found = shelf.find(session_id)
+            found = reader.find(session_id)
             if found is None or (found.session and goes_on(session_record(found.session), asked)):
                 return msgspec.structs.replace(entry, session_id=session_id, names_session=False)
         return msgspec.structs.replace(entry, names_session=False)
@@ -92,19 +92,19 @@ class FilesBackend:
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
         """A page of a command that lists."""
         asked, session_id = parse_list(command, data, session_id=session_id)
-        reach = Reach(session_id=session_id, session_glob=None, now=datetime.now(UTC))
-        return plain_page(page(Shelf(self._folder), asked, reach=reach))
+        read_scope = ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC))
+        return plain_page(page(SessionReader(self._folder), asked, read_scope=read_scope))
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
         """Chunks of a conversation, in order."""
-        contents = Shelf(self._folder).require(session_id)
+        contents = SessionReader(self._folder).require(session_id)
         return plain_page(read_transcript(contents, limit=limit, cursor=cursor, max_characters=max_characters))
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
         """Entries of a journal after a cursor."""
         ends_at = time.monotonic() + wait_seconds
         while True:
-            contents = Shelf(self._folder).require(session_id)
+            contents = SessionReader(self._folder).require(session_id)
             found = read_events(contents, after=after, limit=limit, max_characters=MAX_CHARACTERS)
             left = ends_at - time.monotonic()
             if found.items or left <= 0:
@@ -113,7 +113,7 @@ class FilesBackend:
 
     def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
         """A whole session as a document. Raises NotFound before the first part."""
-        contents = Shelf(self._folder).require(session_id)
+        contents = SessionReader(self._folder).require(session_id)
         if format == "json":
             return contents.pieces(whole=False)
         memories = sorted(contents.memories.values(), key=lambda memory: (memory.created_at, memory.key))
@@ -131,7 +131,7 @@ class FilesBackend:
         checked = read_document(document)
         session_id = checked.session.session_id
         with self._folder.lock(session_id):
-            before = load_contents(self._folder, session_id)
+            before = load_session_file(self._folder, session_id)
             if before.session is None:
                 take_over(self._folder, checked, before)
             else:
@@ -140,7 +140,7 @@ class FilesBackend:
 
     def session_ids(self) -> Iterator[str]:
         """All that there are, the oldest first."""
-        found = [(item.created_at, item.session_id) for item, _ in Shelf(self._folder).summaries(None)]
+        found = [(item.created_at, item.session_id) for item, _ in SessionReader(self._folder).summaries(None)]
         return iter([session_id for _, session_id in sorted(found)])
 
     def close(self) -> None:

@@ -36,12 +36,12 @@ from sessions.files.row_views import (
     whole_task_columns,
 )
 from sessions.files.search import search
-from sessions.files.session_file import Contents
-from sessions.files.session_reader import Reach, Shelf, not_in_session
+from sessions.files.session_file import SessionFile
+from sessions.files.session_reader import ReadScope, SessionReader, not_in_session
 from sessions.reads.pagination import RowPosition, decode_cursor, decode_position, fill
 from sessions.reads.partial_values import Columns, json_columns
 from sessions.reads.read_commands import answer_list, answer_one
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
 from sessions.reads.serializers import (
     artifact_item,
@@ -74,26 +74,28 @@ class TaskPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     finished_at: datetime | None = None
 
 
-def read(shelf: Shelf, command: ReadCommand, *, reach: Reach) -> Answer:
+def read(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) -> ReadResult:
     """The answer to a read command. Changes nothing; who asks for a task with get_task has it shown. Raises Forbidden,
     NotFound or Invalid."""
     if type(command) in _LISTS:
-        contents = None if reach.session_id is None else shelf.require(reach.session_id, reach.session_glob)
+        contents = (
+            None if read_scope.session_id is None else reader.require(read_scope.session_id, read_scope.session_glob)
+        )
         title = contents.session.title if contents and contents.session else None
-        return answer_list(command, _LISTS[type(command)](shelf, command, reach), title=title)
-    if reach.session_id is None:
-        contents = _latest_active(shelf, reach)
+        return answer_list(command, _LISTS[type(command)](reader, command, read_scope), title=title)
+    if read_scope.session_id is None:
+        contents = _latest_active(reader, read_scope)
     else:
-        contents = shelf.require(reach.session_id, reach.session_glob)
+        contents = reader.require(read_scope.session_id, read_scope.session_glob)
     return answer_one(command, _ONE[type(command)](contents, command))
 
 
-def page(shelf: Shelf, command: ReadCommand, *, reach: Reach) -> Page:
+def page(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) -> Page:
     """Part of a list, for a command that lists. Raises NotFound or Invalid."""
-    return _LISTS[type(command)](shelf, command, reach)
+    return _LISTS[type(command)](reader, command, read_scope)
 
 
-def read_transcript(contents: Contents, *, limit: int, cursor: str | None, max_characters: int) -> Page:
+def read_transcript(contents: SessionFile, *, limit: int, cursor: str | None, max_characters: int) -> Page:
     """Chunks in order, as from Postgres. Raises Invalid for the cursor."""
     start = decode_cursor(cursor, Place)
 
@@ -110,7 +112,7 @@ def read_transcript(contents: Contents, *, limit: int, cursor: str | None, max_c
     return page_of_chunks(chunks(), limit=limit, max_characters=max_characters)
 
 
-def read_events(contents: Contents, *, after: str | None, limit: int, max_characters: int) -> Page:
+def read_events(contents: SessionFile, *, after: str | None, limit: int, max_characters: int) -> Page:
     """Events in order. `next_cursor` is never None. Raises Invalid for a position that is none."""
     position = decode_position(after)
     first = max(position - contents.events_before, 0)
@@ -123,22 +125,22 @@ def read_events(contents: Contents, *, after: str | None, limit: int, max_charac
     return Page(items=page.items, next_cursor=last, truncated=page.truncated)
 
 
-def _latest_active(shelf: Shelf, reach: Reach) -> Contents:
-    active = (item for item, _ in shelf.summaries(reach.session_glob) if item.status == "active")
+def _latest_active(reader: SessionReader, read_scope: ReadScope) -> SessionFile:
+    active = (item for item, _ in reader.summaries(read_scope.session_glob) if item.status == "active")
     latest = max(active, key=lambda item: (item.last_activity_at, item.session_id), default=None)
-    found = None if latest is None else shelf.find(latest.session_id)
+    found = None if latest is None else reader.find(latest.session_id)
     if found is None:
         raise none_active()
     return found
 
 
-def _get_session_summary(contents: Contents, command: GetSessionSummary) -> dict[str, Any]:
+def _get_session_summary(contents: SessionFile, command: GetSessionSummary) -> dict[str, Any]:
     assert contents.session is not None
     room = command.max_characters
     return fit(session_item(session_columns(contents.session, count_contents(contents), room=room)), room)
 
 
-def _retrieve_memory(contents: Contents, command: RetrieveMemory) -> dict[str, Any]:
+def _retrieve_memory(contents: SessionFile, command: RetrieveMemory) -> dict[str, Any]:
     memory = contents.memories.get(command.key)
     for revision in [memory, *memory.revisions] if memory else ():
         if command.revision in (None, revision.revision):
@@ -149,7 +151,7 @@ def _retrieve_memory(contents: Contents, command: RetrieveMemory) -> dict[str, A
     raise not_in_session("memory", command.key, (memory.key for memory in latest), message=message)
 
 
-def _get_task(contents: Contents, command: GetTask) -> dict[str, Any]:
+def _get_task(contents: SessionFile, command: GetTask) -> dict[str, Any]:
     task = contents.tasks.get(command.task_id)
     if task is None:
         raise not_in_session("task", command.task_id, reversed(contents.tasks))
@@ -157,7 +159,7 @@ def _get_task(contents: Contents, command: GetTask) -> dict[str, Any]:
     return whole_task(columns, offset=command.offset, room=command.max_characters)
 
 
-def _get_artifact(contents: Contents, command: GetArtifact) -> dict[str, Any]:
+def _get_artifact(contents: SessionFile, command: GetArtifact) -> dict[str, Any]:
     artifact = contents.artifacts.get(command.artifact_id)
     if artifact is None:
         raise not_in_session("artifact", command.artifact_id, reversed(contents.artifacts))
@@ -167,7 +169,7 @@ def _get_artifact(contents: Contents, command: GetArtifact) -> dict[str, Any]:
     return whole_artifact(columns | content, offset=offset, room=room)
 
 
-def _resume_bundle(contents: Contents, command: ResumeBundle) -> dict[str, Any]:
+def _resume_bundle(contents: SessionFile, command: ResumeBundle) -> dict[str, Any]:
     assert contents.session is not None
 
     def rows(section: Section, room: int) -> Iterator[Columns]:
@@ -179,14 +181,14 @@ def _resume_bundle(contents: Contents, command: ResumeBundle) -> dict[str, Any]:
     return compose(session_columns(contents.session, count_contents(contents), room=room), rows, room=room)
 
 
-def _bundled_memories(contents: Contents, section: Section) -> list[Any]:
+def _bundled_memories(contents: SessionFile, section: Section) -> list[Any]:
     assert section.memories is not None
     types, statuses = section.memories.types, section.memories.statuses
     found = [memory for memory in contents.memories.values() if memory.type in types and memory.status in statuses]
     return sorted(found, key=lambda memory: (memory.updated_at, memory.key), reverse=True)
 
 
-_BUNDLED: dict[str, Callable[[Contents], list[Any]]] = {
+_BUNDLED: dict[str, Callable[[SessionFile], list[Any]]] = {
     "tasks": lambda contents: sorted(
         (task for task in contents.tasks.values() if task.finished_at is None), key=lambda task: -task.priority
     ),
@@ -195,7 +197,7 @@ _BUNDLED: dict[str, Callable[[Contents], list[Any]]] = {
 }
 
 
-def _bundle_columns(contents: Contents, section: Section, item: Any, room: int) -> dict[str, Any]:
+def _bundle_columns(contents: SessionFile, section: Section, item: Any, room: int) -> dict[str, Any]:
     match section.name:
         case "tasks":
             return task_columns(contents, item, room=room)
@@ -209,12 +211,12 @@ def _bundle_columns(contents: Contents, section: Section, item: Any, room: int) 
     return memory_columns(contents, item, room=room)
 
 
-def _list_sessions(shelf: Shelf, command: ListSessions, reach: Reach) -> Page:
+def _list_sessions(reader: SessionReader, command: ListSessions, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, tuple[datetime, str])
     room = command.max_characters // 2
     found = (
         ((item.last_activity_at, item.session_id), session_columns(item, counts, room=room))
-        for item, counts in shelf.summaries(reach.session_glob)
+        for item, counts in reader.summaries(read_scope.session_glob)
         if command.filter in ("all", item.status)
         and (after is None or (item.last_activity_at, item.session_id) < after)
     )
@@ -223,27 +225,27 @@ def _list_sessions(shelf: Shelf, command: ListSessions, reach: Reach) -> Page:
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-def _list_memories(shelf: Shelf, command: ListMemories | QueryMemories, reach: Reach) -> Page:
+def _list_memories(reader: SessionReader, command: ListMemories | QueryMemories, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, tuple[datetime, str, str])
     room = command.max_characters // 2
-    is_wanted = _memory_filter(command, reach)
+    is_wanted = _memory_filter(command, read_scope)
     found = (
         (place, memory_columns(contents, memory, room=room))
-        for contents in shelf.within(reach)
+        for contents in reader.within(read_scope)
         for memory in contents.memories.values()
         if is_wanted(memory) and (after is None or (memory.updated_at, contents.session_id, memory.key) < after)
         for place in [(memory.updated_at, contents.session_id, memory.key)]
     )
     latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
-    titled = reach.session_id is None
+    titled = read_scope.session_id is None
     entries = ((place, memory_item(columns, titled=titled)) for place, columns in latest)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-def _memory_filter(command: ListMemories | QueryMemories, reach: Reach) -> Callable[[Any], bool]:
+def _memory_filter(command: ListMemories | QueryMemories, read_scope: ReadScope) -> Callable[[Any], bool]:
     if isinstance(command, ListMemories):
         return lambda _: True
-    during, tags = reach.during(command), set(command.tags)
+    during, tags = read_scope.during(command), set(command.tags)
     return lambda memory: (
         command.type in (None, memory.type)
         and command.status in (None, memory.status)
@@ -252,14 +254,14 @@ def _memory_filter(command: ListMemories | QueryMemories, reach: Reach) -> Calla
     )
 
 
-def _list_tasks(shelf: Shelf, command: ListTasks, reach: Reach) -> Page:
+def _list_tasks(reader: SessionReader, command: ListTasks, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, TaskPlace)
     start = None if after is None else _task_order(after)
-    during = reach.during(command)
+    during = read_scope.during(command)
     room = command.max_characters // 2
     found = (
         (_task_order(place), place, task_columns(contents, task, room=room))
-        for contents in shelf.within(reach)
+        for contents in reader.within(read_scope)
         for task in contents.tasks.values()
         if all(getattr(command, name) in (None, getattr(task, name)) for name in ("status", "agent_name", "task_type"))
         and during(task.updated_at)
@@ -267,12 +269,12 @@ def _list_tasks(shelf: Shelf, command: ListTasks, reach: Reach) -> Page:
         if start is None or _task_order(place) > start
     )
     first = heapq.nsmallest(command.limit + 1, found, key=lambda entry: entry[0])
-    titled = reach.session_id is None
+    titled = read_scope.session_id is None
     entries = ((place, task_item(columns, titled=titled)) for _, place, columns in first)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-def _task_place(contents: Contents, task: TaskItem) -> TaskPlace:
+def _task_place(contents: SessionFile, task: TaskItem) -> TaskPlace:
     position = contents.positions["tasks"][task.task_id]
     if task.finished_at is not None:
         return TaskPlace(position=position, session_id=contents.session_id, finished_at=task.finished_at)
@@ -286,13 +288,13 @@ def _task_order(place: TaskPlace) -> tuple[Any, ...]:
     return (1, (_BEGINNING - place.finished_at) // timedelta(microseconds=1), -place.position, place.session_id)
 
 
-def _list_artifacts(shelf: Shelf, command: ListArtifacts, reach: Reach) -> Page:
+def _list_artifacts(reader: SessionReader, command: ListArtifacts, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, ItemPlace)
-    during = reach.during(command)
+    during = read_scope.during(command)
     room = command.max_characters // 2
     found = (
         (position, artifact_columns(contents, artifact, room=room))
-        for contents in shelf.within(reach)
+        for contents in reader.within(read_scope)
         for artifact in contents.artifacts.values()
         if all(getattr(command, name) in (None, getattr(artifact, name)) for name in ("type", "task_id"))
         and during(artifact.created_at)
@@ -300,7 +302,7 @@ def _list_artifacts(shelf: Shelf, command: ListArtifacts, reach: Reach) -> Page:
         if after is None or position < (after.position, after.session_id)
     )
     latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
-    titled = reach.session_id is None
+    titled = read_scope.session_id is None
     entries = (
         (ItemPlace(position=position, session_id=session_id), artifact_item(columns, titled=titled))
         for (position, session_id), columns in latest
@@ -308,14 +310,14 @@ def _list_artifacts(shelf: Shelf, command: ListArtifacts, reach: Reach) -> Page:
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-_ONE: dict[type[ReadCommand], Callable[[Contents, Any], dict[str, Any]]] = {
+_ONE: dict[type[ReadCommand], Callable[[SessionFile, Any], dict[str, Any]]] = {
     GetSessionSummary: _get_session_summary,
     RetrieveMemory: _retrieve_memory,
     GetTask: _get_task,
     GetArtifact: _get_artifact,
     ResumeBundle: _resume_bundle,
 }
-_LISTS: dict[type[ReadCommand], Callable[[Shelf, Any, Reach], Page]] = {
+_LISTS: dict[type[ReadCommand], Callable[[SessionReader, Any, ReadScope], Page]] = {
     ListSessions: _list_sessions,
     QueryMemories: _list_memories,
     ListMemories: _list_memories,

@@ -16,7 +16,7 @@ from sessions.documents.document import (
     SessionItem,
     TaskItem,
 )
-from sessions.files.session_file import Contents, Outline
+from sessions.files.session_file import SessionFile, SessionOutline
 from sessions.reads.partial_values import json_columns, text_columns
 from sessions.reads.serializers import TASK_TIMES
 from sessions.rules.records import Question
@@ -33,7 +33,7 @@ def session_columns(session: SessionItem, counts: dict[str, int], *, room: int) 
     return plain | counts | text_columns(session.context, "context", room=room)
 
 
-def count_outline(outline: Outline) -> dict[str, int]:
+def count_outline(outline: SessionOutline) -> dict[str, int]:
     """How much is in a session."""
     return {
         "conversation_chunks": len(outline.chunks),
@@ -44,7 +44,7 @@ def count_outline(outline: Outline) -> dict[str, int]:
     }
 
 
-def count_contents(contents: Contents) -> dict[str, int]:
+def count_contents(contents: SessionFile) -> dict[str, int]:
     """How much is in a session."""
     return {
         "conversation_chunks": len(contents.chunks),
@@ -55,7 +55,7 @@ def count_contents(contents: Contents) -> dict[str, int]:
     }
 
 
-def chunk_columns(contents: Contents, chunk: ChunkItem, *, room: int, offset: int) -> dict[str, Any]:
+def chunk_columns(contents: SessionFile, chunk: ChunkItem, *, room: int, offset: int) -> dict[str, Any]:
     """A piece of conversation."""
     plain = ("chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
     return {
@@ -69,7 +69,7 @@ def chunk_columns(contents: Contents, chunk: ChunkItem, *, room: int, offset: in
 
 
 def memory_columns(
-    contents: Contents, memory: MemoryItem | RevisionItem, *, room: int, offset: int = 0
+    contents: SessionFile, memory: MemoryItem | RevisionItem, *, room: int, offset: int = 0
 ) -> dict[str, Any]:
     """A memory at one revision."""
     plain = ("key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
@@ -77,7 +77,7 @@ def memory_columns(
     return _fields(memory, *plain) | _session(contents) | content
 
 
-def task_columns(contents: Contents, task: TaskItem, *, room: int, offset: int = 0) -> dict[str, Any]:
+def task_columns(contents: SessionFile, task: TaskItem, *, room: int, offset: int = 0) -> dict[str, Any]:
     """A task as lists show it."""
     return {
         **_fields(task, *_PLAIN_TASK),
@@ -92,7 +92,7 @@ def task_columns(contents: Contents, task: TaskItem, *, room: int, offset: int =
     }
 
 
-def whole_task_columns(contents: Contents, task: TaskItem, *, room: int, offset: int) -> dict[str, Any]:
+def whole_task_columns(contents: SessionFile, task: TaskItem, *, room: int, offset: int) -> dict[str, Any]:
     """A task with all that belongs to it."""
     return {
         **task_columns(contents, task, room=room, offset=offset),
@@ -102,7 +102,7 @@ def whole_task_columns(contents: Contents, task: TaskItem, *, room: int, offset:
     }
 
 
-def artifact_columns(contents: Contents, artifact: ArtifactItem, *, room: int) -> dict[str, Any]:
+def artifact_columns(contents: SessionFile, artifact: ArtifactItem, *, room: int) -> dict[str, Any]:
     """An artifact without its content."""
     plain = ("artifact_id", "name", "type", "format", "task_id", "created_by", "created_at")
     return {
@@ -125,7 +125,7 @@ def last_question(task: TaskItem) -> str | None:
     return questions[-1].question if questions else None
 
 
-def _blocked_by(contents: Contents, task: TaskItem) -> list[dict[str, str]]:
+def _blocked_by(contents: SessionFile, task: TaskItem) -> list[dict[str, str]]:
     if task.finished_at is not None or not task.depends_on:
         return []
     needed = set(task.depends_on)
@@ -136,7 +136,7 @@ def _blocked_by(contents: Contents, task: TaskItem) -> list[dict[str, str]]:
     ]
 
 
-def _session(contents: Contents) -> dict[str, Any]:
+def _session(contents: SessionFile) -> dict[str, Any]:
     title = contents.session.title if contents.session else ""
     return {"session_id": contents.session_id, "session_title": title}
 

@@ -16,13 +16,21 @@ from typing import Any
 import msgspec
 
 from models.commands.definitions import Search
-from sessions.files.session_file import Contents
-from sessions.files.session_reader import Reach, Shelf
-from sessions.files.text_query import Question, Text, Token, has_any, nearness, read_question, read_text
+from sessions.files.session_file import SessionFile
+from sessions.files.session_reader import ReadScope, SessionReader
+from sessions.files.text_query import Text, TextQuery, Token, has_any, nearness, parse_text_query, tokenize
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
-from sessions.reads.search_query import BEGINNING_LENGTH, MARK, MOST_WORDS, Wording, mark, take_apart, tidy
+from sessions.reads.search_query import (
+    BEGINNING_LENGTH,
+    MARK,
+    MOST_WORDS,
+    ParsedQuery,
+    mark,
+    normalize_marks,
+    parse_query,
+)
 from sessions.rules.records import search_text
 
 CONTEXT_CHARACTERS = 60
@@ -61,23 +69,23 @@ class _Query:
     """What is looked for."""
 
     def __init__(self, q: str) -> None:
-        self.wording: Wording = take_apart(q)
-        self.question: Question = read_question(self.wording.text, wanted=self.wording.wanted, most_words=MOST_WORDS)
-        self._unwanted = [read_question(term, wanted="", most_words=0) for term in self.wording.unwanted]
+        self.parsed: ParsedQuery = parse_query(q)
+        self.question: TextQuery = parse_text_query(self.parsed.text, wanted=self.parsed.wanted, most_words=MOST_WORDS)
+        self._unwanted = [parse_text_query(term, wanted="", most_words=0) for term in self.parsed.unwanted]
         self._words = frozenset(self.question.words)
         self._beginnings = tuple(word for word in self.question.words if len(word.encode()) >= BEGINNING_LENGTH)
         # What is asked for may also be that a word is not there.
-        self._needs_a_word = bool(self._words) and self.wording.text == self.wording.wanted
+        self._needs_a_word = bool(self._words) and self.parsed.text == self.parsed.wanted
 
     def judge(self, text: str) -> tuple[Match, float] | None:
         """Whether all or some of it is in the text, and how good it is."""
         text = normal(text)
-        wording, question = self.wording, self.question
-        parts = sum(part in text for part in wording.parts)
+        parsed, question = self.parsed, self.question
+        parts = sum(part in text for part in parsed.parts)
         if self._needs_a_word and not parts and not has_any(text, self._words, self._beginnings):
             return None
-        words = read_text(text)
-        every = [run in text for run in wording.runs]
+        words = tokenize(text)
+        every = [run in text for run in parsed.runs]
         if question.choices:
             every.append(question.matches(words))
         known = sum(words.has(word, begins=word in self._beginnings) for word in question.words)
@@ -95,33 +103,33 @@ class _Query:
     def snippet(self, text: str) -> str:
         """What shows why the text was found."""
         text = normal(text)
-        for needle in self.wording.needles:
+        for needle in self.parsed.needles:
             if (at := text.find(needle)) >= 0:
                 start = max(at - CONTEXT_CHARACTERS, 0)
-                return tidy(mark(text[start : start + 3 * CONTEXT_CHARACTERS], self.wording.needles))
-        return tidy(headline(text, read_text(text), self.is_hit))
+                return normalize_marks(mark(text[start : start + 3 * CONTEXT_CHARACTERS], self.parsed.needles))
+        return normalize_marks(headline(text, tokenize(text), self.is_hit))
 
 
-def search(shelf: Shelf, command: Search, reach: Reach) -> Page:
+def search(reader: SessionReader, command: Search, read_scope: ReadScope) -> Page:
     """Hits, the best first; each says whether it has all words or only some (`match`)."""
     query = _Query(command.q)
     start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
     limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
-    hits = _hits(shelf, command, query, start=start, limit=limit, reach=reach)
+    hits = _hits(reader, command, query, start=start, limit=limit, read_scope=read_scope)
     return fill(hits, limit=limit, room=command.max_characters)
 
 
 def _hits(
-    shelf: Shelf, command: Search, query: _Query, *, start: Position, limit: int, reach: Reach
+    reader: SessionReader, command: Search, query: _Query, *, start: Position, limit: int, read_scope: ReadScope
 ) -> Iterator[tuple[Position, dict[str, Any]]]:
-    best = _rank(shelf, command, query, reach=reach, most=min(start.offset + limit + 1, MOST_HITS))
+    best = _rank(reader, command, query, read_scope=read_scope, most=min(start.offset + limit + 1, MOST_HITS))
     wanted = limit + 1
     matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
     for match in matches:
         offset = start.offset if match == start.match else 0
         for hit in best[match][offset : offset + wanted]:
             offset += 1
-            contents = shelf.find(hit.found.session_id)
+            contents = reader.find(hit.found.session_id)
             try:
                 snippet = query.snippet(_text_of(contents, hit.found)) if contents else ""
             except KeyError:  # It was removed meanwhile.
@@ -133,11 +141,13 @@ def _hits(
             yield Position(match=match, offset=offset), hit_item(columns, snippet=snippet, match=match)
 
 
-def _rank(shelf: Shelf, command: Search, query: _Query, *, reach: Reach, most: int) -> dict[Match, list[_Hit]]:
+def _rank(
+    reader: SessionReader, command: Search, query: _Query, *, read_scope: ReadScope, most: int
+) -> dict[Match, list[_Hit]]:
     """The best hits, without their texts."""
     found: dict[Match, list[_Hit]] = {"all": [], "partial": []}
-    is_wanted = _filter(command, reach)
-    for contents in shelf.within(reach):
+    is_wanted = _filter(command, read_scope)
+    for contents in reader.within(read_scope):
         for place in filter(is_wanted, _places(contents, command)):
             judged = query.judge(_text_of(contents, place))
             if judged:
@@ -149,14 +159,14 @@ def _rank(shelf: Shelf, command: Search, query: _Query, *, reach: Reach, most: i
     return {match: heapq.nsmallest(most, hits, key=lambda hit: hit.order) for match, hits in found.items()}
 
 
-def _filter(command: Search, reach: Reach) -> Callable[[_Found], bool]:
-    during, tags = reach.during(command), set(command.tags)
+def _filter(command: Search, read_scope: ReadScope) -> Callable[[_Found], bool]:
+    during, tags = read_scope.during(command), set(command.tags)
     return lambda place: (
         command.type in (None, place.type) and (not tags or not tags.isdisjoint(place.tags)) and during(place.at)
     )
 
 
-def _places(contents: Contents, command: Search) -> Iterator[_Found]:
+def _places(contents: SessionFile, command: Search) -> Iterator[_Found]:
     areas = set(command.areas or ("conversations", "memories", "artifacts"))
     make = partial(_Found, session_id=contents.session_id)
     if "conversations" in areas:
@@ -171,7 +181,7 @@ def _places(contents: Contents, command: Search) -> Iterator[_Found]:
             yield make(area="artifacts", id=work.artifact_id, at=work.created_at, type=work.type, name=work.name)
 
 
-def _text_of(contents: Contents, place: _Found) -> str:
+def _text_of(contents: SessionFile, place: _Found) -> str:
     """Raises KeyError for what is there no more."""
     if place.area == "conversations":
         return contents.chunks[place.id].content

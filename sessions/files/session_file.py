@@ -24,7 +24,7 @@ from sessions.documents.document import (
     write_document,
 )
 from sessions.documents.import_validation import Document
-from sessions.files.store_folder import GONE, GONE_SECONDS, SESSION, BrokenFile, Folder
+from sessions.files.store_folder import SESSION, TOMBSTONE, TOMBSTONE_SECONDS, BrokenFile, Folder
 
 MOST_DELIVERIES = 2_000
 """Of a session, the latest, by which repeats are recognized: they are written anew with every change."""
@@ -49,7 +49,7 @@ class SavedDelivery(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "response", None)
 
 
-class Kept(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class StoreMetadata(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What an export leaves out."""
 
     session_id: str
@@ -68,10 +68,10 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tasks: list[TaskItem]
     artifacts: list[ArtifactItem]
     events: list[EventItem]
-    store: Kept
+    store: StoreMetadata
 
 
-class _State(msgspec.Struct, frozen=True):
+class _SavedState(msgspec.Struct, frozen=True):
     status: str
 
 
@@ -79,7 +79,7 @@ class _Whose(msgspec.Struct, frozen=True):
     session_id: str
 
 
-class Outline(msgspec.Struct, frozen=True, kw_only=True):
+class SessionOutline(msgspec.Struct, frozen=True, kw_only=True):
     """A session and how much is in it, which is read faster than all of it."""
 
     format: str
@@ -87,7 +87,7 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
     session: SessionItem
     chunks: list[Raw]
     memories: list[Raw]
-    tasks: list[_State]
+    tasks: list[_SavedState]
     artifacts: list[Raw]
 
 
@@ -100,7 +100,7 @@ class TaskOutline(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[TaskItem]
 
 
-class Contents:
+class SessionFile:
     """A session with all that belongs to it, to be read and changed; or, if there is none, the deliveries of its id."""
 
     def __init__(self, session_id: str) -> None:
@@ -115,9 +115,9 @@ class Contents:
         self.events_before = 0
         self.deliveries: dict[tuple[str, str], SavedDelivery] = {}
 
-    def copy(self) -> Contents:
+    def copy(self) -> SessionFile:
         """To go back to when what follows is refused."""
-        twin = Contents(self.session_id)
+        twin = SessionFile(self.session_id)
         twin.session, twin.events_before = self.session, self.events_before
         twin.chunks, twin.memories, twin.tasks = dict(self.chunks), dict(self.memories), dict(self.tasks)
         twin.artifacts, twin.events, twin.deliveries = dict(self.artifacts), list(self.events), dict(self.deliveries)
@@ -134,9 +134,9 @@ class Contents:
         """The conversation in the order in which it was said; what was said at one moment as it was stored."""
         return sorted(self.chunks.values(), key=lambda chunk: chunk.said_at)
 
-    def emptied(self) -> Contents:
+    def emptied(self) -> SessionFile:
         """What is kept when the session is deleted: of its deliveries nothing that tells of it."""
-        rest = Contents(self.session_id)
+        rest = SessionFile(self.session_id)
         rest.events_before = self.events_before + len(self.events)
         rest.deliveries = {key: msgspec.structs.replace(known, response=None) for key, known in self.deliveries.items()}
         return rest
@@ -148,11 +148,11 @@ class Contents:
         return write_document(self.session, lists, more=self._kept() if whole else b"")
 
     def _kept(self) -> bytes:
-        since = datetime.now(UTC) - timedelta(seconds=GONE_SECONDS)
+        since = datetime.now(UTC) - timedelta(seconds=TOMBSTONE_SECONDS)
         deliveries = [known for known in self.deliveries.values() if known.decided_at > since][-MOST_DELIVERIES:]
         positions = {name: list(numbers.values()) for name, numbers in self.positions.items()}
-        return encode_kept(
-            Kept(
+        return encode_metadata(
+            StoreMetadata(
                 session_id=self.session_id,
                 positions=positions,
                 events_before=self.events_before,
@@ -161,35 +161,35 @@ class Contents:
         )
 
 
-def load_contents(folder: Folder, session_id: str) -> Contents:
+def load_session_file(folder: Folder, session_id: str) -> SessionFile:
     """What is there of the session, which may be nothing. Raises BrokenFile."""
-    for kind in (SESSION, GONE):
+    for kind in (SESSION, TOMBSTONE):
         path = folder.path(session_id, kind)
         if (body := folder.read(path)) is not None:
-            return parse_contents(folder, path, body)
-    return Contents(session_id)
+            return parse_session_file(folder, path, body)
+    return SessionFile(session_id)
 
 
-def save_contents(folder: Folder, contents: Contents) -> None:
+def save_session_file(folder: Folder, contents: SessionFile) -> None:
     """Write it, under the session's lock."""
-    kinds = (SESSION, GONE) if contents.session else (GONE, SESSION)
+    kinds = (SESSION, TOMBSTONE) if contents.session else (TOMBSTONE, SESSION)
     kept, other = (folder.path(contents.session_id, kind) for kind in kinds)
     folder.write(kept, contents.pieces(whole=True))
     folder.remove(other)
 
 
-def take_over(folder: Folder, document: Document, before: Contents) -> None:
+def take_over(folder: Folder, document: Document, before: SessionFile) -> None:
     """Write a session that came as a document, under its lock; `before` is what there is of its id."""
     first = next_position(0)
     numbered: tuple[Numbered, ...] = ("chunks", "tasks", "artifacts")
-    kept = Kept(
+    kept = StoreMetadata(
         session_id=before.session_id,
         positions={name: list(range(first, first + document.count(name))) for name in numbered},
         events_before=before.events_before,
         deliveries=list(before.deliveries.values()),
     )
-    folder.write(folder.path(before.session_id, SESSION), document.pieces(more=encode_kept(kept)))
-    folder.remove(folder.path(before.session_id, GONE))
+    folder.write(folder.path(before.session_id, SESSION), document.pieces(more=encode_metadata(kept)))
+    folder.remove(folder.path(before.session_id, TOMBSTONE))
 
 
 def next_position(last: int) -> int:
@@ -197,17 +197,17 @@ def next_position(last: int) -> int:
     return max(last + 1, time.time_ns() // 1_000)
 
 
-def encode_kept(kept: Kept) -> bytes:
+def encode_metadata(kept: StoreMetadata) -> bytes:
     """As a further field of the document."""
     return b',\n"store":%s' % msgspec.json.encode(kept)
 
 
-def parse_contents(folder: Folder, path: Path, body: bytes) -> Contents:
+def parse_session_file(folder: Folder, path: Path, body: bytes) -> SessionFile:
     """The contents of a file. Raises BrokenFile."""
     saved = _decode(path, body, _Saved)
     kept = saved.store
     _require_own(folder, path, saved)
-    found = Contents(kept.session_id)
+    found = SessionFile(kept.session_id)
     found.session = saved.session
     found.chunks = {chunk.chunk_id: chunk for chunk in saved.chunks}
     found.memories = {memory.key: memory for memory in saved.memories}
@@ -226,9 +226,9 @@ def parse_contents(folder: Folder, path: Path, body: bytes) -> Contents:
     return found
 
 
-def parse_outline(folder: Folder, path: Path, body: bytes) -> Outline:
+def parse_outline(folder: Folder, path: Path, body: bytes) -> SessionOutline:
     """The outline of a session's file. Raises BrokenFile."""
-    outline = _decode(path, body, Outline)
+    outline = _decode(path, body, SessionOutline)
     _require_own(folder, path, outline)
     return outline
 
@@ -240,7 +240,7 @@ def parse_tasks(folder: Folder, path: Path, body: bytes) -> TaskOutline:
     return outline
 
 
-def _require_own(folder: Folder, path: Path, saved: _Saved | Outline | TaskOutline) -> None:
+def _require_own(folder: Folder, path: Path, saved: _Saved | SessionOutline | TaskOutline) -> None:
     """Whoever copies a file makes no second session of it."""
     session_id = saved.store.session_id
     if saved.format != FORMAT:

@@ -18,7 +18,7 @@ from models.commands.field_types import ID_PATTERN
 from models.errors import NotFound
 from sessions.documents.document import SessionItem, TaskItem
 from sessions.files.row_views import count_contents, count_outline
-from sessions.files.session_file import Contents, load_contents, parse_contents, parse_outline, parse_tasks
+from sessions.files.session_file import SessionFile, load_session_file, parse_outline, parse_session_file, parse_tasks
 from sessions.files.store_folder import SESSION, BrokenFile, Folder
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
+class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
     """What one read may see: one session, or all that the pattern allows."""
 
     session_id: str | None
@@ -40,25 +40,25 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         return lambda moment: (since is None or moment >= since) and (until is None or moment < until)
 
 
-class Shelf:
+class SessionReader:
     """The sessions in a folder. Files that are none are told of in the log and passed over where all are read."""
 
-    def __init__(self, folder: Folder, draft: Contents | None = None) -> None:
+    def __init__(self, folder: Folder, draft: SessionFile | None = None) -> None:
         """`draft` is the session that is being changed."""
         self._folder = folder
         self._draft = draft
 
-    def find(self, session_id: str) -> Contents | None:
+    def find(self, session_id: str) -> SessionFile | None:
         """The session of that id. Raises BrokenFile."""
         if self._draft is not None and self._draft.session_id == session_id:
             found = self._draft
         elif re.search(ID_PATTERN, session_id):
-            found = load_contents(self._folder, session_id)
+            found = load_session_file(self._folder, session_id)
         else:
             return None
         return found if found.session else None
 
-    def require(self, session_id: str, session_glob: str | None = None) -> Contents:
+    def require(self, session_id: str, session_glob: str | None = None) -> SessionFile:
         """The session of that id. Raises Forbidden, NotFound or BrokenFile."""
         require_visible(session_id, session_glob)
         found = self.find(session_id)
@@ -67,15 +67,15 @@ class Shelf:
             raise missing("session", session_id, similar=similar)
         return found
 
-    def within(self, reach: Reach) -> Iterator[Contents]:
+    def within(self, read_scope: ReadScope) -> Iterator[SessionFile]:
         """The sessions that a read may see, in no order."""
-        if reach.session_id is not None:
-            yield self.require(reach.session_id, reach.session_glob)
+        if read_scope.session_id is not None:
+            yield self.require(read_scope.session_id, read_scope.session_glob)
             return
-        for contents in self._each(parse_contents):
-            if matches_glob(contents.session_id, reach.session_glob):
+        for contents in self._each(parse_session_file):
+            if matches_glob(contents.session_id, read_scope.session_glob):
                 yield contents
-        if self._draft and self._draft.session and matches_glob(self._draft.session_id, reach.session_glob):
+        if self._draft and self._draft.session and matches_glob(self._draft.session_id, read_scope.session_glob):
             yield self._draft
 
     def summaries(self, session_glob: str | None) -> Iterator[tuple[SessionItem, dict[str, int]]]:

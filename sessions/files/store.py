@@ -16,14 +16,14 @@ from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.definitions import COMMANDS, GetTask, ReadCommand
 from models.commands.field_types import UNFINISHED
 from models.queue.inbox import Entry
-from sessions.commands.event_log import Delivery, Event, Known, Said
+from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.documents.document import TaskItem, event_item_of, item_of, records, session_record
 from sessions.files.reads import read
 from sessions.files.row_views import count_contents, last_question
-from sessions.files.session_file import Contents, SavedDelivery
-from sessions.files.session_reader import Reach, Shelf
+from sessions.files.session_file import SavedDelivery, SessionFile
+from sessions.files.session_reader import ReadScope, SessionReader
 from sessions.files.store_folder import Folder
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import (
     ELSEWHERE_FOR,
     ELSEWHERE_TASKS,
@@ -34,14 +34,14 @@ from sessions.responses.task_updates import (
     UNCLAIMED_AFTER,
     Elsewhere,
     Listener,
-    News,
+    TaskUpdate,
     choose,
     describe_elsewhere,
     describe_update,
     is_shown,
     seen_after,
 )
-from sessions.rules.dispatch import Slice
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
 from sessions.rules.state import Changes, Lane, LastChunk, State
@@ -52,7 +52,7 @@ from sessions.rules.tasks import description_hash
 class FilesStore:
     """Implements `sessions.commands.store.Store` for commands on one session, locked by the caller, or on none."""
 
-    def __init__(self, folder: Folder, contents: Contents | None) -> None:
+    def __init__(self, folder: Folder, contents: SessionFile | None) -> None:
         self._folder = folder
         self.contents = contents
         self.is_changed = False
@@ -67,12 +67,12 @@ class FilesStore:
             self.contents, self.is_changed = before
             raise
 
-    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
         """Which of these were decided before, by source and delivery id, as far as they are of this session."""
         known = self.contents.deliveries if self.contents else {}
         identities = [(entry.source, entry.delivery_id) for entry in entries]
         return {
-            identity: Known(
+            identity: PriorDelivery(
                 hash=known[identity].hash,
                 status=known[identity].status,
                 http_status=known[identity].http_status,
@@ -101,7 +101,7 @@ class FilesStore:
         said = Said(source=last.source, hash=last.hash, at=last.decided_at, response=last.response)
         return {contents.session_id: said}
 
-    def load(self, wanted: Slice) -> State:
+    def load(self, wanted: ReadSet) -> State:
         """The records that exist of those wanted."""
         contents = self.contents
         if contents is None or contents.session is None:
@@ -181,24 +181,24 @@ class FilesStore:
         now: datetime,
         source: str,
         seconds: float | None = None,
-    ) -> Answer:
+    ) -> ReadResult:
         """The answer to a read, which sees what was written before it. Nobody waits for it, so it may take its time.
         Raises Rejected."""
-        reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
-        answer = read(Shelf(self._folder, self.contents), command, reach=reach)
+        read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)
+        answer = read(SessionReader(self._folder, self.contents), command, read_scope=read_scope)
         if isinstance(command, GetTask) and self.contents:
             self._mark_seen(self.contents, command.task_id, source)
         return answer
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
         """Up to three existing ids that are like this one."""
-        return Shelf(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
+        return SessionReader(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
         """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
         updates: dict[Listener, list[dict[str, Any]]] = {}
         for listener in listeners:
-            contents = Shelf(self._folder, self.contents).find(listener.session_id)
+            contents = SessionReader(self._folder, self.contents).find(listener.session_id)
             news = _news(contents, listener.source, now) if contents else []
             news += describe_elsewhere(self._elsewhere(listener.source, now), listener)
             if news:
@@ -209,7 +209,7 @@ class FilesStore:
         since = now - ELSEWHERE_FOR
         found = [
             (task, session)
-            for session, tasks in Shelf(self._folder, self.contents).tasks_since(since)
+            for session, tasks in SessionReader(self._folder, self.contents).tasks_since(since)
             for task in tasks
             if task.created_by == source and task.status in SETTLED and task.updated_at > since
             if not (is_shown(task.shown_at, task.updated_at) and source in task.seen_by)
@@ -228,7 +228,7 @@ class FilesStore:
             for (session_id, title, status), count in counts.items()
         ]
 
-    def _mark_seen(self, contents: Contents, task_id: str, source: str) -> None:
+    def _mark_seen(self, contents: SessionFile, task_id: str, source: str) -> None:
         task = contents.tasks[task_id]
         seen_by = seen_after(task.seen_by, source, shown_at=task.shown_at, updated_at=task.updated_at)
         if seen_by is not None:
@@ -237,16 +237,16 @@ class FilesStore:
 
     def _queue(self, session_glob: str | None) -> Counter[Lane]:
         """What waits for agents, in all sessions that the pattern allows."""
-        reach = Reach(session_id=None, session_glob=session_glob, now=datetime.now(UTC))
+        read_scope = ReadScope(session_id=None, session_glob=session_glob, now=datetime.now(UTC))
         return Counter(
             (task.agent_name, task.task_type, task.priority)
-            for contents in Shelf(self._folder, self.contents).within(reach)
+            for contents in SessionReader(self._folder, self.contents).within(read_scope)
             for task in contents.tasks.values()
             if task.status == "pending"
         )
 
 
-def _last_chunks(contents: Contents) -> dict[str, LastChunk]:
+def _last_chunks(contents: SessionFile) -> dict[str, LastChunk]:
     last, before, *_ = *islice(reversed(contents.chunks.values()), 2), None, None
     if last is None:
         return {}
@@ -259,7 +259,7 @@ def _last_chunks(contents: Contents) -> dict[str, LastChunk]:
     return {contents.session_id: told}
 
 
-def _find(contents: Contents, key: Key) -> Iterator[Record]:
+def _find(contents: SessionFile, key: Key) -> Iterator[Record]:
     table, _, *rest = key
     if table == "sessions" and contents.session:
         yield session_record(contents.session)
@@ -275,7 +275,7 @@ def _find(contents: Contents, key: Key) -> Iterator[Record]:
         yield next(records(item, contents.session_id))
 
 
-def _fail_dependents(contents: Contents, ended: Task) -> list[TaskItem]:
+def _fail_dependents(contents: SessionFile, ended: Task) -> list[TaskItem]:
     item = contents.tasks[ended.task_id]
     dead = [item] if item.status in DEAD else []
     failed = fail_dependents(dead, contents.tasks.values(), at=ended.updated_at)
@@ -294,13 +294,13 @@ def _event_of_dependent(session_id: str, task: TaskItem) -> Event:
     )
 
 
-def _cancel_open_tasks(contents: Contents, at: datetime) -> None:
+def _cancel_open_tasks(contents: SessionFile, at: datetime) -> None:
     for task in list(contents.tasks.values()):
         if task.status in UNFINISHED:
             contents.tasks[task.task_id] = cancel(task, SESSION_COMPLETED, at)
 
 
-def _put(contents: Contents, record: Record) -> None:
+def _put(contents: SessionFile, record: Record) -> None:
     match record:
         case Session():
             contents.session = item_of(record)
@@ -323,14 +323,14 @@ def _put(contents: Contents, record: Record) -> None:
             contents.artifacts[record.artifact_id] = item_of(record)
 
 
-def _news(contents: Contents, source: str, now: datetime) -> list[dict[str, Any]]:
+def _news(contents: SessionFile, source: str, now: datetime) -> list[dict[str, Any]]:
     positions = contents.positions["tasks"]
-    unseen: list[News] = []
-    shown: list[News] = []
+    unseen: list[TaskUpdate] = []
+    shown: list[TaskUpdate] = []
     for task in contents.tasks.values():
         is_known = is_shown(task.shown_at, task.updated_at)
         seen = is_known and source in task.seen_by
-        news = News(task_id=task.task_id, updated_at=task.updated_at, position=positions[task.task_id], seen=seen)
+        news = TaskUpdate(task_id=task.task_id, updated_at=task.updated_at, position=positions[task.task_id], seen=seen)
         lies_since = max(task.updated_at, task.not_before or task.updated_at)
         is_lying = task.status == "pending" and lies_since < now - UNCLAIMED_AFTER
         if is_known and (task.status in SETTLED or is_lying) and task.updated_at > now - SHOWN_FOR:

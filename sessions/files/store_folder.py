@@ -23,16 +23,16 @@ from models.errors import RelayError, Unavailable
 
 FOLDER = "json-store"
 """Under DATA_DIR, where the local stack has its own folders."""
-SESSION, GONE, DRAFT = ".json", ".gone", ".tmp"
+SESSION, TOMBSTONE, DRAFT = ".json", ".gone", ".tmp"
 """Kinds of files: a session; what is kept of one that was deleted or never was; one that is being written."""
 LOCK_SECONDS = 5.0
 """To wait for somebody else who writes, which takes milliseconds but for the largest sessions."""
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.001, 0.02
 """Between two attempts to get a lock."""
-GONE_SECONDS = 30 * 86_400
+TOMBSTONE_SECONDS = 30 * 86_400
 """For which repeats of deliveries to a deleted session are recognized, as long as in Postgres by default."""
 
-_PASSING = re.compile(rf"[0-9a-f]{{64}}({DRAFT}|{GONE})".replace(".", r"\."))
+_PASSING = re.compile(rf"[0-9a-f]{{64}}({DRAFT}|{TOMBSTONE})".replace(".", r"\."))
 
 
 class BrokenFile(RelayError):
@@ -157,7 +157,7 @@ class Folder:
                 continue
             with suppress(OSError, Unavailable), _open_lock(self._locks / f"{name[:2]}.lock") as descriptor:
                 # One whose lock is held is being written.
-                if _try_lock(descriptor) and (path.suffix == DRAFT or _age_seconds(path) > GONE_SECONDS):
+                if _try_lock(descriptor) and (path.suffix == DRAFT or _age_seconds(path) > TOMBSTONE_SECONDS):
                     path.unlink()
 
 

@@ -68,7 +68,7 @@ class _Phrase(msgspec.Struct, frozen=True):
         return any(all(at + step in places for step, places in others) for at in text.places.get(word, ()))
 
 
-class Question(msgspec.Struct, frozen=True):
+class TextQuery(msgspec.Struct, frozen=True):
     """What is asked for: any of some lists of phrases, of which all must be there, as they are or by their stems."""
 
     choices: Sequence[Sequence[_Phrase]]
@@ -86,7 +86,7 @@ def has_any(text: str, words: Collection[str], beginnings: tuple[str, ...]) -> b
     return any(form in words or form.startswith(beginnings) for form in forms)
 
 
-def read_text(text: str) -> Text:
+def tokenize(text: str) -> Text:
     """The words of a text."""
     tokens = list(_tokens(_spaced(text)))
     places: dict[str, list[int]] = {}
@@ -97,7 +97,7 @@ def read_text(text: str) -> Text:
     return Text(tokens, places)
 
 
-def read_question(text: str, *, wanted: str, most_words: int) -> Question:
+def parse_text_query(text: str, *, wanted: str, most_words: int) -> TextQuery:
     """What was typed: words, "phrases", -unwanted, OR. `wanted` is the same without what is unwanted."""
     parts = list(_PART.finditer(text))
     choices: list[list[_Phrase]] = []
@@ -116,7 +116,7 @@ def read_question(text: str, *, wanted: str, most_words: int) -> Question:
     found = list(dict.fromkeys(token.stem for token in tokens if token.stem))
     found = found or list(dict.fromkeys(token.plain for token in tokens))
     longest = sorted(found, key=lambda word: len(word.encode()), reverse=True)[:most_words]
-    return Question([choice for choice in choices if choice], longest)
+    return TextQuery([choice for choice in choices if choice], longest)
 
 
 def nearness(text: Text, is_hit: Callable[[Token], bool]) -> float:

@@ -18,7 +18,7 @@ from models.commands.definitions import (
     Search,
 )
 from sessions.reads.messages import found, named, of_bundle, of_session, of_task, quoted
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 
 LISTS: dict[type[ReadCommand], tuple[str, str]] = {
     ListSessions: ("sessions", "session"),
@@ -31,21 +31,23 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
 """The commands that list: the field of the answer, and what one of them is called."""
 
 
-def answer_one(command: ReadCommand, data: dict[str, Any]) -> Answer:
+def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:
     """The answer to a command that asks for one thing."""
     match command:
         case GetSessionSummary():
-            return Answer(data=data, message=of_session(data))
+            return ReadResult(data=data, message=of_session(data))
         case RetrieveMemory():
-            return Answer(data={"memory": data}, message=f"Here is the {named(data['type'])} {quoted(command.key)}.")
+            return ReadResult(
+                data={"memory": data}, message=f"Here is the {named(data['type'])} {quoted(command.key)}."
+            )
         case GetTask():
-            return Answer(data={"task": data}, message=of_task(data))
+            return ReadResult(data={"task": data}, message=of_task(data))
         case GetArtifact():
-            return Answer(data={"artifact": data}, message=f"Here is {quoted(data['name'])}.")
-    return Answer(data=data, message=of_bundle(data))
+            return ReadResult(data={"artifact": data}, message=f"Here is {quoted(data['name'])}.")
+    return ReadResult(data=data, message=of_bundle(data))
 
 
-def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> Answer:
+def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadResult:
     """The answer to a command that lists; `title` is that of the session that was asked for, if any."""
     field, noun = LISTS[type(command)]
     data: dict[str, Any] = {field: page.items, "count": len(page.items), "next_cursor": page.next_cursor}
@@ -57,4 +59,4 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> Answe
     if isinstance(command, QueryMemories) and command.type is not None:
         noun = command.type
     where = None if isinstance(command, ListSessions) else "all sessions" if title is None else quoted(title)
-    return Answer(data=data, message=found(len(page.items), noun, where=where, more=page.next_cursor is not None))
+    return ReadResult(data=data, message=found(len(page.items), noun, where=where, more=page.next_cursor is not None))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ReadResult(msgspec.Struct, frozen=True, kw_only=True):
     """A command's result: `data` for programs, `message` for people, one sentence that can be read aloud."""
 
     data: dict[str, Any]

@@ -26,7 +26,7 @@ _DASHES = re.compile(r'(?<!\w)-(?:[^\w"]*-)+')
 _UNWANTED = re.compile(r'(?:^|(?<=\s))-(?:"[^"]*"?|\S+)')
 
 
-class Wording(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A query, taken apart."""
 
     text: str
@@ -45,7 +45,7 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys([*self.runs, *self.parts]))
 
 
-def take_apart(query: str) -> Wording:
+def parse_query(query: str) -> ParsedQuery:
     """Any text is a query; what means nothing is left out."""
     text = _DASHES.sub("-", unicodedata.normalize("NFC", query.replace("\0", " ")))
     wanted = _UNWANTED.sub(" ", text)
@@ -53,7 +53,7 @@ def take_apart(query: str) -> Wording:
     parts = list(dict.fromkeys(part for run in runs for part in _parts_of(run)))[:MOST_NEEDLES]
     spaced = _without_runs(text)
     unwanted = [term[1:] for term in _UNWANTED.findall(spaced)][:MOST_WORDS]
-    return Wording(text=spaced, wanted=_without_runs(wanted), unwanted=unwanted, runs=runs, parts=parts)
+    return ParsedQuery(text=spaced, wanted=_without_runs(wanted), unwanted=unwanted, runs=runs, parts=parts)
 
 
 def any_of(lexemes: list[str]) -> list[str]:
@@ -79,7 +79,7 @@ def mark(text: str, needles: list[str]) -> str:
     return "".join(pieces) + (MARK if text and marked[-1] else "")
 
 
-def tidy(snippet: str) -> str:
+def normalize_marks(snippet: str) -> str:
     """On one line, and cut around the first mark."""
     line = " ".join(snippet.split())
     if len(line) <= SNIPPET_LENGTH:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.definitions import Command
-from sessions.commands.event_log import EVENT_FIELDS, Applied
+from sessions.commands.event_log import EVENT_FIELDS, ApplyResult
 from sessions.commands.task_access import may_read_answer
 
 SHOWN_OF_BATCHES = frozenset({"failed", "failed_item", "processed"})
@@ -18,7 +18,7 @@ SHOWN_OF_ERRORS = ("code", "field", "retryable")
 HINT = "A key with the scope read is told more, at GET /v1/deliveries."
 
 
-def redacted(applied: Applied, command: Command | Exception) -> Applied:
+def redacted(applied: ApplyResult, command: Command | Exception) -> ApplyResult:
     """Add the response for the sender, if it waits and may not read all of it."""
     if not applied.entry.waits or may_read_answer(applied.entry, command):
         return applied

@@ -81,7 +81,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     may_read: bool = True
 
 
-class News(msgspec.Struct, frozen=True, kw_only=True):
+class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """A task of which a listener may be told."""
 
     task_id: str
@@ -100,7 +100,7 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-def choose(news: Iterable[News]) -> list[News]:
+def choose(news: Iterable[TaskUpdate]) -> list[TaskUpdate]:
     """Those that are told, in order."""
     latest = sorted(news, key=lambda item: (item.updated_at, item.position), reverse=True)
     return sorted(latest, key=lambda item: item.seen)[:AT_MOST]
@@ -148,15 +148,15 @@ def _describe_session(items: Sequence[Elsewhere]) -> str:
     return f'{" and ".join(told)} in "{shorten(items[0].title, ELSEWHERE_TITLE_LENGTH)}"'
 
 
-class _Session(msgspec.Struct, frozen=True):
+class _SessionUpdates(msgspec.Struct, frozen=True):
     session_id: str | None = None
 
 
 class _Bundle(msgspec.Struct, frozen=True):
-    session: _Session = _Session()
+    session: _SessionUpdates = _SessionUpdates()
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _UpdatedResponse(msgspec.Struct, frozen=True):
     data: _Bundle = _Bundle()
 
 
@@ -165,7 +165,7 @@ def listener_of(entry: Entry, response: bytes) -> Listener | None:
     of without one."""
     session_id = entry.session_id
     if session_id is None and entry.command == BUNDLE:
-        session_id = msgspec.json.decode(response, type=_Answer).data.session.session_id
+        session_id = msgspec.json.decode(response, type=_UpdatedResponse).data.session.session_id
     if session_id is None:
         return None
     return Listener(

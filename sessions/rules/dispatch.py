@@ -34,7 +34,7 @@ class Recipient(NamedTuple):
     task_type: str
 
 
-class Slice(msgspec.Struct, kw_only=True):
+class ReadSet(msgspec.Struct, kw_only=True):
     """What has to be loaded before commands can be decided."""
 
     keys: set[Key] = msgspec.field(default_factory=set)

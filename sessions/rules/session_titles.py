@@ -10,7 +10,7 @@ from models.access.session_glob import require_visible
 from models.commands.definitions import Command
 from models.queue.inbox import Entry
 from sessions.commands.store import Store
-from sessions.rules.dispatch import Slice
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.lifecycle import further_ids, goes_on
 from sessions.rules.records import session_key
 from sessions.rules.state import State
@@ -32,7 +32,7 @@ def name_session(entry: Entry, command: Command, *, state: State, store: Store) 
     if session_id is None:
         return entry
     require_visible(session_id, entry.session_glob)
-    wanted = Slice()
+    wanted = ReadSet()
     wanted.add(command, session_id)
     state.absorb(store.load(wanted))
     return msgspec.structs.replace(entry, session_id=session_id, names_session=False)
@@ -41,7 +41,7 @@ def name_session(entry: Entry, command: Command, *, state: State, store: Store) 
 def _find_further(taken: str, command: Command, store: Store) -> str | None:
     further = further_ids(taken)
     while some := list(islice(further, IDS_AT_A_TIME)):
-        known = store.load(Slice(keys={session_key(session_id) for session_id in some}))
+        known = store.load(ReadSet(keys={session_key(session_id) for session_id in some}))
         for session_id in some:
             session = known.session(session_id)
             if session is None or goes_on(session, command):

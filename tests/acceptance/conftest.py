@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from local.servers.embedded import Server, start_postgres
+from local.servers.embedded import EmbeddedServer, start_postgres
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.support.clients.agents import Agent, Delegate, delegating
@@ -32,7 +32,9 @@ def stack(direct_stack: Stack) -> Stack:
 
 
 @pytest.fixture(scope="session")
-def direct_stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def direct_stack(
+    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """The processes with nothing between them and the run's servers."""
     folder = tmp_path_factory.mktemp("stack")
     with new_database(postgres) as database_url:
@@ -43,7 +45,7 @@ def direct_stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def pgbouncer(postgres: Server) -> Iterator[Pooler]:
+def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
     """A pgbouncer in transaction mode before the run's Postgres. Skips the test where it is not installed."""
     pooler = start_pgbouncer(postgres.url)
     yield pooler
@@ -52,7 +54,7 @@ def pgbouncer(postgres: Server) -> Iterator[Pooler]:
 
 @pytest.fixture(scope="session")
 def pooled_stack(
-    postgres: Server, valkey: Server, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedServer, valkey: EmbeddedServer, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """The processes with pgbouncer between them and Postgres."""
     with new_database(postgres) as database_url:
@@ -67,7 +69,9 @@ def pooled_stack(
 
 
 @pytest.fixture(scope="session")
-def fuzzed(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def fuzzed(
+    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
     folder = tmp_path_factory.mktemp("fuzzed")
     with new_database(postgres) as database_url:
@@ -93,14 +97,14 @@ def engine(stack: Stack) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def own_database_url(postgres: Server) -> Iterator[str]:
+def own_database_url(postgres: EmbeddedServer) -> Iterator[str]:
     """A database for a stack of the test's own."""
     with new_database(postgres) as url:
         yield url
 
 
 @pytest.fixture
-def own_redis_url(valkey: Server) -> str:
+def own_redis_url(valkey: EmbeddedServer) -> str:
     """An empty Redis database for a stack of the test's own."""
     url = f"{valkey.url}?db=2"
     with Redis.from_url(url) as client:
@@ -129,7 +133,7 @@ def delegate(stack: Stack, session_id: str, agent: Agent) -> Delegate:
 
 
 @pytest.fixture
-def own_postgres(servers_folder: Path) -> Iterator[Server]:
+def own_postgres(servers_folder: Path) -> Iterator[EmbeddedServer]:
     """A Postgres that the test may stop."""
     server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
     migrate(server.url)
@@ -138,7 +142,7 @@ def own_postgres(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def own_stack(own_postgres: Server, own_redis_url: str, folder: Path) -> Iterator[Stack]:
+def own_stack(own_postgres: EmbeddedServer, own_redis_url: str, folder: Path) -> Iterator[Stack]:
     """A stack on that Postgres and on the run's Redis, emptied."""
     stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
     stack.start()

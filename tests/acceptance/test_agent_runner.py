@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from tests.support.clients.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
 from tests.support.databases import new_database
 from tests.support.logs import SECRETS
@@ -398,7 +398,7 @@ print("finished in peace")
         assert events_of(stack, session_id).count("complete_task") == 1
 
     def test_a_result_waits_for_a_relay_that_is_away_and_is_stored_once(
-        self, postgres: Server, valkey: Server, tmp_path: Path
+        self, postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path: Path
     ) -> None:
         with new_database(postgres) as database_url:
             redis_url = f"{valkey.url}?db=8"

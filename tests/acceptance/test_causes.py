@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import text
 
 from api.database import AWAY_SECONDS
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose
 from tests.support.processes.stack import Stack, free_port, new_id, wait_for
 from tests.support.project import ROOT
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 REDIS = {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
@@ -90,7 +90,7 @@ def test_a_worker_without_a_fit_database_names_the_cause_once(
         "DATABASE_URL": urls.get(trouble, own_database_url),
         "REDIS_URL": own_redis_url,
     }
-    worker = Running(
+    worker = ChildProcess(
         Child(
             name="worker",
             command=(sys.executable, "-m", "worker"),
@@ -116,7 +116,9 @@ def test_a_worker_without_a_fit_database_names_the_cause_once(
     assert "Traceback" not in log.read_text()
 
 
-def test_a_postgres_that_goes_away_is_logged_once_by_each_process(own_stack: Stack, own_postgres: Server) -> None:
+def test_a_postgres_that_goes_away_is_logged_once_by_each_process(
+    own_stack: Stack, own_postgres: EmbeddedServer
+) -> None:
     stack = own_stack
     sessions = [new_id("away") for _ in range(20)]
     for session_id in sessions:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from tests.support.databases import new_database
 from tests.support.processes.command_line import CommandLine, json_lines
 from tests.support.processes.stack import Stack, new_id
@@ -63,8 +63,8 @@ def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module", params=BACKENDS)
 def empty(
     request: pytest.FixtureRequest,
-    postgres: Server,
-    valkey: Server,
+    postgres: EmbeddedServer,
+    valkey: EmbeddedServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[CommandLine]:
     """session-cli where nothing was ever written."""

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from local.data_dir import Lock, make_data_dir
-from local.operator.postgres_tools import Database, ToolError, tools_for
+from local.operator.postgres_tools import TargetDatabase, ToolError, tools_for
 from local.servers.embedded import start_postgres
 from tests.support.databases import execute, migrate
 from tests.support.processes.command_line import PROGRAM, CommandLine
@@ -188,7 +188,7 @@ class TestPostgres:
             tools_for(990_001)
 
     def test_no_password_stands_in_a_command_line(self) -> None:
-        database = Database("postgres://user:swordfish%21@db.example:5433/relay?sslmode=require")
+        database = TargetDatabase("postgres://user:swordfish%21@db.example:5433/relay?sslmode=require")
         assert "swordfish" not in database.dsn + repr(database)
         assert database.environment("backup")["PGPASSWORD"] == "swordfish!"
         assert (database.name, database.host) == ("relay", "db.example")

@@ -18,7 +18,7 @@ from redis import Redis
 from api.openapi.llm_instructions import FILES
 from docs.make_reference import ANSWERS, SOMETIMES
 from examples.expected import STEPS, Get
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.commands.responses import RESPONSE_TYPE
 from tests.support.databases import new_database
 from tests.support.inputs.documents import (
@@ -42,7 +42,9 @@ LIMIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def stack(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """The processes on servers that have seen nothing, as those of a reader."""
     url = f"{valkey.url}?db=10"
     with Redis.from_url(url) as client:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from tests.support.clients.keys import make_key
 from tests.support.processes.serving import Serving
 from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
@@ -33,7 +33,7 @@ def answers(url: str, key: str, *statuses: int) -> bool:
 
 
 def test_a_key_revoked_while_postgres_is_down_is_refused_by_every_relay_and_for_ever(
-    own_stack: Stack, own_postgres: Server, own_redis_url: str, tmp_path: Path
+    own_stack: Stack, own_postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path
 ) -> None:
     second = Serving("relay", tmp_path, REDIS_URL=own_redis_url)
     urls = [own_stack.url, second.url]

@@ -26,7 +26,7 @@ import pytest
 from redis import Redis
 
 from local.servers import run_as
-from local.servers.embedded import Server, start_postgres, start_valkey
+from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from models.errors import SettingsError
 from models.settings import Settings
 from tests.support.processes.stack import free_port, wait_for
@@ -183,7 +183,7 @@ def paste(output: str) -> list[dict[str, Any]]:
     return answers
 
 
-def query(postgres: Server, statement: str) -> list[tuple[Any, ...]]:
+def query(postgres: EmbeddedServer, statement: str) -> list[tuple[Any, ...]]:
     connection = psycopg2.connect(postgres.url)
     try:
         with connection, connection.cursor() as cursor:
@@ -234,7 +234,7 @@ def test_valkey_loses_nothing_that_it_answered_when_it_is_killed(data_dir: Path)
 
 def test_servers_on_two_data_folders_run_side_by_side_even_where_paths_are_long(data_dir: Path) -> None:
     folders = [data_dir, data_dir.with_name("a rather deep, comma'd and spaced folder") / ("x" * 100)]
-    servers: list[Server] = []
+    servers: list[EmbeddedServer] = []
     try:
         for folder in folders:
             servers += [start_postgres(folder, settings={"fsync": "off"}), start_valkey(folder)]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from local.servers.embedded import Server, start_valkey
+from local.servers.embedded import EmbeddedServer, start_valkey
 from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
@@ -107,7 +107,7 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def valkey_alone(servers_folder: Path) -> Iterator[Server]:
+def valkey_alone(servers_folder: Path) -> Iterator[EmbeddedServer]:
     server = start_valkey(servers_folder / new_id("neighbours"), settings={"maxmemory": str(REDIS_BYTES)})
     yield server
     server.stop()
@@ -115,7 +115,7 @@ def valkey_alone(servers_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def neighbours(
-    postgres: Server, valkey_alone: Server, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedServer, valkey_alone: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stack, str, str]]:
     """A stack with its usual limits, and two sessions in one shard: the victim's, and the attacker's, well filled."""
     with new_database(postgres) as database_url:

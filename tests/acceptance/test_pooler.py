@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from local.operator.migrations import compare
-from local.operator.postgres_tools import Database
+from local.operator.postgres_tools import TargetDatabase
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.support.databases import migrate
@@ -68,7 +68,7 @@ def test_parameters_of_other_clients_are_left_out_and_options_are_kept(
 
 
 def test_operators_tools_reach_a_pooled_database(own_database_url: str, pgbouncer: Pooler) -> None:
-    assert compare(Database(pgbouncer.url_of(own_database_url))).state == "current"
+    assert compare(TargetDatabase(pgbouncer.url_of(own_database_url))).state == "current"
 
 
 def test_migrations_leave_no_lock_on_a_pooled_connection(own_database_url: str, pgbouncer: Pooler) -> None:

@@ -13,7 +13,7 @@ import httpx
 import psycopg2
 import pytest
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from tests.support.processes.stack import free_port, new_id, wait_for
 from tests.support.project import API_KEY, ROOT
 from worker.supervision import Child, Supervisor
@@ -22,7 +22,7 @@ PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().
 
 
 @pytest.fixture
-def platform(postgres: Server, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a platform that runs the Procfile on an empty database, with all processes started."""
     name = new_id("platform").replace("-", "_")
     connection = psycopg2.connect(postgres.url)

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.commands.definitions import COMMANDS
 from tests.support.clients.keys import new_key
 from tests.support.clients.permissions import COMMAND_NEEDS
@@ -49,7 +49,9 @@ CONTENT: Payload = {
 
 
 @pytest.fixture(scope="module")
-def talkative(postgres: Server, valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def talkative(
+    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """A stack with all its processes, which log all they can."""
     with new_database(postgres) as database_url:
         stack = Stack(

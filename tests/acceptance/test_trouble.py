@@ -15,7 +15,7 @@ from typing import cast
 import httpx
 import psutil
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
 from tests.support.clients.agents import Agent, task_of
 from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
@@ -25,7 +25,7 @@ DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
 
 
 def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_is_back(
-    own_stack: Stack, own_postgres: Server
+    own_stack: Stack, own_postgres: EmbeddedServer
 ) -> None:
     stack, session_id = own_stack, new_id("offline")
     agent = Agent(stack)
@@ -46,7 +46,7 @@ def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_
 
 
 def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_back(
-    own_stack: Stack, own_postgres: Server
+    own_stack: Stack, own_postgres: EmbeddedServer
 ) -> None:
     stack = own_stack
     sessions = [new_id("offline") for _ in range(5)]

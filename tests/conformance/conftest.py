@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
@@ -19,7 +19,7 @@ from tests.support.stores.sending import send
 
 
 @pytest.fixture(scope="session")
-def store_url(postgres: Server) -> Iterator[str]:
+def store_url(postgres: EmbeddedServer) -> Iterator[str]:
     """A migrated database that nobody else uses."""
     name = f"conformance_{secrets.token_hex(4)}"
     connection = psycopg2.connect(postgres.url)

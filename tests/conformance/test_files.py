@@ -22,8 +22,8 @@ from models.settings import read_settings
 from sessions.files import store_folder as folders
 from sessions.files.backend import FilesBackend
 from sessions.files.session_file import MOST_DELIVERIES
-from sessions.files.store_folder import GONE, BrokenFile, Folder
 from sessions.files.store_folder import SESSION as FILE
+from sessions.files.store_folder import TOMBSTONE, BrokenFile, Folder
 from tests.support.project import ROOT
 from tests.support.stores.sending import SESSION, export, items, refusal, send
 from tests.support.stores.writer import write
@@ -96,7 +96,7 @@ def test_what_a_killed_writer_has_left_is_cleaned_up(in_files: FilesBackend, dat
     file = Folder(data_dir).path(SESSION, FILE)
     for left in (file.with_suffix(".tmp"), Folder(data_dir).path("other", ".tmp")):
         left.write_bytes(b'{"format":"sess')
-    old = Folder(data_dir).path("gone", GONE)
+    old = Folder(data_dir).path("gone", TOMBSTONE)
     os.utime(old, (0, 0))
     (file.parent / "notes.tmp").write_text("of somebody")
     assert send(in_files, "get_session_summary")["title"] == "x"
@@ -137,7 +137,7 @@ def test_what_is_refused_for_no_session_leaves_no_file(in_files: FilesBackend, d
     assert list((data_dir / "json-store" / "sessions").iterdir()) == []
     with pytest.raises(NotFound):
         in_files.send("store_memory", {"content": 1}, session_id=SESSION, delivery_id="d1")
-    assert [path.suffix for path in (data_dir / "json-store" / "sessions").iterdir()] == [GONE]
+    assert [path.suffix for path in (data_dir / "json-store" / "sessions").iterdir()] == [TOMBSTONE]
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_deliveries_of_a_deleted_session_are_still_known_and_tell_nothing(
     cursor = in_files.events(SESSION, after=None, limit=10, wait_seconds=0).next_cursor
     in_files.send("delete_session", {"confirm": SESSION}, session_id=SESSION, delivery_id="d3")
     assert not Folder(data_dir).path(SESSION, FILE).exists()
-    assert b"secret" not in Folder(data_dir).path(SESSION, GONE).read_bytes()
+    assert b"secret" not in Folder(data_dir).path(SESSION, TOMBSTONE).read_bytes()
     for command, data, delivery_id in (
         ("create_session", {"title": "secret"}, "d1"),
         ("store_memory", {"content": "secret"}, "d2"),
@@ -319,7 +319,7 @@ def test_deliveries_of_a_deleted_session_are_still_known_and_tell_nothing(
     assert send(in_files, "get_session_summary")["title"] == "Anew"
     [event] = in_files.events(SESSION, after=cursor, limit=10, wait_seconds=0).items
     assert (event["event"], event["message"]) == ("create_session", 'Started "Anew".')
-    assert not Folder(data_dir).path(SESSION, GONE).exists()
+    assert not Folder(data_dir).path(SESSION, TOMBSTONE).exists()
 
 
 def test_the_memory_of_deliveries_is_bounded(in_files: FilesBackend, data_dir: Path) -> None:

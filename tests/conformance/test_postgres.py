@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from sqlalchemy import text
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.errors import SettingsError, Unavailable
 from models.queue.inbox import shard_of
 from models.settings import Settings, read_settings
@@ -20,7 +20,7 @@ from models.tables import SCHEMA_REVISION
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.commands.locks import SHARD_LOCK
 from sessions.postgres.connections import create_engine
-from sessions.postgres.operations.health import look
+from sessions.postgres.operations.health import check_health
 from sessions.postgres.operations.schema_revision import read_revision
 from tests.support.processes.stack import free_port
 from tests.support.stores.sending import SESSION, send
@@ -61,7 +61,9 @@ def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, s
 @pytest.mark.parametrize(
     ("revision", "told"), [(None, "has no tables"), ("0001", "has schema 0001"), ("9999", "Update this program")]
 )
-def test_another_schema_is_told_before_anything_is_done(postgres: Server, revision: str | None, told: str) -> None:
+def test_another_schema_is_told_before_anything_is_done(
+    postgres: EmbeddedServer, revision: str | None, told: str
+) -> None:
     name = f"schema_{revision or 'none'}"
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
@@ -129,9 +131,9 @@ def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables(st
         assert read_revision(connection) == SCHEMA_REVISION
         connection.execute(text("SET LOCAL search_path = pg_catalog"))
         assert read_revision(connection) is None
-        assert look(connection).revision is None
+        assert check_health(connection).revision is None
         connection.execute(text("SET LOCAL search_path = public"))
-        assert look(connection).revision == SCHEMA_REVISION
+        assert check_health(connection).revision == SCHEMA_REVISION
     engine.dispose()
 
 

@@ -16,10 +16,10 @@ import pytest
 from agent import runner
 from agent.execution import task_execution
 from agent.execution.placeholders import Template
-from agent.execution.task_execution import Event, Job
+from agent.execution.task_execution import Job, RunnerEvent
 from agent.http import claims_client, client
 from agent.http.client import Client
-from agent.runner import Runner, Wish
+from agent.runner import ClaimOptions, Runner
 
 KEY = "srk_unmistakable"
 LIMIT_SECONDS = 60.0
@@ -221,15 +221,15 @@ def job_of(folder: Path) -> Job:
 def test_it_goes_on_says_so_and_loses_no_task(relay: OddRelay, tmp_path: Path) -> None:
     warnings: list[str] = []
     relay_client = Client(relay.url, KEY, tell=warnings.append)
-    wish = Wish(agent_name="a", worker="w", concurrency=8)
+    wish = ClaimOptions(agent_name="a", worker="w", concurrency=8)
     runner = Runner(relay_client, wish, job_of(tmp_path), warn=warnings.append)
     ends_at = time.monotonic() + LIMIT_SECONDS
     limit = threading.Timer(LIMIT_SECONDS, runner.stop)
     limit.start()
-    events: list[Event] = []
+    events: list[RunnerEvent] = []
     try:
         for said in runner.run():
-            if isinstance(said, Event):
+            if isinstance(said, RunnerEvent):
                 events.append(said)
             if len(relay.results) == len(NAMES) and len([event for event in events if event.event != "claimed"]) == len(
                 NAMES

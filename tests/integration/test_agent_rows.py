@@ -10,9 +10,9 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from sessions.postgres.commands.loading import load
-from sessions.postgres.tasks.claims import Granted, Nothing, Wanted, claim
+from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, NoTask, claim
 from sessions.postgres.tasks.leases import MOST_UNREGISTERED, forget_agents
-from sessions.rules.dispatch import Recipient, Slice
+from sessions.rules.dispatch import ReadSet, Recipient
 from tests.support.processes.stack import new_id
 from tests.support.stores.inbox import drain, entry
 from worker.sweeper import forget_gone_agents
@@ -51,8 +51,8 @@ def names(connection: Connection) -> list[str]:
     return list(connection.execute(text('SELECT name FROM agents ORDER BY name COLLATE "C"')).scalars())
 
 
-def wanted(name: str) -> Wanted:
-    return Wanted(agent_name=name, worker="w", lease_seconds=60, source="tests", task_types=("none-of-them",))
+def wanted(name: str) -> ClaimCriteria:
+    return ClaimCriteria(agent_name=name, worker="w", lease_seconds=60, source="tests", task_types=("none-of-them",))
 
 
 def test_of_agents_that_only_claim_the_latest_are_kept(alone: Connection) -> None:
@@ -72,8 +72,8 @@ def test_an_agent_that_only_claims_is_forgotten_after_a_day_unless_it_holds_a_ta
     busy, idle, registered = (new_id("agent") for _ in range(3))
     drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="d", agent_name=busy))
     with engine.begin() as connection:
-        assert isinstance(claim(connection, wanted(busy)), Granted)
-        assert isinstance(claim(connection, wanted(idle)), Nothing)
+        assert isinstance(claim(connection, wanted(busy)), ClaimedTask)
+        assert isinstance(claim(connection, wanted(idle)), NoTask)
         add_agents(connection, f"{registered}-", 1, is_registered=True)
     known = {busy, idle, f"{registered}-1"}
     assert known <= set(forgetting(engine))
@@ -82,7 +82,7 @@ def test_an_agent_that_only_claims_is_forgotten_after_a_day_unless_it_holds_a_ta
         connection.execute(aged, {"names": list(known)})
     assert known & set(forgetting(engine)) == {busy, f"{registered}-1"}
     with engine.begin() as connection:
-        assert isinstance(claim(connection, wanted(idle)), Nothing)
+        assert isinstance(claim(connection, wanted(idle)), NoTask)
         assert idle in names(connection)
         connection.execute(text("DELETE FROM agents WHERE name = ANY (:names)"), {"names": list(known)})
 
@@ -100,11 +100,11 @@ def test_delegating_loads_the_agents_that_it_names_and_counts_the_others(alone: 
     add_agents(alone, "away-", 20, age=3_600)
     add_agents(alone, "other-", 10, type="research")
     whom = {Recipient("code-1", "code"), Recipient(None, "code"), Recipient("nobody", "code")}
-    state = load(alone, Slice(descriptions={("s", "x")}, recipients={None: whom}))
+    state = load(alone, ReadSet(descriptions={("s", "x")}, recipients={None: whom}))
     assert list(state._agents) == ["code-1"]
     assert state._online_types == {"code": 50, "general": 30}
 
 
 def test_a_name_that_only_claims_is_no_registered_one_until_somebody_registers_it(alone: Connection) -> None:
-    assert isinstance(claim(alone, wanted("made-up")), Nothing)
+    assert isinstance(claim(alone, wanted("made-up")), NoTask)
     assert alone.scalar(text("SELECT is_registered FROM agents WHERE name = 'made-up'")) is False

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from local.servers.embedded import Server, start_postgres
+from local.servers.embedded import EmbeddedServer, start_postgres
 from tests.support.databases import migrate
 from tests.support.processes.serving import Stopwatch, wait_for_status
 from tests.support.processes.stack import Stack, new_id, wait_for
@@ -18,7 +18,7 @@ READY = {"webhooks": {"taken": True, "reason": None}, "redis": "ok", "postgres":
 
 
 @pytest.fixture(scope="module")
-def server(servers_folder: Path) -> Iterator[Server]:
+def server(servers_folder: Path) -> Iterator[EmbeddedServer]:
     server = start_postgres(servers_folder / "down", settings={"fsync": "off"})
     migrate(server.url)
     yield server
@@ -26,14 +26,14 @@ def server(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def stack(server: Server, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(server: EmbeddedServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(database_url=server.url, redis_url=redis_url, folder=tmp_path_factory.mktemp("down"), workers=1)
     stack.start()
     yield stack
     stack.close()
 
 
-def test_webhooks_are_taken_and_reads_are_refused_while_postgres_is_down(stack: Stack, server: Server) -> None:
+def test_webhooks_are_taken_and_reads_are_refused_while_postgres_is_down(stack: Stack, server: EmbeddedServer) -> None:
     session_id = new_id()
     before = stack.send("create_session", session_id, title="Down")["delivery_id"]
     server.pause()
@@ -68,7 +68,7 @@ def test_webhooks_are_taken_and_reads_are_refused_while_postgres_is_down(stack: 
         assert stack.client.get(f"/v1/deliveries/{delivery_id}").json()["status"] == "applied"
 
 
-def test_a_postgres_that_hangs_does_not_slow_webhooks_down(stack: Stack, server: Server) -> None:
+def test_a_postgres_that_hangs_does_not_slow_webhooks_down(stack: Stack, server: EmbeddedServer) -> None:
     session_id = new_id()
     stack.send("create_session", session_id, title="Hangs")
     stack.client.get(f"/v1/sessions/{session_id}")

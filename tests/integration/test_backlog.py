@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, Ruling, inbox_key, shard_of
+from models.queue.inbox import BACKLOG_BYTES_KEY, BACKLOG_KEY, DeadLetterResolution, inbox_key, shard_of
 from relay.ingest.endpoints import WAITING_PLACES
 from relay.limits.concurrency import SOURCES_AT_ONCE
 from relay.limits.load_shedding import LITTLE_MEMORY
@@ -76,8 +76,8 @@ def test_what_is_deleted_twice_is_counted_once(redis: Redis) -> None:
 def test_a_replayed_dead_letter_counts_for_its_own_sender(redis: Redis, engine: Engine) -> None:
     revived = entry("store_memory", new_id(), content=1, source="a")
     drain(redis, engine, revived)
-    ruling = Ruling(by="operator", at=revived.accepted_at)
-    push(redis, msgspec.structs.replace(revived, ruling=ruling))
+    resolution = DeadLetterResolution(by="operator", at=revived.accepted_at)
+    push(redis, msgspec.structs.replace(revived, resolution=resolution))
     assert backlog(redis) == {"a": 1}
     drain(redis, engine)
     assert backlog(redis) == {}

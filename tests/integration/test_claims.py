@@ -13,12 +13,12 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 
 from models.access.api_keys import hash_key
-from models.queue.task_notifications import Claim
+from models.queue.task_notifications import ClaimToken
 from sessions.postgres.commands.store import PostgresStore
-from sessions.postgres.tasks.claims import Granted, Wanted, claim
+from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, claim
 from sessions.postgres.tasks.dependent_tasks import FAILED_AT_ONCE, fail_dependents
-from sessions.postgres.tasks.leases import extend, fail_stuck, holds_task, release, return_expired
-from sessions.rules.dispatch import Slice
+from sessions.postgres.tasks.leases import extend, fail_stuck, holds_task, release, requeue_expired
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.records import Task, task_key
 from sessions.rules.state import Changes
 from tests.support.processes.stack import new_id, wait_for
@@ -36,9 +36,9 @@ def session_id(redis: Redis, engine: Engine) -> Iterator[str]:
         connection.execute(text("DELETE FROM sessions WHERE session_id = :id"), {"id": session_id})
 
 
-def wanted(agent_name: str, **fields: Any) -> Wanted:
+def wanted(agent_name: str, **fields: Any) -> ClaimCriteria:
     given: dict[str, Any] = {"worker": "w", "lease_seconds": 60, "source": "tests", "task_types": ("none-of-them",)}
-    return Wanted(agent_name=agent_name, **given | fields)
+    return ClaimCriteria(agent_name=agent_name, **given | fields)
 
 
 def allow(engine: Engine, agent_name: str, most: int) -> None:
@@ -54,12 +54,12 @@ def row_of(engine: Engine, session_id: str, task_id: str) -> Any:
         return connection.execute(found, {"s": session_id, "t": task_id}).one()
 
 
-def take(engine: Engine, what: Wanted) -> Claim | None:
+def take(engine: Engine, what: ClaimCriteria) -> ClaimToken | None:
     with engine.begin() as connection:
         found = claim(connection, what)
-    if not isinstance(found, Granted):
+    if not isinstance(found, ClaimedTask):
         return None
-    return Claim(session_id=found.session_id, task_id=found.task["task_id"], hash=hash_key(found.secret))
+    return ClaimToken(session_id=found.session_id, task_id=found.task["task_id"], hash=hash_key(found.secret))
 
 
 def waits_for_a_lock(engine: Engine) -> bool:
@@ -82,7 +82,7 @@ class TestLostUpdates:
         with ThreadPoolExecutor(1) as pool:
             with engine.begin() as connection:
                 store = PostgresStore(connection)
-                task = store.load(Slice(keys={key}, held={key})).find(key, Task)
+                task = store.load(ReadSet(keys={key}, held={key})).find(key, Task)
                 assert task is not None
                 beating = pool.submit(beat, engine, held)
                 wait_for(lambda: waits_for_a_lock(engine), what="waiting")
@@ -101,7 +101,7 @@ class TestLostUpdates:
         drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="d", agent_name=agent))
         with ThreadPoolExecutor(1) as pool:
             with engine.begin() as connection:
-                assert isinstance(claim(connection, wanted(agent)), Granted)
+                assert isinstance(claim(connection, wanted(agent)), ClaimedTask)
                 draining = pool.submit(drain, redis, engine, entry("cancel_task", session_id, task_id="t"))
                 wait_for(lambda: waits_for_a_lock(engine), what="waiting")
             assert "1 applied" in draining.result(timeout=10)[0]
@@ -119,7 +119,7 @@ class TestLostUpdates:
             entry("delegate_task", session_id, task_id=name, description=name, agent_name=agent) for name in ids
         ]
         drain(redis, engine, *delegated)
-        grants: list[Claim] = []
+        grants: list[ClaimToken] = []
         released: dict[str, int] = dict.fromkeys(ids, 0)
         is_over = threading.Event()
 
@@ -187,7 +187,7 @@ class TestLostUpdates:
         assert wrong == []
 
 
-def beat(engine: Engine, held: Claim) -> str:
+def beat(engine: Engine, held: ClaimToken) -> str:
     with engine.begin() as connection:
         return extend(connection, held, progress=b'{"percent":1}').status
 
@@ -197,7 +197,7 @@ class TestLeases:
         rows = Rows(connection, new_id("leases"))
         rows.task("again", status="claimed", attempt=1, claimed_by="a", agent_name="a")
         rows.task("over", status="running", attempt=3, claimed_by="b")
-        news, sessions = return_expired(connection)
+        news, sessions = requeue_expired(connection)
         assert sessions == {rows.session_id}
         assert [task.agent_name for task in news.claimable] == ["a"]
         assert (sorted(news.freed), news.settled) == (["a", "b"], [(rows.session_id, "over")])
@@ -206,7 +206,7 @@ class TestLeases:
         assert [(row.event, row.source) for row in journal] == [("return_task", "sweeper")] * 2
         assert "in the queue again" in journal[0].message
         assert "last attempt" in journal[1].message
-        assert return_expired(connection)[1] == set()
+        assert requeue_expired(connection)[1] == set()
 
     def test_what_depends_on_a_lost_task_fails_and_so_does_what_waits_in_vain_from_before(
         self, connection: Connection
@@ -220,7 +220,7 @@ class TestLeases:
         rows.task("stuck-too", "Rest", depends_on=["stuck", "lost"])
         rows.task("waits", "Wait", depends_on=["other"])
         rows.task("other", "Do other")
-        news, _ = return_expired(connection)
+        news, _ = requeue_expired(connection)
         assert {task_id for _, task_id in news.settled} == {"lost", "next", "last", "stuck-too"}
         news, sessions = fail_stuck(connection)
         assert (news.settled, sessions) == ([(rows.session_id, "stuck")], {rows.session_id})
@@ -247,7 +247,7 @@ class TestLeases:
         rows = Rows(connection, new_id("leases"))
         rows.task("t", agent_name="a")
         assert not holds_task(connection, "tests", rows.session_id)
-        assert isinstance(claim(connection, wanted("a")), Granted)
+        assert isinstance(claim(connection, wanted("a")), ClaimedTask)
         assert holds_task(connection, "tests", rows.session_id)
         assert not holds_task(connection, "others", rows.session_id)
 

@@ -20,7 +20,7 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from tests.support.project import ROOT
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 PASSWORD = "correct horse – battery"
 LIMIT_SECONDS = 30.0
@@ -35,7 +35,7 @@ def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     environment = {**os.environ, "REDIS_URL": redis_url, "DASHBOARD_PORT": str(port), "DASHBOARD_PASSWORD": PASSWORD}
     log = tmp_path_factory.mktemp("dashboard") / "log"
     command = (sys.executable, "-m", "worker.dashboard")
-    running = Running(Child(name="dashboard", command=command, environment=environment, folder=ROOT, log=log))
+    running = ChildProcess(Child(name="dashboard", command=command, environment=environment, folder=ROOT, log=log))
     url = f"http://127.0.0.1:{port}"
     limit_at = time.monotonic() + LIMIT_SECONDS
     while not _answers(url):

@@ -13,11 +13,11 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-from models.queue.inbox import Announcement, inbox_key, seen_key, shard_of, wake_key
+from models.queue.inbox import OutcomeMessage, dedup_key, drain_pending_key, inbox_key, shard_of
 from models.queue.job_queue import open_queue
 from models.settings import Settings
 from sessions.commands.manager import SessionManager
-from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadingTime
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadTimeBudget
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import create_engine
 from sessions.postgres.operations.dead_letters import failed_deliveries
@@ -67,8 +67,8 @@ def test_a_drain_says_what_it_did(redis: Redis, engine: Engine, walk: str) -> No
     done = drain(redis, engine, *entries, entry("delete_memory", walk, key="nope"))
     assert done == [f"drain shard {shard_of(walk):02d}: 3 applied, 1 rejected"]
     assert redis.xlen(inbox_key(shard_of(walk))) == 0
-    assert not redis.exists(wake_key(shard_of(walk)))
-    assert 0 < redis.ttl(seen_key("tests", entries[0].delivery_id)) <= SEEN_SECONDS
+    assert not redis.exists(drain_pending_key(shard_of(walk)))
+    assert 0 < redis.ttl(dedup_key("tests", entries[0].delivery_id)) <= SEEN_SECONDS
 
 
 def test_a_delivery_takes_effect_once_however_often_it_comes(redis: Redis, engine: Engine, walk: str) -> None:
@@ -94,7 +94,7 @@ def test_a_sender_that_waits_gets_the_first_answer_though_the_same_came_beside_i
 ) -> None:
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, item)
-    redis.delete(seen_key(item.source, item.delivery_id))
+    redis.delete(dedup_key(item.source, item.delivery_id))
     repeats = [msgspec.structs.replace(item, waits=one) for one in waits]
     with engine.connect() as connection:
         applied = SessionManager(PostgresStore(connection)).apply(repeats)
@@ -114,14 +114,14 @@ def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
     listener.subscribe("sr:outcomes")
     drain(redis, engine, other)
     announced = [m["data"] for _ in range(3) if (m := listener.get_message(timeout=1)) and m["type"] == "message"]
-    outcome = msgspec.json.decode(announced[0], type=Announcement).outcome
+    outcome = msgspec.json.decode(announced[0], type=OutcomeMessage).outcome
     assert outcome is not None
     assert outcome.status == 409
     assert msgspec.json.decode(outcome.body)["error"]["code"] == "delivery_conflict"
     assert memories(engine, walk) == {"k": 1}
     found = delivery(engine, first.delivery_id)
     assert (found["status"], found["conflicts"]) == ("applied", 1)
-    assert not redis.exists(seen_key("tests", first.delivery_id))
+    assert not redis.exists(dedup_key("tests", first.delivery_id))
     listener.close()
 
 
@@ -202,7 +202,7 @@ def test_reads_of_others_are_not_refused_because_a_batch_was_done_in_parts(
     reads = [entry("list_memories", walk, source=f"s{number}") for number in range(3)]
     suspect = (poison.source, poison.delivery_id) if is_suspected else None
     with engine.connect() as connection:
-        reading = ReadingTime(lambda _: 0.0, is_alone=lambda _: False)
+        reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: False)
         manager = SessionManager(PostgresStore(connection), suspect=suspect, reading=reading)
         assert [item.status for item in manager.apply([poison, *reads])] == ["failed", "applied"]
 
@@ -244,7 +244,7 @@ def test_entries_wait_while_postgres_is_away(redis: Redis, settings: Settings) -
     [done] = drain(redis, engine, item)
     assert done == f"drain shard {shard_of('later'):02d}: 0 applied; Postgres unavailable, again in 0.5 s"
     assert redis.xlen(inbox_key(shard_of("later"))) == 1
-    assert redis.pttl(wake_key(shard_of("later"))) <= 500
+    assert redis.pttl(drain_pending_key(shard_of("later"))) <= 500
     [done] = [Drain(redis, engine).run(shard_of("later"))]
     assert done.endswith("again in 1 s")
 
@@ -252,7 +252,7 @@ def test_entries_wait_while_postgres_is_away(redis: Redis, settings: Settings) -
 def test_a_forgotten_shard_is_woken(redis: Redis) -> None:
     push(redis, entry("create_session", "forgotten", title="x"))
     assert wake_forgotten(redis) == []
-    redis.delete(wake_key(shard_of("forgotten")))
+    redis.delete(drain_pending_key(shard_of("forgotten")))
     assert wake_forgotten(redis) == [shard_of("forgotten")]
     assert [job.args for job in open_queue(redis).jobs] == [[shard_of("forgotten")]]
 

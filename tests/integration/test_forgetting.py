@@ -30,7 +30,7 @@ def item(command: str, **data: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def _timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads are given up for no lack of time, however busy the machine is."""
     for name in ("AT_ONCE_SECONDS", "TOGETHER_SECONDS"):
         monkeypatch.setattr(f"sessions.commands.read_time_budget.{name}", 30.0)

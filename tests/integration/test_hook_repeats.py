@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text
 from starlette.datastructures import Headers
 
 from models.commands.content_ids import REPEAT_SECONDS
-from models.queue.inbox import Entry, Ruling, inbox_key, make_entry, seen_key, shard_of
+from models.queue.inbox import DeadLetterResolution, Entry, dedup_key, inbox_key, make_entry, shard_of
 from relay.ingest.token_webhooks import parse_hook, read_event
 from sessions.commands.manager import SessionManager
 from sessions.postgres.commands.store import PostgresStore
-from sessions.postgres.operations.dead_letters import Wanted, entries_to_rule
+from sessions.postgres.operations.dead_letters import DeadLetterFilter, entries_to_rule
 from tests.support.stores.inbox import drain, entry, push
 from worker.inbox import read_entries
 
@@ -71,7 +71,7 @@ def test_the_database_tells_repeats_from_new_events_when_redis_has_forgotten(
     moments = [NOW, NOW + WINDOW - MINUTE, NOW + WINDOW, NOW + WINDOW + MINUTE, NOW + 2 * WINDOW]
     for at in moments:
         item = event(deploys, at=at)
-        redis.delete(seen_key(item.source, item.delivery_id))
+        redis.delete(dedup_key(item.source, item.delivery_id))
         drain(redis, engine, item)
     assert stored(engine, deploys) == [1, 1, 1]
     found = deliveries(engine, deploys)
@@ -98,7 +98,7 @@ def test_the_id_of_a_sender_decides_however_much_later_and_whatever_the_body(
     drain(redis, engine, event(deploys, sender_id="one"), event(deploys, sender_id="two"))
     assert stored(engine, deploys) == [1, 1]
     again = event(deploys, sender_id="one", at=NOW + 100 * WINDOW)
-    redis.delete(seen_key(again.source, again.delivery_id))
+    redis.delete(dedup_key(again.source, again.delivery_id))
     assert drain(redis, engine, again)[0].endswith(": 1 duplicate")
     other = event(deploys, b"{}", sender_id="one")
     assert push(redis, other) == ["conflict"]
@@ -126,11 +126,11 @@ def test_parked_events_with_equal_bodies_are_kept_and_replayed_one_by_one(
     drain(redis, engine, entry("pause_session", deploys), event(deploys), event(deploys, at=NOW + WINDOW))
     assert sorted(deliveries(engine, deploys).values()) == ["parked", "parked"]
     drain(redis, engine, entry("resume_session", deploys))
-    ruling = Ruling(by="ops", at=NOW)
+    resolution = DeadLetterResolution(by="ops", at=NOW)
     for _ in range(2):
         with engine.connect() as connection:
-            wanted = Wanted(status="parked", session_id=deploys)
-            found, _ = entries_to_rule(connection, wanted, ruling, limit=10)
+            wanted = DeadLetterFilter(status="parked", session_id=deploys)
+            found, _ = entries_to_rule(connection, wanted, resolution, limit=10)
         drain(redis, engine, *found)
     assert stored(engine, deploys) == [1, 1]
     assert sorted(deliveries(engine, deploys).values()) == ["applied", "applied"]

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from models.access.api_keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRecord, hash_key
 from models.errors import Conflict, Invalid, NotFound, RelayError, Unavailable
 from models.settings import Settings
-from relay.auth.api_key_cache import Keyring
+from relay.auth.api_key_cache import ApiKeyCache
 from sessions.api_keys import KeyRegister, NewKey, connect_register
 from tests.support.processes.stack import free_port
 
@@ -41,9 +41,9 @@ def find(redis_url: str, secret: str, *, other_names: tuple[str, ...] = ()) -> K
 
     async def look() -> KeyRecord | None:
         async with AsyncRedis.from_url(redis_url) as client:
-            keyring = Keyring(client, other_names=other_names, first_key="")
-            await keyring.look()
-            return keyring.find(hash_key(secret))
+            key_cache = ApiKeyCache(client, other_names=other_names, first_key="")
+            await key_cache.refresh()
+            return key_cache.find(hash_key(secret))
 
     return asyncio.run(look())
 
@@ -208,8 +208,8 @@ def test_a_relay_that_cannot_look_lets_nobody_in(register: KeyRegister, redis_ur
     new = make(register)
 
     async def look() -> None:
-        keyring = Keyring(AsyncRedis.from_url(redis_url), other_names=(), first_key="")
+        key_cache = ApiKeyCache(AsyncRedis.from_url(redis_url), other_names=(), first_key="")
         with pytest.raises(Unavailable):
-            keyring.find(hash_key(new.secret))
+            key_cache.find(hash_key(new.secret))
 
     asyncio.run(look())

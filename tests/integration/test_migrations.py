@@ -9,13 +9,13 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, text
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from models.settings import sqlalchemy_url
 from tests.support.databases import migrate
 
 
 @pytest.fixture
-def empty_database(postgres: Server) -> Iterator[str]:
+def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
     """A database without tables."""
     name = f"migrations_{secrets.token_hex(4)}"
     connection = psycopg2.connect(postgres.url)

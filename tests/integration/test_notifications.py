@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from redis import Redis
 
-from models.queue.inbox import JOURNAL_CHANNEL, OUTCOME_CHANNEL, Announcement, Outcome
-from models.queue.task_notifications import TASKS_CHANNEL, TaskNews
-from relay.notifications.journal import JournalWatch
-from relay.notifications.outcomes import OutcomeWatch
-from relay.notifications.tasks import TaskWatch
+from models.queue.inbox import JOURNAL_CHANNEL, OUTCOME_CHANNEL, Outcome, OutcomeMessage
+from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
+from relay.notifications.journal import JournalNotifier
+from relay.notifications.outcomes import OutcomeWaiters
+from relay.notifications.tasks import TaskNotifier
 from relay.redis_client import open_redis
 
 CHANNELS = (OUTCOME_CHANNEL, TASKS_CHANNEL, JOURNAL_CHANNEL)
@@ -32,14 +32,14 @@ def test_a_message_that_cannot_be_read_keeps_nobody_from_being_woken(
     session_id, key = f"walk-{secrets.token_hex(6)}", f"sr:outcome:{secrets.token_hex(6)}"
     outcome = Outcome(status=200, body=msgspec.Raw(b"{}"))
     messages = {
-        OUTCOME_CHANNEL: msgspec.json.encode(Announcement(key=key, outcome=outcome)),
-        TASKS_CHANNEL: msgspec.json.encode(TaskNews(settled=[(session_id, "t")])),
+        OUTCOME_CHANNEL: msgspec.json.encode(OutcomeMessage(key=key, outcome=outcome)),
+        TASKS_CHANNEL: msgspec.json.encode(TaskNotification(settled=[(session_id, "t")])),
         JOURNAL_CHANNEL: f"other\n{session_id}".encode(),
     }
 
     async def wait() -> None:
         own = open_redis(redis_url, connections=8)
-        outcomes, tasks, journal = OutcomeWatch(own), TaskWatch(own), JournalWatch(own, find_no_positions)
+        outcomes, tasks, journal = OutcomeWaiters(own), TaskNotifier(own), JournalNotifier(own, find_no_positions)
         before = dict(redis.pubsub_numsub(*CHANNELS))
         services = [asyncio.create_task(service.run()) for service in (outcomes, tasks, journal)]
         with (

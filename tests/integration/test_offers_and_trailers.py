@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.http.connection_limits import Patience
+from relay.http.connection_limits import Timeouts
 from tests.support.processes.edge import Edge, receive_all
 from tests.support.processes.serving import Serving
 from tests.support.project import API_KEY
@@ -33,7 +33,7 @@ NEXT = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Edge]:
     """A server whose /body tells how large a body was, and /headers which headers there were."""
-    edge = Edge(Patience())
+    edge = Edge(Timeouts())
     yield edge
     edge.close()
 

@@ -20,11 +20,11 @@ from models.queue.inbox import (
     OUTCOME_CHANNEL,
     OUTCOME_SECONDS,
     PERMITTED_MEMORY,
-    Announcement,
     Entry,
+    OutcomeMessage,
+    dedup_key,
     inbox_key,
     outcome_key,
-    seen_key,
     shard_of,
 )
 from tests.support.processes.serving import Serving, decide, wait_for_entry
@@ -52,9 +52,9 @@ def read(session_id: str, *, source: str = "tests", **how: Any) -> Entry:
 
 
 @contextmanager
-def announcements(redis: Redis) -> Iterator[list[Announcement]]:
+def announcements(redis: Redis) -> Iterator[list[OutcomeMessage]]:
     """What was announced within the block; filled when it is left."""
-    heard: list[Announcement] = []
+    heard: list[OutcomeMessage] = []
     with closing(redis.pubsub()) as listener:  # type: ignore[no-untyped-call]
         listener.subscribe(OUTCOME_CHANNEL)
         # Others may follow the channel, too: databases of one server share it.
@@ -66,7 +66,7 @@ def announcements(redis: Redis) -> Iterator[list[Announcement]]:
             if message and message["data"] == b"end":
                 return
             if message:
-                heard.append(msgspec.json.decode(message["data"], type=Announcement))
+                heard.append(msgspec.json.decode(message["data"], type=OutcomeMessage))
 
 
 @contextmanager
@@ -204,6 +204,6 @@ def test_marks_of_deliveries_last_for_minutes_and_for_seconds_when_memory_is_sho
             redis.set("filler", bytes(int(filler)))
             item = entry("store_memory", session, key="k", content=filler)
             push(redis, item)
-            assert redis.ttl(seen_key("tests", item.delivery_id)) == -1
+            assert redis.ttl(dedup_key("tests", item.delivery_id)) == -1
             drain(redis, engine)
-            assert 0 < redis.ttl(seen_key("tests", item.delivery_id)) <= most
+            assert 0 < redis.ttl(dedup_key("tests", item.delivery_id)) <= most

@@ -17,7 +17,7 @@ from starlette.datastructures import State
 from models.errors import TooManyRequests
 from models.settings import Settings
 from relay.limits import rate_limiter
-from relay.limits.request_rates import Rates
+from relay.limits.request_rates import RequestRates
 from relay.redis_client import open_redis
 from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
 from tests.support.processes.serving import Serving, Stopwatch, entries, memory
@@ -116,18 +116,20 @@ def test_bytes_are_limited_too_announced_or_not(redis_url: str, redis: Redis, tm
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting is what is tested, however slow the disk and the machine are."""
     for name in ("ANSWER_SECONDS", "HOLD_SECONDS", "BUSY_SECONDS"):
         monkeypatch.setattr(rate_limiter, name, 30.0)
 
 
-def run(redis_url: str, work: Callable[[Rates], Awaitable[None]], *, processes: int = 1, **settings: Any) -> None:
+def run(
+    redis_url: str, work: Callable[[RequestRates], Awaitable[None]], *, processes: int = 1, **settings: Any
+) -> None:
     """Do work with limits as several processes have them, all at once."""
 
     async def each() -> None:
         async with open_redis(redis_url, connections=4) as redis:
-            await work(Rates(redis, Settings(**settings)))
+            await work(RequestRates(redis, Settings(**settings)))
 
     async def all_of_them() -> None:
         await asyncio.gather(*(each() for _ in range(processes)))
@@ -135,12 +137,12 @@ def run(redis_url: str, work: Callable[[Rates], Awaitable[None]], *, processes: 
     asyncio.run(all_of_them())
 
 
-async def count_granted(rates: Rates, source: str, tries: int) -> int:
+async def count_granted(rates: RequestRates, source: str, tries: int) -> int:
     """How many of so many requests at once are let through."""
 
     async def one() -> bool:
         try:
-            await rates.take(source, State())
+            await rates.hit(source, State())
         except TooManyRequests:
             return False
         return True
@@ -150,7 +152,7 @@ async def count_granted(rates: Rates, source: str, tries: int) -> int:
 
 @pytest.mark.usefixtures("patience")
 def test_the_whole_limit_can_be_used_and_no_more(redis_url: str) -> None:
-    async def work(rates: Rates) -> None:
+    async def work(rates: RequestRates) -> None:
         assert await count_granted(rates, "a", 700) == 600
         assert await count_granted(rates, "a", 5) == 0
         assert await count_granted(rates, "b", 5) == 5
@@ -162,7 +164,7 @@ def test_the_whole_limit_can_be_used_and_no_more(redis_url: str) -> None:
 def test_several_processes_share_one_limit(redis_url: str) -> None:
     granted: list[int] = []
 
-    async def work(rates: Rates) -> None:
+    async def work(rates: RequestRates) -> None:
         granted.append(await count_granted(rates, "a", 400))
 
     run(redis_url, work, processes=4, rate_limit="1000/day")
@@ -175,7 +177,7 @@ def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis
     def commands() -> int:
         return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
-    async def work(rates: Rates) -> None:
+    async def work(rates: RequestRates) -> None:
         before = commands()
         assert [await count_granted(rates, "a", 100) for _ in range(300)] == [100] * 300
         assert commands() - before < 600
@@ -193,9 +195,9 @@ def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis
 def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
     left: list[int] = []
 
-    async def work(rates: Rates) -> None:
+    async def work(rates: RequestRates) -> None:
         state = State()
-        await rates.take("a", state)
+        await rates.hit("a", state)
         left.append(state.allowance.remaining)
 
     for _ in range(3):
@@ -206,10 +208,10 @@ def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
 def test_without_redis_there_is_no_limit_and_nobody_is_kept_waiting() -> None:
     watch = Stopwatch()
 
-    async def work(rates: Rates) -> None:
+    async def work(rates: RequestRates) -> None:
         assert await count_granted(rates, "a", 100) == 100
         state = State()
-        await rates.take("a", state)
+        await rates.hit("a", state)
         assert state.allowance is None
 
     run("redis://127.0.0.1:1/0", work, rate_limit="5/day")

@@ -12,11 +12,11 @@ import pytest
 from psycopg2 import errors
 
 from local.operator.backups import make_backup
-from local.operator.postgres_tools import Database, tools_for
+from local.operator.postgres_tools import TargetDatabase, tools_for
 from local.operator.reader_privileges import UNSEEN
-from local.operator.reader_role import CONNECTIONS, ROLE, Reader, drop_reader, make_reader
+from local.operator.reader_role import CONNECTIONS, ROLE, ReaderRole, drop_reader, make_reader
 from local.operator.restore import restore
-from local.servers.embedded import Server, start_postgres
+from local.servers.embedded import EmbeddedServer, start_postgres
 from models.errors import Conflict, Forbidden, Unavailable
 from models.tables import Base
 from tests.support.databases import execute, migrate
@@ -81,7 +81,7 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def server(servers_folder: Path) -> Iterator[Server]:
+def server(servers_folder: Path) -> Iterator[EmbeddedServer]:
     """A Postgres of its own, since roles are of a whole server; one that asks readers for their password."""
     server = start_postgres(servers_folder / "reader", settings={"fsync": "off"})
     [(rules,)] = rows(server.url, "SHOW hba_file")
@@ -92,7 +92,7 @@ def server(servers_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def owner(server: Server) -> Database:
+def owner(server: EmbeddedServer) -> TargetDatabase:
     """The migrated database as its owner, with a session and a task in it."""
     migrate(server.url)
     execute(
@@ -104,11 +104,11 @@ def owner(server: Server) -> Database:
         " VALUES ('walk', 't', 'x', 'Compare prices', 'x', 0, '{}', '{}', 1, 0, 'pending', '[]', 'hash', 'x',"
         " now(), now())",
     )
-    return Database(server.url)
+    return TargetDatabase(server.url)
 
 
 @pytest.fixture(scope="module")
-def reader(owner: Database) -> Reader:
+def reader(owner: TargetDatabase) -> ReaderRole:
     """The role."""
     return make_reader(owner)
 
@@ -137,16 +137,16 @@ def state(url: str) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def another_database(server: Server, name: str) -> Iterator[str]:
+def another_database(server: EmbeddedServer, name: str) -> Iterator[str]:
     """A database beside, with its address."""
-    with Database(server.url).connect("tests") as connection, connection.cursor() as cursor:
+    with TargetDatabase(server.url).connect("tests") as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
         yield server.url.replace("/postgres?", f"/{name}?")
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 class TestReading:
-    def test_it_reads_what_readers_should_see(self, reader: Reader) -> None:
+    def test_it_reads_what_readers_should_see(self, reader: ReaderRole) -> None:
         assert rows(reader.url, "SELECT title, participants FROM sessions") == [("Walk", ["Anna"])]
         assert rows(reader.url, "SELECT description, status FROM tasks") == [("Compare prices", "pending")]
         for table in reader.tables:
@@ -159,13 +159,13 @@ class TestReading:
         assert UNSEEN.keys() | CLOSED == Base.metadata.tables.keys()
         assert not UNSEEN.keys() & CLOSED
 
-    def test_columns_that_it_may_not_read_are_not_shown_to_it(self, reader: Reader) -> None:
+    def test_columns_that_it_may_not_read_are_not_shown_to_it(self, reader: ReaderRole) -> None:
         shown = rows(reader.url, "SELECT table_name, column_name FROM information_schema.columns")
         assert ("tasks", "description") in shown
         assert ("tasks", "claim_token") not in shown
         assert not {table for table, _ in shown} & CLOSED
 
-    def test_it_is_read_only_and_limited_by_default(self, reader: Reader) -> None:
+    def test_it_is_read_only_and_limited_by_default(self, reader: ReaderRole) -> None:
         for name, value in {
             "transaction_read_only": "on",
             "statement_timeout": "30s",
@@ -177,7 +177,7 @@ class TestReading:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_nothing_that_it_tries_changes_or_shows_anything(owner: Database, reader: Reader, way: str) -> None:
+def test_nothing_that_it_tries_changes_or_shows_anything(owner: TargetDatabase, reader: ReaderRole, way: str) -> None:
     before = state(owner.url)
     done = []
     for attempt in TRIES:
@@ -191,21 +191,21 @@ def test_nothing_that_it_tries_changes_or_shows_anything(owner: Database, reader
 
 
 class TestMaking:
-    def test_repeated_it_voids_the_password_and_ends_the_connections(self, owner: Database) -> None:
+    def test_repeated_it_voids_the_password_and_ends_the_connections(self, owner: TargetDatabase) -> None:
         first = make_reader(owner)
         before = password_of(owner)
         with closing(psycopg2.connect(first.url)) as connection, connection.cursor() as cursor:
             second = make_reader(owner)
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT 1")
-        with pytest.raises(Unavailable), Database(first.url).connect("tests"):
+        with pytest.raises(Unavailable), TargetDatabase(first.url).connect("tests"):
             pass
         assert rows(second.url, "SELECT 1") == [(1,)]
         assert password_of(owner) != before
         assert password_of(owner).startswith("SCRAM-SHA-256$")
         assert second.url.partition("@")[0] not in repr(second)
 
-    def test_what_it_set_for_itself_and_what_it_was_given_is_taken_back(self, owner: Database) -> None:
+    def test_what_it_set_for_itself_and_what_it_was_given_is_taken_back(self, owner: TargetDatabase) -> None:
         url = make_reader(owner).url
         execute(url, "COMMIT; BEGIN READ WRITE; ALTER ROLE CURRENT_USER SET default_transaction_read_only = off")
         execute(owner.url, f"GRANT INSERT ON events TO {ROLE}; GRANT SELECT ON api_keys TO {ROLE}")
@@ -219,7 +219,7 @@ class TestMaking:
             with pytest.raises(errors.InsufficientPrivilege):
                 rows(url, statement)
 
-    def test_what_everybody_may_by_default_is_left_to_the_owners(self, owner: Database) -> None:
+    def test_what_everybody_may_by_default_is_left_to_the_owners(self, owner: TargetDatabase) -> None:
         execute(owner.url, "GRANT TEMPORARY ON DATABASE postgres TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC")
         execute(owner.url, "GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC")
         url = make_reader(owner).url
@@ -228,7 +228,7 @@ class TestMaking:
                 execute(url, f"COMMIT; BEGIN READ WRITE; {attempt}")
         execute(owner.url, "CREATE TEMPORARY TABLE ours (a int); CREATE TABLE ours_too (a int); DROP TABLE ours_too")
 
-    def test_it_has_few_connections(self, owner: Database) -> None:
+    def test_it_has_few_connections(self, owner: TargetDatabase) -> None:
         url = make_reader(owner).url
         with ExitStack() as connections:
             for _ in range(CONNECTIONS):
@@ -246,7 +246,7 @@ class TestMaking:
             ("CREATE ON DATABASE postgres TO PUBLIC", "create schemas"),
         ],
     )
-    def test_it_is_not_made_where_everybody_may_do_more(self, owner: Database, grant: str, told: str) -> None:
+    def test_it_is_not_made_where_everybody_may_do_more(self, owner: TargetDatabase, grant: str, told: str) -> None:
         url = make_reader(owner).url
         execute(owner.url, f"GRANT {grant}")
         try:
@@ -256,7 +256,7 @@ class TestMaking:
         finally:
             execute(owner.url, f"REVOKE {grant.replace(' TO ', ' FROM ')}")
 
-    def test_a_new_table_stays_closed_until_it_is_opened_on_purpose(self, owner: Database) -> None:
+    def test_a_new_table_stays_closed_until_it_is_opened_on_purpose(self, owner: TargetDatabase) -> None:
         url = make_reader(owner).url
         execute(owner.url, "CREATE TABLE later (a int); ALTER TABLE sessions ADD COLUMN later int")
         try:
@@ -268,21 +268,21 @@ class TestMaking:
         finally:
             execute(owner.url, "DROP TABLE later; ALTER TABLE sessions DROP COLUMN later")
 
-    def test_functions_with_the_rights_of_their_owners_are_told(self, owner: Database) -> None:
+    def test_functions_with_the_rights_of_their_owners_are_told(self, owner: TargetDatabase) -> None:
         execute(owner.url, "CREATE FUNCTION wipe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
         try:
             assert "wipe()" in str(make_reader(owner).remains)
         finally:
             execute(owner.url, "DROP FUNCTION wipe")
 
-    def test_a_role_of_somebody_else_is_left_alone(self, owner: Database) -> None:
+    def test_a_role_of_somebody_else_is_left_alone(self, owner: TargetDatabase) -> None:
         before = state(owner.url)
         for call in (make_reader, drop_reader):
             with pytest.raises(Conflict, match="not made by this command"):
                 call(owner, role="postgres")
         assert state(owner.url) == before
 
-    def test_a_role_that_became_powerful_is_refused(self, owner: Database) -> None:
+    def test_a_role_that_became_powerful_is_refused(self, owner: TargetDatabase) -> None:
         make_reader(owner, role="grown")
         for change, back, told in (
             ("GRANT postgres TO grown", "REVOKE postgres FROM grown", "member of postgres"),
@@ -294,38 +294,40 @@ class TestMaking:
             execute(owner.url, back)
         assert drop_reader(owner, role="grown")
 
-    def test_a_name_is_taken_as_it_is(self, owner: Database) -> None:
+    def test_a_name_is_taken_as_it_is(self, owner: TargetDatabase) -> None:
         name = 'Odd "name" @/%; DROP TABLE sessions'
         made = make_reader(owner, role=name)
         assert rows(made.url, "SELECT current_user") == [(name,)]
         assert drop_reader(owner, role=name)
 
-    def test_tables_of_another_version_are_told(self, server: Server) -> None:
+    def test_tables_of_another_version_are_told(self, server: EmbeddedServer) -> None:
         with another_database(server, "bare") as url, pytest.raises(Conflict, match="empty"):
-            make_reader(Database(url))
+            make_reader(TargetDatabase(url))
 
 
 class TestDropping:
-    def test_dropped_it_can_do_nothing_any_more(self, owner: Database) -> None:
+    def test_dropped_it_can_do_nothing_any_more(self, owner: TargetDatabase) -> None:
         made = make_reader(owner, role="gone")
         with closing(psycopg2.connect(made.url)) as connection, connection.cursor() as cursor:
             assert drop_reader(owner, role="gone")
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT 1")
-        with pytest.raises(Unavailable), Database(made.url).connect("tests"):
+        with pytest.raises(Unavailable), TargetDatabase(made.url).connect("tests"):
             pass
         assert not drop_reader(owner, role="gone")
 
-    def test_in_use_in_another_database_it_only_loses_its_login(self, server: Server, owner: Database) -> None:
+    def test_in_use_in_another_database_it_only_loses_its_login(
+        self, server: EmbeddedServer, owner: TargetDatabase
+    ) -> None:
         with another_database(server, "second") as url:
             migrate(url)
-            make_reader(Database(url), role="shared")
+            make_reader(TargetDatabase(url), role="shared")
             made = make_reader(owner, role="shared")
             with pytest.raises(Conflict, match="cannot log in any more"):
                 drop_reader(owner, role="shared")
-            with pytest.raises(Unavailable), Database(made.url).connect("tests"):
+            with pytest.raises(Unavailable), TargetDatabase(made.url).connect("tests"):
                 pass
-            assert drop_reader(Database(url), role="shared")
+            assert drop_reader(TargetDatabase(url), role="shared")
         assert not drop_reader(owner, role="shared")
 
 
@@ -333,16 +335,16 @@ class TestWithoutSuperuser:
     """As on servers that others run: the owner of the database may make roles, and no more."""
 
     @pytest.fixture
-    def tenant(self, server: Server) -> Iterator[Database]:
+    def tenant(self, server: EmbeddedServer) -> Iterator[TargetDatabase]:
         execute(server.url, "CREATE ROLE tenant LOGIN CREATEROLE; CREATE ROLE nobody LOGIN")
         with another_database(server, "tenancy") as url:
             execute(server.url, "ALTER DATABASE tenancy OWNER TO tenant")
             address = url.replace("//postgres@", "//tenant@")
             migrate(address)
-            yield Database(address)
+            yield TargetDatabase(address)
         execute(server.url, "DROP ROLE IF EXISTS tenant_reader; DROP ROLE tenant, nobody")
 
-    def test_an_owner_who_may_make_roles_makes_it_and_hears_what_remains(self, tenant: Database) -> None:
+    def test_an_owner_who_may_make_roles_makes_it_and_hears_what_remains(self, tenant: TargetDatabase) -> None:
         for _ in range(2):
             made = make_reader(tenant, role="tenant_reader")
             assert rows(made.url, "SELECT count(*) FROM sessions") == [(0,)]
@@ -353,13 +355,13 @@ class TestWithoutSuperuser:
         execute(tenant.url, "CREATE TEMPORARY TABLE ours (a int); CREATE TABLE ours_too (a int); DROP TABLE ours_too")
         assert drop_reader(tenant, role="tenant_reader")
 
-    def test_who_may_not_make_roles_is_told(self, tenant: Database) -> None:
+    def test_who_may_not_make_roles_is_told(self, tenant: TargetDatabase) -> None:
         with pytest.raises(Forbidden, match="Nothing was changed"):
-            make_reader(Database(tenant.url.replace("//tenant@", "//nobody@")), role="tenant_reader")
+            make_reader(TargetDatabase(tenant.url.replace("//tenant@", "//nobody@")), role="tenant_reader")
 
 
 def test_a_backup_goes_to_servers_without_the_role_and_there_is_none_in_it(
-    server: Server, owner: Database, servers_folder: Path, redis_url: str, tmp_path: Path
+    server: EmbeddedServer, owner: TargetDatabase, servers_folder: Path, redis_url: str, tmp_path: Path
 ) -> None:
     make_reader(owner)
     with owner.connect("tests") as connection:
@@ -367,13 +369,13 @@ def test_a_backup_goes_to_servers_without_the_role_and_there_is_none_in_it(
     make_backup(owner, tmp_path / "all.dump", advance=lambda: None)
     other = start_postgres(servers_folder / "without-reader", settings={"fsync": "off"})
     try:
-        restore(Database(other.url), redis_url, tmp_path / "all.dump", tools=tools, advance=lambda: None)
+        restore(TargetDatabase(other.url), redis_url, tmp_path / "all.dump", tools=tools, advance=lambda: None)
         assert rows(other.url, "SELECT session_id FROM sessions") == [("walk",)]
-        assert rows(make_reader(Database(other.url)).url, "SELECT session_id FROM sessions") == [("walk",)]
+        assert rows(make_reader(TargetDatabase(other.url)).url, "SELECT session_id FROM sessions") == [("walk",)]
     finally:
         other.stop()
 
 
-def password_of(owner: Database) -> str:
+def password_of(owner: TargetDatabase) -> str:
     [(password,)] = rows(owner.url, f"SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'")
     return str(password)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from models.errors import TooManyRequests
 from models.queue.inbox import Entry, shard_of
-from sessions.commands.read_time_budget import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadingTime
+from sessions.commands.read_time_budget import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadTimeBudget
 from sessions.postgres.reads.read_timeout import lift_time_limit
 from tests.support.processes.stack import free_port
 from tests.support.stores.effects import delivery, memories, outcome_of
@@ -19,12 +19,12 @@ from worker.read_time_debts import add_debts, owed_seconds
 
 
 def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
-    reading = ReadingTime(lambda source: {"debtor": 0.2}.get(source, 0.0), is_alone=lambda _: False)
+    reading = ReadTimeBudget(lambda source: {"debtor": 0.2}.get(source, 0.0), is_alone=lambda _: False)
     assert reading.left("a") == AT_ONCE_SECONDS
     assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.2)
-    reading.take("a", 0.2)
+    reading.spend("a", 0.2)
     assert reading.left("a") == pytest.approx(AT_ONCE_SECONDS - 0.2)
-    reading.take("a", 0.2)
+    reading.spend("a", 0.2)
     with pytest.raises(TooManyRequests) as caught:
         reading.left("a")
     assert (caught.value.code, caught.value.retryable) == ("reads_too_slow", True)
@@ -33,22 +33,22 @@ def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
 
 
 def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transaction_ends() -> None:
-    reading = ReadingTime(lambda _: 10.0, is_alone=lambda source: source == "alone")
+    reading = ReadTimeBudget(lambda _: 10.0, is_alone=lambda source: source == "alone")
     assert reading.left("alone") == TOGETHER_SECONDS
     with pytest.raises(TooManyRequests):
         reading.left("other")
     assert not reading.is_over
-    reading.take("alone", TOGETHER_SECONDS)
+    reading.spend("alone", TOGETHER_SECONDS)
     assert reading.is_over
 
 
 def test_no_read_of_another_entry_is_begun_with_what_earlier_ones_have_left_of_the_time() -> None:
     """It would be refused for lack of it, though its source owes nothing; the next transaction has all of it."""
-    reading = ReadingTime(lambda _: 0.0, is_alone=lambda _: True)
+    reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: True)
     assert reading.left("a") == AT_ONCE_SECONDS
-    reading.take("a", TOGETHER_SECONDS - AT_ONCE_SECONDS - 0.01)
+    reading.spend("a", TOGETHER_SECONDS - AT_ONCE_SECONDS - 0.01)
     assert (reading.is_over, reading.left("b")) == (False, AT_ONCE_SECONDS)
-    reading.take("a", 0.02)
+    reading.spend("a", 0.02)
     assert reading.left("b") < AT_ONCE_SECONDS
     assert reading.is_over
 

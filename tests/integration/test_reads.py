@@ -26,7 +26,7 @@ from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
 from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, read_transcript, similar_ids
 from sessions.postgres.tasks.task_updates import find_updates
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 from sessions.responses.task_updates import Listener
 from tests.support.stores.rows import NOW, Rows
 
@@ -41,12 +41,12 @@ def walk(connection: Connection) -> Rows:
     return Rows(connection, "reading-walk", title="Morning walk", participants=["Ada"], context="On foot")
 
 
-def ask(rows: Rows, command: ReadCommand, **where: Any) -> Answer:
+def ask(rows: Rows, command: ReadCommand, **where: Any) -> ReadResult:
     """A read of the session, encoded and decoded as a sender would get it."""
     given: dict[str, Any] = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
     answer = read(rows.connection, command, **given)
     assert len(answer.message) <= 200
-    return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
+    return ReadResult(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
 
 
 def updates_of(connection: Connection, session_id: str, *, source: str = "somebody") -> list[dict[str, Any]]:

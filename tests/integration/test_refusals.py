@@ -20,7 +20,7 @@ from standardwebhooks.webhooks import Webhook
 from local.servers.embedded import start_valkey
 from models.errors import Invalid, NotFound, Unauthorized, Unavailable
 from relay.redis_client import open_redis
-from relay.rejections import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, Refusals
+from relay.rejections import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, RejectionLog
 from tests.support.processes.serving import Serving, memory
 from tests.support.processes.stack import wait_for
 from tests.support.project import API_KEY
@@ -204,11 +204,11 @@ def scope(path: str = "/v1/webhook", **state: object) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Refusals]:
+async def connected(url: str) -> AsyncIterator[RejectionLog]:
     """Those of a process with this Redis."""
     connection = open_redis(url, connections=1)
     try:
-        yield Refusals(connection)
+        yield RejectionLog(connection)
     finally:
         await connection.aclose()
 
@@ -218,11 +218,11 @@ def stored(redis: Redis) -> bytes:
     return b"\n".join(cast("list[bytes]", redis.lrange(LIST_KEY, 0, -1)))
 
 
-async def note_many(refusals: Refusals, count: int, *, source: str = "first") -> None:
+async def note_many(refusals: RejectionLog, count: int, *, source: str = "first") -> None:
     """As if each came in a second of its own, from a source with a number."""
     for number in range(count):
         refusals._second = -1
-        refusals.note(scope(source=f"{source}-{number}"), Invalid())
+        refusals.record(scope(source=f"{source}-{number}"), Invalid())
 
 
 def test_the_newest_thousand_are_kept(redis_url: str, redis: Redis) -> None:
@@ -230,7 +230,7 @@ def test_the_newest_thousand_are_kept(redis_url: str, redis: Redis) -> None:
         async with connected(redis_url) as refusals:
             await note_many(refusals, KEPT + 20)
             await refusals.flush()
-            refusals.note(scope("/x" * 500, source="railway", address="203.0.113.9"), Unauthorized())
+            refusals.record(scope("/x" * 500, source="railway", address="203.0.113.9"), Unauthorized())
             items, counts = await refusals.read()
             assert len(items) == KEPT
             assert (items[0].source, items[0].address, len(items[0].path)) == ("railway", "203.0.113.9", 200)
@@ -244,7 +244,7 @@ def test_answers_and_our_own_trouble_are_no_refusals(redis_url: str, redis: Redi
     async def run() -> None:
         async with connected(redis_url) as refusals:
             for error in (NotFound(), Unavailable()):
-                refusals.note(scope(), error)
+                refusals.record(scope(), error)
             assert await refusals.read() == ([], {})
 
     asyncio.run(run())

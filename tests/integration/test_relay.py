@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from redis import Redis
 
-from models.queue.inbox import Outcome, inbox_key, outcome_key, seen_key, shard_of, wake_key
+from models.queue.inbox import Outcome, dedup_key, drain_pending_key, inbox_key, outcome_key, shard_of
 from models.queue.job_queue import open_queue
 from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
 from tests.support.processes.stack import wait_for
@@ -60,8 +60,8 @@ def test_a_webhook_is_stored_before_it_is_accepted(relay: Serving, redis: Redis,
     assert not entry.waits
     assert datetime.now(UTC) - entry.accepted_at < timedelta(seconds=10)
     assert redis.xlen(inbox_key(shard_of(SESSION))) == 1
-    assert redis.ttl(seen_key("default", "d1")) == -1
-    assert redis.ttl(wake_key(shard_of(SESSION))) > 0
+    assert redis.ttl(dedup_key("default", "d1")) == -1
+    assert redis.ttl(drain_pending_key(shard_of(SESSION))) > 0
 
 
 def test_a_new_entry_wakes_the_drain_of_its_shard(relay: Serving, redis: Redis) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from local.servers.embedded import Server, start_valkey
+from local.servers.embedded import EmbeddedServer, start_valkey
 from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
 from tests.support.processes.stack import free_port, wait_for
 
@@ -21,14 +21,14 @@ AWAY = "The inbox does not answer at the moment; nothing was stored."
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server = start_valkey(tmp_path / "valkey")
     yield server
     server.stop()
 
 
 def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is_up(
-    server: Server, tmp_path: Path
+    server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server.pause()
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
@@ -50,7 +50,7 @@ def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is
             assert [entry.delivery_id for entry in entries(redis)] == ["d1"]
 
 
-def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: Server, tmp_path: Path) -> None:
+def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: EmbeddedServer, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         accepted = [serving.post(memory(text=number)).json()["delivery_id"] for number in range(20)]
         server.kill()
@@ -64,7 +64,7 @@ def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: Server, t
             assert answer.result().json() == {"answered": True}
 
 
-def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: Server, tmp_path: Path) -> None:
+def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: EmbeddedServer, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         assert serving.post(memory("warm")).status_code == 202
         os.kill(server.pid, signal.SIGSTOP)
@@ -83,7 +83,7 @@ def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: 
             assert len(entries(redis)) == 2
 
 
-def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: Server, tmp_path: Path) -> None:
+def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: EmbeddedServer, tmp_path: Path) -> None:
     with closing(Redis.from_url(server.url)) as redis:
         redis.config_set("appendfsync", "everysec")
         strict = {"REDIS_URL": server.url, "REQUIRE_DURABLE_REDIS": "true"}
@@ -159,7 +159,7 @@ def url_of(redis: Redis) -> str:
     ],
 )
 def test_ready_is_who_takes_webhooks_and_the_cause_is_told_once(
-    server: Server, tmp_path: Path, spoil: Any, reason: str, advice: str
+    server: EmbeddedServer, tmp_path: Path, spoil: Any, reason: str, advice: str
 ) -> None:
     with closing(Redis.from_url(server.url)) as redis:
         environment = {"REDIS_URL": server.url} | spoil(redis)

@@ -13,25 +13,25 @@ from sqlalchemy import Engine, text
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
+    DeadLetterResolution,
     Entry,
-    Ruling,
+    dedup_key,
+    drain_pending_key,
     inbox_key,
-    seen_key,
     seen_value,
     shard_of,
-    wake_key,
 )
 from tests.support.stores.effects import status_of
 from tests.support.stores.inbox import drain, entry, push
 from worker.dead_letters import replay
 from worker.inbox import acknowledge, read_entries
 
-REPLAY = Ruling(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
+REPLAY = DeadLetterResolution(by="ops", at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC))
 DISCARD = msgspec.structs.replace(REPLAY, discards=True)
 
 
-def ruled(item: Entry, ruling: Ruling) -> Entry:
-    return msgspec.structs.replace(item, ruling=ruling)
+def ruled(item: Entry, resolution: DeadLetterResolution) -> Entry:
+    return msgspec.structs.replace(item, resolution=resolution)
 
 
 def make_dead(redis: Redis, engine: Engine, item: Entry) -> None:
@@ -46,8 +46,10 @@ def journal(engine: Engine, session_id: str) -> list[tuple[str, str, dict[str, A
 
 
 @pytest.mark.parametrize("ruling", [REPLAY, DISCARD])
-def test_a_ruling_on_what_is_not_known_does_nothing(redis: Redis, engine: Engine, walk: str, ruling: Ruling) -> None:
-    item = entry("store_memory", walk, key="k", content=1, ruling=ruling)
+def test_a_ruling_on_what_is_not_known_does_nothing(
+    redis: Redis, engine: Engine, walk: str, resolution: DeadLetterResolution
+) -> None:
+    item = entry("store_memory", walk, key="k", content=1, resolution=resolution)
     assert drain(redis, engine, item)[0].endswith(": 1 duplicate")
     assert (journal(engine, walk), status_of(engine, item)) == ([], None)
     assert redis.xlen(inbox_key(shard_of(walk))) == 0
@@ -55,7 +57,9 @@ def test_a_ruling_on_what_is_not_known_does_nothing(redis: Redis, engine: Engine
 
 @pytest.mark.parametrize("second", [REPLAY, DISCARD])
 @pytest.mark.parametrize("first", [REPLAY, DISCARD])
-def test_the_first_of_two_rulings_holds(redis: Redis, engine: Engine, walk: str, first: Ruling, second: Ruling) -> None:
+def test_the_first_of_two_rulings_holds(
+    redis: Redis, engine: Engine, walk: str, first: DeadLetterResolution, second: DeadLetterResolution
+) -> None:
     item = entry("store_memory", walk, key="k", content=1)
     make_dead(redis, engine, item)
     drain(redis, engine, ruled(item, first))
@@ -106,7 +110,7 @@ def test_a_replay_by_a_worker_lies_in_the_inbox_as_one_by_the_relay_does(
     """Each pushes by itself, as neither knows the other."""
     item = entry("store_memory", walk, key="k", content=1)
     make_dead(redis, engine, item)
-    keys = [seen_key("tests", item.delivery_id), wake_key(shard_of(walk))]
+    keys = [dedup_key("tests", item.delivery_id), drain_pending_key(shard_of(walk))]
 
     def take() -> tuple[Entry, list[Any]]:
         """The entry, and all that was left in Redis with it."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from models.commands.definitions import Search
 from sessions.postgres.reads.read_commands import read
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 from tests.support.stores.rows import NOW, Rows
 
 GLOB = "search-*"
@@ -22,14 +22,14 @@ def walk(connection: Connection) -> Rows:
     return Rows(connection, "search-walk", title="Morning walk")
 
 
-def search(rows: Rows, q: str, **fields: Any) -> Answer:
+def search(rows: Rows, q: str, **fields: Any) -> ReadResult:
     where = {"session_id": fields.pop("session_id", None), "session_glob": GLOB, "now": NOW}
     answer = read(rows.connection, Search(q=q, **fields), **where)
     assert len(answer.message) <= 200
-    return Answer(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
+    return ReadResult(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
 
 
-def ids(answer: Answer) -> list[str]:
+def ids(answer: ReadResult) -> list[str]:
     return [hit.get("key") or hit.get("chunk_id") or hit["artifact_id"] for hit in answer.data["hits"]]
 
 

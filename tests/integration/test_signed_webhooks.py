@@ -20,7 +20,7 @@ import svix
 from redis import Redis
 from sqlalchemy import Engine, select
 
-from models.queue.inbox import seen_key
+from models.queue.inbox import dedup_key
 from models.tables import DeliveryRow, EventRow
 from sessions.postgres.operations.deliveries import find_delivery
 from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET, post_signed, send_github, sign
@@ -194,7 +194,7 @@ def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Red
     }
     (entry,) = entries(redis)
     assert b"the-payload" not in msgspec.json.encode(entry)
-    assert redis.ttl(seen_key("walker", "msg-event")) == -1
+    assert redis.ttl(dedup_key("walker", "msg-event")) == -1
     assert "drain shard 00: 1 ignored" in drain(redis, engine)
     assert entries(redis) == []
     kept = delivery(engine, "walker", "msg-event")

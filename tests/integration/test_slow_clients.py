@@ -13,12 +13,14 @@ import httpx
 import pytest
 from redis import Redis
 
-from relay.http.connection_limits import LONGEST_LOOK_SECONDS, Clients, Patience
+from relay.http.connection_limits import LONGEST_LOOK_SECONDS, ConnectionRegistry, Timeouts
 from tests.support.processes.edge import LARGE, Edge, receive_all
 from tests.support.processes.serving import Serving, Stopwatch
 from tests.support.processes.stack import wait_for
 
-PATIENCE = Patience(head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, look_seconds=0.05)
+TIMEOUTS = Timeouts(
+    head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, check_seconds=0.05
+)
 SLOWEST_SECONDS = 5.0
 """Within which a client is cut off that has half a second, on a busy machine."""
 WHOLE = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,7 +31,7 @@ POST = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 @pytest.fixture
 def edge() -> Iterator[Edge]:
     """A server with little patience."""
-    edge = Edge(PATIENCE)
+    edge = Edge(TIMEOUTS)
     yield edge
     edge.close()
 
@@ -99,7 +101,7 @@ def test_an_idle_connection_stays_open_for_the_next_request(edge: Edge) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{edge.port}") as client:
         assert client.post("/body", content=b"{}").json() == {"size": 2}
         (connection,) = edge.clients.connections
-        passed = edge.clients.now + 3 * PATIENCE.head_seconds
+        passed = edge.clients.now + 3 * TIMEOUTS.head_seconds
         wait_for(lambda: edge.clients.now > passed, what="later")
         assert client.post("/body", content=b"{}").json() == {"size": 2}
         assert edge.clients.connections == {connection}
@@ -109,7 +111,7 @@ def test_an_idle_connection_stays_open_for_the_next_request(edge: Edge) -> None:
     "beginning", [WHOLE + b"\r\n", b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"]
 )
 def test_blank_lines_and_bodies_that_nobody_reads_do_not_keep_a_connection_for_ever(beginning: bytes) -> None:
-    edge = Edge(PATIENCE, keep_alive_seconds=1)
+    edge = Edge(TIMEOUTS, keep_alive_seconds=1)
     try:
         connection = edge.connect(beginning)
         assert connection.recv(12).startswith(b"HTTP/1.1 40")
@@ -139,7 +141,7 @@ def test_a_body_that_keeps_the_least_speed_may_take_its_time(edge: Edge) -> None
     for _ in range(size // 10_000):
         connection.sendall(b" " * 10_000)
         time.sleep(0.04)  # This is what is tested: 250 kB a second, over more than the time for a body.
-    assert watch.seconds > 2 * PATIENCE.body_seconds
+    assert watch.seconds > 2 * TIMEOUTS.body_seconds
     assert b'{"size":%d}' % size in connection.recv(65_536)
     connection.close()
 
@@ -161,7 +163,7 @@ def test_who_waits_for_an_answer_may_do_so_and_so_may_what_is_pipelined_behind(e
     head = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
     connection = edge.connect(head + POST % 4 + b"1234" + POST % 4 + b"12")
     wait_for(lambda: edge.waiting == 1, what="waiting")
-    passed = edge.clients.now + 3 * PATIENCE.head_seconds
+    passed = edge.clients.now + 3 * TIMEOUTS.head_seconds
     wait_for(lambda: edge.clients.now > passed, what="later")
     edge.release()
     received = connection.recv(65_536)
@@ -198,12 +200,12 @@ def test_who_reads_slowly_but_steadily_gets_everything(edge: Edge) -> None:
         assert part, received
         received += len(part)
         time.sleep(0.04)  # This is what is tested: longer than the time for an answer.
-    assert watch.seconds > 2 * PATIENCE.answer_seconds
+    assert watch.seconds > 2 * TIMEOUTS.answer_seconds
     connection.close()
 
 
 def test_beyond_the_bound_the_longest_idle_one_makes_room() -> None:
-    edge = Edge(Patience(head_seconds=30), limit=3)
+    edge = Edge(Timeouts(head_seconds=30), limit=3)
     try:
         with ExitStack() as stack:
             url = f"http://127.0.0.1:{edge.port}"
@@ -221,7 +223,7 @@ def test_beyond_the_bound_the_longest_idle_one_makes_room() -> None:
 
 
 def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> None:
-    edge = Edge(PATIENCE, limit=2)
+    edge = Edge(TIMEOUTS, limit=2)
     try:
         busy = [edge.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") for _ in range(2)]
         wait_for(lambda: edge.waiting == 2, what="busy")
@@ -235,9 +237,9 @@ def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> No
 
 
 def test_nobody_is_cut_off_because_the_process_was_stopped() -> None:
-    clients = Clients(limit=1, patience=Patience(), note=lambda *_: None)
-    clients.look(3600.0)
-    assert clients.now == LONGEST_LOOK_SECONDS < Patience().head_seconds
+    clients = ConnectionRegistry(limit=1, timeouts=Timeouts(), note=lambda *_: None)
+    clients.close_overdue(3600.0)
+    assert clients.now == LONGEST_LOOK_SECONDS < Timeouts().head_seconds
 
 
 def test_500_connections_that_never_send_a_whole_head_slow_nobody_down_and_are_ended(

@@ -16,12 +16,12 @@ from sqlalchemy import Engine, text
 
 from models.access.scopes import ALL_SCOPES
 from models.commands.field_types import Scope
-from models.queue.inbox import Entry, Ruling, decode_outcome, inbox_key, outcome_key, seen_key, shard_of
+from models.queue.inbox import DeadLetterResolution, Entry, decode_outcome, dedup_key, inbox_key, outcome_key, shard_of
 from sessions.commands import parked_events
 from sessions.commands.manager import SessionManager
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.operations.dead_letters import (
-    Wanted,
+    DeadLetterFilter,
     entries_to_rule,
     failed_deliveries,
     find_dead_letter,
@@ -34,7 +34,7 @@ from worker.inbox import read_entries
 from worker.sweeper import prune_deliveries
 
 STATES = {"paused": "pause_session", "completed": "complete_session"}
-RULING = Ruling(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC))
+RULING = DeadLetterResolution(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC))
 
 
 def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: Any) -> Entry:
@@ -53,13 +53,15 @@ def again(item: Entry) -> Entry:
 def parked(engine: Engine, session_id: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return list_dead_letters(
-            connection, Wanted(status="parked", session_id=session_id), limit=500, cursor=None
+            connection, DeadLetterFilter(status="parked", session_id=session_id), limit=500, cursor=None
         ).items
 
 
-def replay(redis: Redis, engine: Engine, item: Entry, ruling: Ruling = RULING) -> list[str]:
+def replay(redis: Redis, engine: Engine, item: Entry, resolution: DeadLetterResolution = RULING) -> list[str]:
     with engine.connect() as connection:
-        found, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), ruling)
+        found, _ = entries_to_rule(
+            connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id), resolution
+        )
     return drain(redis, engine, *found)
 
 
@@ -77,13 +79,13 @@ def test_a_command_that_came_while_its_session_was_closed_takes_effect_when_it_i
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, entry(STATES[state], walk), item)
     assert status_of(engine, item) == "rejected"
-    assert not redis.exists(seen_key("tests", item.delivery_id))
+    assert not redis.exists(dedup_key("tests", item.delivery_id))
     drain(redis, engine, entry("resume_session", walk))
     assert push(redis, again(item)) == ["accepted"]
     assert drain(redis, engine)[shard_of(walk)].endswith(": 1 applied")
     assert (status_of(engine, item), memories(engine, walk)) == ("applied", {"k": 1})
     assert drain(redis, engine, again(item))[0].endswith(": 0 applied")
-    redis.delete(seen_key("tests", item.delivery_id))
+    redis.delete(dedup_key("tests", item.delivery_id))
     assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
 
 
@@ -94,7 +96,7 @@ def test_the_journal_tells_of_each_refusal_of_what_is_sent_again_and_of_one_effe
     drain(redis, engine, entry("pause_session", walk), item)
     drain(redis, engine, again(item))
     drain(redis, engine, entry("resume_session", walk), again(item))
-    redis.delete(seen_key("tests", item.delivery_id))
+    redis.delete(dedup_key("tests", item.delivery_id))
     drain(redis, engine, again(item))
     with engine.connect() as connection:
         statement = text("SELECT status FROM events WHERE delivery_id = :id ORDER BY event_id")
@@ -114,7 +116,7 @@ def test_a_command_for_a_session_that_was_not_there_takes_effect_once_it_is(redi
 def test_another_rejection_binds_its_id(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("delete_memory", walk, key="k")
     drain(redis, engine, item, entry("store_memory", walk, key="k", content=1))
-    redis.delete(seen_key("tests", item.delivery_id))
+    redis.delete(dedup_key("tests", item.delivery_id))
     assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
     assert memories(engine, walk) == {"k": 1}
 
@@ -158,7 +160,7 @@ def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
     assert (listed["delivery_id"], listed["status"]) == (item.delivery_id, "parked")
     assert listed["reason"] == '"Walk" is paused and takes no changes.'
     with engine.connect() as connection:
-        found = find_dead_letter(connection, Wanted(source=item.source, delivery_id=item.delivery_id))
+        found = find_dead_letter(connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id))
         assert found is not None
         assert bytes(found["payload"]) == bytes(item.data)
         assert (item.source, item.delivery_id) not in failed_deliveries(connection, limit=1_000)
@@ -166,7 +168,7 @@ def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
     drain(redis, engine, entry("resume_session", walk))
     assert replay(redis, engine, item)[0].endswith(": 1 applied")
     assert (status_of(engine, item), memories(engine, walk), parked(engine, walk)) == ("applied", {"k": 1}, [])
-    assert drain(redis, engine, msgspec.structs.replace(again(item), ruling=RULING))[0].endswith(": 1 duplicate")
+    assert drain(redis, engine, msgspec.structs.replace(again(item), resolution=RULING))[0].endswith(": 1 duplicate")
 
 
 def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer(
@@ -175,7 +177,9 @@ def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer
     item = event(walk)
     drain(redis, engine, entry("pause_session", walk), item, entry("resume_session", walk))
     with engine.connect() as connection:
-        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+        ruled, _ = entries_to_rule(
+            connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id), RULING
+        )
     assert drain(redis, engine, again(item), *ruled)[0].endswith(": 1 applied, 1 duplicate")
     assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
 
@@ -186,7 +190,9 @@ def test_a_replay_behind_a_redelivery_and_a_resumption_is_judged_at_its_own_plac
     item = event(walk)
     drain(redis, engine, entry("pause_session", walk), item)
     with engine.connect() as connection:
-        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+        ruled, _ = entries_to_rule(
+            connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id), RULING
+        )
     assert drain(redis, engine, again(item), entry("resume_session", walk), *ruled)[0].endswith(": 2 applied, 1 parked")
     assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
 
@@ -197,7 +203,7 @@ def test_a_dead_letter_that_its_session_does_not_take_when_it_is_replayed_is_kep
     monkeypatch.setattr(parked_events, "MAX_EVENTS", 0)  # It is there already, so it takes no more room.
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, msgspec.structs.replace(item, command="store_dream"), entry("pause_session", walk))
-    drain(redis, engine, msgspec.structs.replace(item, ruling=RULING))
+    drain(redis, engine, msgspec.structs.replace(item, resolution=RULING))
     assert status_of(engine, item) == "parked"
     drain(redis, engine, entry("resume_session", walk))
     assert replay(redis, engine, item)[0].endswith(": 1 applied")
@@ -218,7 +224,7 @@ def test_a_kept_event_can_be_discarded_for_good(redis: Redis, engine: Engine, wa
     item = event(walk)
     drain(redis, engine, entry("pause_session", walk), item, entry("resume_session", walk))
     replay(redis, engine, item, msgspec.structs.replace(RULING, discards=True))
-    redis.delete(seen_key(item.source, item.delivery_id))
+    redis.delete(dedup_key(item.source, item.delivery_id))
     assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
     assert (status_of(engine, item), memories(engine, walk)) == ("rejected", {})
 
@@ -246,7 +252,9 @@ def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: E
     item = event(walk, content="the-payload")
     drain(redis, engine, entry("pause_session", walk), item)
     with engine.connect() as connection:
-        ruled, _ = entries_to_rule(connection, Wanted(source=item.source, delivery_id=item.delivery_id), RULING)
+        ruled, _ = entries_to_rule(
+            connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id), RULING
+        )
     drain(redis, engine, entry("delete_session", walk, confirm=walk))
     drain(redis, engine, entry("create_session", walk, title="Anew"), *ruled)
     assert (status_of(engine, item), memories(engine, walk)) == (None, {})
@@ -310,14 +318,14 @@ def test_whatever_happens_in_whatever_order_it_takes_effect_once(
             case "send" | "send and wait":
                 push(redis, msgspec.structs.replace(again(item), waits=step != "send"))
             case "forget":
-                redis.delete(seen_key(item.source, item.delivery_id))
+                redis.delete(dedup_key(item.source, item.delivery_id))
             case "drain":
                 Drain(redis, engine).run(shard)
             case "die after the commit":
                 commit_without_acknowledging(redis, engine, session_id)
             case "replay":
                 with engine.connect() as connection:
-                    wanted = Wanted(source=item.source, delivery_id=item.delivery_id)
+                    wanted = DeadLetterFilter(source=item.source, delivery_id=item.delivery_id)
                     push(redis, *entries_to_rule(connection, wanted, RULING)[0])
     drain(redis, engine, entry("resume_session", session_id))
     drain(redis, engine, again(item))

@@ -18,7 +18,7 @@ from api.sessions.events import Events, find_positions
 from models.queue.inbox import JOURNAL_CHANNEL
 from models.settings import Settings
 from relay.ingest.endpoints import Ingest
-from relay.notifications.journal import JournalWatch
+from relay.notifications.journal import JournalNotifier
 from tests.support.project import API_KEY
 from tests.support.stores.inbox import drain, entry
 
@@ -53,8 +53,8 @@ def test_a_stream_reads_few_pages_and_at_most_four_times_a_second(
 
     async def follow() -> None:
         ingest, database = Ingest(settings), CountingDatabase(settings)
-        journal = JournalWatch(ingest.redis, partial(find_positions, database))
-        events = Events(gate=ingest.gate, database=database, journal=journal, stopping=ingest.stopping)
+        journal = JournalNotifier(ingest.redis, partial(find_positions, database))
+        events = Events(access=ingest.access, database=database, journal=journal, stopping=ingest.stopping)
         body = bytearray()
 
         async def send(message: Message) -> None:

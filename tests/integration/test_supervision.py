@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.project import ROOT
-from worker.supervision import Child, Death, Running, Supervisor
+from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 
 LIMIT_SECONDS = 20.0
 POLITE = """
@@ -41,12 +41,12 @@ time.sleep(600)
 
 
 @pytest.fixture
-def deaths() -> list[Death]:
+def deaths() -> list[UnexpectedExit]:
     return []
 
 
 @pytest.fixture
-def supervisor(deaths: list[Death]) -> Iterator[Supervisor]:
+def supervisor(deaths: list[UnexpectedExit]) -> Iterator[Supervisor]:
     supervisor = Supervisor(on_death=deaths.append)
     yield supervisor
     supervisor.stop(hurry=lambda: True)
@@ -78,7 +78,9 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_killed_child_is_started_again_and_its_death_is_told(supervisor: Supervisor, deaths: list[Death]) -> None:
+def test_a_killed_child_is_started_again_and_its_death_is_told(
+    supervisor: Supervisor, deaths: list[UnexpectedExit]
+) -> None:
     supervisor.start(sleeping("a"))
     first = supervisor.pid("a")
     assert first
@@ -89,7 +91,7 @@ def test_a_killed_child_is_started_again_and_its_death_is_told(supervisor: Super
 
 
 def test_a_child_that_keeps_failing_is_started_ever_more_slowly_and_never_given_up(
-    supervisor: Supervisor, deaths: list[Death]
+    supervisor: Supervisor, deaths: list[UnexpectedExit]
 ) -> None:
     supervisor.start(python("a", "raise SystemExit(3)"))
     supervisor.start(Child(name="b", command=("/does/not/exist",), environment={}))
@@ -121,7 +123,7 @@ def test_a_child_that_does_not_listen_is_killed_at_its_limit_or_at_once_in_a_hur
     tmp_path: Path, stop_timeout_seconds: float, hurry: bool
 ) -> None:
     log = tmp_path / "log"
-    running = Running(python("a", STUBBORN, log=log, stop_timeout_seconds=stop_timeout_seconds))
+    running = ChildProcess(python("a", STUBBORN, log=log, stop_timeout_seconds=stop_timeout_seconds))
     wait_until(lambda: "up" in log.read_text())
     running.stop(hurry=lambda: hurry)
     assert running.ended() == "was ended by SIGKILL"
@@ -130,7 +132,7 @@ def test_a_child_that_does_not_listen_is_killed_at_its_limit_or_at_once_in_a_hur
 
 def test_what_a_child_has_started_goes_with_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    running = Running(python("a", WITH_CHILD, log=log))
+    running = ChildProcess(python("a", WITH_CHILD, log=log))
     wait_until(lambda: log.read_text().endswith("\n"))
     grandchild = int(log.read_text())
     assert alive(grandchild)

@@ -13,7 +13,7 @@ from redis import Redis
 from standardwebhooks.webhooks import Webhook
 
 from models.errors import TooManyRequests
-from relay.http.bodies import Unproven
+from relay.http.bodies import UnauthenticatedBytes
 from relay.http.client_addresses import network_of
 from tests.support.processes.serving import Serving, entries
 
@@ -82,7 +82,7 @@ def test_halves_of_bodies_from_one_address_stop_nobody(serving: Serving, redis: 
     assert [entry.delivery_id for entry in entries(redis)] == ["msg_0", "msg_1"]
 
 
-async def _hold(unproven: Unproven, address: str, size: int, told: list[str]) -> None:
+async def _hold(unproven: UnauthenticatedBytes, address: str, size: int, told: list[str]) -> None:
     """Send so much of a body, and then nothing more."""
     try:
         async with unproven.reading(network_of(address)) as count:
@@ -96,7 +96,7 @@ def evicted(*bodies: tuple[str, int]) -> list[str]:
     """The addresses of those that had to go, with 10 bytes for each address and 25 for all."""
 
     async def main() -> list[str]:
-        unproven = Unproven(body_limit=5, share_bytes=10, all_bytes=25)
+        unproven = UnauthenticatedBytes(body_limit=5, share_bytes=10, all_bytes=25)
         told: list[str] = []
         tasks = []
         for address, size in bodies:

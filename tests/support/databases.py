@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 
 import psycopg2
 
-from local.servers.embedded import Server
+from local.servers.embedded import EmbeddedServer
 from tests.support.processes.stack import new_id
 from tests.support.project import ROOT
 
@@ -25,7 +25,7 @@ def migrate(database_url: str, *arguments: str) -> str:
 
 
 @contextmanager
-def new_database(postgres: Server) -> Iterator[str]:
+def new_database(postgres: EmbeddedServer) -> Iterator[str]:
     """A migrated database that is dropped in the end."""
     name = new_id("acceptance").replace("-", "_")
     connection = psycopg2.connect(postgres.url)

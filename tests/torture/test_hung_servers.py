@@ -6,7 +6,7 @@ import psutil
 import psycopg2
 import pytest
 
-from models.queue.inbox import shard_of, wake_key
+from models.queue.inbox import drain_pending_key, shard_of
 from tests.support.processes.stack import new_id, wait_for
 from tests.support.torture.rig import Rig
 
@@ -24,7 +24,7 @@ def test_shards_are_woken_although_the_sweepers_query_hangs(rig: Rig) -> None:
     backend.suspend()
     try:
         # As if a drain had died that was on its way: nobody but the sweeper looks after the shard.
-        wait_for(lambda: stack.redis.set(wake_key(shard_of(session_id)), "1", nx=True, ex=5), what="drained")
+        wait_for(lambda: stack.redis.set(drain_pending_key(shard_of(session_id)), "1", nx=True, ex=5), what="drained")
         receipt = stack.post("store_memory", session_id, key="k", content="kept")
         stack.wait_until_drained(seconds=MENDED_SECONDS)
         assert stack.client.get(f"/v1/deliveries/{receipt['delivery_id']}").json()["status"] == "applied"

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.errors import RelayError, SettingsError
 from models.settings import parse_networks, read_settings
-from relay.http.client_addresses import AddressBarrier, find_address
+from relay.http.client_addresses import IpAllowlistMiddleware, find_address
 
 ALLOWED = "203.0.113.0/24, 198.51.100.7, 2001:db8::/32"
 
@@ -96,7 +96,7 @@ def ask(
     def note(_: Scope, error: RelayError) -> None:
         noted.append(error)
 
-    barrier = AddressBarrier(app, networks=parse_networks(allowed), proxy_header=header, note=note)
+    barrier = IpAllowlistMiddleware(app, networks=parse_networks(allowed), proxy_header=header, note=note)
 
     async def request() -> httpx.Response:
         transport = httpx.ASGITransport(barrier, client=peer)

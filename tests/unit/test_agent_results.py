@@ -14,12 +14,12 @@ import pytest
 
 from agent.execution import task_results
 from agent.execution.directory_removal import remove_tree
-from agent.execution.task_directory import Layout, describe, environment_for
+from agent.execution.task_directory import TaskDirectory, describe, environment_for
 from agent.execution.task_results import (
     BODY_BYTES,
     FILE_BYTES,
     MAX_FILES,
-    Result,
+    TaskResult,
     collect,
     plain,
     read_file,
@@ -29,7 +29,7 @@ from agent.execution.task_results import (
 
 
 def body_of(output: bytes, *, size: int | None = None, limit: int = BODY_BYTES, **more: Any) -> dict[str, Any]:
-    result = Result(
+    result = TaskResult(
         output=output,
         size=len(output) if size is None else size,
         artifacts=more.get("artifacts", []),
@@ -59,7 +59,7 @@ def test_output_is_json_if_it_is_json_else_text(output: bytes, kept: Any) -> Non
 
 
 def test_numbers_stay_as_they_were_written() -> None:
-    result = Result(output=b'{"n": 1.50}', size=11, artifacts=[], left_out=[])
+    result = TaskResult(output=b'{"n": 1.50}', size=11, artifacts=[], left_out=[])
     assert b'{"n": 1.50}' in result_body(result)
 
 
@@ -141,7 +141,7 @@ def test_the_end_of_a_text_is_kept() -> None:
 
 def test_a_command_hears_of_its_task_and_of_no_secret(tmp_path: Path) -> None:
     task = {"task_id": "t", "description": "d" * 200_000, "input_data": {"a": 1}, "attempt": 2}
-    values = describe(task, Layout(tmp_path))
+    values = describe(task, TaskDirectory(tmp_path))
     assert (values["input_data"], values["attempt"], values["created_by"]) == ('{"a":1}', "2", "")
     own = {
         "PATH": "/bin",

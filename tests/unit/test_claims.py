@@ -11,12 +11,18 @@ import pytest
 from msgspec import Raw
 
 from api.database import Database
-from api.tasks.claim_waiters import TaskQueue, Waiter
+from api.tasks.claim_waiters import ClaimWaiter, ClaimWaiters
 from models.commands.agent_commands import AskTask, ClaimCommand, CompleteTask, FailTask
 from models.commands.definitions import AddArtifact
 from models.errors import NotFound, Rejected
 from models.process.url_redaction import mask_path
-from models.queue.task_notifications import Claimable, TaskNews, claim_token, make_claim_secret, read_claim_token
+from models.queue.task_notifications import (
+    Claimable,
+    TaskNotification,
+    claim_token,
+    make_claim_secret,
+    read_claim_token,
+)
 from models.settings import Settings
 from sessions.rules.decision import Context, Decision
 from sessions.rules.dispatch import decide
@@ -146,13 +152,13 @@ def test_a_token_names_its_task_and_shows_in_no_path() -> None:
 
 
 @pytest.fixture
-def queue() -> TaskQueue:
-    return TaskQueue(Database(Settings(database_url="postgresql:///nowhere")))
+def queue() -> ClaimWaiters:
+    return ClaimWaiters(Database(Settings(database_url="postgresql:///nowhere")))
 
 
-def waiter(agent_name: str, types: Collection[str] | None = (), **fields: str | None) -> Waiter:
+def waiter(agent_name: str, types: Collection[str] | None = (), **fields: str | None) -> ClaimWaiter:
     glob = fields.get("only")
-    return Waiter(
+    return ClaimWaiter(
         agent_name=agent_name,
         types=types,
         created_by=fields.get("created_by"),
@@ -164,20 +170,20 @@ def task(agent_name: str | None = None, kind: str = "code", session_id: str = "s
     return Claimable(session_id=session_id, agent_name=agent_name, task_type=kind, created_by=created_by)
 
 
-def woken(queue: TaskQueue, waiters: list[Waiter], *tasks: Claimable) -> list[int]:
+def woken(queue: ClaimWaiters, waiters: list[ClaimWaiter], *tasks: Claimable) -> list[int]:
     """Who is woken by these tasks."""
     with ExitStack() as held:
         for one in waiters:
             held.enter_context(queue.wait(one, source="s"))
-            queue.rest(one)
-        queue.hear(TaskNews(claimable=list(tasks)))
+            queue.set_idle(one)
+        queue.notify(TaskNotification(claimable=list(tasks)))
         numbers = [number for number, one in enumerate(waiters) if one.woken.is_set()]
         for one in waiters:
-            one.heard = None
+            one.offered = None
         return numbers
 
 
-def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take_it(queue: TaskQueue) -> None:
+def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take_it(queue: ClaimWaiters) -> None:
     many = [waiter("a", ["code"]) for _ in range(200)]
     assert woken(queue, many, task(), task(), task()) == [0, 1, 2]
     mixed = [waiter("a", ["text"]), waiter("b", None), waiter("c", ["code"])]
@@ -189,24 +195,24 @@ def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take
     assert woken(queue, limited, task(session_id="t"), task(created_by="y")) == [0, 1]
 
 
-def test_who_leaves_without_having_looked_passes_the_task_on(queue: TaskQueue) -> None:
+def test_who_leaves_without_having_looked_passes_the_task_on(queue: ClaimWaiters) -> None:
     first, second = waiter("a", None), waiter("a", None)
     with queue.wait(second, source="s"):
         with queue.wait(first, source="s"):
-            queue.rest(first)
-            queue.rest(second)
-            queue.hear(TaskNews(claimable=[task()]))
+            queue.set_idle(first)
+            queue.set_idle(second)
+            queue.notify(TaskNotification(claimable=[task()]))
             assert (first.woken.is_set(), second.woken.is_set()) == (True, False)
         assert second.woken.is_set()
 
 
-def test_who_holds_as_many_as_it_may_is_woken_only_when_it_holds_one_less(queue: TaskQueue) -> None:
+def test_who_holds_as_many_as_it_may_is_woken_only_when_it_holds_one_less(queue: ClaimWaiters) -> None:
     one, other = waiter("a", None), waiter("b", None)
     with queue.wait(one, source="s"), queue.wait(other, source="s"):
         for each in (one, other):
-            queue.rest(each)
+            queue.set_idle(each)
         queue.set_full(one)
-        queue.hear(TaskNews(claimable=[task()], freed=["c"]))
+        queue.notify(TaskNotification(claimable=[task()], freed=["c"]))
         assert (one.woken.is_set(), other.woken.is_set()) == (False, True)
-        queue.hear(TaskNews(freed=["a"]))
+        queue.notify(TaskNotification(freed=["a"]))
         assert one.woken.is_set()

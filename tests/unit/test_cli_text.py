@@ -18,7 +18,7 @@ from cli.main import MODULES, cli
 from cli.output.escaping import field, json_text, visible, visible_lines
 from cli.output.humanize import ago, contents, count
 from cli.output.machine_output import json_array, tsv
-from cli.output.output_schemas import SESSION, Column, Shape
+from cli.output.output_schemas import SESSION, Column, OutputSchema
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
@@ -64,7 +64,7 @@ class TestText:
 
 
 class TestTables:
-    SHAPE = Shape((Column("id"), Column("a.b"), Column("list")), id_path="id")
+    SHAPE = OutputSchema((Column("id"), Column("a.b"), Column("list")), id_path="id")
 
     def test_tsv_has_a_heading_and_nested_fields_and_json_for_lists(self) -> None:
         pages: list[Items] = [

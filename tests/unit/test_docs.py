@@ -12,13 +12,13 @@ import pytest
 from starlette.requests import Request
 
 from api.openapi.llm_instructions import FILES, MOST_CHARACTERS, Tier
-from api.public_url import own_url
+from api.public_url import public_url_of
 from docs.error_codes import served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
 from docs.make_reference import PAGE, make_page
 from models.commands import field_types as v
 from models.commands.definitions import COMMANDS
-from models.commands.field_docs import MEANINGS, SHARED_MEANINGS, meaning_of
+from models.commands.field_docs import MEANINGS, SHARED_MEANINGS, describe_field
 from models.commands.field_types import MAX_WAIT_SECONDS
 from models.commands.payloads import parse_envelope, parse_flat
 from models.errors import BadRequest
@@ -120,7 +120,7 @@ def request_to(*hosts: str, scheme: str = "http", forwarded: str | None = None) 
     ["relay.example", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "[2001:db8::1]", "my_relay", "RELAY.Example:1"],
 )
 def test_a_document_tells_the_host_that_the_client_asked(host: str) -> None:
-    assert own_url(request_to(host), public_url="") == f"http://{host}"
+    assert public_url_of(request_to(host), public_url="") == f"http://{host}"
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_a_document_tells_the_host_that_the_client_asked(host: str) -> None:
 )
 def test_a_host_that_is_none_gets_into_no_document(host: str) -> None:
     with pytest.raises(BadRequest):
-        own_url(request_to(host), public_url="")
+        public_url_of(request_to(host), public_url="")
 
 
 @pytest.mark.parametrize("hosts", [(), ("a.example", "b.example")])
 def test_there_must_be_one_host(hosts: tuple[str, ...]) -> None:
     with pytest.raises(BadRequest):
-        own_url(request_to(*hosts), public_url="")
+        public_url_of(request_to(*hosts), public_url="")
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ def test_there_must_be_one_host(hosts: tuple[str, ...]) -> None:
 )
 def test_a_proxy_can_make_the_url_safer_and_nothing_else(scheme: str, forwarded: str | None, told: str) -> None:
     request = request_to("a.example", scheme=scheme, forwarded=forwarded)
-    assert own_url(request, public_url="") == f"{told}://a.example"
+    assert public_url_of(request, public_url="") == f"{told}://a.example"
 
 
 def test_where_the_public_url_is_known_nothing_else_counts() -> None:
     request = request_to("evil example", forwarded="http")
-    assert own_url(request, public_url="https://relay.example/") == "https://relay.example"
+    assert public_url_of(request, public_url="https://relay.example/") == "https://relay.example"
 
 
 # The reference
@@ -230,8 +230,8 @@ def test_every_field_of_every_command_has_a_meaning_and_none_is_left_over() -> N
         own = MEANINGS.get(definition.__name__, {})
         fields = [field.encode_name for field in msgspec.structs.fields(definition)]
         assert set(own) <= set(fields), name
-        assert all(meaning_of(definition, field).endswith(".") for field in [*fields, "id"])
-        assert definition.session == "none" or meaning_of(definition, "session_id")
+        assert all(describe_field(definition, field).endswith(".") for field in [*fields, "id"])
+        assert definition.session == "none" or describe_field(definition, "session_id")
         used |= {field for field in fields if field not in own}
     assert used == set(SHARED_MEANINGS)
     assert set(MEANINGS) <= {definition.__name__ for definition in COMMANDS.values()}

@@ -21,12 +21,12 @@ class Gated:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.gate = threading.Event()
+        self.access = threading.Event()
         self.gates: dict[str, threading.Event] = {}
 
     def work(self, name: str) -> str:
         self.begun.append(name)
-        assert self.gates.get(name, self.gate).wait(10)
+        assert self.gates.get(name, self.access).wait(10)
         return name
 
 
@@ -46,7 +46,7 @@ def run(test: Callable[[FairThreads, Gated], Awaitable[None]], *, threads: int) 
         try:
             await test(fair, gated)
         finally:
-            gated.gate.set()
+            gated.access.set()
             fair.close()
 
     asyncio.run(main())
@@ -68,7 +68,7 @@ def test_a_source_has_a_quarter_of_the_threads_and_those_that_wait_take_turns() 
             gated.gates[name].set()
             await until(lambda count=count: len(gated.begun) == count)  # type: ignore[misc]
         assert sorted(gated.begun[8:]) == ["a3", "b3", "e1"]
-        gated.gate.set()
+        gated.access.set()
         assert len(await asyncio.gather(*tasks)) == 13
 
     run(test, threads=8)
@@ -80,7 +80,7 @@ def test_the_relay_itself_never_waits_for_users() -> None:
         await until(lambda: len(gated.begun) == 8)
         assert await do(fair, RELAY, lambda: "at once") == "at once"
         assert not any(task.done() for task in tasks)
-        gated.gate.set()
+        gated.access.set()
         await asyncio.gather(*tasks)
 
     run(test, threads=8)
@@ -96,7 +96,7 @@ def test_what_was_given_up_while_it_waited_is_not_done_and_what_had_begun_counts
         await asyncio.sleep(0)
         assert fair.has_share("a")
         assert not tasks[3].done()
-        gated.gate.set()
+        gated.access.set()
         assert await tasks[3] == "a4"
         assert "a3" not in gated.begun
         await until(lambda: not fair.has_share("a"))
@@ -112,7 +112,7 @@ def test_more_than_may_wait_is_refused_to_its_source_alone() -> None:
             await do(fair, "a", lambda: "more")
         assert caught.value.retry_after_seconds > 0
         assert await do(fair, "b", lambda: "served") == "served"
-        gated.gate.set()
+        gated.access.set()
         await asyncio.gather(*tasks)
 
     run(test, threads=8)
@@ -139,7 +139,7 @@ def test_whose_turn_does_not_come_is_told_whether_that_is_its_own_doing() -> Non
             await do(fair, "a", lambda: "more", wait_seconds=0.01)
         with pytest.raises(Unavailable, match="Too much is being read"):
             await do(fair, "e", lambda: "more", wait_seconds=0.01)
-        gated.gate.set()
+        gated.access.set()
         await asyncio.gather(*tasks)
         assert await do(fair, "e", lambda: "served") == "served"
 

@@ -11,8 +11,8 @@ import pytest
 from msgspec import Raw
 
 from models.commands.payloads import parse_envelope
-from models.queue.inbox import Announcement, Entry, Outcome, decode_outcome, decode_receipt, make_entry, seen_value
-from sessions.commands.event_log import Applied
+from models.queue.inbox import Entry, Outcome, OutcomeMessage, decode_outcome, decode_receipt, make_entry, seen_value
+from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
 from worker.outcomes import encode_outcomes
 
@@ -58,11 +58,11 @@ def test_an_outcome_of_before_is_read(kept: bytes) -> None:
 
 
 def test_an_outcome_and_its_announcement_are_written_as_before() -> None:
-    applied = Applied(entry=sent(), status="applied", http_status=200, response=Raw(b'{"status":"success"}'))
+    applied = ApplyResult(entry=sent(), status="applied", http_status=200, response=Raw(b'{"status":"success"}'))
     (encoded,) = encode_outcomes(cast(Store, _NoNews()), [applied])
     assert (encoded.key, encoded.outcome) == (KEY, OUTCOME)
     assert encoded.kept == encoded.refused == ANNOUNCEMENT
-    assert msgspec.json.decode(ANNOUNCEMENT, type=Announcement).outcome == Outcome(
+    assert msgspec.json.decode(ANNOUNCEMENT, type=OutcomeMessage).outcome == Outcome(
         status=200, body=Raw(b'{"status":"success"}'), accepted_at=AT
     )
 

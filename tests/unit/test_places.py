@@ -9,32 +9,32 @@ import pytest
 from redis.asyncio import Redis
 
 from models.errors import TooManyRequests, Unavailable
-from relay.limits.concurrency import SOURCES_AT_ONCE, Places
-from relay.notifications.journal import MAX_LISTENERS, JournalWatch
+from relay.limits.concurrency import SOURCES_AT_ONCE, ConcurrencyLimiter
+from relay.notifications.journal import MAX_LISTENERS, JournalNotifier
 
 
 def test_one_source_gets_a_quarter_and_others_still_find_places() -> None:
-    places = Places(8)
+    places = ConcurrencyLimiter(8)
     with ExitStack() as held:
         for _ in range(2):
-            held.enter_context(places.take("greedy"))
+            held.enter_context(places.acquire("greedy"))
         with pytest.raises(TooManyRequests) as caught:
-            places.require_one("greedy")
+            places.require_free_slot("greedy")
         assert (caught.value.status, caught.value.code) == (429, "rate_limited")
         assert caught.value.retry_after_seconds > 0
         assert caught.value.body()["retryable"] is True
-        places.require_one("modest")
-    places.require_one("greedy")
+        places.require_free_slot("modest")
+    places.require_free_slot("greedy")
 
 
 def test_nobody_finds_a_place_when_all_are_taken() -> None:
-    places = Places(4)
+    places = ConcurrencyLimiter(4)
     with ExitStack() as held:
         for source in "abcd":
-            held.enter_context(places.take(source))
+            held.enter_context(places.acquire(source))
         with pytest.raises(Unavailable, match="ask without waiting"):
-            held.enter_context(places.take("e"))
-    with places.take("e"):
+            held.enter_context(places.acquire("e"))
+    with places.acquire("e"):
         pass
 
 
@@ -42,7 +42,7 @@ def test_one_sender_gets_a_quarter_of_the_places_to_listen() -> None:
     async def find_positions(_: Collection[str]) -> dict[str, int]:
         return {}
 
-    journal = JournalWatch(Redis(), find_positions)
+    journal = JournalNotifier(Redis(), find_positions)
     with ExitStack() as held:
         for number in range(MAX_LISTENERS // SOURCES_AT_ONCE):
             held.enter_context(journal.listen(f"session-{number % 3}", source="greedy"))

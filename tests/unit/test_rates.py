@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 
 from models.errors import SettingsError
 from models.settings import Settings
-from relay.limits.rate_limiter import Allowance, Window
-from relay.limits.request_rates import Rates, parse_limit, rate_headers
+from relay.limits.rate_limiter import RateLimitStatus, Window
+from relay.limits.request_rates import RequestRates, parse_limit, rate_headers
 from relay.redis_client import open_redis
 
 
@@ -43,20 +43,20 @@ def test_a_limit_is_a_number_and_a_time(text: str, amount: int, seconds: int) ->
 )
 def test_what_is_no_limit_is_refused_with_the_setting_and_an_example(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        Rates(Redis(), Settings(rate_limit=text))
+        RequestRates(Redis(), Settings(rate_limit=text))
     assert caught.value.message.startswith("RATE_LIMIT is not valid")
     assert "600/minute" in caught.value.message
     with pytest.raises(SettingsError, match=r"BYTE_LIMIT is not valid.*100000000/minute"):
-        Rates(Redis(), Settings(byte_limit=text))
+        RequestRates(Redis(), Settings(byte_limit=text))
 
 
 def test_a_limit_of_bytes_below_the_largest_body_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"BYTE_LIMIT is 1000/minute.*MAX_BODY_BYTES"):
-        Rates(Redis(), Settings(byte_limit="1000/minute"))
+        RequestRates(Redis(), Settings(byte_limit="1000/minute"))
 
 
 def test_an_allowance_is_told_in_three_headers() -> None:
-    assert rate_headers(Allowance(limit=600, remaining=7, reset_seconds=42)) == [
+    assert rate_headers(RateLimitStatus(limit=600, remaining=7, reset_seconds=42)) == [
         (b"ratelimit-limit", b"600"),
         (b"ratelimit-remaining", b"7"),
         (b"ratelimit-reset", b"42"),
@@ -65,7 +65,7 @@ def test_an_allowance_is_told_in_three_headers() -> None:
 
 @pytest.mark.parametrize("url", ["redis://u:p@h:1/2", "rediss://h:1/0", "unix:///tmp/no.sock?db=3"])
 def test_any_address_of_redis_will_do(url: str) -> None:
-    Rates(open_redis(url, connections=1), Settings())
+    RequestRates(open_redis(url, connections=1), Settings())
 
 
 def test_what_was_used_fades_with_the_next_window() -> None:

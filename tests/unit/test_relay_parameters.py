@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from models.commands.definitions import ListSessions, QueryMemories, RetrieveMemory, Search
 from models.errors import Invalid
 from relay.http.query_parameters import decode_parameters
-from relay.ingest.endpoints import Waiting
+from relay.ingest.endpoints import WaitParameters
 
 
 def test_numbers_lists_and_names_that_differ_on_the_wire() -> None:
@@ -38,7 +38,7 @@ def test_a_number_stays_text_where_text_is_expected() -> None:
     ("text", "seconds"), [("0", 0.0), ("2.5", 2.5), ("40", 40.0), ("4.4e-237", 4.4e-237), ("1E+1", 10.0)]
 )
 def test_seconds_may_have_a_fraction(text: str, seconds: float) -> None:
-    assert decode_parameters(QueryParams({"wait": text}), Waiting).wait == seconds
+    assert decode_parameters(QueryParams({"wait": text}), WaitParameters).wait == seconds
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named(query: str, field: str, says: str) -> None:
 @pytest.mark.parametrize("wait", ["-1", "41", "nan", "inf", "1e2", "x", "0x1", "١"])
 def test_a_wait_is_from_0_to_40_seconds(wait: str) -> None:
     with pytest.raises(Invalid) as caught:
-        decode_parameters(QueryParams({"wait": wait}), Waiting)
+        decode_parameters(QueryParams({"wait": wait}), WaitParameters)
     assert caught.value.field == "wait"
 
 

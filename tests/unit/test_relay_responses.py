@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from models.errors import Invalid, RelayError, Unauthorized, Unavailable
-from relay.http.responses import BugBarrier, exception_handlers
+from relay.http.responses import ServerErrorMiddleware, exception_handlers
 
 
 def ask(
@@ -31,7 +31,9 @@ def ask(
             noted.append(error)
 
     routes = [Route("/fail", fail), Route("/v1/hooks/{token}", fail)]
-    app = Starlette(routes=routes, middleware=[Middleware(BugBarrier)], exception_handlers=exception_handlers(note))
+    app = Starlette(
+        routes=routes, middleware=[Middleware(ServerErrorMiddleware)], exception_handlers=exception_handlers(note)
+    )
 
     async def request() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:

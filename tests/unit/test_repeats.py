@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from models.commands.content_ids import REPEAT_SECONDS
 from models.commands.payloads import decode_command, parse_envelope
-from models.queue.inbox import Entry, Ruling, make_entry
+from models.queue.inbox import DeadLetterResolution, Entry, make_entry
 from sessions.commands.event_log import Said
 from sessions.commands.repeated_batches import answer_again, is_repeat, may_repeat
 
@@ -53,7 +53,7 @@ def test_a_repeat_has_the_same_content_from_the_same_source_in_time(
         (entry(), False),
         (entry("batch", {"commands": [*BATCH["commands"], {"command": "list_memories"}]}), False),
         (entry("batch", BATCH, is_unnamed=False), False),
-        (entry("batch", BATCH, ruling=Ruling(by="operator", at=NOW)), False),
+        (entry("batch", BATCH, resolution=DeadLetterResolution(by="operator", at=NOW)), False),
     ],
 )
 def test_only_of_batches_without_an_id_the_content_as_a_whole_tells_a_repeat(sent: Entry, repeats: bool) -> None:

@@ -13,7 +13,7 @@ from models.commands import definitions as c
 from models.commands.content_ids import REPEAT_SECONDS
 from models.commands.payloads import parse_envelope, scopes_of
 from models.errors import Conflict, Invalid, NotFound
-from sessions.rules.dispatch import Slice
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.records import Agent, Memory, MemoryRevision, Question, memory_key
 from tests.support.stores.world import START, World
 
@@ -366,7 +366,7 @@ def test_messages_are_fit_to_be_read_aloud(world: World) -> None:
 def test_every_changing_command_says_what_it_touches() -> None:
     """A rule sees only what was loaded, so a command whose session is not loaded could never work."""
     for name, definition in c.COMMANDS.items():
-        wanted = Slice()
+        wanted = ReadSet()
         if not definition.is_read and definition is not c.Batch:
             command = msgspec.convert(SAMPLES.get(name, {}), definition)
             wanted.add(command, "walk")

@@ -5,23 +5,23 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions.reads.search_query import MARK, MOST_WORDS, any_of, mark, take_apart, tidy
+from sessions.reads.search_query import MARK, MOST_WORDS, any_of, mark, normalize_marks, parse_query
 
 
 def test_words_and_runs_without_spaces_are_told_apart() -> None:
-    wording = take_apart("Postgres 数据库选择 now")
+    wording = parse_query("Postgres 数据库选择 now")
     assert wording.text.split() == ["Postgres", "now"]
     assert wording.runs == ["数据库选择"]
     assert wording.parts == ["数据", "据库", "库选", "选择"]
 
 
 def test_letters_of_thai_come_in_fours_and_a_single_sign_as_it_is() -> None:
-    assert take_apart("ข้อมูล").parts == ["ข้อม", "้อมู", "อมูล"]
-    assert take_apart("水").parts == ["水"]
+    assert parse_query("ข้อมูล").parts == ["ข้อม", "้อมู", "อมูล"]
+    assert parse_query("水").parts == ["水"]
 
 
 def test_what_is_unwanted_is_not_looked_for() -> None:
-    wording = take_apart('roof -solar -"heat pump" -数据 well-known')
+    wording = parse_query('roof -solar -"heat pump" -数据 well-known')
     assert wording.wanted.split() == ["roof", "well-known"]
     assert wording.unwanted == ["solar", '"heat pump"']
     assert "-solar" in wording.text
@@ -29,10 +29,10 @@ def test_what_is_unwanted_is_not_looked_for() -> None:
 
 
 def test_many_dashes_are_one() -> None:
-    assert take_apart("a " + "- " * 400 + "b").text == "a - b"
-    assert take_apart("-(-!-&-:-'-b").text == "-b"
-    assert take_apart("漢" * 3 + "-漢" * 3 + " -b").text.count("-") == 1
-    assert take_apart('solar--roof a--b -c -"d"').text == 'solar--roof a--b -c -"d"'
+    assert parse_query("a " + "- " * 400 + "b").text == "a - b"
+    assert parse_query("-(-!-&-:-'-b").text == "-b"
+    assert parse_query("漢" * 3 + "-漢" * 3 + " -b").text.count("-") == 1
+    assert parse_query('solar--roof a--b -c -"d"').text == 'solar--roof a--b -c -"d"'
 
 
 def test_a_lexeme_is_quoted_and_longer_ones_are_beginnings() -> None:
@@ -54,7 +54,7 @@ def test_marks_change_nothing_else(text: str, needles: list[str]) -> None:
 
 @given(st.text(max_size=2_000))
 def test_a_snippet_is_one_short_line_with_marks_in_pairs(text: str) -> None:
-    snippet = tidy(text.replace("*", "") + " **found** " + "word " * 200)
+    snippet = normalize_marks(text.replace("*", "") + " **found** " + "word " * 200)
     assert len(snippet) <= 410
     assert "\n" not in snippet
     assert "**found**" in snippet

@@ -19,7 +19,7 @@ from models.decoding.repeated_keys import require_unique_keys
 from models.decoding.strict import decode_json
 from models.errors import Invalid, NotJson, RelayError
 from relay.http.forms import MAX_FIELDS, payload_of, read_form
-from relay.http.path_normalization import tidy_path
+from relay.http.path_normalization import normalize_path
 from relay.ingest.token_webhooks import parse_hook, read_event, split_parameters
 from tests.support.inputs.hostile import require_linear
 
@@ -205,4 +205,4 @@ def test_parameters_of_an_address_are_kept_with_the_event() -> None:
     ],
 )
 def test_slashes_too_many_are_passed_over(path: str, tidy: str) -> None:
-    assert tidy_path(path) == tidy
+    assert normalize_path(path) == tidy

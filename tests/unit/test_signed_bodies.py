@@ -13,19 +13,19 @@ from models.commands.definitions import StoreMemory
 from models.commands.payloads import Submission, parse_envelope
 from models.commands.strict_form import ENVELOPE_TYPE
 from models.errors import Invalid, NotJson
-from relay.ingest.signed_bodies import NoCommand, parse_signed
+from relay.ingest.signed_bodies import IgnoredEvent, parse_signed
 
 NO_COMMAND_INSIDE = "The client_payload of the repository_dispatch is no command."
 ENVELOPE = {"command": "store_memory", "session_id": "s", "data": {"content": 1}}
 
 
-def parse(value: Any, event: str = "") -> Submission | NoCommand:
+def parse(value: Any, event: str = "") -> Submission | IgnoredEvent:
     return parse_signed(msgspec.json.encode(value), event=event)
 
 
 def reason(value: Any, event: str = "") -> str:
     parsed = parse(value, event)
-    assert isinstance(parsed, NoCommand)
+    assert isinstance(parsed, IgnoredEvent)
     return parsed.reason
 
 

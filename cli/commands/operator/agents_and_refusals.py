@@ -8,8 +8,8 @@ import click
 
 from cli.backends.pages import pages
 from cli.command_declaration import command, limit_option
-from cli.context import Tool
-from cli.output.output_schemas import AGENT, REFUSAL, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import AGENT, REFUSAL, OutputSchema
 
 CAUSES = (
     *("address", "bad_signature", "clock_skew", "conflict", "media_type", "missing_scope", "no_key", "not_json"),
@@ -19,7 +19,7 @@ CAUSES = (
 
 @command("agents", AGENT)
 @limit_option()
-def agents(tool: Tool, limit: int) -> None:
+def agents(tool: CliContext, limit: int) -> None:
     """List the agents that tasks can be delegated to."""
     _list(tool, "/v1/agents", {}, AGENT, limit=limit, nothing="No agent has come yet.")
 
@@ -27,12 +27,14 @@ def agents(tool: Tool, limit: int) -> None:
 @command("refusals", REFUSAL)
 @click.option("--cause", type=click.Choice(CAUSES), help="Only those.")
 @limit_option()
-def refusals(tool: Tool, cause: str | None, limit: int) -> None:
+def refusals(tool: CliContext, cause: str | None, limit: int) -> None:
     """List the latest refused requests, and why."""
     _list(tool, "/v1/refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="None was refused.")
 
 
-def _list(tool: Tool, path: str, wanted: dict[str, Any], shape: Shape, *, limit: int, nothing: str) -> None:
+def _list(
+    tool: CliContext, path: str, wanted: dict[str, Any], shape: OutputSchema, *, limit: int, nothing: str
+) -> None:
     from cli.backends.relay_lists import fetch_page
 
     found = pages(fetch_page(tool.client, path, wanted), limit=limit, tell_more=tool.terminal.note)

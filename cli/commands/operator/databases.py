@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.command_declaration import command, yes_option
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.humanize import ago, count
-from cli.output.output_schemas import Column, Shape
+from cli.output.output_schemas import Column, OutputSchema
 
 if TYPE_CHECKING:
     from local.operator.migrations import SchemaReport
-    from sessions.documents.store_summary import Inventory
+    from sessions.documents.store_summary import StoreSummary
 
-SCHEMA = Shape(
+SCHEMA = OutputSchema(
     (
         Column("database", "Database", "name"),
         Column("state", "State", "state"),
@@ -27,7 +27,7 @@ SCHEMA = Shape(
     ),
     id_path="database",
 )
-BACKUP = Shape(
+BACKUP = OutputSchema(
     (
         Column("file", "File", "name"),
         Column("sessions", "Sessions", "number"),
@@ -36,7 +36,7 @@ BACKUP = Shape(
     ),
     id_path="file",
 )
-READER = Shape(
+READER = OutputSchema(
     (
         Column("role", "Role", "name"),
         Column("database", "Database", "plain"),
@@ -64,7 +64,7 @@ def databases() -> None:
 
 
 @command("upgrade", SCHEMA)
-def upgrade(tool: Tool) -> None:
+def upgrade(tool: CliContext) -> None:
     """Bring the tables in Postgres to this version, by the migrations. May be repeated."""
     from local.operator.migrations import compare, upgrade
 
@@ -76,7 +76,7 @@ def upgrade(tool: Tool) -> None:
 
 
 @command("check", SCHEMA)
-def check(tool: Tool) -> int:
+def check(tool: CliContext) -> int:
     """Tell whether the tables in Postgres are those of this version. If not, the exit code is 1."""
     from local.operator.migrations import compare
 
@@ -92,12 +92,12 @@ def check(tool: Tool) -> int:
 
 @command("backup", BACKUP)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
-def backup(tool: Tool, file: Path) -> None:
+def backup(tool: CliContext, file: Path) -> None:
     """Write all that is in the store into FILE, at any time. Only you can read it. It is read to its end
     before it counts; what was in FILE stays until then."""
-    from cli.backends.backup_target import open_keeper
+    from cli.backends.backup_target import open_backup_target
 
-    with open_keeper(tool) as keeper, tool.terminal.progress("Backing up", keeper.count()) as advance:
+    with open_backup_target(tool) as keeper, tool.terminal.progress("Backing up", keeper.count()) as advance:
         made = keeper.back_up(file, advance=advance)
     tool.terminal.done(f"Backed up {_told(made)}, into {file}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
@@ -108,12 +108,12 @@ def backup(tool: Tool, file: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
 @click.option("--force", is_flag=True, help="Also while the database is in use, or has tables of others.")
 @yes_option()
-def restore(tool: Tool, file: Path, force: bool, yes: bool) -> None:
+def restore(tool: CliContext, file: Path, force: bool, yes: bool) -> None:
     """Put the backup in FILE in the place of all that is in the store. It is read to its end before anything
     changes; then all of it changes at once, or nothing."""
-    from cli.backends.backup_target import open_keeper
+    from cli.backends.backup_target import open_backup_target
 
-    with open_keeper(tool, restores=True) as keeper:
+    with open_backup_target(tool, restores=True) as keeper:
         if not force:
             keeper.require_unused()
         new, steps = keeper.look_into(file)
@@ -132,7 +132,7 @@ def restore(tool: Tool, file: Path, force: bool, yes: bool) -> None:
 @command("reader", READER)
 @click.option("--role", metavar="NAME", help="Another name than session_relay_reader.")
 @click.option("--drop", is_flag=True, help="Remove the role instead.")
-def reader(tool: Tool, role: str | None, drop: bool) -> None:
+def reader(tool: CliContext, role: str | None, drop: bool) -> None:
     """Make a role in Postgres that may read the sessions and nothing else, for programs such as an MCP server. Its
     password is shown this once. Repeated, it gets a new one, and the rights of this version."""
     import msgspec
@@ -154,11 +154,11 @@ def reader(tool: Tool, role: str | None, drop: bool) -> None:
     tool.terminal.note("Keep the URL now: its password is not shown again.")
 
 
-def _database(tool: Tool) -> Any:
+def _database(tool: CliContext) -> Any:
     """The database, within a block."""
     from contextlib import contextmanager
 
-    from local.operator.postgres_tools import Database
+    from local.operator.postgres_tools import TargetDatabase
     from local.operator.server_discovery import open_servers
 
     if tool.backend_choice == "json":
@@ -167,12 +167,12 @@ def _database(tool: Tool) -> Any:
     @contextmanager
     def opened() -> Any:
         with open_servers(tool.surroundings, needs_redis=False) as servers:
-            yield Database(servers.database_url)
+            yield TargetDatabase(servers.database_url)
 
     return opened()
 
 
-def _show(tool: Tool, report: SchemaReport) -> None:
+def _show(tool: CliContext, report: SchemaReport) -> None:
     import msgspec
 
     if tool.terminal.as_json or not tool.terminal.is_terminal:
@@ -181,7 +181,7 @@ def _show(tool: Tool, report: SchemaReport) -> None:
         tool.terminal.note(report.differences)
 
 
-def _told(held: Inventory) -> str:
+def _told(held: StoreSummary) -> str:
     from datetime import UTC, datetime
 
     active_at = held.latest_activity_at
@@ -189,7 +189,7 @@ def _told(held: Inventory) -> str:
     return f"{count(held.sessions, 'session')}{latest}"
 
 
-def _item(file: Path, held: Inventory) -> dict[str, Any]:
+def _item(file: Path, held: StoreSummary) -> dict[str, Any]:
     active_at = held.latest_activity_at
     return {
         "file": str(file),

@@ -10,15 +10,15 @@ import click
 
 from cli.backends.pages import pages
 from cli.command_declaration import Body, command, id_argument, limit_option, yes_option
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.humanize import ago, count
-from cli.output.output_schemas import DEAD_LETTER, Column, Shape
+from cli.output.output_schemas import DEAD_LETTER, Column, OutputSchema
 
 _IN_FULL = DEAD_LETTER._replace(
     columns=(*DEAD_LETTER.columns, Column("payload", "Payload", "text"), Column("traceback", "Traceback", "text"))
 )
-_REPLAYED = Shape((Column("replayed", "Replayed", "number"),), more=("next_cursor",), id_path="replayed")
-_DISCARDED = Shape((Column("discarded", "Discarded", "number"),), id_path="discarded")
+_REPLAYED = OutputSchema((Column("replayed", "Replayed", "number"),), more=("next_cursor",), id_path="replayed")
+_DISCARDED = OutputSchema((Column("discarded", "Discarded", "number"),), id_path="discarded")
 
 
 _SINGULAR = {False: "dead letter", True: "event"}
@@ -47,7 +47,7 @@ def _source_option() -> Callable[[Body], Body]:
 @click.option("--source", metavar="NAME", help="Only those of this sender.")
 @click.option("--command", "name", metavar="NAME", help="Only those of this command.")
 @limit_option()
-def list_dead(tool: Tool, limit: int, is_parked: bool, **wanted: str | None) -> None:
+def list_dead(tool: CliContext, limit: int, is_parked: bool, **wanted: str | None) -> None:
     """List dead letters, the oldest first, with the reason."""
     from cli.backends.relay_lists import fetch_page
 
@@ -60,7 +60,7 @@ def list_dead(tool: Tool, limit: int, is_parked: bool, **wanted: str | None) -> 
 @command("show", _IN_FULL)
 @id_argument("delivery_id")
 @_source_option()
-def show(tool: Tool, delivery_id: str, source: str | None) -> None:
+def show(tool: CliContext, delivery_id: str, source: str | None) -> None:
     """Show a dead letter, or a parked event, with its payload and traceback."""
     tool.terminal.item(_find(tool, delivery_id, source), _IN_FULL)
 
@@ -73,7 +73,7 @@ def show(tool: Tool, delivery_id: str, source: str | None) -> None:
 @click.option("--command", "name", metavar="NAME", help="With --all: only those of this command.")
 @_source_option()
 def replay(
-    tool: Tool,
+    tool: CliContext,
     delivery_id: str | None,
     is_all: bool,
     is_parked: bool,
@@ -99,7 +99,7 @@ def replay(
 @id_argument("delivery_id")
 @_source_option()
 @yes_option()
-def discard(tool: Tool, delivery_id: str, source: str | None, yes: bool) -> None:
+def discard(tool: CliContext, delivery_id: str, source: str | None, yes: bool) -> None:
     """Give up a dead letter, or a parked event, for good. It stays known, so that it takes no effect when it is sent
     again."""
     from datetime import UTC, datetime
@@ -116,7 +116,7 @@ def discard(tool: Tool, delivery_id: str, source: str | None, yes: bool) -> None
         tool.terminal.item(answer, _DISCARDED)
 
 
-def _replay_all(tool: Tool, wanted: dict[str, Any]) -> dict[str, Any]:
+def _replay_all(tool: CliContext, wanted: dict[str, Any]) -> dict[str, Any]:
     replayed, cursor = 0, None
     while True:
         query = {**wanted, "limit": 500, "cursor": cursor}
@@ -126,7 +126,7 @@ def _replay_all(tool: Tool, wanted: dict[str, Any]) -> dict[str, Any]:
             return {"replayed": replayed}
 
 
-def _find(tool: Tool, delivery_id: str, source: str | None) -> dict[str, Any]:
+def _find(tool: CliContext, delivery_id: str, source: str | None) -> dict[str, Any]:
     return tool.client.get(_path(delivery_id), {"source": source})
 
 

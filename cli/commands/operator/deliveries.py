@@ -6,7 +6,7 @@ import click
 
 from cli.backends.pages import pages
 from cli.command_declaration import command, id_argument, limit_option
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.output_schemas import DELIVERY, Column
 
 _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Column("error"), Column("reason")))
@@ -23,7 +23,12 @@ _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Colum
 @click.option("--source", metavar="NAME", help="Only those of this sender.")
 @limit_option()
 def deliveries(
-    tool: Tool, delivery_id: str | None, status: str | None, session_id: str | None, source: str | None, limit: int
+    tool: CliContext,
+    delivery_id: str | None,
+    status: str | None,
+    session_id: str | None,
+    source: str | None,
+    limit: int,
 ) -> None:
     """Tell what became of webhooks, the newest first. With an ID it shows one with its answer."""
     from agent.http.client import part

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.command_declaration import command
-from cli.context import Tool
+from cli.context import CliContext
 from cli.output.escaping import visible
 from cli.output.humanize import count
-from cli.output.output_schemas import Column, Shape
+from cli.output.output_schemas import Column, OutputSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cli.doctor.diagnostics import Finding
     from cli.doctor.mcp_config import McpServer
 
-FINDING = Shape(
+FINDING = OutputSchema(
     (
         Column("check", "Check", "name"),
         Column("state", "State", "state"),
@@ -42,7 +42,7 @@ FINDING = Shape(
     "--pass-env", multiple=True, metavar="NAME", help="Let an address that the file names have this variable."
 )
 @click.option("--yes", "-y", is_flag=True, help="Run and call what the file names without asking.")
-def doctor(tool: Tool, looks_at_mcp: bool, config: Path | None, pass_env: tuple[str, ...], yes: bool) -> int:
+def doctor(tool: CliContext, looks_at_mcp: bool, config: Path | None, pass_env: tuple[str, ...], yes: bool) -> int:
     """Look for trouble, and tell what to do about it. What the relay cannot tell is asked of the servers
     themselves, if DATABASE_URL and REDIS_URL are set or a stack runs here. With --mcp: start or call each MCP server
     that Claude Code would, list its tools, and make one harmless call; what a file of yours names is shown first. With
@@ -73,13 +73,13 @@ def doctor(tool: Tool, looks_at_mcp: bool, config: Path | None, pass_env: tuple[
     return int(troubles > 0)
 
 
-def _look(tool: Tool) -> Iterator[Finding]:
+def _look(tool: CliContext) -> Iterator[Finding]:
     from cli.doctor.doctor import examine
 
     return examine(tool)
 
 
-def _agree_on_servers(tool: Tool, config: Path | None, *, yes: bool) -> list[McpServer]:
+def _agree_on_servers(tool: CliContext, config: Path | None, *, yes: bool) -> list[McpServer]:
     """The servers of the file, once somebody agrees to what it names; the one of this program needs no agreement."""
     from cli.doctor.mcp_config import find_config, is_own, read_config
 
@@ -95,7 +95,7 @@ def _agree_on_servers(tool: Tool, config: Path | None, *, yes: bool) -> list[Mcp
     return servers
 
 
-def _look_at_mcp(tool: Tool, servers: list[McpServer], passed: tuple[str, ...]) -> list[Finding]:
+def _look_at_mcp(tool: CliContext, servers: list[McpServer], passed: tuple[str, ...]) -> list[Finding]:
     from cli.doctor.mcp_doctor import examine_servers
 
     return examine_servers(servers, tool.environment, passed=passed)

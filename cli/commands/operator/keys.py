@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from cli.command_declaration import command, id_argument, yes_option
-from cli.context import Tool
-from cli.output.output_schemas import KEY, NEW_KEY, Column, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import KEY, NEW_KEY, Column, OutputSchema
 
-_REVOKED = Shape((Column("revoked", "Revoked"), Column("recorded", "Recorded", "state")), id_path="revoked")
+_REVOKED = OutputSchema((Column("revoked", "Revoked"), Column("recorded", "Recorded", "state")), id_path="revoked")
 SCOPES = ("read", "write", "delegate", "agent", "admin", "hook")
 
 
@@ -26,7 +26,7 @@ def keys() -> None:
 )
 @click.option("--sessions", metavar="PATTERN", help="Only for these sessions, such as 'chat-*'.")
 @click.option("--rotate", is_flag=True, help="A further key of a sender that has one.")
-def create(tool: Tool, name: str, scopes: tuple[str, ...], sessions: str | None, rotate: bool) -> None:
+def create(tool: CliContext, name: str, scopes: tuple[str, ...], sessions: str | None, rotate: bool) -> None:
     """Make a key for the sender NAME. It is shown this once."""
     import msgspec
 
@@ -37,7 +37,7 @@ def create(tool: Tool, name: str, scopes: tuple[str, ...], sessions: str | None,
 
 
 @command("list", KEY)
-def list_keys(tool: Tool) -> None:
+def list_keys(tool: CliContext) -> None:
     """List keys without their secrets, the oldest first, revoked ones too."""
     tool.terminal.items(iter([_all_keys(tool)]), KEY, nothing="There are no keys but the relay's own API_KEY.")
 
@@ -45,7 +45,7 @@ def list_keys(tool: Tool) -> None:
 @command("revoke", _REVOKED)
 @id_argument("name_or_id", "NAME|ID")
 @yes_option()
-def revoke(tool: Tool, name_or_id: str, yes: bool) -> None:
+def revoke(tool: CliContext, name_or_id: str, yes: bool) -> None:
     """Refuse a key from now on, or all keys of a name."""
     from agent.http.client import part
 
@@ -59,7 +59,7 @@ def revoke(tool: Tool, name_or_id: str, yes: bool) -> None:
         tool.terminal.item(answer, _REVOKED)
 
 
-def _all_keys(tool: Tool) -> list[dict[str, Any]]:
+def _all_keys(tool: CliContext) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = tool.client.get("/v1/keys")["items"]
     return items
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cli.command_declaration import command
-from cli.context import Tool
-from cli.output.output_schemas import PART, Column, Shape
+from cli.context import CliContext
+from cli.output.output_schemas import PART, Column, OutputSchema
 
-STATUS = Shape(
+STATUS = OutputSchema(
     tuple(
         Column(name)
         for name in (
@@ -20,7 +20,7 @@ STATUS = Shape(
 
 
 @command("status", STATUS)
-def status(tool: Tool) -> int:
+def status(tool: CliContext) -> int:
     """Tell how the relay is. That is its servers and workers, what waits in each shard and since when, and what
     failed; the exit code is 5 if something is away."""
     from cli.doctor.relay_health import fetch_status, is_well, parts

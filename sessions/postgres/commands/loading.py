@@ -29,7 +29,7 @@ from sqlalchemy.types import JSON
 from models.access.session_glob import like_pattern
 from models.commands.field_types import UNFINISHED
 from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
-from sessions.rules.dispatch import Recipient, Slice
+from sessions.rules.dispatch import ReadSet, Recipient
 from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.records import RECORDS, Agent, Key, Record, Stats
 from sessions.rules.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
@@ -37,7 +37,7 @@ from sessions.rules.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
 _TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
 
 
-def load(connection: Connection, wanted: Slice) -> State:
+def load(connection: Connection, wanted: ReadSet) -> State:
     """The records that exist of those wanted, with counts, and the queue where tasks are delegated."""
     records: list[Record] = []
     for name in _TABLES:

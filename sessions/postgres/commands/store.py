@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.commands.definitions import ReadCommand
 from models.queue.inbox import Entry
-from models.queue.task_notifications import TaskNews
-from sessions.commands.event_log import Delivery, Event, Known, Said
+from models.queue.task_notifications import TaskNotification
+from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.commands.store import StatementFailed, too_slow, value_refused
 from sessions.postgres.commands.loading import load
-from sessions.postgres.commands.task_notifications import find_news
+from sessions.postgres.commands.task_notifications import find_notifications
 from sessions.postgres.commands.writing import write_changes, write_deliveries, write_events
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.dead_letters import parked_by, parked_in
@@ -26,9 +26,9 @@ from sessions.postgres.reads.read_commands import find_updates, read, similar_id
 from sessions.postgres.reads.read_timeout import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.tasks.dependent_tasks import FailedDependent, fail_dependents
 from sessions.postgres.tasks.leases import holds_task
-from sessions.reads.results import Answer
+from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
-from sessions.rules.dispatch import Slice
+from sessions.rules.dispatch import ReadSet
 from sessions.rules.records import Key, Task
 from sessions.rules.state import Changes, State
 
@@ -56,7 +56,7 @@ class PostgresStore:
             self._tasks, self._failed, self._settled = before
             raise
 
-    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+    def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
         """Which of these were decided before, by source and delivery id."""
         with _translated():
             return find_known(self._connection, entries)
@@ -66,7 +66,7 @@ class PostgresStore:
         with _translated():
             return last_said(self._connection, entries)
 
-    def load(self, wanted: Slice) -> State:
+    def load(self, wanted: ReadSet) -> State:
         """The records that exist of those wanted."""
         with _translated():
             return load(self._connection, wanted)
@@ -97,20 +97,20 @@ class PostgresStore:
         with _translated():
             return holds_task(self._connection, source, session_id)
 
-    def task_news(self, *, resumed: Collection[str] = ()) -> TaskNews:
+    def task_news(self, *, resumed: Collection[str] = ()) -> TaskNotification:
         """What those who wait for tasks are to be told, once this is committed: of the tasks that were written, and of
         all in these sessions. Nothing, if that cannot be found out: who waits also looks by itself."""
         if not (self._tasks or resumed):
-            return TaskNews()
+            return TaskNotification()
         with _translated():
             try:
                 with self._connection.begin_nested():
-                    news = find_news(self._connection, self._tasks, resumed=resumed)
+                    news = find_notifications(self._connection, self._tasks, resumed=resumed)
                     return msgspec.structs.replace(news, settled=[*news.settled, *self._settled])
             except SQLAlchemyError as error:
                 if is_unavailable(error):
                     raise
-                return TaskNews()
+                return TaskNotification()
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Note that the delivery id came again with other content."""
@@ -141,7 +141,7 @@ class PostgresStore:
         now: datetime,
         source: str,
         seconds: float | None = None,
-    ) -> Answer:
+    ) -> ReadResult:
         """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
         where: dict[str, Any] = {"session_id": session_id, "session_glob": session_glob, "now": now}
         where["source"] = source

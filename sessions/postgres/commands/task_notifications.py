@@ -8,17 +8,19 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import ARRAY, Connection, Text, cast
 
 from models.commands.field_types import SETTLED
-from models.queue.task_notifications import Claimable, TaskNews
+from models.queue.task_notifications import Claimable, TaskNotification
 from models.tables import TaskRow
 from sessions.postgres.tasks.claims import find_claimable_of
 from sessions.rules.records import Key, Task
 
 
-def find_news(connection: Connection, written: Mapping[Key, Task], *, resumed: Collection[str] = ()) -> TaskNews:
+def find_notifications(
+    connection: Connection, written: Mapping[Key, Task], *, resumed: Collection[str] = ()
+) -> TaskNotification:
     """The news of these tasks, which the transaction has written, and of sessions that hand out tasks again."""
     tasks = written.values()
     sessions = {task.session_id for task in tasks if task.status in ("pending", "completed")} | set(resumed)
-    return TaskNews(
+    return TaskNotification(
         claimable=_claimable(connection, tasks, sessions, resumed) if sessions else [],
         freed=sorted({task.claimed_by for task in tasks if task.claimed_by and task.status in SETTLED}),
         settled=[(task.session_id, task.task_id) for task in tasks if task.status in SETTLED],

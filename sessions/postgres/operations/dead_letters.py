@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast,
 
 from models.access.session_glob import like_pattern
 from models.commands.responses import shorten
-from models.queue.inbox import Entry, Ruling
+from models.queue.inbox import DeadLetterResolution, Entry
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from sessions.commands.event_log import REPLAYABLE
@@ -27,7 +27,7 @@ REASON_LENGTH = 500
 _ENTRY = cast(DeliveryRow.entry, Text).label("entry")
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters or parked events; what is not given is any."""
 
     status: Literal["failed", "parked"] | None = None
@@ -50,18 +50,23 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
     """The oldest dead letters, with their tracebacks."""
     columns = (DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
-    statement = select(*columns).where(Wanted(status="failed").condition()).order_by(DeliveryRow.position).limit(limit)
+    statement = (
+        select(*columns)
+        .where(DeadLetterFilter(status="failed").condition())
+        .order_by(DeliveryRow.position)
+        .limit(limit)
+    )
     return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
 
 
-def list_dead_letters(connection: Connection, wanted: Wanted, *, limit: int, cursor: str | None) -> Page:
+def list_dead_letters(connection: Connection, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:
     """Dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
     end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
     rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
     return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
 
 
-def find_dead_letter(connection: Connection, wanted: Wanted) -> dict[str, Any] | None:
+def find_dead_letter(connection: Connection, wanted: DeadLetterFilter) -> dict[str, Any] | None:
     """One dead letter with its payload and traceback, or None."""
     row = connection.execute(_select(DeliveryRow.traceback, _ENTRY).where(wanted.condition())).one_or_none()
     if row is None:
@@ -71,7 +76,12 @@ def find_dead_letter(connection: Connection, wanted: Wanted) -> dict[str, Any] |
 
 
 def entries_to_rule(
-    connection: Connection, wanted: Wanted, ruling: Ruling, *, limit: int = 1, cursor: str | None = None
+    connection: Connection,
+    wanted: DeadLetterFilter,
+    resolution: DeadLetterResolution,
+    *,
+    limit: int = 1,
+    cursor: str | None = None,
 ) -> tuple[list[Entry], str | None]:
     """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
     be as large as a webhook. Raises Invalid for an invalid cursor."""
@@ -79,7 +89,7 @@ def entries_to_rule(
     ruled = [
         # Its id may have been changed since: another event with the same content came.
         msgspec.structs.replace(
-            msgspec.json.decode(row.entry, type=Entry), delivery_id=row.delivery_id, ruling=ruling, waits=False
+            msgspec.json.decode(row.entry, type=Entry), delivery_id=row.delivery_id, resolution=resolution, waits=False
         )
         for row in rows[:limit]
     ]
@@ -106,7 +116,7 @@ def _select(*more: Any) -> Select[Any]:
     return select(*(getattr(DeliveryRow, name) for name in names), said, *more)
 
 
-def _page(statement: Select[Any], wanted: Wanted, *, limit: int, cursor: str | None) -> Select[Any]:
+def _page(statement: Select[Any], wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Select[Any]:
     """With one row more than the limit if there are more."""
     after = decode_cursor(cursor, RowPosition)
     condition = wanted.condition() if after is None else and_(wanted.condition(), DeliveryRow.position > after)

@@ -29,7 +29,7 @@ from models.commands.responses import MESSAGE_LENGTH, shorten
 from models.queue.inbox import Entry
 from models.tables import DeliveryRow, EventRow
 from models.timestamps import format_utc
-from sessions.commands.event_log import Known, Said
+from sessions.commands.event_log import PriorDelivery, Said
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
 
@@ -47,7 +47,7 @@ _CODE = case((_REFUSED, _part("error", "code"))).label("code")
 _REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _part())).label("reason")
 
 
-def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], Known]:
+def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
     """Which of these were decided before, by source and delivery id; the answers of those that took effect only for
     who waits for them, since there may be many, and large."""
     waiting: dict[tuple[str, str], bool] = {}
@@ -70,7 +70,7 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
         DeliveryRow.accepted_at,
     ).join_from(DeliveryRow, wanted, same)
     return {
-        (source, delivery_id): Known(
+        (source, delivery_id): PriorDelivery(
             hash=hash_,
             status=status,
             http_status=code,

@@ -35,7 +35,7 @@ class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
         return f"{' and '.join(off)} off" if off else None
 
 
-def look(connection: Connection) -> DatabaseHealth:
+def check_health(connection: Connection) -> DatabaseHealth:
     """Look once; works on a database of any revision, also without tables."""
     found = connection.execute(LOOK).one()
     revision = read_revision(connection)

@@ -10,31 +10,31 @@ from sqlalchemy import ColumnElement, Connection, select
 from models.commands.definitions import GetArtifact, ListArtifacts
 from models.tables import ArtifactRow, SessionRow
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.serializers import artifact_item, whole_artifact
 
 
-def get_artifact(connection: Connection, command: GetArtifact, *, reach: Reach) -> dict[str, Any]:
+def get_artifact(connection: Connection, command: GetArtifact, *, read_scope: ReadScope) -> dict[str, Any]:
     """One artifact with its content. Raises NotFound."""
     room, offset = command.max_characters, command.offset
     content = json_excerpt(ArtifactRow.content, "content", room=room, offset=offset)
     statement = select(*artifact_columns(room), *content).where(
-        ArtifactRow.session_id == reach.session_id, ArtifactRow.artifact_id == command.artifact_id
+        ArtifactRow.session_id == read_scope.session_id, ArtifactRow.artifact_id == command.artifact_id
     )
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise reach.missing(connection, "artifact", command.artifact_id)
+        raise read_scope.missing(connection, "artifact", command.artifact_id)
     return whole_artifact(row._mapping, offset=offset, room=room)
 
 
-def list_artifacts(connection: Connection, command: ListArtifacts, *, reach: Reach) -> Page:
+def list_artifacts(connection: Connection, command: ListArtifacts, *, read_scope: ReadScope) -> Page:
     """Artifacts without content, the latest first."""
     statement = (
         select(*artifact_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
         .join(SessionRow, SessionRow.session_id == ArtifactRow.session_id)
-        .where(reach.within(ArtifactRow.session_id), reach.during(command, ArtifactRow.created_at))
+        .where(read_scope.within(ArtifactRow.session_id), read_scope.during(command, ArtifactRow.created_at))
     )
     for name in ("type", "task_id"):
         if (wanted := getattr(command, name)) is not None:
@@ -42,7 +42,7 @@ def list_artifacts(connection: Connection, command: ListArtifacts, *, reach: Rea
     if (before := decode_cursor(command.cursor, RowPosition)) is not None:
         statement = statement.where(ArtifactRow.position < before)
     rows = stream(connection, statement.order_by(ArtifactRow.position.desc()).limit(command.limit + 1))
-    entries = ((row.position, artifact_item(row._mapping, titled=reach.session_id is None)) for row in rows)
+    entries = ((row.position, artifact_item(row._mapping, titled=read_scope.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 

@@ -11,18 +11,18 @@ from sqlalchemy import ARRAY, ColumnElement, Connection, Text, cast, select, tup
 from models.commands.definitions import ListMemories, QueryMemories, RetrieveMemory
 from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.serializers import memory_item
 from sessions.reads.truncation import fit
 
 
-def retrieve_memory(connection: Connection, command: RetrieveMemory, *, reach: Reach) -> dict[str, Any]:
+def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_scope: ReadScope) -> dict[str, Any]:
     """One memory. Raises NotFound."""
     for table in (MemoryRow, MemoryRevisionRow):
         columns = memory_columns(table, room=command.max_characters, offset=command.offset)
-        statement = select(*columns).where(table.session_id == reach.session_id, table.key == command.key)
+        statement = select(*columns).where(table.session_id == read_scope.session_id, table.key == command.key)
         if command.revision is not None:
             statement = statement.where(table.revision == command.revision)
         if row := connection.execute(statement).first():
@@ -30,22 +30,22 @@ def retrieve_memory(connection: Connection, command: RetrieveMemory, *, reach: R
         if command.revision is None:
             break
     message = f"There is no revision {command.revision} of {command.key!r}." if command.revision else ""
-    raise reach.missing(connection, "memory", command.key, message=message)
+    raise read_scope.missing(connection, "memory", command.key, message=message)
 
 
-def list_memories(connection: Connection, command: ListMemories | QueryMemories, *, reach: Reach) -> Page:
+def list_memories(connection: Connection, command: ListMemories | QueryMemories, *, read_scope: ReadScope) -> Page:
     """Memories, the latest first; those of one moment by session and key, backwards."""
     columns = memory_columns(MemoryRow, room=command.max_characters // 2)
     statement = select(*columns, SessionRow.title.label("session_title")).join(
         SessionRow, SessionRow.session_id == MemoryRow.session_id
     )
-    statement = statement.where(reach.within(MemoryRow.session_id), *_filters(command, reach))
+    statement = statement.where(read_scope.within(MemoryRow.session_id), *_filters(command, read_scope))
     order = (MemoryRow.updated_at, MemoryRow.session_id, MemoryRow.key)
     if after := decode_cursor(command.cursor, tuple[datetime, str, str]):
         statement = statement.where(tuple_(*order) < after)
     rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
     entries = (
-        ((row.updated_at, row.session_id, row.key), memory_item(row._mapping, titled=reach.session_id is None))
+        ((row.updated_at, row.session_id, row.key), memory_item(row._mapping, titled=read_scope.session_id is None))
         for row in rows
     )
     return fill(entries, limit=command.limit, room=command.max_characters)
@@ -60,10 +60,10 @@ def memory_columns(
     return [*(getattr(table, name) for name in plain), *content]
 
 
-def _filters(command: ListMemories | QueryMemories, reach: Reach) -> list[ColumnElement[bool]]:
+def _filters(command: ListMemories | QueryMemories, read_scope: ReadScope) -> list[ColumnElement[bool]]:
     if isinstance(command, ListMemories):
         return []
-    filters = [reach.during(command, MemoryRow.updated_at)]
+    filters = [read_scope.during(command, MemoryRow.updated_at)]
     if command.type is not None:
         filters.append(MemoryRow.type == command.type)
     if command.tags:

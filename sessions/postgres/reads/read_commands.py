@@ -31,7 +31,7 @@ from sessions.postgres.reads.artifacts import get_artifact, list_artifacts
 from sessions.postgres.reads.events import last_positions, read_events
 from sessions.postgres.reads.markdown import export_markdown
 from sessions.postgres.reads.memories import list_memories, retrieve_memory
-from sessions.postgres.reads.read_scope import Reach, require_session, similar_ids
+from sessions.postgres.reads.read_scope import ReadScope, require_session, similar_ids
 from sessions.postgres.reads.resume_bundle import resume_bundle
 from sessions.postgres.reads.search import search
 from sessions.postgres.reads.sessions import get_session_summary, list_sessions
@@ -39,7 +39,7 @@ from sessions.postgres.reads.tasks import get_task, list_tasks
 from sessions.postgres.reads.transcript import read_transcript
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_commands import answer_list, answer_one
-from sessions.reads.results import Answer, Page
+from sessions.reads.results import Page, ReadResult
 
 __all__ = [
     "export_markdown",
@@ -78,14 +78,14 @@ def read(
     session_glob: str | None,
     now: datetime,
     source: str | None = None,
-) -> Answer:
+) -> ReadResult:
     """The answer to a read command: its data, and a sentence on it. It is noted that the source, if there is one, has
     seen the task that it asked for. Raises Forbidden, NotFound or Invalid."""
-    reach = Reach(session_id=session_id, session_glob=session_glob, now=now, source=source)
+    read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now, source=source)
     title = None if session_id is None else require_session(connection, session_id, session_glob)
     if type(command) in _ONE:
-        return answer_one(command, _ONE[type(command)](connection, command, reach=reach))
-    return answer_list(command, _LISTS[type(command)](connection, command, reach=reach), title=title)
+        return answer_one(command, _ONE[type(command)](connection, command, read_scope=read_scope))
+    return answer_list(command, _LISTS[type(command)](connection, command, read_scope=read_scope), title=title)
 
 
 def page(
@@ -99,5 +99,5 @@ def page(
     """Part of a list, for a command that lists. Raises Forbidden, NotFound or Invalid."""
     if session_id is not None:
         require_session(connection, session_id, session_glob)
-    reach = Reach(session_id=session_id, session_glob=session_glob, now=now)
-    return _LISTS[type(command)](connection, command, reach=reach)
+    read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)
+    return _LISTS[type(command)](connection, command, read_scope=read_scope)

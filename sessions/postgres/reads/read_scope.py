@@ -29,7 +29,7 @@ _IDS: dict[Kind, tuple[Any, Any]] = {
 """The column of each kind's ids, and by which the latest are found."""
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
+class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
     """Of one read."""
 
     session_id: str | None

@@ -12,7 +12,7 @@ from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.artifacts import artifact_columns
 from sessions.postgres.reads.memories import memory_columns
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.postgres.reads.sessions import session_columns
 from sessions.postgres.reads.tasks import task_columns
 from sessions.reads.partial_values import Columns
@@ -21,10 +21,10 @@ from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, c
 _TOTAL = func.count().over().label("total")
 
 
-def resume_bundle(connection: Connection, command: ResumeBundle, *, reach: Reach) -> dict[str, Any]:
+def resume_bundle(connection: Connection, command: ResumeBundle, *, read_scope: ReadScope) -> dict[str, Any]:
     """The bundle of the session, or of the latest active one. Raises NotFound."""
     room = command.max_characters
-    session_id = reach.session_id or _latest_active(connection, reach)
+    session_id = read_scope.session_id or _latest_active(connection, read_scope)
     session = connection.execute(select(*session_columns(room)).where(SessionRow.session_id == session_id)).one()
 
     def rows(section: Section, room: int) -> Iterator[Columns]:
@@ -73,10 +73,10 @@ _SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {
 }
 
 
-def _latest_active(connection: Connection, reach: Reach) -> str:
+def _latest_active(connection: Connection, read_scope: ReadScope) -> str:
     statement = (
         select(SessionRow.session_id)
-        .where(SessionRow.status == "active", reach.within(SessionRow.session_id))
+        .where(SessionRow.status == "active", read_scope.within(SessionRow.session_id))
         .order_by(SessionRow.last_activity_at.desc(), SessionRow.session_id.desc())
     )
     session_id = connection.execute(statement.limit(1)).scalar_one_or_none()

@@ -29,12 +29,12 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from models.commands.definitions import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.postgres.reads.search_query import SearchQuery, understand
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
-from sessions.reads.search_query import mark, tidy
+from sessions.reads.search_query import mark, normalize_marks
 
 SUBSTRING_ROWS = 2_000
 """Of each area, the latest that can be seen: there is no index for substrings."""
@@ -96,23 +96,23 @@ AREAS = {
 }
 
 
-def search(connection: Connection, command: Search, *, reach: Reach) -> Page:
+def search(connection: Connection, command: Search, *, read_scope: ReadScope) -> Page:
     """Hits, the best first; each says whether it has all words or only some (`match`)."""
     query = understand(connection, command.q)
     start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
     limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
-    hits = _hits(connection, command, query, start=start, limit=limit, reach=reach)
+    hits = _hits(connection, command, query, start=start, limit=limit, read_scope=read_scope)
     return fill(hits, limit=limit, room=command.max_characters)
 
 
 def _hits(
-    connection: Connection, command: Search, query: SearchQuery, *, start: Position, limit: int, reach: Reach
+    connection: Connection, command: Search, query: SearchQuery, *, start: Position, limit: int, read_scope: ReadScope
 ) -> Iterator[tuple[Position, dict[str, Any] | None]]:
     wanted = limit + 1
     matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
     for match in matches:
         offset = start.offset if match == start.match else 0
-        statement = _ranked(command, query, match=match, reach=reach)
+        statement = _ranked(command, query, match=match, read_scope=read_scope)
         if statement is None:
             return
         page = statement.offset(offset).limit(min(wanted, MOST_HITS - offset))
@@ -127,7 +127,7 @@ def _hits(
             return
 
 
-def _ranked(command: Search, query: SearchQuery, *, match: Match, reach: Reach) -> Select[Any] | None:
+def _ranked(command: Search, query: SearchQuery, *, match: Match, read_scope: ReadScope) -> Select[Any] | None:
     areas = [AREAS[name] for name in dict.fromkeys(command.areas or AREAS)]
     if command.type is not None:
         areas = [area for area in areas if area.area != "conversations"]
@@ -135,11 +135,15 @@ def _ranked(command: Search, query: SearchQuery, *, match: Match, reach: Reach) 
         areas = [area for area in areas if area.tags is not None]
     if not areas:
         return None
-    found = union_all(*(_candidates(area, command, query, match=match, reach=reach) for area in areas)).subquery()
+    found = union_all(
+        *(_candidates(area, command, query, match=match, read_scope=read_scope) for area in areas)
+    ).subquery()
     return select(found).order_by(*_order(found.c))
 
 
-def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Match, reach: Reach) -> Select[Any]:
+def _candidates(
+    area: _Area, command: Search, query: SearchQuery, *, match: Match, read_scope: ReadScope
+) -> Select[Any]:
     columns: list[ColumnElement[Any]] = [
         literal(area.area, Text).label("area"),
         area.table.session_id,
@@ -151,13 +155,13 @@ def _candidates(area: _Area, command: Search, query: SearchQuery, *, match: Matc
         area.table.search,
         area.latest.label("latest"),
     ]
-    rows = select(*columns).where(reach.within(area.table.session_id), reach.during(command, area.at))
+    rows = select(*columns).where(read_scope.within(area.table.session_id), read_scope.during(command, area.at))
     if command.type is not None:
         rows = rows.where(area.kind == command.type)
     if command.tags:
         rows = rows.where(area.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     rows = rows.order_by(area.latest.desc())
-    if needles := len(query.wording.needles):
+    if needles := len(query.parsed.needles):
         latest = _latest(rows.limit(SUBSTRING_ROWS), SUBSTRING_BYTES // needles)
         hits = select(latest).where(query.matches(match, latest.c.search, latest.c.text))
     elif match == "partial":
@@ -189,7 +193,7 @@ def _with_snippets(page: Select[Any], query: SearchQuery) -> Select[Any]:
     hits = page.subquery()
     size = func.octet_length(hits.c.text)
     before = func.sum(size).over(order_by=_order(hits.c), rows=(None, 0)) - size
-    most_bytes = SNIPPET_BYTES // (1 + len(query.wording.needles) // NEEDLES_AT_ONCE)
+    most_bytes = SNIPPET_BYTES // (1 + len(query.parsed.needles) // NEEDLES_AT_ONCE)
     hits = select(hits, (before >= most_bytes).label("is_beyond")).subquery()
     columns = [column for column in hits.c if column.name != "text"]
     snippet = [
@@ -208,5 +212,5 @@ def _order(columns: Any) -> list[ColumnElement[Any]]:
 
 
 def _hit(row: Row[Any], query: SearchQuery, *, match: Match) -> dict[str, Any]:
-    snippet = row.headline if row.around is None else mark(row.around, query.wording.needles)
-    return hit_item(row._mapping, snippet=tidy(snippet), match=match)
+    snippet = row.headline if row.around is None else mark(row.around, query.parsed.needles)
+    return hit_item(row._mapping, snippet=normalize_marks(snippet), match=match)

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
 from models.tables import SEARCH_CONFIGURATION, SEARCHED_CHARACTERS, SLOW_LETTERS
 from sessions.reads.search_hits import Match
-from sessions.reads.search_query import Wording, any_of, take_apart
+from sessions.reads.search_query import ParsedQuery, any_of, parse_query
 
 SNIPPET_OPTIONS = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "'
 CONTEXT_CHARACTERS = 60
@@ -42,7 +42,7 @@ _LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_CONFIGURATION}'::regco
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for. `search` is a column with the words of `text`."""
 
-    wording: Wording
+    parsed: ParsedQuery
     has_words: bool
     words: list[str]
     """A tsquery for each word of which any will do."""
@@ -52,19 +52,19 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     def matches(self, match: Match, search: Any, text: Any) -> ColumnElement[bool]:
         """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts, and
         nothing that is unwanted."""
-        every = [func.strpos(text, run) > 0 for run in self.wording.runs]
+        every = [func.strpos(text, run) > 0 for run in self.parsed.runs]
         if self.has_words:
-            every.append(search.bool_op("@@")(_web_query(self.wording.text)))
+            every.append(search.bool_op("@@")(_web_query(self.parsed.text)))
         if not every:
             return false()
         if match == "all":
             return and_(*every)
-        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.wording.unwanted]
+        none = [not_(search.bool_op("@@")(_web_query(term))) for term in self.parsed.unwanted]
         return and_(self.has_any(search, text), not_(and_(*every)), *none)
 
     def has_any(self, search: Any, text: Any) -> ColumnElement[bool]:
         """Whether any of the words or runs, or of their parts, is there."""
-        some = [func.strpos(text, part) > 0 for part in self.wording.parts]
+        some = [func.strpos(text, part) > 0 for part in self.parsed.parts]
         if self.words:
             some.append(search.bool_op("@@")(self._any_word()))
         return or_(false(), *some)
@@ -72,7 +72,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
         """How many different words are there, and a fraction for how often and how near to each other they are."""
         word = func.unnest(cast(self.words, ARRAY(TSQUERY))).column_valued("word")
-        part = func.unnest(cast(self.wording.parts, ARRAY(Text))).column_valued("part")
+        part = func.unnest(cast(self.parsed.parts, ARRAY(Text))).column_valued("part")
         words = select(func.count()).where(search.bool_op("@@")(word))
         parts = select(func.count()).where(func.strpos(text, part) > 0)
         nearness = func.ts_rank_cd(search, self._any_word(), RANKING)
@@ -80,7 +80,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def snippet(self, text: Any) -> list[ColumnElement[Any]]:
         """Columns `around`, the surroundings of the first run or part, and `headline`, with the words marked."""
-        needles = func.unnest(cast(self.wording.needles, ARRAY(Text)))
+        needles = func.unnest(cast(self.parsed.needles, ARRAY(Text)))
         needle = needles.table_valued("text", with_ordinality="place", name="needle").render_derived()
         at = func.strpos(text, needle.c.text)
         start = func.greatest(at - CONTEXT_CHARACTERS, 1)
@@ -98,17 +98,17 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def understand(connection: Connection, q: str) -> SearchQuery:
     """The query for what somebody typed; any text is one, but not each finds something."""
-    wording = take_apart(q)
-    wanted = wording.wanted.translate(_WITHOUT_SLOW_LETTERS)
+    parsed = parse_query(q)
+    wanted = parsed.wanted.translate(_WITHOUT_SLOW_LETTERS)
     language, simple, nodes = connection.execute(
         select(
             func.tsvector_to_array(func.to_tsvector(_LANGUAGE, wanted), type_=ARRAY(Text)),
             func.tsvector_to_array(func.to_tsvector(_SIMPLE, wanted), type_=ARRAY(Text)),
-            func.numnode(_web_query(wording.text)),
+            func.numnode(_web_query(parsed.text)),
         )
     ).one()
     return SearchQuery(
-        wording=wording,
+        parsed=parsed,
         has_words=nodes > 0,
         # If there are only stop words, those are what is looked for.
         words=any_of(language or simple),

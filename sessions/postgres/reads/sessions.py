@@ -12,7 +12,7 @@ from models.commands.definitions import GetSessionSummary, ListSessions
 from models.commands.field_types import UNFINISHED
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import text_excerpt
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.serializers import session_item
@@ -26,9 +26,9 @@ _COUNTED = (
 )
 
 
-def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach) -> Page:
+def list_sessions(connection: Connection, command: ListSessions, *, read_scope: ReadScope) -> Page:
     """Sessions, the latest active first."""
-    statement = select(*session_columns(command.max_characters // 2)).where(reach.within(SessionRow.session_id))
+    statement = select(*session_columns(command.max_characters // 2)).where(read_scope.within(SessionRow.session_id))
     if command.filter != "all":
         statement = statement.where(SessionRow.status == command.filter)
     order = (SessionRow.last_activity_at, SessionRow.session_id)
@@ -39,9 +39,9 @@ def list_sessions(connection: Connection, command: ListSessions, *, reach: Reach
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-def get_session_summary(connection: Connection, command: GetSessionSummary, *, reach: Reach) -> dict[str, Any]:
+def get_session_summary(connection: Connection, command: GetSessionSummary, *, read_scope: ReadScope) -> dict[str, Any]:
     """The session, which exists."""
-    statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == reach.session_id)
+    statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == read_scope.session_id)
     return fit(session_item(connection.execute(statement).one()._mapping), command.max_characters)
 
 

@@ -15,7 +15,7 @@ from models.commands import field_types as v
 from models.commands.definitions import GetTask, ListTasks
 from models.tables import SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
-from sessions.postgres.reads.read_scope import Reach, stream
+from sessions.postgres.reads.read_scope import ReadScope, stream
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.serializers import TASK_TIMES, task_item, whole_task
@@ -33,7 +33,7 @@ class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     finished_at: datetime | None = None
 
 
-def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[str, Any]:
+def get_task(connection: Connection, command: GetTask, *, read_scope: ReadScope) -> dict[str, Any]:
     """One task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
     else the description. From now on the reader's source has seen the state that was shown. Raises NotFound."""
     room, offset = command.max_characters, command.offset
@@ -43,20 +43,20 @@ def get_task(connection: Connection, command: GetTask, *, reach: Reach) -> dict[
         *json_excerpt(TaskRow.input_data, "input_data", room=room),
         *json_excerpt(TaskRow.questions, "questions", room=room),
     ]
-    this = (TaskRow.session_id == reach.session_id, TaskRow.task_id == command.task_id)
+    this = (TaskRow.session_id == read_scope.session_id, TaskRow.task_id == command.task_id)
     row = connection.execute(select(*columns).where(*this)).one_or_none()
     if row is None:
-        raise reach.missing(connection, "task", command.task_id)
-    if reach.source is not None:
-        _mark_seen(connection, row, reach.source)
+        raise read_scope.missing(connection, "task", command.task_id)
+    if read_scope.source is not None:
+        _mark_seen(connection, row, read_scope.source)
     return whole_task(row._mapping, offset=offset, room=room)
 
 
-def list_tasks(connection: Connection, command: ListTasks, *, reach: Reach) -> Page:
+def list_tasks(connection: Connection, command: ListTasks, *, read_scope: ReadScope) -> Page:
     """Tasks without input and output: first the unfinished, by priority and then age, which is the order in which they
     will be done; then the finished, the latest first."""
-    rows = _in_order(connection, command, reach)
-    entries = ((_position(row), task_item(row._mapping, titled=reach.session_id is None)) for row in rows)
+    rows = _in_order(connection, command, read_scope)
+    entries = ((_position(row), task_item(row._mapping, titled=read_scope.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
@@ -86,12 +86,12 @@ _PLAIN = (
 )
 
 
-def _in_order(connection: Connection, command: ListTasks, reach: Reach) -> Iterator[Row[Any]]:
+def _in_order(connection: Connection, command: ListTasks, read_scope: ReadScope) -> Iterator[Row[Any]]:
     after = decode_cursor(command.cursor, TaskPosition)
     statement = (
         select(*task_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
         .join(SessionRow, SessionRow.session_id == TaskRow.session_id)
-        .where(reach.within(TaskRow.session_id), reach.during(command, TaskRow.updated_at))
+        .where(read_scope.within(TaskRow.session_id), read_scope.during(command, TaskRow.updated_at))
         .limit(command.limit + 1)
     )
     for name in ("status", "agent_name", "task_type"):

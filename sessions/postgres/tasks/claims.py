@@ -41,7 +41,7 @@ from models.commands.responses import shorten
 from models.queue.task_notifications import Claimable, make_claim_secret
 from models.tables import AgentRow, SessionRow, TaskRow
 from models.timestamps import format_utc
-from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, in_seconds, note_seen, tell
+from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, append_event, in_seconds, record_heartbeat
 from sessions.rules.state import GENERAL
 from sessions.rules.task_endings import TITLE_LENGTH
 
@@ -52,7 +52,7 @@ TOLD_AT_ONCE = 1_000
 LaneName = Literal["own", "any", "kind"]
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimCriteria(msgspec.Struct, frozen=True, kw_only=True):
     """Which tasks an agent would take, and how."""
 
     agent_name: str
@@ -65,7 +65,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str | None = None
 
 
-class Granted(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that is the agent's now."""
 
     secret: str
@@ -73,14 +73,14 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True):
     task: dict[str, Any]
 
 
-class _Lane(NamedTuple):
+class _CandidateQueue(NamedTuple):
     """A queue: the agent's own, or tasks that name no agent, all or of one type."""
 
     name: LaneName
     task_type: str | None = None
 
 
-class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+class NoTask(msgspec.Struct, frozen=True, kw_only=True):
     """No task for the agent at the moment."""
 
     types: tuple[str, ...] | None
@@ -89,14 +89,14 @@ class Nothing(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it holds as many as it may."""
 
 
-def claim(connection: Connection, wanted: Wanted) -> Granted | Nothing:
+def claim(connection: Connection, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
     """Give the agent the first task that it may have, and register an agent that is unknown. Not repeatable: a grant
     whose answer is lost comes back by its lease."""
     agent = _find_agent(connection, wanted.agent_name)
     types = wanted.task_types or (None if agent.type == GENERAL else (agent.type,))
-    lanes = _find_lanes(connection, wanted, types)
-    if not lanes:
-        return Nothing(types=types)
+    candidate_queues = _find_queues(connection, wanted, types)
+    if not candidate_queues:
+        return NoTask(types=types)
     # Only now, since many look and few find. The count is a statement of its own: it must see what others that held
     # the lock have claimed.
     of_agent = AgentRow.name == wanted.agent_name
@@ -106,15 +106,15 @@ def claim(connection: Connection, wanted: Wanted) -> Granted | Nothing:
         _find_agent(connection, wanted.agent_name)
         most = connection.scalar(allowed) or 0
     if _count_held(connection, wanted.agent_name) >= most:
-        return Nothing(types=types, is_full=True)
-    for lane in lanes:
+        return NoTask(types=types, is_full=True)
+    for candidate_queue in candidate_queues:
         secret = make_claim_secret()
-        if (row := _take(connection, wanted, lane, secret)) is not None:
+        if (row := _take(connection, wanted, candidate_queue, secret)) is not None:
             title = shorten(row.description, TITLE_LENGTH)
             message = f'{wanted.agent_name} has claimed "{title}".'
-            tell(connection, row, "claim_task", message, source=wanted.source)
-            return Granted(secret=secret, session_id=row.session_id, task=_describe(row))
-    return Nothing(types=types)
+            append_event(connection, row, "claim_task", message, source=wanted.source)
+            return ClaimedTask(secret=secret, session_id=row.session_id, task=_describe(row))
+    return NoTask(types=types)
 
 
 def find_claimable(connection: Connection, *, names: Collection[str], types: Collection[str] | None) -> list[Claimable]:
@@ -157,29 +157,34 @@ def _find_agent(connection: Connection, name: str) -> Row[Any]:
         connection.execute(insert(AgentRow).values(**anew, last_seen_at=NOW).on_conflict_do_nothing())
         return connection.execute(known).one()
     if agent.last_seen_at is None or agent.last_seen_at < agent.now - timedelta(seconds=SEEN_SECONDS):
-        note_seen(connection, name)
+        record_heartbeat(connection, name)
     return agent
 
 
-def _find_lanes(connection: Connection, wanted: Wanted, types: Sequence[str] | None) -> list[_Lane]:
+def _find_queues(connection: Connection, wanted: ClaimCriteria, types: Sequence[str] | None) -> list[_CandidateQueue]:
     """The queues that have something for the agent, that with the best task first: its own, and those of tasks that
     name nobody. Each has an index of its own, so that what waits for others costs nothing."""
     kinds = {f"kind_{number}": kind for number, kind in enumerate(types or ())}
-    lanes = [_Lane("own"), *([_Lane("any")] if types is None else (_Lane("kind", kind) for kind in types))]
+    candidate_queues = [
+        _CandidateQueue("own"),
+        *([_CandidateQueue("any")] if types is None else (_CandidateQueue("kind", kind) for kind in types)),
+    ]
     statement = _heads_statement(None if types is None else len(types), _filters_of(wanted))
-    return [lanes[row.lane] for row in connection.execute(statement, _parameters(wanted) | kinds)]
+    return [candidate_queues[row.candidate_queue] for row in connection.execute(statement, _parameters(wanted) | kinds)]
 
 
-def _take(connection: Connection, wanted: Wanted, lane: _Lane, secret: str) -> Row[Any] | None:
+def _take(
+    connection: Connection, wanted: ClaimCriteria, candidate_queue: _CandidateQueue, secret: str
+) -> Row[Any] | None:
     given = {
         "its_name": wanted.agent_name,
         "its_worker": wanted.worker,
         "its_key": wanted.source,
         "its_lease": wanted.lease_seconds,
         "its_token": hash_key(secret),
-        **({} if lane.task_type is None else {"kind": lane.task_type}),
+        **({} if candidate_queue.task_type is None else {"kind": candidate_queue.task_type}),
     }
-    statement = _take_statement(lane.name, _filters_of(wanted))
+    statement = _take_statement(candidate_queue.name, _filters_of(wanted))
     return connection.execute(statement, _parameters(wanted) | given).one_or_none()
 
 
@@ -205,11 +210,11 @@ _Filters = tuple[bool, bool]
 Parameters are not named like columns: those of an UPDATE would be taken for values to set."""
 
 
-def _filters_of(wanted: Wanted) -> _Filters:
+def _filters_of(wanted: ClaimCriteria) -> _Filters:
     return wanted.session_glob is not None, wanted.created_by is not None
 
 
-def _parameters(wanted: Wanted) -> dict[str, Any]:
+def _parameters(wanted: ClaimCriteria) -> dict[str, Any]:
     pattern = None if wanted.session_glob is None else like_pattern(wanted.session_glob)
     given = {"its_name": wanted.agent_name, "its_sessions": pattern, "sender": wanted.created_by}
     return {name: value for name, value in given.items() if value is not None}
@@ -218,7 +223,9 @@ def _parameters(wanted: Wanted) -> dict[str, Any]:
 @cache
 def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any]:
     """The first task of each lane that has one, the best first."""
-    kinds = [_lane_condition("any")] if types is None else [_lane_condition("kind", f"kind_{n}") for n in range(types)]
+    kinds = (
+        [_queue_condition("any")] if types is None else [_queue_condition("kind", f"kind_{n}") for n in range(types)]
+    )
     heads = [
         select(TaskRow.priority, TaskRow.position, literal(number).label("lane"))
         .where(condition, _suits(filters))
@@ -226,17 +233,17 @@ def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any
         .limit(1)
         .subquery()
         .select()
-        for number, condition in enumerate([_lane_condition("own"), *kinds])
+        for number, condition in enumerate([_queue_condition("own"), *kinds])
     ]
     return union_all(*heads).order_by(column("priority").desc(), column("position"))
 
 
 @cache
-def _take_statement(lane: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
+def _take_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
     """Take the first task of a lane that nobody else is about to take or change."""
     first = (
         select(TaskRow.session_id, TaskRow.task_id)
-        .where(_lane_condition(lane), _suits(filters))
+        .where(_queue_condition(candidate_queue), _suits(filters))
         .order_by(*_BEST_FIRST)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
@@ -263,11 +270,11 @@ def _take_statement(lane: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
     )
 
 
-def _lane_condition(lane: LaneName, parameter: str = "kind") -> ColumnElement[bool]:
-    if lane == "own":
+def _queue_condition(candidate_queue: LaneName, parameter: str = "kind") -> ColumnElement[bool]:
+    if candidate_queue == "own":
         return TaskRow.agent_name == bindparam("its_name")
     unnamed = TaskRow.agent_name.is_(None)
-    return unnamed if lane == "any" else and_(unnamed, TaskRow.task_type == bindparam(parameter))
+    return unnamed if candidate_queue == "any" else and_(unnamed, TaskRow.task_type == bindparam(parameter))
 
 
 def _suits(filters: _Filters) -> ColumnElement[bool]:

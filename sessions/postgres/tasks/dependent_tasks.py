@@ -30,7 +30,7 @@ def fail_dependents(connection: Connection, ended: Collection[tuple[str, str]] |
     failed: list[FailedDependent] = []
     while ended is None or ended:
         rows = _fail_some(connection, ended)
-        failed += map(_told, rows)
+        failed += map(_append_events, rows)
         if not rows:
             break
         if ended is not None:
@@ -106,7 +106,7 @@ def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]
     return list(connection.execute(failed).all())
 
 
-def _told(row: Row[Any]) -> FailedDependent:
+def _append_events(row: Row[Any]) -> FailedDependent:
     event = event_of_dependent(
         session_id=row.session_id,
         task_id=row.task_id,

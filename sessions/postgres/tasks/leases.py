@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models.commands.responses import shorten
-from models.queue.task_notifications import Claim, Claimable, TaskNews
+from models.queue.task_notifications import Claimable, ClaimToken, TaskNotification
 from models.tables import AgentRow, TaskRow
 from sessions.commands.event_log import Event
 from sessions.postgres.commands.writing import write_events
@@ -59,12 +59,12 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def extend(
-    connection: Connection, claim: Claim, *, lease_seconds: int | None = None, progress: bytes | None = None
+    connection: Connection, claim: ClaimToken, *, lease_seconds: int | None = None, progress: bytes | None = None
 ) -> Lease:
     """Extend the lease, and keep the progress. Brings back a lease that ran out, as long as nobody else has the task; a
     task that is finished or asks is only shown. Raises Conflict when the claim is lost."""
     row = _held(connection, claim)
-    note_seen(connection, row.claimed_by)
+    record_heartbeat(connection, row.claimed_by)
     if not _is_open(row):
         return _lease(row)
     values: dict[str, Any] = _prolonged(lease_seconds)
@@ -75,26 +75,26 @@ def extend(
     return _change(connection, claim, values)
 
 
-def start(connection: Connection, claim: Claim, *, source: str) -> Lease:
+def start(connection: Connection, claim: ClaimToken, *, source: str) -> Lease:
     """Note that the work has begun; may be repeated. Raises Conflict when the claim is lost."""
     row = _held(connection, claim)
-    note_seen(connection, row.claimed_by)
+    record_heartbeat(connection, row.claimed_by)
     if not _is_open(row):
         return _lease(row)
     values = {"status": "running", "updated_at": NOW, "error": None, "finished_at": None, **_prolonged(None)}
     lease = _change(connection, claim, values)
     if row.status != "running":
         message = f'{row.claimed_by} works on "{_title(row)}".'
-        tell(connection, row, "start_task", message, source=source)
+        append_event(connection, row, "start_task", message, source=source)
     return lease
 
 
-def release(connection: Connection, claim: Claim, *, source: str) -> tuple[Lease, TaskNews]:
+def release(connection: Connection, claim: ClaimToken, *, source: str) -> tuple[Lease, TaskNotification]:
     """Put the task back into the queue, as if it had not been claimed; it ends the claim. Raises Conflict when the
     claim is lost."""
     row = _held(connection, claim)
     if not _is_open(row):
-        return _lease(row), TaskNews()
+        return _lease(row), TaskNotification()
     values = {
         "status": "pending",
         "attempt": func.greatest(TaskRow.attempt - 1, 0),
@@ -108,11 +108,11 @@ def release(connection: Connection, claim: Claim, *, source: str) -> tuple[Lease
     }
     lease = _change(connection, claim, values)
     message = f'{row.claimed_by} has given back "{_title(row)}".'
-    tell(connection, row, "release_task", message, source=source)
-    return lease, TaskNews(claimable=[_claimable(row)], freed=_names(row))
+    append_event(connection, row, "release_task", message, source=source)
+    return lease, TaskNotification(claimable=[_claimable(row)], freed=_names(row))
 
 
-def return_expired(connection: Connection) -> tuple[TaskNews, set[str]]:
+def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]:
     """Put some of the tasks whose lease ran out back into the queue, or fail them after their last attempt; gives the
     news, and the sessions whose journals tell of it."""
     expired = (
@@ -137,7 +137,7 @@ def return_expired(connection: Connection) -> tuple[TaskNews, set[str]]:
         .returning(*_STATE)
     )
     events: list[Event] = []
-    news = TaskNews(claimable=[], freed=[], settled=[])
+    news = TaskNotification(claimable=[], freed=[], settled=[])
     for row in connection.execute(returned):
         is_queued = row.status == "pending"
         what = "it is in the queue again" if is_queued else "it has failed, as this was the last attempt"
@@ -174,12 +174,12 @@ def forget_agents(connection: Connection) -> int:
     return connection.execute(delete(AgentRow).where(AgentRow.name.in_(forgotten))).rowcount
 
 
-def fail_stuck(connection: Connection) -> tuple[TaskNews, set[str]]:
+def fail_stuck(connection: Connection) -> tuple[TaskNotification, set[str]]:
     """Fail the tasks that wait for one that failed or was cancelled, whichever way that came; gives the news, and the
     sessions whose journals tell of it."""
     failed = fail_dependents(connection)
     write_events(connection, [event for _, event in failed])
-    return TaskNews(settled=[key for key, _ in failed]), {key[0] for key, _ in failed}
+    return TaskNotification(settled=[key for key, _ in failed]), {key[0] for key, _ in failed}
 
 
 def holds_task(connection: Connection, source: str, session_id: str) -> bool:
@@ -190,7 +190,7 @@ def holds_task(connection: Connection, source: str, session_id: str) -> bool:
     return connection.execute(held.limit(1)).first() is not None
 
 
-def note_seen(connection: Connection, name: str | None) -> None:
+def record_heartbeat(connection: Connection, name: str | None) -> None:
     """Note a sign of life, unless there was one a moment ago. Waits for nobody: who has the row notes one, too."""
     old = NOW - timedelta(seconds=SEEN_SECONDS)
     quiet = (
@@ -201,7 +201,7 @@ def note_seen(connection: Connection, name: str | None) -> None:
     connection.execute(update(AgentRow).where(AgentRow.name.in_(quiet)).values(last_seen_at=NOW))
 
 
-def tell(connection: Connection, row: Row[Any], event: str, message: str, *, source: str) -> None:
+def append_event(connection: Connection, row: Row[Any], event: str, message: str, *, source: str) -> None:
     """Write into the journal what was done to a task. The last statement of a transaction."""
     write_events(connection, [_event(row, event, message, source=source)])
 
@@ -241,7 +241,7 @@ def _event(row: Row[Any], event: str, message: str, *, source: str) -> Event:
     )
 
 
-def _held(connection: Connection, claim: Claim) -> Row[Any]:
+def _held(connection: Connection, claim: ClaimToken) -> Row[Any]:
     held = select(*_STATE).where(
         TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id, TaskRow.claim_token == claim.hash
     )
@@ -257,7 +257,7 @@ def _is_open(row: Row[Any]) -> bool:
     return row.status in ("pending", "claimed", "running", "failed")
 
 
-def _change(connection: Connection, claim: Claim, values: dict[str, Any]) -> Lease:
+def _change(connection: Connection, claim: ClaimToken, values: dict[str, Any]) -> Lease:
     this = (TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id)
     return _lease(connection.execute(update(TaskRow).where(*this).values(**values).returning(*_LEASE)).one())
 

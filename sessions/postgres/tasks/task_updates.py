@@ -41,7 +41,7 @@ from sessions.responses.task_updates import (
     UNCLAIMED_AFTER,
     Elsewhere,
     Listener,
-    News,
+    TaskUpdate,
     choose,
     describe_elsewhere,
     describe_update,
@@ -71,7 +71,7 @@ def find_updates(
     return updates
 
 
-def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[Listener, list[News]]:
+def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[Listener, list[TaskUpdate]]:
     """What nobody has seen, and of what somebody has seen the latest."""
     arrays = [
         bindparam("sessions", [listener.session_id for listener in asked], type_=ARRAY(Text)),
@@ -112,9 +112,9 @@ def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime)
             .where(or_(~is_seen, shown.c.updated_at > now - SEEN_FOR)),
         )
     )
-    found: dict[Listener, list[News]] = {}
+    found: dict[Listener, list[TaskUpdate]] = {}
     for row in rows:
-        news = News(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
+        news = TaskUpdate(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
         found.setdefault(asked[row.number - 1], []).append(news)
     return found
 

@@ -8,13 +8,13 @@ from redis.asyncio import Redis
 from starlette.datastructures import Headers
 
 from models.settings import Settings
-from relay.auth.api_key_cache import Keyring
+from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Authenticator, Caller
 
 
 def make_authenticator(settings: Settings) -> Authenticator:
     """One that knows what the settings hold."""
-    return Authenticator(settings, Keyring(Redis(), other_names=(), first_key=settings.api_key))
+    return Authenticator(settings, ApiKeyCache(Redis(), other_names=(), first_key=settings.api_key))
 
 
 def authenticate(authenticator: Authenticator, headers: Any, body: bytes) -> Caller:

@@ -16,9 +16,9 @@ from starlette.types import Scope
 from models.errors import RelayError, Unauthorized
 from models.settings import Settings
 from relay.http.bodies import read_body
-from relay.http.connection_limits import Clients, Patience
+from relay.http.connection_limits import ConnectionRegistry, Timeouts
 from relay.http.responses import JsonResponse, exception_handlers
-from relay.http.server import Server
+from relay.http.server import RelayServer
 from tests.support.processes.stack import free_port, wait_for
 
 BODY_LIMIT = 1_048_576
@@ -30,7 +30,7 @@ class Edge:
     """The server. Its app takes bodies at /body, tells the headers after a body at /headers, refuses them unread at
     /refuse, answers at /wait once `released` is set, and sends without end at /stream and much at /large."""
 
-    def __init__(self, patience: Patience, *, limit: int = 100, keep_alive_seconds: int = 75) -> None:
+    def __init__(self, timeouts: Timeouts, *, limit: int = 100, keep_alive_seconds: int = 75) -> None:
         self.noted: list[tuple[Scope, RelayError]] = []
         self.waiting = 0
         self.streaming = 0
@@ -48,10 +48,10 @@ class Edge:
         )
         app.state.stopping = asyncio.Event()
         self._released = asyncio.Event()
-        self.clients = Clients(
-            limit=limit, patience=patience, note=lambda scope, error: self.noted.append((scope, error))
+        self.clients = ConnectionRegistry(
+            limit=limit, timeouts=timeouts, note=lambda scope, error: self.noted.append((scope, error))
         )
-        self._server = Server(app, Settings(port=self.port), clients=self.clients)
+        self._server = RelayServer(app, Settings(port=self.port), clients=self.clients)
         self._server.config.timeout_keep_alive = keep_alive_seconds
         self._server.config.timeout_graceful_shutdown = 1
         self._loop: asyncio.AbstractEventLoop | None = None

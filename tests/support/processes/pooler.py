@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from tests.support.processes.stack import free_port, wait_for
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 SETTINGS = """
@@ -32,7 +32,7 @@ pool_mode = transaction
 class Pooler:
     """A running pgbouncer."""
 
-    def __init__(self, running: Running, port: int, folder: Path) -> None:
+    def __init__(self, running: ChildProcess, port: int, folder: Path) -> None:
         self._running = running
         self._port = port
         self._folder = folder
@@ -71,7 +71,7 @@ def start_pgbouncer(postgres_url: str) -> Pooler:
         lifeline=False,
         stop_signal=signal.SIGTERM,
     )
-    pooler = Pooler(Running(child), port, folder)
+    pooler = Pooler(ChildProcess(child), port, folder)
     try:
         wait_for(lambda: _answers(pooler.url_of(postgres_url)), what=f"answering ({folder / 'log'})")
     except BaseException:

@@ -18,9 +18,9 @@ from models.queue.inbox import (
     ENTRY_FIELD,
     OUTCOME_CHANNEL,
     SHARDS,
-    Announcement,
     Entry,
     Outcome,
+    OutcomeMessage,
     inbox_key,
     outcome_key,
 )
@@ -29,7 +29,7 @@ from tests.support.processes.stack import NO_LIMITS, free_port, wait_for
 from tests.support.project import API_KEY, ROOT
 from worker.inbox import OUTCOME_SCRIPT
 from worker.outcomes import ANNOUNCED_BYTES
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 
 class Serving:
@@ -40,7 +40,7 @@ class Serving:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / f"{room}-{self.port}.log"
         self.client = httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60)
-        self.running = Running(
+        self.running = ChildProcess(
             Child(
                 name=room,
                 command=(sys.executable, "-m", room),
@@ -117,7 +117,7 @@ def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}"
     outcome = Outcome(status=status, body=msgspec.Raw(body))
     encoded = msgspec.json.encode(outcome)
     small = len(encoded) <= ANNOUNCED_BYTES
-    message = msgspec.json.encode(Announcement(key=key, outcome=outcome if small else None))
+    message = msgspec.json.encode(OutcomeMessage(key=key, outcome=outcome if small else None))
     channel = OUTCOME_CHANNEL if announced else "nobody"
     redis.eval(OUTCOME_SCRIPT, 1, key, channel, entry.source, encoded, message, message)
 

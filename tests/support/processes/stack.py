@@ -18,7 +18,7 @@ from redis import Redis
 
 from tests.support.logs import require_no_bug, require_no_secret
 from tests.support.project import API_KEY, ROOT
-from worker.supervision import Child, Running
+from worker.supervision import Child, ChildProcess
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Stack:
         }
         self.redis = Redis.from_url(redis_url)
         self.client = self.new_client()
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, ChildProcess] = {}
 
     def new_client(self) -> httpx.Client:
         """A client with the key, and connections of its own."""
@@ -84,7 +84,7 @@ class Stack:
     def start(self, *names: str) -> None:
         """Start `api`, `worker` or both, and wait until the app answers."""
         for name in names or ("api", "worker"):
-            self._running[name] = Running(
+            self._running[name] = ChildProcess(
                 Child(
                     name=name,
                     command=(sys.executable, "-m", name),

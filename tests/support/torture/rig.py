@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from local.servers.embedded import Server, start_postgres, start_valkey
+from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from tests.support.databases import migrate
 from tests.support.processes.stack import Stack, new_id
 
@@ -20,7 +20,7 @@ NO_SYNC = {"fsync": "off"}
 class Rig:
     """Postgres, Valkey, the app and the workers of one case."""
 
-    def __init__(self, *, postgres: Server, valkey: Server, stack: Stack) -> None:
+    def __init__(self, *, postgres: EmbeddedServer, valkey: EmbeddedServer, stack: Stack) -> None:
         self.postgres = postgres
         self.valkey = valkey
         self.stack = stack
