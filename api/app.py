@@ -30,7 +30,7 @@ from api.tasks.claims import Claims
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.auth.signing_secrets import webhook_secrets
-from relay.http.health import health_routes
+from relay.health import health_routes
 from relay.ingest.endpoints import Ingest, keep_running
 from relay.notifications.journal import JournalNotifier
 from relay.rejections import rejection_routes

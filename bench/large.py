@@ -30,8 +30,8 @@ from agent.http.client import Client
 from local.servers.embedded import start_postgres, start_valkey
 from local.stack.environment import free_port
 from models.commands.definitions import GetSessionSummary, ListSessions, ReadCommand, Search
-from models.commands.field_types import MAX_CHARACTERS
 from models.errors import Unavailable
+from models.field_types import MAX_CHARACTERS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from sessions.postgres.reads.read_commands import page, read

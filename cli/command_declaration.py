@@ -112,7 +112,7 @@ class Id(click.ParamType[str]):
         """The id, or a usage error."""
         import re
 
-        from models.commands.field_types import DELIVERY_ID_PATTERN, ID_PATTERN, PATTERNS
+        from models.field_types import DELIVERY_ID_PATTERN, ID_PATTERN, PATTERNS
 
         text = str(value)
         if not (re.search(ID_PATTERN, text) or re.search(DELIVERY_ID_PATTERN, text)):

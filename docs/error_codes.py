@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from models import errors
 from models.commands.definitions import COMMANDS
-from models.commands.field_types import SessionStatus
+from models.field_types import SessionStatus
 
 ROOT = Path(__file__).parent.parent
 SERVED = ("models", "sessions", "relay", "api", "worker")

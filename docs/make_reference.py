@@ -13,7 +13,7 @@ from typing import Any
 from api.openapi.document import build_document
 from docs.error_codes import Found, codes_of, served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import COMMANDS, Command
 from models.commands.field_docs import describe_field
 from models.commands.payloads import parse_envelope

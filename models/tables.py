@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from models.commands import field_types as v
+from models import field_types as v
 
 SCHEMA_REVISION = "0011"
 """The migration that these tables are at; a worker waits for it."""

@@ -11,9 +11,9 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from models.settings import Settings, parse_networks
+from relay.health import health_routes
 from relay.http.client_addresses import IpAllowlistMiddleware
 from relay.http.expect_continue import ExpectContinueMiddleware
-from relay.http.health import health_routes
 from relay.http.path_normalization import PathNormalizationMiddleware
 from relay.http.query_parameters import ParameterLimitMiddleware
 from relay.http.responses import ServerErrorMiddleware, exception_handlers

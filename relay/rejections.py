@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.errors import RelayError, Unavailable
 from models.process.url_redaction import mask_path
 from relay.auth.access_control import AccessControl

@@ -35,8 +35,8 @@ from models.access.api_keys import (
     make_secret,
 )
 from models.access.scopes import ALL_SCOPES
-from models.commands.field_types import ID_PATTERN, Scope
 from models.errors import Conflict, Invalid, NotFound, SettingsError, Unavailable
+from models.field_types import ID_PATTERN, Scope
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine, is_unavailable, unavailable

@@ -21,7 +21,6 @@ from models.errors import Unavailable
 from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, drain_pending_key, inbox_key, outcome_key
 from models.queue.job_queue import enqueue_drains, open_queue
 from models.queue.task_notifications import TaskNotification
-from sessions.commands.event_log import ApplyResult
 from sessions.commands.manager import SessionManager
 from sessions.commands.read_time_budget import ReadTimeBudget
 from sessions.commands.store import StatementFailed
@@ -29,6 +28,7 @@ from sessions.postgres.commands.locks import try_shard
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.deliveries import recently_forgotten
+from sessions.rules.event_log import ApplyResult
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
 from worker.inbox import StreamEntry, acknowledge, read_entries

@@ -26,7 +26,7 @@ from models.queue.inbox import (
     inbox_key,
 )
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
-from sessions.commands.event_log import ApplyResult
+from sessions.rules.event_log import ApplyResult
 from worker.outcomes import EncodedOutcome
 
 MAX_ENTRIES = 500

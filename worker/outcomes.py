@@ -16,10 +16,10 @@ from msgspec import Raw
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.errors import Forbidden
 from models.queue.inbox import Outcome, outcome_key
-from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
 from sessions.responses.oversized_responses import without_data
 from sessions.responses.task_updates import listener_of
+from sessions.rules.event_log import ApplyResult
 
 OUTCOME_BYTES = 524_288
 """Of one outcome at most: more than the longest answer to a read has, whatever its script."""

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from models.commands.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
+from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
 revision = "0010"
 down_revision = "0009"

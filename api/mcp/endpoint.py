@@ -23,7 +23,7 @@ from api.mcp.server import make_server
 from api.mcp.tool_handlers import ToolHandlers
 from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
 from api.public_url import public_url_of
-from models.decoding.lenient import NULL
+from models.commands.lenient_decoding import NULL
 from models.decoding.strict import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.settings import Settings

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from api.mcp.results import DATA_NOTICE
 from api.mcp.tool_handlers import ToolHandlers
-from models.commands import field_types as v
+from models import field_types as v
 from models.errors import NotFound
 
 SESSION_URI = "session-relay://sessions/{session_id}"

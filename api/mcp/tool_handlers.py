@@ -13,8 +13,8 @@ from starlette.responses import Response
 from api.mcp.results import DATA_NOTICE, TASK_NOTICE
 from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
 from api.tasks.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
+from models.commands.lenient_decoding import decode_leniently
 from models.commands.payloads import Submission, fields_of, parse_envelope, parse_flat
-from models.decoding.lenient import decode_leniently
 from models.error_parsing import parse_error
 from models.queue.task_notifications import read_claim_token
 from relay.auth.authentication import Caller, require_scope, require_session

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from api.openapi.schemas import answer_schemas, component_schemas, flat_schema
 from api.tasks.claims import LeaseSeconds
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, Text
 from models.commands.definitions import COMMANDS, EMPTY_OBJECT, Command, JsonObject, JsonValue
 from models.errors import Invalid

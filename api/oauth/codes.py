@@ -9,8 +9,8 @@ import time
 import msgspec
 from redis.asyncio import Redis
 
-from models.commands.field_types import Scope
 from models.errors import Unavailable
+from models.field_types import Scope
 from relay.redis_client import REDIS_ERRORS
 
 CODE_KEY = "sr:oauth:code:{hash}"

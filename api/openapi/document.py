@@ -17,7 +17,7 @@ from api.openapi.responses import COMMAND, KEYED, answer, error_responses, heade
 from api.openapi.schemas import COMPONENT, answer_schemas, component_schemas, envelope_schema, flat_schema, schema_of
 from api.public_url import public_url_of
 from api.sessions.session_reads import READS, ReadRoute
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import COMMANDS, Batch, Command
 from models.commands.field_docs import describe_field
 from models.commands.payloads import Envelope

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from api.openapi.schemas import COMPONENT
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import COMMANDS, Batch
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from api.openapi.docs_page import FileParameters
 from api.openapi.gpt_actions import DocumentParameters
 from api.openapi.llm_instructions import InstructionsParameters
 from api.openapi.responses import ANY, BODY, COMMAND, KEYED, OPEN
-from api.operations.api_keys import KeyChoice, KeyRequest, NoParameters
+from api.operations.api_keys import KeyChoice, KeyRequest
 from api.operations.dead_letters import ManyDeadLetters, OneDeadLetter
 from api.operations.deliveries import ManyDeliveries, OneDelivery
 from api.sessions.events import EventParameters
@@ -20,6 +20,7 @@ from api.sessions.session_reads import TranscriptParameters
 from api.tasks.agents import AgentParameters, AgentRequest
 from api.tasks.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
 from relay.http.client_addresses import EXEMPT_PATHS
+from relay.http.query_parameters import NoParameters
 from relay.rejections import RejectionParameters
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from api.openapi.schemas import COMPONENT
-from relay.ingest.delivery_ids import HEADER as IDEMPOTENCY_KEY
+from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import COMMANDS, Command
 from models.commands.responses import RESPONSE_TYPE
 from models.commands.strict_form import ALIASES, ENVELOPE_TYPE

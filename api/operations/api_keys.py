@@ -13,14 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.access.api_keys import GLOB_PATTERN, NAME_PATTERN
-from models.decoding.lenient import decode_leniently
+from models.commands.lenient_decoding import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import Unavailable
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
 from relay.http.bodies import read_body
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from sessions.api_keys import KeyRegister, Revoked
 from sessions.postgres.operations.api_keys import KeyEntry
@@ -51,10 +51,6 @@ class KeyChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Which key, or which keys of one name."""
 
     name_or_id: Annotated[str, Meta(min_length=1, max_length=128)]
-
-
-class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An address that takes none."""
 
 
 class Keys:

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.sessions.session_reads import list_response
-from models.commands import field_types as v
+from api.list_response import list_response
+from models import field_types as v
 from models.errors import NotFound
 from models.queue.inbox import DeadLetterResolution, Entry
 from relay.auth.access_control import AccessControl

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
+from api.list_response import list_response
 from api.operations.pending_deliveries import list_waiting
-from api.sessions.session_reads import list_response
-from models.commands import field_types as v
+from models import field_types as v
 from models.errors import Forbidden, NotFound, Unavailable
 from models.queue.inbox import Entry, decode_outcome, decode_receipt, dedup_key, outcome_key
 from models.timestamps import format_utc

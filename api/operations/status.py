@@ -11,12 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.operations.api_keys import NoParameters
 from api.operations.status_probe import observe
 from models.version import version
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 
 NO_INBOX = "The inbox does not answer at the moment; nothing was stored."

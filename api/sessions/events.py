@@ -17,11 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import RELAY, Database
+from api.list_response import list_response
 from api.sessions.read_access import authorize_reader, reading
-from api.sessions.session_reads import list_response
-from models.commands import field_types as v
-from models.commands.field_types import MAX_WAIT_SECONDS
+from models import field_types as v
 from models.errors import RelayError
+from models.field_types import MAX_WAIT_SECONDS
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 from relay.auth.revocable_responses import RevocableResponse

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from api.database import Database
 from api.sessions.read_access import authorize_reader, reading
-from models.commands import field_types as v
+from models import field_types as v
 from relay.auth.access_control import AccessControl
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters

@@ -14,12 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.operations.api_keys import NoParameters
 from models.errors import TooLarge, UnsupportedMediaType
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.bodies import media_types_of
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from sessions.backend import Imported
 from sessions.documents.import_validation import read_document

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_scope, require_session
-from sessions.commands.task_access import no_task_of_session
 from sessions.postgres.tasks.leases import holds_task
+from sessions.rules.task_access import no_task_of_session
 
 T = TypeVar("T")
 

@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
+from api.list_response import list_response
 from api.sessions.read_access import authorize_reader, reading
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import (
     GetArtifact,
     GetSessionSummary,
@@ -30,7 +31,7 @@ from models.commands.definitions import (
     RetrieveMemory,
     Search,
 )
-from models.commands.field_types import SETTLED
+from models.field_types import SETTLED
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
@@ -39,7 +40,7 @@ from relay.http.waiting import wait_any
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
 from sessions.postgres.reads.read_commands import page, read, read_transcript
-from sessions.reads.results import Page, ReadResult
+from sessions.reads.results import ReadResult
 
 MAX_WAITING = 1_000
 """For tasks that are read with `wait`, at a time in this process."""
@@ -172,14 +173,6 @@ def choose_session(request: Request) -> str | None:
     given = {name: value for name, value in request.path_params.items() if name == "session_id"}
     query = QueryParams([item for item in request.query_params.multi_items() if item[0] == "session_id"])
     return decode_parameters(query, ChosenSession, **given).session_id
-
-
-def list_response(listed: Page) -> Response:
-    """A page as every list shows it."""
-    content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor}
-    if listed.truncated:
-        content["truncated"] = True
-    return JsonResponse(content)
 
 
 def _parameters(route: ReadRoute, request: Request) -> QueryParams:

@@ -15,16 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.operations.api_keys import NoParameters
-from api.sessions.session_reads import list_response
-from models.commands import field_types as v
-from models.decoding.lenient import decode_leniently
+from api.list_response import list_response
+from models import field_types as v
+from models.commands.lenient_decoding import decode_leniently
 from models.decoding.strict import decode_json
 from models.tables import AgentRow, TaskRow
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from sessions.reads.results import Page
 from sessions.rules.state import ONLINE_SECONDS

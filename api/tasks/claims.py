@@ -20,21 +20,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.database import Database
-from api.operations.api_keys import NoParameters
 from api.tasks.claim_waiters import ClaimWaiter, ClaimWaiters
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
 from models.commands.content_ids import content_hash
 from models.commands.definitions import AddArtifact, JsonValue
 from models.commands.derived_ids import with_ids
-from models.decoding.lenient import decode_leniently
+from models.commands.lenient_decoding import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import NotJson
 from models.queue.inbox import JOURNAL_CHANNEL, Entry
 from models.queue.task_notifications import TASKS_CHANNEL, ClaimToken, TaskNotification, claim_token, read_claim_token
 from models.timestamps import format_utc
 from relay.auth.authentication import Caller, require_session
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.waiting import wait_any
 from relay.ingest.endpoints import Ingest

@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from local.servers.binaries import postgres_binaries
-from local.stack.service import StartError, silent
+from local.servers.service import StartError, silent
 from models.errors import RelayError, SettingsError, Unavailable
 from models.settings import sqlalchemy_url
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from local.servers.run_as import Account, can_run, make_state_folder
-from local.stack.service import Say, StartError
+from local.servers.service import Say, StartError
 
 MAJOR = 18
 """The Postgres in the wheel; it brings an older one as well, to upgrade from."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local.data_dir import make_data_dir
+from local.servers.orphans import end_orphans
 from local.servers.postgres import prepare_postgres
+from local.servers.service import Service, StartError, last_lines
 from local.servers.valkey import prepare_valkey
-from local.stack.orphans import end_orphans
-from local.stack.service import Service, StartError, last_lines
 from worker.supervision import ChildProcess
 
 START_SECONDS = 60.0

@@ -18,9 +18,9 @@ import psycopg2
 
 from local.data_dir import FolderError, Lock, make_private, make_socket_folder
 from local.servers.binaries import MAJOR, postgres_binaries
+from local.servers.orphans import end_orphans, mark
 from local.servers.run_as import Account, can_enter, make_state_folder, unprivileged_account
-from local.stack.orphans import end_orphans, mark
-from local.stack.service import Say, Service, StartError, last_lines, log_file, silent
+from local.servers.service import Say, Service, StartError, last_lines, log_file, silent
 from worker.supervision import Child
 
 ROLE = "postgres"

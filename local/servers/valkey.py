@@ -12,8 +12,8 @@ from redis.retry import Retry
 
 from local.data_dir import Lock, make_private, make_socket_folder
 from local.servers.binaries import valkey_binary
-from local.stack.orphans import end_orphans, mark
-from local.stack.service import Say, Service, log_file, silent
+from local.servers.orphans import end_orphans, mark
+from local.servers.service import Say, Service, log_file, silent
 from models.queue.redis_options import REDIS_OPTIONS
 from worker.supervision import Child
 

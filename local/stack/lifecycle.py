@@ -20,10 +20,10 @@ import msgspec
 
 from local.data_dir import FolderId, Lock, find_folders, kept_secret, make_data_dir, missing_folder, write_private
 from local.servers import postgres, valkey
+from local.servers.orphans import end_orphans, mark
+from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
-from local.stack.orphans import end_orphans, mark
-from local.stack.service import Say, Service, StartError, last_lines, log_file
 from models.settings import Settings
 from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 

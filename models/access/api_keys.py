@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from models.commands.field_types import Scope
+from models.field_types import Scope
 
 KEY_PREFIX = "srk_"
 HOOK_PREFIX = "srh_"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from models.commands.field_types import Scope
+from models.field_types import Scope
 
 ALL_SCOPES: tuple[Scope, ...] = ("read", "write", "delegate", "agent", "admin")
 """Those that a key can be given."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import AddArtifact, Command, JsonValue
 
 NOTHING = Raw(b"null")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Raw
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.errors import Invalid
 from models.timestamps import parse_moment, parse_zone
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.content_ids import content_hash, decode_exactly
 from models.commands.definitions import (
@@ -23,8 +23,8 @@ from models.commands.definitions import (
     name_of,
 )
 from models.commands.derived_ids import derive_session, with_ids
+from models.commands.lenient_decoding import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
 from models.commands.strict_form import ALIASES, ENVELOPE_TYPE, StrictCommand, read_envelope, read_flat
-from models.decoding.lenient import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
 from models.decoding.strict import decode_as, decode_json, missing_field, nearest
 from models.errors import Invalid, NotJson
 

@@ -49,3 +49,8 @@ def failure(
 def shorten(text: str, length: int = MESSAGE_LENGTH) -> str:
     """At most `length` characters, cut at the end with an ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def type_name(kind: str) -> str:
+    """Returns a memory type as a word for a sentence."""
+    return "memory" if kind == "general" else kind.replace("_", " ")

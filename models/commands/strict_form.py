@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.content_ids import canonical
 from models.commands.definitions import COMMANDS, EMPTY_OBJECT, AddArtifact, Batch, BatchItem, Command, GetTask, name_of
 from models.commands.derived_ids import ID_FIELDS, Content, content_of, derive_session, with_ids

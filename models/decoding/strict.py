@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from models.commands.field_types import PATTERNS
 from models.decoding.repeated_keys import require_unique_keys
 from models.errors import Invalid, NotJson
+from models.field_types import PATTERNS
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from models.commands.content_ids import REPEAT_SECONDS
 from models.commands.definitions import name_of
-from models.commands.field_types import Scope
 from models.commands.payloads import Submission
+from models.field_types import Scope
 
 SHARDS = 16
 """At most this many workers drain at a time."""

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from starlette.requests import Request
 
-from models.commands.field_types import Scope
 from models.errors import Unauthorized, Unavailable
+from models.field_types import Scope
 from models.settings import Settings
 from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Authenticator, Caller, require_scope

@@ -12,9 +12,9 @@ from models.access.api_keys import HOOK_PREFIX, KEY_PREFIX, OAUTH_PREFIX, has_fo
 from models.access.scopes import ALL_SCOPES, HELD_SCOPES, allows
 from models.access.session_glob import matches_glob
 from models.commands.definitions import Command
-from models.commands.field_types import Scope
 from models.commands.payloads import scopes_of
 from models.errors import Forbidden, NotFound, SettingsError, Unauthorized
+from models.field_types import Scope
 from models.settings import Settings
 from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.signatures import GithubSignature, Signature, not_signed_by_us, read_signature

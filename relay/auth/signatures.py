@@ -15,18 +15,11 @@ from starlette.datastructures import Headers
 
 from models.errors import Unauthorized
 from relay.auth.signing_secrets import SigningSecret
-from relay.ingest.delivery_ids import ID_DIGITS, as_delivery_id
+from relay.delivery_ids import ID_DIGITS, as_delivery_id
+from relay.http.signature_headers import GITHUB_EVENT, GITHUB_SIGNATURE, STANDARD_PARTS, is_from_github, standard_prefix
 
 TOLERANCE_SECONDS = 300
 """Between a sender's clock and ours, as Standard Webhooks has it; after that a captured request is worth nothing."""
-
-STANDARD_PREFIXES = ("svix-", "webhook-")
-"""Who finds both uses Svix' own, as its library does."""
-STANDARD_PARTS = ("id", "timestamp", "signature")
-GITHUB_SIGNATURE = "x-hub-signature-256"
-GITHUB_EVENT = "x-github-event"
-GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
-"""A request with any of these claims to come from GitHub, which signs when it was given a secret."""
 
 _MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")
 """Printable; with a dot it could not be told from what follows in the signed text."""
@@ -79,17 +72,12 @@ class GithubSignature(msgspec.Struct, frozen=True, kw_only=True):
 Signature = StandardSignature | GithubSignature
 
 
-def is_signed(headers: Headers) -> bool:
-    """Whether a request claims to be signed, by any header of any kind of signature."""
-    return _standard_prefix(headers) is not None or is_from_github(headers)
-
-
 def read_signature(headers: Headers, *, now: float) -> Signature | None:
     """The signature that a request carries, to be checked against its body; None without any header of one.
 
     Raises Unauthorized if a part of it is missing or malformed, or its time is not within the tolerance of `now`.
     """
-    standard, github = _standard_prefix(headers), is_from_github(headers)
+    standard, github = standard_prefix(headers), is_from_github(headers)
     if standard and github:
         raise _invalid("The request has the headers of two kinds of signatures.", field=GITHUB_SIGNATURE)
     if standard:
@@ -100,15 +88,6 @@ def read_signature(headers: Headers, *, now: float) -> Signature | None:
 def not_signed_by_us() -> Unauthorized:
     """The refusal of a signature that none of the secrets made."""
     return _invalid("The signature is not valid for this body.")
-
-
-def _standard_prefix(headers: Headers) -> str | None:
-    return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
-
-
-def is_from_github(headers: Headers) -> bool:
-    """Whether a request claims to come from GitHub."""
-    return any(name in headers for name in GITHUB_HEADERS)
 
 
 def _read_standard(headers: Headers, prefix: str, *, now: float) -> StandardSignature:

@@ -14,8 +14,8 @@ from starlette.requests import Request
 
 from models.decoding.strict import BYTE_ORDER_MARK
 from models.errors import NotJson, TooLarge, TooManyRequests, Undecodable, UnsupportedMediaType
-from relay.auth.signatures import is_signed
 from relay.http.client_addresses import network_of
+from relay.http.signature_headers import is_signed
 
 FORM = "application/x-www-form-urlencoded"
 """What `curl -d` says of its body when nobody tells it better; so JSON under this name is accepted."""

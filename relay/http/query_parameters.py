@@ -12,7 +12,7 @@ from msgspec import Raw
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.decoding.lenient import decode_leniently
+from models.commands.lenient_decoding import decode_leniently
 from models.errors import Invalid
 from relay.http.responses import Note, error_response
 
@@ -42,6 +42,10 @@ class ParameterLimitMiddleware:
         )
         self._note(scope, error)
         await error_response(error)(scope, receive, send)
+
+
+class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address that takes none."""
 
 
 def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:

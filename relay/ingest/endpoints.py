@@ -19,23 +19,23 @@ from starlette.routing import Route
 
 from models.access.scopes import allows
 from models.commands.definitions import EMPTY_OBJECT, GetTask
-from models.commands.field_types import MAX_WAIT_SECONDS
 from models.commands.payloads import Submission, parse_envelope, parse_flat
 from models.errors import Conflict, TooManyRequests, Unavailable
+from models.field_types import MAX_WAIT_SECONDS
 from models.queue.inbox import Entry, Outcome, make_entry, outcome_key
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Caller, require_permission
-from relay.auth.signatures import is_from_github
 from relay.auth.signing_secrets import webhook_secrets
+from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
+from relay.delivery_ids import choose_delivery_id
 from relay.http.bodies import UnauthenticatedBytes, read_body, without_mark
 from relay.http.forms import is_form, payload_of
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse, error_response
+from relay.http.signature_headers import is_from_github
 from relay.http.waiting import wait_any
-from relay.ingest.delivery_ids import HEADER as IDEMPOTENCY_KEY
-from relay.ingest.delivery_ids import choose_delivery_id
 from relay.ingest.drain_enqueuer import DrainEnqueuer
 from relay.ingest.pusher import BATCHES_IN_FLIGHT, Pushed, Pusher
 from relay.ingest.signed_bodies import IgnoredEvent, parse_signed

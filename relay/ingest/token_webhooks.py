@@ -16,10 +16,10 @@ from models.commands.content_ids import FINGERPRINT_LENGTH, make_slug
 from models.commands.definitions import StoreMemory
 from models.commands.payloads import Submission
 from models.decoding.strict import decode_json
+from relay.delivery_ids import ID_DIGITS, as_delivery_id, unquoted
 from relay.http.bodies import without_mark
 from relay.http.forms import PAYLOAD, collect_fields, is_form, read_form
 from relay.http.responses import JsonResponse
-from relay.ingest.delivery_ids import ID_DIGITS, as_delivery_id, unquoted
 
 ID_HEADERS = ("Idempotency-Key", "webhook-id", "svix-id", "X-GitHub-Delivery")
 """Where senders name a delivery, in the order in which they count. None of them has to be signed here: whoever knows

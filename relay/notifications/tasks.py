@@ -10,7 +10,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from models.commands.definitions import GetTask
-from models.commands.field_types import SETTLED
+from models.field_types import SETTLED
 from models.queue.inbox import Entry, Outcome
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from relay.notifications.subscription import subscribe

@@ -16,11 +16,11 @@ from models.commands.responses import success
 from models.error_parsing import parse_error
 from models.errors import Invalid, RelayError
 from models.queue.inbox import Entry, make_entry
-from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
 from sessions.reads.read_commands import LISTS
 from sessions.reads.results import Page, ReadResult
 from sessions.responses.task_updates import Listener, listener_of
+from sessions.rules.event_log import ApplyResult
 
 
 def parse_direct(

@@ -16,26 +16,26 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.definitions import Batch, Command, DeleteSession, ReadCommand, ResumeSession, name_of
-from models.commands.field_types import MAX_CHARACTERS
 from models.commands.payloads import decode_command
 from models.commands.responses import failure, success
 from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
+from models.field_types import MAX_CHARACTERS
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.batches import run_batch
-from sessions.commands.event_log import REPLAYABLE, ApplyResult, Delivery, Event, PriorDelivery, make_event
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
 from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadTimeBudget, exhausted
 from sessions.commands.repeated_batches import LatestChanges, answer_again
+from sessions.commands.session_titles import is_taken, name_session
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
-from sessions.commands.task_access import needs_held_task, no_task_held
 from sessions.reads.results import ReadResult
 from sessions.responses.recorded_responses import recorded
 from sessions.responses.redaction import redacted
 from sessions.rules.decision import Context
 from sessions.rules.dispatch import ReadSet, decide
+from sessions.rules.event_log import REPLAYABLE, ApplyResult, Delivery, Event, PriorDelivery, make_event
 from sessions.rules.records import EMPTY_OBJECT, session_key
-from sessions.rules.session_titles import is_taken, name_session
 from sessions.rules.state import State
+from sessions.rules.task_access import needs_held_task, no_task_held
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.definitions import COMMANDS, Batch, Command
 from models.commands.responses import shorten
 from models.queue.inbox import REPEAT_WINDOW, Entry
-from sessions.commands.event_log import Said
 from sessions.commands.store import Store
 from sessions.reads.results import ReadResult
+from sessions.rules.event_log import Said
 
 
 class LatestChanges:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from models.commands.definitions import ReadCommand
 from models.errors import Invalid, Rejected
 from models.queue.inbox import Entry
-from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
 from sessions.rules.dispatch import ReadSet
+from sessions.rules.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.rules.state import Changes, State
 
 

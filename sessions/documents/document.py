@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw
 
-from models.commands import field_types as v
-from sessions.commands.event_log import Event, EventStatus
+from models import field_types as v
+from sessions.rules.event_log import Event, EventStatus
 from sessions.rules.records import Artifact, Chunk, Memory, MemoryRevision, Record, Session, Task, search_text
 from sessions.rules.tasks import description_hash
 

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.definitions import ExtractedItems
-from models.commands.field_types import FINISHED
 from models.decoding.strict import BYTE_ORDER_MARK, decode_as, decode_json
 from models.errors import Conflict, Invalid, NotJson, Rejected, TooLarge
+from models.field_types import FINISHED
 from sessions.documents.document import (
     FORMAT,
     LISTS,

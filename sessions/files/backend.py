@@ -11,8 +11,8 @@ from typing import IO, Any, Literal
 import msgspec
 
 from models.commands.definitions import Command, GetTask, ReadCommand
-from models.commands.field_types import MAX_CHARACTERS
 from models.errors import RelayError
+from models.field_types import MAX_CHARACTERS
 from models.queue.inbox import Entry
 from models.settings import Settings
 from sessions.backend import Imported

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import (
     GetArtifact,
     GetSessionSummary,

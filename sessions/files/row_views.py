@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from models.commands.field_types import UNFINISHED
+from models.field_types import UNFINISHED
 from sessions.documents.document import (
     ArtifactItem,
     ChunkItem,

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
-from models.commands.field_types import DeliveryStatus
+from models.field_types import DeliveryStatus
 from sessions.documents.document import (
     FORMAT,
     ArtifactItem,

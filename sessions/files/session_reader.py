@@ -14,8 +14,8 @@ import msgspec
 
 from models.access.session_glob import matches_glob, require_visible
 from models.commands.definitions import PeriodCommand
-from models.commands.field_types import ID_PATTERN
 from models.errors import NotFound
+from models.field_types import ID_PATTERN
 from sessions.documents.document import SessionItem, TaskItem
 from sessions.files.row_views import count_contents, count_outline
 from sessions.files.session_file import SessionFile, load_session_file, parse_outline, parse_session_file, parse_tasks

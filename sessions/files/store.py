@@ -14,9 +14,8 @@ import msgspec
 
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.definitions import COMMANDS, GetTask, ReadCommand
-from models.commands.field_types import UNFINISHED
+from models.field_types import UNFINISHED
 from models.queue.inbox import Entry
-from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.documents.document import TaskItem, event_item_of, item_of, records, session_record
 from sessions.files.reads import read
 from sessions.files.row_views import count_contents, last_question
@@ -42,6 +41,7 @@ from sessions.responses.task_updates import (
     seen_after,
 )
 from sessions.rules.dispatch import ReadSet
+from sessions.rules.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
 from sessions.rules.state import Changes, Lane, LastChunk, State

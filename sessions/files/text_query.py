@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from models.commands.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
+from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
 SEARCHED_CHARACTERS = 200_000
 """Of one text, as in Postgres."""

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from models.commands.definitions import ReadCommand
-from models.commands.field_types import MAX_CHARACTERS
 from models.errors import RelayError, Unavailable
+from models.field_types import MAX_CHARACTERS
 from models.queue.inbox import Entry, shard_of
 from models.settings import Settings
 from models.tables import SessionRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.commands.responses import shorten
+from models.commands.responses import shorten, type_name
 
 TITLE_LENGTH = 80
 """Of a title in a sentence, which has at most 200 characters in all."""
@@ -25,14 +25,9 @@ def quoted(title: str) -> str:
     return f'"{shorten(title, TITLE_LENGTH)}"'
 
 
-def named(kind: str) -> str:
-    """A type of memory as a word."""
-    return "memory" if kind == "general" else kind.replace("_", " ")
-
-
 def counted(number: int, noun: str) -> str:
     """The number of things, `no` for none."""
-    first, *rest = named(noun).split(" for ")
+    first, *rest = type_name(noun).split(" for ")
     if number != 1:
         first = "memories" if first == "memory" else f"{first}s"
     return " for ".join([f"{number or 'no'} {first}", *rest])

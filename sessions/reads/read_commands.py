@@ -17,7 +17,8 @@ from models.commands.definitions import (
     RetrieveMemory,
     Search,
 )
-from sessions.reads.messages import found, named, of_bundle, of_session, of_task, quoted
+from models.commands.responses import type_name
+from sessions.reads.messages import found, of_bundle, of_session, of_task, quoted
 from sessions.reads.results import Page, ReadResult
 
 LISTS: dict[type[ReadCommand], tuple[str, str]] = {
@@ -38,7 +39,7 @@ def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:
             return ReadResult(data=data, message=of_session(data))
         case RetrieveMemory():
             return ReadResult(
-                data={"memory": data}, message=f"Here is the {named(data['type'])} {quoted(command.key)}."
+                data={"memory": data}, message=f"Here is the {type_name(data['type'])} {quoted(command.key)}."
             )
         case GetTask():
             return ReadResult(data={"task": data}, message=of_task(data))

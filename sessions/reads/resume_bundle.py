@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from models.commands.field_types import MemoryStatus, MemoryType
 from models.errors import NotFound
+from models.field_types import MemoryStatus, MemoryType
 from sessions.reads.partial_values import Columns, long_text
 from sessions.reads.serializers import artifact_item, last_words, memory_item, session_item, task_item
 from sessions.reads.truncation import SMALLEST_PIECE, fit, measure

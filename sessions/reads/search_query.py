@@ -7,7 +7,7 @@ import unicodedata
 
 import msgspec
 
-from models.commands.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
+from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
 MOST_NEEDLES = 64
 """Runs, and parts of runs, that are looked for: each costs a look at every candidate."""

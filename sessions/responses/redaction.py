@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.definitions import Command
-from sessions.commands.event_log import EVENT_FIELDS, ApplyResult
-from sessions.commands.task_access import may_read_answer
+from sessions.rules.event_log import EVENT_FIELDS, ApplyResult
+from sessions.rules.task_access import may_read_answer
 
 SHOWN_OF_BATCHES = frozenset({"failed", "failed_item", "processed"})
 SHOWN_DATA = (EVENT_FIELDS - {"agent_name", "revision", "type"}) | SHOWN_OF_BATCHES | {"deleted", "session_id"}

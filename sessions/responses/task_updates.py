@@ -11,8 +11,8 @@ import msgspec
 
 from models.access.scopes import allows
 from models.access.session_glob import matches_glob
-from models.commands.field_types import TaskStatus
 from models.commands.responses import MESSAGE_LENGTH, shorten
+from models.field_types import TaskStatus
 from models.queue.inbox import Entry
 from models.timestamps import format_utc
 

@@ -10,8 +10,8 @@ from msgspec import Raw
 from models.commands.content_ids import decode_exactly, derive_id, leading_text, same_json
 from models.commands.definitions import ConversationChunk, ExtractedItems
 from models.commands.derived_ids import with_ids
-from models.commands.field_types import MemoryType
 from models.errors import Conflict
+from models.field_types import MemoryType
 from models.timestamps import is_relative, parse_moment
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
 from sessions.rules.memories import Stored, new_memory, revise

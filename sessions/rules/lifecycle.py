@@ -10,10 +10,10 @@ import msgspec
 
 from models.commands.content_ids import FINGERPRINT_LENGTH, content_hash
 from models.commands.definitions import Batch, Command, CompleteSession, CreateSession, DeleteSession, RenameSession
-from models.commands.field_types import UNFINISHED, SessionStatus
 from models.commands.payloads import decode_command
 from models.commands.responses import shorten
 from models.errors import Conflict, Invalid
+from models.field_types import UNFINISHED, SessionStatus
 from models.queue.inbox import SHARDS, shard_of
 from models.timestamps import format_utc
 from sessions.rules.decision import Context, Decision, active_session, existing_session, touch

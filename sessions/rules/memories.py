@@ -11,9 +11,9 @@ from msgspec import Raw
 from models.commands.content_ids import same_json
 from models.commands.definitions import DeleteMemory, StoreMemory
 from models.commands.derived_ids import with_ids
-from models.commands.field_types import MemoryStatus, MemoryType
+from models.commands.responses import type_name
 from models.errors import Conflict, NotFound
-from sessions.reads.messages import named
+from models.field_types import MemoryStatus, MemoryType
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
 from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, search_text
 from sessions.rules.state import State
@@ -74,7 +74,7 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
     if stored.outcome not in ("created", "repeat"):
         data |= {"outcome": stored.outcome, "status": memory.status}
     is_derived = is_derived or (known is None and _is_derived(command))
-    what = named(memory.type) if is_derived else f'{named(memory.type)} "{key}"'
+    what = type_name(memory.type) if is_derived else f'{type_name(memory.type)} "{key}"'
     return Decision(message=_sentence(stored, known, what), data=data, put=put)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from models.commands.field_types import ChunkFormat, MemoryStatus, MemoryType, SessionStatus, TaskStatus
+from models.field_types import ChunkFormat, MemoryStatus, MemoryType, SessionStatus, TaskStatus
 
 Key = tuple[str, ...]
 """Table, session_id, and the id within the session."""

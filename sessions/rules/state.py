@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from models.access.session_glob import matches_glob
-from models.commands.field_types import UNFINISHED
+from models.field_types import UNFINISHED
 from sessions.rules.records import Agent, Chunk, Key, Memory, Record, Session, Stats, Task, session_key, task_key
 from sessions.rules.task_endings import DEAD, SESSION_COMPLETED, cancel, fail_dependents
 

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar, cast
 import msgspec
 from msgspec import Raw
 
-from models.commands.field_types import TaskStatus
 from models.commands.responses import shorten
-from sessions.commands.event_log import Event
+from models.field_types import TaskStatus
+from sessions.rules.event_log import Event
 
 DEAD: frozenset[TaskStatus] = frozenset({"failed", "cancelled"})
 """In which a task will not be completed by itself any more."""

@@ -10,9 +10,9 @@ from msgspec import Raw
 
 from models.commands.content_ids import derive_id, same_json
 from models.commands.definitions import AnswerTask, CancelTask, DelegateTask
-from models.commands.field_types import FINISHED, UNFINISHED
 from models.commands.responses import shorten
 from models.errors import Conflict, Invalid, NotFound
+from models.field_types import FINISHED, UNFINISHED
 from models.timestamps import format_utc, is_relative, parse_moment
 from sessions.rules.decision import (
     Context,

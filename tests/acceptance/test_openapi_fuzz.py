@@ -23,7 +23,7 @@ from schemathesis.engine import Status, events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from api.openapi.document import build_document
-from models.commands.field_types import MAX_WAIT_SECONDS
+from models.field_types import MAX_WAIT_SECONDS
 from tests.support.inputs.loose_spellings import is_loosely_valid
 from tests.support.processes.stack import Stack
 from tests.support.project import API_KEY

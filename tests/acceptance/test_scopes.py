@@ -13,7 +13,7 @@ from starlette.routing import Route
 from api.app import create_app
 from models.access.scopes import ALL_SCOPES, GRANTS
 from models.commands.definitions import COMMANDS
-from models.commands.field_types import Scope
+from models.field_types import Scope
 from models.settings import Settings
 from tests.support.clients.keys import new_key
 from tests.support.clients.permissions import COMMAND_NEEDS, WORD, ask, fill

@@ -18,7 +18,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from local.servers.binaries import postgres_binaries
-from local.stack.service import silent
+from local.servers.service import silent
 from models.queue.job_queue import open_queue
 from tests.support.databases import execute
 from tests.support.processes.stack import Payload, Stack, wait_for

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from models.commands.field_types import DEFAULT_MAX_CHARACTERS, MAX_CHARACTERS
 from models.errors import NotFound
+from models.field_types import DEFAULT_MAX_CHARACTERS, MAX_CHARACTERS
 from sessions.backend import Backend
 from tests.support.stores.sending import refusal, send
 

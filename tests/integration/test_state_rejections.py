@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from models.access.scopes import ALL_SCOPES
-from models.commands.field_types import Scope
+from models.field_types import Scope
 from models.queue.inbox import DeadLetterResolution, Entry, decode_outcome, dedup_key, inbox_key, outcome_key, shard_of
 from sessions.commands import parked_events
 from sessions.commands.manager import SessionManager

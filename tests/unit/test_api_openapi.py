@@ -13,7 +13,7 @@ from api.app import create_app
 from api.openapi.document import build_document
 from api.openapi.responses import RATE_HEADERS
 from models.commands.definitions import COMMANDS
-from models.commands.field_types import NAME_PATTERN
+from models.field_types import NAME_PATTERN
 from models.settings import Settings
 from tests.support.inputs.openapi import operations
 

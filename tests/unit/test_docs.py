@@ -16,12 +16,12 @@ from api.public_url import public_url_of
 from docs.error_codes import served_codes, tool_codes
 from docs.error_texts import SERVED, TOOLS
 from docs.make_reference import PAGE, make_page
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import COMMANDS
 from models.commands.field_docs import MEANINGS, SHARED_MEANINGS, describe_field
-from models.commands.field_types import MAX_WAIT_SECONDS
 from models.commands.payloads import parse_envelope, parse_flat
 from models.errors import BadRequest
+from models.field_types import MAX_WAIT_SECONDS
 from tests.support.inputs.documents import DOCUMENTS, anchors, blocks, commands_of, is_webhook, links, name_of
 from tests.support.project import ROOT
 

@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from api.openapi.document import build_document
 from api.openapi.gpt_actions import BATCH_LIMIT, MORE_OPERATIONS, build_gpt_document, is_consequential
 from models.commands.definitions import COMMANDS
-from models.commands.field_types import MAX_CHARACTERS
+from models.field_types import MAX_CHARACTERS
 from tests.support.inputs.openapi import operations
 
 MOST_OPERATIONS = 30

@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from models.commands.payloads import parse_envelope
 from models.queue.inbox import Entry, Outcome, OutcomeMessage, decode_outcome, decode_receipt, make_entry, seen_value
-from sessions.commands.event_log import ApplyResult
 from sessions.commands.store import Store
+from sessions.rules.event_log import ApplyResult
 from worker.outcomes import encode_outcomes
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 from api.mcp.tools import ClaimTask, ReportTask, SendCommand
 from api.tasks.claims import ClaimRequest, CompleteRequest
 from models.commands.definitions import COMMANDS, name_of
+from models.commands.lenient_decoding import MAX_PROBLEMS, decode_leniently
 from models.commands.payloads import Submission, parse_envelope, parse_flat
-from models.decoding.lenient import MAX_PROBLEMS, decode_leniently
 from models.errors import Invalid, Rejected
 
 SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, QueryParams
 
 from agent.execution.task_results import plain, read_percent
 from api.oauth.clients import clean_name
-from api.operations.api_keys import KeyRequest, NoParameters
+from api.operations.api_keys import KeyRequest
 from api.tasks.agents import AgentRequest
 from api.tasks.claims import ClaimRequest, CompleteRequest, HeartbeatRequest
 from cli.doctor.mcp_config import _Expansion
@@ -25,7 +25,7 @@ from models.decoding.strict import decode_as, decode_json
 from models.errors import RelayError
 from models.process.url_redaction import mask_path
 from relay.http.bodies import FORM
-from relay.http.query_parameters import decode_parameters
+from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.ingest.signed_bodies import parse_signed
 from relay.ingest.token_webhooks import parse_hook, read_event
 from sessions.documents.import_validation import read_document

@@ -7,8 +7,8 @@ import pytest
 from starlette.datastructures import Headers
 
 from models.commands.definitions import Batch, BatchItem, DelegateTask, DeleteSession, GetTask, StoreMemory
-from models.commands.field_types import Scope
 from models.errors import Forbidden, SettingsError, Unauthorized
+from models.field_types import Scope
 from models.settings import Settings
 from relay.auth.authentication import Caller, require_permission
 from tests.support.clients.credentials import make_authenticator

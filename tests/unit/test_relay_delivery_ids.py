@@ -9,7 +9,7 @@ import pytest
 
 from models.commands.content_ids import make_uuid7
 from models.errors import Invalid
-from relay.ingest.delivery_ids import choose_delivery_id
+from relay.delivery_ids import choose_delivery_id
 
 
 def test_the_header_goes_before_the_body() -> None:

@@ -12,8 +12,8 @@ from msgspec import Raw
 from models.commands.content_ids import REPEAT_SECONDS
 from models.commands.payloads import decode_command, parse_envelope
 from models.queue.inbox import DeadLetterResolution, Entry, make_entry
-from sessions.commands.event_log import Said
 from sessions.commands.repeated_batches import answer_again, is_repeat, may_repeat
+from sessions.rules.event_log import Said
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 BATCH = {"commands": [{"command": "pause_session"}]}

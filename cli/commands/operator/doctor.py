@@ -61,7 +61,7 @@ def doctor(tool: CliContext, looks_at_mcp: bool, config: Path | None, pass_env: 
     if terminal.as_json or not terminal.is_terminal:
         terminal.items(pages(), FINDING, nothing="")
     else:
-        from cli.output.status_view import draw_findings
+        from cli.doctor.status_view import draw_findings
 
         terminal.pictures(draw_findings(page[0] for page in pages()))
     troubles = sum(finding.state == "trouble" for finding in found)

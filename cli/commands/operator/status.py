@@ -30,7 +30,7 @@ def status(tool: CliContext) -> int:
     if terminal.as_json:
         terminal.item(found, STATUS)
     elif terminal.is_terminal:
-        from cli.output.status_view import draw_status
+        from cli.doctor.status_view import draw_status
 
         terminal.pictures(draw_status(found))
     else:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import JSON
 
 from models.access.session_glob import like_pattern
-from models.commands.field_types import UNFINISHED
+from models.field_types import UNFINISHED
 from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
 from sessions.rules.dispatch import ReadSet, Recipient
 from sessions.rules.lifecycle import OPEN_TASKS

@@ -14,7 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.commands.definitions import ReadCommand
 from models.queue.inbox import Entry
 from models.queue.task_notifications import TaskNotification
-from sessions.commands.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.commands.store import StatementFailed, too_slow, value_refused
 from sessions.postgres.commands.loading import load
 from sessions.postgres.commands.task_notifications import find_notifications
@@ -29,6 +28,7 @@ from sessions.postgres.tasks.leases import holds_task
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
 from sessions.rules.dispatch import ReadSet
+from sessions.rules.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.rules.records import Key, Task
 from sessions.rules.state import Changes, State
 

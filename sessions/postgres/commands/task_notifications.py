@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import ARRAY, Connection, Text, cast
 
-from models.commands.field_types import SETTLED
+from models.field_types import SETTLED
 from models.queue.task_notifications import Claimable, TaskNotification
 from models.tables import TaskRow
 from sessions.postgres.tasks.claims import find_claimable_of

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from models.queue.inbox import shard_of
 from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
-from sessions.commands.event_log import REPLAYABLE, Delivery, Event
 from sessions.postgres.commands.locks import take_journal
+from sessions.rules.event_log import REPLAYABLE, Delivery, Event
 from sessions.rules.records import RECORDS
 from sessions.rules.state import Changes
 from sessions.rules.task_endings import SESSION_COMPLETED

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, text, update
 
 from models.access.api_keys import KeyRecord, Revocation
-from models.commands.field_types import Scope
+from models.field_types import Scope
 from models.tables import ApiKeyRow, SessionRow
 
 

@@ -14,9 +14,9 @@ from models.commands.responses import shorten
 from models.queue.inbox import DeadLetterResolution, Entry
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
-from sessions.commands.event_log import REPLAYABLE
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
+from sessions.rules.event_log import REPLAYABLE
 
 Identity = tuple[str, str]
 """Source and delivery id."""

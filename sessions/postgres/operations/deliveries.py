@@ -29,9 +29,9 @@ from models.commands.responses import MESSAGE_LENGTH, shorten
 from models.queue.inbox import Entry
 from models.tables import DeliveryRow, EventRow
 from models.timestamps import format_utc
-from sessions.commands.event_log import PriorDelivery, Said
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
+from sessions.rules.event_log import PriorDelivery, Said
 
 LATEST_EVENTS = 50
 """Of a session, among which its last change is looked for: refusals and agents' reports may have come after it."""

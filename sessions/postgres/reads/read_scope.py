@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select,
 
 from models.access.session_glob import like_pattern, require_visible
 from models.commands.definitions import PeriodCommand
-from models.commands.field_types import ID_PATTERN
 from models.errors import NotFound
+from models.field_types import ID_PATTERN
 from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select, tuple_
 
 from models.commands.definitions import GetSessionSummary, ListSessions
-from models.commands.field_types import UNFINISHED
+from models.field_types import UNFINISHED
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import text_excerpt
 from sessions.postgres.reads.read_scope import ReadScope, stream

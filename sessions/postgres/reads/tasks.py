@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, all_, func, literal, or_,
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
-from models.commands import field_types as v
+from models import field_types as v
 from models.commands.definitions import GetTask, ListTasks
 from models.tables import SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt

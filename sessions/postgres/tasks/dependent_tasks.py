@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Connection, Row, Text, bindparam, cast, column, fu
 from sqlalchemy.orm import aliased
 
 from models.tables import TaskRow
-from sessions.commands.event_log import Event
+from sessions.rules.event_log import Event
 from sessions.rules.task_endings import DEAD, TITLE_LENGTH, event_of_dependent, reason
 
 FAILED_AT_ONCE = 500

@@ -29,10 +29,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 from models.commands.responses import shorten
 from models.queue.task_notifications import Claimable, ClaimToken, TaskNotification
 from models.tables import AgentRow, TaskRow
-from sessions.commands.event_log import Event
 from sessions.postgres.commands.writing import write_events
 from sessions.postgres.tasks.dependent_tasks import fail_dependents
 from sessions.rules.claims import claim_lost
+from sessions.rules.event_log import Event
 from sessions.rules.task_endings import SWEEPER, TITLE_LENGTH
 
 SEEN_SECONDS = 10

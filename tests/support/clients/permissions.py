@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from models.commands.field_types import Scope
+from models.field_types import Scope
 from tests.support.processes.stack import Payload, Stack
 
 WORD = "zanzibarite"

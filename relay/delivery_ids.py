@@ -6,8 +6,8 @@ import hashlib
 import re
 
 from models.commands.content_ids import make_uuid7
-from models.commands.field_types import DELIVERY_ID_PATTERN, PATTERNS
 from models.errors import Invalid
+from models.field_types import DELIVERY_ID_PATTERN, PATTERNS
 
 HEADER = "Idempotency-Key"
 ID_DIGITS = 40

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from models.commands.field_types import DeliveryStatus
+from models.field_types import DeliveryStatus
 from models.queue.inbox import Entry
 from models.timestamps import format_utc
 from sessions.rules.records import EMPTY_OBJECT

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from models.access.scopes import allows
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.definitions import Command
-from models.commands.field_types import Scope
 from models.commands.payloads import scopes_of
 from models.errors import Forbidden
+from models.field_types import Scope
 from models.queue.inbox import Entry
 
 

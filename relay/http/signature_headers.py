@@ -1,0 +1,28 @@
+"""Headers that carry a webhook's signature: which a request has. Checking them is left to `relay.auth.signatures`."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+
+STANDARD_PREFIXES = ("svix-", "webhook-")
+"""Who finds both uses Svix' own, as its library does."""
+STANDARD_PARTS = ("id", "timestamp", "signature")
+GITHUB_SIGNATURE = "x-hub-signature-256"
+GITHUB_EVENT = "x-github-event"
+GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
+"""A request with any of these claims to come from GitHub, which signs when it was given a secret."""
+
+
+def is_signed(headers: Headers) -> bool:
+    """Whether a request claims to be signed, by any header of any kind of signature."""
+    return standard_prefix(headers) is not None or is_from_github(headers)
+
+
+def standard_prefix(headers: Headers) -> str | None:
+    """Returns the prefix of the Standard Webhooks headers that a request has, or None."""
+    return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
+
+
+def is_from_github(headers: Headers) -> bool:
+    """Whether a request claims to come from GitHub."""
+    return any(name in headers for name in GITHUB_HEADERS)
