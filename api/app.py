@@ -24,6 +24,7 @@ from api.sessions.events import Events, find_positions
 from api.sessions.exports import Exports
 from api.sessions.imports import Imports
 from api.sessions.session_reads import Reads
+from api.sessions.task_readings import read_task
 from api.tasks.agents import Agents
 from api.tasks.claim_waiters import ClaimWaiters
 from api.tasks.claims import Claims
@@ -49,8 +50,8 @@ LINKS = {
 
 def create_app(settings: Settings) -> Starlette:
     """The public app. Raises SettingsError if it cannot be started with these settings."""
-    ingest = Ingest(settings)
     database = Database(settings)
+    ingest = Ingest(settings, read_task=partial(read_task, database))
     claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
     journal = JournalNotifier(ingest.redis, partial(find_positions, database))
     queue = ClaimWaiters(database)
@@ -94,7 +95,7 @@ def create_app(settings: Settings) -> Starlette:
             max_backlog=settings.max_backlog,
         ).routes,
         *Deliveries(access=access, database=database, redis=ingest.redis).routes,
-        *DeadLetters(access=access, database=database, push=ingest.push).routes,
+        *DeadLetters(access=access, database=database, push=ingest.pipeline.push).routes,
         *Keys(access=access, register=register).routes,
         *claims.routes,
         *mcp.routes,

@@ -19,6 +19,7 @@ from models.error_parsing import parse_error
 from models.queue.task_notifications import read_claim_token
 from relay.auth.authentication import Caller, require_scope, require_session
 from relay.ingest.endpoints import COMMAND_WAIT_SECONDS, Ingest
+from relay.ingest.pipeline import Sender, Waits
 
 Json = dict[str, Any]
 FIRST_ERROR = 400
@@ -60,7 +61,8 @@ class ToolHandlers:
         return await self._submit(request, parse_envelope(msgspec.json.encode({**envelope, "data": fields})))
 
     async def _submit(self, request: Request, submission: Submission) -> Json:
-        response = await self._ingest.take(request, request.state.caller, submission, wait_seconds=COMMAND_WAIT_SECONDS)
+        waits = Waits(default_seconds=COMMAND_WAIT_SECONDS)
+        response = await self._ingest.pipeline.submit(Sender.of(request), request.state.caller, submission, waits)
         return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
 
     async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:

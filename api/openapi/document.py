@@ -25,7 +25,7 @@ from models.errors import ErrorBody
 from models.version import version
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
-from relay.ingest.endpoints import WaitParameters
+from relay.ingest.pipeline import WaitParameters
 
 OPENAPI_VERSION = "3.1.0"
 

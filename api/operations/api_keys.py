@@ -80,7 +80,7 @@ class Keys:
         """Make a key, and show it this once."""
         caller = await self._admit(request)
         decode_parameters(request.query_params, NoParameters)
-        body = await read_body(request, limit=MAX_REQUEST_BYTES)
+        body = await read_body(request.headers, request.stream(), limit=MAX_REQUEST_BYTES)
         decode_json(body)
         asked = decode_leniently(body, KeyRequest)
         new = await _in_thread(

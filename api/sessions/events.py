@@ -106,7 +106,7 @@ class Events:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + asked.wait
         listening = self._journal.listen(asked.session_id, source=caller.source)
-        with self._access.watch_caller(request, caller) as gone, listening as grown:
+        with self._access.watch_caller(request.receive, caller) as gone, listening as grown:
             while True:
                 grown.clear()
                 read_at = clock()

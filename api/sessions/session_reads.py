@@ -155,7 +155,7 @@ class Reads:
         with (
             self._limiter.acquire(caller.source),
             watched as settled,
-            self._access.watch_caller(request, caller) as gone,
+            self._access.watch_caller(request.receive, caller) as gone,
         ):
             while True:
                 settled.clear()

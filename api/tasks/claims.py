@@ -37,6 +37,7 @@ from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.waiting import wait_any
 from relay.ingest.endpoints import Ingest
+from relay.ingest.pipeline import Admitted, Sender
 from relay.redis_client import REDIS_ERRORS
 from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, NoTask, claim
 from sessions.postgres.tasks.leases import Lease, extend, release, start
@@ -225,11 +226,9 @@ class Claims:
             accepted_at=datetime.now(UTC),
             scopes=list(caller.scopes),
             session_glob=caller.session_glob,
-            waits=self._ingest.has_place(caller.source),
+            waits=self._ingest.pipeline.has_place(caller.source),
         )
-        answer = await self._ingest.submit(request, caller, entry, wait_seconds=v.MAX_WAIT_SECONDS)
-        self._access.require_not_revoked(caller)
-        return answer
+        return await self._ingest.pipeline.deliver(Sender.of(request), caller, Admitted(entry, v.MAX_WAIT_SECONDS))
 
     async def _claim(self, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
         found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
@@ -250,7 +249,7 @@ class Claims:
             sees=caller.sees,
         )
         is_known = wanted.task_types is not None
-        with self._queue.wait(waiter, source=caller.source), self._access.watch_caller(request, caller) as gone:
+        with self._queue.wait(waiter, source=caller.source), self._access.watch_caller(request.receive, caller) as gone:
             gone.add_done_callback(lambda _: waiter.woken.set())
             while True:
                 self._queue.set_idle(waiter)

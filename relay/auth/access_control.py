@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
+from starlette.datastructures import Headers, State
 from starlette.requests import Request
+from starlette.types import Receive
 
 from models.errors import Unauthorized, Unavailable
 from models.field_types import Scope
@@ -44,26 +46,26 @@ class AccessControl:
 
     async def authenticate(self, request: Request) -> Caller:
         """The caller whose key the request carries, whatever it may do. Raises as `admit` does."""
-        return await self._count(request, self._authenticator.authenticate(request.headers))
+        return await self._count(request.state, self._authenticator.authenticate(request.headers))
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """The body of a request that was let in. Raises TooLarge and the like, or TooManyRequests if the sender has
         sent its share of bytes."""
-        body = await read_body(request, limit=limit)
+        body = await read_body(request.headers, request.stream(), limit=limit)
         await self._rates.hit_bytes(caller.source, len(body))
         return body
 
-    async def authenticate_with_body(self, request: Request) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_with_body(self, headers: Headers, state: State) -> Callable[[bytes], Awaitable[Caller]]:
         """Check what the headers show, and give what tells the caller from the body, which both raise as `admit` does.
 
         Who has a key has entered before the body is read; a signature can only be checked against the body.
         """
-        signature = self._authenticator.signature_of(request.headers)
+        signature = self._authenticator.signature_of(headers)
         if signature is None:
-            return self._known_caller(await self._count(request, self._authenticator.find_key(request.headers)))
+            return self._known_caller(await self._count(state, self._authenticator.find_key(headers)))
 
         async def finish(body: bytes) -> Caller:
-            caller = await self._count(request, self._authenticator.find_signer(signature, body))
+            caller = await self._count(state, self._authenticator.find_signer(signature, body))
             await self._rates.hit_bytes(caller.source, len(body))
             return caller
 
@@ -77,9 +79,9 @@ class AccessControl:
         """Count a request for which no key is needed, by its address. Raises TooManyRequests."""
         await self._rates.hit_anonymous(network_of(request.state.address))
 
-    async def authenticate_token_webhook(self, request: Request, token: str) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_token_webhook(self, token: str, state: State) -> Callable[[bytes], Awaitable[Caller]]:
         """The same for who has a token in the address. Raises NotFound, or Unavailable."""
-        return self._known_caller(await self._count(request, self._authenticator.find_hook(token)))
+        return self._known_caller(await self._count(state, self._authenticator.find_hook(token)))
 
     def require_valid(self, caller: Caller) -> None:
         """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
@@ -90,10 +92,10 @@ class AccessControl:
         return self._revocations.watch(caller, call)
 
     @contextlib.contextmanager
-    def watch_caller(self, request: Request, caller: Caller) -> Iterator[asyncio.Future[None]]:
+    def watch_caller(self, receive: Receive, caller: Caller) -> Iterator[asyncio.Future[None]]:
         """A future that is done, within the block, when there is nobody any more to be answered: the caller has gone,
         or its key was revoked. The body must have been read."""
-        with client_disconnect(request) as gone, self.watch_revocation(caller, gone.cancel):
+        with client_disconnect(receive) as gone, self.watch_revocation(caller, gone.cancel):
             yield gone
 
     def require_not_revoked(self, caller: Caller) -> None:
@@ -108,9 +110,9 @@ class AccessControl:
             return True
         return False
 
-    async def _count(self, request: Request, caller: Caller) -> Caller:
-        request.state.source = caller.source
-        await self._rates.hit(caller.source, request.state)
+    async def _count(self, state: State, caller: Caller) -> Caller:
+        state.source = caller.source
+        await self._rates.hit(caller.source, state)
         return caller
 
     def _known_caller(self, caller: Caller) -> Callable[[bytes], Awaitable[Caller]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
 
 from models.decoding.strict import BYTE_ORDER_MARK
 from models.errors import NotJson, TooLarge, TooManyRequests, Undecodable, UnsupportedMediaType
@@ -117,27 +116,33 @@ class _Bodies:
 
 
 async def read_body(
-    request: Request, *, limit: int, unproven: UnauthenticatedBytes | None = None, takes_forms: bool = False
+    headers: Headers,
+    parts: AsyncIterable[bytes],
+    *,
+    limit: int,
+    address: str | None = None,
+    unproven: UnauthenticatedBytes | None = None,
+    takes_forms: bool = False,
 ) -> bytes:
     """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse. What is
     signed is given as it came, all else without a byte order mark.
 
-    Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or TooManyRequests if the request is signed
-    and too much of such is `unproven`.
+    Raises UnsupportedMediaType, Undecodable, TooLarge, what `parts` raises, or TooManyRequests if the request is signed
+    and too much of such is `unproven`, at its address or at all.
     """
-    media_types = media_types_of(request.headers)
+    media_types = media_types_of(headers)
     _require_json(media_types)
-    decompression = _choose_decompression(request.headers, limit)
-    announced = request.headers.get("content-length", "")
+    decompression = _choose_decompression(headers, limit)
+    announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise _too_large(limit)
     body, size = bytearray(), 0
     async with AsyncExitStack() as stack:
         stack.push(partial(_clear_refused, body))
         count = None
-        if unproven is not None and is_signed(request.headers):
-            count = await stack.enter_async_context(unproven.reading(network_of(request.state.address)))
-        async for part in request.stream():
+        if unproven is not None and is_signed(headers):
+            count = await stack.enter_async_context(unproven.reading(network_of(address)))
+        async for part in parts:
             size += len(part)
             if count is not None:
                 count(len(part))
@@ -149,10 +154,10 @@ async def read_body(
                 decompression.add(part, body)
     if decompression is not None:
         decompression.finish()
-    content = bytes(body) if is_signed(request.headers) else without_mark(bytes(body))
+    content = bytes(body) if is_signed(headers) else without_mark(bytes(body))
     if not takes_forms and not media_types.isdisjoint((FORM, BYTES)) and content and content.lstrip()[:1] not in b'{["':
         raise _not_json_type(media_types)
-    if not content and not takes_forms and (size or "transfer-encoding" in request.headers):
+    if not content and not takes_forms and (size or "transfer-encoding" in headers):
         raise NotJson(
             "The body is empty, though one was announced.",
             expected="a JSON object: {...}",

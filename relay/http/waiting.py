@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from starlette.requests import Request
+from starlette.types import Receive
 
 
 async def wait_any(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
@@ -24,15 +24,15 @@ async def wait_any(*signals: asyncio.Event | asyncio.Future[Any], seconds: float
 
 
 @contextmanager
-def client_disconnect(request: Request) -> Iterator[asyncio.Future[None]]:
+def client_disconnect(receive: Receive) -> Iterator[asyncio.Future[None]]:
     """A future that is done when the sender has gone, within the block. The body must have been read."""
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(_disconnected(receive))
     try:
         yield gone
     finally:
         gone.cancel()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass

@@ -63,11 +63,6 @@ class OutcomeWaiters:
             finally:
                 future.cancel()
 
-    async def forget(self, key: str) -> None:
-        """Drop an outcome that would be taken for the one to come. Raises what Redis raises."""
-        self._passed_on.discard(key)
-        await self._release([key])
-
     async def run(self) -> None:
         """Serve those that wait, until cancelled."""
         async with asyncio.TaskGroup() as tasks:

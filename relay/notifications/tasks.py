@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import msgspec
 from redis.asyncio import Redis
 
-from models.commands.definitions import GetTask
 from models.field_types import SETTLED
-from models.queue.inbox import Entry, Outcome
+from models.queue.inbox import Outcome
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
@@ -61,11 +60,6 @@ class _Data(msgspec.Struct):
 
 class _Shown(msgspec.Struct):
     data: _Data
-
-
-def task_of(entry: Entry) -> tuple[str, str]:
-    """The task that a get_task asks for."""
-    return entry.session_id or "", msgspec.json.decode(entry.data, type=GetTask).task_id
 
 
 def is_settled(outcome: Outcome) -> bool:

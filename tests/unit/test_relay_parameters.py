@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from models.commands.definitions import ListSessions, QueryMemories, RetrieveMemory, Search
 from models.errors import Invalid
 from relay.http.query_parameters import decode_parameters
-from relay.ingest.endpoints import WaitParameters
+from relay.ingest.pipeline import WaitParameters
 
 
 def test_numbers_lists_and_names_that_differ_on_the_wire() -> None:

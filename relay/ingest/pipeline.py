@@ -1,0 +1,268 @@
+"""The straight path of a webhook: read, authenticate, parse, authorize, admit, push, wait, answer.
+
+Each step stands in one place, and takes headers, a body or an entry rather than a request, so that any ASGI app can run
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive
+
+from models.commands.definitions import EMPTY_OBJECT, GetTask
+from models.commands.payloads import Submission
+from models.errors import TooManyRequests, Unavailable
+from models.field_types import MAX_WAIT_SECONDS
+from models.queue.inbox import Entry, Outcome, make_entry, outcome_key
+from relay.auth.access_control import AccessControl
+from relay.auth.authentication import Caller, require_permission
+from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
+from relay.delivery_ids import choose_delivery_id
+from relay.http.bodies import UnauthenticatedBytes, read_body, without_mark
+from relay.http.query_parameters import decode_parameters
+from relay.http.responses import error_response
+from relay.http.waiting import wait_any
+from relay.ingest.pusher import Pushed, Pusher
+from relay.ingest.receipts import outcome_response, receipt_response
+from relay.ingest.signed_bodies import IgnoredEvent
+from relay.limits.concurrency import ConcurrencyLimiter
+from relay.limits.load_shedding import LoadShedder
+from relay.notifications.outcomes import OutcomeWaiters
+from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier, is_settled
+
+SYNC_WAIT_SECONDS = 30.0
+"""For `sync: true`: within what HTTP clients and proxies usually grant."""
+LEAST_READ_SECONDS = 2.0
+"""For the first reading of a task that its sender waits for, also when it waits for less."""
+
+Parsed = Submission | IgnoredEvent
+Parse = Callable[[bytes, Caller], Parsed | Response]
+"""Parses a body; a Response answers a request that is no webhook."""
+Authenticate = Callable[[bytes], Awaitable[Caller]]
+"""Authenticates the body of a request whose headers were checked, and counts its bytes."""
+ReadTask = Callable[[Caller, Entry, GetTask], Awaitable[Outcome]]
+"""Reads a task once more, as the command would. Raises Unavailable or TooManyRequests if it cannot be read now."""
+
+
+class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a POST."""
+
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] | None = None
+
+
+class Sender(NamedTuple):
+    """The other end of a request."""
+
+    headers: Headers
+    query: QueryParams
+    receive: Receive
+    parts: AsyncIterator[bytes]
+    """Of the body, as they arrive."""
+    address: str | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> Sender:
+        """Return the sender of a request."""
+        address = getattr(request.state, "address", None)
+        return cls(request.headers, request.query_params, request.receive, request.stream(), address)
+
+
+class Waits(NamedTuple):
+    """How long a sender waits."""
+
+    asked_seconds: float | None = None
+    """By the parameter of the address."""
+    default_seconds: float = 0.0
+
+
+class Admitted(NamedTuple):
+    """An entry that may be pushed, and how long its sender waits for the outcome."""
+
+    entry: Entry
+    wait_seconds: float
+    task: GetTask | None = None
+    """That the sender waits for, once it is read."""
+    is_flat: bool = False
+
+
+class Pipeline:
+    """The steps of one process, in order."""
+
+    def __init__(
+        self,
+        *,
+        access: AccessControl,
+        load: LoadShedder,
+        pusher: Pusher,
+        outcomes: OutcomeWaiters,
+        tasks: TaskNotifier,
+        limiter: ConcurrencyLimiter,
+        stopping: asyncio.Event,
+        max_body_bytes: int,
+        read_task: ReadTask | None,
+    ) -> None:
+        self._access = access
+        self._load = load
+        self._pusher = pusher
+        self._outcomes = outcomes
+        self._tasks = tasks
+        self._limiter = limiter
+        self._stopping = stopping
+        self._max_body_bytes = max_body_bytes
+        self._unproven = UnauthenticatedBytes(body_limit=max_body_bytes)
+        self._read_task = read_task
+
+    async def take(
+        self,
+        sender: Sender,
+        authenticate: Authenticate,
+        parse: Parse,
+        *,
+        default_wait_seconds: float = 0.0,
+        takes_forms: bool = False,
+        is_known: bool = False,
+    ) -> Response:
+        """Take a request whose headers were checked, through all steps. `is_known` says that its sender is known
+        whether its body is signed or not."""
+        self._load.check()
+        waits = Waits(decode_parameters(sender.query, WaitParameters).wait, default_wait_seconds)
+        body = await read_body(
+            sender.headers,
+            sender.parts,
+            limit=self._max_body_bytes,
+            address=sender.address,
+            unproven=None if is_known else self._unproven,
+            takes_forms=takes_forms,
+        )
+        caller = await authenticate(body)
+        async with self._access.large_bodies.turn(body):
+            parsed = parse(without_mark(body), caller)
+        if isinstance(parsed, Response):
+            return parsed
+        return await self.submit(sender, caller, parsed, waits)
+
+    async def submit(self, sender: Sender, caller: Caller, parsed: Parsed, waits: Waits) -> Response:
+        """Take what a caller sends, by whatever door: authorize it, and go on from there. Raises Forbidden, Conflict,
+        TooManyRequests, or Unavailable if nothing was stored."""
+        self._load.check()
+        if isinstance(parsed, Submission):
+            require_permission(caller, parsed.command, parsed.session_id)
+        admitted = self._admit(caller, parsed, waits, header=sender.headers.get(IDEMPOTENCY_KEY))
+        try:
+            return await self.deliver(sender, caller, admitted)
+        except Unavailable as error:
+            return error_response(error, {IDEMPOTENCY_KEY: admitted.entry.delivery_id})
+
+    def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None) -> Admitted:
+        """Make the entry, and find a place for its sender to wait. Raises Invalid for a delivery id that is none."""
+        own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
+        if "hook" in caller.scopes:
+            header = None  # It is the own id already, whatever it is made of.
+        wait_seconds = _choose_wait(parsed, waits)
+        origin: dict[str, Any] = {
+            "source": caller.source,
+            "delivery_id": caller.signed.id if caller.signed else choose_delivery_id(header, own_id),
+            "accepted_at": datetime.now(UTC),
+            "scopes": list(caller.scopes),
+            "session_glob": caller.session_glob,
+            "waits": wait_seconds > 0 and self.has_place(caller.source),
+        }
+        if isinstance(parsed, IgnoredEvent):
+            ignored: dict[str, Any] = {"command": "", "session_id": None, "data": EMPTY_OBJECT}
+            return Admitted(Entry(hash=parsed.hash, ignored=parsed.reason, **ignored, **origin), wait_seconds)
+        is_unnamed = not caller.signed and header is None and own_id is None
+        entry = make_entry(parsed, is_unnamed=is_unnamed, **origin)
+        return Admitted(entry, wait_seconds, _task_to_wait_for(parsed, waits), parsed.is_flat)
+
+    def has_place(self, source: str) -> bool:
+        """Whether the sender may wait. Without a place its webhook is stored all the same, and told at once to be
+        pending."""
+        try:
+            self._limiter.require_free_slot(source)
+        except (TooManyRequests, Unavailable):
+            return False
+        return True
+
+    async def deliver(self, sender: Sender, caller: Caller, admitted: Admitted) -> Response:
+        """Push an entry; answer with its receipt, or with its outcome, if its sender waits and that comes in time.
+        Raises Conflict, TooManyRequests or Unavailable, or Unauthorized if its key was revoked meanwhile."""
+        entry, wait_seconds, task, is_flat = admitted
+        if not entry.waits:
+            pushed = await self.push(entry)
+            return receipt_response(entry, pushed, status="pending" if wait_seconds else "accepted")
+        with self._limiter.acquire(entry.source), self._access.watch_caller(sender.receive, caller) as gone:
+            if task is None:
+                pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)
+            else:
+                pushed, outcome = await self._wait_for_task(caller, entry, task, gone)
+        if outcome is None:
+            response = receipt_response(entry, pushed, status="pending")
+        else:
+            response = outcome_response(outcome, is_flat=is_flat)
+        self._access.require_not_revoked(caller)
+        return response
+
+    async def push(self, entry: Entry) -> Pushed:
+        """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
+        with self._load.reserve(entry):
+            return await self._pusher.push(entry)
+
+    async def _push_and_wait(
+        self, entry: Entry, gone: asyncio.Future[None], *, seconds: float
+    ) -> tuple[Pushed, Outcome | None]:
+        """Wait until the outcome is there, the time is over, the sender has gone, or the process stops."""
+        key = outcome_key(entry.source, entry.delivery_id, entry.hash)
+        with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
+            pushed = await self.push(entry)
+            if pushed.verdict != "conflict":
+                await wait_any(outcome, gone, self._stopping, seconds=seconds)
+            return pushed, outcome.result() if outcome.done() else None
+
+    async def _wait_for_task(
+        self, caller: Caller, entry: Entry, task: GetTask, gone: asyncio.Future[None]
+    ) -> tuple[Pushed, Outcome | None]:
+        """Read a task at its place in the order; then read it again until it has finished or asks. The relay alone
+        cannot read, so its sender gets the first reading."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + task.wait
+        with self._tasks.settled(entry.session_id or "", task.task_id) as settled:
+            seconds = max(task.wait, LEAST_READ_SECONDS)
+            pushed, outcome = await self._push_and_wait(entry, gone, seconds=seconds)
+            while outcome is not None and self._read_task is not None and not is_settled(outcome):
+                left = ends_at - clock()
+                if left <= 0:
+                    break
+                await wait_any(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
+                if gone.done() or self._stopping.is_set():
+                    break
+                settled.clear()
+                try:
+                    outcome = await self._read_task(caller, entry, task)
+                except (TooManyRequests, Unavailable):
+                    continue  # What was read before is still the best answer.
+        return pushed, outcome
+
+
+def _choose_wait(parsed: Parsed, waits: Waits) -> float:
+    if isinstance(parsed, IgnoredEvent):
+        return 0.0
+    if waits.asked_seconds is not None:
+        return waits.asked_seconds
+    return SYNC_WAIT_SECONDS if parsed.sync else waits.default_seconds
+
+
+def _task_to_wait_for(parsed: Submission, waits: Waits) -> GetTask | None:
+    """The task that a sender waits for, for no longer than it asked to wait for the answer."""
+    if not isinstance(parsed.command, GetTask) or not parsed.command.wait or waits.asked_seconds == 0:
+        return None
+    wait = parsed.command.wait if waits.asked_seconds is None else min(parsed.command.wait, waits.asked_seconds)
+    return msgspec.structs.replace(parsed.command, wait=wait)

@@ -1,0 +1,65 @@
+"""Answers a sender: with the receipt of what was stored, or with the outcome of its command."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Literal
+
+import msgspec
+from starlette.responses import Response
+
+from models.access.scopes import allows
+from models.errors import Conflict
+from models.queue.inbox import Entry, Outcome
+from relay.http.responses import JsonResponse
+from relay.ingest.pusher import Pushed
+
+PENDING = "Safely stored; it will take effect. Do not send it again; ask status_url."
+RETRY_AFTER_SECONDS = 5
+
+
+def receipt_response(entry: Entry, pushed: Pushed, *, status: Literal["accepted", "pending"]) -> Response:
+    """Answer with the receipt in force. Raises Conflict if nothing was stored because of another command."""
+    if pushed.verdict == "conflict":
+        raise Conflict(
+            "Another command was sent under this delivery id before.",
+            code="delivery_conflict",
+            field="id",
+            hint=f"Send it under a new id; GET {_status_url(entry)} shows what became of the other.",
+        )
+    content = {
+        "status": "ignored" if entry.ignored else status,
+        "delivery_id": entry.delivery_id,
+        "session_id": pushed.receipt.session_id,
+        "command": pushed.receipt.command,
+        "status_url": _status_url(entry),
+        "duplicate": pushed.verdict == "duplicate",
+    }
+    if status == "pending":
+        content["message"] = PENDING
+    if entry.ignored:
+        content["reason"] = entry.ignored
+    return JsonResponse(content, 202)
+
+
+def outcome_response(outcome: Outcome, *, is_flat: bool = False) -> Response:
+    """Pass an outcome on, as the worker encoded it. To a flat command an error names its field by its flat path."""
+    body = bytes(outcome.body)
+    if is_flat and outcome.status >= HTTPStatus.BAD_REQUEST:
+        body = _with_flat_field(body)
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if outcome.status in (429, 503) else None
+    return JsonResponse(body, outcome.status, headers)
+
+
+def _with_flat_field(body: bytes) -> bytes:
+    content = msgspec.json.decode(body)
+    field = content["error"].get("field")
+    if field is None or not field.startswith("data."):
+        return body
+    content["error"]["field"] = field.removeprefix("data.")
+    return msgspec.json.encode(content)
+
+
+def _status_url(entry: Entry) -> str:
+    # Who cannot read does not ask; whoever asks has another source of its own.
+    return f"/v1/deliveries/{entry.delivery_id}" + ("" if allows(entry.scopes, "read") else f"?source={entry.source}")
