@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine
 
+from models.queue.inbox import inbox_key, shard_of
 from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.support.clients.keys import new_key
 from tests.support.clients.refusals import refused
@@ -252,6 +253,28 @@ class TestWaiting:
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         tasks = [answers[0].json(), *(answer.json()["data"]["task"] for answer in answers[1:])]
         assert [(task["status"], task["output"]) for task in tasks] == [("completed", "done")] * 3
+
+    def test_a_get_task_that_waits_takes_one_place_in_the_order(
+        self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
+    ) -> None:
+        """It is read again as by GET, with the news of the session, and is seen by who asked."""
+        delegate()
+        task = agent.claim()
+
+        def pushed() -> int:
+            return int(stack.redis.xinfo_stream(inbox_key(shard_of(session_id)))["entries-added"])
+
+        before = pushed()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(stack.send, "get_task", session_id, task_id="t", wait=20)
+            wait_for(lambda: pushed() == before + 1 and stack.drained(), what="read for the first time")
+            agent.done(task, "complete", output="done")
+            answer = waiting.result(timeout=10)
+        assert pushed() == before + 2  # The read, and what completed the task.
+        assert (answer["status"], answer["command"]) == ("success", "get_task")
+        assert answer["data"]["task"]["output"] == "done"
+        assert [update["seen"] for update in answer["updates"]] == [True]
+        assert answer["delivery_id"]
 
     def test_get_task_shows_the_task_as_it_is_when_the_time_is_over(
         self, stack: Stack, session_id: str, delegate: Delegate
