@@ -17,7 +17,7 @@ from models.errors import Rejected, TooManyRequests
 from models.queue.inbox import Entry, Outcome
 from relay.auth.authentication import Caller
 from sessions.postgres.reads.read_commands import find_updates, read
-from sessions.reads.results import Result
+from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import listener_of
 
 News = list[dict[str, Any]]
@@ -27,7 +27,7 @@ async def read_task(database: Database, caller: Caller, entry: Entry, command: G
     """Read the task of an entry, and answer as a worker does, with the news of its session. Raises Unavailable, or
     TooManyRequests if the caller reads too much already."""
 
-    def look(connection: Connection) -> tuple[Result, News]:
+    def look(connection: Connection) -> tuple[ReadResult, News]:
         now = datetime.now(UTC)
         where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": entry.session_glob}
         answer = read(connection, command, **where, now=now, source=entry.source)

@@ -227,7 +227,7 @@ def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any
         [_queue_condition("any")] if types is None else [_queue_condition("kind", f"kind_{n}") for n in range(types)]
     )
     heads = [
-        select(TaskRow.priority, TaskRow.position, literal(number).label("lane"))
+        select(TaskRow.priority, TaskRow.position, literal(number).label("candidate_queue"))
         .where(condition, _suits(filters))
         .order_by(*_BEST_FIRST)
         .limit(1)
