@@ -2,6 +2,9 @@
 
 PYTHONS ?= python3.12 python3.13 python3.11 python3.14 python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Each takes whole files. Their order is random; what is printed as "--randomly-seed" repeats it, in ARGS.
+TEST_WORKERS ?= auto
 # One stamp for what `make up` runs, one for that and the development tools.
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
@@ -19,11 +22,13 @@ help: ## Show this list
 up: $(RUNTIME) ## Run the whole stack on this machine, until Ctrl-C (PORT, DATA_DIR and others from the environment or .env)
 	@exec $(BIN)/python -m local
 
-test: $(TOOLS) ## Run the tests, with a real Postgres and Valkey (ARGS="-k name" for some of them)
-	@exec $(BIN)/python -m pytest -m "not torture" $(ARGS)
+# pytest ends with 5 when nothing was selected, as one of the two calls may by ARGS.
+test: $(TOOLS) ## Run the tests on all cores, with real servers (ARGS="-k name" for some; "-n 0" without workers)
+	@$(PYTEST) -m "not torture and not serial" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? -eq 5 ]
+	@$(PYTEST) -m "serial and not torture" $(ARGS) || [ $$? -eq 5 ]
 
 torture: $(TOOLS) ## Run the long tests that kill processes (ROUNDS=20 for the full suite)
-	@exec $(BIN)/python -m pytest -m torture $(ARGS)
+	@exec $(PYTEST) -m torture $(ARGS)
 
 check: $(TOOLS) ## Lint, formatting, types, and which room imports which
 	$(BIN)/ruff check .

@@ -243,8 +243,8 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
         command=("delegate_task", "solar", task),
         code=0,
     )
-    sheet.cli.run("list", code=4, environment={"API_KEY": "wrong"})
-    wait_for(lambda: sheet.cli.run("refusals").rows, what="noted")
+    sheet.cli.launch("list", code=4, environment={"API_KEY": "wrong"})
+    wait_for(lambda: sheet.cli.launch("refusals").rows, what="noted")
     sheet.shown("session-cli refusals")
     sheet.shown("session-cli deliveries --session garden --limit 3")
     sheet.shown("session-cli dead-letters list")
@@ -286,7 +286,7 @@ def new_sheet() -> Iterator[tuple[Sheet, Stack, str]]:
         folder.chmod(0o755)
         home = folder / "home"
         home.mkdir()
-        with new_rig(folder, postgres_settings={}) as rig:
+        with new_rig(postgres_settings={}) as rig:
             fill(rig.stack, rig.postgres.url)
             relay = {"RELAY_URL": rig.stack.url, "API_KEY": API_KEY}
             servers = {"DATABASE_URL": rig.postgres.url, "REDIS_URL": rig.valkey.url}

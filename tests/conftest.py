@@ -1,74 +1,90 @@
-"""Real servers for the tests: one Postgres and one Valkey for a run, the database built by the real migrations."""
+"""Real servers for the tests: one Postgres and one Valkey for each worker of a run, the database built by the real
+migrations."""
 
 from __future__ import annotations
 
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
-from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
+from local.servers.embedded import EmbeddedServer
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import create_engine
-from tests.support.databases import migrate
+from tests.support.processes.stack import Stack, new_stack
 from tests.support.project import API_KEY
+from tests.support.servers import run_folder, running_postgres, running_valkey
 
 # Whoever starts the tests in the background of a script has them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def servers_folder() -> Iterator[Path]:
-    """A folder that the servers' own user can enter, too, when the tests run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="session-relay-tests-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+ROOMS = ("torture", "acceptance", "integration", "conformance", "unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the rooms whose files take long, so that in the end no worker waits for another. Within a room the
+    order stays random."""
+    items.sort(key=lambda item: next((place for place, room in enumerate(ROOMS) if room in item.path.parts), 0))
+
+
+def pytest_configure() -> None:
+    """Make the run's folder before there are workers, so that they all use the one."""
+    run_folder()
 
 
 @pytest.fixture(scope="session")
-def postgres(servers_folder: Path) -> Iterator[EmbeddedServer]:
-    """The Postgres of the run, empty."""
-    server = start_postgres(servers_folder / "shared", settings={"fsync": "off"})
-    yield server
-    server.stop()
+def postgres() -> Iterator[EmbeddedServer]:
+    """The Postgres of this worker, migrated."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def valkey(servers_folder: Path) -> Iterator[EmbeddedServer]:
-    """The Valkey of the run, with the durable settings."""
-    server = start_valkey(servers_folder / "shared")
-    yield server
-    server.stop()
+def valkey() -> Iterator[EmbeddedServer]:
+    """The Valkey of this worker, for tests without a stack."""
+    with running_valkey() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def database_url(postgres: EmbeddedServer) -> str:
-    """The run's database, migrated."""
-    migrate(postgres.url)
+    """The worker's database."""
     return postgres.url
 
 
 @pytest.fixture(scope="session")
 def redis_url(valkey: EmbeddedServer) -> str:
-    """The run's Redis."""
+    """The worker's Redis."""
     return valkey.url
+
+
+@pytest.fixture
+def own_redis_url() -> Iterator[str]:
+    """A Redis of the test's own, whose settings it may change."""
+    with running_valkey() as server:
+        yield server.url
+
+
+@pytest.fixture
+def own_redis(own_redis_url: str) -> Iterator[Redis]:
+    """A client of the test's own Redis."""
+    with Redis.from_url(own_redis_url) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Settings of a process that uses the run's servers."""
+    """Settings of a process that uses the worker's servers."""
     return read_settings({"DATABASE_URL": database_url, "REDIS_URL": redis_url, "API_KEY": API_KEY})
 
 
 @pytest.fixture(scope="session")
 def engine(settings: Settings) -> Iterator[Engine]:
-    """Connections to the run's database."""
+    """Connections to the worker's database."""
     engine = create_engine(settings, application_name="tests", pool_size=5)
     yield engine
     engine.dispose()
@@ -85,8 +101,29 @@ def connection(engine: Engine) -> Iterator[Connection]:
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    """A client of the run's Redis, which is emptied before the test."""
+    """A client of the worker's Redis, which is emptied before the test."""
     client = Redis.from_url(redis_url)
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def direct_stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The processes with nothing between them and their servers."""
+    with new_stack(postgres, tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def stack(direct_stack: Stack) -> Stack:
+    """The worker's processes, for tests that kill nothing and change no settings. Modules may choose others."""
+    return direct_stack
+
+
+@pytest.fixture(scope="session")
+def stack_engine(direct_stack: Stack) -> Iterator[Engine]:
+    """Connections to the stack's database."""
+    engine = create_engine(read_settings(direct_stack.environment), application_name="tests", pool_size=2)
+    yield engine
+    engine.dispose()

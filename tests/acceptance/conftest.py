@@ -1,4 +1,4 @@
-"""A running stack for acceptance tests, with a database and a Redis database of its own."""
+"""A running stack for acceptance tests, with a database and a Redis of its own."""
 
 from __future__ import annotations
 
@@ -7,46 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from sqlalchemy import Engine
 
-from local.servers.embedded import EmbeddedServer, start_postgres
-from models.settings import read_settings
-from sessions.postgres.connections import create_engine
+from local.servers.embedded import EmbeddedServer
 from tests.support.clients.agents import Agent, Delegate, delegating
 from tests.support.clients.dead_letters import poisoned_session
 from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET
-from tests.support.databases import migrate, new_database
 from tests.support.processes.browser import Browser
 from tests.support.processes.command_line import CommandLine
 from tests.support.processes.pooler import Pooler, start_pgbouncer
-from tests.support.processes.stack import Stack, new_id
+from tests.support.processes.stack import Stack, new_id, new_stack
 from tests.support.project import API_KEY
+from tests.support.servers import new_database, running_postgres
 from tests.support.torture.rig import Rig, new_rig
 
 
 @pytest.fixture(scope="session")
-def stack(direct_stack: Stack) -> Stack:
-    """The processes on the run's servers, for tests that kill nothing. Modules may choose another."""
-    return direct_stack
-
-
-@pytest.fixture(scope="session")
-def direct_stack(
-    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """The processes with nothing between them and the run's servers."""
-    folder = tmp_path_factory.mktemp("stack")
-    with new_database(postgres) as database_url:
-        stack = Stack(database_url=database_url, redis_url=f"{valkey.url}?db=1", folder=folder)
-        stack.start()
-        yield stack
-        stack.close()
-
-
-@pytest.fixture(scope="session")
 def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
-    """A pgbouncer in transaction mode before the run's Postgres. Skips the test where it is not installed."""
+    """A pgbouncer in transaction mode before the worker's Postgres. Skips the test where it is not installed."""
     pooler = start_pgbouncer(postgres.url)
     yield pooler
     pooler.stop()
@@ -54,46 +32,29 @@ def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
 
 @pytest.fixture(scope="session")
 def pooled_stack(
-    postgres: EmbeddedServer, valkey: EmbeddedServer, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedServer, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """The processes with pgbouncer between them and Postgres."""
-    with new_database(postgres) as database_url:
-        stack = Stack(
-            database_url=pgbouncer.url_of(database_url),
-            redis_url=f"{valkey.url}?db=4",
-            folder=tmp_path_factory.mktemp("pooled"),
-        )
-        stack.start()
+    folder = tmp_path_factory.mktemp("pooled")
+    with (
+        new_database(postgres) as database_url,
+        new_stack(postgres, folder, database_url=pgbouncer.url_of(database_url)) as stack,
+    ):
         yield stack
-        stack.close()
 
 
 @pytest.fixture(scope="session")
-def fuzzed(
-    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def fuzzed(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
-    folder = tmp_path_factory.mktemp("fuzzed")
-    with new_database(postgres) as database_url:
-        stack = Stack(
-            database_url=database_url,
-            redis_url=f"{valkey.url}?db=3",
-            folder=folder,
-            workers=1,
-            WEBHOOK_SECRETS=f"signing={WEBHOOK_SECRET}",
-            GITHUB_WEBHOOK_SECRET=GITHUB_SECRET,
-        )
-        stack.start()
+    secrets = {"WEBHOOK_SECRETS": f"signing={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
+    with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), workers=1, **secrets) as stack:
         yield stack
-        stack.close()
 
 
 @pytest.fixture(scope="session")
-def engine(stack: Stack) -> Iterator[Engine]:
+def engine(stack_engine: Engine) -> Engine:
     """Connections to the stack's database, for what no command can do yet."""
-    engine = create_engine(read_settings(stack.environment), application_name="tests", pool_size=2)
-    yield engine
-    engine.dispose()
+    return stack_engine
 
 
 @pytest.fixture
@@ -101,15 +62,6 @@ def own_database_url(postgres: EmbeddedServer) -> Iterator[str]:
     """A database for a stack of the test's own."""
     with new_database(postgres) as url:
         yield url
-
-
-@pytest.fixture
-def own_redis_url(valkey: EmbeddedServer) -> str:
-    """An empty Redis database for a stack of the test's own."""
-    url = f"{valkey.url}?db=2"
-    with Redis.from_url(url) as client:
-        client.flushdb()
-    return url
 
 
 @pytest.fixture
@@ -133,21 +85,17 @@ def delegate(stack: Stack, session_id: str, agent: Agent) -> Delegate:
 
 
 @pytest.fixture
-def own_postgres(servers_folder: Path) -> Iterator[EmbeddedServer]:
+def own_postgres() -> Iterator[EmbeddedServer]:
     """A Postgres that the test may stop."""
-    server = start_postgres(servers_folder / new_id("postgres"), settings={"fsync": "off"})
-    migrate(server.url)
-    yield server
-    server.stop()
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture
 def own_stack(own_postgres: EmbeddedServer, own_redis_url: str, folder: Path) -> Iterator[Stack]:
-    """A stack on that Postgres and on the run's Redis, emptied."""
-    stack = Stack(database_url=own_postgres.url, redis_url=own_redis_url, folder=folder)
-    stack.start()
-    yield stack
-    stack.close()
+    """A stack on that Postgres and on the test's own Redis."""
+    with new_stack(own_postgres, folder, database_url=own_postgres.url, redis_url=own_redis_url) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -182,9 +130,9 @@ def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 
 @pytest.fixture(scope="module")
-def rig(servers_folder: Path) -> Iterator[Rig]:
+def rig() -> Iterator[Rig]:
     """Servers and processes of the module's own."""
-    with new_rig(servers_folder) as rig:
+    with new_rig() as rig:
         yield rig
 
 

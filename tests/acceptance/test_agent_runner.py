@@ -13,11 +13,10 @@ from sqlalchemy import Engine
 
 from local.servers.embedded import EmbeddedServer
 from tests.support.clients.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
-from tests.support.databases import new_database
 from tests.support.logs import SECRETS
 from tests.support.processes.command_line import CommandLine
 from tests.support.processes.runners import is_alive, python, running_agent
-from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, new_stack, wait_for
 from tests.support.project import API_KEY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -398,17 +397,10 @@ print("finished in peace")
         assert events_of(stack, session_id).count("complete_task") == 1
 
     def test_a_result_waits_for_a_relay_that_is_away_and_is_stored_once(
-        self, postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path: Path
+        self, postgres: EmbeddedServer, tmp_path: Path
     ) -> None:
-        with new_database(postgres) as database_url:
-            redis_url = f"{valkey.url}?db=8"
-            stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path / "stack", workers=1)
-            stack.redis.flushdb()
-            stack.start()
-            try:
-                self._restart_in_the_middle(stack, tmp_path)
-            finally:
-                stack.close()
+        with new_stack(postgres, tmp_path / "stack", workers=1) as stack:
+            self._restart_in_the_middle(stack, tmp_path)
 
     def _restart_in_the_middle(self, stack: Stack, folder: Path) -> None:
         cli = CommandLine(folder, RELAY_URL=stack.url, API_KEY=API_KEY, PIDS=str(folder))

@@ -17,7 +17,8 @@ from local.servers.embedded import EmbeddedServer
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose
-from tests.support.processes.stack import Stack, free_port, new_id, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import ROOT
 from worker.supervision import Child, ChildProcess
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from local.servers.embedded import EmbeddedServer
-from tests.support.databases import new_database
 from tests.support.processes.command_line import CommandLine, json_lines
-from tests.support.processes.stack import Stack, new_id
+from tests.support.processes.stack import Stack, new_id, new_stack
 from tests.support.project import API_KEY
+from tests.support.servers import new_database
 
 BACKENDS = ("http", "postgres", "json")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -64,7 +64,6 @@ def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def empty(
     request: pytest.FixtureRequest,
     postgres: EmbeddedServer,
-    valkey: EmbeddedServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[CommandLine]:
     """session-cli where nothing was ever written."""
@@ -73,14 +72,11 @@ def empty(
         if request.param == "json":
             yield on_store(folder, backend="json")
             return
-        url = held.enter_context(new_database(postgres))
         if request.param == "postgres":
+            url = held.enter_context(new_database(postgres))
             yield on_store(folder, backend="postgres", database_url=url)
             return
-        stack = Stack(database_url=url, redis_url=f"{valkey.url}?db=7", folder=folder / "stack", workers=1)
-        held.callback(stack.close)
-        stack.start()
-        yield on_relay(folder, stack)
+        yield on_relay(folder, held.enter_context(new_stack(postgres, folder / "stack", workers=1)))
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ import pytest
 from local.data_dir import Lock, make_data_dir
 from local.operator.postgres_tools import TargetDatabase, ToolError, tools_for
 from local.servers.embedded import start_postgres
-from tests.support.databases import execute, migrate
 from tests.support.processes.command_line import PROGRAM, CommandLine
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY
-from tests.support.torture.rig import NO_SYNC, Rig
+from tests.support.servers import NO_SYNC, execute, migrate, new_folder
+from tests.support.torture.rig import Rig
 
 GATE = 7_305_099
 """An advisory lock that a restore is made to wait for."""
@@ -59,7 +59,7 @@ def fill(stack: Stack, session_id: str, numbers: range) -> None:
 
 def everything(cli: CommandLine) -> str:
     """All sessions as they are exported."""
-    return cli.run("export", "--all").out
+    return cli.launch("export", "--all").out
 
 
 class TestPostgres:
@@ -70,7 +70,7 @@ class TestPostgres:
         fill(stack, kept, range(3))
         fill(stack, gone, range(2))
         before = everything(cli)
-        [made] = cli.run("db", "backup", "all.dump").rows
+        [made] = cli.launch("db", "backup", "all.dump").rows
         file = cli.folder / "all.dump"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert int(made["sessions"]) == len(before.splitlines())
@@ -81,17 +81,17 @@ class TestPostgres:
         later = stack.journal(kept)[-1]["cursor"]
         assert everything(cli) != before
 
-        refused = cli.run("db", "restore", "all.dump", "--yes", code=1)
+        refused = cli.launch("db", "restore", "all.dump", "--yes", code=1)
         assert "session-relay api" in refused.err
         assert "session-relay worker" in refused.err
         changed = everything(cli)
         stack.stop("worker")
         waiting = stack.post("store_memory", kept, key="late", content=1)["delivery_id"]
         stack.stop("api")
-        asked = cli.run("db", "restore", "all.dump", code=2)
+        asked = cli.launch("db", "restore", "all.dump", code=2)
         assert f"{len(changed.splitlines())} sessions" in asked.err
         stack.redis.set("sr:keys:revoked:kept", "1")
-        cli.run("db", "restore", "all.dump", "--yes")
+        cli.launch("db", "restore", "all.dump", "--yes")
         assert stack.redis.get("sr:keys:revoked:kept") == b"1"
         assert not [*stack.redis.scan_iter("sr:seen:*"), *stack.redis.scan_iter("sr:outcome:*")]
         stack.start("api")
@@ -104,7 +104,7 @@ class TestPostgres:
 
     def test_it_asks_before_and_a_no_changes_nothing(self, cli: CommandLine, stack: Stack) -> None:
         fill(stack, new_id("asked"), range(1))
-        cli.run("db", "backup", "all.dump")
+        cli.launch("db", "backup", "all.dump")
         before = everything(cli)
         stack.stop()
         terminal = cli.terminal("db", "restore", "all.dump", columns=200)
@@ -120,19 +120,19 @@ class TestPostgres:
     ) -> None:
         session_id = new_id("forced")
         fill(stack, session_id, range(2))
-        cli.run("db", "backup", "all.dump")
+        cli.launch("db", "backup", "all.dump")
         before = everything(cli)
         delivery = new_id("delivery")
         for _ in range(2):
             stack.post("store_memory", session_id, delivery_id=delivery, key="late", content=1)
             wait_for(lambda: stack.client.get(f"/v1/deliveries/{delivery}").json()["status"] == "applied")
-            cli.run("db", "restore", "all.dump", "--yes", "--force")
+            cli.launch("db", "restore", "all.dump", "--yes", "--force")
             assert everything(cli) == before
 
     def test_killed_in_the_middle_it_has_done_nothing(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
         session_id = new_id("old")
         fill(stack, session_id, range(2))
-        cli.run("db", "backup", "old.dump")
+        cli.launch("db", "backup", "old.dump")
         old = stack.journal(session_id)
         fill(stack, session_id, range(2, 4))
         before = everything(cli)
@@ -147,41 +147,41 @@ class TestPostgres:
         stack.start()
         assert everything(cli) == before
         stack.stop()
-        cli.run("db", "restore", "old.dump", "--yes")
+        cli.launch("db", "restore", "old.dump", "--yes")
         stack.start()
         assert stack.journal(session_id) == old
 
     def test_a_damaged_backup_is_noticed_before_anything_changes(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("whole")
         fill(stack, session_id, range(2))
-        cli.run("db", "backup", "whole.dump")
+        cli.launch("db", "backup", "whole.dump")
         whole = (cli.folder / "whole.dump").read_bytes()
         before = everything(cli)
         stack.stop()
         for damaged in (whole[: len(whole) // 2], whole[:-10], b"", b"nonsense" * 1_000):
             (cli.folder / "damaged.dump").write_bytes(damaged)
-            assert "Error:" in cli.run("db", "restore", "damaged.dump", "--yes", code=1).err
+            assert "Error:" in cli.launch("db", "restore", "damaged.dump", "--yes", code=1).err
         stack.start()
         assert everything(cli) == before
 
     def test_a_backup_that_fails_leaves_the_one_before(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
-        cli.run("db", "backup", "all.dump")
+        cli.launch("db", "backup", "all.dump")
         before = (cli.folder / "all.dump").read_bytes()
         rig.postgres.pause()
         try:
-            assert "Postgres does not answer" in cli.run("db", "backup", "all.dump", code=5).err
+            assert "Postgres does not answer" in cli.launch("db", "backup", "all.dump", code=5).err
         finally:
             rig.postgres.restart()
         assert (cli.folder / "all.dump").read_bytes() == before
         assert [path.name for path in cli.folder.iterdir() if "dump" in path.name] == ["all.dump"]
 
     def test_tables_of_others_are_not_thrown_away(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
-        cli.run("db", "backup", "all.dump")
+        cli.launch("db", "backup", "all.dump")
         stack.stop()
         execute(rig.postgres.url, "CREATE TABLE recipes (name text)")
-        assert "recipes" in cli.run("db", "restore", "all.dump", "--yes", code=1).err
-        cli.run("db", "restore", "all.dump", "--yes", "--force")
-        assert cli.run("db", "check", "--json", "state").json == {"state": "current"}
+        assert "recipes" in cli.launch("db", "restore", "all.dump", "--yes", code=1).err
+        cli.launch("db", "restore", "all.dump", "--yes", "--force")
+        assert cli.launch("db", "check", "--json", "state").json == {"state": "current"}
 
     def test_older_tools_than_the_server_are_refused_with_what_is_needed(self) -> None:
         with pytest.raises(ToolError, match=r"The server is Postgres 99; that needs .* of at least this version"):
@@ -195,22 +195,20 @@ class TestPostgres:
 
 
 class TestLocalStack:
-    def test_the_servers_of_a_stack_that_does_not_run_are_started_for_it(
-        self, servers_folder: Path, tmp_path: Path
-    ) -> None:
-        data_dir = make_data_dir(servers_folder / new_id("stack"))
+    def test_the_servers_of_a_stack_that_does_not_run_are_started_for_it(self, tmp_path: Path) -> None:
+        data_dir = make_data_dir(new_folder("stack"))
         cli = CommandLine(tmp_path, DATA_DIR=str(data_dir))
-        assert "DATABASE_URL" in cli.run("db", "check", code=2).err
+        assert "DATABASE_URL" in cli.launch("db", "check", code=2).err
         postgres = start_postgres(data_dir, settings=NO_SYNC)
         migrate(postgres.url)
         add_session(postgres.url, "first")
         postgres.stop()
-        assert cli.run("db", "backup", "all.dump").rows[0]["sessions"] == "1"
+        assert cli.launch("db", "backup", "all.dump").rows[0]["sessions"] == "1"
         postgres.restart()
         add_session(postgres.url, "second")
         postgres.stop()
-        assert cli.run("db", "restore", "all.dump", "--yes").rows[0]["sessions"] == "1"
-        assert cli.run("db", "backup", "again.dump").rows[0]["sessions"] == "1"
+        assert cli.launch("db", "restore", "all.dump", "--yes").rows[0]["sessions"] == "1"
+        assert cli.launch("db", "backup", "again.dump").rows[0]["sessions"] == "1"
         assert not (data_dir / "postgres" / "data" / "postmaster.pid").exists()
 
     def test_a_stack_that_runs_is_backed_up_and_not_overwritten(self, cli: CommandLine, rig: Rig) -> None:
@@ -221,8 +219,8 @@ class TestLocalStack:
         (data_dir / "stack.json").write_text(json.dumps(description))
         cli.environment = {**running, "DATA_DIR": str(data_dir)}
         try:
-            cli.run("db", "backup", "all.dump")
-            assert "is running" in cli.run("db", "restore", "all.dump", "--yes", code=1).err
+            cli.launch("db", "backup", "all.dump")
+            assert "is running" in cli.launch("db", "restore", "all.dump", "--yes", code=1).err
         finally:
             lock.release()
 
@@ -269,26 +267,26 @@ class TestFiles:
         """session-cli on a JSON store with some sessions."""
         cli = CommandLine(tmp_path, STORAGE_BACKEND="json", DATA_DIR=str(tmp_path / "data"))
         for number in range(5):
-            cli.run("create", f"walk-{number}")
+            cli.launch("create", f"walk-{number}")
         return cli
 
     def test_a_restored_archive_is_what_was_there(self, files: CommandLine) -> None:
         before = everything(files)
-        assert files.run("db", "backup", "all.tgz").rows[0]["sessions"] == "5"
+        assert files.launch("db", "backup", "all.tgz").rows[0]["sessions"] == "5"
         assert stat.S_IMODE((files.folder / "all.tgz").stat().st_mode) == 0o600
-        files.run("create", "later")
-        files.run("pause", "walk-1")
-        files.run("delete", "walk-2", "--yes")
-        assert "5 sessions" in files.run("db", "restore", "all.tgz", code=2).err
-        files.run("db", "restore", "all.tgz", "--yes")
+        files.launch("create", "later")
+        files.launch("pause", "walk-1")
+        files.launch("delete", "walk-2", "--yes")
+        assert "5 sessions" in files.launch("db", "restore", "all.tgz", code=2).err
+        files.launch("db", "restore", "all.tgz", "--yes")
         assert everything(files) == before
-        files.run("pause", "walk-1")
+        files.launch("pause", "walk-1")
         assert [path.name for path in (files.folder / "data" / "json-store").glob(".*")] == []
 
     def test_killed_in_the_middle_it_has_done_nothing(self, files: CommandLine) -> None:
         store = files.folder / "data" / "json-store"
-        files.run("db", "backup", "all.tgz")
-        files.run("create", "later")
+        files.launch("db", "backup", "all.tgz")
+        files.launch("create", "later")
         before = everything(files)
         lock = Lock(store / "locks" / "80.lock", subject="It")
         restoring = subprocess.Popen(
@@ -299,15 +297,15 @@ class TestFiles:
         restoring.wait()
         lock.release()
         assert everything(files) == before
-        files.run("db", "restore", "all.tgz", "--yes")
+        files.launch("db", "restore", "all.tgz", "--yes")
         assert "later" not in everything(files)
         assert not [*store.glob(".passing-*")]
 
     def test_a_damaged_archive_is_noticed_before_anything_changes(self, files: CommandLine) -> None:
         before = everything(files)
-        files.run("db", "backup", "all.tgz")
+        files.launch("db", "backup", "all.tgz")
         whole = (files.folder / "all.tgz").read_bytes()
         for damaged in (whole[: len(whole) // 2], whole[:-9], b"", b"nonsense" * 1_000):
             (files.folder / "damaged.tgz").write_bytes(damaged)
-            assert "Error:" in files.run("db", "restore", "damaged.tgz", "--yes", code=1).err
+            assert "Error:" in files.launch("db", "restore", "damaged.tgz", "--yes", code=1).err
         assert everything(files) == before

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.tables import SCHEMA_REVISION
-from tests.support.databases import migrate
 from tests.support.processes.command_line import CommandLine, Done
 from tests.support.processes.stack import new_id, wait_for
 from tests.support.project import API_KEY
+from tests.support.servers import migrate
 from tests.support.torture.rig import Rig, new_rig
 
 MAX_BACKLOG = 20
 
 
 @pytest.fixture(scope="module")
-def rig(servers_folder: Path) -> Iterator[Rig]:
+def rig() -> Iterator[Rig]:
     """Servers and processes that are all well."""
-    with new_rig(servers_folder, postgres_settings={}, MAX_BACKLOG=str(MAX_BACKLOG)) as rig:
+    with new_rig(postgres_settings={}, MAX_BACKLOG=str(MAX_BACKLOG)) as rig:
         rig.stack.send("create_session", "walk", title="Walk")
         yield rig
 
@@ -50,7 +49,7 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
     """The finding of that check, as soon as it is trouble; its remedy is told."""
 
     def look() -> dict[str, str]:
-        found = cli.run("doctor", code=1).findings.get(check, {})
+        found = cli.launch("doctor", code=1).findings.get(check, {})
         return found if found.get("state") == "trouble" else {}
 
     found = wait_for(look, what=f"{check} found")
@@ -82,7 +81,7 @@ def paused(server: Any) -> Iterator[None]:
 class TestDoctor:
     def test_a_healthy_stack_has_no_trouble(self, cli: CommandLine, rig: Rig) -> None:
         settle(cli)
-        done = cli.run("doctor")
+        done = cli.launch("doctor")
         found = done.findings
         assert {row["state"] for row in found.values()} == {"ok"}
         assert {row["remedy"] for row in found.values()} == {""}
@@ -99,7 +98,7 @@ class TestDoctor:
     def test_redis_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         with paused(rig.valkey):
             assert "REDIS_URL" in find(cli, "redis")["remedy"]
-            assert "webhooks" in troubles(cli.run("doctor", code=1))
+            assert "webhooks" in troubles(cli.launch("doctor", code=1))
             assert "Start Redis" in find(direct, "redis")["remedy"]
         settle(cli)
 
@@ -108,7 +107,7 @@ class TestDoctor:
             found = find(cli, "postgres")
             assert "Webhooks are taken and wait" in found["detail"]
             assert "DATABASE_URL" in found["remedy"]
-            assert cli.run("doctor", code=1).findings["webhooks"]["state"] == "ok"
+            assert cli.launch("doctor", code=1).findings["webhooks"]["state"] == "ok"
             assert "Start Postgres" in find(direct, "postgres")["remedy"]
         settle(cli)
 
@@ -121,9 +120,9 @@ class TestDoctor:
         assert f"{SCHEMA_REVISION} is needed" in found["detail"]
         assert "session-cli db upgrade" in found["remedy"]
         assert find(direct, "schema")["remedy"] == found["remedy"]
-        assert direct.run("db", "check", "--json", "state", code=1).json == {"state": "behind"}
-        direct.run("db", "upgrade")
-        assert direct.run("db", "check", "--json", "state").json == {"state": "current"}
+        assert direct.launch("db", "check", "--json", "state", code=1).json == {"state": "behind"}
+        direct.launch("db", "upgrade")
+        assert direct.launch("db", "check", "--json", "state").json == {"state": "current"}
         rig.stack.start("worker")
         settle(cli)
 
@@ -154,24 +153,24 @@ class TestDoctor:
 
     def test_a_relay_that_is_away_is_told_and_its_servers_are_looked_at(self, rig: Rig, direct: CommandLine) -> None:
         nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
-        done = direct.run("doctor", code=1, environment=nowhere)
+        done = direct.launch("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
         assert done.findings["schema"]["state"] == "ok"
         assert done.err == "1 trouble and 0 warnings.\n"
 
     def test_servers_alone_are_looked_at(self, direct: CommandLine) -> None:
-        found = direct.run("doctor").findings
+        found = direct.launch("doctor").findings
         assert found.pop("relay")["state"] == "warning"
         assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
         assert {row["state"] for row in found.values()} == {"ok"}
 
     def test_a_key_that_is_wrong_or_narrow_is_told(self, cli: CommandLine, rig: Rig) -> None:
-        wrong = cli.run("doctor", code=1, environment={"API_KEY": "wrong"})
+        wrong = cli.launch("doctor", code=1, environment={"API_KEY": "wrong"})
         assert troubles(wrong) == {"key"}
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
         wait_for(lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="known")
-        found = cli.run("doctor", environment={"API_KEY": key}).findings
+        found = cli.launch("doctor", environment={"API_KEY": key}).findings
         assert found["key"]["state"] == "warning"
         assert "walk" in found["key"]["detail"]
 
@@ -189,21 +188,21 @@ def fill_backlog(rig: Rig, key: str) -> None:
 class TestStatus:
     def test_all_parts_are_told_in_each_form(self, cli: CommandLine, rig: Rig) -> None:
         settle(cli)
-        states = {row["part"]: row["state"] for row in cli.run("status").rows}
+        states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
         assert {f"shard {number:02d}" for number in range(16)} < states.keys()
-        told = cli.run("status", "--json").json
+        told = cli.launch("status", "--json").json
         assert (told["webhooks"], told["workers"]["alive"]) == ({"taken": True, "reason": None}, 3)
         assert told["postgres"]["revision"] == told["postgres"]["needed_revision"]
         assert told["key"]["scopes"] == ["read", "write", "delegate", "agent", "admin"]
         assert len(told["inbox"]["shards"]) == 16
-        assert cli.run("status", "--json", "workers.alive").json == {"workers.alive": 3}
+        assert cli.launch("status", "--json", "workers.alive").json == {"workers.alive": 3}
 
     def test_what_waits_is_drawn_by_shard_while_postgres_is_away(self, cli: CommandLine, rig: Rig) -> None:
         with paused(rig.postgres):
             for number in range(MAX_BACKLOG // 2 - 1):
                 rig.stack.post("store_memory", f"walk-{number % 3}", key="k", content=new_id())
-            told = cli.run("status", "--json", code=5).json
+            told = cli.launch("status", "--json", code=5).json
             assert told["postgres"]["state"] == "unavailable"
             assert told["webhooks"]["taken"] is True
             assert told["inbox"]["waiting"] == MAX_BACKLOG // 2 - 1
@@ -224,5 +223,5 @@ class TestStatus:
 
         wait_for(lambda: answer() != 401, what="known")
         assert answer() == 403
-        states = {row["part"]: row["state"] for row in cli.run("status", environment={"API_KEY": key}).rows}
+        states = {row["part"]: row["state"] for row in cli.launch("status", environment={"API_KEY": key}).rows}
         assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "webhooks": "ok", "more": "hidden"}

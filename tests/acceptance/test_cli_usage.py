@@ -73,7 +73,7 @@ class TestUsage:
 
     def test_bash_completes_commands(self, cli: CommandLine) -> None:
         words = {"_SESSION_CLI_COMPLETE": "bash_complete", "COMP_WORDS": "session-cli sear", "COMP_CWORD": "1"}
-        found = cli.run(environment=words).out.split()
+        found = cli.launch(environment=words).out.split()
         assert found == ["plain,search-conversations", "plain,search-memories"]
 
     def test_options_of_all_may_stand_after_the_command(self, cli: CommandLine) -> None:

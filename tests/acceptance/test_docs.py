@@ -13,14 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from redis import Redis
 
 from api.openapi.llm_instructions import FILES
 from docs.make_reference import ANSWERS, SOMETIMES
 from examples.expected import STEPS, Get
 from local.servers.embedded import EmbeddedServer
 from models.commands.responses import RESPONSE_TYPE
-from tests.support.databases import new_database
 from tests.support.inputs.documents import (
     DOCUMENTS,
     Block,
@@ -31,7 +29,7 @@ from tests.support.inputs.documents import (
     name_of,
     timeless,
 )
-from tests.support.processes.stack import Payload, Stack, fresh
+from tests.support.processes.stack import Payload, Stack, fresh, new_stack
 from tests.support.project import API_KEY, ROOT
 
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
@@ -42,18 +40,10 @@ LIMIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def stack(
-    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The processes on servers that have seen nothing, as those of a reader."""
-    url = f"{valkey.url}?db=10"
-    with Redis.from_url(url) as client:
-        client.flushdb()
-    with new_database(postgres) as database_url:
-        stack = Stack(database_url=database_url, redis_url=url, folder=tmp_path_factory.mktemp("docs"), workers=1)
-        stack.start()
+    with new_stack(postgres, tmp_path_factory.mktemp("docs"), workers=1) as stack:
         yield stack
-        stack.close()
 
 
 def run(stack: Stack, script: str) -> list[Any]:

@@ -25,9 +25,10 @@ from cli.doctor.diagnostics import Finding
 from cli.doctor.mcp_config import read_config
 from cli.doctor.mcp_doctor import examine_servers
 from models.errors import SettingsError
+from tests.support.ports import free_port
 from tests.support.processes.command_line import CommandLine
 from tests.support.processes.mcp_servers import HOSTILE
-from tests.support.processes.stack import Stack, free_port, new_id, wait_for
+from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY, ROOT
 
 SERVERS = ROOT / "tests" / "support" / "processes" / "mcp_servers.py"
@@ -107,7 +108,7 @@ def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Ite
 class TestAnswers:
     def test_a_server_over_stdio_is_started_asked_and_ended(self, cli: CommandLine, configure: Configure) -> None:
         configure(database=program("may only read", env={"DSN": "${DSN}"}))
-        done = cli.run("doctor", "--mcp", "--yes", environment={"DSN": SECRET})
+        done = cli.launch("doctor", "--mcp", "--yes", environment={"DSN": SECRET})
         assert done.rows == [
             {
                 "check": "database",
@@ -142,7 +143,7 @@ class TestAnswers:
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(database=program("refused", env={"DSN": "${DSN}"}))
-        done = cli.run("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
+        done = cli.launch("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
         found = done.findings["database"]
         assert found["state"] == "trouble"
         assert "execute_sql was refused" in found["detail"]
@@ -171,7 +172,7 @@ class TestTroubles:
             empty={},
         )
         environment = {"TOKEN": SECRET, "PATH": bare_path(cli.folder)}
-        done = cli.run("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
+        done = cli.launch("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
         found = done.findings
         assert found["node"]["detail"] == "npx is not installed."
         assert "Node.js" in found["node"]["remedy"]
@@ -241,7 +242,7 @@ class TestTroubles:
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
-        done = cli.run("doctor", "--mcp", "--yes", code=1)
+        done = cli.launch("doctor", "--mcp", "--yes", code=1)
         assert "get_me was refused" in done.findings["hostile"]["detail"]
         assert len(done.out + done.err) < 4_000
         assert not set(done.out + done.err) & set("\x1b\x07\u202e")
@@ -253,14 +254,14 @@ class TestTroubles:
 
 class TestConfiguration:
     def test_the_file_is_looked_for_here_then_in_the_project(self, cli: CommandLine, configure: Configure) -> None:
-        done = cli.run("doctor", "--mcp", "--json", "check,state", code=1)
+        done = cli.launch("doctor", "--mcp", "--json", "check,state", code=1)
         assert str(ROOT / "mcp-config.json") in done.err
         assert {"check": "github", "state": "trouble"} in done.json
         (cli.folder / "mcp-config.json").write_text('{"mcpServers": {"second": {}}}')
-        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"second"}
+        assert cli.launch("doctor", "--mcp", code=1).findings.keys() == {"second"}
         configure(first={})
-        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"first"}
-        assert cli.run("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
+        assert cli.launch("doctor", "--mcp", code=1).findings.keys() == {"first"}
+        assert cli.launch("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "\x00", "[" * 10_000])
     def test_a_file_that_is_none_is_a_wrong_setting(self, tmp_path: Path, text: str) -> None:
@@ -269,8 +270,8 @@ class TestConfiguration:
             read_config(tmp_path / "wrong.json", {})
 
     def test_wrong_settings_and_usage_have_their_exit_code(self, cli: CommandLine) -> None:
-        assert "no none.json" in cli.run("doctor", "--mcp", "--config", "none.json", code=2).err
-        assert "--mcp" in cli.run("doctor", "--config", "wrong.json", code=2).err
+        assert "no none.json" in cli.launch("doctor", "--mcp", "--config", "none.json", code=2).err
+        assert "--mcp" in cli.launch("doctor", "--config", "wrong.json", code=2).err
 
     def test_strange_entries_are_told_and_harm_nothing(self, configure: Configure) -> None:
         strange: tuple[Any, ...] = (
@@ -306,12 +307,12 @@ class TestOurs:
     def test_the_relay_answers_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
         here = {"RELAY_URL": stack.url}
         stack.send("create_session", new_id("doctor"), title="Walk")
-        right = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
+        right = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
         assert right["session-relay"]["state"] == "ok"
         assert "resume_bundle" in right["session-relay"]["detail"]
         assert right["session-relay"]["detail"].endswith("list_sessions answered.")
         assert right["github"]["detail"] == "GITHUB_TOKEN is not set."
-        wrong = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
+        wrong = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
         assert "(HTTP 401)" in wrong["session-relay"]["detail"]
 
     def test_the_server_for_postgres_reads_as_the_reader_and_cannot_write(
@@ -321,7 +322,7 @@ class TestOurs:
             pytest.skip("There is no Node here, so the MCP server for Postgres cannot be tried.")
         home = {"HOME": os.environ["HOME"]}  # Where npm keeps what it has fetched before.
         environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
-        found = cli.run("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
+        found = cli.launch("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
             pytest.skip(f"The npm registry cannot be reached, or has not got it: {found['detail']}")
         assert (found["state"], found["detail"].endswith("execute_sql answered.")) == ("ok", True), found
@@ -351,11 +352,11 @@ class TestOurs:
         """A role of its own, made and dropped by the command."""
         here = {"DATABASE_URL": stack.environment["DATABASE_URL"]}
         name = new_id("reader")
-        done = cli.run("db", "reader", "--role", name, "--json", environment=here)
+        done = cli.launch("db", "reader", "--role", name, "--json", environment=here)
         assert "not shown again" in done.err
         assert done.json["role"] == name
         yield done.json
-        dropped = cli.run("db", "reader", "--role", name, "--drop", environment=here)
+        dropped = cli.launch("db", "reader", "--role", name, "--drop", environment=here)
         assert dropped.err == f"The role {name} is dropped.\n"
 
 

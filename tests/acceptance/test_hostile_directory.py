@@ -109,7 +109,7 @@ class TestServersThatItNames:
                 program={"command": "touch", "args": [str(created)]},
                 address={"type": "http", "url": f"{listener.url}/mcp", "headers": {"X-API-Key": "${API_KEY}"}},
             )
-            refused = cli.run("doctor", "--mcp", *arguments, code=2).err
+            refused = cli.launch("doctor", "--mcp", *arguments, code=2).err
             assert "There is no terminal to ask at: pass --yes" in refused
         assert not created.exists()
         assert listener.heard == []
@@ -165,7 +165,7 @@ class TestServersThatItNames:
         agreed(path, RELAY_URL=listener.url, API_KEY=SECRET)
         assert SECRET in "".join(listener.heard)
         listener.heard.clear()
-        cli.run("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
+        cli.launch("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
         assert SECRET in "".join(listener.heard)
 
     def test_a_key_does_not_follow_to_another_host(self, cli: CommandLine, listener: Listener) -> None:
@@ -173,9 +173,9 @@ class TestServersThatItNames:
         try:
             sent = {"type": "http", "url": f"{leading.url}/mcp", "headers": {"X-API-Key": "${API_KEY}"}}
             name_servers(cli.folder, address=sent)
-            cli.run("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
+            cli.launch("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
             assert leading.heard
-            assert "leads on" in cli.run("list", code=5, environment={"RELAY_URL": leading.url}).err
+            assert "leads on" in cli.launch("list", code=5, environment={"RELAY_URL": leading.url}).err
         finally:
             leading.close()
         assert SECRET not in "".join(listener.heard)
@@ -199,19 +199,19 @@ class TestServersThatItNames:
 
     def test_the_file_of_the_program_itself_needs_no_agreement(self, cli: CommandLine) -> None:
         environment = {"PATH": "/usr/bin:/bin", "API_KEY": ""}
-        done = cli.run("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
+        done = cli.launch("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
         assert done.findings["session-relay"]["detail"] == "API_KEY is not set."
 
 
 class TestStackThatItNames:
     def test_the_key_of_the_environment_is_not_shown_to_its_address(self, cli: CommandLine, listener: Listener) -> None:
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
-            refused = cli.run("list", code=2).err
+            refused = cli.launch("list", code=2).err
             assert f"it is not shown to {listener.url}" in refused
             assert "Set RELAY_URL, too, or unset API_KEY." in refused
             assert SECRET not in refused
             (cli.folder / ".data" / "api_key").unlink()
-            assert "its key is not in .data" in cli.run("list", code=2).err
+            assert "its key is not in .data" in cli.launch("list", code=2).err
         assert listener.heard == []
 
     def test_a_key_of_elsewhere_that_it_links_is_not_sent(self, cli: CommandLine, listener: Listener) -> None:
@@ -219,20 +219,20 @@ class TestStackThatItNames:
         key.write_text(SECRET)
         with claiming_to_run(cli.folder, listener.url):
             (cli.folder / ".data" / "api_key").symlink_to(key)
-            assert "cannot be read" in cli.run("list", code=2, environment={"API_KEY": ""}).err
+            assert "cannot be read" in cli.launch("list", code=2, environment={"API_KEY": ""}).err
         assert listener.heard == []
 
     def test_it_counts_only_while_a_stack_of_this_user_holds_it(self, cli: CommandLine, listener: Listener) -> None:
         without_key = {"API_KEY": ""}
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
-            cli.run("list", code=5, environment=without_key)
+            cli.launch("list", code=5, environment=without_key)
             assert "of-the-folder" in listener.heard.pop()
             if os.geteuid() == 0:
                 os.chown(cli.folder / ".data" / "stack.json", 12_345, 12_345)
-                told = cli.run("list", code=2, environment=without_key).err
+                told = cli.launch("list", code=2, environment=without_key).err
                 assert "is not a file of yours" in told
                 os.chown(cli.folder / ".data" / "stack.json", 0, 0)
-        assert "There is no relay to talk to" in cli.run("list", code=2, environment=without_key).err
+        assert "There is no relay to talk to" in cli.launch("list", code=2, environment=without_key).err
         assert listener.heard == []
 
     def test_its_database_is_not_started_unasked(self, cli: CommandLine) -> None:
@@ -241,7 +241,7 @@ class TestStackThatItNames:
         data.mkdir(parents=True)
         (data / "PG_VERSION").write_text("18")
         (data / "postgresql.conf").write_text(f"ssl = on\nssl_passphrase_command = 'touch {created}'")
-        refused = cli.run("db", "check", code=2, environment={"API_KEY": ""}).err
+        refused = cli.launch("db", "check", code=2, environment={"API_KEY": ""}).err
         assert "is not started unasked" in refused
         assert "DATA_DIR" in refused
         assert not created.exists()
@@ -249,17 +249,17 @@ class TestStackThatItNames:
 
 class TestPlainHttp:
     def test_an_address_without_a_scheme_means_https(self, cli: CommandLine) -> None:
-        assert "https://relay.invalid" in cli.run("login", "relay.invalid", input=SECRET, code=5).err
+        assert "https://relay.invalid" in cli.launch("login", "relay.invalid", input=SECRET, code=5).err
 
     def test_no_key_is_sent_in_plain_text(self, cli: CommandLine) -> None:
         plain = {"RELAY_URL": "http://relay.invalid:8000"}
         for line in (["list"], ["agent", "run", "--agent", "a", "--", "true"], ["status"]):
-            refused = cli.run(*line, code=2, environment=plain).err
+            refused = cli.launch(*line, code=2, environment=plain).err
             assert "http://relay.invalid:8000 is not encrypted, so no key is sent there" in refused
             assert "PLAIN_HTTP_HOSTS=relay.invalid" in refused
-        assert "is not encrypted" in cli.run("login", "http://relay.invalid:8000", input=SECRET, code=2).err
-        assert "is not encrypted" in cli.run("doctor", code=1, environment=plain).out
+        assert "is not encrypted" in cli.launch("login", "http://relay.invalid:8000", input=SECRET, code=2).err
+        assert "is not encrypted" in cli.launch("doctor", code=1, environment=plain).out
 
     def test_somebody_may_insist(self, cli: CommandLine) -> None:
         insisting = {"RELAY_URL": "http://relay.invalid:8000", "PLAIN_HTTP_HOSTS": "relay.invalid"}
-        assert "is not known" in cli.run("list", code=5, environment=insisting).err
+        assert "is not known" in cli.launch("list", code=5, environment=insisting).err

@@ -29,7 +29,8 @@ from local.servers import run_as
 from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from models.errors import SettingsError
 from models.settings import Settings
-from tests.support.processes.stack import free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import wait_for
 from tests.support.project import ROOT
 
 START_SECONDS = 90

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,17 +18,18 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from local.servers.embedded import EmbeddedServer, start_valkey
+from local.servers.embedded import EmbeddedServer
 from models.queue.inbox import shard_of
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from tests.support.clients.attacks import ATTACKS
 from tests.support.clients.keys import new_key
 from tests.support.clients.signing import WEBHOOK_SECRET
-from tests.support.databases import new_database
 from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 from tests.support.project import ROOT
+from tests.support.servers import new_database, running_valkey
 
+pytestmark = pytest.mark.serial
 ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 6.0
 LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
 """For the victim, at the 99th percentile; without the bounds it took 8 to 108 s. The short version has
@@ -107,10 +107,9 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def valkey_alone(servers_folder: Path) -> Iterator[EmbeddedServer]:
-    server = start_valkey(servers_folder / new_id("neighbours"), settings={"maxmemory": str(REDIS_BYTES)})
-    yield server
-    server.stop()
+def valkey_alone() -> Iterator[EmbeddedServer]:
+    with running_valkey(settings={"maxmemory": str(REDIS_BYTES)}) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

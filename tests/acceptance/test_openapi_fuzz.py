@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -142,6 +142,16 @@ def token(fuzzed: Stack) -> str:
     return str(made.json()["key"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _faultless(fuzzed: Stack) -> Iterator[None]:
+    """Nothing of all this was a fault, also of what nobody waited for."""
+    yield
+    fuzzed.wait_until_drained()
+    assert fuzzed.client.get("/v1/dead-letters").json()["items"] == []
+    assert "Bug:" not in fuzzed.log("api")
+    assert "Traceback" not in fuzzed.log("api") + fuzzed.log("worker")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.usefixtures("known")
 def test_an_operation_answers_as_documented(name: str, fuzzed: Stack, token: str) -> None:
@@ -153,14 +163,6 @@ def test_an_operation_answers_as_documented(name: str, fuzzed: Stack, token: str
 def test_operations_one_after_the_other_answer_as_documented(fuzzed: Stack, token: str) -> None:
     wrong = run(fuzzed, phases=("stateful",), token=token, examples=10 * EXAMPLES)
     assert not wrong, "\n\n".join(wrong)
-
-
-def test_nothing_of_it_was_a_fault(fuzzed: Stack) -> None:
-    """Also of what nobody waited for."""
-    fuzzed.wait_until_drained()
-    assert fuzzed.client.get("/v1/dead-letters").json()["items"] == []
-    assert "Bug:" not in fuzzed.log("api")
-    assert "Traceback" not in fuzzed.log("api") + fuzzed.log("worker")
 
 
 def run(stack: Stack, *names: str, phases: tuple[str, ...], token: str, examples: int = EXAMPLES) -> list[str]:

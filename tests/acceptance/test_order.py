@@ -9,16 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
+from local.servers.embedded import EmbeddedServer
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, new_stack, wait_for
 
 
 @pytest.fixture
-def wide(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Stack]:
+def wide(postgres: EmbeddedServer, folder: Path) -> Iterator[Stack]:
     """A stack with four worker processes."""
-    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder, workers=4)
-    stack.start()
-    yield stack
-    stack.close()
+    with new_stack(postgres, folder, workers=4) as stack:
+        yield stack
 
 
 def test_fifty_sessions_keep_their_order_with_four_workers(wide: Stack) -> None:

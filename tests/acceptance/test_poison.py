@@ -13,8 +13,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from models.queue.job_queue import QUEUE, open_queue
-from tests.support.databases import execute
-from tests.support.processes.stack import Payload, Stack, envelope, free_port, in_parallel, new_id, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
+from tests.support.servers import execute
 
 SENDERS = 10
 EACH = 100

@@ -15,9 +15,9 @@ from local.operator.migrations import compare
 from local.operator.postgres_tools import TargetDatabase
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from tests.support.databases import migrate
 from tests.support.processes.pooler import Pooler
 from tests.support.project import ROOT
+from tests.support.servers import migrate
 
 LIMITS = {
     "statement_timeout": "10s",

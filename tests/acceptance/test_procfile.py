@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psycopg2
 import pytest
 
 from local.servers.embedded import EmbeddedServer
-from tests.support.processes.stack import free_port, new_id, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import new_id, wait_for
 from tests.support.project import API_KEY, ROOT
+from tests.support.servers import new_database
 from worker.supervision import Child, Supervisor
 
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
@@ -24,15 +25,11 @@ PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().
 @pytest.fixture
 def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a platform that runs the Procfile on an empty database, with all processes started."""
-    name = new_id("platform").replace("-", "_")
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    with new_database(postgres, template="template1") as database_url:
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PORT": str(free_port()),
-            "DATABASE_URL": postgres.url.replace("postgresql://", "postgres://").replace("/postgres?", f"/{name}?"),
+            "DATABASE_URL": database_url.replace("postgresql://", "postgres://"),
             "REDIS_URL": own_redis_url,
             "API_KEY": API_KEY,
             "DASHBOARD_PASSWORD": "let-me-in",
@@ -48,8 +45,6 @@ def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> It
         wait_for(lambda: httpx.get(f"{relay_url}/readyz").json()["postgres"] == "ok", what="ready")
         yield {**environment, "RELAY_URL": relay_url}
         supervisor.stop(together=True)
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
 
 
 def test_all_examples_pass_against_the_processes_of_the_procfile(platform: dict[str, str]) -> None:

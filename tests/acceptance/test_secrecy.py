@@ -21,8 +21,9 @@ from models.commands.definitions import COMMANDS
 from tests.support.clients.keys import new_key
 from tests.support.clients.permissions import COMMAND_NEEDS
 from tests.support.clients.signing import WEBHOOK_SECRET, send_signed
-from tests.support.databases import execute, new_database
-from tests.support.processes.stack import Payload, Stack, envelope, free_port, new_id, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.servers import execute, new_database, running_valkey
 
 PASSWORD = f"dashboard-{secrets.token_hex(8)}"
 GITHUB = f"github-{secrets.token_hex(8)}"
@@ -49,14 +50,12 @@ CONTENT: Payload = {
 
 
 @pytest.fixture(scope="module")
-def talkative(
-    postgres: EmbeddedServer, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def talkative(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with all its processes, which log all they can."""
-    with new_database(postgres) as database_url:
+    with new_database(postgres) as database_url, running_valkey() as valkey:
         stack = Stack(
             database_url=database_url,
-            redis_url=f"{valkey.url}?db=5",
+            redis_url=valkey.url,
             folder=tmp_path_factory.mktemp("secrecy"),
             LOG_LEVEL="DEBUG",
             WEBHOOK_SECRETS=f"signer={WEBHOOK_SECRET}",
@@ -64,7 +63,6 @@ def talkative(
             DASHBOARD_PORT=str(free_port()),
             DASHBOARD_PASSWORD=PASSWORD,
         )
-        stack.redis.flushdb()
         execute(stack.environment["DATABASE_URL"], TRIGGER)
         stack.start("api", "worker", "worker.dashboard")
         yield stack

@@ -20,9 +20,9 @@ from rq.serializers import JSONSerializer
 from local.servers.binaries import postgres_binaries
 from local.servers.service import silent
 from models.queue.job_queue import open_queue
-from tests.support.databases import execute
 from tests.support.processes.stack import Payload, Stack, wait_for
 from tests.support.project import ROOT
+from tests.support.servers import execute
 from tests.support.torture.chaos import delete_rq_keys
 from tests.support.torture.rig import Rig
 

@@ -10,24 +10,17 @@ import httpx
 import msgspec
 from standardwebhooks import Webhook
 
-from tests.support.processes.stack import Payload, Stack, envelope, wait_for
+from local.servers.embedded import EmbeddedServer
+from tests.support.processes.stack import Payload, envelope, new_stack, wait_for
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB_SECRET = "of-github"
 
 
 def test_signed_commands_take_effect_and_signed_events_are_kept_as_ignored(
-    own_database_url: str, own_redis_url: str, folder: Path
+    postgres: EmbeddedServer, folder: Path
 ) -> None:
-    stack = Stack(
-        database_url=own_database_url,
-        redis_url=own_redis_url,
-        folder=folder,
-        WEBHOOK_SECRETS=f"walker={SECRET}",
-        GITHUB_WEBHOOK_SECRET=GITHUB_SECRET,
-    )
-    stack.start()
-    try:
+    with new_stack(postgres, folder, WEBHOOK_SECRETS=f"walker={SECRET}", GITHUB_WEBHOOK_SECRET=GITHUB_SECRET) as stack:
         with httpx.Client(base_url=stack.url) as sender:
             created = send(sender, envelope("create_session", "walk", title="Walk"), "msg_1", path="?wait=30")
             assert created.json()["data"] == {"session_id": "walk", "created": True}
@@ -52,8 +45,6 @@ def test_signed_commands_take_effect_and_signed_events_are_kept_as_ignored(
         assert [(memory["key"], memory["content"]) for memory in memories] == [("k", "from GitHub")]
         told = [(item["event"], item["source"]) for item in stack.journal("walk")]
         assert told == [("create_session", "walker"), ("store_memory", "github")]
-    finally:
-        stack.close()
 
 
 def send(sender: httpx.Client, body: Payload, id: str, *, path: str = "") -> httpx.Response:

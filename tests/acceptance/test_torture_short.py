@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from tests.support.torture import chaos
 from tests.support.torture.ledger import Ledger
@@ -23,8 +22,8 @@ TROUBLES: tuple[chaos.Trouble, ...] = (
 )
 
 
-def test_what_was_confirmed_takes_effect_once_and_in_order_whatever_is_killed(servers_folder: Path) -> None:
-    with new_rig(servers_folder) as rig:
+def test_what_was_confirmed_takes_effect_once_and_in_order_whatever_is_killed() -> None:
+    with new_rig() as rig:
         ledger = Ledger(rig.stack)
         with ledger.sending():
             for trouble in TROUBLES:

@@ -18,7 +18,7 @@ import psutil
 from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
 from tests.support.clients.agents import Agent, task_of
-from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, new_stack, wait_for
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
@@ -84,15 +84,9 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
     assert "Traceback" not in log
 
 
-def test_workers_that_are_killed_at_failpoints_lose_and_repeat_nothing(
-    own_database_url: str, own_redis_url: str, folder: Path
-) -> None:
-    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder)
-    stack.start()
-    try:
+def test_workers_that_are_killed_at_failpoints_lose_and_repeat_nothing(postgres: EmbeddedServer, folder: Path) -> None:
+    with new_stack(postgres, folder) as stack:
         _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
-    finally:
-        stack.close()
 
 
 def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
@@ -171,19 +165,15 @@ def worker_processes(stack: Stack) -> list[psutil.Process]:
     return found
 
 
-def test_a_restart_of_the_processes_resumes_every_session(
-    own_database_url: str, own_redis_url: str, folder: Path
-) -> None:
-    stack = Stack(database_url=own_database_url, redis_url=own_redis_url, folder=folder)
-    stack.start()
-    session_id = new_id("restart")
-    stack.send("create_session", session_id, title="Before")
-    stack.send("store_memory", session_id, key="k", content="kept", type="decision")
-    stack.stop("worker")
-    receipt = stack.post("store_memory", session_id, key="late", content="accepted while no worker ran")
-    stack.kill("api")
-    stack.start()
-    try:
+def test_a_restart_of_the_processes_resumes_every_session(postgres: EmbeddedServer, folder: Path) -> None:
+    with new_stack(postgres, folder) as stack:
+        session_id = new_id("restart")
+        stack.send("create_session", session_id, title="Before")
+        stack.send("store_memory", session_id, key="k", content="kept", type="decision")
+        stack.stop("worker")
+        receipt = stack.post("store_memory", session_id, key="late", content="accepted while no worker ran")
+        stack.kill("api")
+        stack.start()
         stack.wait_until_drained()
         assert stack.client.get(f"/v1/deliveries/{receipt['delivery_id']}").json()["status"] == "applied"
         found = stack.send("query_memories", session_id)["data"]["memories"]
@@ -191,5 +181,3 @@ def test_a_restart_of_the_processes_resumes_every_session(
             "k": "kept",
             "late": "accepted while no worker ran",
         }
-    finally:
-        stack.close()

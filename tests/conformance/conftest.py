@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,23 +13,15 @@ from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
-from tests.support.databases import migrate
+from tests.support.servers import new_database
 from tests.support.stores.sending import send
 
 
 @pytest.fixture(scope="session")
 def store_url(postgres: EmbeddedServer) -> Iterator[str]:
     """A migrated database that nobody else uses."""
-    name = f"conformance_{secrets.token_hex(4)}"
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-        url = postgres.url.replace("/postgres?", f"/{name}?")
-        migrate(url)
+    with new_database(postgres) as url:
         yield url
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
 
 
 @pytest.fixture

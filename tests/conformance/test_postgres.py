@@ -22,7 +22,8 @@ from sessions.postgres.commands.locks import SHARD_LOCK
 from sessions.postgres.connections import create_engine
 from sessions.postgres.operations.health import check_health
 from sessions.postgres.operations.schema_revision import read_revision
-from tests.support.processes.stack import free_port
+from tests.support.ports import free_port
+from tests.support.servers import execute, new_database
 from tests.support.stores.sending import SESSION, send
 
 
@@ -64,18 +65,10 @@ def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, s
 def test_another_schema_is_told_before_anything_is_done(
     postgres: EmbeddedServer, revision: str | None, told: str
 ) -> None:
-    name = f"schema_{revision or 'none'}"
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    url = postgres.url.replace("/postgres?", f"/{name}?")
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    with new_database(postgres, template="template1") as url:
         if revision:
-            inside = psycopg2.connect(url)
-            with inside, inside.cursor() as other:
-                other.execute("CREATE TABLE alembic_version (version_num text)")
-                other.execute("INSERT INTO alembic_version VALUES (%s)", (revision,))
-            inside.close()
+            execute(url, "CREATE TABLE alembic_version (version_num text)")
+            execute(url, f"INSERT INTO alembic_version VALUES ('{revision}')")
         backend = PostgresBackend(read_settings({"DATABASE_URL": url}))
         with pytest.raises(Unavailable, match=told) as refused:
             send(backend, "create_session", title="x")
@@ -83,8 +76,6 @@ def test_another_schema_is_told_before_anything_is_done(
         if revision != "9999":
             assert "session-cli db upgrade" in refused.value.message
         backend.close()
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
 
 
 def test_a_server_that_is_away_is_told(store_url: str) -> None:

@@ -24,14 +24,6 @@ OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/")
 
 
 @pytest.fixture(scope="module")
-def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("api"))
-    stack.start()
-    yield stack
-    stack.close()
-
-
-@pytest.fixture(scope="module")
 def session_id(stack: Stack) -> str:
     """A session with one of everything."""
     session_id = new_id("walk")
@@ -43,6 +35,15 @@ def session_id(stack: Stack) -> str:
     stack.send("store_memory", session_id, key="db", type="decision", content="We picked Postgres 18 as database")
     stack.send("delegate_task", session_id, task_id="t1", description="Compare prices of solar panels", priority=3)
     stack.send("add_artifact", session_id, artifact_id="a1", name="Prices", content={"panel": 1.50})
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def written(stack: Stack) -> str:
+    """A session to which tests add."""
+    session_id = new_id("written")
+    stack.send("create_session", session_id, title="Written")
+    stack.send("store_memory", session_id, key="first", content="x")
     return session_id
 
 
@@ -244,14 +245,14 @@ def test_the_openapi_document_is_served(stack: Stack) -> None:
 # Deliveries
 
 
-def test_a_delivery_shows_what_became_of_it(stack: Stack, session_id: str) -> None:
-    applied = stack.send("store_memory", session_id, key="once", content=1)
+def test_a_delivery_shows_what_became_of_it(stack: Stack, written: str) -> None:
+    applied = stack.send("store_memory", written, key="once", content=1)
     delivery = get(stack, f"/v1/deliveries/{applied['delivery_id']}")
-    assert (delivery["status"], delivery["command"], delivery["session_id"]) == ("applied", "store_memory", session_id)
+    assert (delivery["status"], delivery["command"], delivery["session_id"]) == ("applied", "store_memory", written)
     assert (delivery["source"], delivery["delivery_id"]) == ("default", applied["delivery_id"])
     assert delivery["result"]["data"]["key"] == "once"
     assert delivery["accepted_at"] <= delivery["decided_at"]
-    answer = stack.ask("store_memory", session_id, key="once", content=2, if_revision=7)
+    answer = stack.ask("store_memory", written, key="once", content=2, if_revision=7)
     assert answer.status_code == 409
     rejected = get(stack, f"/v1/deliveries/{answer.json()['delivery_id']}")
     assert rejected["status"] == "rejected"
@@ -271,20 +272,20 @@ def test_deliveries_are_listed_newest_first(stack: Stack) -> None:
     assert rejected["command"] == "get_task"
 
 
-def test_an_unknown_delivery_is_404_also_of_another_source(stack: Stack, session_id: str) -> None:
+def test_an_unknown_delivery_is_404_also_of_another_source(stack: Stack, written: str) -> None:
     assert refused(stack, "/v1/deliveries/never-sent", 404)["code"] == "delivery_not_found"
-    known = stack.send("store_memory", session_id, key="sourced", content=1)["delivery_id"]
+    known = stack.send("store_memory", written, key="sourced", content=1)["delivery_id"]
     assert get(stack, f"/v1/deliveries/{known}?source=default")["status"] == "applied"
     assert refused(stack, f"/v1/deliveries/{known}?source=github", 404)["field"] == "delivery_id"
 
 
-def test_a_delivery_that_waits_is_accepted(stack: Stack, session_id: str) -> None:
+def test_a_delivery_that_waits_is_accepted(stack: Stack, written: str) -> None:
     stack.stop("worker")
     try:
-        receipt = stack.post("store_memory", session_id, key="waiting", content=1)
+        receipt = stack.post("store_memory", written, key="waiting", content=1)
         delivery = get(stack, f"/v1/deliveries/{receipt['delivery_id']}")
         assert (delivery["status"], delivery["command"]) == ("accepted", "store_memory")
-        assert delivery["session_id"] == session_id
+        assert delivery["session_id"] == written
         assert "decided_at" not in delivery
     finally:
         stack.start("worker")
@@ -318,12 +319,12 @@ def test_the_journal_is_read_from_a_cursor_on(stack: Stack) -> None:
     assert end == {"items": [], "next_cursor": rest["next_cursor"]}
 
 
-def test_who_waits_for_events_gets_them_as_they_come(stack: Stack, session_id: str) -> None:
-    after = _end_of_journal(stack, session_id)
+def test_who_waits_for_events_gets_them_as_they_come(stack: Stack, written: str) -> None:
+    after = _end_of_journal(stack, written)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(get, stack, f"/v1/sessions/{session_id}/events?after={after}&wait=20")
+        waiting = pool.submit(get, stack, f"/v1/sessions/{written}/events?after={after}&wait=20")
         watch = Stopwatch()
-        delivery_id = stack.post("store_memory", session_id, key="news", content=new_id())["delivery_id"]
+        delivery_id = stack.post("store_memory", written, key="news", content=new_id())["delivery_id"]
         assert [event["delivery_id"] for event in waiting.result()["items"]] == [delivery_id]
     assert watch.seconds < 1.5
 
@@ -336,30 +337,30 @@ def test_who_waits_in_vain_gets_the_same_cursor_again(stack: Stack, session_id: 
     assert 0.4 < watch.seconds < 5
 
 
-def test_many_who_wait_do_not_slow_down_reads(stack: Stack, session_id: str) -> None:
-    after = _end_of_journal(stack, session_id)
-    path = f"/v1/sessions/{session_id}/events?after={after}&wait=20"
+def test_many_who_wait_do_not_slow_down_reads(stack: Stack, written: str) -> None:
+    after = _end_of_journal(stack, written)
+    path = f"/v1/sessions/{written}/events?after={after}&wait=20"
     with ThreadPoolExecutor(60) as pool, stack.new_client() as client:
         waiting = [pool.submit(client.get, path) for _ in range(60)]
         watch = Stopwatch()
         for _ in range(10):
-            get(stack, f"/v1/sessions/{session_id}")
+            get(stack, f"/v1/sessions/{written}")
         assert watch.seconds < 5
-        delivery_id = stack.post("store_memory", session_id, key="for-all", content=new_id())["delivery_id"]
+        delivery_id = stack.post("store_memory", written, key="for-all", content=new_id())["delivery_id"]
         for answer in waiting:
             assert [event["delivery_id"] for event in answer.result().json()["items"]] == [delivery_id]
 
 
-def test_events_are_streamed_and_the_stream_is_taken_up_again(stack: Stack, session_id: str) -> None:
-    after = _end_of_journal(stack, session_id)
-    with _stream(stack, session_id, **{"Last-Event-ID": after}) as messages:
-        first = stack.post("store_memory", session_id, key="one", content=new_id())["delivery_id"]
+def test_events_are_streamed_and_the_stream_is_taken_up_again(stack: Stack, written: str) -> None:
+    after = _end_of_journal(stack, written)
+    with _stream(stack, written, **{"Last-Event-ID": after}) as messages:
+        first = stack.post("store_memory", written, key="one", content=new_id())["delivery_id"]
         message = next(messages)
         assert message["event"] == "store_memory"
         assert msgspec.json.decode(message["data"])["delivery_id"] == first
-        second = stack.post("store_memory", session_id, key="two", content=new_id())["delivery_id"]
+        second = stack.post("store_memory", written, key="two", content=new_id())["delivery_id"]
         assert msgspec.json.decode(next(messages)["data"])["delivery_id"] == second
-    with _stream(stack, session_id, **{"Last-Event-ID": message["id"]}) as messages:
+    with _stream(stack, written, **{"Last-Event-ID": message["id"]}) as messages:
         assert msgspec.json.decode(next(messages)["data"])["delivery_id"] == second
 
 

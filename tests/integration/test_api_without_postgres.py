@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from local.servers.embedded import EmbeddedServer, start_postgres
-from tests.support.databases import migrate
+from local.servers.embedded import EmbeddedServer
 from tests.support.processes.serving import Stopwatch, wait_for_status
-from tests.support.processes.stack import Stack, new_id, wait_for
+from tests.support.processes.stack import Stack, new_id, new_stack, wait_for
+from tests.support.servers import running_postgres
 
 READY = {"webhooks": {"taken": True, "reason": None}, "redis": "ok", "postgres": "unavailable"}
 
 
 @pytest.fixture(scope="module")
-def server(servers_folder: Path) -> Iterator[EmbeddedServer]:
-    server = start_postgres(servers_folder / "down", settings={"fsync": "off"})
-    migrate(server.url)
-    yield server
-    server.stop()
+def server() -> Iterator[EmbeddedServer]:
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def stack(server: EmbeddedServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(database_url=server.url, redis_url=redis_url, folder=tmp_path_factory.mktemp("down"), workers=1)
-    stack.start()
-    yield stack
-    stack.close()
+def stack(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with new_stack(server, tmp_path_factory.mktemp("down"), database_url=server.url, workers=1) as stack:
+        yield stack
 
 
 def test_webhooks_are_taken_and_reads_are_refused_while_postgres_is_down(stack: Stack, server: EmbeddedServer) -> None:

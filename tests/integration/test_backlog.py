@@ -172,53 +172,45 @@ def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
 
 
 def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
-    redis_url: str, redis: Redis, tmp_path: Path
+    own_redis_url: str, own_redis: Redis, tmp_path: Path
 ) -> None:
-    before = redis.config_get("maxmemory")["maxmemory"]
     room = 20_000_000
-    limit = int((int(redis.info("memory")["used_memory"]) + room) / 0.7)
-    redis.config_set("maxmemory", limit)
-    try:
-        settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
-        with closing(Serving("relay", tmp_path, **settings)) as serving, ThreadPoolExecutor(64) as pool:
-            body = memory(SESSION, text="x" * 1_000_000)
-            senders = [lambda _: serving.post(body), lambda number: post_signed(serving, body, f"large-{number}")]
-            answers = list(pool.map(lambda number: senders[number % 2](number), range(64)))
-            stored = [answer for answer in answers if answer.status_code == 202]
-            refused = [answer.json()["error"] for answer in answers if answer.status_code in (429, 503)]
-            assert 10 <= len(stored) <= room // 1_000_000
-            assert len(stored) + len(refused) == 64
-            assert LITTLE_MEMORY in {error["message"] for error in refused}
-            assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
-            # For a moment each connection has the room of its last large command beside what is stored.
-            wait_for(lambda: int(redis.info("memory")["used_memory"]) < limit * 0.75, what="rid of what it read into")
-            wait_for_status(
-                202, lambda: post_signed(serving, memory(SESSION), new_id())
-            )  # A small one still finds room.
-    finally:
-        redis.config_set("maxmemory", str(before))
+    limit = int((int(own_redis.info("memory")["used_memory"]) + room) / 0.7)
+    own_redis.config_set("maxmemory", limit)
+    settings = {"REDIS_URL": own_redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
+    with closing(Serving("relay", tmp_path, **settings)) as serving, ThreadPoolExecutor(64) as pool:
+        body = memory(SESSION, text="x" * 1_000_000)
+        senders = [lambda _: serving.post(body), lambda number: post_signed(serving, body, f"large-{number}")]
+        answers = list(pool.map(lambda number: senders[number % 2](number), range(64)))
+        stored = [answer for answer in answers if answer.status_code == 202]
+        refused = [answer.json()["error"] for answer in answers if answer.status_code in (429, 503)]
+        assert 10 <= len(stored) <= room // 1_000_000
+        assert len(stored) + len(refused) == 64
+        assert LITTLE_MEMORY in {error["message"] for error in refused}
+        assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
+        # For a moment each connection has the room of its last large command beside what is stored.
+        wait_for(lambda: int(own_redis.info("memory")["used_memory"]) < limit * 0.75, what="rid of what it read into")
+        wait_for_status(202, lambda: post_signed(serving, memory(SESSION), new_id()))  # A small one still finds room.
 
 
-def test_large_bodies_of_one_sender_leave_room_for_the_others(redis_url: str, redis: Redis, tmp_path: Path) -> None:
-    before = redis.config_get("maxmemory")["maxmemory"]
-    redis.config_set("maxmemory", "64mb")
-    settings = {"REDIS_URL": redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
-    try:
-        with closing(Serving("relay", tmp_path, **settings)) as serving:
-            body = memory(SESSION, text="x" * 1_000_000)
-            # Until the relay has looked it counts some twice.
-            refused = wait_for_status(429, lambda: serving.post(body))
-            assert refused.json()["error"]["code"] == "backlog_share"
-            watch = Stopwatch()
-            while watch.seconds < 3:
-                assert serving.post(body).status_code in (202, 429)
-                assert post_signed(serving, memory(SESSION), new_id()).status_code == 202
-            held = cast("dict[bytes, bytes]", redis.hgetall(BACKLOG_BYTES_KEY))
-            assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
-            shard = shard_of(SESSION)
-            while waiting := read_entries(redis, shard):
-                acknowledge(redis, shard, waiting, [])
-            assert redis.hgetall(BACKLOG_BYTES_KEY) == {}
-            wait_for_status(202, lambda: serving.post(body))
-    finally:
-        redis.config_set("maxmemory", str(before))
+def test_large_bodies_of_one_sender_leave_room_for_the_others(
+    own_redis_url: str, own_redis: Redis, tmp_path: Path
+) -> None:
+    own_redis.config_set("maxmemory", "64mb")
+    settings = {"REDIS_URL": own_redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
+    with closing(Serving("relay", tmp_path, **settings)) as serving:
+        body = memory(SESSION, text="x" * 1_000_000)
+        # Until the relay has looked it counts some twice.
+        refused = wait_for_status(429, lambda: serving.post(body))
+        assert refused.json()["error"]["code"] == "backlog_share"
+        watch = Stopwatch()
+        while watch.seconds < 3:
+            assert serving.post(body).status_code in (202, 429)
+            assert post_signed(serving, memory(SESSION), new_id()).status_code == 202
+        held = cast("dict[bytes, bytes]", own_redis.hgetall(BACKLOG_BYTES_KEY))
+        assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
+        shard = shard_of(SESSION)
+        while waiting := read_entries(own_redis, shard):
+            acknowledge(own_redis, shard, waiting, [])
+        assert own_redis.hgetall(BACKLOG_BYTES_KEY) == {}
+        wait_for_status(202, lambda: serving.post(body))

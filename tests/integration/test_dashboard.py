@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from tests.support.ports import free_port
 from tests.support.project import ROOT
 from worker.supervision import Child, ChildProcess
 
@@ -29,9 +29,7 @@ LIMIT_SECONDS = 30.0
 @pytest.fixture(scope="module")
 def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a running dashboard."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "REDIS_URL": redis_url, "DASHBOARD_PORT": str(port), "DASHBOARD_PASSWORD": PASSWORD}
     log = tmp_path_factory.mktemp("dashboard") / "log"
     command = (sys.executable, "-m", "worker.dashboard")

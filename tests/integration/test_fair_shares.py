@@ -19,11 +19,9 @@ PROMPT_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("fair"), workers=1)
-    stack.start()
-    yield stack
-    stack.close()
+def engine(stack_engine: Engine) -> Engine:
+    """Connections to the stack's database."""
+    return stack_engine
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ SESSION = "imported"
 @pytest.fixture(scope="module")
 def api(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The public app."""
-    serving = Serving("api", tmp_path_factory.mktemp("api"), DATABASE_URL=database_url, REDIS_URL=f"{redis_url}?db=7")
+    serving = Serving("api", tmp_path_factory.mktemp("api"), DATABASE_URL=database_url, REDIS_URL=redis_url)
     yield serving
     serving.close()
 

@@ -17,7 +17,7 @@ from models.errors import Conflict, Invalid, NotFound, RelayError, Unavailable
 from models.settings import Settings
 from relay.auth.api_key_cache import ApiKeyCache
 from sessions.api_keys import KeyRegister, NewKey, connect_register
-from tests.support.processes.stack import free_port
+from tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
-import psycopg2
 import pytest
 from sqlalchemy import create_engine, text
 
 from local.servers.embedded import EmbeddedServer
 from models.settings import sqlalchemy_url
-from tests.support.databases import migrate
+from tests.support.servers import migrate, new_database
 
 
 @pytest.fixture
 def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
     """A database without tables."""
-    name = f"migrations_{secrets.token_hex(4)}"
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-        yield postgres.url.replace("/postgres?", f"/{name}?")
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+    with new_database(postgres, template="template1") as url:
+        yield url
 
 
 def test_the_schema_goes_up_and_down_and_fits_the_tables(empty_database: str) -> None:

@@ -37,6 +37,12 @@ MANY = 60
 
 
 @pytest.fixture
+def redis(own_redis: Redis) -> Redis:
+    """A Redis of the test's own, whose limits it changes."""
+    return own_redis
+
+
+@pytest.fixture
 def session(redis: Redis, engine: Engine) -> str:
     """A session with a memory of 50,000 characters."""
     session_id = f"walk-{secrets.token_hex(6)}"
@@ -133,9 +139,9 @@ def test_the_outcomes_of_one_sender_take_no_more_than_its_share(redis: Redis, en
         assert heard[1].outcome.status == 200
 
 
-def test_what_was_passed_on_takes_nothing_of_the_share(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_what_was_passed_on_takes_nothing_of_the_share(own_redis_url: str, redis: Redis, tmp_path: Path) -> None:
     body = msgspec.json.encode({"data": "x" * 100_000})
-    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url)) as serving, ThreadPoolExecutor(1) as pool:
+    with closing(Serving("relay", tmp_path, REDIS_URL=own_redis_url)) as serving, ThreadPoolExecutor(1) as pool:
         for number in range(3):
             asked = {"command": "retrieve_memory", "session_id": "s", "id": f"r{number}", "data": {"key": "k"}}
             answer = pool.submit(serving.post, asked, "/v1/webhook?wait=30")
@@ -180,12 +186,12 @@ def test_entries_leave_the_inbox_when_redis_has_no_memory_left(redis: Redis, eng
 
 
 def test_outcomes_that_cannot_be_told_do_not_stop_the_shard(
-    redis_url: str, redis: Redis, engine: Engine, session: str, caplog: pytest.LogCaptureFixture
+    own_redis_url: str, redis: Redis, engine: Engine, session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     push(redis, entry("store_memory", session, key="k", content=1, waits=True))
     redis.acl_setuser("worker", enabled=True, nopass=True, keys=["*"], channels=["sr:journal"], categories=["+@all"])
     try:
-        with closing(Redis.from_url(redis_url, username="worker", password="any")) as worker:
+        with closing(Redis.from_url(own_redis_url, username="worker", password="any")) as worker:
             drain(worker, engine)
     finally:
         redis.acl_deluser("worker")

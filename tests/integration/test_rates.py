@@ -22,17 +22,21 @@ from relay.redis_client import open_redis
 from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
 from tests.support.processes.serving import Serving, Stopwatch, entries, memory
 from tests.support.project import API_KEY
+from tests.support.servers import running_valkey
 
 SESSION = "solar-roof"
 
 
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A Redis of the module's own that waits for no disk: a limit that is not told in time is none."""
+    with running_valkey(settings={"appendfsync": "no"}) as server:
+        yield server.url
+
+
 @pytest.fixture(autouse=True)
-def _empty(redis: Redis) -> Iterator[None]:
-    """Each test begins with nothing counted, and waits for no disk: a limit that is not told in time is none."""
-    before = redis.config_get("appendfsync")["appendfsync"]
-    redis.config_set("appendfsync", "no")
-    yield
-    redis.config_set("appendfsync", str(before))
+def _empty(redis: Redis) -> None:
+    """Each test begins with nothing counted."""
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from local.operator.restore import restore
 from local.servers.embedded import EmbeddedServer, start_postgres
 from models.errors import Conflict, Forbidden, Unavailable
 from models.tables import Base
-from tests.support.databases import execute, migrate
+from tests.support.servers import NO_SYNC, execute, migrate, new_folder, start_migrated_postgres
 
 CLOSED = {"api_keys", "deliveries"}
 GRANT = "GRANT ALL ON sessions TO PUBLIC"
@@ -81,9 +81,9 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def server(servers_folder: Path) -> Iterator[EmbeddedServer]:
+def server() -> Iterator[EmbeddedServer]:
     """A Postgres of its own, since roles are of a whole server; one that asks readers for their password."""
-    server = start_postgres(servers_folder / "reader", settings={"fsync": "off"})
+    server = start_migrated_postgres(new_folder("postgres"))
     [(rules,)] = rows(server.url, "SHOW hba_file")
     Path(rules).write_text(f"local all {','.join(TRUSTED)} trust\nlocal all all scram-sha-256\n")
     rows(server.url, "SELECT pg_reload_conf()")
@@ -94,7 +94,6 @@ def server(servers_folder: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def owner(server: EmbeddedServer) -> TargetDatabase:
     """The migrated database as its owner, with a session and a task in it."""
-    migrate(server.url)
     execute(
         server.url,
         "INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at,"
@@ -107,9 +106,9 @@ def owner(server: EmbeddedServer) -> TargetDatabase:
     return TargetDatabase(server.url)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def reader(owner: TargetDatabase) -> ReaderRole:
-    """The role."""
+    """The role, made anew."""
     return make_reader(owner)
 
 
@@ -361,13 +360,13 @@ class TestWithoutSuperuser:
 
 
 def test_a_backup_goes_to_servers_without_the_role_and_there_is_none_in_it(
-    server: EmbeddedServer, owner: TargetDatabase, servers_folder: Path, redis_url: str, tmp_path: Path
+    server: EmbeddedServer, owner: TargetDatabase, redis_url: str, tmp_path: Path
 ) -> None:
     make_reader(owner)
     with owner.connect("tests") as connection:
         tools = tools_for(connection.server_version)
     make_backup(owner, tmp_path / "all.dump", advance=lambda: None)
-    other = start_postgres(servers_folder / "without-reader", settings={"fsync": "off"})
+    other = start_postgres(new_folder("postgres"), settings=NO_SYNC)
     try:
         restore(TargetDatabase(other.url), redis_url, tmp_path / "all.dump", tools=tools, advance=lambda: None)
         assert rows(other.url, "SELECT session_id FROM sessions") == [("walk",)]

@@ -12,7 +12,7 @@ from models.errors import TooManyRequests
 from models.queue.inbox import Entry, shard_of
 from sessions.commands.read_time_budget import AT_ONCE_SECONDS, SHARE, TOGETHER_SECONDS, ReadTimeBudget
 from sessions.postgres.reads.read_timeout import lift_time_limit
-from tests.support.processes.stack import free_port
+from tests.support.ports import free_port
 from tests.support.stores.effects import delivery, memories, outcome_of
 from tests.support.stores.inbox import drain, entry, push
 from worker.read_time_debts import add_debts, owed_seconds

@@ -24,6 +24,7 @@ from relay.rejections import COUNTS_KEY, KEPT, KEPT_PER_SECOND, LIST_KEY, Reject
 from tests.support.processes.serving import Serving, memory
 from tests.support.processes.stack import wait_for
 from tests.support.project import API_KEY
+from tests.support.servers import new_folder
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HIDDEN = ("wrong-key", SECRET, "hidden-text", "hidden-query", "v1,", "srh_", "webhook-id-of-the-sender")
@@ -250,8 +251,8 @@ def test_answers_and_our_own_trouble_are_no_refusals(redis_url: str, redis: Redi
     asyncio.run(run())
 
 
-def test_while_redis_is_away_the_newest_are_kept_and_all_are_counted(servers_folder: Path) -> None:
-    server = start_valkey(servers_folder / "refusals")
+def test_while_redis_is_away_the_newest_are_kept_and_all_are_counted() -> None:
+    server = start_valkey(new_folder("valkey"))
 
     async def run() -> None:
         async with connected(server.url) as refusals:

@@ -313,16 +313,15 @@ def test_a_full_inbox_refuses_until_it_is_drained(redis_url: str, redis: Redis, 
         wait_for_status(202, lambda: serving.post(memory(SESSION)))
 
 
-def test_it_refuses_while_redis_has_little_memory_left(relay: Serving, redis: Redis) -> None:
-    used = int(redis.info("memory")["used_memory"])
-    before = redis.config_get("maxmemory")["maxmemory"]
-    redis.config_set("maxmemory", int(used / 0.8))
-    try:
-        refused = wait_for_status(503, lambda: relay.post(memory(SESSION)))
+def test_it_refuses_while_redis_has_little_memory_left(own_redis_url: str, own_redis: Redis, tmp_path: Path) -> None:
+    with closing(Serving("relay", tmp_path, REDIS_URL=own_redis_url)) as serving:
+        for number in range(200):  # So that what the relay itself takes counts for nothing.
+            own_redis.set(f"filler-{number}", bytes(100_000))
+        own_redis.config_set("maxmemory", int(int(own_redis.info("memory")["used_memory"]) / 0.8))
+        refused = wait_for_status(503, lambda: serving.post(memory(SESSION)))
         assert "memory" in refused.json()["error"]["message"]
-    finally:
-        redis.config_set("maxmemory", str(before))
-    wait_for_status(202, lambda: relay.post(memory(SESSION)))
+        own_redis.config_set("maxmemory", "512mb")
+        wait_for_status(202, lambda: serving.post(memory(SESSION)))
 
 
 @pytest.mark.parametrize(

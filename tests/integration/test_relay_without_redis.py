@@ -14,8 +14,9 @@ import pytest
 from redis import Redis
 
 from local.servers.embedded import EmbeddedServer, start_valkey
+from tests.support.ports import free_port
 from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
-from tests.support.processes.stack import free_port, wait_for
+from tests.support.processes.stack import wait_for
 
 AWAY = "The inbox does not answer at the moment; nothing was stored."
 

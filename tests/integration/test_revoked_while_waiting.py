@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -19,11 +18,9 @@ EVENTS = 60_000
 
 
 @pytest.fixture(scope="module")
-def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("revoked"), workers=1)
-    stack.start()
-    yield stack
-    stack.close()
+def engine(stack_engine: Engine) -> Engine:
+    """Connections to the stack's database."""
+    return stack_engine
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from models.queue.job_queue import DRAIN, QUEUE, SWEEPER_KEY, open_queue
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
-from tests.support.processes.stack import free_port
+from tests.support.ports import free_port
 from tests.support.stores.inbox import drain, entry
 from worker import sweeper as sweeping
 from worker.sweeper import Sweeper

@@ -9,21 +9,17 @@ from typing import cast
 
 import psutil
 import pytest
-from redis import Redis
 
+from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
-from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, new_stack, wait_for
 
 
 @pytest.fixture(scope="module")
-def stack(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The processes on an emptied Redis, of which a test may stop the worker."""
-    with Redis.from_url(redis_url) as redis:
-        redis.flushdb()
-    stack = Stack(database_url=database_url, redis_url=redis_url, folder=tmp_path_factory.mktemp("kept"))
-    stack.start()
-    yield stack
-    stack.close()
+def stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The processes, of which a test may stop the worker."""
+    with new_stack(postgres, tmp_path_factory.mktemp("kept")) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from tests.support.torture.rig import Rig, new_rig
 
 
 @pytest.fixture
-def rig(servers_folder: Path) -> Iterator[Rig]:
+def rig() -> Iterator[Rig]:
     """Servers and processes of the test's own."""
-    with new_rig(servers_folder) as rig:
+    with new_rig() as rig:
         yield rig

@@ -40,10 +40,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def rig_on_disk(servers_folder: Path, disk: Path) -> Iterator[Rig]:
+def rig_on_disk(disk: Path) -> Iterator[Rig]:
     """A rig whose Valkey writes to the small disk."""
     # The file is written anew before it fills the disk by itself.
-    with new_rig(servers_folder, valkey_folder=disk, valkey_settings={"auto-aof-rewrite-min-size": "8mb"}) as rig:
+    with new_rig(valkey_folder=disk, valkey_settings={"auto-aof-rewrite-min-size": "8mb"}) as rig:
         yield rig
 
 

@@ -1,16 +1,21 @@
-"""session-cli as people run it: its launcher, in an environment of its own, piped or in a terminal."""
+"""session-cli in an environment of its own: its commands in this process, or its launcher as people run it, piped or
+in a terminal."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import msgspec
 
+from cli.main import main
 from tests.support.processes.pseudo_terminal import PseudoTerminal
 from tests.support.project import ROOT
 
@@ -61,7 +66,25 @@ class CommandLine:
     def run(
         self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
     ) -> Done:
-        """Run it with pipes; it must end with the code."""
+        """Run its commands with pipes, in this process; it must end with the code. What it does not catch is raised."""
+        streams = io.BytesIO(input.encode() if isinstance(input, str) else input), io.BytesIO(), io.BytesIO()
+        stdin, stdout, stderr = (io.TextIOWrapper(stream, encoding="utf-8") for stream in streams)
+        with (
+            patch.dict(os.environ, {**self.environment, **(environment or {})}, clear=True),
+            patch.multiple(sys, argv=[PROGRAM, *arguments], stdin=stdin, stdout=stdout, stderr=stderr),
+            chdir(self.folder),
+        ):
+            ended = main()
+            for stream in (stdout, stderr):
+                stream.flush()
+        result = Done(ended, streams[1].getvalue().decode(), streams[2].getvalue().decode())
+        assert result.code == code, result
+        return result
+
+    def launch(
+        self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
+    ) -> Done:
+        """Run its launcher with pipes, as people do; it must end with the code."""
         done = subprocess.run(
             [PROGRAM, *arguments],
             input=input.encode() if isinstance(input, str) else input,

@@ -19,7 +19,8 @@ from relay.http.bodies import read_body
 from relay.http.connection_limits import ConnectionRegistry, Timeouts
 from relay.http.responses import JsonResponse, exception_handlers
 from relay.http.server import RelayServer
-from tests.support.processes.stack import free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import wait_for
 
 BODY_LIMIT = 1_048_576
 LARGE = b"x" * 50_000_000

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import pytest
 
-from tests.support.processes.stack import free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import wait_for
 from worker.supervision import Child, ChildProcess
 
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"

@@ -25,7 +25,8 @@ from models.queue.inbox import (
     outcome_key,
 )
 from tests.support.logs import require_no_secret
-from tests.support.processes.stack import NO_LIMITS, free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.processes.stack import NO_LIMITS, wait_for
 from tests.support.project import API_KEY, ROOT
 from worker.inbox import OUTCOME_SCRIPT
 from worker.outcomes import ANNOUNCED_BYTES

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from redis import Redis
 
+from local.servers.embedded import EmbeddedServer
 from tests.support.logs import require_no_bug, require_no_secret
+from tests.support.ports import free_port
 from tests.support.project import API_KEY, ROOT
+from tests.support.servers import new_database, running_valkey
 from worker.supervision import Child, ChildProcess
 
 T = TypeVar("T")
@@ -41,13 +43,6 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "")
             last = error
         time.sleep(0.02)
     raise AssertionError(f"After {seconds:g} s still not {what or 'so'}: {last!r}")
-
-
-def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Stack:
@@ -164,6 +159,27 @@ class Stack:
             if not page["items"]:
                 return events
             cursor = page["next_cursor"]
+
+
+@contextmanager
+def new_stack(
+    postgres: EmbeddedServer,
+    folder: Path,
+    *,
+    database_url: str = "",
+    redis_url: str = "",
+    workers: int = 2,
+    **more: str,
+) -> Iterator[Stack]:
+    """The processes, started, with a database of their own in that Postgres and a Valkey of their own, unless they are
+    given others."""
+    with ExitStack() as held:
+        database_url = database_url or held.enter_context(new_database(postgres))
+        redis_url = redis_url or held.enter_context(running_valkey()).url
+        stack = Stack(database_url=database_url, redis_url=redis_url, folder=folder, workers=workers, **more)
+        held.callback(stack.close)
+        stack.start()
+        yield stack
 
 
 def fresh(answer: Payload) -> list[Payload]:

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
-from tests.support.databases import migrate
-from tests.support.processes.stack import Stack, new_id
-
-NO_SYNC = {"fsync": "off"}
-"""A process that is killed loses nothing that the kernel has; syncing would only make the runs longer."""
+from local.servers.embedded import EmbeddedServer, start_valkey
+from tests.support.processes.stack import Stack
+from tests.support.servers import NO_SYNC, new_folder, start_migrated_postgres
 
 
 class Rig:
@@ -44,21 +41,19 @@ class Rig:
 
 @contextmanager
 def new_rig(
-    folder: Path,
     *,
     valkey_folder: Path | None = None,
     valkey_settings: Mapping[str, str] | None = None,
     postgres_settings: Mapping[str, str] = NO_SYNC,
     **environment: str,
 ) -> Iterator[Rig]:
-    """A rig, started, with its data in the folder, which Postgres' user must be able to enter."""
-    home = folder / new_id("rig")
+    """A rig, started."""
+    home = new_folder("rig")
     with contextlib.ExitStack() as ends:
-        postgres = start_postgres(home, settings=postgres_settings)
+        postgres = start_migrated_postgres(home, settings=postgres_settings)
         ends.callback(postgres.stop)
         valkey = start_valkey(valkey_folder or home, settings=valkey_settings)
         ends.callback(valkey.stop)
-        migrate(postgres.url)
         stack = Stack(database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=3, **environment)
         ends.callback(stack.close)
         stack.start()

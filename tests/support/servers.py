@@ -1,0 +1,112 @@
+"""Servers for tests: Postgres on copies of one data folder, which the real migrations have filled once, and Valkey."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+
+from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
+from tests.support.project import ROOT
+
+NO_SYNC = {"fsync": "off"}
+"""A process that is killed loses nothing that the kernel has; syncing would only make the runs longer."""
+RUN_FOLDER = "SESSION_RELAY_TESTS_FOLDER"
+"""Tells the workers of a run which folder is its own."""
+TEMPLATE = "migrated"
+"""A database that nobody uses, to be cloned."""
+
+
+def run_folder() -> Path:
+    """A folder of this process and those that it starts, which the servers' own user can enter, too, when the tests
+    run as root. It is made when it is first asked for, and removed when the process that made it ends."""
+    if RUN_FOLDER not in os.environ:
+        folder = tempfile.mkdtemp(prefix="session-relay-tests-")
+        Path(folder).chmod(0o755)
+        os.environ[RUN_FOLDER] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(os.environ[RUN_FOLDER])
+
+
+def new_folder(name: str) -> Path:
+    """A place in the run's folder that no other test uses, for data that are not there yet."""
+    return run_folder() / f"{name}-{secrets.token_hex(4)}"
+
+
+def migrate(database_url: str, *arguments: str) -> str:
+    """Run alembic as an operator would, by default up to the latest schema; gives its output."""
+    command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
+    environment = {**os.environ, "DATABASE_URL": database_url}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def start_migrated_postgres(folder: Path, *, settings: Mapping[str, str] = NO_SYNC) -> EmbeddedServer:
+    """A Postgres of its own whose database is migrated, with its data in the folder."""
+    folder.mkdir(parents=True, mode=0o755)
+    subprocess.run(["cp", "-a", _prepared_data() / "postgres", folder], check=True)
+    return start_postgres(folder, settings=settings)
+
+
+@contextmanager
+def running_postgres() -> Iterator[EmbeddedServer]:
+    """A migrated Postgres until the end of the block."""
+    server = start_migrated_postgres(new_folder("postgres"))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def running_valkey(*, settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedServer]:
+    """A Valkey until the end of the block, with the durable settings unless told otherwise."""
+    server = start_valkey(new_folder("valkey"), settings=settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def new_database(postgres: EmbeddedServer, *, template: str = TEMPLATE) -> Iterator[str]:
+    """A database in that Postgres, migrated unless another template is named, that is dropped in the end."""
+    name = f"own_{secrets.token_hex(6)}"
+    execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield postgres.url.replace("/postgres?", f"/{name}?")
+    finally:
+        execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute(url: str, statement: str) -> None:
+    """Execute a statement on a connection of its own, outside of a transaction."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _prepared_data() -> Path:
+    """The data folder that is copied, made by whichever process of the run comes first."""
+    folder = run_folder() / "prepared"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            server = start_postgres(folder, settings=NO_SYNC)
+            migrate(server.url)
+            execute(server.url.replace("/postgres?", "/template1?"), f"CREATE DATABASE {TEMPLATE} TEMPLATE postgres")
+            server.stop()
+            (folder / "done").touch()
+    return folder
