@@ -1,1 +1,1 @@
-"""What all processes agree on: settings, errors, command messages, tables, the inbox. Imports no other room."""
+"""Definitions shared by all processes: settings, errors, commands, tables and the inbox. Imports no other package."""

@@ -1,4 +1,4 @@
-"""Replaces a file as a whole: a reader finds the old one or the new one, and so does whoever comes after a crash."""
+"""Replaces files atomically: readers see the old or the new file, also after a crash."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 PRIVATE = 0o600
-"""The mode of a file for its owner alone."""
+"""The mode of a file that only its owner can access."""
 NEW_FILE = 0o666
-"""Less what the umask takes away, as for any new file."""
+"""The mode of a new file, before the umask."""
 
 
 @contextmanager
 def replacing(path: Path, *, mode: int | None = None, draft: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a new file to be written within the block; then it is on the disk, and at the path. If the block or anything
-    else raises, what was at the path is still there.
+    """Open a new file for writing; after the block it is synced to disk and replaces the file at the path.
 
-    By default it gets the mode of the file that it replaces. It is written beside the path, under a name of its own
-    (`file.name`) or as `draft`, which no other process may write at the time. Raises OSError.
+    If anything raises, the old file remains. By default the new file gets the mode of the old one. It is written next
+    to it, under a unique name (`file.name`) or as `draft`, which no other process may write at that time. Raises
+    OSError.
     """
     replaced_mode = None
     if mode is None:
@@ -33,7 +33,7 @@ def replacing(path: Path, *, mode: int | None = None, draft: Path | None = None)
     if draft is None:
         draft = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}")
     else:
-        draft.unlink(missing_ok=True)  # A process that was killed has left it.
+        draft.unlink(missing_ok=True)  # Left behind by a killed process.
     file = open(draft, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115
     try:
         with file:
@@ -50,10 +50,10 @@ def replacing(path: Path, *, mode: int | None = None, draft: Path | None = None)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, where the system and the folder's mode allow it. Raises OSError."""
+    """Sync the names in a folder to disk, where the system and the folder's mode allow it. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # It may be written but not read; or it is Windows'.
+    except PermissionError:  # The folder is writable but not readable, or this is Windows.
         return
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Makes the error again that a relay has answered or recorded, from its JSON form and its HTTP status or its code."""
+"""Rebuilds the error that a relay returned or recorded, from its JSON form and its HTTP status or code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.errors import (
 )
 
 SERVER_ERRORS = 500
-"""From here on a status speaks of the server."""
+"""The lowest status of a server error."""
 REJECTED: tuple[type[RelayError], ...] = (
     *(kind for kind in Rejected.__subclasses__() if kind.__module__ == Rejected.__module__),
     Rejected,
@@ -47,37 +47,39 @@ SPECIAL_CODES: dict[type[RelayError], tuple[str, ...]] = {
     TooManyRequests: ("answer_share", "backlog_share", "reads_too_slow", "too_many_bodies"),
     RelayError: ("dead_letter",),
 }
-"""Codes whose status their own name does not show."""
+"""Codes whose name does not imply their status."""
 SUFFIXES: dict[str, type[RelayError]] = {"_not_found": NotFound, "_exists": Conflict, "_conflict": Conflict}
 
 
 def make_error(
-    status: int, told: ErrorBody, *, data: object = None, retry_after_seconds: int | None = None
+    status: int, body: ErrorBody, *, data: object = None, retry_after_seconds: int | None = None
 ) -> RelayError:
-    """The error of the hierarchy that has this status, and the code if several have."""
-    kind = _kind_with(status, told.code)
+    """Return an error of the class with this status; the code decides among several such classes."""
+    kind = _kind_with(status, body.code)
     if issubclass(kind, TooManyRequests):
-        error: RelayError = kind(told.message, retry_after_seconds=retry_after_seconds or 1)
+        error: RelayError = kind(body.message, retry_after_seconds=retry_after_seconds or 1)
     else:
-        error = kind(told.message)
-    error.code, error.field, error.expected, error.hint = told.code, told.field, told.expected, told.hint
-    error.problems = [problem for problem in msgspec.to_builtins(told.problems) if isinstance(problem, dict)]
+        error = kind(body.message)
+    error.code, error.field, error.expected, error.hint = body.code, body.field, body.expected, body.hint
+    error.problems = [problem for problem in msgspec.to_builtins(body.problems) if isinstance(problem, dict)]
     error.data = data if isinstance(data, dict) and data else None
-    error.retryable = told.retryable
+    error.retryable = body.retryable
     if isinstance(error, Unavailable) and retry_after_seconds is not None:
         error.retry_after_seconds = retry_after_seconds
     return error
 
 
 def parse_error(answer: dict[str, Any], *, status: int | None = None) -> RelayError:
-    """The error in an answer, which may have `data`, or of a delivery that was not applied. Without a status it is that
-    of the code. Raises ValidationError for what is none."""
-    told = msgspec.convert(answer.get("error", answer), ErrorBody)
-    return make_error(status_of(told.code) if status is None else status, told, data=answer.get("data"))
+    """Parse the error of a response, which may have `data`, or of a delivery that was not applied.
+
+    The status defaults to that of the code. Raises ValidationError if the content is not an error.
+    """
+    body = msgspec.convert(answer.get("error", answer), ErrorBody)
+    return make_error(status_of(body.code) if status is None else status, body, data=answer.get("data"))
 
 
 def status_of(code: str) -> int:
-    """The HTTP status of an error with this code; that of a plain rejection for a code of another version."""
+    """Return the HTTP status for an error code; 422 for a code that this version does not know."""
     kinds: tuple[type[RelayError], ...] = (*REJECTED, Unavailable, RelayError)
     named = [kind for kind, codes in SPECIAL_CODES.items() if code in codes]
     named += [kind for kind in kinds if kind.code == code]

@@ -1,6 +1,6 @@
-"""The error hierarchy. Three families: rejected (the sender can mend it), unavailable (retry), and bugs (all else).
+"""The error hierarchy in three families: rejected (the sender must fix the request), unavailable (retry), and bugs.
 
-How a family is shown belongs to each edge: HTTP status, worker outcome, exit code.
+Each interface maps the families to its own form: HTTP status, worker outcome or exit code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of several things that are wrong with a request."""
+    """One of several problems with a request."""
 
     code: str
     message: str
@@ -21,7 +21,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An error as senders see it, everywhere the same."""
+    """The error object that clients receive, the same on every interface."""
 
     code: str
     message: str
@@ -30,11 +30,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected: str | None = None
     hint: str | None = None
     problems: list[Problem] = []
-    """All that is wrong, if it is more than one field; the first is the one above."""
+    """All problems, if there is more than one; the first repeats the fields above."""
 
 
 class RelayError(Exception):
-    """Something went wrong."""
+    """An internal error occurred."""
 
     status = 500
     code = "internal"
@@ -55,28 +55,28 @@ class RelayError(Exception):
         self.code = code or type(self).code
         self.field, self.expected, self.hint, self.data = field, expected, hint, data
         self.problems: list[dict[str, Any]] = []
-        """All that is wrong, if it is more than one field."""
+        """All problems, if there is more than one."""
 
     def body(self) -> dict[str, object]:
-        """The `error` object of the wire format; absent fields are left out, `retryable` is always there."""
+        """Return the `error` object of the wire format: unset fields are omitted, `retryable` is always present."""
         problems = {"problems": self.problems} if self.problems else {}
         return {**self.problem(), "retryable": self.retryable, **problems}
 
     def problem(self) -> dict[str, Any]:
-        """This error as one of several."""
+        """Return this error as one entry of `problems`."""
         fields = {"field": self.field, "expected": self.expected, "hint": self.hint}
         given = {name: value for name, value in fields.items() if value is not None}
         return {"code": self.code, "message": self.message, **given}
 
 
 class SettingsError(RelayError):
-    """The configuration cannot be used."""
+    """The configuration is invalid."""
 
     code = "settings"
 
 
 class Rejected(RelayError):
-    """The request was understood and refused."""
+    """The request was rejected."""
 
     status = 422
     code = "rejected"
@@ -97,35 +97,35 @@ class NotJson(Rejected):
 
 
 class Undecodable(Rejected):
-    """The body is not compressed in the way that its header says."""
+    """The body does not match its Content-Encoding header."""
 
     status = 400
     code = "undecodable"
 
 
 class Unauthorized(Rejected):
-    """A valid API key is needed."""
+    """A valid API key is required."""
 
     status = 401
     code = "unauthorized"
 
 
 class Forbidden(Rejected):
-    """The key does not allow this."""
+    """The key does not permit this request."""
 
     status = 403
     code = "forbidden"
 
 
 class NotFound(Rejected):
-    """There is nothing under this id."""
+    """No resource has this id."""
 
     status = 404
     code = "not_found"
 
 
 class MethodNotAllowed(Rejected):
-    """This address does not take that method."""
+    """This URL does not support the request's method."""
 
     status = 405
     code = "method_not_allowed"
@@ -140,7 +140,7 @@ class TooSlow(Rejected):
 
 
 class Conflict(Rejected):
-    """It contradicts what is already there."""
+    """The request conflicts with existing data."""
 
     status = 409
     code = "conflict"
@@ -161,7 +161,7 @@ class UnsupportedMediaType(Rejected):
 
 
 class Misdirected(Rejected):
-    """This relay is not known under the host that the request names."""
+    """The request names a host that is not this relay's."""
 
     status = 421
     code = "wrong_host"
@@ -175,7 +175,7 @@ class Invalid(Rejected):
 
 
 class TooManyRequests(Rejected):
-    """More than its share; the sender is to come back later."""
+    """The sender exceeded its limit; retry later."""
 
     status = 429
     code = "rate_limited"
@@ -187,7 +187,7 @@ class TooManyRequests(Rejected):
 
 
 class Unavailable(RelayError):
-    """A service that is needed does not answer; try again later."""
+    """A required service is not responding; retry later."""
 
     status = 503
     code = "unavailable"

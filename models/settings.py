@@ -1,4 +1,4 @@
-"""The settings of every process: read once from the environment into one frozen object that is handed down."""
+"""Settings of all processes, read once from the environment into a frozen object that is passed down."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ Network = IPv4Network | IPv6Network
 FOREIGN_PARAMETERS = frozenset(
     {"pgbouncer", "connection_limit", "pool_timeout", "prepared_statements", "statement_cache_size"}
 )
-"""Of a DATABASE_URL as hosting platforms hand it out for a pooler: they are meant for other clients' pools, and libpq
-refuses a URL with them."""
+"""Parameters that hosting platforms add to a DATABASE_URL for other clients' connection pools. libpq rejects a URL with
+them."""
 _MAPPED_BITS = 96
-"""Of an IPv6 network whose addresses are those of IPv4: ::ffff:0:0/96."""
+"""The prefix length of the network of IPv4-mapped IPv6 addresses, ::ffff:0:0/96."""
 
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be configured. Each field is the environment variable of the same name in capitals."""
+    """All settings. Each field is the environment variable of the same name in capitals."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; empty means all, IPv4 and IPv6."""
+    """The address to listen on; empty: all IPv4 and IPv6 addresses."""
     port: int = 8000
     database_url: str = ""
     redis_url: str = ""
     data_dir: str = ".data"
     public_url: str = ""
-    """Under which clients reach the relay from outside, such as https://relay.example. On Railway, its domain there."""
+    """The URL under which clients reach the relay, such as https://relay.example. Default on Railway: its domain."""
     api_key: str = ""
-    """A first key with all scopes."""
+    """An initial key with all scopes."""
     webhook_secrets: str = ""
-    """`name=whsec_…` of Standard Webhooks, several with commas, several with one name for rotation."""
+    """Secrets for Standard Webhooks, `name=whsec_…`, separated by commas. A name may be repeated, for rotation."""
     github_webhook_secret: str = ""
     allowed_ips: str = ""
-    """Addresses and networks, with commas, from which requests are taken; empty means all."""
+    """Addresses and networks, separated by commas, from which requests are accepted; empty: all."""
     trusted_proxy_header: str = ""
-    """The header in which a proxy in front says who the client is; empty means that there is no proxy."""
+    """The header in which a reverse proxy sends the client's address; empty: no proxy."""
     rate_limit: str = "600/minute"
-    """Requests of one sender, whatever its keys."""
+    """Requests per sender, over all its keys."""
     byte_limit: str = "100000000/minute"
-    """Bytes of the bodies that one sender posts."""
+    """Bytes of request bodies per sender."""
     max_body_bytes: int = 1_048_576
     max_backlog: int = 100_000
-    """Entries waiting in all shards together, above which new webhooks get 503."""
+    """Entries waiting in all shards together; above it, new webhooks get 503."""
     require_durable_redis: bool = False
-    """Refuse webhooks, rather than only warn, when Redis' settings do not keep what it has answered."""
+    """Reject webhooks, instead of only warning, if Redis' settings can lose acknowledged writes."""
     workers: int = 2
-    """Draining worker processes, at most one per shard."""
+    """Worker processes that drain shards, at most one per shard."""
     delivery_retention_days: int = 30
     search_language: str = "english"
-    """A Postgres text search configuration; read by the migration that makes the search columns."""
+    """A Postgres text search configuration, read by the migration that creates the search columns."""
     dashboard_host: str = "127.0.0.1"
     dashboard_port: int = 9181
     dashboard_password: str = ""
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
     failpoint_dir: str = ""
-    """For tests: a worker that reaches a failpoint deletes the file of that name in this folder and kills itself."""
+    """For tests: a worker at a failpoint with a file of its name in this folder deletes the file and kills itself."""
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Parse the environment (or the mapping given). Raises SettingsError that names the variable and what it takes."""
+    """Parse the environment, or the given mapping. Raises SettingsError with the variable and the expected value."""
     source = os.environ if environment is None else environment
     values = {
         name: source[name.upper()].strip()
@@ -102,8 +102,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def parse_networks(allowed_ips: str) -> tuple[Network, ...]:
-    """The networks that ALLOWED_IPS names; a single address is one, too. IPv4 that is written as IPv6 becomes IPv4.
-    Raises SettingsError that names the bad one."""
+    """Parse the networks and addresses in ALLOWED_IPS; IPv4-mapped IPv6 becomes IPv4. Raises SettingsError."""
     return tuple(_parse_network(text.strip()) for text in allowed_ips.split(",") if text.strip())
 
 
@@ -112,8 +111,8 @@ def _parse_network(text: str) -> Network:
         network = ip_network(text)
     except ValueError as error:
         raise SettingsError(
-            f"ALLOWED_IPS is not valid: {text[:64]!r} is no address, and no network such as 203.0.113.0/24 or "
-            "2001:db8::/32 (with nothing after the network's own bits)."
+            f"ALLOWED_IPS is not valid: {text[:64]!r} is neither an address nor a network such as 203.0.113.0/24 or "
+            "2001:db8::/32 (with all host bits zero)."
         ) from error
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= _MAPPED_BITS:
@@ -123,20 +122,19 @@ def _parse_network(text: str) -> Network:
 
 def _check_url(variable: str, url: str) -> None:
     if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?", url):
-        raise SettingsError(f"{variable} is not valid: expected https://host or http://host:port, and no path.")
+        raise SettingsError(f"{variable} is not valid: expected https://host or http://host:port without a path.")
 
 
 def _check_header(variable: str, name: str) -> None:
     if name and (not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or name.lower() == "forwarded"):
         raise SettingsError(
-            f"{variable} is not valid: expected the name of a header that has addresses only, such as X-Real-IP or "
-            "X-Forwarded-For."
+            f"{variable} is not valid: expected the name of a header that contains only addresses, such as X-Real-IP "
+            "or X-Forwarded-For."
         )
 
 
 def sqlalchemy_url(database_url: str) -> str:
-    """Give the URL with the driver that this product uses and the parameters that libpq knows. Hosting platforms hand
-    out `postgres://` and `postgresql://`. Raises SettingsError."""
+    """Adapt a `postgres://` or `postgresql://` URL to our driver, without FOREIGN_PARAMETERS. Raises SettingsError."""
     scheme, separator, rest = database_url.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
         raise SettingsError("DATABASE_URL is not valid: expected postgresql://user:password@host:port/database.")

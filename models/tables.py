@@ -1,4 +1,4 @@
-"""The tables in Postgres. Constraints are named by one rule, so that migrations can name them too."""
+"""Tables in Postgres. Constraints are named by convention, so that migrations can refer to them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from models import field_types as v
 
 SCHEMA_REVISION = "0011"
-"""The migration that these tables are at; a worker waits for it."""
+"""The latest migration; workers wait until it is applied."""
 UNSEEN_BY_DELEGATOR = (
     "status IN ('completed', 'failed', 'input_required')"
     " AND (shown_at IS NULL OR shown_at < updated_at OR created_by <> ALL (seen_by))"
 )
-"""Tasks with news for whom they were delegated by."""
+"""Tasks with updates that their delegator has not seen."""
 SEARCH_CONFIGURATION = "session_relay"
-"""A text search configuration of ours, a copy of SEARCH_LANGUAGE made by the first migration."""
+"""The product's text search configuration: a copy of SEARCH_LANGUAGE, created by the first migration."""
 SEARCHED_CHARACTERS = 200_000
-"""Of one text: a tsvector holds at most 1 MB, and this many always fit, in every alphabet tried."""
+"""Indexed characters per text: a tsvector holds at most 1 MB, and this many fit in every alphabet tested."""
 
 SLOW_LETTERS = "_~"
-"""Which the parser of Postgres takes for parts of paths and hosts. For searching they stand between words."""
+"""Characters that Postgres' parser treats as parts of paths and hosts; the search treats them as word separators."""
 
 
 def _one_of(column: str, values: Any) -> str:
@@ -51,16 +51,16 @@ def _one_of(column: str, values: Any) -> str:
 
 def _tsvector(*columns: str) -> Computed:
     words = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
-    # Scripts without spaces are searched as text; here they would hide the words of other scripts between them.
+    # Scripts without spaces are searched as text; in the index they would hide words of other scripts between them.
     unspaced = f"[{v.UNSPACED_SYLLABLES}{v.UNSPACED_LETTERS}]+"
     words = f"regexp_replace(left({words}, {SEARCHED_CHARACTERS}), '{unspaced}', ' ', 'g')"
-    # In long words of these the parser looks for paths and hosts, in quadratic time.
+    # In long words with these characters the parser searches for paths and hosts, in quadratic time.
     words = f"translate({words}, '{SLOW_LETTERS}', '{len(SLOW_LETTERS) * '|'}')"
     return Computed(f"to_tsvector('simple', {words}) || to_tsvector('{SEARCH_CONFIGURATION}', {words})", persisted=True)
 
 
 class Base(DeclarativeBase):
-    """All tables."""
+    """The base of all tables."""
 
     metadata = MetaData(
         naming_convention={
@@ -80,7 +80,7 @@ class Base(DeclarativeBase):
 
 
 class SessionRow(Base):
-    """A session. Its counters are counted, so that they are always right."""
+    """A session. It stores no counters: they are computed on read, so they are always correct."""
 
     __tablename__ = "sessions"
     __table_args__ = (
@@ -104,7 +104,7 @@ def _of_session() -> ForeignKeyConstraint:
 
 
 class ChunkRow(Base):
-    """A piece of conversation. `said_at` is the order of the transcript, and `position` that of storing."""
+    """A piece of conversation. The transcript is in the order of `said_at`; `position` is the order of storage."""
 
     __tablename__ = "conversation_chunks"
     __table_args__ = (
@@ -132,7 +132,7 @@ class ChunkRow(Base):
 
     @hybrid_property
     def said_at(self) -> datetime:
-        """When it began, as far as its sender has told, else when it was sent."""
+        """The start of the conversation if the sender gave it, otherwise the time of storage."""
         return self.start_at or self.created_at
 
     @said_at.inplace.expression
@@ -192,7 +192,7 @@ class MemoryRevisionRow(Base):
 
 
 class TaskRow(Base):
-    """A delegated task, with the lease of the one who holds it."""
+    """A delegated task, with the lease of the agent that holds it."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -244,18 +244,18 @@ class TaskRow(Base):
     error: Mapped[str | None]
     progress: Mapped[bytes | None]
     questions: Mapped[bytes]
-    """What agents asked and what was answered, in order."""
+    """The agents' questions with their answers, in order."""
     cancel_reason: Mapped[str | None]
     claimed_by: Mapped[str | None]
-    """The agent that has it, or had it last."""
+    """The agent that holds the task, or held it last."""
     claim_token: Mapped[str | None]
-    """The hash of the token by which it may be worked on, also past the lease, until it goes to somebody else."""
+    """The hash of the claim token, which stays valid past the lease until another agent claims the task."""
     claim_source: Mapped[str | None]
-    """Whose key claimed it."""
+    """The source of the key that claimed it."""
     worker: Mapped[str | None]
-    """Which of the agent's processes or machines claimed it, in its own words."""
+    """The agent's process or machine that claimed it, as named by the agent."""
     lease_seconds: Mapped[int | None] = mapped_column(Integer)
-    """By which a lease is extended."""
+    """The duration of a lease extension."""
     claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     created_by: Mapped[str]
@@ -263,14 +263,14 @@ class TaskRow(Base):
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     shown_at: Mapped[datetime | None]
-    """That of the last change whose state get_task has shown."""
+    """The `updated_at` of the last state that get_task returned."""
     seen_by: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
-    """To which sources it was shown, the latest; of a task that has changed since, or whose shown_at was taken away,
-    this says nothing any more."""
+    """The sources, latest ones only, that this state was returned to. Void once the task changes or shown_at is
+    cleared."""
 
 
 class ArtifactRow(Base):
-    """A finished piece of work."""
+    """A finished work product."""
 
     __tablename__ = "artifacts"
     __table_args__ = (
@@ -308,12 +308,12 @@ class AgentRow(Base):
     capabilities: Mapped[list[str]]
     registered_at: Mapped[datetime]
     is_registered: Mapped[bool] = mapped_column(server_default=text("false"))
-    """Whether somebody made it known. One that only claims is forgotten after a while."""
+    """The agent was registered explicitly. Agents that only claim tasks are removed after some time."""
     last_seen_at: Mapped[datetime | None]
 
 
 class DeliveryRow(Base):
-    """What became of a webhook: the lasting proof that it took effect, by which a repeat is recognized."""
+    """The outcome of a webhook: the durable record that it took effect, which repeats are recognized by."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -336,24 +336,24 @@ class DeliveryRow(Base):
     decided_at: Mapped[datetime]
     http_status: Mapped[int] = mapped_column(SmallInteger)
     response: Mapped[bytes | None]
-    """The answer of a changing command; reads leave none."""
+    """The response to a command that changes data; None for reads."""
     entry: Mapped[bytes | None]
-    """The whole inbox entry, only while the delivery is failed or parked."""
+    """The complete inbox entry, only while the delivery is failed or parked."""
     traceback: Mapped[str | None]
     conflicts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_conflict_at: Mapped[datetime | None]
 
 
 class EventRow(Base):
-    """An entry in a session's journal. Ids of one session rise in the order in which they become visible."""
+    """An event in a session's log. Within a session, ids increase in the order in which events become visible."""
 
     __tablename__ = "events"
     __table_args__ = (_of_session(),)
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
-    """When it was written, in microseconds since 1970, or the next number above the one before. It says nothing of
-    other sessions, and goes on above all that were given out also after a restore, or for a session made anew."""
+    """The time of writing in microseconds since 1970, or the previous id plus one if that is greater. Not comparable
+    across sessions. Ids stay above all earlier ones, also after a restore or when a session is created again."""
     event: Mapped[str]
     status: Mapped[str]
     delivery_id: Mapped[str | None]
@@ -364,7 +364,7 @@ class EventRow(Base):
 
 
 class ApiKeyRow(Base):
-    """An API key or hook token, of which only the hash is known. Revoked ones stay, and so do their names."""
+    """An API key or hook token, stored only as a hash. Revoked keys and their names are kept."""
 
     __tablename__ = "api_keys"
     __table_args__ = (Index(None, "name"), Index(None, "key_id", unique=True))
@@ -375,7 +375,7 @@ class ApiKeyRow(Base):
     scopes: Mapped[list[str]]
     session_glob: Mapped[str | None]
     parent_hash: Mapped[str | None]
-    """Of an app's token: the hash of the key that somebody signed in with."""
+    """For an app's token: the hash of the key that the user signed in with."""
     created_at: Mapped[datetime]
     created_by: Mapped[str]
     revoked_at: Mapped[datetime | None]

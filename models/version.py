@@ -1,4 +1,4 @@
-"""Which version of this program runs: for people, for relays that are asked, and for comparing the two."""
+"""Determines the version of the running program, for display and for comparison with a relay's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNKNOWN = "0+checkout"
 
 
 def version() -> str:
-    """The version of the checkout that it runs from, or the installed one; UNKNOWN if neither is told."""
+    """Return the version of the checkout that the program runs from, or the installed version, or UNKNOWN."""
     project = Path(__file__).resolve().parent.parent / "pyproject.toml"
     try:
         text = project.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""API keys as all processes know them: their form, and the copy of the register in Redis that every relay reads.
+"""The format of API keys and of their copy in Redis, which every relay reads.
 
-Postgres has the truth; who makes and revokes keys is in `sessions.api_keys`, who is let in by them in `relay`.
+Postgres is authoritative. `sessions.api_keys` creates and revokes keys; `relay` authenticates requests with them.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from models.field_types import Scope
 
 KEY_PREFIX = "srk_"
 HOOK_PREFIX = "srh_"
-"""Of a token that stands in an address, for senders that can set no header."""
+"""The prefix of tokens in URLs, for senders that cannot set headers."""
 OAUTH_PREFIX = "sro_"
-"""Of a token that an app got because somebody signed in with a key."""
+"""The prefix of tokens issued to an app after its user signed in with a key."""
 SECRET_LENGTH = 40
-"""Letters and digits: 238 bits, nothing that an address or a shell would treat specially."""
+"""Letters and digits: 238 bits, without characters that are special in URLs or shells."""
 ID_PREFIX = "key_"
 ID_LENGTH = 12
-"""Hex digits of a key's hash, by which people tell keys apart."""
+"""Hex digits of a key's hash, by which people identify keys."""
 
 NAME_PATTERN = r"^(?!key_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)"
-"""No colon: the keys in Redis put one between a source and a delivery id, which may have some itself."""
+"""No colon: Redis keys use it to separate the source from the delivery id, which may contain colons."""
 GLOB_PATTERN = r"^[A-Za-z0-9._:@*?-]{1,128}$(?!\n)"
 
 REGISTER_KEY = "sr:keys"
-"""A hash: of each key that is in force, by the key's own hash, a KeyRecord."""
+"""A Redis hash from the hash of each active key to its KeyRecord."""
 REVOKED_KEY = "sr:keys:revoked"
-"""A hash of Revocations, by the key's own hash. They stay, whatever Postgres is restored to."""
+"""A Redis hash from the hashes of revoked keys to Revocations, which are kept even when Postgres is restored."""
 VERSION_KEY = "sr:keys:version"
-"""Another value after each change. Absent while the copy is not complete."""
+"""Changes its value with each change of a key. Absent while the copy is incomplete."""
 
 _ALPHABET = string.ascii_letters + string.digits
 _FORM = re.compile(rf"(?:{KEY_PREFIX}|{HOOK_PREFIX}|{OAUTH_PREFIX})[A-Za-z0-9]{{{SECRET_LENGTH}}}")
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A key in force: whose it is, and what it allows."""
+    """An active key: its owner and permissions."""
 
     key_id: str
     name: str
     scopes: tuple[Scope, ...]
     session_glob: str | None = None
     parent_hash: str | None = None
-    """Of an app's token: the hash of the key that it stands for, without which it is worth nothing."""
+    """For an app's token: the hash of the key that it was issued for, and is valid only with."""
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """That a key is refused for ever."""
+    """The permanent revocation of a key."""
 
     key_id: str
     name: str
@@ -62,20 +62,20 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_secret(prefix: str) -> str:
-    """A new key or token."""
+    """Create a new key or token."""
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(SECRET_LENGTH))
 
 
 def has_form_of_key(text: str) -> bool:
-    """Whether it could be a key or token that was made here."""
+    """Return whether the text has the format of our keys and tokens."""
     return _FORM.fullmatch(text) is not None
 
 
 def hash_key(key: str) -> str:
-    """All that is kept of a key. It is long and random, so that a plain SHA-256 cannot be searched back."""
+    """Return the hash that is stored for a key. A plain SHA-256 is safe because keys are long and random."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_id_of(key_hash: str) -> str:
-    """How people name a key."""
+    """Return the id by which people refer to a key."""
     return ID_PREFIX + key_hash[:ID_LENGTH]

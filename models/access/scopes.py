@@ -1,4 +1,4 @@
-"""What each scope allows, and who has it by what."""
+"""Scopes and the permissions that they grant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from models.field_types import Scope
 
 ALL_SCOPES: tuple[Scope, ...] = ("read", "write", "delegate", "agent", "admin")
-"""Those that a key can be given."""
+"""Scopes that a key can have."""
 GRANTS: dict[Scope, frozenset[Scope]] = {
     "read": frozenset({"read"}),
     "write": frozenset({"read", "write"}),
@@ -17,14 +17,14 @@ GRANTS: dict[Scope, frozenset[Scope]] = {
     "send": frozenset({"write", "delegate"}),
     "hook": frozenset({"write"}),
 }
-"""What each scope allows. `send` is that of signing secrets: changing commands, no deletes, and no reads. `hook` is
-that of a token, which lets in nothing but what is posted to its own address."""
+"""Permissions granted by each scope. Signing secrets have `send`: commands that change data, but no deletes and no
+reads. Hook tokens have `hook` and authorize only posts to their own URL."""
 
 
 HELD_SCOPES: frozenset[Scope] = frozenset({"read", "write"})
-"""What the scope agent allows in a session of which it holds a task at that moment, and nowhere else."""
+"""Permissions of the scope `agent` in a session while the agent holds one of its tasks."""
 
 
 def allows(scopes: Iterable[Scope], wanted: Scope) -> bool:
-    """Whether one of the scopes allows what needs `wanted`: admin is all, and who writes may read."""
+    """Return whether one of the scopes grants `wanted`: admin grants all, and write includes read."""
     return any(wanted in GRANTS[scope] for scope in scopes)

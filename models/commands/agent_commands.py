@@ -1,5 +1,7 @@
-"""The commands by which an agent ends its work on a task it has claimed. They go through the session's inbox like all
-commands, but can be sent only by way of a claim token, and stand in no list of commands."""
+"""Commands with which an agent completes, fails or asks about a claimed task.
+
+They pass through the session's inbox like all commands, but require a claim token and are not listed in COMMANDS.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
 class ClaimCommand(Command, frozen=True, kw_only=True):
-    """A command of the one who holds a claim, which stands in for a scope: its hash is compared with the task's."""
+    """A command authorized by a claim instead of a scope: the hash of its token is compared with the task's."""
 
     scope = "agent"
     in_batch = False
@@ -26,21 +28,21 @@ class ClaimCommand(Command, frozen=True, kw_only=True):
 
 
 class CompleteTask(ClaimCommand, frozen=True, kw_only=True):
-    """The task is done: its output, and what was made."""
+    """Complete a task with its output and artifacts."""
 
     output: JsonValue = NOTHING
     artifacts: Artifacts = msgspec.field(default_factory=list)
 
 
 class FailTask(ClaimCommand, frozen=True, kw_only=True):
-    """The task could not be done; another attempt may be worth it."""
+    """Report a failed attempt, which may be retryable."""
 
     error: Text
     retryable: bool = False
 
 
 class AskTask(ClaimCommand, frozen=True, kw_only=True):
-    """The task cannot go on without an answer."""
+    """Ask a question that the agent needs answered to continue."""
 
     question: Text
 

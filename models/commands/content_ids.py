@@ -1,4 +1,4 @@
-"""Identity by content: the canonical form and hash of a payload, and the ids that a sender left out; and new ids."""
+"""Content-based identity: the canonical form and hash of JSON values, ids derived from them, and UUIDs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from typing import Any
 import msgspec
 
 SLUG_WORDS = 5
-"""Words of the text that go into an id: enough to recognize it when read aloud."""
+"""Words of the text in an id: enough to recognize it when read aloud."""
 SLUG_LENGTH = 48
-LOOKED_AT = 10_000
-"""Values, of large data without any text."""
+MAX_VISITED = 10_000
+"""Values to visit in data without any text."""
 FINGERPRINT_LENGTH = 16
-"""Hex digits after the slug: 64 bits keep a million different contents of one session apart, also without any slug."""
+"""Hex digits after the slug: 64 bits distinguish a million contents in one session, even without a slug."""
 REPEAT_SECONDS = 600
-"""How long the same content from the same source is taken for a repeat where the sender gives no id. Senders that had
-no answer try again within seconds and minutes: Slack at once, after one minute and after five, Trello after half a
-minute, one and two, and the first three attempts of Standard Webhooks are within five; clients of LLMs wait up to five
-minutes for an answer, and then try once more."""
+"""Time in which the same content from the same source counts as a repeat, if the sender gives no id.
+
+It covers the retries of senders that got no response: Slack retries at once, after one minute and after five; Trello
+after 30 s, 1 min and 2 min; Standard Webhooks makes its first three attempts within five minutes; LLM clients wait up
+to five minutes for a response, then retry once.
+"""
 
 _LONG_NUMBER = re.compile(rb"[0-9.]{17,}")
-"""Of more than the 15 digits of which each float has its own."""
+"""Numbers with more than the 15 digits that every float preserves."""
 _FLOAT_DIGITS = 16
 _LEAST_EXACT = 1e-300
-"""Nearer to zero floats have fewer digits."""
+"""Floats closer to zero have fewer digits."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
 def canonical(value: Any) -> bytes:
-    """The JSON text by which two values are the same: keys sorted, no blanks, text in NFC left as it is."""
+    """Encode as canonical JSON: sorted keys, no whitespace, text unchanged. Equal values have equal texts."""
     return _CANONICAL.encode(value)
 
 
 def decode_exactly(text: bytes) -> Any:
-    """The value of a JSON text, for `canonical`: numbers that a float cannot tell from others are decimals."""
+    """Decode JSON for `canonical`: numbers that a float cannot represent exactly become decimals."""
     return _EXACT.decode(text) if _LONG_NUMBER.search(text) else msgspec.json.decode(text)
 
 
@@ -50,7 +52,7 @@ def _read_number(text: str) -> float | Decimal:
         return near
     try:
         exact = Decimal(text)
-    except InvalidOperation:  # Its exponent has more digits than a decimal takes; so it is as good as zero.
+    except InvalidOperation:  # The exponent has too many digits for a decimal, so the value is practically zero.
         return near
     return near if Decimal(repr(near)) == exact else exact
 
@@ -60,45 +62,45 @@ _EXACT = msgspec.json.Decoder(float_hook=_read_number)
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of the canonical form, in hex."""
+    """Return the SHA-256 of the canonical form, in hex."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def same_json(one: bytes, other: bytes) -> bool:
-    """Whether two JSON texts mean the same value."""
+    """Return whether two JSON texts have the same value."""
     return one == other or canonical(decode_exactly(one)) == canonical(decode_exactly(other))
 
 
 def derive_id(prefix: str, text: str, content: Any) -> str:
-    """An id such as `idea-solar-roof-3fa91c04d2e85b67`: readable, and the same whenever the content is the same."""
+    """Return a readable id such as `idea-solar-roof-3fa91c04d2e85b67`; the same content has the same id."""
     return "-".join(part for part in (prefix, make_slug(text), content_hash(content)[:FINGERPRINT_LENGTH]) if part)
 
 
 def make_slug(text: str) -> str:
-    """The first words of a text in small Latin letters and digits, with hyphens; may be empty."""
+    """Join the first words of a text, in lowercase ASCII letters and digits, with hyphens; may be empty."""
     plain = unicodedata.normalize("NFKD", text[:500]).encode("ascii", "ignore").decode().lower()
     words: list[str] = _WORD.findall(plain)[:SLUG_WORDS]
     return "-".join(words)[:SLUG_LENGTH].rstrip("-")
 
 
 def leading_text(value: Any) -> str:
-    """The first words of any JSON value, for an id or a title. Only the first LOOKED_AT values in it are looked at."""
-    waiting = [value]
-    for _ in range(LOOKED_AT):
-        if not waiting:
+    """Return the first text in a JSON value, for an id or a title. Visits at most MAX_VISITED values."""
+    pending = [value]
+    for _ in range(MAX_VISITED):
+        if not pending:
             break
-        first = waiting.pop()
+        first = pending.pop()
         if isinstance(first, str) and first:
             return first
         if isinstance(first, dict):
-            waiting.extend(reversed(first.values()))
+            pending.extend(reversed(first.values()))
         elif isinstance(first, list):
-            waiting.extend(reversed(first))
+            pending.extend(reversed(first))
     return ""
 
 
 def make_uuid7() -> str:
-    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then 74 random bits. Later ones sort later."""
+    """Create a version 7 UUID (RFC 9562): 48 bits of milliseconds, then 74 random bits. Later ones sort later."""
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | secrets.randbits(80)
     value = value & ~(0xF << 76) | (0x7 << 76)

@@ -1,6 +1,6 @@
-"""The commands: one definition each, from which decoding, OpenAPI and the reference are made.
+"""Command definitions, from which decoding, the OpenAPI documents and the reference are generated.
 
-A docstring here is the command's description for senders. What a command does is decided in `sessions`.
+Class docstrings are the descriptions that senders read. `sessions` implements the commands.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from models.timestamps import parse_moment, parse_zone
 
 EMPTY_OBJECT = Raw(b"{}")
 JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schema={"type": "object"})]
-JsonValue = Annotated[Raw, Meta(description="Any JSON value; kept as it was sent")]
+JsonValue = Annotated[Raw, Meta(description="Any JSON value; stored exactly as sent")]
 Items = Annotated[list[JsonValue], Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
-Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or time to come such as in 2h")]
-Zone = Annotated[str, Meta(max_length=64, description="IANA name of the zone of times without an offset")]
+Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or delay such as in 2h")]
+Zone = Annotated[str, Meta(max_length=64, description="IANA name of the time zone for times without an offset")]
 
 
 def _check_moment(text: str | None, field: str, *, ahead: bool = False, is_past: bool = False) -> None:
@@ -30,19 +30,19 @@ def _check_moment(text: str | None, field: str, *, ahead: bool = False, is_past:
     moment = None if text is None else parse_moment(text, field=field, now=now, ahead=ahead)
     if is_past and moment is not None and moment > now + CLOCK_LEEWAY:
         raise Invalid(
-            f"The {field} is a time to come.",
+            f"The {field} is in the future.",
             field=field,
-            expected="a time that has passed",
-            hint="Say when it was said, with the offset of its zone; leave it out if it was now.",
+            expected="a time in the past",
+            hint=f"Send the time of the conversation with its UTC offset, or omit {field} if it took place now.",
         )
 
 
 CLOCK_LEEWAY = timedelta(days=1)
-"""By which what was said may be ahead: clocks differ, and times are given without the offset of their zone."""
+"""Allowance for times in the future: clocks differ, and senders omit UTC offsets."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a sender can ask for."""
+    """The base of all commands."""
 
     session: ClassVar[Literal["required", "optional", "derived", "none"]] = "required"
     scope: ClassVar[v.Scope] = "write"
@@ -51,7 +51,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def scopes(self) -> tuple[v.Scope, ...]:
-        """What its sender needs; a batch needs what its commands need."""
+        """The scopes that the sender needs; a batch needs those of its commands."""
         return (self.scope,)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class ReadCommand(Command, frozen=True, kw_only=True):
 
 
 class PeriodCommand(ReadCommand, frozen=True, kw_only=True):
-    """A read that can be narrowed to a period."""
+    """A read that can be limited to a period."""
 
     since: Moment | None = None
     until: Moment | None = None
@@ -91,7 +91,7 @@ class PeriodCommand(ReadCommand, frozen=True, kw_only=True):
         self.period(datetime.now(UTC))
 
     def period(self, now: datetime) -> tuple[datetime | None, datetime | None]:
-        """`since` and `until` as moments, the second exclusive. Raises Invalid."""
+        """Return `since` (inclusive) and `until` (exclusive) as times. Raises Invalid."""
         zone = parse_zone(self.timezone)
         since = self.since and parse_moment(self.since, field="since", now=now, zone=zone)
         until = self.until and parse_moment(self.until, field="until", now=now, zone=zone, end_of_day=True)
@@ -99,7 +99,7 @@ class PeriodCommand(ReadCommand, frozen=True, kw_only=True):
 
 
 class CreateSession(Command, frozen=True, kw_only=True):
-    """Start a session. Give a title; the session_id is made from it when you leave it out."""
+    """Create a session. Give it a title; without a session_id, one is derived from the title."""
 
     session = "derived"
     title: Annotated[str, Meta(max_length=256, pattern=v.LINE_PATTERN)] = ""
@@ -108,21 +108,21 @@ class CreateSession(Command, frozen=True, kw_only=True):
 
 
 class RenameSession(Command, frozen=True, kw_only=True):
-    """Give a session another title."""
+    """Change the title of a session."""
 
     title: v.Name
 
 
 class PauseSession(Command, frozen=True, kw_only=True):
-    """Pause a session: until it is resumed it takes no changes and hands out no tasks."""
+    """Pause a session: it rejects changes and its tasks cannot be claimed until it is resumed."""
 
 
 class ResumeSession(Command, frozen=True, kw_only=True):
-    """Make a paused or completed session active again."""
+    """Resume a paused or completed session."""
 
 
 class CompleteSession(Command, frozen=True, kw_only=True):
-    """Complete a session without open tasks: it stays readable and takes no changes until it is resumed."""
+    """Complete a session without open tasks: it stays readable, but rejects changes until it is resumed."""
 
     open_tasks: Literal["refuse", "cancel"] = "refuse"
 
@@ -132,7 +132,7 @@ class CompleteSession(Command, frozen=True, kw_only=True):
 
 
 class DeleteSession(Command, frozen=True, kw_only=True):
-    """Delete a session with everything in it, for good. Repeat its id in `confirm`."""
+    """Permanently delete a session and everything in it. Repeat its id in `confirm`."""
 
     scope = "admin"
     in_batch = False
@@ -140,7 +140,7 @@ class DeleteSession(Command, frozen=True, kw_only=True):
 
 
 class ListSessions(ReadCommand, frozen=True, kw_only=True):
-    """List sessions, the latest active first."""
+    """List sessions, the most recently active first."""
 
     session = "none"
     in_batch = False
@@ -150,17 +150,17 @@ class ListSessions(ReadCommand, frozen=True, kw_only=True):
 
 
 class GetSessionSummary(ReadCommand, frozen=True, kw_only=True):
-    """Title, participants, context, status and counts of a session."""
+    """Get the title, participants, context, status and counts of a session."""
 
 
 class ResumeBundle(ReadCommand, frozen=True, kw_only=True):
-    """What another LLM needs to go on with a session. Without session_id: the latest active one."""
+    """Get everything another LLM needs to continue a session. Without session_id: the most recently active one."""
 
     session = "optional"
 
 
 class ExtractedItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What was found in a piece of conversation; each item becomes a memory of its type."""
+    """Items found in a piece of conversation; each becomes a memory of its type."""
 
     ideas: Items = []
     decisions: Items = []
@@ -173,7 +173,7 @@ class ExtractedItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ConversationChunk(Command, frozen=True, kw_only=True):
-    """Append a piece of conversation. Split what is longer than about 100,000 characters."""
+    """Append a piece of conversation. Split texts longer than about 100,000 characters."""
 
     content: Annotated[str, Meta(min_length=1)]
     chunk_id: v.Id | None = None
@@ -191,7 +191,7 @@ class ConversationChunk(Command, frozen=True, kw_only=True):
 
 
 class StoreMemory(Command, frozen=True, kw_only=True):
-    """Remember something. Any change under a key is a new revision; what is left out stays; said again, it reopens."""
+    """Store a memory. Changes under its key are new revisions; omitted fields are kept; storing it again reopens it."""
 
     content: JsonValue
     type: v.MemoryType | None = None
@@ -202,7 +202,7 @@ class StoreMemory(Command, frozen=True, kw_only=True):
 
 
 class RetrieveMemory(ReadCommand, frozen=True, kw_only=True):
-    """One memory by its key, at its latest revision or the one given."""
+    """Get a memory by its key, at its latest revision or the one given."""
 
     key: v.Name
     revision: v.Revision | None = None
@@ -210,7 +210,7 @@ class RetrieveMemory(ReadCommand, frozen=True, kw_only=True):
 
 
 class QueryMemories(PeriodCommand, frozen=True, kw_only=True):
-    """Memories by type and tags (any of them), the latest first; without session_id over all sessions."""
+    """Find memories by type and tags (any of them), the latest first. Without session_id: in all sessions."""
 
     session = "optional"
     type: v.MemoryType | None = None
@@ -221,21 +221,21 @@ class QueryMemories(PeriodCommand, frozen=True, kw_only=True):
 
 
 class ListMemories(ReadCommand, frozen=True, kw_only=True):
-    """All memories of a session, the latest first."""
+    """List all memories of a session, the latest first."""
 
     limit: v.Limit = 50
     cursor: v.Cursor | None = None
 
 
 class DeleteMemory(Command, frozen=True, kw_only=True):
-    """Delete a memory with all its revisions."""
+    """Delete a memory and all its revisions."""
 
     scope = "admin"
     key: v.Name
 
 
 class Search(PeriodCommand, frozen=True, kw_only=True):
-    """Full-text search over conversations, memories and artifacts; without session_id over all sessions."""
+    """Search the full text of conversations, memories and artifacts. Without session_id: in all sessions."""
 
     session = "optional"
     q: v.Query
@@ -247,7 +247,7 @@ class Search(PeriodCommand, frozen=True, kw_only=True):
 
 
 class DelegateTask(Command, frozen=True, kw_only=True):
-    """Delegate a task to an agent, which will pull it, work on it and put the result into the session."""
+    """Delegate a task to an agent, which claims it, works on it and adds the result to the session."""
 
     scope = "delegate"
     description: Annotated[str, Meta(min_length=1, max_length=100_000, pattern=r"\S")]
@@ -267,15 +267,15 @@ class DelegateTask(Command, frozen=True, kw_only=True):
 
 
 class GetTask(ReadCommand, frozen=True, kw_only=True):
-    """A task's state, result or question. With `wait`: once it finishes or asks, or after that many seconds."""
+    """Get a task with its status, result or question. With `wait`: when it finishes or asks, or after that time."""
 
     task_id: v.Id
     offset: v.Offset = 0
-    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds; in a batch it does not wait")] = 0
+    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds; ignored in a batch")] = 0
 
 
 class ListTasks(PeriodCommand, frozen=True, kw_only=True):
-    """Tasks in the order in which they will be done; without session_id over all sessions."""
+    """List tasks in the order in which they will be claimed. Without session_id: of all sessions."""
 
     session = "optional"
     status: v.TaskStatus | None = None
@@ -286,7 +286,7 @@ class ListTasks(PeriodCommand, frozen=True, kw_only=True):
 
 
 class CancelTask(Command, frozen=True, kw_only=True):
-    """Cancel a task that is not finished; an agent that holds it is told."""
+    """Cancel an unfinished task; an agent working on it is notified."""
 
     scope = "delegate"
     task_id: v.Id
@@ -294,7 +294,7 @@ class CancelTask(Command, frozen=True, kw_only=True):
 
 
 class AnswerTask(Command, frozen=True, kw_only=True):
-    """Answer the question that an agent asked; the task goes back to the queue with the answer."""
+    """Answer an agent's question; the task returns to the queue with the answer."""
 
     scope = "delegate"
     task_id: v.Id
@@ -302,7 +302,7 @@ class AnswerTask(Command, frozen=True, kw_only=True):
 
 
 class AddArtifact(Command, frozen=True, kw_only=True):
-    """Add a finished piece of work: code, a document, a report, data."""
+    """Add a finished work product, such as code, a document, a report or data."""
 
     name: v.Name
     content: JsonValue
@@ -314,14 +314,14 @@ class AddArtifact(Command, frozen=True, kw_only=True):
 
 
 class GetArtifact(ReadCommand, frozen=True, kw_only=True):
-    """One artifact with its content."""
+    """Get an artifact with its content."""
 
     artifact_id: v.Id
     offset: v.Offset = 0
 
 
 class ListArtifacts(PeriodCommand, frozen=True, kw_only=True):
-    """Artifacts without their content, the latest first; without session_id over all sessions."""
+    """List artifacts without their content, the latest first. Without session_id: of all sessions."""
 
     session = "optional"
     type: v.Label | None = None
@@ -338,7 +338,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Batch(Command, frozen=True, kw_only=True):
-    """Up to 500 commands on one session, in order: all or nothing, or with mode `partial` each for itself."""
+    """Run up to 500 commands on one session in order: all or nothing, or with mode `partial` each on its own."""
 
     session = "derived"
     in_batch = False
@@ -377,7 +377,7 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 def name_of(command: Command) -> str:
-    """The command's name on the wire."""
+    """Return the command's name on the wire."""
     return _WIRE_NAMES[type(command)]
 
 

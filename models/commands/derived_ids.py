@@ -1,4 +1,4 @@
-"""Ids that senders leave out: made from the content, so that a repeat meets the first."""
+"""Derives omitted ids from the content, so that a repeated command gets the same id."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from models.commands.definitions import (
 )
 
 Content = dict[str, Any]
-"""A command as plain values, its free JSON decoded."""
+"""A command as plain values, with its free-form JSON decoded."""
 
 ID_FIELDS: dict[type[Command], str] = {
     StoreMemory: "key",
     ConversationChunk: "chunk_id",
     AddArtifact: "artifact_id",
 }
-"""The field of the id that is derived when it is left out."""
+"""The id field of each command that is derived when omitted."""
 
 
 def content_of(command: Command) -> Content:
-    """Return the command as plain values, without encoding it."""
+    """Convert the command to plain values, without encoding it."""
     content: Content = msgspec.to_builtins(command, enc_hook=decode_exactly)
     return content
 
 
 def with_ids(command: Command, content: Content | None = None) -> Command:
-    """Add the id that the sender left out; also to `content`, if that is known."""
+    """Fill in the id if the sender omitted it, also in `content` if given."""
     field = ID_FIELDS.get(type(command))
     if field is None or getattr(command, field) is not None:
         return command
@@ -53,13 +53,13 @@ def _derive(command: Command, content: Content) -> str:
             return derive_id("chunk", command.content, content)
         case AddArtifact():
             identity = [command.name, command.type, command.format, content["content"]]
-            identity += [command.task_id] if command.task_id else []  # Two tasks may make the same.
+            identity += [command.task_id] if command.task_id else []  # Two tasks may produce the same content.
             return derive_id("", command.name, identity)
     raise TypeError(type(command))
 
 
 def derive_session(command: Command) -> str | None:
-    """Derive the id that a title gives to a new session, also as the first command of a batch. None without a title."""
+    """Derive a session_id from the title of a create_session command, alone or first in a batch; None without title."""
     if isinstance(command, Batch) and command.commands:
         item = command.commands[0]
         command = msgspec.json.decode(item.data, type=COMMANDS[item.command])

@@ -1,6 +1,6 @@
-"""What each field of a command means, in a sentence for those who send it: for the OpenAPI documents and the reference.
+"""One-sentence descriptions of command fields, for the OpenAPI documents and the reference.
 
-What a field may hold is said by its type in `commands`; what is done with it is decided in `sessions`.
+The types of the fields are in `definitions`; `sessions` implements their effect.
 """
 
 from __future__ import annotations
@@ -8,120 +8,123 @@ from __future__ import annotations
 from models.commands.definitions import Command
 
 SESSION_MEANINGS = {
-    "required": "The session that it is about.",
-    "optional": "The session that it is about; left out: all sessions that the key may see.",
-    "derived": "An id for the session; left out, one is made from the title.",
+    "required": "The id of the session.",
+    "optional": "The id of the session. Default: all sessions that the key may read.",
+    "derived": "An id for the session. Default: derived from the title.",
     "none": "",
 }
-"""By how a command names its session."""
+"""By the command's `session` requirement."""
 OWN_SESSION_MEANINGS = {
-    "ResumeBundle": "The session that it is about; left out: the latest active one.",
-    "Batch": "The session that all of its commands are about; left out: the one that its first command starts.",
+    "ResumeBundle": "The id of the session. Default: the most recently active one.",
+    "Batch": "The session of all commands in the batch. Default: the one that the first command creates.",
 }
 DELIVERY_ID_MEANING = (
-    "A delivery id of your own, such as a UUID: what is sent again under the same one takes effect once."
+    "A unique id for this delivery, such as a UUID. A command sent again under the same id takes effect once."
 )
 
 SHARED_MEANINGS = {
-    "answer": "The answer; the task goes back to the queue with it.",
+    "answer": "The answer to the agent's question. The task returns to the queue with it.",
     "artifact_id": "The id of the artifact.",
-    "cursor": "The next_cursor of the page before.",
+    "cursor": "The next_cursor of the previous page.",
     "key": "The key of the memory.",
-    "limit": "How many a page has at most.",
-    "max_characters": "How long the answer may get; longer texts and lists are cut, and say so.",
+    "limit": "The maximum number of items per page.",
+    "max_characters": "The maximum length of the response. Longer texts and lists are truncated and marked.",
     "metadata": "Any JSON object of your own.",
-    "offset": "Where to go on in a long text: the next_offset of the answer before.",
-    "participants": "Who takes part; any names.",
-    "since": "Only what is from then on: a time, a date, or an age such as 7d.",
-    "tags": "Only those with any of these tags.",
+    "offset": "The position to continue at in a long text: the next_offset of the previous response.",
+    "participants": "The names of the participants.",
+    "since": "Only items from this time on: a time, a date, or an age such as 7d.",
+    "tags": "Only items with at least one of these tags.",
     "task_id": "The id of the task.",
-    "timezone": "Time zone for since and until if they have none.",
-    "until": "Only what is from before then: a time, an age such as 7d, or a date, which is still included.",
+    "timezone": "The time zone of since and until, for values without an offset.",
+    "until": "Only items before this time: a time, an age such as 7d, or a date, which is included.",
 }
-"""Of fields that mean the same in most commands."""
+"""Descriptions of fields that mean the same in most commands."""
 
 MEANINGS: dict[str, dict[str, str]] = {
     "CreateSession": {
-        "title": "What the session is called, also when it is read aloud; left out, it is the session_id.",
-        "context": "What somebody who joins later should know.",
+        "title": "A title that also works when read aloud. Default: the session_id.",
+        "context": "Background for participants who join later.",
     },
     "RenameSession": {"title": "The new title."},
     "CompleteSession": {
-        "open_tasks": "What to do about tasks that are not finished: refuse names them, cancel cancels them all."
+        "open_tasks": "How to handle unfinished tasks: refuse rejects the command and lists them, cancel cancels them."
     },
-    "DeleteSession": {"confirm": "The id of the session once more; anything else is refused."},
-    "ListSessions": {"filter": "Only sessions in this state."},
+    "DeleteSession": {"confirm": "The id of the session again, as confirmation."},
+    "ListSessions": {"filter": "Only sessions with this status."},
     "ConversationChunk": {
-        "chunk_id": "Its id within the session; left out, one is made from the content.",
-        "content": "The conversation itself.",
-        "format": "Whether it is what was said, a summary of it, or the transcript of a recording.",
-        "start_time": "When it began; a time, a date, or an age such as 7d.",
-        "end_time": "When it ended, in the same form.",
-        "participants": "Who spoke.",
-        "extracted_items": "What was found in it: lists of texts or other JSON; each becomes a memory of its type.",
+        "chunk_id": "An id within the session. Default: derived from the content.",
+        "content": "The text of the conversation.",
+        "format": "The form of the content: the dialogue itself, a summary, or the transcript of a recording.",
+        "start_time": "The start of the conversation: a time, a date, or an age such as 7d.",
+        "end_time": "The end of the conversation, in the same form.",
+        "participants": "The names of the speakers.",
+        "extracted_items": "Lists of texts or other JSON found in the conversation; each item becomes a memory of its "
+        "type.",
     },
     "StoreMemory": {
-        "type": "What kind of memory it is; general for a new one, unless said.",
-        "key": "Its name within the session: any change under the same key is a new revision; left out, one is made.",
-        "content": "What to remember: a text or any other JSON. It comes back exactly as it was sent.",
-        "tags": "Words to find it by; [] takes all away; left out, they stay.",
-        "status": "Whether it is still open; a new one is, unless said, and so is one that is said again.",
-        "if_revision": "Store only if this is the latest revision; 0: only if the key is new.",
+        "type": "The type of the memory. Default for a new one: general.",
+        "key": "A name within the session. Each change under the same key is a new revision. Default: derived from the "
+        "content.",
+        "content": "The content to remember: text or any other JSON. It is returned exactly as sent.",
+        "tags": "Tags to find the memory by. [] removes all tags; omitted, they are kept.",
+        "status": "The status of the memory. Default: open, also when it is stored again.",
+        "if_revision": "Store only if this is the latest revision. 0: only if the key is new.",
     },
-    "RetrieveMemory": {"revision": "An older revision; left out, the latest."},
+    "RetrieveMemory": {"revision": "The revision to return. Default: the latest."},
     "QueryMemories": {
         "type": "Only memories of this type.",
-        "status": "Only memories in this state.",
+        "status": "Only memories with this status.",
     },
-    "DeleteMemory": {"key": "The key of the memory, which goes with all its revisions."},
+    "DeleteMemory": {"key": "The key of the memory to delete, with all its revisions."},
     "Search": {
-        "q": "What to look for, in plain words; a phrase in quotes, and a minus before a word that must not be there.",
-        "in": "Where to look; left out, everywhere.",
+        "q": "The search terms: plain words, phrases in quotation marks, and a minus before words to exclude.",
+        "in": "The areas to search. Default: all.",
         "type": "Only memories or artifacts of this type.",
     },
     "DelegateTask": {
-        "description": "What is to be done, with all that the agent has to know: it has not heard the conversation.",
-        "task_id": "Its id within the session; left out, one is made from the description.",
-        "agent_name": "The agent that it is for; left out, any agent for that task_type.",
+        "description": "The work to do, with all the context that the agent needs: it has not seen the conversation.",
+        "task_id": "An id within the session. Default: derived from the description.",
+        "agent_name": "The agent to assign. Default: any agent that accepts the task_type.",
         "task_type": "The kind of work, such as code or research.",
-        "priority": "Higher ones are done first.",
-        "input_data": "Any JSON object that the agent gets with the task.",
-        "depends_on": "Tasks of the session that must be completed before.",
-        "not_before": "When it may begin at the earliest: a time, a date, or a time to come such as in 2h.",
-        "max_attempts": "How often it is tried before it counts as failed.",
-        "allow_duplicate": "Make another task although the same was delegated just now and is not finished.",
+        "priority": "Tasks with a higher priority are claimed first.",
+        "input_data": "Any JSON object to pass to the agent with the task.",
+        "depends_on": "Ids of tasks in the session that must be completed first.",
+        "not_before": "The earliest time to start: a time, a date, or a delay such as in 2h.",
+        "max_attempts": "The number of attempts before the task fails.",
+        "allow_duplicate": "Create the task even if an identical one was delegated recently and is unfinished.",
     },
     "GetTask": {
-        "wait": "Seconds to wait at most until the task is finished or asks something; it needs no ?wait= besides."
+        "wait": "The maximum time in seconds to wait until the task finishes or asks a question. It does not need "
+        "?wait= in addition."
     },
     "ListTasks": {
-        "status": "Only tasks in this state.",
-        "agent_name": "Only tasks for this agent.",
-        "task_type": "Only tasks of this kind.",
+        "status": "Only tasks with this status.",
+        "agent_name": "Only tasks assigned to this agent.",
+        "task_type": "Only tasks of this type.",
     },
-    "CancelTask": {"reason": "Why, for those who look at it later."},
+    "CancelTask": {"reason": "The reason, kept with the task."},
     "AddArtifact": {
-        "name": "What it is called.",
-        "content": "The work itself: a text or any other JSON.",
-        "artifact_id": "Its id within the session; left out, one is made from the content.",
-        "type": "The kind of work, such as code, document or report.",
-        "format": "How to read the content, such as markdown or python.",
-        "task_id": "The task that it comes from, if any.",
+        "name": "The name of the artifact.",
+        "content": "The content: text or any other JSON.",
+        "artifact_id": "An id within the session. Default: derived from the content.",
+        "type": "The kind of artifact, such as code, document or report.",
+        "format": "The format of the content, such as markdown or python.",
+        "task_id": "The id of the task that produced it, if any.",
     },
     "ListArtifacts": {
         "type": "Only artifacts of this type.",
         "task_id": "Only artifacts of this task.",
     },
     "Batch": {
-        "commands": "The commands in order, each with its name and its data.",
-        "mode": "atomic: all or nothing. partial: each for itself; look at failed and at each of results.",
+        "commands": "The commands in order, each with its name and data.",
+        "mode": "atomic: all or nothing. partial: each command on its own; check failed and every entry of results.",
     },
 }
-"""Of fields of one command, by its definition."""
+"""Descriptions of fields of one command, by its class."""
 
 
 def describe_field(definition: type[Command], field: str) -> str:
-    """What a field means, `session_id` and `id` among them."""
+    """Return the description of a field, including `session_id` and `id`."""
     if field == "session_id":
         return OWN_SESSION_MEANINGS.get(definition.__name__) or SESSION_MEANINGS[definition.session]
     if field == "id":

@@ -1,5 +1,7 @@
-"""Translates the names of commands in hints into the names of the interface in use: a tool of MCP, an address of HTTP,
-a command of session-cli. Hints are written with the names of commands, which is what webhooks and GPT Actions use."""
+"""Translates command names in hints to the client's interface: MCP tools, HTTP routes or session-cli commands.
+
+Hints are written with the command names that webhooks and GPT Actions use.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ CLI_COMMANDS = {
     "list_artifacts": "list-artifacts",
     "get_artifact": "artifact",
 }
-"""Commands that session-cli has under a name of its own; the others go through `send`."""
+"""Commands that have their own session-cli command; the others go through `send`."""
 CLI_ROUTES = {
     "GET /v1/deliveries/": "session-cli deliveries ",
     "GET /v1/deliveries": "session-cli deliveries",
@@ -38,27 +40,27 @@ ROUTES = {
     "resume_bundle": "GET /v1/sessions/{session_id}/summary",
     "search": "GET /v1/search",
 }
-"""Commands that are an address of their own for reading; the others are at /v1/commands."""
+"""Commands with their own route for reading; the others are at /v1/commands."""
 
-# Not within quotation marks, where it is what somebody wrote; `search` and `batch` are English words, too.
+# Names in quotation marks are user text. `search` and `batch` are also English words.
 _COMMANDS = "|".join(COMMANDS.keys() - {"search", "batch"})
 _ROUTES = {re.compile(rf"{re.escape(route)}(?![/\w])"): name for name, route in ROUTES.items()}
 _NAME = re.compile(rf"(?P<verb>Send )?(?<!['\"/\w])(?<!send_command )(?P<name>{_COMMANDS})(?!['\"\w])")
 
 
 def to_tools(hint: str, tools: Mapping[str, object]) -> str:
-    """A hint for a client of MCP, which has some commands as `tools` of their own."""
+    """Translate a hint for an MCP client; `tools` are the commands that are tools of their own."""
     hint = hint.replace("POST /v1/tasks/claim", "claim_task")
     return _translate(hint, verb="Call ", name_of=lambda name: name if name in tools else f"send_command {name}")
 
 
 def to_routes(hint: str) -> str:
-    """A hint for a client that reads by HTTP."""
+    """Translate a hint for an HTTP client."""
     return _translate(hint, verb="Send ", name_of=lambda name: ROUTES.get(name, f"POST /v1/commands/{name}"))
 
 
 def to_cli(hint: str) -> str:
-    """A hint for somebody at the command line, also one that came for HTTP."""
+    """Translate a hint, which may be written for HTTP, for the command line."""
     hint = hint.replace("POST /v1/commands/", "")
     hint = hint.replace('send open_tasks: "cancel"', "give --cancel-tasks")
     for route, name in _ROUTES.items():

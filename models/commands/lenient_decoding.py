@@ -1,8 +1,7 @@
-"""Decodes what clients send, also where they spell it loosely: JSON as text, null for what is left out, numbers as
-text, one text with commas for a list. What is still not valid becomes one error that lists all that is wrong.
+"""Decodes bodies leniently: JSON as text, null for omitted fields, numbers as text, comma-separated text for a list.
 
-A body of the strict form is decoded at once; only one that is refused is looked at again, in time linear to its size.
-The result is the same command for all spellings, and so has the same hash.
+Strict bodies are decoded at once; only rejected ones are decoded again, in linear time. All spellings of a command have
+the same result and hash. Bodies that are still invalid raise one error that lists all problems.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from models.errors import Invalid, Rejected
 T = TypeVar("T")
 
 MAX_PROBLEMS = 10
-"""Told of one request: as many as somebody mends at once."""
+"""Problems listed per request: as many as a person fixes at once."""
 NULL = Raw(b"null")
 
 _INTEGER = re.compile(r"(-?[0-9]{1,19})(?:\.0{1,20})?")
@@ -32,16 +31,18 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 class _Spec(NamedTuple):
-    """What a field takes, as far as it can be spelled loosely."""
+    """The type of a field, as far as it has lenient spellings."""
 
     kind: Literal["struct", "list", "object", "any", "integer", "number", "boolean", "text"]
     hint: Any
-    """The type without null, and without annotations unless it is free JSON."""
+    """The type without null, and without annotations unless it is free-form JSON."""
 
 
 def decode_leniently(body: bytes | Raw, shape: type[T], *, prefix: str = "", beside: Sequence[str] = ()) -> T:
-    """Decode into `shape`. Raises Invalid, with the path of the first field that is wrong, after `prefix`, and with
-    all of them in `problems`; also known are fields that stand `beside` and were taken out before."""
+    """Decode into `shape`. Raises Invalid with the path of the first wrong field, after `prefix`, and all `problems`.
+
+    Fields in `beside` also count as known; the caller has already removed them from the body.
+    """
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.ValidationError, Invalid):
@@ -54,24 +55,24 @@ def decode_leniently(body: bytes | Raw, shape: type[T], *, prefix: str = "", bes
 
 
 def read_object(raw: bytes | Raw) -> Raw | None:
-    """The JSON object that this is, or that it holds as text; None if there is none."""
+    """Return the JSON object, which may be encoded as text; None for other values."""
     relaxed = _relax(Raw(bytes(raw)), _Spec("object", None))
     return relaxed if _opens(relaxed, b"{") else None
 
 
 def combine(faults: Sequence[Invalid]) -> Invalid:
-    """One error for several: the first one, which lists all, though no more than MAX_PROBLEMS."""
+    """Combine errors into the first one, which then lists up to MAX_PROBLEMS problems."""
     first = faults[0]
-    told = [problem for fault in faults for problem in fault.problems or [fault.problem()]][:MAX_PROBLEMS]
-    if len(told) > 1:
-        others = ", ".join(repr(str(problem.get("field", ""))) for problem in told[1:])
-        first.message = shorten(f"{told[0]['message']} Also wrong: {others}.")
-        first.problems = told
+    problems = [problem for fault in faults for problem in fault.problems or [fault.problem()]][:MAX_PROBLEMS]
+    if len(problems) > 1:
+        others = ", ".join(repr(str(problem.get("field", ""))) for problem in problems[1:])
+        first.message = shorten(f"{problems[0]['message']} Also wrong: {others}.")
+        first.problems = problems
     return first
 
 
 def _relax(raw: Raw, spec: _Spec) -> Raw:
-    """The value in the strict form, if it is one of the loose forms of what is expected; else as it is."""
+    """Convert a lenient spelling of the expected type to the strict form; return other values unchanged."""
     match spec.kind:
         case "struct":
             return _relax_fields(_object_in(raw), spec.hint)
@@ -126,7 +127,7 @@ def _object_in(raw: Raw) -> Raw:
 
 
 def _json_in(text: str, opening: str) -> Raw | None:
-    """The JSON that a text is, if it begins as expected and is sound."""
+    """Return the JSON in a text if it starts with `opening` and is valid."""
     body = text.strip()
     if not body.startswith(opening):
         return None
@@ -142,12 +143,12 @@ def _text_in(raw: Raw) -> str | None:
 
 
 def _bare(raw: Raw) -> str:
-    """A number or word, with or without quotation marks; what is too long to be one is nothing."""
+    """Return a number or word without its quotation marks; empty if it is too long to be one."""
     return (_text_in(raw) or bytes(raw).decode()).strip() if len(bytes(raw)) < 64 else ""
 
 
 def _is_json(text: str) -> bool:
-    """Whether JSON has such a number: it has none with zeros in front."""
+    """Return whether a number is valid JSON, which does not allow leading zeros."""
     digits = text.lstrip("-")
     return digits[:1] != "0" or digits[1:2] in ("", ".")
 
@@ -175,7 +176,7 @@ def _spec_of(hint: Any) -> _Spec:
 
 
 def _plain(hint: Any) -> Any:
-    """The type without annotations and null."""
+    """Return the type without annotations and null."""
     if get_origin(hint) is Annotated:
         return _plain(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
@@ -184,7 +185,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _find_faults(raw: Raw, hint: Any, path: str, *, beside: Sequence[str] = ()) -> list[Invalid]:
-    """What is wrong with a value, in the order in which it stands there."""
+    """Return the errors of a value, in the order of its JSON."""
     spec = _spec_of(hint)
     if spec.kind == "struct" and _opens(raw, b"{"):
         return _find_faults_of_fields(raw, spec.hint, f"{path}." if path else "", beside)
@@ -201,8 +202,8 @@ def _find_faults(raw: Raw, hint: Any, path: str, *, beside: Sequence[str] = ()) 
 
 def _fault_of(raw: Raw, hint: Any, path: str) -> Invalid | None:
     if hint == JsonObject and not _opens(raw, b"{"):
-        said = f"The field {path!r} is not valid: expected object."
-        return Invalid(said, code="invalid_field", field=path, expected="a JSON object")
+        message = f"The field {path!r} is not valid: expected object."
+        return Invalid(message, code="invalid_field", field=path, expected="a JSON object")
     try:
         msgspec.json.decode(raw, type=hint)
     except msgspec.ValidationError as error:
@@ -236,7 +237,7 @@ def _find_faults_of_fields(
 
 
 def _find_faults_of_values(shape: type[msgspec.Struct], values: dict[str, Any], prefix: str) -> list[Invalid]:
-    """What the definition itself refuses of values that are each of their type. What is not there counts as null."""
+    """Return the errors that the definition raises for values of the right types. Missing values count as null."""
     faults: list[Invalid] = []
     while len(faults) < MAX_PROBLEMS:
         try:

@@ -1,6 +1,6 @@
-"""From a request body to one command: the envelope, the flat form, and the forms that older senders use.
+"""Parses a request body into a command: the envelope, the flat form, and the forms of older senders.
 
-Pure: who may send it, and what becomes of it, is decided elsewhere.
+Pure functions: authorization and effects are handled elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ID = re.compile(v.ID_PATTERN)
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What surrounds a command's data."""
+    """The fields around a command's data."""
 
     command: str
     type: str = ENVELOPE_TYPE
@@ -44,24 +44,24 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """One command as it will be stored and applied, with all ids in place that come from its content."""
+    """A command as it will be stored and applied, with the ids derived from its content filled in."""
 
     command: Command
     session_id: str | None
     delivery_id: str | None
     sync: bool
     by_content: bool = False
-    """Whether the delivery id is made from the content."""
+    """The delivery id is derived from the content."""
     is_flat: bool = False
-    """Whether its fields stood at the top, without `data` around them."""
+    """The fields were at the top level, not inside `data`."""
     names_session: bool = False
-    """The session_id was made from the title."""
+    """The session_id is derived from the title."""
     fingerprint: str = ""
-    """The hash, if it is known already: of the content, or of what stands for it."""
+    """The hash of the content, or of a stand-in for it, if it is already known."""
 
     @property
     def hash(self) -> str:
-        """Over what takes effect: not over the delivery id, nor how the sender waits."""
+        """The hash of the effective content, without the delivery id and the wait parameters."""
         if self.fingerprint:
             return self.fingerprint
         content = decode_exactly(msgspec.json.encode(self.command))
@@ -71,17 +71,17 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_envelope(body: bytes) -> Submission:
-    """Parse `{type, command, session_id, data, ...}`. Raises NotJson or Invalid with the path of the field."""
+    """Parse `{type, command, session_id, data, ...}`. Raises NotJson, or Invalid with the path of the field."""
     if found := read_envelope(body):
         return _submission_of(found)
     envelope = decode_leniently(_object_of(body), Envelope)
     if envelope.type != ENVELOPE_TYPE:
         raise Invalid(
-            f"The type {envelope.type[:64]!r} is no command.",
+            f"Invalid envelope type {envelope.type[:64]!r}.",
             code="not_a_command",
             field="type",
             expected=ENVELOPE_TYPE,
-            hint='Set "type" to that value, or leave it out. The type of what is stored belongs into data.',
+            hint='Set "type" to that value or omit it. Put the type of a memory or artifact into "data".',
         )
     command, session_id, is_named = _parse(
         envelope.command, envelope.data, session_id=envelope.session_id, prefix="data."
@@ -93,7 +93,7 @@ def parse_envelope(body: bytes) -> Submission:
 
 
 def parse_flat(command_name: str, body: bytes) -> Submission:
-    """Parse `{session_id, id?, ...data}` of the command named. Raises NotJson or Invalid."""
+    """Parse `{session_id, id?, ...data}` for the named command. Raises NotJson or Invalid."""
     if found := read_flat(command_name, body or b"{}"):
         return _submission_of(found, is_flat=True)
     fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
@@ -123,12 +123,12 @@ def _submission_of(found: StrictCommand, *, is_flat: bool = False) -> Submission
 
 
 def definition_of(name: str, *, field: str = "command") -> type[Command]:
-    """The definition of a command by its name or alias. Raises Invalid that lists the valid names."""
+    """Return the definition of a command by its name or alias. Raises Invalid with a list of the valid names."""
     if definition := COMMANDS.get(ALIASES.get(name, name)):
         return definition
     guess = nearest(name[:64], [*COMMANDS, *ALIASES])
     raise Invalid(
-        f"There is no command {name[:64]!r}.",
+        f"Unknown command {name[:64]!r}.",
         code="unknown_command",
         field=field,
         expected=f"one of: {', '.join(COMMANDS)}",
@@ -137,25 +137,25 @@ def definition_of(name: str, *, field: str = "command") -> type[Command]:
 
 
 def decode_command(name: str, data: Raw) -> Command:
-    """A command that was parsed before, from the inbox or a batch."""
+    """Decode a command from the inbox or a batch, where it is stored in its parsed form."""
     return decode_as(bytes(data), AGENT_COMMANDS.get(name) or COMMANDS[name])
 
 
 def scopes_of(command: Command) -> list[v.Scope]:
-    """All scopes that a command needs, or the commands of a batch, each once."""
+    """Return the scopes that a command, or all commands of a batch, need, without duplicates."""
     if not isinstance(command, Batch):
         return [*command.scopes]
     scopes: dict[v.Scope, None] = {}
     for item in command.commands:
         definition = COMMANDS[item.command]
-        # Only what may need more than others of its name is decoded.
+        # Decoded only if the scopes depend on the command's data.
         needs_own = definition.scopes is not Command.scopes
         scopes |= dict.fromkeys(decode_command(item.command, item.data).scopes if needs_own else (definition.scope,))
     return list(scopes) or [*command.scopes]
 
 
 def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tuple[Command, str | None, bool]:
-    """The command, its session, and whether the title has named that."""
+    """Return the command, its session_id, and whether that is derived from the title."""
     definition = definition_of(name)
     fields = fields_of(data, prefix)
     session_id = _one_session(session_id, fields, prefix)
@@ -176,7 +176,7 @@ def _parse(name: str, data: Raw, *, session_id: str | None, prefix: str) -> tupl
         faults.append(error)
     if session_id is None and (definition.session == "required" or (definition.session == "derived" and not faults)):
         missing = missing_field("session_id", prefix="")
-        missing.hint = "list_sessions shows the sessions; create_session starts one."
+        missing.hint = "Use list_sessions to find the id, or create_session to start a session."
         faults.append(missing)
     if faults:
         raise combine(faults)
@@ -204,18 +204,23 @@ def _parse_batch(fields: dict[str, Raw], *, session_id: str | None, prefix: str)
         raise combine(faults)
     batch = decode_leniently(_encode(fields | {"commands": _encode(parsed)}), Batch, prefix=prefix)
     if len(items) > v.BATCH_LIMIT:
-        raise Invalid(f"The batch has {len(items)} commands.", field=f"{prefix}commands", expected="1 to 500")
+        raise Invalid(
+            f"The batch has {len(items)} commands, which is too many.",
+            field=f"{prefix}commands",
+            expected="1 to 500",
+            hint="Split it into several batches.",
+        )
     return batch, session_id
 
 
 def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) -> tuple[Command, str | None]:
-    """A command of a batch, and the session of all of them as far as it is known now."""
+    """Return a command of a batch, and the session_id of the batch if it is known so far."""
     item = fields_of(raw, where)
     session_id = _one_session(session_id, item, where)
     head = decode_leniently(_encode(item), BatchItem, prefix=where)
     definition = definition_of(head.command, field=f"{where}command")
     if not definition.in_batch:
-        raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it alone.")
+        raise Invalid(f"{head.command} cannot be part of a batch.", field=f"{where}command", hint="Send it on its own.")
     data = fields_of(head.data, f"{where}data.")
     session_id = _one_session(session_id, data, f"{where}data.")
     data = _upgrade_legacy(ALIASES.get(head.command, head.command), data, f"{where}data.")
@@ -224,7 +229,7 @@ def _parse_item(raw: Raw, number: int, *, session_id: str | None, where: str) ->
 
 
 def _upgrade_legacy(name: str, fields: dict[str, Raw], prefix: str) -> dict[str, Raw]:
-    """Older senders' forms of the same data."""
+    """Convert the data of older senders to the current form."""
     if name == "conversation_chunk" and "conversation_chunk" in fields and "content" not in fields:
         return fields_of(fields["conversation_chunk"], f"{prefix}conversation_chunk.")
     if name == "query_memories" and "filter" in fields:
@@ -243,14 +248,14 @@ def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str 
     inner = None if raw is None else decode_as(bytes(raw), str | None, prefix=f"{prefix}session_id")  # type: ignore[arg-type]
     if outer is not None and inner is not None and inner != outer:
         raise Invalid(
-            "Two different session_ids were given.",
+            f"The session_id {inner[:64]!r} differs from the outer session_id {outer[:64]!r}.",
             field=f"{prefix}session_id",
-            expected=f"{outer[:128]!r} as outside, or nothing",
+            expected=f"{outer[:128]!r}, or no inner session_id",
         )
     session_id = outer if inner is None else inner
     if session_id is not None and not _ID.search(session_id):
         raise Invalid(
-            f"The session_id {session_id[:128]!r} is not valid.",
+            f"Invalid session_id {session_id[:128]!r}.",
             code="invalid_field",
             field="session_id",
             expected="1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
@@ -259,8 +264,7 @@ def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str 
 
 
 def fields_of(data: Raw, prefix: str) -> dict[str, Raw]:
-    """The fields of an object, which may be written as text; null has none. Raises Invalid with the name of the field
-    that holds anything else."""
+    """Return the fields of an object, which may be encoded as text; none for null. Raises Invalid for other values."""
     if data == NULL:
         return {}
     found = read_object(data)
@@ -271,7 +275,7 @@ def fields_of(data: Raw, prefix: str) -> dict[str, Raw]:
 
 
 def _object_of(body: bytes) -> Raw:
-    """A body that is an object, or holds one as text. Raises NotJson, or Invalid for what no schema would refuse."""
+    """Return the object in a body, where it may be encoded as text. Raises NotJson, or Invalid for unsafe JSON."""
     decode_json(body)
     found = read_object(body)
     if found is None:

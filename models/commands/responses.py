@@ -1,4 +1,4 @@
-"""A command's response, as every door gives it."""
+"""The response to a command, the same on every interface."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from models.timestamps import format_utc
 
 RESPONSE_TYPE = "collaborative_session_response"
 MESSAGE_LENGTH = 200
-"""Characters: one sentence, fit to be read aloud."""
+"""Maximum characters of a message: one sentence that can be read aloud."""
 
 
 def success(
     *, command: str, session_id: str | None, delivery_id: str, now: datetime, message: str, data: dict[str, Any]
 ) -> dict[str, Any]:
-    """The response of a command that took effect, or of a read."""
+    """Return the response to a read, or to a command that was applied."""
     return {
         "type": RESPONSE_TYPE,
         "command": command,
@@ -32,7 +32,7 @@ def success(
 def failure(
     error: RelayError, *, command: str, session_id: str | None, delivery_id: str, now: datetime
 ) -> dict[str, Any]:
-    """The response of a command that was refused or could not be applied."""
+    """Return the response to a command that was rejected or could not be applied."""
     return {
         "type": RESPONSE_TYPE,
         "command": command,
@@ -47,7 +47,7 @@ def failure(
 
 
 def shorten(text: str, length: int = MESSAGE_LENGTH) -> str:
-    """At most `length` characters, cut at the end with an ellipsis."""
+    """Truncate to at most `length` characters, with an ellipsis at the end."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 

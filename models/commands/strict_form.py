@@ -1,7 +1,6 @@
-"""Bodies in the strict form, as most senders write them: each part is decoded once, and hashed as it was decoded.
+"""The fast path for bodies in the strict form, which most senders use: each part is decoded once and hashed as decoded.
 
-Anything else, right or wrong, is left to `payloads`, which finds out what was meant and says what is wrong. Both come
-to the same command and the same hash.
+`payloads` handles all other bodies, valid or not. Both paths return the same command and the same hash.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ ALIASES = {"append_conversation": "conversation_chunk"}
 
 _ID = re.compile(v.ID_PATTERN)
 _DIGITS = bytes(ord("9" if chr(code) in "0123456789." else " ") for code in range(256))
-"""A table that makes nines of digits and points, and blanks of the rest."""
+"""Translates digits and decimal points to nines, and all other bytes to spaces."""
 _LONG_NUMBER = b"9" * 17
-"""More digits than a float tells from others."""
+"""More digits than a float can represent."""
 _UNUSUAL = (b"\\u0000", b"\\u003")
-"""NUL, which is refused, and the colon, by which repeated keys are noticed."""
+"""Escapes of NUL, which is rejected, and of the colon, which repeated keys are detected by."""
 
 
 class StrictCommand(NamedTuple):
-    """A command with all of its ids."""
+    """A command with all its ids."""
 
     command: Command
     session_id: str | None
     names_session: bool
-    """The session_id was made from the title."""
+    """The session_id is derived from the title."""
     hash: str
     delivery_id: str | None = None
     sync: bool = False
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields around a command's data, each of them known to be there or not."""
+    """The fields around a command's data; UNSET marks absent ones."""
 
     command: str
     type: Literal["collaborative_session_command"] | UnsetType = UNSET
@@ -58,39 +57,39 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def colons(self) -> int:
-        """How many colons it was written with, beside its data."""
+        """The number of colons in the envelope's JSON, outside its data."""
         given = (self.type, self.session_id, self.id, self.sync, self.feedback_mode)
         count = 1 + sum(value is not UNSET for value in given) + (self.data is not EMPTY_OBJECT)
         return count + sum(text.count(":") for text in (self.command, self.id or "", self.session_id or ""))
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields beside those of a command in the flat form."""
+    """The fields of the flat form that do not belong to the command."""
 
     session_id: str | UnsetType = UNSET
     id: v.DeliveryId | UnsetType = UNSET
 
     @property
     def colons(self) -> int:
-        """How many colons it was written with."""
+        """The number of colons in the JSON of these fields."""
         return sum(1 + text.count(":") for text in (self.session_id, self.id) if text is not UNSET)
 
 
 class _Part(NamedTuple):
-    """A command of its own, or one of a batch."""
+    """A single command, or one of a batch."""
 
     command: Command
     content: Content
     added: int
-    """Colons that it has more than what was sent: of ids that were left out."""
+    """The number of colons that derived ids add to the sent JSON."""
 
 
 NOT_STRICT = (msgspec.DecodeError, UnicodeDecodeError, Invalid)
-"""Raised for all that is not in the strict form."""
+"""Raised for bodies that are not in the strict form."""
 
 
 def read_envelope(body: bytes) -> StrictCommand | None:
-    """Read `{type, command, session_id, data, ...}`; None if it is not in the strict form."""
+    """Parse `{type, command, session_id, data, ...}`; None if it is not in the strict form."""
     if _is_unusual(body):
         return None
     try:
@@ -104,7 +103,7 @@ def read_envelope(body: bytes) -> StrictCommand | None:
 
 
 def read_flat(name: str, body: bytes) -> StrictCommand | None:
-    """Read `{session_id, id?, ...data}` of the command named; None if it is not in the strict form."""
+    """Parse `{session_id, id?, ...data}` for the named command; None if it is not in the strict form."""
     if _is_unusual(body):
         return None
     try:
@@ -119,7 +118,7 @@ def read_flat(name: str, body: bytes) -> StrictCommand | None:
 
 
 def _is_unusual(body: bytes) -> bool:
-    """Whether it holds what needs a closer look, or takes too long to decode."""
+    """Return whether the body needs the full checks, or would be too slow to decode."""
     if _LONG_NUMBER in body.translate(_DIGITS) or any(text in body for text in _UNUSUAL):
         return True
     return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) >= MAX_DEPTH
@@ -141,7 +140,7 @@ def _read(name: str, data: Raw, *, session_id: str | None, body: bytes, colons: 
     if isinstance(part.command, GetTask) and part.content.pop("wait", None) is not None:
         added -= 1
     hashed = canonical([name_of(part.command), session_id, part.content])
-    # A repeated key is not in what was decoded; neither are defaults that were sent.
+    # Decoding drops repeated keys, and encoding drops defaults that were sent: a difference needs the full check.
     if body.count(b":") != hashed.count(b":") - added + colons:
         decode_json(body)
     return StrictCommand(
@@ -155,7 +154,7 @@ def _read(name: str, data: Raw, *, session_id: str | None, body: bytes, colons: 
 def _read_command(definition: type[Command], data: Raw) -> _Part | None:
     command = _decoder_of(definition).decode(data)
     if isinstance(command, AddArtifact) and command.task_id is None and command.metadata is not EMPTY_OBJECT:
-        return None  # Older senders name the task there.
+        return None  # Older senders put the task id into metadata.
     content = content_of(command)
     named = with_ids(command, content)
     added = 0 if named is command else 1 + str(content[ID_FIELDS[definition]]).count(":")

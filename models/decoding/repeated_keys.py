@@ -1,4 +1,4 @@
-"""JSON objects that have a key twice: readers differ in which of the values they take."""
+"""Rejects JSON objects with repeated keys, since parsers differ in which value they use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def require_unique_keys(body: bytes, value: Any) -> None:
-    """Raise Invalid, naming the key, if an object in the body, whose value this is, has a key twice. Linear, and for
-    most bodies without a look at each part: what was dropped had a colon."""
+    """Raise Invalid with the key if an object in the body has a key twice; `value` is the decoded body.
+
+    Takes linear time. For most bodies, comparing the number of colons is enough: each dropped key had one.
+    """
     written = msgspec.json.encode(value)
     if body.count(b":") == written.count(b":") and b"\\u003" not in body:
         return
@@ -32,7 +34,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     for key, _ in pairs:
         if key in seen:
             raise Invalid(
-                f"The key {key[:64]!r} is there twice in one object.",
+                f"The key {key[:64]!r} appears twice in one object.",
                 code="repeated_key",
                 field=key[:64],
                 expected="each key once",

@@ -1,4 +1,4 @@
-"""JSON from strangers: what is unsound, or not of the expected shape, becomes an error that says how to mend it."""
+"""Decodes untrusted JSON: invalid or unsafe bodies raise errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from models.field_types import PATTERNS
 T = TypeVar("T")
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Before UTF-8 it means nothing; programs for Windows write it."""
+"""Meaningless in UTF-8, but written by Windows programs."""
 MAX_DEPTH = 100
-"""Nesting; deeper JSON is no data that a person or a model wrote, and exhausts decoders' stacks."""
+"""Levels of nesting. People and models do not write deeper JSON, and it exhausts the stacks of decoders."""
 MAX_DIGITS = 100
-"""Of one number; longer ones cost quadratic time wherever they are read."""
+"""Digits of a number; parsing longer ones takes quadratic time."""
 
 HOMES = (
     "data",
@@ -36,20 +36,20 @@ HOMES = (
     "reason",
     "progress",
 )
-"""Fields that take in what has no field of its own, the best first."""
-STORE_IT = "This command keeps no such text. If it matters, store_memory or conversation_chunk keeps it."
+"""Fields that can hold content without a field of its own, in order of preference."""
+STORE_IT = "This command does not store other text. Use store_memory or conversation_chunk to keep it."
 
 MAX_PATH_LENGTH = 500
-"""Of the place of an error in a body; those of our own definitions are far shorter."""
+"""Characters in the path of an error; the paths of our own definitions are far shorter."""
 SHOWN_LENGTH = 300
-"""Of what is quoted from a body."""
+"""Characters quoted from a body."""
 
 _NUMERAL = bytes(ord("9" if chr(code) in "0123456789.eE+-" else " ") for code in range(256))
-"""A table that makes nines of all that numbers are written with, and blanks of the rest."""
+"""Translates all characters of numbers to nines, and all other bytes to spaces."""
 _LONG_NUMBER = b"9" * (MAX_DIGITS + 1)
-# Possessive, and without its end too: so each is read once, however many are begun and not ended.
+# Possessive, with an optional closing quote, so that unterminated strings are scanned only once.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-# All that is sound, each part once, and then one that is not.
+# Skips all valid text, possessively, up to the first lone surrogate.
 _LONE_SURROGATE = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
     rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -57,7 +57,7 @@ _LONE_SURROGATE = re.compile(
 _NUL = re.compile(rb"(?:[^\\]++|\\[^u]|\\u(?!0000))*+\\u0000")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""One deeper, or, as a signed byte, one less deep."""
+"""Translates brackets to the change in depth, as a signed byte: 1 or -1."""
 _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _PLACE = re.compile(r"(?:key in )?\$?\.?([A-Za-z0-9_.\[\]]*)`")
@@ -65,9 +65,9 @@ _INDEX = re.compile(r"\[[0-9.]*\]")
 
 
 def decode_json(body: bytes, *, unique_keys: bool = True) -> Any:
-    """Decode a whole body and check all that a schema does not. Raises NotJson or Invalid."""
+    """Decode a body and run the checks that a schema cannot express. Raises NotJson or Invalid."""
     if _has_long_number(body) and _has_long_number(_STRING.sub(b'""', body)):
-        raise Invalid("A number has more than 100 digits.", expected=f"at most {MAX_DIGITS} digits")
+        raise Invalid(f"A number has more than {MAX_DIGITS} digits.", expected=f"at most {MAX_DIGITS} digits")
     try:
         value = msgspec.json.decode(body)
     except msgspec.ValidationError as error:
@@ -87,21 +87,23 @@ def decode_json(body: bytes, *, unique_keys: bool = True) -> Any:
 
 def _not_json(body: bytes, error: Exception) -> NotJson:
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return NotJson("The body is UTF-16.", expected="JSON in UTF-8", hint="Have the sender write UTF-8.")
+        return NotJson("The body is UTF-16.", expected="JSON in UTF-8", hint="Encode the body as UTF-8.")
     if isinstance(error, UnicodeDecodeError):
-        return NotJson("The body is not UTF-8.", expected="JSON in UTF-8", hint="Have the sender write UTF-8.")
+        return NotJson("The body is not UTF-8.", expected="JSON in UTF-8", hint="Encode the body as UTF-8.")
     if lone := _LONE_SURROGATE.match(body):
         return NotJson(
             f"The text contains {lone[1].decode()}, half of a surrogate pair: half of a character such as an emoji.",
-            expected="both halves, or neither",
-            hint="The sender has cut a text in the middle of a character: cut it between characters.",
+            expected="both halves or neither",
+            hint="The sender truncated a text inside a character; truncate it between characters.",
         )
     return NotJson(f"The body is not valid JSON ({error}).", expected="a JSON object")
 
 
 def decode_as(body: bytes, shape: type[T], *, prefix: str = "", beside: Sequence[str] = ()) -> T:
-    """Decode into `shape`. Raises Invalid with the path of the field, after `prefix`, and the nearest known name; also
-    known are fields that stand `beside` and were taken out before."""
+    """Decode into `shape`. Raises Invalid with the path of the field, after `prefix`, and the closest known name.
+
+    Fields in `beside` also count as known; the caller has already removed them from the body.
+    """
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
@@ -112,7 +114,7 @@ def decode_as(body: bytes, shape: type[T], *, prefix: str = "", beside: Sequence
 
 
 def nearest(word: str, known: list[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
+    """Return the known word closest to `word`, or None."""
     return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
 
 
@@ -121,7 +123,7 @@ def _has_long_number(body: bytes) -> bool:
 
 
 def explain(message: str, shape: Any, prefix: str, *, body: bytes, beside: Sequence[str] = ()) -> Invalid:
-    """The error for what msgspec says of a value."""
+    """Convert a message of msgspec to an error."""
     text, path = _split(message)
     field = (prefix + path).rstrip(".")
     if text.startswith(_UNKNOWN):
@@ -147,40 +149,42 @@ def explain(message: str, shape: Any, prefix: str, *, body: bytes, beside: Seque
 
 
 def missing_field(name: str, *, prefix: str) -> Invalid:
-    """The error for a field that has to be there."""
+    """Return the error for a missing required field."""
     return Invalid(f"The field {name!r} is missing.", code="missing_field", field=f"{prefix}{name}")
 
 
 def unknown_field(
     name: str, known: Sequence[str], *, shape: type[msgspec.Struct] | None, prefix: str, missing: Sequence[str]
 ) -> Invalid:
-    """The error for a field that there is not, with what to do about it."""
+    """Return the error for an unknown field, with a hint how to fix it."""
     name = name[:64]
     return Invalid(
-        f"There is no field {name!r} here.",
+        f"Unknown field {name!r}.",
         code="unknown_field",
         field=f"{prefix}{name}",
         expected=f"one of: {', '.join(known)}" if known else "no fields",
-        hint=_what_was_meant(name, [*known], shape=shape, missing=missing),
+        hint=_suggestion_for(name, [*known], shape=shape, missing=missing),
     )
 
 
 def _split(message: str) -> tuple[str, str]:
-    """Split off where it is. An unknown name that ends like a place is taken for one, which is no worse than itself."""
+    """Split a message of msgspec into text and path. An unknown name that ends like a path is harmless."""
     text, mark, place = message.rpartition(" - at `")
     found = _PLACE.fullmatch(place) if mark and len(place) <= MAX_PATH_LENGTH else None
     return (text, found[1]) if found else (message, "")
 
 
-def _what_was_meant(
+def _suggestion_for(
     name: str, known: list[str], *, shape: type[msgspec.Struct] | None, missing: Sequence[str]
 ) -> str | None:
-    """What to do about a field that there is not. What it says may be all that the sender wants to be kept, so nobody
-    is advised to leave it out, except where nothing is stored."""
+    """Return a hint for an unknown field.
+
+    Its value may be the very content to store, so only reads, which store nothing, suggest omitting it.
+    """
     if guess := nearest(name, known):
         return f"Did you mean {guess!r}?"
     if missing:
-        return f"The field {missing[0]!r} is missing; perhaps it is meant."
+        return f"Did you mean {missing[0]!r}, which is missing?"
     if getattr(shape, "is_read", False):
         return "Leave it out."
     if home := next((field for field in HOMES if field in known), None):
@@ -199,7 +203,7 @@ def _struct_at(shape: Any, path: str) -> type[msgspec.Struct] | None:
 
 
 def _hints_at(shape: Any, path: str) -> list[Any]:
-    """The types that a value at `path` may have, those of unions, lists and annotations among them."""
+    """Return the types that a value at `path` may have, including the members of unions, lists and annotations."""
     hints = _unfold(shape)
     for name in filter(None, _INDEX.sub("", path).split(".")):
         struct = next((h for h in hints if isinstance(h, type) and issubclass(h, msgspec.Struct)), None)
@@ -224,10 +228,10 @@ def _readable(text: str) -> str:
 
 
 def depth_of(body: bytes) -> int:
-    """How deep sound JSON is nested, not counting what is innermost."""
+    """Return the nesting depth of valid JSON: the number of enclosing brackets."""
     brackets = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
     return max(accumulate(array("b", brackets)), default=0)
 
 
 def _too_deep() -> Invalid:
-    return Invalid(f"The JSON is nested more than {MAX_DEPTH} deep.", expected=f"at most {MAX_DEPTH} levels")
+    return Invalid(f"The JSON is nested more than {MAX_DEPTH} levels deep.", expected=f"at most {MAX_DEPTH} levels")

@@ -1,15 +1,17 @@
-"""Python's collector of garbage, as long-running processes want it."""
+"""Tunes Python's garbage collector for long-running processes."""
 
 from __future__ import annotations
 
 import gc
 
 THRESHOLDS = (7_000, 10, 10)
-"""Instead of 700, 10 and 10. With much more, what refused requests leave, each perhaps with its body, adds up."""
+"""Python uses 700, 10 and 10. With far higher values, garbage of rejected requests and their bodies accumulates."""
 
 
 def collect_seldom() -> None:
-    """Let the collector look seldom, and not at what is there already. It looks at all of a large body many times while
-    that is decoded, and there is hardly anything for it to find."""
+    """Run the collector less often, and exclude existing objects.
+
+    While a large body is decoded, the collector scans all of it many times and finds hardly any garbage.
+    """
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

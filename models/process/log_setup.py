@@ -1,4 +1,4 @@
-"""Logging of every process: to standard error, for people or as JSON. What is logged never holds payloads or keys."""
+"""Configures logging of all processes to stderr, for people or as JSON. Log lines never contain payloads or keys."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.settings import Settings
 CONSOLE_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
 MAX_REFUSED_LINES = 10
-"""A second, of requests over a limit: a sender that does not slow down must not fill the disk. All are counted in
-the list of refusals."""
+"""Logged requests over a limit per second, so that a sender that does not slow down cannot fill the disk. The rejection
+log counts all of them."""
 
 
 class _JsonFormatter(JsonFormatter):
@@ -28,8 +28,8 @@ class _ConsoleFormatter(logging.Formatter):
 
 
 class _AccessFilter(logging.Filter):
-    """Of uvicorn's access log: cuts the query, which may hold what a sender searches for, masks tokens in paths, and
-    shows only some of the requests that are over a limit."""
+    """Filters uvicorn's access log: removes query strings, which may contain search terms, masks tokens in paths, and
+    limits the lines for requests over a limit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _AccessFilter(logging.Filter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send all loggers' records to standard error in LOG_FORMAT from LOG_LEVEL up. May be repeated."""
+    """Log to stderr in LOG_FORMAT, from LOG_LEVEL up. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(settings))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)

@@ -1,7 +1,6 @@
-"""A child process that must not outlive its parent holds a lifeline: its standard input is a pipe from the parent.
+"""Stops a child process when its parent ends for any reason: the child's stdin is a pipe that closes with the parent.
 
-When the parent ends, however it ends, the pipe closes and the child stops itself. What starts children uses
-`parent_pipe_environment` and a pipe; what is started calls `exit_with_parent` first.
+The parent starts the child with `parent_pipe_environment` and a pipe; the child calls `exit_with_parent` first.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ VARIABLE = "SESSION_RELAY_LIFELINE"
 
 
 def parent_pipe_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a child whose standard input is a pipe that its parent keeps open."""
+    """Return the environment for a child whose stdin is a pipe that its parent keeps open."""
     return {**environment, VARIABLE: "1"}
 
 
 def exit_with_parent() -> None:
-    """Watch standard input if a parent asked for it; at its end this process gets SIGTERM. To be called once."""
+    """If the parent requested it, watch stdin and send SIGTERM to this process when it closes. Call once."""
     if os.environ.pop(VARIABLE, "") == "1":
         threading.Thread(target=_stop_at_end_of_input, name="lifeline", daemon=True).start()
 

@@ -1,5 +1,4 @@
-"""Paths of addresses as logs and lists may show them: as routes. What stands in the place of an id is a token, as good
-as a key, or is made from what somebody said."""
+"""Redacts URL paths for logs and lists by showing only routes: ids may be tokens, or derived from conversations."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import re
 from urllib.parse import unquote
 
 MASK = "…"
-"""For whatever is neither a word of ours nor in the place of an id: an id may stand anywhere by mistake."""
+"""Replaces segments that are neither known words nor ids: a client may put an id anywhere by mistake."""
 
 IDS = {
     "artifacts": "{artifact_id}",
@@ -22,7 +21,7 @@ IDS = {
     "sessions": "{session_id}",
     "tasks": "{task_id}",
 }
-"""What follows these words."""
+"""Placeholders for the ids that follow these words."""
 WORDS = frozenset(
     {
         ".well-known",
@@ -71,17 +70,16 @@ WORDS = frozenset(
         "webhook",
     }
 )
-"""Of which our addresses are made."""
+"""The fixed segments of the relay's routes."""
 ACTIONS = {"tasks": "claim", "dead-letters": "replay"}
-"""Words that stand where there is an id else."""
+"""Words that appear in the position of an id."""
 
 _MAX_DECODINGS = 4
-"""A path may be percent-encoded several times over; nobody who means well does it that often."""
+"""Percent-decodings of a path; benign clients never encode one that often."""
 
 
 def mask_path(path: str) -> str:
-    """The path as a route, without query: words of ours as they are, and placeholders or `…` for all else, however it
-    is written."""
+    """Return the route of a path without its query: known words are kept, all else becomes a placeholder or `…`."""
     decoded = path.partition("?")[0]
     for _ in range(_MAX_DECODINGS):
         decoded = unquote(decoded)

@@ -1,4 +1,4 @@
-"""How every process of this product reaches Redis: the address, and options of all clients."""
+"""Redis connection options shared by all processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.errors import SettingsError
 EXPECTED_URL = "expected redis://:password@host:port/0"
 
 REDIS_OPTIONS: dict[str, Any] = {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
-"""While redis-py waits for maintenance notifications, which only Redis' own cloud sends, its pools hand out connections
-that the server has closed: after each restart some commands fail."""
+"""Disables maintenance notifications, which only Redis Cloud sends: with them, redis-py's pools hand out connections
+that the server has closed, so that some commands fail after each restart of Redis."""
 
 
 def check_redis_url(redis_url: str) -> None:
-    """Raise SettingsError for a REDIS_URL that is missing or that redis-py does not read."""
+    """Raise SettingsError if REDIS_URL is missing or redis-py cannot parse it."""
     if not redis_url:
         raise SettingsError(f"REDIS_URL is not set: {EXPECTED_URL}.")
     try:

@@ -1,4 +1,4 @@
-"""What processes tell each other of tasks: the form of claim tokens, and the news that wake those who wait."""
+"""Claim tokens, and the notifications about tasks that wake waiting clients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 from models.access.api_keys import SECRET_LENGTH, hash_key, make_secret
 from models.errors import NotFound
 
-TOKEN_PREFIX = "srt_"  # noqa: S105 - no secret, but what one begins with
+TOKEN_PREFIX = "srt_"  # noqa: S105 - the prefix of secrets, not a secret
 TASKS_CHANNEL = "sr:tasks"
-"""Where TaskNotification are published."""
+"""The channel of TaskNotifications."""
 _TOKEN = re.compile(
     rf"({TOKEN_PREFIX}[A-Za-z0-9]{{{SECRET_LENGTH}}})"
     r"~([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})~([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})"
@@ -19,7 +19,7 @@ _TOKEN = re.compile(
 
 
 class ClaimToken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a claim token says: the task, and the hash by which its holder is recognized."""
+    """The content of a claim token: the task, and the hash that identifies the holder."""
 
     session_id: str
     task_id: str
@@ -27,7 +27,7 @@ class ClaimToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimable(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A task that could be claimed at the moment of the news."""
+    """A task that was claimable when the notification was sent."""
 
     session_id: str
     agent_name: str | None
@@ -36,37 +36,40 @@ class Claimable(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class TaskNotification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has changed, for those who wait. Hints only: who is woken looks for itself."""
+    """Changes of tasks, for waiting clients. These are only hints: a woken process checks the tasks itself."""
 
     claimable: list[Claimable] = []
     freed: list[str] = []
-    """Agents that hold a task less."""
+    """Agents that released a task."""
     settled: list[tuple[str, str]] = []
-    """Sessions and ids of tasks that finished or ask."""
+    """Session and task ids of tasks that finished or ask a question."""
 
     def __bool__(self) -> bool:
         return bool(self.claimable or self.freed or self.settled)
 
 
 def make_claim_secret() -> str:
-    """The part of a token that is secret; of it only the hash is stored."""
+    """Create the secret part of a token, of which only the hash is stored."""
     return make_secret(TOKEN_PREFIX)
 
 
 def claim_token(secret: str, *, session_id: str, task_id: str) -> str:
-    """The token as the agent gets it. It names its task, so that what the agent sends finds its way into the session's
-    inbox while Postgres is away."""
+    """Return the token for the agent.
+
+    It includes the task, so that the relay can route the agent's commands to the session's inbox while Postgres is
+    unavailable.
+    """
     return f"{secret}~{session_id}~{task_id}"
 
 
 def read_claim_token(token: str) -> ClaimToken:
-    """What a token says; whether it is still good shows only at the task. Raises NotFound for what is none."""
+    """Parse a token, which may no longer be valid for its task. Raises NotFound for a malformed one."""
     found = _TOKEN.fullmatch(token)
     if found is None:
         raise NotFound(
-            "There is no claim at this address.",
+            "Invalid claim token.",
             code="unknown_claim",
             field="claim_token",
-            hint="Use the claim_token that POST /v1/tasks/claim gave, as it is.",
+            hint="Use the claim_token from the response of POST /v1/tasks/claim, unchanged.",
         )
     return ClaimToken(session_id=found[2], task_id=found[3], hash=hash_key(found[1]))

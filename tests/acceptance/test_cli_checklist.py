@@ -301,7 +301,7 @@ class TestSearchWithComplexQueries:
         assert (found("--since", "1h"), found("--since", "2020-01-01", "--until", "2999-01-01")) == (2, 2)
         assert (found("--until", "2020-01-01"), found("--limit", "1")) == (0, 1)
         refused = cli.run("search-conversations", "x", "--since", "yesteryear", code=1)
-        assert refused.err.startswith("Error: 'yesteryear' is no time.\n")
+        assert refused.err.startswith("Error: Invalid time 'yesteryear'.\n")
 
     def test_memories_by_type_and_tags(self, cli: CommandLine, filled: Filled) -> None:
         def keys(*narrowed: str) -> set[str]:

@@ -111,7 +111,7 @@ def test_nothing_promises_larger_batches_than_the_document_allows(for_gpt: dict[
     batch = for_gpt["components"]["schemas"]["BatchRequest"]
     told = [for_gpt["paths"]["/v1/commands/batch"]["post"]["summary"], batch["description"]]
     assert batch["properties"]["commands"]["maxItems"] == BATCH_LIMIT
-    assert all(f"Up to {BATCH_LIMIT} commands" in text for text in told)
+    assert all(f"up to {BATCH_LIMIT} commands" in text for text in told)
 
 
 def test_answers_are_below_the_limit(for_gpt: dict[str, Any]) -> None:

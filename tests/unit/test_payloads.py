@@ -128,7 +128,7 @@ def test_an_unknown_field_is_refused_with_the_nearest() -> None:
             "store_memory",
             {"session_id": "s", "text": "x"},
             "content",
-            "The field 'content' is missing; perhaps it is meant.",
+            "Did you mean 'content', which is missing?",
         ),
         ("create_session", {"sesion": "s", "title": "T"}, "session_id, id, title", "Did you mean 'session_id'?"),
         (

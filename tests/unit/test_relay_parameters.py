@@ -50,10 +50,10 @@ def test_seconds_may_have_a_fraction(text: str, seconds: float) -> None:
         ("limit=1.5", "limit", "int"),
         ("limit=" + "9" * 50, "limit", "int"),
         ("type=ide", "type", "one of"),
-        ("since=yesterday", "since", "no time"),
+        ("since=yesterday", "since", "Invalid time"),
         ("limit=1&limit=2", "limit", "2 times"),
         ("tags=%00", "tags", "NUL"),
-        ("key=x", "key", "no field"),
+        ("key=x", "key", "Unknown field"),
     ],
 )
 def test_what_is_wrong_is_named(query: str, field: str, says: str) -> None:

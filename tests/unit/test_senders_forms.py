@@ -120,7 +120,7 @@ def test_half_of_a_surrogate_pair_is_called_that(body: bytes, half: str) -> None
     error = refusal(body)
     assert isinstance(error, NotJson)
     assert f"{half}, half of a surrogate pair" in error.message
-    assert "cut" in (error.hint or "")
+    assert "truncate" in (error.hint or "")
 
 
 @pytest.mark.parametrize("body", [b'{"a": "\\\\ud83d"', b'["\\ud83d\\ude00"', b"{"])

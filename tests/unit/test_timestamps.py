@@ -71,11 +71,11 @@ def test_no_time_to_come_is_taken_for_one_that_has_passed(command: str, data: di
 @pytest.mark.parametrize("text", ["2h", "2 hours ago"])
 def test_no_age_is_taken_for_a_time_to_come(text: str) -> None:
     error = refusal("delegate_task", {"description": "x", "not_before": text})
-    assert error.message == f"{text!r} is an age, and not_before is a time to come."
+    assert error.message == f"{text!r} is an age, but not_before must be in the future."
     assert (error.field, error.hint) == ("data.not_before", 'For 2h from now write "in 2h".')
 
 
 @pytest.mark.parametrize("field", ["start_time", "end_time"])
 def test_nothing_was_said_in_days_to_come(field: str) -> None:
     error = refusal("conversation_chunk", {"content": "x", field: "2999-01-01"})
-    assert (error.field, error.message) == (f"data.{field}", f"The {field} is a time to come.")
+    assert (error.field, error.message) == (f"data.{field}", f"The {field} is in the future.")
