@@ -28,6 +28,7 @@ from api.sessions.task_readings import read_task
 from api.tasks.agents import Agents
 from api.tasks.claim_waiters import ClaimWaiters
 from api.tasks.claims import Claims
+from models.routes import template_of
 from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.auth.signing_secrets import webhook_secrets
@@ -39,12 +40,12 @@ from sessions.api_keys import connect_register
 
 LINKS = {
     **INGEST_LINKS,
-    "sessions": "/v1/sessions",
-    "search": "/v1/search?q=",
-    "deliveries": "/v1/deliveries",
-    "docs": "/docs",
-    "openapi": "/openapi.json",
-    "instructions": "/llm-instructions",
+    "sessions": template_of("read_sessions"),
+    "search": f"{template_of('read_search')}?q=",
+    "deliveries": template_of("read_deliveries"),
+    "docs": template_of("docs"),
+    "openapi": template_of("openapi"),
+    "instructions": template_of("instructions"),
 }
 
 

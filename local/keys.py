@@ -17,6 +17,7 @@ from local.stack.environment import read_env_file
 from models.access.api_keys import HOOK_PREFIX
 from models.access.scopes import ALL_SCOPES
 from models.errors import RelayError, SettingsError
+from models.routes import template_of
 from models.settings import Settings, read_settings
 from relay.auth.signing_secrets import webhook_secrets
 from sessions.api_keys import KeyRegister, connect_register
@@ -66,7 +67,7 @@ def create(register: KeyRegister, asked: argparse.Namespace) -> None:
     if asked.json:
         print(msgspec.json.encode({"key": new.secret, **describe_key(new.entry)}).decode())
         return
-    print(f"/v1/hooks/{new.secret}" if new.secret.startswith(HOOK_PREFIX) else new.secret)
+    print(template_of("hook").format(token=new.secret) if new.secret.startswith(HOOK_PREFIX) else new.secret)
     print(
         f"{new.entry.key_id} for {new.entry.name!r} ({', '.join(new.entry.scopes)}; sessions: "
         f"{new.entry.session_glob or 'all'}). It is shown this once, and works within 5 s.",

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
+from models.routes import template_of
 from models.settings import Settings, parse_networks
 from relay.health import health_routes
 from relay.http.client_addresses import IpAllowlistMiddleware
@@ -22,10 +23,10 @@ from relay.limits.request_rates import RateLimitHeadersMiddleware
 from relay.rejections import rejection_routes
 
 INGEST_LINKS = {
-    "webhook": "/v1/webhook",
-    "commands": "/v1/commands/{command}",
-    "health": "/healthz",
-    "readiness": "/readyz",
+    "webhook": template_of("webhook"),
+    "commands": template_of("command"),
+    "health": template_of("health"),
+    "readiness": template_of("readiness"),
 }
 
 

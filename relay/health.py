@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from models.version import DISTRIBUTION, version
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.ingest.endpoints import Ingest
 
 Information = Callable[[], Awaitable[Mapping[str, str]]]
@@ -34,4 +35,4 @@ def health_routes(ingest: Ingest, *, links: Mapping[str, str], information: Info
         }
         return JsonResponse(shown, 200 if reason is None else 503)
 
-    return [Route("/", index), Route("/healthz", healthz), Route("/readyz", readyz)]
+    return [route("index", index), route("health", healthz), route("readiness", readyz)]

@@ -27,6 +27,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.redis_client import REDIS_ERRORS
 
 LIST_KEY = "sr:refusals"
@@ -189,7 +190,7 @@ def rejection_routes(refusals: RejectionLog, *, access: AccessControl) -> list[R
         items, counts = await refusals.read()
         return JsonResponse({**_page(items, asked), "counts": counts})
 
-    return [Route("/v1/refusals", list_refusals)]
+    return [route("read_refusals", list_refusals)]
 
 
 def _page(items: list[Rejection], asked: RejectionParameters) -> dict[str, Any]:

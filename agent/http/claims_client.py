@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from agent.http.client import Client, part
+from agent.http.client import Client
 from agent.http.error_responses import NoRelay
 from models.errors import Forbidden, RelayError
+from models.routes import path_to, request_to
 
 ANSWER_MARGIN_SECONDS = 15.0
 """How much later than the relay promised an answer may come."""
@@ -52,7 +53,7 @@ class Claim:
         token = task.pop("claim_token", None)
         if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
             raise client.odd("its answer to a claim has no token")
-        self._path = f"/v1/claims/{part(token)}"
+        self._token = token
         self.task = task
         try:
             msgspec.convert(task, _ClaimedTask)
@@ -96,8 +97,7 @@ class Claim:
 
     def _post(self, action: str, body: bytes, *, seconds: float) -> tuple[int, dict[str, Any]]:
         return self._client.call(
-            "POST",
-            f"{self._path}/{action}",
+            *request_to(f"{action}_claim", claim_token=self._token),
             body=body,
             silence_seconds=seconds,
             whole_seconds=ANSWER_MARGIN_SECONDS,
@@ -125,8 +125,7 @@ def claim(
     more = {"task_types": task_types, "created_by": created_by}
     body = msgspec.json.encode(asked | {name: value for name, value in more.items() if value})
     status, task = client.call(
-        "POST",
-        "/v1/tasks/claim",
+        *request_to("claim_task"),
         body=body,
         silence_seconds=wait_seconds + ANSWER_MARGIN_SECONDS,
         whole_seconds=ANSWER_MARGIN_SECONDS,
@@ -140,7 +139,7 @@ def register(
 ) -> dict[str, Any]:
     """Make an agent known, or change what is known of it."""
     asked = {"name": name, "type": type, "max_concurrent": max_concurrent, "capabilities": capabilities}
-    known = client.call("POST", "/v1/agents", body=msgspec.json.encode(asked), repeatable=True)[1]
+    known = client.call(*request_to("register_agent"), body=msgspec.json.encode(asked), repeatable=True)[1]
     return _agent(client, known)
 
 
@@ -167,7 +166,7 @@ def find_agent(client: Client, name: str) -> dict[str, Any] | None:
     """What is known of an agent, or None."""
     cursor: str | None = None
     for _ in range(MOST_PAGES):
-        page = client.get("/v1/agents", {"limit": PAGE, "cursor": cursor})
+        page = client.get(path_to("read_agents"), {"limit": PAGE, "cursor": cursor})
         items = page.get("items")
         if not isinstance(items, list):
             break

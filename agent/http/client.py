@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 import urllib3
@@ -232,8 +232,3 @@ class Client:
             told = type(cause).__name__ if isinstance(cause, BadStatusLine) else str(cause)
             return Unavailable(f"The answer of {self.url} is no valid HTTP: {told[:SHOWN_LENGTH]}.", hint=CHECK_ADDRESS)
         return Unavailable(f"The connection to {self.url} broke off.")
-
-
-def part(text: str) -> str:
-    """An id or key as a part of a path."""
-    return quote(text, safe="")

@@ -13,6 +13,7 @@ from agent.http.client import Client
 from agent.http.error_responses import StillPending
 from models.error_parsing import parse_error
 from models.errors import Rejected, RelayError
+from models.routes import request_to
 
 WAIT_SECONDS = 40
 """As long as a relay waits for an answer at most."""
@@ -33,7 +34,7 @@ def post_envelope(
     answer got lost, which has no second effect; without a delivery id the body must have one."""
     headers = {"Idempotency-Key": delivery_id} if delivery_id else {}
     query = {"wait": f"{wait_seconds:g}"} if wait_seconds is not None else {}
-    return client.call("POST", "/v1/webhook", query, body=body, headers=headers, repeatable=True)
+    return client.call(*request_to("webhook"), query, body=body, headers=headers, repeatable=True)
 
 
 def send_command(

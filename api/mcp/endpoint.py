@@ -21,14 +21,15 @@ from starlette.types import Message, Receive, Scope, Send
 from api.mcp.results import protocol_error
 from api.mcp.server import make_server
 from api.mcp.tool_handlers import ToolHandlers
-from api.oauth.endpoints import RESOURCE_METADATA_PATH, RESOURCE_PATH
 from api.public_url import public_url_of
 from models.commands.lenient_decoding import NULL
 from models.decoding.strict import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
+from models.routes import template_of
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.http.responses import Note, error_response
+from relay.http.routing import route
 
 NO_ARGUMENTS = Raw(b"{}")
 
@@ -62,7 +63,7 @@ class McpEndpoint:
     @property
     def routes(self) -> list[Route]:
         """Where MCP clients post to. There is nothing to GET: no stream is kept open."""
-        return [Route(RESOURCE_PATH, self.post, methods=["POST"])]
+        return [route("mcp", self.post)]
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Serve within the block; once."""
@@ -80,7 +81,7 @@ class McpEndpoint:
 
     def _where_to_sign_in(self, request: Request) -> dict[str, str]:
         """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
-        metadata = f"{public_url_of(request, public_url=self._public_url)}{RESOURCE_METADATA_PATH}"
+        metadata = f"{public_url_of(request, public_url=self._public_url)}{template_of('oauth_resource_mcp')}"
         # An app whose token is not good any more would else keep it (RFC 6750, 3.1).
         invalid = 'error="invalid_token", ' if "authorization" in request.headers else ""
         return {"www-authenticate": f'Bearer {invalid}resource_metadata="{metadata}"'}

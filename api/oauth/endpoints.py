@@ -33,15 +33,15 @@ from api.oauth.sign_in_page import refusal_page, sign_in_page
 from api.public_url import public_url_of
 from models.access.api_keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
 from models.errors import RelayError, TooLarge, Unauthorized
+from models.routes import template_of
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from sessions.api_keys import KeyRegister
 
 MAX_FORM_BYTES = 16_384
-RESOURCE_PATH = "/mcp"
 WRONG_RESOURCE = "The app asked for a token for another server."
-RESOURCE_METADATA_PATH = f"/.well-known/oauth-protected-resource{RESOURCE_PATH}"
 ANYWHERE = {"access-control-allow-origin": "*"}
 """Apps that run in a browser may call these; nothing that a browser keeps lets anybody in."""
 PREFLIGHT = {**ANYWHERE, "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "*"}
@@ -69,17 +69,15 @@ class OAuth:
     def routes(self) -> list[Route]:
         """Where apps and their users come to."""
         return [
-            *(
-                Route(path, self.describe_resource, methods=["GET", "OPTIONS"])
-                for path in ("/.well-known/oauth-protected-resource", RESOURCE_METADATA_PATH)
-            ),
-            Route("/.well-known/oauth-authorization-server", self.describe_server, methods=["GET", "OPTIONS"]),
-            Route("/oauth/register", self._open(self._take_app), methods=["POST", "OPTIONS"]),
-            Route("/oauth/token", self._open(self._give_token), methods=["POST", "OPTIONS"]),
-            Route("/oauth/revoke", self._open(self._revoke), methods=["POST", "OPTIONS"]),
-            Route("/oauth/authorize", self.authorize, methods=["GET"]),
-            Route(SIGN_IN_PATH, self.show_page, methods=["GET"]),
-            Route(SIGN_IN_PATH, self.sign_in, methods=["POST"]),
+            route("oauth_resource", self.describe_resource),
+            route("oauth_resource_mcp", self.describe_resource),
+            route("oauth_server", self.describe_server),
+            route("oauth_register", self._open(self._take_app)),
+            route("oauth_token", self._open(self._give_token)),
+            route("oauth_revoke", self._open(self._revoke)),
+            route("oauth_authorize", self.authorize),
+            route("show_sign_in", self.show_page),
+            route("sign_in", self.sign_in),
         ]
 
     async def describe_resource(self, request: Request) -> Response:
@@ -88,7 +86,7 @@ class OAuth:
         return self._answer(
             request,
             {
-                "resource": f"{url}{RESOURCE_PATH}",
+                "resource": f"{url}{template_of('mcp')}",
                 "authorization_servers": [url],
                 "bearer_methods_supported": ["header"],
                 "resource_name": "session-relay",
@@ -102,10 +100,10 @@ class OAuth:
             request,
             {
                 "issuer": url,
-                "authorization_endpoint": f"{url}/oauth/authorize",
-                "token_endpoint": f"{url}/oauth/token",
-                "registration_endpoint": f"{url}/oauth/register",
-                "revocation_endpoint": f"{url}/oauth/revoke",
+                "authorization_endpoint": f"{url}{template_of('oauth_authorize')}",
+                "token_endpoint": f"{url}{template_of('oauth_token')}",
+                "registration_endpoint": f"{url}{template_of('oauth_register')}",
+                "revocation_endpoint": f"{url}{template_of('oauth_revoke')}",
                 "response_types_supported": ["code"],
                 "grant_types_supported": ["authorization_code"],
                 "token_endpoint_auth_methods_supported": ["none"],

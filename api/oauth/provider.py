@@ -23,10 +23,11 @@ from pydantic import AnyUrl
 from api.oauth import clients
 from api.oauth.codes import Codes, Grant
 from models.errors import Unavailable
+from models.routes import template_of
 from relay.auth.api_key_cache import LOOK_SECONDS
 from sessions.api_keys import KeyRegister
 
-SIGN_IN_PATH = "/oauth/sign-in"
+SIGN_IN_PATH = template_of("show_sign_in")
 KNOWN_SECONDS = LOOK_SECONDS + 0.5
 """Until every relay knows a new token: an app that is refused with it at once may give up."""
 MAX_STATE_LENGTH = 2_000

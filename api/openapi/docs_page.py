@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from models.errors import SettingsError
 from relay.http.query_parameters import decode_parameters
+from relay.http.routing import route
 
 PACKAGE = "drf_spectacular_sidecar"
 FOLDER = f"static/{PACKAGE}/swagger-ui-dist"
@@ -75,7 +76,7 @@ def docs_routes() -> list[Route]:
         headers = {"cache-control": f"public, max-age={CACHE_SECONDS}", **HEADERS}
         return FileResponse(paths[name], media_type=MEDIA_TYPES[paths[name].suffix], headers=headers)
 
-    return [Route("/docs", page), Route("/docs/{file}", file)]
+    return [route("docs", page), route("docs_file", file)]
 
 
 def _locate(name: File) -> Path:

@@ -22,9 +22,11 @@ from models.commands.definitions import COMMANDS, Batch, Command
 from models.commands.field_docs import describe_field
 from models.commands.payloads import Envelope
 from models.errors import ErrorBody
+from models.routes import ADDRESSES, Tag, template_of
 from models.version import version
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.ingest.pipeline import WaitParameters
 
 OPENAPI_VERSION = "3.1.0"
@@ -47,7 +49,7 @@ ALL_AT_ONCE: Json = {
 }
 
 
-TAGS = {
+TAGS: dict[Tag, str] = {
     "commands": "All that can be done with sessions, each at an address of its own.",
     "webhooks": "The same commands in an envelope, and what senders post that can set no header.",
     "reading": "What is stored, without a place in the order of the commands.",
@@ -55,24 +57,6 @@ TAGS = {
     "operating": "Keys, what became of webhooks, and what went wrong.",
     "service": "Without a key: what this is, and whether it runs.",
 }
-_PLACES = (
-    ("/v1/commands/", "commands"),
-    ("/v1/hooks/", "webhooks"),
-    ("/v1/tasks/claim", "agents"),
-    ("/v1/claims/", "agents"),
-    ("/v1/agents", "agents"),
-    ("/v1/deliveries", "operating"),
-    ("/v1/dead-letters", "operating"),
-    ("/v1/keys", "operating"),
-    ("/v1/refusals", "operating"),
-    ("/v1/status", "operating"),
-    ("/v1/import", "operating"),
-    ("/v1/webhook", "webhooks"),
-    ("/webhook", "webhooks"),
-    ("/v1/", "reading"),
-    ("/", "service"),
-)
-"""The first that an address begins with tells where it belongs."""
 
 
 def openapi_route(*, public_url: str) -> Route:
@@ -86,7 +70,7 @@ def openapi_route(*, public_url: str) -> Route:
             return JsonResponse(body)
         return JsonResponse(for_gpt | {"servers": [{"url": public_url_of(request, public_url=public_url)}]})
 
-    return Route("/openapi.json", openapi)
+    return route("openapi", openapi)
 
 
 def build_document() -> Json:
@@ -95,21 +79,22 @@ def build_document() -> Json:
     bodies = [operation.body for operation in OPERATIONS if operation.body]
     schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, WaitParameters, *bodies, *parameters])
     schemas["Envelope"] = envelope_schema(schemas["Envelope"])
-    paths: dict[str, Json] = {
-        "/v1/webhook": {"post": _post_webhook(schemas)},
-        "/webhook": {"post": _post_webhook(schemas) | {"operationId": "webhook_alias"}},
-        "/v1/hooks/{token}": {"post": _post_hook(schemas)},
-    }
+    paths: dict[str, Json] = {}
+
+    def add(name: str, described: Json, *, path: str = "") -> None:
+        address = ADDRESSES[name]
+        operations = paths.setdefault(path or address.template, {})
+        operations[address.method.lower()] = described | {"tags": [address.tag]}
+
+    add("webhook", _post_webhook(schemas))
+    add("webhook_alias", _post_webhook(schemas) | {"operationId": "webhook_alias"})
+    add("hook", _post_hook(schemas))
     for name in COMMANDS:
-        paths[f"/v1/commands/{name}"] = {"post": _post_command(name, schemas)}
+        add("command", _post_command(name, schemas), path=template_of("command").format(command=name))
     for read in READS:
-        path = read.path.replace(":path}", "}")
-        paths[path] = {"get": _get_read(read, path, schemas)}
+        add(read.name, _get_read(read, schemas))
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
-    for path, operations in paths.items():
-        for described in operations.values():
-            described["tags"] = [_tag_of(path)]
+        add(operation.name, _operation(operation, schemas))
     for definition in parameters:
         schemas.pop(definition.__name__, None)
     schemas.pop(WaitParameters.__name__, None)
@@ -136,10 +121,6 @@ def build_document() -> Json:
     }
 
 
-def _tag_of(path: str) -> str:
-    return next(tag for place, tag in _PLACES if path.startswith(place))
-
-
 def _post_webhook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "webhook",
@@ -154,7 +135,7 @@ def _post_hook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "hook",
         "summary": "Send any JSON, or a form; it becomes a memory in the session of the token.",
-        "parameters": [*_parameters("/v1/hooks/{token}", schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
+        "parameters": [*_parameters(template_of("hook"), schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
         "responses": _COMMAND_RESPONSES,
         "security": [],
@@ -183,7 +164,8 @@ def _described(definition: type[Command], field: str, schema: Json) -> Json:
     return {**schema, "description": " ".join([describe_field(definition, field), *(f"({form})" for form in forms)])}
 
 
-def _get_read(read: ReadRoute, path: str, schemas: dict[str, Json]) -> Json:
+def _get_read(read: ReadRoute, schemas: dict[str, Json]) -> Json:
+    path = template_of(read.name)
     one_session = "{" in path or read.command.session == "optional"
     return {
         "operationId": read.name,

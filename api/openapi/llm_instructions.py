@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from api.public_url import public_url_of
 from relay.http.query_parameters import decode_parameters
+from relay.http.routing import route
 
 Tier = Literal["full", "short"]
 FILES: dict[Tier, str] = {"full": "llm_instructions.md", "short": "llm_instructions_short.md"}
@@ -35,7 +36,7 @@ def instructions_route(*, public_url: str) -> Route:
         text = texts[tier].replace("{relay}", public_url_of(request, public_url=public_url))
         return PlainTextResponse(text, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
 
-    return Route("/llm-instructions", instructions)
+    return route("instructions", instructions)
 
 
 def _read(tier: Tier) -> str:

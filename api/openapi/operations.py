@@ -19,22 +19,21 @@ from api.sessions.imports import SessionDocument
 from api.sessions.session_reads import TranscriptParameters
 from api.tasks.agents import AgentParameters, AgentRequest
 from api.tasks.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
+from models.routes import template_of
 from relay.http.client_addresses import EXEMPT_PATHS
 from relay.http.query_parameters import NoParameters
 from relay.rejections import RejectionParameters
 
 
 class Operation(NamedTuple):
-    """Its address, its name, what it is for, its parameters, its answer."""
+    """The name of its address, what it is for, its parameters, its answer."""
 
-    path: str
     name: str
     summary: str
     parameters: type[msgspec.Struct] | None
     answer: str | None
     """The component of its JSON, if it is JSON."""
     is_open: bool = False
-    method: str = "get"
     status: str = "200"
     more_types: tuple[str, ...] = ()
     """In which it is answered on request, beside JSON, or always if it is none."""
@@ -45,6 +44,11 @@ class Operation(NamedTuple):
     """Statuses with which the same is answered at other times, and when; 204 without content."""
     goes_through_inbox: bool = False
     """Whether it is answered as a command is: perhaps only with a receipt."""
+
+    @property
+    def path(self) -> str:
+        """Its address, with parameters in braces."""
+        return template_of(self.name)
 
     @property
     def refusals(self) -> frozenset[int]:
@@ -61,10 +65,9 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = (
-    Operation("/", "index", "The addresses of this service.", None, "Object", is_open=True),
-    Operation("/healthz", "health", "Whether the process is alive.", None, "Object", is_open=True),
+    Operation("index", "The addresses of this service.", None, "Object", is_open=True),
+    Operation("health", "Whether the process is alive.", None, "Object", is_open=True),
     Operation(
-        "/readyz",
         "readiness",
         "Whether webhooks can be taken now.",
         None,
@@ -73,7 +76,6 @@ OPERATIONS = (
         others=(("503", "They cannot, or not now."),),
     ),
     Operation(
-        "/openapi.json",
         "openapi",
         "This document, or with client=gpt what the Actions of a custom GPT need of it.",
         DocumentParameters,
@@ -81,7 +83,6 @@ OPERATIONS = (
         is_open=True,
     ),
     Operation(
-        "/llm-instructions",
         "instructions",
         "What an LLM has to know to use this relay, as text; with tier=short what fits into custom instructions.",
         InstructionsParameters,
@@ -89,9 +90,8 @@ OPERATIONS = (
         is_open=True,
         more_types=("text/plain",),
     ),
-    Operation("/docs", "docs", "This document as a page.", None, None, is_open=True, more_types=("text/html",)),
+    Operation("docs", "This document as a page.", None, None, is_open=True, more_types=("text/html",)),
     Operation(
-        "/docs/{file}",
         "docs_file",
         "A file that the page needs.",
         FileParameters,
@@ -99,113 +99,91 @@ OPERATIONS = (
         is_open=True,
         more_types=("text/javascript", "text/css", "image/png"),
     ),
-    Operation("/v1/deliveries", "read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
-    Operation("/v1/deliveries/{delivery_id}", "read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
+    Operation("read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
+    Operation("read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
     Operation(
-        "/v1/dead-letters",
         "read_dead_letters",
         "What could not be applied, or with status=parked what sessions did not take; oldest first.",
         ManyDeadLetters,
         "List",
     ),
     Operation(
-        "/v1/dead-letters/{delivery_id}",
         "read_dead_letter",
         "One dead letter, or parked event, with its payload and traceback.",
         OneDeadLetter,
         "Object",
     ),
     Operation(
-        "/v1/dead-letters/{delivery_id}",
         "discard_dead_letter",
         "Give up a dead letter, or a parked event.",
         OneDeadLetter,
         "Object",
-        method="delete",
         status="202",
     ),
     Operation(
-        "/v1/dead-letters/{delivery_id}/replay",
         "replay_dead_letter",
         "Put a dead letter, or a parked event, back into the inbox; it takes effect once.",
         OneDeadLetter,
         "Object",
-        method="post",
         status="202",
     ),
     Operation(
-        "/v1/dead-letters/replay",
         "replay_dead_letters",
         "Put the dead letters, or parked events, that match back into the inbox.",
         ManyDeadLetters,
         "Object",
-        method="post",
         status="202",
     ),
     Operation(
-        "/v1/status",
         "read_status",
         "How the relay is: its servers, what waits in each shard and for how long, workers, dead letters.",
         NoParameters,
         "Object",
     ),
+    Operation("read_refusals", "Requests that were refused, newest first.", RejectionParameters, "List"),
+    Operation("read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
     Operation(
-        "/v1/refusals", "read_refusals", "Requests that were refused, newest first.", RejectionParameters, "List"
-    ),
-    Operation("/v1/keys", "read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
-    Operation(
-        "/v1/keys",
         "create_key",
         "Make a key; it is shown this once.",
         NoParameters,
         "NewKey",
-        method="post",
         status="201",
         body=KeyRequest,
         conflicts=True,
     ),
     Operation(
-        "/v1/keys/{name_or_id}",
         "revoke_key",
         "Refuse a key, or all keys of a name, from now on.",
         KeyChoice,
         "Object",
-        method="delete",
     ),
     Operation(
-        "/v1/agents",
         "read_agents",
         "The agents that tasks can be delegated to, and what they hold.",
         AgentParameters,
         "List",
     ),
     Operation(
-        "/v1/agents",
         "register_agent",
         "Make an agent known, or change what is known of it.",
         NoParameters,
         "Object",
-        method="post",
         body=AgentRequest,
     ),
     Operation(
-        "/v1/tasks/claim",
         "claim_task",
         "Take the first task that an agent may have; waits for one if asked to.",
         NoParameters,
         "ClaimedTask",
-        method="post",
         body=ClaimRequest,
         others=(("204", "There is none."),),
     ),
     *(
         Operation(
-            f"/v1/claims/{{claim_token}}/{action}",
             f"{action}_claim",
             summary,
             NoParameters,
             "Lease",
-            method="post",
             body=body,
             conflicts=True,
         )
@@ -217,12 +195,10 @@ OPERATIONS = (
     ),
     *(
         Operation(
-            f"/v1/claims/{{claim_token}}/{action}",
             f"{action}_claim",
             summary,
             NoParameters,
             "CommandResponse",
-            method="post",
             body=body,
             goes_through_inbox=True,
         )
@@ -233,14 +209,12 @@ OPERATIONS = (
         )
     ),
     Operation(
-        "/v1/sessions/{session_id}/transcript",
         "read_transcript",
         "The conversation of a session, chunk after chunk.",
         TranscriptParameters,
         "List",
     ),
     Operation(
-        "/v1/sessions/{session_id}/events",
         "read_events",
         "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream, then "
         "whatever the limit.",
@@ -249,7 +223,6 @@ OPERATIONS = (
         more_types=("text/event-stream",),
     ),
     Operation(
-        "/v1/sessions/{session_id}/export",
         "export_session",
         "A whole session as one document.",
         ExportParameters,
@@ -257,12 +230,10 @@ OPERATIONS = (
         more_types=("text/markdown",),
     ),
     Operation(
-        "/v1/import",
         "import_session",
         "Take over a whole session from the document that its export is; repeated, it is left as it is.",
         NoParameters,
         "Imported",
-        method="post",
         body=SessionDocument,
         conflicts=True,
     ),

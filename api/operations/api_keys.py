@@ -16,12 +16,14 @@ from models.access.api_keys import GLOB_PATTERN, NAME_PATTERN
 from models.commands.lenient_decoding import decode_leniently
 from models.decoding.strict import decode_json
 from models.errors import Unavailable
+from models.routes import template_of
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
 from relay.http.bodies import read_body
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from sessions.api_keys import KeyRegister, Revoked
 from sessions.postgres.operations.api_keys import KeyEntry
 
@@ -64,9 +66,9 @@ class Keys:
     def routes(self) -> list[Route]:
         """Where keys are looked after."""
         return [
-            Route("/v1/keys", self.list, methods=["GET"]),
-            Route("/v1/keys", self.create, methods=["POST"]),
-            Route("/v1/keys/{name_or_id}", self.revoke, methods=["DELETE"]),
+            route("read_keys", self.list),
+            route("create_key", self.create),
+            route("revoke_key", self.revoke),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -94,7 +96,7 @@ class Keys:
         )
         shown = {"key": new.secret, **describe_key(new.entry)}
         if "hook" in new.entry.scopes:
-            shown["url"] = f"/v1/hooks/{new.secret}"
+            shown["url"] = template_of("hook").format(token=new.secret)
         return JsonResponse(shown, 201)
 
     async def revoke(self, request: Request) -> Response:

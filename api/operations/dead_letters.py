@@ -22,6 +22,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.ingest.pusher import Pushed
 from sessions.postgres.operations.dead_letters import (
     DeadLetterFilter,
@@ -66,13 +67,12 @@ class DeadLetters:
     @property
     def routes(self) -> list[Route]:
         """Where dead letters are looked after."""
-        one = "/v1/dead-letters/{delivery_id}"
         return [
-            Route("/v1/dead-letters", self.list),
-            Route("/v1/dead-letters/replay", self.replay_all, methods=["POST"]),
-            Route(f"{one}/replay", self.replay, methods=["POST"]),
-            Route(one, self.show, methods=["GET"]),
-            Route(one, self.discard, methods=["DELETE"]),
+            route("read_dead_letters", self.list),
+            route("replay_dead_letters", self.replay_all),
+            route("replay_dead_letter", self.replay),
+            route("read_dead_letter", self.show),
+            route("discard_dead_letter", self.discard),
         ]
 
     async def list(self, request: Request) -> Response:

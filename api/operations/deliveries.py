@@ -24,6 +24,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.redis_client import REDIS_ERRORS
 from sessions.commands.parked_events import is_open
 from sessions.postgres.operations.deliveries import find_delivery, list_deliveries
@@ -65,7 +66,7 @@ class Deliveries:
     @property
     def routes(self) -> list[Route]:
         """Where deliveries are asked for."""
-        return [Route("/v1/deliveries", self.list), Route("/v1/deliveries/{delivery_id}", self.get)]
+        return [route("read_deliveries", self.list), route("read_delivery", self.get)]
 
     async def list(self, request: Request) -> Response:
         """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources.

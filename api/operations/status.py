@@ -17,6 +17,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 
 NO_INBOX = "The inbox does not answer at the moment; nothing was stored."
 
@@ -43,7 +44,7 @@ class Status:
     @property
     def routes(self) -> list[Route]:
         """Its address."""
-        return [Route("/v1/status", self.status)]
+        return [route("read_status", self.status)]
 
     async def status(self, request: Request) -> Response:
         """Everything at once, and what the key that asks may do. Who may read all sessions may know how many commands

@@ -26,6 +26,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters
+from relay.http.routing import route
 from relay.http.waiting import wait_any
 from relay.notifications.journal import JournalNotifier
 from sessions.postgres.reads.read_commands import last_positions, read_events
@@ -70,7 +71,7 @@ class Events:
     @property
     def routes(self) -> list[Route]:
         """Where a journal is followed."""
-        return [Route("/v1/sessions/{session_id}/events", self.events)]
+        return [route("read_events", self.events)]
 
     async def events(self, request: Request) -> Response:
         """The events after a cursor; with `wait`, not before there is one or the time is over."""

@@ -21,6 +21,7 @@ from models import field_types as v
 from relay.auth.access_control import AccessControl
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters
+from relay.http.routing import route
 from sessions.commands.store import too_slow
 from sessions.postgres.reads.read_commands import export_markdown, export_session
 
@@ -51,7 +52,7 @@ class Exports:
     @property
     def routes(self) -> list[Route]:
         """Where a session is exported."""
-        return [Route("/v1/sessions/{session_id}/export", self.export)]
+        return [route("export_session", self.export)]
 
     async def export(self, request: Request) -> Response:
         """Write the document aside, then send it: a slow reader must not hold a transaction open."""

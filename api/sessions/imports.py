@@ -20,6 +20,7 @@ from relay.auth.authentication import require_all_sessions
 from relay.http.bodies import media_types_of
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from sessions.backend import Imported
 from sessions.documents.import_validation import read_document
 from sessions.postgres.documents.imports import import_session
@@ -61,7 +62,7 @@ class Imports:
     @property
     def routes(self) -> list[Route]:
         """Where a session is imported."""
-        return [Route("/v1/import", self.import_session, methods=["POST"])]
+        return [route("import_session", self.import_session)]
 
     async def import_session(self, request: Request) -> Response:
         """Take the session over, with nothing changed. May be repeated: then `created` is false."""

@@ -36,6 +36,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.http.waiting import wait_any
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
@@ -44,33 +45,32 @@ from sessions.reads.results import ReadResult
 
 MAX_WAITING = 1_000
 """For tasks that are read with `wait`, at a time in this process."""
-RENAMED = {"/v1/sessions": {"status": "filter"}}
+RENAMED = {"read_sessions": {"status": "filter"}}
 """Parameters that are also known by the name that the field has in the answer."""
 
 
 class ReadRoute(NamedTuple):
-    """An address with its name, the command that it stands for, and what of the command's data is the answer."""
+    """The name of an address, the command that it stands for, and what of the command's data is the answer."""
 
-    path: str
     name: str
     command: type[ReadCommand]
     answer: Literal["list", "whole", "memory", "task", "artifact"]
 
 
 READS = (
-    ReadRoute("/v1/sessions", "read_sessions", ListSessions, "list"),
-    ReadRoute("/v1/sessions/{session_id}", "read_session", GetSessionSummary, "whole"),
-    ReadRoute("/v1/sessions/{session_id}/summary", "read_session_summary", GetSessionSummary, "whole"),
-    ReadRoute("/v1/sessions/{session_id}/memories", "read_session_memories", QueryMemories, "list"),
-    ReadRoute("/v1/sessions/{session_id}/memories/{key:path}", "read_memory", RetrieveMemory, "memory"),
-    ReadRoute("/v1/sessions/{session_id}/tasks", "read_session_tasks", ListTasks, "list"),
-    ReadRoute("/v1/sessions/{session_id}/tasks/{task_id}", "read_task", GetTask, "task"),
-    ReadRoute("/v1/sessions/{session_id}/artifacts", "read_session_artifacts", ListArtifacts, "list"),
-    ReadRoute("/v1/sessions/{session_id}/artifacts/{artifact_id}", "read_artifact", GetArtifact, "artifact"),
-    ReadRoute("/v1/search", "read_search", Search, "list"),
-    ReadRoute("/v1/memories", "read_memories", QueryMemories, "list"),
-    ReadRoute("/v1/tasks", "read_tasks", ListTasks, "list"),
-    ReadRoute("/v1/artifacts", "read_artifacts", ListArtifacts, "list"),
+    ReadRoute("read_sessions", ListSessions, "list"),
+    ReadRoute("read_session", GetSessionSummary, "whole"),
+    ReadRoute("read_session_summary", GetSessionSummary, "whole"),
+    ReadRoute("read_session_memories", QueryMemories, "list"),
+    ReadRoute("read_memory", RetrieveMemory, "memory"),
+    ReadRoute("read_session_tasks", ListTasks, "list"),
+    ReadRoute("read_task", GetTask, "task"),
+    ReadRoute("read_session_artifacts", ListArtifacts, "list"),
+    ReadRoute("read_artifact", GetArtifact, "artifact"),
+    ReadRoute("read_search", Search, "list"),
+    ReadRoute("read_memories", QueryMemories, "list"),
+    ReadRoute("read_tasks", ListTasks, "list"),
+    ReadRoute("read_artifacts", ListArtifacts, "list"),
 )
 
 
@@ -105,8 +105,8 @@ class Reads:
     def routes(self) -> list[Route]:
         """All addresses that are read commands, and the transcript."""
         return [
-            *(Route(route.path, partial(self._answer, route), name=route.name) for route in READS),
-            Route("/v1/sessions/{session_id}/transcript", self.transcript),
+            *(route(read.name, partial(self._answer, read)) for read in READS),
+            route("read_transcript", self.transcript),
         ]
 
     async def transcript(self, request: Request) -> Response:
@@ -117,14 +117,14 @@ class Reads:
         work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
         return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
 
-    async def _answer(self, route: ReadRoute, request: Request) -> Response:
+    async def _answer(self, chosen: ReadRoute, request: Request) -> Response:
         caller = await authorize_reader(self._access, request)
         session_id = choose_session(request)
         require_session(caller, session_id)
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
-        command = decode_parameters(_parameters(route, request), route.command, **given)
+        command = decode_parameters(_parameters(chosen, request), chosen.command, **given)
         origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
-        if route.answer == "list":
+        if chosen.answer == "list":
             origin["now"] = datetime.now(UTC)
             listed = reading(caller, session_id, partial(page, command=command, **origin))
             return list_response(await self._database.read(listed, source=caller.source))
@@ -137,7 +137,7 @@ class Reads:
             answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
         else:
             answer = await self._database.read(work, source=caller.source)
-        return JsonResponse(answer.data if route.answer == "whole" else answer.data[route.answer])
+        return JsonResponse(answer.data if chosen.answer == "whole" else answer.data[chosen.answer])
 
     async def _wait(
         self,
@@ -175,9 +175,9 @@ def choose_session(request: Request) -> str | None:
     return decode_parameters(query, ChosenSession, **given).session_id
 
 
-def _parameters(route: ReadRoute, request: Request) -> QueryParams:
+def _parameters(read: ReadRoute, request: Request) -> QueryParams:
     """The query without the session, and with as much text as HTTP takes unless less is asked for."""
-    names = RENAMED.get(route.path, {})
+    names = RENAMED.get(read.name, {})
     items = [(names.get(name, name), value) for name, value in request.query_params.multi_items()]
     items = [item for item in items if item[0] != "session_id"]
     if not any(name == "max_characters" for name, _ in items):

@@ -25,6 +25,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from sessions.reads.results import Page
 from sessions.rules.state import ONLINE_SECONDS
 
@@ -61,8 +62,8 @@ class Agents:
     def routes(self) -> list[Route]:
         """Where agents are listed and registered."""
         return [
-            Route("/v1/agents", self.list, methods=["GET"]),
-            Route("/v1/agents", self.register, methods=["POST"]),
+            route("read_agents", self.list),
+            route("register_agent", self.register),
         ]
 
     async def list(self, request: Request) -> Response:

@@ -35,6 +35,7 @@ from models.timestamps import format_utc
 from relay.auth.authentication import Caller, require_session
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
+from relay.http.routing import route
 from relay.http.waiting import wait_any
 from relay.ingest.endpoints import Ingest
 from relay.ingest.pipeline import Admitted, Sender
@@ -114,15 +115,14 @@ class Claims:
     @property
     def routes(self) -> list[Route]:
         """Where tasks are claimed and worked on."""
-        one = "/v1/claims/{claim_token}"
         return [
-            Route("/v1/tasks/claim", self.claim, methods=["POST"]),
-            Route(f"{one}/heartbeat", self.heartbeat, methods=["POST"]),
-            Route(f"{one}/start", self.start, methods=["POST"]),
-            Route(f"{one}/release", self.release, methods=["POST"]),
-            Route(f"{one}/complete", self.complete, methods=["POST"]),
-            Route(f"{one}/fail", self.fail, methods=["POST"]),
-            Route(f"{one}/ask", self.ask, methods=["POST"]),
+            route("claim_task", self.claim),
+            route("heartbeat_claim", self.heartbeat),
+            route("start_claim", self.start),
+            route("release_claim", self.release),
+            route("complete_claim", self.complete),
+            route("fail_claim", self.fail),
+            route("ask_claim", self.ask),
         ]
 
     async def claim(self, request: Request) -> Response:

@@ -7,8 +7,9 @@ from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 
-from agent.http.client import Client, part
+from agent.http.client import Client
 from agent.http.command_client import send_command
+from models.routes import path_to, request_to
 from sessions.backend import Imported
 from sessions.reads.results import Page
 
@@ -20,23 +21,23 @@ IMPORT_SECONDS = 330.0
 class _Read(NamedTuple):
     """Where a read command is an address; `ids` stand in its path, `field` is what the answer is in a response."""
 
-    path: str
+    address: str
     ids: tuple[str, ...] = ()
     field: str | None = None
 
 
 _READS = {
-    "get_session_summary": _Read("/v1/sessions/{session_id}"),
-    "retrieve_memory": _Read("/v1/sessions/{session_id}/memories/{key}", ("key",), "memory"),
-    "get_task": _Read("/v1/sessions/{session_id}/tasks/{task_id}", ("task_id",), "task"),
-    "get_artifact": _Read("/v1/sessions/{session_id}/artifacts/{artifact_id}", ("artifact_id",), "artifact"),
+    "get_session_summary": _Read("read_session"),
+    "retrieve_memory": _Read("read_memory", ("key",), "memory"),
+    "get_task": _Read("read_task", ("task_id",), "task"),
+    "get_artifact": _Read("read_artifact", ("artifact_id",), "artifact"),
 }
 _LISTS = {
-    "list_sessions": ("/v1/sessions", "sessions"),
-    "query_memories": ("/v1/memories", "memories"),
-    "list_tasks": ("/v1/tasks", "tasks"),
-    "list_artifacts": ("/v1/artifacts", "artifacts"),
-    "search": ("/v1/search", "hits"),
+    "list_sessions": ("read_sessions", "sessions"),
+    "query_memories": ("read_memories", "memories"),
+    "list_tasks": ("read_tasks", "tasks"),
+    "list_artifacts": ("read_artifacts", "artifacts"),
+    "search": ("read_search", "hits"),
 }
 """The address of a list, and the field of the command's own answer."""
 
@@ -57,35 +58,35 @@ class RelayBackend:
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
         """See Backend."""
-        path, field = _LISTS[command]
+        address, field = _LISTS[command]
         if any("," in item for value in data.values() if isinstance(value, list) for item in value):
             # In an address a comma separates; in a command it can stand within a tag.
             answer = send_command(self.client, command, data, session_id=session_id)["data"]
             return _page(answer, answer[field])
-        answer = self.client.get(path, {**data, "session_id": session_id})
+        answer = self.client.get(path_to(address), {**data, "session_id": session_id})
         return _page(answer, answer["items"])
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
         """See Backend."""
         query = {"limit": limit, "cursor": cursor, "max_characters": max_characters}
-        answer = self.client.get(f"/v1/sessions/{part(session_id)}/transcript", query)
+        answer = self.client.get(path_to("read_transcript", session_id=session_id), query)
         return _page(answer, answer["items"])
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
         """See Backend."""
         query = {"after": after, "limit": limit, "wait": f"{wait_seconds:g}"}
-        answer = self.client.get(f"/v1/sessions/{part(session_id)}/events", query)
+        answer = self.client.get(path_to("read_events", session_id=session_id), query)
         return _page(answer, answer["items"])
 
     def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
         """See Backend."""
-        with self.client.stream(f"/v1/sessions/{part(session_id)}/export", {"format": format}) as parts:
+        with self.client.stream(path_to("export_session", session_id=session_id), {"format": format}) as parts:
             yield from parts
 
     def import_document(self, document: IO[bytes]) -> Imported:
         """See Backend. Safe to repeat: what is there already just so stays."""
         _, answer = self.client.call(
-            "POST", "/v1/import", body=document, repeatable=True, silence_seconds=IMPORT_SECONDS
+            *request_to("import_session"), body=document, repeatable=True, silence_seconds=IMPORT_SECONDS
         )
         return msgspec.convert(answer, Imported)
 
@@ -106,9 +107,9 @@ class RelayBackend:
         self.client.close()
 
     def _read(self, command: str, read: _Read, data: dict[str, Any], session_id: str) -> dict[str, Any]:
-        ids = {name: part(str(data[name])) for name in read.ids}
+        ids = {name: str(data[name]) for name in read.ids}
         query = {name: value for name, value in data.items() if name not in ids}
-        answer = self.client.get(read.path.format(session_id=part(session_id), **ids), query)
+        answer = self.client.get(path_to(read.address, session_id=session_id, **ids), query)
         content = answer if read.field is None else {read.field: answer}
         return {"command": command, "session_id": session_id, "status": "success", "message": "", "data": content}
 

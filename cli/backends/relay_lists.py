@@ -6,11 +6,13 @@ from typing import Any
 
 from agent.http.client import Client
 from cli.backends.pages import Fetch
+from models.routes import path_to
 from sessions.reads.results import Page
 
 
-def fetch_page(client: Client, path: str, wanted: dict[str, Any]) -> Fetch:
-    """What gives a page of the list at an address."""
+def fetch_page(client: Client, address: str, wanted: dict[str, Any]) -> Fetch:
+    """What gives a page of the list at the address of this name."""
+    path = path_to(address)
 
     def fetch(size: int, cursor: str | None) -> Page:
         answer = client.get(path, {**wanted, "limit": size, "cursor": cursor})

@@ -9,6 +9,7 @@ import click
 from cli.command_declaration import command
 from cli.context import CliContext
 from cli.output.output_schemas import Column, OutputSchema
+from models.routes import path_to
 
 _LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_path="url")
 
@@ -60,7 +61,7 @@ def _try(tool: CliContext, client: object) -> None:
 
     assert isinstance(client, Client)
     try:
-        client.get("/v1/sessions", {"limit": 1})
+        client.get(path_to("read_sessions"), {"limit": 1})
     except Forbidden as error:
         tool.terminal.warn(f"The key is valid, but cannot read: {error.message}")
 

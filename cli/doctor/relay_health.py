@@ -8,6 +8,7 @@ from typing import Any
 from agent.http.client import Client
 from cli.output.humanize import count
 from models.errors import Forbidden, NotFound, Unavailable
+from models.routes import path_to, request_to
 
 PROBE = 500
 """What is counted is counted so far."""
@@ -23,12 +24,12 @@ def fetch_status(client: Client) -> Status:
     index = client.get("/")
     known: Status = {"url": client.url, "version": index.get("version"), "hidden": None}
     try:
-        return {**known, **client.get("/v1/status"), "agents": _agents(client)}
+        return {**known, **client.get(path_to("read_status")), "agents": _agents(client)}
     except NotFound:
         known["hidden"] = "a relay that runs by itself tells no more"
     except Forbidden as error:
         known["hidden"] = error.message
-    ready = client.call("GET", "/readyz", accepted=(503,))[1]
+    ready = client.call(*request_to("readiness"), accepted=(503,))[1]
     servers: Status = {name: {"state": ready[name]} for name in ("redis", "postgres") if name in ready}
     return {"redis": None, "postgres": None, "webhooks": ready.get("webhooks"), **known, **servers}
 
@@ -89,7 +90,7 @@ def format_bytes(number: int) -> str:
 
 def _agents(client: Client) -> dict[str, int] | None:
     try:
-        items = client.get("/v1/agents", {"limit": PROBE})["items"]
+        items = client.get(path_to("read_agents"), {"limit": PROBE})["items"]
     except Unavailable:
         return None
     return {"online": sum(item["online"] for item in items), "known": len(items)}

@@ -24,6 +24,7 @@ from local.servers.orphans import end_orphans, mark
 from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
+from models.routes import path_to
 from models.settings import Settings
 from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 
@@ -99,7 +100,7 @@ class Stack:
         dashboard_url = local_url(self._settings.dashboard_host, int(environment["DASHBOARD_PORT"]))
         with self._console.step(self._title_of_processes(int(environment["DASHBOARD_PORT"]))):
             self._start_processes(environment)
-            for name, url in (("relay", f"{relay_url}/healthz"), ("dashboard", dashboard_url)):
+            for name, url in (("relay", f"{relay_url}{path_to('health')}"), ("dashboard", dashboard_url)):
                 self._wait_for(name, partial(answers, url), limit_seconds=PROCESS_START_SECONDS)
         description = {
             "pid": os.getpid(),

@@ -3,76 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from urllib.parse import unquote
+
+from models.routes import ADDRESSES
 
 MASK = "…"
 """Replaces segments that are neither known words nor ids: a client may put an id anywhere by mistake."""
 
-IDS = {
-    "artifacts": "{artifact_id}",
-    "claims": "{claim_token}",
-    "commands": "{command}",
-    "dead-letters": "{delivery_id}",
-    "deliveries": "{delivery_id}",
-    "docs": "{file}",
-    "hooks": "{token}",
-    "keys": "{name_or_id}",
-    "memories": "{key}",
-    "sessions": "{session_id}",
-    "tasks": "{task_id}",
-}
+_PAIRS = [pair for address in ADDRESSES.values() for pair in pairwise(address.template.split("/"))]
+IDS = {word: part for word, part in _PAIRS if part.startswith("{")}
 """Placeholders for the ids that follow these words."""
-WORDS = frozenset(
-    {
-        ".well-known",
-        "agents",
-        "artifacts",
-        "ask",
-        "authorize",
-        "claim",
-        "claims",
-        "commands",
-        "complete",
-        "dead-letters",
-        "deliveries",
-        "docs",
-        "events",
-        "export",
-        "fail",
-        "healthz",
-        "heartbeat",
-        "hooks",
-        "import",
-        "keys",
-        "llm-instructions",
-        "mcp",
-        "memories",
-        "oauth",
-        "oauth-authorization-server",
-        "oauth-protected-resource",
-        "openapi.json",
-        "readyz",
-        "refusals",
-        "register",
-        "release",
-        "replay",
-        "revoke",
-        "search",
-        "sessions",
-        "sign-in",
-        "start",
-        "status",
-        "summary",
-        "tasks",
-        "token",
-        "transcript",
-        "v1",
-        "webhook",
-    }
-)
+WORDS = frozenset(part for _, part in _PAIRS if part and part not in IDS.values())
 """The fixed segments of the relay's routes."""
-ACTIONS = {"tasks": "claim", "dead-letters": "replay"}
-"""Words that appear in the position of an id."""
+ACTIONS = frozenset((word, part) for word, part in _PAIRS if word in IDS and part in WORDS)
+"""Words that appear in the position of an id, each with the word before it."""
 
 _MAX_DECODINGS = 4
 """Percent-decodings of a path; benign clients never encode one that often."""
@@ -87,7 +32,7 @@ def mask_path(path: str) -> str:
     before = ""
     for part in re.split(r"[/\\]", decoded):
         word = part.lower()
-        if word and (word not in WORDS or (before in IDS and ACTIONS.get(before) != word)):
+        if word and (word not in WORDS or (before in IDS and (before, word) not in ACTIONS)):
             shown.append(IDS.get(before, MASK))
             before = ""
         else:

@@ -9,10 +9,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import Forbidden
+from models.routes import template_of
 from models.settings import Network
 from relay.http.responses import Note, error_response
 
-EXEMPT_PATHS = frozenset({"/healthz", "/readyz"})
+EXEMPT_PATHS = frozenset({template_of("health"), template_of("readiness")})
 """The platform asks them from wherever it likes, and they tell nothing."""
 LIST_HEADER = "x-forwarded-for"
 """May be given in several lines, which count as one list. Of others there is one, or nobody knows which is true."""

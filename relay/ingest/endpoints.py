@@ -20,6 +20,7 @@ from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Caller
 from relay.auth.signing_secrets import webhook_secrets
 from relay.http.forms import is_form, payload_of
+from relay.http.routing import route
 from relay.http.signature_headers import is_from_github
 from relay.ingest.drain_enqueuer import DrainEnqueuer
 from relay.ingest.pipeline import Parsed, Pipeline, ReadTask, Sender
@@ -86,10 +87,10 @@ class Ingest:
     def routes(self) -> list[Route]:
         """Where webhooks and commands are posted to."""
         return [
-            Route("/v1/webhook", self.post_webhook, methods=["POST"]),
-            Route("/webhook", self.post_webhook, methods=["POST"]),
-            Route("/v1/commands/{command}", self.post_command, methods=["POST"]),
-            Route("/v1/hooks/{token}", self.post_hook, methods=["POST", "HEAD"]),
+            route("webhook", self.post_webhook),
+            route("webhook_alias", self.post_webhook),
+            route("command", self.post_command),
+            route("hook", self.post_hook),
         ]
 
     @asynccontextmanager

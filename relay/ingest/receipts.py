@@ -11,6 +11,7 @@ from starlette.responses import Response
 from models.access.scopes import allows
 from models.errors import Conflict
 from models.queue.inbox import Entry, Outcome
+from models.routes import template_of
 from relay.http.responses import JsonResponse
 from relay.ingest.pusher import Pushed
 
@@ -62,4 +63,5 @@ def _with_flat_field(body: bytes) -> bytes:
 
 def _status_url(entry: Entry) -> str:
     # Who cannot read does not ask; whoever asks has another source of its own.
-    return f"/v1/deliveries/{entry.delivery_id}" + ("" if allows(entry.scopes, "read") else f"?source={entry.source}")
+    url = template_of("read_delivery").format(delivery_id=entry.delivery_id)
+    return url if allows(entry.scopes, "read") else f"{url}?source={entry.source}"

@@ -21,7 +21,7 @@ CAUSES = (
 @limit_option()
 def agents(tool: CliContext, limit: int) -> None:
     """List the agents that tasks can be delegated to."""
-    _list(tool, "/v1/agents", {}, AGENT, limit=limit, nothing="No agent has come yet.")
+    _list(tool, "read_agents", {}, AGENT, limit=limit, nothing="No agent has come yet.")
 
 
 @command("refusals", REFUSAL)
@@ -29,13 +29,13 @@ def agents(tool: CliContext, limit: int) -> None:
 @limit_option()
 def refusals(tool: CliContext, cause: str | None, limit: int) -> None:
     """List the latest refused requests, and why."""
-    _list(tool, "/v1/refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="None was refused.")
+    _list(tool, "read_refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="None was refused.")
 
 
 def _list(
-    tool: CliContext, path: str, wanted: dict[str, Any], shape: OutputSchema, *, limit: int, nothing: str
+    tool: CliContext, address: str, wanted: dict[str, Any], shape: OutputSchema, *, limit: int, nothing: str
 ) -> None:
     from cli.backends.relay_lists import fetch_page
 
-    found = pages(fetch_page(tool.client, path, wanted), limit=limit, tell_more=tool.terminal.note)
+    found = pages(fetch_page(tool.client, address, wanted), limit=limit, tell_more=tool.terminal.note)
     tool.terminal.items(found, shape, nothing=nothing)

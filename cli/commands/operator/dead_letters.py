@@ -13,6 +13,7 @@ from cli.command_declaration import Body, command, id_argument, limit_option, ye
 from cli.context import CliContext
 from cli.output.humanize import ago, count
 from cli.output.output_schemas import DEAD_LETTER, Column, OutputSchema
+from models.routes import path_to, request_to
 
 _IN_FULL = DEAD_LETTER._replace(
     columns=(*DEAD_LETTER.columns, Column("payload", "Payload", "text"), Column("traceback", "Traceback", "text"))
@@ -53,7 +54,7 @@ def list_dead(tool: CliContext, limit: int, is_parked: bool, **wanted: str | Non
 
     wanted["command"] = wanted.pop("name")
     wanted["status"] = _status(is_parked)
-    found = pages(fetch_page(tool.client, "/v1/dead-letters", wanted), limit=limit, tell_more=tool.terminal.note)
+    found = pages(fetch_page(tool.client, "read_dead_letters", wanted), limit=limit, tell_more=tool.terminal.note)
     tool.terminal.items(found, DEAD_LETTER, nothing=f"There are no {_PLURAL[is_parked]}.")
 
 
@@ -86,7 +87,8 @@ def replay(
     if is_all == (delivery_id is not None):
         raise click.UsageError("Name a dead letter, or pass --all.")
     if delivery_id is not None:
-        _, answer = tool.client.call("POST", f"{_path(delivery_id)}/replay", {"source": source}, repeatable=True)
+        target = request_to("replay_dead_letter", delivery_id=delivery_id)
+        _, answer = tool.client.call(*target, {"source": source}, repeatable=True)
     else:
         wanted = {"status": _status(is_parked), "session_id": session_id, "command": name, "source": source}
         answer = _replay_all(tool, wanted)
@@ -110,7 +112,8 @@ def discard(tool: CliContext, delivery_id: str, source: str | None, yes: bool) -
     tool.terminal.confirm(
         f"Give up {delivery_id}, a {found['command']}{place} of {found['source']}, accepted {since}, for good?", yes=yes
     )
-    _, answer = tool.client.call("DELETE", _path(delivery_id), {"source": found["source"]}, repeatable=True)
+    target = request_to("discard_dead_letter", delivery_id=delivery_id)
+    _, answer = tool.client.call(*target, {"source": found["source"]}, repeatable=True)
     tool.terminal.done(f"Gave up {delivery_id}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(answer, _DISCARDED)
@@ -120,24 +123,18 @@ def _replay_all(tool: CliContext, wanted: dict[str, Any]) -> dict[str, Any]:
     replayed, cursor = 0, None
     while True:
         query = {**wanted, "limit": 500, "cursor": cursor}
-        _, answer = tool.client.call("POST", "/v1/dead-letters/replay", query, repeatable=True)
+        _, answer = tool.client.call(*request_to("replay_dead_letters"), query, repeatable=True)
         replayed, cursor = replayed + answer["replayed"], answer["next_cursor"]
         if cursor is None:
             return {"replayed": replayed}
 
 
 def _find(tool: CliContext, delivery_id: str, source: str | None) -> dict[str, Any]:
-    return tool.client.get(_path(delivery_id), {"source": source})
+    return tool.client.get(path_to("read_dead_letter", delivery_id=delivery_id), {"source": source})
 
 
 def _status(is_parked: bool) -> str | None:
     return "parked" if is_parked else None
-
-
-def _path(delivery_id: str) -> str:
-    from agent.http.client import part
-
-    return f"/v1/dead-letters/{part(delivery_id)}"
 
 
 for member in (list_dead, show, replay, discard):

@@ -8,6 +8,7 @@ from cli.backends.pages import pages
 from cli.command_declaration import command, id_argument, limit_option
 from cli.context import CliContext
 from cli.output.output_schemas import DELIVERY, Column
+from models.routes import path_to
 
 _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Column("error"), Column("reason")))
 
@@ -31,12 +32,12 @@ def deliveries(
     limit: int,
 ) -> None:
     """Tell what became of webhooks, the newest first. With an ID it shows one with its answer."""
-    from agent.http.client import part
     from cli.backends.relay_lists import fetch_page
 
     if delivery_id is not None:
-        tool.terminal.item(tool.client.get(f"/v1/deliveries/{part(delivery_id)}", {"source": source}), _IN_FULL)
+        found = tool.client.get(path_to("read_delivery", delivery_id=delivery_id), {"source": source})
+        tool.terminal.item(found, _IN_FULL)
         return
     wanted = {"status": status, "session_id": session_id, "source": source}
-    found = pages(fetch_page(tool.client, "/v1/deliveries", wanted), limit=limit, tell_more=tool.terminal.note)
-    tool.terminal.items(found, DELIVERY, nothing="There are no such deliveries.")
+    listed = pages(fetch_page(tool.client, "read_deliveries", wanted), limit=limit, tell_more=tool.terminal.note)
+    tool.terminal.items(listed, DELIVERY, nothing="There are no such deliveries.")

@@ -9,6 +9,7 @@ import click
 from cli.command_declaration import command, id_argument, yes_option
 from cli.context import CliContext
 from cli.output.output_schemas import KEY, NEW_KEY, Column, OutputSchema
+from models.routes import path_to, request_to
 
 _REVOKED = OutputSchema((Column("revoked", "Revoked"), Column("recorded", "Recorded", "state")), id_path="revoked")
 SCOPES = ("read", "write", "delegate", "agent", "admin", "hook")
@@ -31,7 +32,7 @@ def create(tool: CliContext, name: str, scopes: tuple[str, ...], sessions: str |
     import msgspec
 
     wanted = {"name": name, "scopes": list(scopes), "rotate": rotate} | ({"sessions": sessions} if sessions else {})
-    _, made = tool.client.call("POST", "/v1/keys", body=msgspec.json.encode(wanted))
+    _, made = tool.client.call(*request_to("create_key"), body=msgspec.json.encode(wanted))
     tool.terminal.item(made, NEW_KEY)
     tool.terminal.note("Keep the key now: it is not shown again.")
 
@@ -47,20 +48,18 @@ def list_keys(tool: CliContext) -> None:
 @yes_option()
 def revoke(tool: CliContext, name_or_id: str, yes: bool) -> None:
     """Refuse a key from now on, or all keys of a name."""
-    from agent.http.client import part
-
     going = [key for key in _all_keys(tool) if name_or_id in (key["key_id"], key["name"]) and not key["revoked_at"]]
     if going:
         told = ", ".join(f"{key['name']} ({key['key_id']}: {' '.join(key['scopes'])})" for key in going)
         tool.terminal.confirm(f"Revoke {told}, for good?", yes=yes)
-    _, answer = tool.client.call("DELETE", f"/v1/keys/{part(name_or_id)}", repeatable=True)
+    _, answer = tool.client.call(*request_to("revoke_key", name_or_id=name_or_id), repeatable=True)
     tool.terminal.done(f"Revoked {', '.join(key['key_id'] for key in answer['revoked']) or 'nothing'}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(answer, _REVOKED)
 
 
 def _all_keys(tool: CliContext) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = tool.client.get("/v1/keys")["items"]
+    items: list[dict[str, Any]] = tool.client.get(path_to("read_keys"))["items"]
     return items
 
 
