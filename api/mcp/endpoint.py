@@ -10,36 +10,23 @@ import logging
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
-import msgspec
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from api.mcp.messages import read_message
 from api.mcp.results import protocol_error
 from api.mcp.server import make_server
 from api.mcp.tool_handlers import ToolHandlers
 from api.public_url import public_url_of
-from models.commands.lenient_decoding import NULL
-from models.decoding.strict import decode_json
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.routes import template_of
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.http.responses import Note, error_response
 from relay.http.routing import route
-
-NO_ARGUMENTS = Raw(b"{}")
-
-
-class _Parameters(msgspec.Struct, frozen=True):
-    arguments: Raw = NO_ARGUMENTS
-
-
-class _Call(msgspec.Struct, frozen=True):
-    params: _Parameters = _Parameters()
 
 
 class McpEndpoint:
@@ -92,9 +79,9 @@ class McpEndpoint:
         request.state.caller = caller = await self._access.authenticate(request)
         body = await self._access.read_body(request, caller, limit=self._max_body_bytes)
         async with self._access.large_bodies.turn(body):
-            decode_json(body)
-            request.state.arguments = _arguments_of(body)
-        return body
+            message = read_message(body)
+        request.state.message = message
+        return message.body
 
     def _require_own(self, request: Request) -> None:
         """Raise Misdirected or Forbidden for what a web page may have been tricked into sending here.
@@ -138,15 +125,6 @@ class _Served(Response):
         told = {b"content-type": b"application/json", b"content-length": str(len(self._read)).encode()}
         headers = [(name, value) for name, value in scope["headers"] if name not in (*told, b"content-encoding")]
         await self._manager.handle_request({**scope, "headers": [*headers, *told.items()]}, replay, send)
-
-
-def _arguments_of(body: bytes) -> Raw:
-    """What a tool is called with, as it was sent: decoding it into floats would change numbers."""
-    try:
-        arguments = msgspec.json.decode(body, type=_Call).params.arguments
-    except msgspec.ValidationError:  # No call of a tool; the server says what is wrong with it, if anything is.
-        return NO_ARGUMENTS
-    return NO_ARGUMENTS if arguments == NULL else arguments
 
 
 def _host_of(url: str) -> str:

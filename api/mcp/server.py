@@ -40,7 +40,7 @@ def make_server(calls: ToolHandlers, *, note: Note) -> Server[Any]:
         if params.name not in calls.names:
             raise MCPError(types.INVALID_PARAMS, f"There is no such tool; there are: {', '.join(calls.names)}.")
         try:
-            return succeeded(await _outcome(calls.call(request, params.name, request.state.arguments)))
+            return succeeded(await _outcome(calls.call(request, params.name, request.state.message)))
         except RelayError as error:
             note(request.scope, error)
             return failed(error)

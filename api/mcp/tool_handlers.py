@@ -10,6 +10,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.mcp.messages import Message
 from api.mcp.results import DATA_NOTICE, TASK_NOTICE
 from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
 from api.tasks.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
@@ -44,11 +45,11 @@ class ToolHandlers:
         """Of all tools."""
         return [*COMMAND_TOOLS, *self._tools]
 
-    async def call(self, request: Request, name: str, arguments: Raw) -> Json:
+    async def call(self, request: Request, name: str, message: Message) -> Json:
         """Call a tool in the name of whoever sent the request."""
-        if name in COMMAND_TOOLS:
-            return await self.send(request, name, bytes(arguments))
-        return await self._tools[name](request, request.state.caller, arguments)
+        if name not in COMMAND_TOOLS:
+            return await self._tools[name](request, request.state.caller, message.arguments)
+        return await self._submit(request, message.submission or parse_flat(name, bytes(message.arguments)))
 
     async def send(self, request: Request, command: str, data: bytes) -> Json:
         """Send a command as /v1/commands takes it, and give its answer."""

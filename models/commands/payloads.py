@@ -72,8 +72,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_envelope(body: bytes) -> Submission:
     """Parse `{type, command, session_id, data, ...}`. Raises NotJson, or Invalid with the path of the field."""
-    if found := read_envelope(body):
-        return _submission_of(found)
+    if found := parse_envelope_strictly(body):
+        return found
     envelope = decode_leniently(_object_of(body), Envelope)
     if envelope.type != ENVELOPE_TYPE:
         raise Invalid(
@@ -94,8 +94,8 @@ def parse_envelope(body: bytes) -> Submission:
 
 def parse_flat(command_name: str, body: bytes) -> Submission:
     """Parse `{session_id, id?, ...data}` for the named command. Raises NotJson or Invalid."""
-    if found := read_flat(command_name, body or b"{}"):
-        return _submission_of(found, is_flat=True)
+    if found := parse_flat_strictly(command_name, body or b"{}"):
+        return found
     fields = msgspec.json.decode(_object_of(body or b"{}"), type=dict[str, Raw])
     outer = {name: fields.pop(name) for name in ("id", "session_id") if name in fields}
     head = decode_leniently(msgspec.json.encode({"command": command_name, **outer}), Envelope)
@@ -108,6 +108,18 @@ def parse_flat(command_name: str, body: bytes) -> Submission:
         sync=False,
         is_flat=True,
     )
+
+
+def parse_envelope_strictly(body: bytes) -> Submission | None:
+    """Parse an envelope; None if it is not in the strict form."""
+    found = read_envelope(body)
+    return found and _submission_of(found)
+
+
+def parse_flat_strictly(command_name: str, body: bytes) -> Submission | None:
+    """Parse the flat form of a command; None if it is not in the strict form."""
+    found = read_flat(command_name, body)
+    return found and _submission_of(found, is_flat=True)
 
 
 def _submission_of(found: StrictCommand, *, is_flat: bool = False) -> Submission:

@@ -90,7 +90,7 @@ NOT_STRICT = (msgspec.DecodeError, UnicodeDecodeError, Invalid)
 
 def read_envelope(body: bytes) -> StrictCommand | None:
     """Parse `{type, command, session_id, data, ...}`; None if it is not in the strict form."""
-    if _is_unusual(body):
+    if is_unusual(body):
         return None
     try:
         envelope = _ENVELOPE.decode(body)
@@ -104,7 +104,7 @@ def read_envelope(body: bytes) -> StrictCommand | None:
 
 def read_flat(name: str, body: bytes) -> StrictCommand | None:
     """Parse `{session_id, id?, ...data}` for the named command; None if it is not in the strict form."""
-    if _is_unusual(body):
+    if is_unusual(body):
         return None
     try:
         fields = _FIELDS.decode(body)
@@ -117,7 +117,7 @@ def read_flat(name: str, body: bytes) -> StrictCommand | None:
     return found and found._replace(delivery_id=_given(head.id))
 
 
-def _is_unusual(body: bytes) -> bool:
+def is_unusual(body: bytes) -> bool:
     """Return whether the body needs the full checks, or would be too slow to decode."""
     if _LONG_NUMBER in body.translate(_DIGITS) or any(text in body for text in _UNUSUAL):
         return True

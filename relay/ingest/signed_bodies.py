@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.content_ids import content_hash
-from models.commands.payloads import Submission, parse_envelope
+from models.commands.payloads import Submission, parse_envelope, parse_envelope_strictly
 from models.commands.strict_form import ENVELOPE_TYPE
 from models.decoding.strict import decode_json
 
@@ -26,6 +26,8 @@ class IgnoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 def parse_signed(body: bytes, *, event: str) -> Submission | IgnoredEvent:
     """The command that a body is, or in a repository_dispatch holds. Raises NotJson, or Invalid for a command that is
     meant as one and wrong; never because it is none."""
+    if found := parse_envelope_strictly(body):
+        return found
     value = decode_json(body, unique_keys=False)  # Nobody asked for those of others, which have no effect.
     if _is_command(value):
         return parse_envelope(body)
