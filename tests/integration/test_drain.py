@@ -23,6 +23,7 @@ from sessions.postgres.connections import create_engine
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.operations.deliveries import find_delivery
 from sessions.rules import dispatch
+from tests.support.json_calls import json_calls
 from tests.support.stores.effects import delivery, memories, outcome_of
 from tests.support.stores.inbox import drain, entry, push
 from worker.dead_letters import FailedList
@@ -433,3 +434,18 @@ def test_what_a_sender_may_not_read_is_left_out_before_its_entry_is_acknowledged
     assert [item.redacted is not None for item in applied] == [False, True, False]
     assert b"revision" in bytes(applied[1].response)
     assert b"revision" not in bytes(applied[1].redacted or b"revision")
+
+
+def test_a_command_is_decoded_once_and_its_answer_encoded_once(redis: Redis, engine: Engine, walk: str) -> None:
+    push(redis, entry("store_memory", walk, key="k", content={"a": [1, 2]}, waits=True))
+    with json_calls() as calls:
+        Drain(redis, engine).run(shard_of(walk))
+    once = [
+        "decode in worker.inbox.read_entries",
+        "decode in models.decoding.strict.decode_as",
+        "encode in sessions.commands.manager._succeeded",
+        "encode in worker.outcomes._encode",
+    ]
+    assert {call: calls.count(call) for call in once} == dict.fromkeys(once, 1)
+    of_the_answer = [call for call in calls if call.rpartition(".")[0].endswith(("worker.outcomes", "redaction"))]
+    assert of_the_answer == ["encode in worker.outcomes._encode", "encode in worker.outcomes._message"]
