@@ -1,4 +1,4 @@
-"""Connections to Redis, as this process uses them: without silent retries, with time limits."""
+"""The Redis client of this process, without silent retries and with timeouts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from models.queue.redis_options import REDIS_OPTIONS
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
-"""A server that syncs each write to a busy disk may take long; beyond this a result counts as unknown."""
+"""A server that syncs each write to a busy disk may take long; after that a result counts as unknown."""
 
 CAUSE_LENGTH = 200
-"""Characters of an error's text that are logged."""
+"""Characters of an error's text in a log line."""
 
 REDIS_ERRORS = (RedisError, OSError)
-"""What a command on these connections raises when Redis is away or refuses."""
+"""Raised by commands while Redis is unavailable or refuses them."""
 
 
 def open_redis(url: str, *, connections: int) -> Redis:
-    """A client with at most so many connections, for which callers queue. Connects when it is first used.
+    """Returns a client with at most `connections` connections, for which callers queue. Connects on first use.
 
-    It never repeats a command by itself: a push that was run twice would find its own marks. Raises SettingsError.
+    It never retries a command: a push that ran twice would find its own deduplication keys. Raises SettingsError.
     """
     if not url:
         raise SettingsError("REDIS_URL is not set: expected redis://:password@host:port/0.")
@@ -54,7 +54,7 @@ def open_redis(url: str, *, connections: int) -> Redis:
 
 
 class Diagnosis(NamedTuple):
-    """What is wrong with Redis, for those who send and for whoever runs it."""
+    """The trouble with Redis, in words for senders and for operators."""
 
     message: str
     """One clause for senders: no addresses, no names."""
@@ -64,9 +64,9 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Say why a command failed, with advice that fits the cause."""
+    """Explains why a command failed, with advice for the cause."""
     while isinstance(under := error.__cause__ or error.__context__, RedisError):
-        error = under  # A refused password is raised as a lost connection.
+        error = under  # A rejected password is raised as a lost connection.
     message, advice = _explain(error)
     text = " ".join(str(error).split())[:CAUSE_LENGTH]
     return Diagnosis(message, advice, f"{type(error).__name__}: {text}" if text else type(error).__name__)
@@ -74,10 +74,10 @@ def diagnose(error: BaseException) -> Diagnosis:
 
 def _explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, AuthenticationError):
-        return "Redis refuses this relay's password", "Correct the user and the password in REDIS_URL."
+        return "Redis rejects this relay's password", "Correct the user and the password in REDIS_URL."
     if isinstance(error, NoPermissionError):
         return (
-            "Redis does not permit this relay what it needs",
+            "Redis denies this relay commands that it needs",
             "Allow the user in REDIS_URL all commands on the keys and channels sr:* and rq:*, and INFO.",
         )
     if isinstance(error, ReadOnlyError):
@@ -85,7 +85,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, OutOfMemoryError):
         return "The inbox has little memory left", "Give Redis more memory (maxmemory)."
     if isinstance(error, BusyLoadingError):
-        return "Redis is loading its data", "Wait; it answers when all is read."
+        return "Redis is loading its data", "Wait until it has loaded."
     if isinstance(error, ResponseError):
-        return "Redis refuses to store anything", "Mend what it complains of; often its disk is full."
+        return "Redis refuses to store anything", "Fix the cause that it names; often its disk is full."
     return "The inbox does not answer at the moment", "Start Redis, or correct host and port in REDIS_URL."

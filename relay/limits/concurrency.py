@@ -1,4 +1,4 @@
-"""Places for those who wait: each costs memory and a connection, so there are only so many, and a share for each."""
+"""Limits concurrent waiters, overall and per source: each costs memory and a connection."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from models.errors import TooManyRequests, Unavailable
 
 SOURCES_AT_ONCE = 4
-"""How many sources it takes to hold all places: one alone gets a quarter, so that others find some, and few senders
-that wait a lot still have many."""
+"""A source may hold a quarter of the slots: others still find some, and a few busy senders have many."""
 RETRY_AFTER_SECONDS = 5
 
 
 class ConcurrencyLimiter:
-    """The places of one kind in this process."""
+    """Limits the concurrent waiters of one kind in this process."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -23,18 +22,18 @@ class ConcurrencyLimiter:
         self._taken: Counter[str] = Counter()
 
     def require_free_slot(self, source: str) -> None:
-        """Raise TooManyRequests if the source has its share, or Unavailable if all are taken."""
+        """Raise TooManyRequests if the source holds its share, or Unavailable if no slot is free."""
         if self._taken[source] >= self._share:
             raise TooManyRequests(
-                f"This sender waits {self._share} times already; ask without waiting.",
+                f"This sender already has {self._share} waiting requests; send this one without waiting.",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         if self._taken.total() >= self._total:
-            raise Unavailable("Too many wait at the moment; ask without waiting.")
+            raise Unavailable("Too many requests are waiting at the moment; send this one without waiting.")
 
     @contextmanager
     def acquire(self, source: str) -> Iterator[None]:
-        """Hold a place within the block. Raises what require_one does."""
+        """Hold a slot within the block. Raises as `require_free_slot` does."""
         self.require_free_slot(source)
         self._taken[source] += 1
         try:

@@ -1,5 +1,5 @@
-"""Shedding load: each second a look whether Redis answers, is durable, has memory left, and how much waits in it, and
-whose it is. What this process stores between two looks is counted here.
+"""Load shedding. Samples Redis each second (does it answer, is it durable, how much memory is left, how long is each
+source's backlog) and counts what this process stores between two samples.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from relay.redis_client import REDIS_ERRORS, Diagnosis, diagnose
 
 SAMPLE_SECONDS = 1.0
 AWAY_SAMPLE_SECONDS = 0.02
-"""While Redis does not answer: it is used again as soon as it is back."""
+"""While Redis does not answer, so that it is used again as soon as it is back."""
 PROBE_KEY = "sr:probe"
-"""Written with each sample: what cannot be written is not taken. Its value means nothing."""
+"""Written with each sample, as a Redis that cannot write must not accept webhooks. Its value means nothing."""
 PROBE_SECONDS = 60
 SAMPLE_TIMEOUT_SECONDS = 2.0
-"""A server that takes longer for nineteen small commands cannot take webhooks either."""
+"""A server that takes longer for nineteen small commands cannot accept webhooks either."""
 ENTRY_GROWTH = 1.05
-"""What an entry takes in Redis of its data."""
+"""Redis memory per byte of an entry's data."""
 SOURCES_AT_ONCE = 2
-"""How many sources it takes to fill the backlog, or the memory: one alone gets half of it, so that others find room
-while workers cannot keep up with it, or Postgres is away; and most often one alone has something to say."""
+"""One source may fill half of the backlog, or of the memory. Others find room while workers cannot keep up with it or
+Postgres is away; usually only one source is busy."""
 RETRY_AFTER_SECONDS = 5
 LITTLE_MEMORY = "The inbox has little memory left; nothing was stored."
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Count:
-    """Entries of this process: how many of each source, and what they take in Redis."""
+    """Counts entries of this process and their size in Redis, by source."""
 
     def __init__(self) -> None:
         self.entries: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class _Count:
 
 
 class LoadShedder:
-    """Whether new webhooks can be taken, as of the last sample and what was stored since."""
+    """Decides whether new webhooks are accepted, by the last sample and what was stored since."""
 
     def __init__(self, redis: Redis, *, max_backlog: int, require_durable: bool) -> None:
         self._redis = redis
@@ -76,34 +76,34 @@ class LoadShedder:
         self._refusal: str | None = None
         self._trouble: Diagnosis | None = None
         self._room: float | None = None
-        """Bytes that Redis may still grow by, unless it has no limit."""
+        """Bytes by which Redis may still grow; None without a limit."""
         self._share_bytes: float | None = None
-        """What the entries of one source may take, unless Redis has no limit."""
+        """Bytes that one source's entries may take; None without a limit."""
         self._backlog: dict[str, int] = {}
         self._backlog_bytes: dict[str, int] = {}
         self._length = 0
         self._unseen = _Count()
-        """What no sample has shown for certain, as it was being stored or not yet begun when the last one was taken."""
+        """Entries that the last sample may not have seen, as they were stored during it or later."""
         self._stored = _Count()
-        """The part of it that the next sample will show."""
+        """Those of them that the next sample will see."""
 
     def check(self) -> None:
-        """Raise Unavailable if no webhooks can be taken now."""
+        """Raise Unavailable if no webhooks are accepted now."""
         if self._refusal is not None:
             raise Unavailable(self._refusal)
 
     @contextmanager
     def reserve(self, entry: Entry) -> Iterator[None]:
-        """Count an entry that is stored within the block. Raises Unavailable if there is no room for it, or
-        TooManyRequests if its source has its share of the backlog."""
+        """Count an entry that is stored within the block. Raises Unavailable if it does not fit, or TooManyRequests if
+        its source has used its share of the backlog."""
         self.check()
         source, size = entry.source, size_in_redis(entry)
         if self._length + self._unseen.total >= self._max_backlog:
             raise Unavailable(self._too_long())
         if self._backlog.get(source, 0) + self._unseen.entries.get(source, 0) >= self._share:
-            raise _share_taken(f"{self._share:,} commands of this sender wait to be applied")
+            raise _share_taken(f"This sender has {self._share:,} commands waiting to be applied")
         if self._share_bytes is not None and self._held_by(source) + size > self._share_bytes:
-            raise _share_taken(f"Commands of this sender that wait take {self._held_by(source) / 1e6:,.1f} MB")
+            raise _share_taken(f"This sender's waiting commands take {self._held_by(source) / 1e6:,.1f} MB")
         if self._room is not None and self._unseen.size + size > self._room:
             raise Unavailable(LITTLE_MEMORY)
         self._unseen.add(source, size)
@@ -114,7 +114,7 @@ class LoadShedder:
 
     @property
     def is_answered(self) -> bool:
-        """Whether Redis did all that the last sample asked of it."""
+        """Whether Redis answered the last sample."""
         return self._trouble is None
 
     def _held_by(self, source: str) -> int:
@@ -127,7 +127,7 @@ class LoadShedder:
             await asyncio.sleep(SAMPLE_SECONDS if self.is_answered else AWAY_SAMPLE_SECONDS)
 
     async def sample(self) -> None:
-        """Look once."""
+        """Take one sample."""
         shown, self._stored = self._stored, _Count()
         try:
             async with asyncio.timeout(SAMPLE_TIMEOUT_SECONDS):
@@ -142,13 +142,13 @@ class LoadShedder:
         self._refusal, self._trouble = refusal, trouble
 
     def _report(self, refusal: str | None, trouble: Diagnosis | None) -> None:
-        """Log when refusing begins, for another reason than before, and when it ends."""
+        """Log when refusing begins, changes its reason, or ends."""
         if trouble is not None and (self._trouble is None or trouble.message != self._trouble.message):
             logger.error("Refusing webhooks: %s. %s (%s)", trouble.message, trouble.advice, trouble.cause)
         elif trouble is None and refusal is not None and (self._refusal is None or self._trouble is not None):
             logger.warning("Refusing webhooks: %s", refusal)
         elif refusal is None and self._refusal is not None:
-            logger.warning("Taking webhooks again.")
+            logger.warning("Accepting webhooks again.")
 
     async def _find_refusal(self) -> str | None:
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -170,7 +170,7 @@ class LoadShedder:
         self._share_bytes = limit * PERMITTED_MEMORY / SOURCES_AT_ONCE if limit else None
         self._log_change(check_persistence(settings))
         if self._weakness is not None and self._require_durable:
-            return "The inbox may not keep what it takes; nothing was stored."
+            return "The inbox is not durable; nothing was stored."
         if self._room is not None and self._room < 0:
             return LITTLE_MEMORY
         if self._length > self._max_backlog:
@@ -178,7 +178,7 @@ class LoadShedder:
         return None
 
     def _too_long(self) -> str:
-        return f"More than {self._max_backlog:,} commands wait to be applied; nothing was stored."
+        return f"More than {self._max_backlog:,} commands are waiting to be applied; nothing was stored."
 
     def _log_change(self, weakness: str | None) -> None:
         if weakness != self._weakness:
@@ -199,5 +199,5 @@ def _share_taken(reason: str) -> TooManyRequests:
 
 
 def size_in_redis(entry: Entry) -> int:
-    """About what Redis grows by when the entry is stored."""
+    """Returns roughly the bytes by which storing the entry makes Redis grow."""
     return int(len(memoryview(entry.data)) * ENTRY_GROWTH) + ENTRY_BYTES

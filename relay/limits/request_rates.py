@@ -1,4 +1,4 @@
-"""How many requests, and bytes of bodies, one sender may send in a time, and the headers that tell it so."""
+"""Rate limits per sender, for requests and for bytes of bodies, and the RateLimit headers."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from models.settings import Settings
 from relay.limits.rate_limiter import RateLimiter, RateLimitStatus
 
 RATE_EXAMPLE, BYTE_EXAMPLE = "600/minute", "100000000/minute"
-STRANGER_LIMIT = "60/minute"
-"""Of requests that need no key and cost something, from one address."""
+ANONYMOUS_LIMIT = "60/minute"
+"""For requests without a key that cost something, per client address."""
 MAX_AMOUNT = 10**12
-"""Numbers in Redis' scripts are exact up to some thousand times that."""
+"""Numbers in Redis scripts are exact up to a few thousand times that."""
 
 
 class RequestRates:
-    """The limits of all senders, as one process applies them."""
+    """Applies the rate limits of all senders in one process."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        """Raises SettingsError for a RATE_LIMIT or BYTE_LIMIT that is none."""
+        """Raises SettingsError for an invalid RATE_LIMIT or BYTE_LIMIT."""
         requests = parse_limit("RATE_LIMIT", settings.rate_limit, example=RATE_EXAMPLE)
         size = parse_limit("BYTE_LIMIT", settings.byte_limit, example=BYTE_EXAMPLE)
         if size.amount < settings.max_body_bytes:
             raise SettingsError(
-                f"BYTE_LIMIT is {settings.byte_limit}: a body of MAX_BODY_BYTES ({settings.max_body_bytes}) is never "
-                f"taken. Expected at least as many, such as {BYTE_EXAMPLE}."
+                f"BYTE_LIMIT is {settings.byte_limit}, so a body of MAX_BODY_BYTES ({settings.max_body_bytes}) is never "
+                f"accepted. Expected at least that many, such as {BYTE_EXAMPLE}."
             )
         storage = RedisStorage(
-            "redis://",  # Not where it is: the connections are given.
+            "redis://",  # Not an address: connections come from the pool below.
             implementation="redispy",
             key_prefix="sr:limits",
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]
         )
         self._requests = RateLimiter("requests", requests, storage)
         self._bytes = RateLimiter("bytes", size, storage)
-        strangers = parse_limit("", STRANGER_LIMIT, example=RATE_EXAMPLE)
-        self._strangers = RateLimiter("requests", strangers, storage)
+        anonymous = parse_limit("", ANONYMOUS_LIMIT, example=RATE_EXAMPLE)
+        self._anonymous = RateLimiter("requests", anonymous, storage)
 
     async def hit(self, source: str, state: State) -> None:
-        """Count a request, before its body is read, and note in its state what is left. Raises TooManyRequests."""
+        """Count a request before its body is read, and put the remaining quota into its state. Raises TooManyRequests."""
         try:
             await self._requests.hit(source, 1)
         finally:
@@ -51,16 +51,16 @@ class RequestRates:
         self._bytes.check(source)
 
     async def hit_bytes(self, source: str, size: int) -> None:
-        """Count a body. Raises TooManyRequests."""
+        """Count a body's bytes. Raises TooManyRequests."""
         await self._bytes.hit(source, size)
 
     async def hit_anonymous(self, address: str) -> None:
-        """Count a request of somebody without a key. Raises TooManyRequests."""
-        await self._strangers.hit(f"address:{address}", 1)
+        """Count a request without a key, by the client's address. Raises TooManyRequests."""
+        await self._anonymous.hit(f"address:{address}", 1)
 
 
 class RateLimitHeadersMiddleware:
-    """Middleware: tells whoever is known, with every answer, what is left of its limit of requests."""
+    """Middleware: adds the RateLimit headers to every response to an authenticated client."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,7 +78,7 @@ class RateLimitHeadersMiddleware:
 
 
 def rate_headers(allowance: RateLimitStatus) -> list[tuple[bytes, bytes]]:
-    """The usual headers, as ASGI has them."""
+    """Returns the RateLimit headers in ASGI form."""
     return [
         (b"ratelimit-limit", b"%d" % allowance.limit),
         (b"ratelimit-remaining", b"%d" % allowance.remaining),
@@ -87,7 +87,7 @@ def rate_headers(allowance: RateLimitStatus) -> list[tuple[bytes, bytes]]:
 
 
 def parse_limit(variable: str, text: str, *, example: str) -> RateLimitItem:
-    """The one limit that a setting names. Raises SettingsError."""
+    """Parses a setting that holds one limit. Raises SettingsError."""
     try:
         found = parse_many(text)
     except ValueError:

@@ -152,10 +152,10 @@ def url_of(redis: Redis) -> str:
 @pytest.mark.parametrize(
     ("spoil", "reason", "advice"),
     [
-        (limit_user, "Redis does not permit this relay what it needs", "and INFO"),
-        (use_wrong_password, "Redis refuses this relay's password", "Correct the user and the password"),
+        (limit_user, "Redis denies this relay commands that it needs", "and INFO"),
+        (use_wrong_password, "Redis rejects this relay's password", "Correct the user and the password"),
         (make_replica, "Redis is a read-only replica", "Name the primary in REDIS_URL"),
-        (forget, "The inbox may not keep what it takes", "Redis has appendfsync everysec"),
+        (forget, "The inbox is not durable", "Redis has appendfsync everysec"),
         (fill, "The inbox has little memory left", "Refusing webhooks"),
     ],
 )
