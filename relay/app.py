@@ -1,4 +1,4 @@
-"""The relay as an ASGI app by itself, and how any of our apps is put together."""
+"""The relay alone as an ASGI app, and the assembly of every app of the product."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INGEST_LINKS = {
 
 
 def create_relay(settings: Settings) -> Starlette:
-    """The ingest alone. Raises SettingsError if it cannot be started with these settings."""
+    """Returns the app for ingest alone. Raises SettingsError for settings with which it cannot start."""
     ingest = Ingest(settings)
     routes = [
         *health_routes(ingest, links=INGEST_LINKS),
@@ -44,10 +44,10 @@ def create_relay(settings: Settings) -> Starlette:
 def assemble(
     routes: Sequence[BaseRoute], ingest: Ingest, *, settings: Settings, running: AbstractAsyncContextManager[Any]
 ) -> Starlette:
-    """An app with these routes that answers all errors in the usual form, and is `running` while it is served.
+    """Returns an app with these routes that answers errors in the usual form and keeps `running` while it is served.
 
-    Its `state.stopping` is the event by which a server ends all waiting, and its `state.note_refusal` is to be told of
-    requests that the server refuses by itself.
+    A server sets the event `state.stopping` to end all waiting, and calls `state.note_refusal` for requests that it
+    rejects itself.
     """
 
     @asynccontextmanager
@@ -75,7 +75,7 @@ def assemble(
         exception_handlers=exception_handlers(note),
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # A redirected POST arrives nowhere with most clients.
+    app.router.redirect_slashes = False  # Most clients lose a POST that is redirected.
     app.state.stopping = ingest.stopping
     app.state.note_refusal = note
     return app

@@ -1,4 +1,4 @@
-"""Whether the process is alive, whether it would take a webhook now, and an index of its addresses."""
+"""Liveness, readiness, and the index of endpoints."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Information = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def health_routes(ingest: Ingest, *, links: Mapping[str, str], information: Information | None = None) -> list[Route]:
-    """`/`, `/healthz`, and `/readyz`, which answers 200 while webhooks are taken. `information` adds to what it shows,
-    and decides nothing."""
+    """Returns the routes `/`, `/healthz` and `/readyz`, which answers 200 while webhooks are accepted. `information`
+    adds to its body, and does not change its status."""
 
     async def index(_: Request) -> Response:
         return JsonResponse({"name": DISTRIBUTION, "version": version(), "links": links})

@@ -1,6 +1,6 @@
-"""Requests that were refused: the newest of them and how many, in Redis, for admins to see who knocks and why.
+"""The log of rejected requests in Redis, for admins: the newest ones, and a count by cause.
 
-What a refused request carried is not kept: no headers, no body, no query, no key or signature.
+It holds nothing that a request carried: no headers, body, query, key or signature.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from relay.http.routing import route
 from relay.redis_client import REDIS_ERRORS
 
 LIST_KEY = "sr:refusals"
-"""The newest first, each a Refusal."""
+"""Rejections as JSON, the newest first."""
 COUNTS_KEY = "sr:refusals:counts"
-"""A hash: of each cause, how many there have been."""
+"""A hash: rejections by cause."""
 KEPT = 1_000
 KEPT_PER_SECOND = 10
-"""By each process; the rest is only counted. Whoever is flooded learns nothing more from the eleventh."""
+"""Per process; the rest is only counted. In a flood the eleventh tells nothing new."""
 FLUSH_SECONDS = 1.0
 PATH_LENGTH = 200
 ID_PATTERN = r"^[0-9a-f]{24}$(?!\n)"
-"""Nanoseconds, so that they sort, and some chance, so that those of two processes differ."""
+"""Nanoseconds, for sorting, and random digits, so that ids of two processes differ."""
 
 Cause = Literal[
     "address",
@@ -77,14 +77,14 @@ _BY_STATUS: dict[int, Cause] = {
     422: "schema",
     429: "rate",
 }
-"""Where the code says nothing else. What is in neither table is no refusal: an answer, or trouble of our own."""
+"""For codes not in the table above. An error in neither table is not a rejection, but an answer or a fault of ours."""
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
-    """A refused request."""
+    """A rejected request."""
 
     id: str
-    """Later ones sort later."""
+    """Sorts by time."""
     at: datetime
     cause: str
     code: str
@@ -93,13 +93,13 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     address: str | None
     source: str | None
-    """Of who had a valid credential."""
+    """The sender, if it had a valid credential."""
     size: int | None
-    """Of the body in bytes, as it was announced."""
+    """Content-Length."""
 
 
 class RejectionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of the list."""
+    """Query parameters of the list."""
 
     cause: Cause | None = None
     limit: v.Limit = 100
@@ -107,7 +107,8 @@ class RejectionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 
 class RejectionLog:
-    """Those of this process on their way into Redis. While Redis is away the newest are kept here, and all counted."""
+    """Collects this process' rejections and writes them to Redis. While Redis is unavailable, it keeps the newest and
+    counts all."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -117,7 +118,7 @@ class RejectionLog:
         self._kept_this_second = 0
 
     def record(self, scope: Scope, error: RelayError) -> None:
-        """Remember that a request was refused, if the error means that. Cheap, and never waits."""
+        """Record a rejected request, if the error is a rejection. Cheap, and never waits."""
         cause = cause_of(error)
         if cause is None:
             return
@@ -130,13 +131,13 @@ class RejectionLog:
             self._newest.append(msgspec.json.encode(_describe(scope, error, cause)))
 
     async def run(self) -> None:
-        """Bring them to Redis once a second, until cancelled."""
+        """Write to Redis once a second, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Bring them to Redis. What it does not confirm is tried again, so it may be counted twice."""
+        """Write to Redis. An unconfirmed write is repeated, so rejections may be counted twice."""
         counts, newest = self._counts, list(self._newest)
         if not counts:
             return
@@ -160,7 +161,7 @@ class RejectionLog:
             await pipeline.execute()
 
     async def read(self) -> tuple[list[Rejection], dict[str, int]]:
-        """The newest of all processes, the newest first, and how many there have been of each cause. Raises
+        """Returns the newest rejections of all processes, the newest first, and the counts by cause. Raises
         Unavailable."""
         await self.flush()
         try:
@@ -169,14 +170,14 @@ class RejectionLog:
                 pipeline.hgetall(COUNTS_KEY)
                 kept, counts = await pipeline.execute()
         except REDIS_ERRORS as error:
-            raise Unavailable("The refused requests cannot be read at the moment.") from error
+            raise Unavailable("The rejected requests cannot be read at the moment.") from error
         items = [msgspec.json.decode(item, type=Rejection) for item in kept]
-        items.sort(key=lambda item: item.id, reverse=True)  # Processes bring theirs when they get to it.
+        items.sort(key=lambda item: item.id, reverse=True)  # Processes write theirs at different times.
         return items, {cause.decode(): int(count) for cause, count in sorted(counts.items())}
 
 
 def cause_of(error: RelayError) -> Cause | None:
-    """Why the request was refused; None if it was not, but answered, or hit by trouble of our own."""
+    """Returns the cause of a rejection; None if the error is not a rejection."""
     return _BY_CODE.get(error.code) or _BY_STATUS.get(error.status)
 
 

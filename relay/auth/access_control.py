@@ -1,4 +1,4 @@
-"""The gate that each request passes: who calls, what it may do, and whether it may do more of it now."""
+"""Access control for every request: authenticates the caller, checks its scope, and counts it against its limits."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from relay.limits.request_rates import RequestRates
 
 
 class AccessControl:
-    """Lets requests in, or raises what keeps them out."""
+    """Admits requests, or raises the error that rejects them."""
 
     def __init__(self, settings: Settings, key_cache: ApiKeyCache, rates: RequestRates) -> None:
-        """Raises SettingsError without any credential, or for secrets that are none."""
+        """Raises SettingsError without any credential, or for an invalid secret."""
         self._authenticator = Authenticator(settings, key_cache)
         self._rates = rates
         self._revocations = RevocationWatch(self._is_revoked)
         self.large_bodies = LargeBodies()
-        """Taken apart by whoever lets in requests with bodies."""
+        """Turns for decoding large bodies, shared by all endpoints with bodies."""
 
     async def run(self) -> None:
-        """Watch the keys of those who wait, until cancelled."""
+        """Watch the keys of waiting callers for revocation, until cancelled."""
         await self._revocations.run()
 
     async def authorize(self, request: Request, scope: Scope) -> Caller:
-        """The caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden, or Unavailable
-        while keys cannot be known."""
+        """Returns the caller whose key the request carries, if it has the scope. Raises Unauthorized, Forbidden,
+        TooManyRequests, or Unavailable while keys cannot be checked."""
         caller = await self.authenticate(request)
         require_scope(caller, scope)
         return caller
 
     async def authenticate(self, request: Request) -> Caller:
-        """The caller whose key the request carries, whatever it may do. Raises as `admit` does."""
+        """Returns the caller whose key the request carries, whatever its scopes. Raises as `authorize` does."""
         return await self._count(request.state, self._authenticator.authenticate(request.headers))
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
-        """The body of a request that was let in. Raises TooLarge and the like, or TooManyRequests if the sender has
-        sent its share of bytes."""
+        """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is
+        over its limit of bytes."""
         body = await read_body(request.headers, request.stream(), limit=limit)
         await self._rates.hit_bytes(caller.source, len(body))
         return body
 
     async def authenticate_with_body(self, headers: Headers, state: State) -> Callable[[bytes], Awaitable[Caller]]:
-        """Check what the headers show, and give what tells the caller from the body, which both raise as `admit` does.
+        """Checks the headers; returns a callable that authenticates the body. Both raise as `authorize` does.
 
-        Who has a key has entered before the body is read; a signature can only be checked against the body.
+        A key is checked before the body is read; a signature can only be checked against the body.
         """
         signature = self._authenticator.signature_of(headers)
         if signature is None:
@@ -72,34 +72,34 @@ class AccessControl:
         return finish
 
     def identify(self, key: str) -> Caller:
-        """The caller who has this key, however it came here. Raises Unauthorized, or Unavailable."""
+        """Returns the caller that this key belongs to. Raises Unauthorized, or Unavailable."""
         return self._authenticator.identify(key)
 
     async def count_anonymous(self, request: Request) -> None:
-        """Count a request for which no key is needed, by its address. Raises TooManyRequests."""
+        """Count a request that needs no key, by its client address. Raises TooManyRequests."""
         await self._rates.hit_anonymous(network_of(request.state.address))
 
     async def authenticate_token_webhook(self, token: str, state: State) -> Callable[[bytes], Awaitable[Caller]]:
-        """The same for who has a token in the address. Raises NotFound, or Unavailable."""
+        """As `authenticate_with_body`, for the token in a webhook's URL. Raises NotFound, or Unavailable."""
         return self._known_caller(await self._count(state, self._authenticator.find_hook(token)))
 
     def require_valid(self, caller: Caller) -> None:
-        """Raise Unauthorized if the key of a caller that listens was revoked meanwhile, or Unavailable."""
+        """Raise Unauthorized if the caller's key was revoked meanwhile, or Unavailable."""
         self._authenticator.require_valid(caller)
 
     def watch_revocation(self, caller: Caller, call: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
-        """Let `call` be called within a second after the caller's key is known to be revoked, within the block."""
+        """Within the block, call `call` within a second after the caller's key is known to be revoked."""
         return self._revocations.watch(caller, call)
 
     @contextlib.contextmanager
     def watch_caller(self, receive: Receive, caller: Caller) -> Iterator[asyncio.Future[None]]:
-        """A future that is done, within the block, when there is nobody any more to be answered: the caller has gone,
-        or its key was revoked. The body must have been read."""
+        """Gives a future that is done when nobody is left to answer: the caller disconnected, or its key was revoked.
+        The body must have been read."""
         with client_disconnect(receive) as gone, self.watch_revocation(caller, gone.cancel):
             yield gone
 
     def require_not_revoked(self, caller: Caller) -> None:
-        """Raise Unauthorized if the key of a caller that waited is known to be revoked."""
+        """Raise Unauthorized if the key of a caller that has waited is known to be revoked."""
         with contextlib.suppress(Unavailable):
             self._authenticator.require_valid(caller)
 

@@ -1,4 +1,4 @@
-"""The keys that are in force, as this process knows them: a copy of the copy in Redis, looked at each second."""
+"""This process' copy of the valid API keys in Redis, refreshed each second."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from models.access.api_keys import REGISTER_KEY, REVOKED_KEY, VERSION_KEY, KeyRe
 from models.errors import Unavailable
 from relay.redis_client import REDIS_ERRORS
 
-LOOK_SECONDS = 1.0
-LOOK_TIMEOUT_SECONDS = 2.0
+REFRESH_SECONDS = 1.0
+REFRESH_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 4.0
-"""A revoked key is refused within 5 s: what was not confirmed for so long lets nobody in."""
+"""A revoked key is rejected within 5 s: a copy that was not confirmed for that long admits nobody."""
 
 logger = logging.getLogger(__name__)
 
 
 class ApiKeyCache:
-    """Finds the record of a key by its hash. Never asks Redis while a request waits."""
+    """Finds a key's record by its hash, without asking Redis while a request waits."""
 
     def __init__(self, redis: Redis, *, other_names: Collection[str], first_key: str) -> None:
-        """`other_names` are those of secrets: a key of the same name would be taken for their sender. `first_key` is
-        that of the environment, which apps may have tokens for, too."""
+        """`other_names` are the names of signing secrets: a key of the same name would pass for their sender.
+        `first_key` is API_KEY, for which OAuth apps may have tokens, too."""
         self._redis = redis
         self._first_hash = hash_key(first_key) if first_key else None
         self._other_names = frozenset(other_names)
@@ -36,9 +36,9 @@ class ApiKeyCache:
         self._fresh_until = 0.0
 
     def find(self, key_hash: str) -> KeyRecord | None:
-        """The record of a key in force, or None. Raises Unavailable while it cannot be known."""
+        """Returns the record of a valid key, or None. Raises Unavailable while the copy is stale."""
         if time.monotonic() > self._fresh_until:
-            raise Unavailable("API keys cannot be checked at the moment; try again in some seconds.")
+            raise Unavailable("API keys cannot be checked at the moment; retry in a few seconds.")
         record = self._records.get(key_hash)
         parent_hash = record.parent_hash if record else None
         if parent_hash is not None and parent_hash != self._first_hash and parent_hash not in self._records:
@@ -46,16 +46,16 @@ class ApiKeyCache:
         return record
 
     async def run(self) -> None:
-        """Keep up with changes, until cancelled."""
+        """Refresh the copy each second, until cancelled."""
         while True:
             await self.refresh()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Take over what has changed. While Redis is away, or has lost its copy, what is known grows stale."""
+        """Load the keys if they have changed. While Redis is unavailable, or has lost them, the copy grows stale."""
         began_at = time.monotonic()
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
+            async with asyncio.timeout(REFRESH_TIMEOUT_SECONDS):
                 version = await self._redis.get(VERSION_KEY)
                 if version is not None and version != self._version:
                     version = await self._load()
@@ -65,7 +65,7 @@ class ApiKeyCache:
             self._fresh_until = began_at + FRESH_SECONDS
         elif self._version is not None:
             self._fresh_until, self._version = 0.0, None
-            logger.warning("Redis has no complete copy of the API keys; a worker brings it.")
+            logger.warning("Redis has lost its copy of the API keys; a worker restores it.")
 
     async def _load(self) -> bytes | None:
         async with self._redis.pipeline(transaction=True) as pipeline:
@@ -77,7 +77,7 @@ class ApiKeyCache:
         for key_hash in revoked:
             records.pop(key_hash.decode(), None)
         for name in {record.name for record in records.values() if record and record.name in self._other_names}:
-            logger.error("The API key %s is refused: a signing secret has its name.", name)
+            logger.error("Rejecting the API key %s: a signing secret has the same name.", name)
         self._records = {
             key_hash: record
             for key_hash, record in records.items()
@@ -88,7 +88,7 @@ class ApiKeyCache:
 
 
 def _decode(record: bytes) -> KeyRecord | None:
-    """None for what a later version has written: its keys are not known here."""
+    """Returns None for a record that a later version has written."""
     try:
         return msgspec.json.decode(record, type=KeyRecord)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Who calls and what it may do. All kinds of credentials become a Caller here; nothing else reads them."""
+"""Authentication: turns every kind of credential into a Caller, with its scopes. Nothing else reads credentials."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from relay.auth.signatures import GithubSignature, Signature, not_signed_by_us, 
 from relay.auth.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_secrets
 
 BLANKS = " \t\r\n"
-"""Of ASCII: the bytes of other blanks are also parts of letters."""
+"""ASCII blanks only: bytes of other blanks are also parts of letters."""
 
 
 class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """What a signature vouches for beside the sender."""
+    """The facts that a signature covers besides the sender."""
 
     id: str
     event: str = ""
-    """What GitHub says that it is."""
+    """GitHub's name of the event."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,41 +39,41 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     session_glob: str | None = None
     signed: SignedDelivery | None = None
-    """Only of who signs; who has a key names the delivery itself, or not at all."""
+    """Set for signed requests only; senders with a key choose the delivery id themselves, or leave it out."""
     key_hash: str | None = None
-    """Of a key in the register, which may be revoked while its caller waits."""
+    """Set for keys in the register, which may be revoked while their caller waits."""
 
     def has(self, scope: Scope) -> bool:
-        """Whether it may do what needs `scope`."""
+        """Whether the caller has `scope`, or one that includes it."""
         return allows(self.scopes, scope)
 
     def sees(self, session_id: str | None) -> bool:
-        """Whether the session is among those that the key is for: `*` is any text, `?` one character."""
+        """Whether the key's session pattern matches: `*` is any text, `?` one character."""
         return session_id is None or matches_glob(session_id, self.session_glob)
 
 
 class Authenticator:
-    """Knows the credentials that are valid."""
+    """Checks credentials against API_KEY, the signing secrets and the key register."""
 
     def __init__(self, settings: Settings, key_cache: ApiKeyCache) -> None:
-        """Raises SettingsError without any credential, or for secrets that are none."""
+        """Raises SettingsError without any credential, or for an invalid secret."""
         self._api_key = settings.api_key.encode()
         self._key_cache = key_cache
         self._webhook_secrets = webhook_secrets(settings)
         self._github_secrets = github_secrets(settings)
         if not (self._api_key or self._webhook_secrets or self._github_secrets):
             raise SettingsError(
-                "API_KEY is not set, nor WEBHOOK_SECRETS, nor GITHUB_WEBHOOK_SECRET: "
-                "without a key or a secret nobody could be let in, so nothing is started."
+                "Set API_KEY, WEBHOOK_SECRETS or GITHUB_WEBHOOK_SECRET: "
+                "without a key or a secret every request would be rejected, so nothing is started."
             )
 
     def signature_of(self, headers: Headers) -> Signature | None:
-        """The signature that a request carries, by which alone it is judged, whatever key it carries beside. None
-        without any header of one. Raises Unauthorized for one that cannot be valid."""
+        """Returns the request's signature, or None if it has no header of one. A signed request is judged by its
+        signature alone, even if it carries a key. Raises Unauthorized for a malformed or expired signature."""
         return read_signature(headers, now=time.time())
 
     def find_signer(self, signature: Signature, body: bytes) -> Caller:
-        """The caller whose secret made the signature over the body. Raises Unauthorized."""
+        """Returns the caller whose secret made the signature over the body. Raises Unauthorized."""
         from_github = isinstance(signature, GithubSignature)
         secret = signature.signer(self._github_secrets if from_github else self._webhook_secrets, body)
         if secret is None:
@@ -82,46 +82,46 @@ class Authenticator:
         return Caller(source=secret.source, scopes=("send",), session_glob=secret.session_glob, signed=signed)
 
     def authenticate(self, headers: Headers) -> Caller:
-        """The caller whose key the headers carry. Raises Unauthorized, Forbidden for a request that is signed, or
-        Unavailable while keys cannot be known."""
+        """Returns the caller whose key the headers carry. Raises Unauthorized, Forbidden for a signed request, or
+        Unavailable while keys cannot be checked."""
         if self.signature_of(headers) is not None:
-            raise Forbidden("A signature lets in commands alone.", expected="a request with an API key, and not signed")
+            raise Forbidden("A signature authorizes commands only.", expected="an unsigned request with an API key")
         return self.find_key(headers)
 
     def find_hook(self, token: str) -> Caller:
-        """The caller whose token stands in the address. Raises NotFound, or Unavailable while it cannot be known."""
+        """Returns the caller whose token is in the URL. Raises NotFound, or Unavailable while keys are unknown."""
         token = token.strip(BLANKS)
         key_hash = hash_key(token)
         record = self._key_cache.find(key_hash) if token.startswith(HOOK_PREFIX) and has_form_of_key(token) else None
         if record is None or record.scopes != ("hook",):
-            raise NotFound("There is no hook at this address, or it was revoked.", code="unknown_hook")
+            raise NotFound("Unknown or revoked hook.", code="unknown_hook")
         return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
 
     def require_valid(self, caller: Caller) -> None:
-        """Raise Unauthorized if the caller's key was revoked since it was let in, or Unavailable if that is unknown."""
+        """Raise Unauthorized if the caller's key was revoked since it was authenticated, or Unavailable if that is
+        unknown."""
         if caller.key_hash is not None and self._key_cache.find(caller.key_hash) is None:
             raise _unknown_key()
 
     def find_key(self, headers: Headers) -> Caller:
-        """The caller whose key the headers carry, of a request without signature. Raises Unauthorized, or
-        Unavailable."""
+        """Returns the caller whose key an unsigned request carries. Raises Unauthorized, or Unavailable."""
         scheme, _, token = headers.get("authorization", "").strip(BLANKS).partition(" ")
         given = headers.get("x-api-key", "").strip(BLANKS) or (
             token.strip(BLANKS) if scheme.lower() == "bearer" else ""
         )
         if not given:
-            raise Unauthorized("No API key was given.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
+            raise Unauthorized("The API key is missing.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
         return self.identify(given.encode("latin-1").decode(errors="surrogateescape"))
 
     def identify(self, given: str) -> Caller:
-        """The caller who has this key, or an app's token. Takes the same time for any wrong one. Raises Unauthorized,
-        or Unavailable."""
+        """Returns the caller that a key or an app's token belongs to. Takes the same time for every wrong one. Raises
+        Unauthorized, or Unavailable."""
         if self._api_key and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key):
             return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
         if has_form_of_key(given):
             if given.startswith(HOOK_PREFIX):
                 raise Unauthorized(
-                    "This is the token of a hook, not an API key.", hint="Post to /v1/hooks/ followed by the token."
+                    "This is a hook's token, not an API key.", hint="Post to /v1/hooks/{token} without a key."
                 )
             key_hash = hash_key(given)
             record = self._key_cache.find(key_hash)
@@ -137,22 +137,22 @@ def require_scope(caller: Caller, scope: Scope) -> None:
     """Raise Forbidden, naming the scope, unless the caller has it."""
     if not caller.has(scope):
         raise Forbidden(
-            f"The key or secret does not have the scope {scope!r}.", expected=f"a key with the scope {scope}"
+            f"The key or secret lacks the scope {scope!r}.", expected=f"a key with the scope {scope}"
         )
 
 
 def require_session(caller: Caller, session_id: str | None) -> None:
-    """Raise Forbidden, naming the pattern, unless the key is for that session."""
+    """Raise Forbidden, naming the pattern, unless the key's session pattern matches."""
     if not caller.sees(session_id):
         raise Forbidden(
-            "The key or secret is not for this session.",
+            "The key or secret has no access to this session.",
             field="session_id",
             expected=f"a session_id that matches {caller.session_glob}",
         )
 
 
 def require_all_sessions(caller: Caller) -> None:
-    """Raise Forbidden if the key is limited to some sessions: what is asked for concerns all of them."""
+    """Raise Forbidden if the key is limited to some sessions, for requests that concern all of them."""
     if caller.session_glob is not None:
         raise Forbidden(
             f"The key is limited to sessions whose id matches {caller.session_glob}.",
@@ -161,9 +161,9 @@ def require_all_sessions(caller: Caller) -> None:
 
 
 def require_permission(caller: Caller, command: Command, session_id: str | None) -> None:
-    """Raise Forbidden unless the caller may send this command, and each one in it if it is a batch."""
+    """Raise Forbidden unless the caller may send this command, and each command of a batch."""
     require_session(caller, session_id)
-    # Whether an agent holds a task in the session is known only when the command is applied.
+    # Only when the command is applied is it known whether the agent holds a task in the session.
     is_agent = caller.has("agent") and session_id is not None and command.session != "none"
     for scope in scopes_of(command):
         if not (is_agent and scope in HELD_SCOPES):
@@ -175,4 +175,4 @@ def _caller_of(name: str, scopes: tuple[Scope, ...], session_glob: str | None, k
 
 
 def _unknown_key() -> Unauthorized:
-    return Unauthorized("The API key is not valid.", code="unknown_key", hint=_HOW_TO_SEND_A_KEY)
+    return Unauthorized("Invalid API key.", code="unknown_key", hint=_HOW_TO_SEND_A_KEY)

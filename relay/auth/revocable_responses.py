@@ -1,4 +1,4 @@
-"""Answers that are sent for long: they end when the key of their reader is revoked."""
+"""Streaming responses that end when their reader's key is revoked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller
 
 GRACE_SECONDS = 0.5
-"""For a stream to say why it ends, before it is broken off. One that waits for its reader cannot."""
+"""Time for a stream to say why it ends, before it is cut off. One that waits for its reader cannot."""
 
 logger = logging.getLogger(__name__)
 
 
 class RevocableResponse(StreamingResponse):
-    """A stream that is broken off when its reader's key is revoked, also while the reader takes nothing."""
+    """A stream that is cut off when its reader's key is revoked, even while the reader reads nothing."""
 
     def __init__(self, content: AsyncIterable[bytes], *, access: AccessControl, caller: Caller, **options: Any) -> None:
         super().__init__(content, **options)
@@ -29,7 +29,7 @@ class RevocableResponse(StreamingResponse):
         self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; what is broken off has no end, so that nobody takes it for whole."""
+        """Send the stream. A stream that is cut off has no proper end, so that no client takes it for complete."""
         sending = asyncio.ensure_future(super().__call__(scope, receive, send))
 
         def end() -> None:
@@ -37,13 +37,13 @@ class RevocableResponse(StreamingResponse):
 
         def break_off() -> None:
             if not sending.done():
-                logger.info("A stream was broken off: the key of its reader was revoked.")
+                logger.info("Cut off a stream: its reader's key was revoked.")
                 sending.cancel()
 
         try:
             with self._access.watch_revocation(self._caller, end):
                 await asyncio.wait([sending])
         finally:
-            sending.cancel()  # If it is this that was cancelled; else it has ended.
+            sending.cancel()  # Effective if this task was cancelled; otherwise it has ended.
             with contextlib.suppress(asyncio.CancelledError):
                 await sending

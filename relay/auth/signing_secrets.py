@@ -1,4 +1,4 @@
-"""The secrets that senders sign with: from the settings to names, keys and session patterns."""
+"""Parses the signing secrets in the settings into sources, keys and session patterns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.errors import SettingsError
 from models.settings import Settings
 
 GITHUB = "github"
-"""The source of what is signed with GITHUB_WEBHOOK_SECRET."""
+"""The source of requests signed with GITHUB_WEBHOOK_SECRET."""
 DEFAULT_SOURCE = "default"
-"""The source of what comes with API_KEY. A delivery id is unique per source, so that a changed key keeps them."""
+"""The source of requests with API_KEY. Delivery ids are unique per source, so they survive a change of the key."""
 PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)
-"""What Standard Webhooks asks for; less could be guessed."""
+"""As Standard Webhooks requires; shorter ones could be guessed."""
 
 # No colon: the keys in Redis put one between a source and a delivery id, which may have some itself.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -25,7 +25,7 @@ _GLOB = re.compile(r"[A-Za-z0-9._:@*?-]{1,128}")
 
 
 class SigningSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """A secret with the source that it stands for, and the sessions that it is for."""
+    """A secret, the source that it identifies, and the sessions that it may write to."""
 
     source: str
     key: bytes
@@ -36,18 +36,18 @@ class SigningSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def webhook_secrets(settings: Settings) -> list[SigningSecret]:
-    """Those of WEBHOOK_SECRETS, in order. Raises SettingsError that says which is wrong in what, and shows none."""
+    """Parses WEBHOOK_SECRETS, in order. Raises SettingsError with the invalid secret's number; it shows no secret."""
     parts = settings.webhook_secrets.split(",") if settings.webhook_secrets else []
     found = [_parse(part.strip(), number) for number, part in enumerate(parts, start=1)]
     globs: dict[str, str | None] = {}
     for number, secret in enumerate(found, start=1):
         if globs.setdefault(secret.source, secret.session_glob) != secret.session_glob:
-            raise _wrong(number, "has another session pattern than the one before it under the same name")
+            raise _wrong(number, "has another session pattern than an earlier one with the same name")
     return found
 
 
 def github_secrets(settings: Settings) -> list[SigningSecret]:
-    """That of GITHUB_WEBHOOK_SECRET, if it is set."""
+    """Returns GITHUB_WEBHOOK_SECRET as a list of one, or an empty list."""
     secret = settings.github_webhook_secret
     return [SigningSecret(source=GITHUB, key=secret.encode())] if secret else []
 
@@ -77,6 +77,6 @@ def _parse(part: str, number: int) -> SigningSecret:
 
 def _wrong(number: int, what: str) -> SettingsError:
     return SettingsError(
-        f"WEBHOOK_SECRETS is not valid: secret {number} {what}. Expected name={PREFIX}BASE64, or "
-        f"name:PATTERN={PREFIX}BASE64 for the sessions that match, and commas between them."
+        f"Invalid WEBHOOK_SECRETS: secret {number} {what}. Expected name={PREFIX}BASE64, or "
+        f"name:PATTERN={PREFIX}BASE64 for matching sessions, separated by commas."
     )

@@ -1,4 +1,4 @@
-"""Reading a request's body: only what may be JSON, compressed or not, and never more of it than is allowed."""
+"""Reads request bodies: only types that may be JSON, compressed or not, and never more than the limit."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from relay.http.client_addresses import network_of
 from relay.http.signature_headers import is_signed
 
 FORM = "application/x-www-form-urlencoded"
-"""What `curl -d` says of its body when nobody tells it better; so JSON under this name is accepted."""
+"""The default of `curl -d`, so JSON with this type is accepted."""
 BYTES = "application/octet-stream"
-"""What programs say that do not know."""
+"""The type of programs that do not know better."""
 JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-json", FORM, BYTES})
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""The encodings that are understood, as zlib calls them."""
+"""Supported encodings, with zlib's parameter."""
 STEP_BYTES = 65_536
-"""Decompressed at a time, so that a bomb takes no more memory than its limit and this."""
+"""Decompressed at a time, so that a zip bomb takes no more memory than its limit and this."""
 
 
 MAX_UNPROVEN_BYTES = 128 * 1_048_576
-"""Of all bodies together that arrive from senders who may be anybody."""
+"""All bodies together that are arriving from unauthenticated senders."""
 MAX_ADDRESS_BYTES = 16 * 1_048_576
-"""Of those that come from one address."""
+"""Of them, those from one address."""
 LARGE_BYTES = 65_536
-"""From which on a body takes more than some milliseconds to be taken apart."""
+"""Larger bodies take more than a few milliseconds to decode."""
 EVICTED_SECONDS = 5
-"""After which the sender of an evicted body may try again."""
+"""Retry-After for the sender of an evicted body."""
 
 
 class UnauthenticatedBytes:
-    """Bounds the bodies whose senders are not known before the end, when their signature can be checked.
+    """Limits the bodies whose sender is unknown until their end, when the signature can be checked.
 
-    A sender with a key has limits of its own; without this one, anybody could fill the memory with halves of bodies.
-    Beyond the share of an address its oldest body is evicted, and beyond the bound for all the oldest of all. Whoever
-    sends a body at once has a newer one than those that only begin, and so is served.
+    Without it, anybody could fill the memory with unfinished bodies. Above an address' share its oldest body is
+    evicted, and above the total the oldest of all. A client that sends its body at once has a newer one than those
+    that only begin, and so is served.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class UnauthenticatedBytes:
 
     @asynccontextmanager
     async def reading(self, address: str) -> AsyncIterator[Callable[[int], None]]:
-        """Yield a function that counts the bytes of one body as they arrive. Raises TooManyRequests within the block
-        if the body is evicted."""
+        """Gives a function that counts the bytes of one body as they arrive. Raises TooManyRequests within the block if
+        the body is evicted."""
         try:
             async with asyncio.timeout(None) as eviction:
                 body = _Body(address, eviction)
                 yield partial(self._add, body)
         except TimeoutError as error:
             raise TooManyRequests(
-                "Too many signed bodies arrive at the moment, and this one took too long; nothing was stored.",
+                "Too many signed bodies are arriving at the moment, and this one took too long; nothing was stored.",
                 code="too_many_bodies",
                 retry_after_seconds=EVICTED_SECONDS,
                 hint="Send the whole body at once.",
@@ -73,7 +73,7 @@ class UnauthenticatedBytes:
 
     def _add(self, body: _Body, size: int) -> None:
         if body.eviction.when() is not None:
-            return  # It is evicted, and about to be told so.
+            return  # Already evicted.
         share = self._shares.setdefault(body.address, _Bodies())
         for bodies, most in ((share, self._share_bytes), (self._all, self._all_bytes)):
             bodies.add(body, size)
@@ -83,7 +83,7 @@ class UnauthenticatedBytes:
                 oldest.eviction.reschedule(asyncio.get_running_loop().time())
 
     def _remove(self, body: _Body) -> None:
-        """Forget a body: it was read to the end, given up, or evicted. May be repeated."""
+        """Stop counting a body that was read, abandoned or evicted. May be repeated."""
         self._all.remove(body)
         if share := self._shares.get(body.address):
             share.remove(body)
@@ -92,26 +92,26 @@ class UnauthenticatedBytes:
 
 
 class _Body(NamedTuple):
-    """One body on its way in."""
+    """A body that is arriving."""
 
     address: str
     eviction: asyncio.Timeout
 
 
 class _Bodies:
-    """Bodies that share a bound, and how much of each has arrived, the oldest first."""
+    """Bodies that share a limit, with the bytes that have arrived of each, the oldest first."""
 
     def __init__(self) -> None:
         self.size = 0
         self.sizes: dict[_Body, int] = {}
 
     def add(self, body: _Body, size: int) -> None:
-        """Count what has arrived of a body."""
+        """Count bytes of a body."""
         self.sizes[body] = self.sizes.get(body, 0) + size
         self.size += size
 
     def remove(self, body: _Body) -> None:
-        """Count no more of it."""
+        """Stop counting a body."""
         self.size -= self.sizes.pop(body, 0)
 
 
@@ -159,32 +159,32 @@ async def read_body(
         raise _not_json_type(media_types)
     if not content and not takes_forms and (size or "transfer-encoding" in headers):
         raise NotJson(
-            "The body is empty, though one was announced.",
+            "The body is empty, although the headers announce one.",
             expected="a JSON object: {...}",
-            hint="Send {}, or no body at all with Content-Length: 0.",
+            hint="Send {}, or Content-Length: 0 without a body.",
         )
     return content
 
 
 def _clear_refused(body: bytearray, refusal: type[BaseException] | None, *_: object) -> None:
-    """Free what has arrived of a body that is refused: the error's traceback keeps it until the collector comes."""
+    """Free the bytes of a rejected body: the error's traceback would keep them until garbage collection."""
     if refusal is not None:
         body.clear()
 
 
 def without_mark(body: bytes) -> bytes:
-    """The body without a byte order mark."""
+    """Returns the body without a byte order mark."""
     return body.removeprefix(BYTE_ORDER_MARK)
 
 
 def media_types_of(headers: Headers) -> frozenset[str]:
-    """The media types that a request names. Some proxies send the header twice, or put two into one."""
+    """Returns the request's media types. Some proxies repeat the header, or join two values."""
     given = ",".join(headers.getlist("content-type"))
     return frozenset(part.partition(";")[0].strip().lower() for part in given.split(","))
 
 
 class _Decompression:
-    """One compressed body on its way in."""
+    """Decompresses one body as it arrives."""
 
     def __init__(self, encoding: str, limit: int) -> None:
         self._encoding = encoding
@@ -192,10 +192,10 @@ class _Decompression:
         self._stream = zlib.decompressobj(WINDOW_BITS[encoding])
 
     def add(self, part: bytes, body: bytearray) -> None:
-        """Append to the body what the part adds to it. Raises Undecodable or TooLarge."""
+        """Decompress a part and append it to the body. Raises Undecodable or TooLarge."""
         while part:
             if self._stream.eof:
-                raise self._undecodable("it goes on after its end")
+                raise self._undecodable("data follows its end")
             try:
                 body += self._stream.decompress(part, STEP_BYTES)
             except zlib.error as error:
@@ -205,16 +205,16 @@ class _Decompression:
             part = self._stream.unconsumed_tail or self._stream.unused_data
 
     def finish(self) -> None:
-        """Raise Undecodable unless it was complete."""
+        """Raise Undecodable unless the stream is complete."""
         if not self._stream.eof:
-            raise self._undecodable("it is cut off")
+            raise self._undecodable("it is truncated")
 
     def _undecodable(self, reason: str) -> Undecodable:
         return Undecodable(
             f"The body is not valid {self._encoding}: {reason}.",
             field="Content-Encoding",
             expected=f"one {self._encoding} stream",
-            hint="Or send the JSON as it is, without Content-Encoding.",
+            hint="Or send the JSON without Content-Encoding.",
         )
 
 
@@ -224,17 +224,17 @@ def _choose_decompression(headers: Headers, limit: int) -> _Decompression | None
         return None
     if encoding not in WINDOW_BITS:
         raise UnsupportedMediaType(
-            f"A body with the encoding {encoding[:64]!r} is not accepted.",
+            f"Unsupported Content-Encoding {encoding[:64]!r}.",
             field="Content-Encoding",
             expected="gzip, deflate, or none",
-            hint="Send the JSON as it is, or compressed once.",
+            hint="Send the JSON uncompressed, or compressed once.",
         )
     if is_signed(headers):
         raise UnsupportedMediaType(
-            "A signed body is not accepted when it is compressed.",
+            "A signed body must not be compressed.",
             field="Content-Encoding",
             expected="no Content-Encoding",
-            hint="Send the JSON as it is: what is signed must be what is sent.",
+            hint="Send the JSON uncompressed, exactly as it was signed.",
         )
     return _Decompression(encoding, limit)
 
@@ -247,10 +247,10 @@ def _require_json(media_types: frozenset[str]) -> None:
 
 def _not_json_type(media_types: Collection[str]) -> UnsupportedMediaType:
     return UnsupportedMediaType(
-        f"A body of type {min(media_types)[:64]!r} is not accepted.",
+        f"Unsupported Content-Type {min(media_types)[:64]!r}.",
         field="Content-Type",
         expected="application/json",
-        hint="Send one JSON object, with the header Content-Type: application/json.",
+        hint="Send one JSON object with Content-Type: application/json.",
     )
 
 
@@ -263,15 +263,15 @@ def _too_large(limit: int) -> TooLarge:
 
 
 class LargeBodies:
-    """Has large bodies taken apart one in each turn of the event loop, so that several at once, each of which takes a
-    part of a second, keep nobody else waiting for all of them."""
+    """Decodes one large body per turn of the event loop. Each may take a good part of a second; other requests then
+    wait for one of them, not for all."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
     async def turn(self, body: bytes) -> AsyncIterator[None]:
-        """Take this body apart within the block, without waiting there for anything."""
+        """Decode this body within the block, without awaiting anything there."""
         if len(body) < LARGE_BYTES:
             yield
             return
@@ -279,4 +279,4 @@ class LargeBodies:
             try:
                 yield
             finally:
-                await asyncio.sleep(0)  # Who else is ready comes first.
+                await asyncio.sleep(0)  # Other tasks that are ready run first.

@@ -1,4 +1,4 @@
-"""The addresses that requests come from: which one counts behind a proxy, and who is kept out by ALLOWED_IPS."""
+"""Client addresses: which one counts behind a proxy, and the ALLOWED_IPS check."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from models.settings import Network
 from relay.http.responses import Note, error_response
 
 EXEMPT_PATHS = frozenset({template_of("health"), template_of("readiness")})
-"""The platform asks them from wherever it likes, and they tell nothing."""
+"""Platforms probe them from any address, and they reveal nothing."""
 LIST_HEADER = "x-forwarded-for"
-"""May be given in several lines, which count as one list. Of others there is one, or nobody knows which is true."""
+"""May be repeated; its lines form one list. Other headers must occur once, or nobody knows which is true."""
 
 Address = IPv4Address | IPv6Address
 
@@ -24,8 +24,8 @@ _WITH_PORT = re.compile(r"\[(?P<bracketed>[^\]]*)\](?::[0-9]{1,5})?|(?P<plain>[0
 
 
 class IpAllowlistMiddleware:
-    """Middleware: notes in `scope["state"]["address"]` where a request comes from, as text or None where that is not
-    known, and refuses it unless it comes from one of the networks, if there are any."""
+    """Middleware: puts the client's address into `scope["state"]["address"]`, as text or None if unknown, and rejects
+    the request unless one of the allowed networks, if there are any, contains it."""
 
     def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxy_header: str, note: Note) -> None:
         self._app = app
@@ -42,7 +42,7 @@ class IpAllowlistMiddleware:
         if not self._networks or scope["path"] in EXEMPT_PATHS or self._allows(address):
             await self._app(scope, receive, send)
             return
-        error = Forbidden("Requests are not taken from this address.", code="address_not_allowed")
+        error = Forbidden("Requests from this address are not allowed.", code="address_not_allowed")
         self._note(scope, error)
         await error_response(error)(scope, receive, send)
 
@@ -51,10 +51,10 @@ class IpAllowlistMiddleware:
 
 
 def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
-    """The client's address: what the proxy in front says in its header, or else the other end of the connection.
+    """Returns the client's address: from the proxy's header if one is configured, else that of the connection's peer.
 
-    Of a list the last counts, which that proxy has added; what stands before it may be made up. With a header named,
-    nothing else counts: None if it is missing, unreadable, or contradicts itself.
+    In a list the last address counts, which the proxy has added; the others may be forged. With a header configured,
+    nothing else counts: None if it is missing, invalid, or contradictory.
     """
     if not proxy_header:
         client = scope.get("client")
@@ -69,7 +69,8 @@ def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
 
 
 def network_of(address: str | None) -> str:
-    """What one sender without a key is told by: its address, of IPv6 the /64, of which a customer has all addresses."""
+    """Returns the network that identifies a sender without a key: its IPv4 address, or its IPv6 /64, as a customer
+    usually has all addresses of one."""
     if address is None:
         return "unknown"
     parsed = ip_address(address)
@@ -77,11 +78,11 @@ def network_of(address: str | None) -> str:
 
 
 def _parse(text: str) -> Address | None:
-    """An address with or without port or brackets; IPv4 that is written as IPv6 becomes IPv4."""
+    """Parses an address with or without port or brackets; IPv4-mapped IPv6 becomes IPv4."""
     with_port = _WITH_PORT.fullmatch(text)
     plain = (with_port["bracketed"] or with_port["plain"] or "") if with_port else text
     try:
-        address = ip_address(plain.partition("%")[0])  # After a `%` stands one of this machine's own interfaces.
+        address = ip_address(plain.partition("%")[0])  # After a `%` comes the name of a local interface.
     except ValueError:
         return None
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`: who asks before it sends a body, and is refused, need not send it."""
+"""`Expect: 100-continue`: a client that asks before it sends a body need not send it if it is rejected."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ EXPECTATION = (b"expect", b"100-continue")
 
 
 class ExpectContinueMiddleware:
-    """Middleware: closes the connection after an answer to a sender that asked and was not told to go on. It may leave
-    the body out, and its next request would be taken for that."""
+    """Middleware: closes the connection after responding to a client that was not told to continue. It may leave the
+    body out, and its next request would be taken for the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Bodies that are forms, as GitHub, Slack and Zapier send them when nobody tells them to send JSON."""
+"""Form bodies, as GitHub, Slack and Zapier send them unless configured for JSON."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from relay.http.bodies import FORM, media_types_of
 
 MAX_FIELDS = 1_000
 PAYLOAD = "payload"
-"""The field in which GitHub and Slack put the JSON of an event."""
+"""The field with an event's JSON, at GitHub and Slack."""
 
 
 def is_form(headers: Headers, body: bytes) -> bool:
-    """Whether the body is a form. JSON is sent under that name, too: `curl -d` does so."""
+    """Whether the body is a form. Some clients, such as `curl -d`, send JSON with that content type, too."""
     return FORM in media_types_of(headers) and not body.lstrip().startswith((b"{", b"["))
 
 
 def read_form(body: bytes) -> dict[str, Any]:
-    """The fields of a form. The JSON in the field `payload` is read. Raises Invalid."""
+    """Parses a form; the field `payload` may hold JSON. Raises Invalid."""
     fields = collect_fields(parse_fields(body))
     if isinstance(text := fields.get(PAYLOAD), str) and text[:1] in ("{", "["):
         try:
@@ -35,7 +35,7 @@ def read_form(body: bytes) -> dict[str, Any]:
 
 
 def collect_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Fields by their names, several of one name as a list."""
+    """Returns fields by name; repeated ones as a list."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         known = fields.get(name)
@@ -49,7 +49,7 @@ def collect_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def payload_of(body: bytes) -> bytes:
-    """The JSON that GitHub sends in a form. Raises Invalid or NotJson."""
+    """Returns the JSON in GitHub's form. Raises Invalid or NotJson."""
     found = [value for name, value in parse_fields(body) if name == PAYLOAD]
     if len(found) != 1:
         raise NotJson(
@@ -61,10 +61,10 @@ def payload_of(body: bytes) -> bytes:
 
 
 def parse_fields(body: bytes) -> list[tuple[str, str]]:
-    """Names and values, in order; those that are no UTF-8 are taken for Latin-1. Raises Invalid."""
+    """Returns names and values in order, decoded as UTF-8, or else as Latin-1. Raises Invalid."""
     if body.count(b"&") >= MAX_FIELDS:
         raise Invalid("The form has too many fields.", expected=f"at most {MAX_FIELDS:,} fields")
-    # Each byte as one character first, raw or percent-encoded, so that they are read once.
+    # Each byte, raw or percent-encoded, becomes one character first, so that all are decoded in one pass.
     pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1", separator="&")
     try:
         return [(_as_utf8(name), _as_utf8(value)) for name, value in pairs]

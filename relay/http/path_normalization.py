@@ -1,4 +1,4 @@
-"""Paths as senders write them: with a slash at the end, or two where one is meant."""
+"""Normalizes paths with a slash at the end, or with two where one is meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 KEYS = "/memories/"
-"""Behind which stands a key, whose slashes are its own."""
+"""A memory key follows, whose slashes belong to it."""
 
 _SLASHES = re.compile(r"/{2,}")
 
@@ -28,7 +28,7 @@ class PathNormalizationMiddleware:
 
 
 def normalize_path(path: str) -> str:
-    """The path without empty parts."""
+    """Returns the path without empty segments."""
     head, mark, key = path.partition(KEYS)
     head = _SLASHES.sub("/", head).rstrip("/")
     if key.strip("/"):

@@ -1,5 +1,5 @@
-"""HTTP/1.1 with limits: uvicorn's fast parser has none, and would gather headers until memory ends, or wait for ever
-for a client that sends the rest of its request, or reads its answer, never."""
+"""HTTP/1.1 with limits. Uvicorn's fast parser has none: it would buffer headers without end, or wait forever for a
+client that does not finish its request or does not read its response."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from models.errors import BadRequest, RelayError, TooSlow, Unavailable
 from relay.http.connection_limits import ConnectionRegistry
 
 MAX_HEAD_BYTES = 65_536
-"""Request line and headers, or trailers, beside what one read brings; common servers allow 8 to 64 kB."""
+"""Request line and headers, or trailers, beyond one read; common servers allow 8 to 64 kB."""
 
 FRAMING = (b"content-length", b"transfer-encoding")
-"""Headers that say how long a body is."""
+"""Headers that delimit the body."""
 
 logger = logging.getLogger(__name__)
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol; what is no HTTP, too long or too slow, gets an error in the usual form. Offers to speak
-    another protocol are ignored (RFC 9110, 7.8), and so are trailers, which are no headers.
+    """Uvicorn's protocol, with an error in the usual form for requests that are malformed, too long or too slow. Offers
+    to upgrade the protocol are ignored (RFC 9110, 7.8), and so are trailers.
 
-    Nothing here sets a timer: a request sets deadlines, and `ConnectionRegistry` checks them all now and then. A
-    connection that is idle after a request ends by uvicorn's keep-alive.
+    It sets deadlines instead of timers; `ConnectionRegistry` checks them periodically. Uvicorn's keep-alive timeout
+    closes connections that are idle after a request.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,13 +39,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._progress = False
         self._bytes_without_progress = 0
         self._part: Literal["head", "body"] | None = None
-        """What has begun to arrive and is not complete."""
+        """The part of the request that is arriving."""
         self._is_resuming = False
-        """Whether the parser reads a head that was read before."""
+        """Whether the parser reads the head of a request again."""
         self._due_at: float | None = None
-        """Until when the client has to send what it owes: the first head, or what has begun."""
+        """Deadline for the client to send the first head, or the rest of a part."""
         self._unread = 0
-        """Bytes of answers that the client had not taken at the last look."""
+        """Bytes of responses that the client had not read at the last check."""
         self._unread_due_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,7 +76,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._idle()
 
     def _parse(self, data: bytes) -> None:
-        """Parse, and go on after a head with an offer, where the parser takes what follows for another protocol."""
+        """Parse, and go on after a head that offers an upgrade, where the parser would stop."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -89,7 +89,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 return
 
     def _resume_after_head(self) -> None:
-        """Let a new parser read the same head without the offer; then it expects the body."""
+        """Feed the head without the offer to a new parser, which then expects the body."""
         framing = [b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING]
         version = self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
@@ -133,13 +133,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self.scope["method"] != "CONNECT":
-            return  # Of the head alone; the body is still to come.
+            return  # The end of the head only; the body follows.
         self._progress = True
         self._part = self._due_at = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Also begin to wait anew for what could not be read while the answer was made."""
+        """Also restart the timeout of a part that could not be read during the response."""
         super().on_response_complete()
         if self._part is not None:
             seconds = self._timeouts.head_seconds if self._part == "head" else self._timeouts.body_seconds
@@ -148,13 +148,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._clients.mark_idle(self)
 
     def close_if_overdue(self, now: float) -> None:
-        """End the connection if the client has taken too long to send a request, or to read an answer."""
+        """Close the connection if the client is too slow to send a request, or to read a response."""
         unread = self.transport.get_write_buffer_size()
         if unread and self._unread:
             taken = max(0, self._unread - unread)
             self._unread_due_at = self._extend(self._unread_due_at, taken, self._timeouts.answer_seconds)
             if now >= self._unread_due_at:
-                logger.info("A client did not read its answer; its connection was ended.")
+                logger.info("Closed a connection: the client did not read its response.")
                 self.transport.abort()
         elif unread:
             self._unread_due_at = now + self._timeouts.answer_seconds
@@ -163,20 +163,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._end_slow_sender()
 
     def resume_writing(self) -> None:
-        self._unread = 0  # It has taken what there was; an answer that goes on fills the buffer again.
+        self._unread = 0  # The client has read everything so far; more of the response fills the buffer again.
         super().resume_writing()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer and close; also called by uvicorn for what it cannot parse."""
+        """Respond and close; uvicorn calls it for requests that it cannot parse."""
         self._answer(BadRequest(msg))
 
     def _end_slow_sender(self) -> None:
         if self.pipeline or (self._part == "head" and self._is_answering()):
-            return  # Nothing is read meanwhile; on_response_complete sets a new time.
+            return  # Nothing is read meanwhile; on_response_complete sets a new deadline.
         if self._part is None or (self._part == "body" and self.cycle.response_started):
             self.transport.close()
             return
@@ -190,7 +190,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return {"type": "http", "method": "", "path": "", "headers": [], "client": self.client}
 
     def _answer(self, error: RelayError) -> None:
-        """Send an error in the place of the app, which only hears that the client has gone."""
+        """Send an error instead of the app, which only learns that the client has disconnected."""
         body = msgspec.json.encode({"error": error.body()})
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
         if isinstance(error, Unavailable):
@@ -205,12 +205,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _idle(self) -> None:
-        """Wait for the next request. Uvicorn forgets to, after blank lines, and after a body that nobody read."""
+        """Start the keep-alive timeout, which uvicorn omits after blank lines and after a body that was not read."""
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def _extend(self, due_at: float, moved: int, seconds: float) -> float:
-        """A deadline after so many bytes have moved; never later than if the waiting began now."""
+        """Returns the deadline extended by `moved` bytes, but never beyond `seconds` from now."""
         return min(due_at + moved / self._timeouts.bytes_per_second, self._clients.now + seconds)

@@ -1,4 +1,4 @@
-"""Parameters of a URL, decoded by the same definitions as JSON: they are written as JSON first."""
+"""Decodes query parameters by the same definitions as JSON, by writing them as JSON first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.errors import Invalid
 from relay.http.responses import Note, error_response
 
 MAX_PARAMETERS = 250
-"""In one URL. The longest lists have a hundred items."""
+"""Per URL. The longest lists have a hundred items."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -26,7 +26,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
 
 
 class ParameterLimitMiddleware:
-    """Middleware: refuses a request with too many parameters in its URL before anybody parses them."""
+    """Middleware: rejects a URL with too many parameters before they are parsed."""
 
     def __init__(self, app: ASGIApp, *, note: Note) -> None:
         self._app = app
@@ -45,11 +45,11 @@ class ParameterLimitMiddleware:
 
 
 class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An address that takes none."""
+    """For endpoints without parameters."""
 
 
 def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
-    """The parameters as a `shape`, those of the path (`given`) among them. Raises Invalid with the parameter's name.
+    """Decodes parameters of the query, and of the path (`given`), into a `shape`. Raises Invalid with the name.
 
     A parameter without a value counts as absent. Lists are repeated parameters, or one with commas.
     """
@@ -60,7 +60,7 @@ def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
         if value:
             texts.append(value)
     for name in given.keys() & values.keys():
-        raise Invalid(f"{name[:64]!r} stands in the path already.", code="invalid_field", field=name[:64])
+        raise Invalid(f"{name[:64]!r} is already in the path.", code="invalid_field", field=name[:64])
     written = {
         name: _write(name, texts, types.get(name, str))
         for name, texts in (values | {name: [text] for name, text in given.items()}).items()
@@ -81,7 +81,7 @@ def _write(name: str, texts: list[str], hint: Any) -> Raw:
         return Raw(msgspec.json.encode([part for text in texts for part in text.split(",") if part]))
     if len(texts) > 1:
         raise Invalid(
-            f"The parameter {name[:64]!r} is given {len(texts)} times.", code="invalid_field", field=name[:64]
+            f"The parameter {name[:64]!r} occurs {len(texts)} times.", code="invalid_field", field=name[:64]
         )
     text = texts[0]
     number = {int: _INTEGER, float: _DECIMAL}.get(hint)
@@ -93,7 +93,7 @@ def _write(name: str, texts: list[str], hint: Any) -> Raw:
 
 
 def _plain(hint: Any) -> Any:
-    """The type without annotations and None."""
+    """Returns the type without annotations and None."""
     if get_origin(hint) is Annotated:
         return _plain(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""Answers over HTTP: JSON, and errors in their one form. One table maps what went wrong to what a sender sees."""
+"""HTTP responses: JSON, and errors in their one form."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from models.errors import (
 from models.process.url_redaction import mask_path
 
 LINGER_SECONDS = 2.0
-"""How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
+"""Time for which the rest of a body that is too large is read and discarded, so that its sender sees the response."""
 LINGER_BYTES = 32 * 1_048_576
 
 Note = Callable[[Scope, RelayError], None]
-"""Is told why a request was refused."""
+"""Called with the error of a rejected request."""
 
 logger = logging.getLogger(__name__)
 
 
 class JsonResponse(Response):
-    """A value as JSON, or JSON text that is there already (bytes). Never cached."""
+    """A response with a value as JSON, or with JSON text (bytes). Never cached."""
 
     media_type = "application/json"
 
@@ -51,13 +51,13 @@ class JsonResponse(Response):
 
 
 class LingeringResponse(JsonResponse):
-    """An answer to a body that was not read to its end; the connection closes after it."""
+    """A response to a body that was not read to its end; the connection closes afterwards."""
 
     def __init__(self, content: Any, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(content, status, {**headers, "connection": "close"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then read on for a little while: closing at once would reset the connection under the answer."""
+        """Respond, then go on reading briefly: closing at once would reset the connection before the client has read."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
@@ -78,7 +78,7 @@ async def _discard(receive: Receive) -> None:
 def error_response(
     error: RelayError, headers: Mapping[str, str] | None = None, *, content: Mapping[str, Any] | None = None
 ) -> Response:
-    """The answer for an error; with other `content` for those who expect another form."""
+    """Returns the response for an error; with `content` for clients that expect another form."""
     headers = {**_headers_of(error), **(headers or {})}
     content = content or {"error": error.body()}
     if isinstance(error, TooLarge):
@@ -95,7 +95,7 @@ def _headers_of(error: RelayError) -> dict[str, str]:
 
 
 def exception_handlers(note: Note) -> dict[Any, Any]:
-    """What makes an answer of an error that an endpoint raises; `note` is told of each that is ours."""
+    """Exception handlers that return error responses; they call `note` for each RelayError."""
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RelayError)
@@ -111,7 +111,7 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return error_response(
-            NotFound("There is nothing at this address.", hint="GET /openapi.json lists all of them.")
+            NotFound("Unknown URL.", hint="GET /openapi.json lists all endpoints.")
         )
     if error.status_code == 405:
         allowed = ", ".join(sorted(_methods_at(request)))
@@ -122,20 +122,20 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 
 
 def _methods_at(request: Request) -> set[str]:
-    """Of all routes of this address; the router tells those of the first one."""
+    """Returns the methods of all routes of this URL; the router reports those of the first one only."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     address = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return {method for route in routes if route.path == address for method in route.methods or ()}
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # The sender has gone; nobody reads this.
+    return Response(status_code=400)  # The client has disconnected; nobody reads this.
 
 
 class ServerErrorMiddleware:
-    """Middleware: whatever nobody foresaw becomes an error in the usual form, and its place in the code is logged.
+    """Middleware: turns unexpected exceptions into an error in the usual form, and logs where they were raised.
 
-    Only the place: the text of an exception may repeat what a sender sent.
+    It does not log their text, which may repeat a sender's data.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -159,4 +159,4 @@ class ServerErrorMiddleware:
                 "Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames
             )
             if not started:
-                await error_response(RelayError("Something went wrong here; it is logged."))(scope, receive, send)
+                await error_response(RelayError("Internal error; the relay has logged it."))(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Serving an app: uvicorn with our limits and logging, and an end that answers everybody who still waits."""
+"""Serves an app: uvicorn with this product's limits and logging, and a shutdown that answers waiting requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from relay.http.connection_limits import ConnectionRegistry, Timeouts, raise_fil
 from relay.http.protocol import LimitedHttpProtocol
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than proxies keep idle connections, so that it is they who close them: a request never meets a closing one."""
+"""Longer than proxies keep idle connections, so that they close them: no request meets a closing connection."""
 SHUTDOWN_SECONDS = 15
 
 
 class RelayServer(uvicorn.Server):
-    """Serves an app to these clients. The app's `state.stopping` is the event by which all waiting ends."""
+    """Serves an app to these clients. Setting the app's event `state.stopping` ends all waiting."""
 
     def __init__(self, app: Starlette, settings: Settings, *, clients: ConnectionRegistry) -> None:
         super().__init__(_configure(app, settings))
@@ -35,7 +35,7 @@ class RelayServer(uvicorn.Server):
         self._looked_at = time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after the clients; uvicorn calls it ten times a second."""
+        """Check the connections; uvicorn calls it ten times a second."""
         elapsed_seconds = time.monotonic() - self._looked_at
         if elapsed_seconds >= self._clients.timeouts.check_seconds:
             self._looked_at += elapsed_seconds
@@ -43,13 +43,13 @@ class RelayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End all waiting, then let uvicorn end in its orderly way."""
+        """End all waiting, then shut down gracefully."""
         self._app.state.stopping.set()
         await super().shutdown(sockets)
 
 
 def main(create: Callable[[Settings], Starlette]) -> int:
-    """Read the settings and serve the app they make until told to stop; 2 if the settings do not allow it."""
+    """Read the settings and serve the app until stopped. Returns 2 for invalid settings."""
     exit_with_parent()
     try:
         settings = read_settings()
@@ -63,10 +63,10 @@ def main(create: Callable[[Settings], Starlette]) -> int:
 
 
 def serve(app: Starlette, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Requests in flight are answered, those that wait at once."""
+    """Serve until SIGINT or SIGTERM. Requests in flight are answered, waiting ones at once."""
     collect_seldom()
     clients = ConnectionRegistry(limit=raise_file_limit(), timeouts=Timeouts(), note=app.state.note_refusal)
-    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
+    with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
         RelayServer(app, settings, clients=clients).run()
 
 

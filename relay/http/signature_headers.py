@@ -1,20 +1,20 @@
-"""Headers that carry a webhook's signature: which a request has. Checking them is left to `relay.auth.signatures`."""
+"""The headers that carry a webhook's signature. `relay.auth.signatures` verifies them."""
 
 from __future__ import annotations
 
 from starlette.datastructures import Headers
 
 STANDARD_PREFIXES = ("svix-", "webhook-")
-"""Who finds both uses Svix' own, as its library does."""
+"""In the order of preference, as in Svix' library."""
 STANDARD_PARTS = ("id", "timestamp", "signature")
 GITHUB_SIGNATURE = "x-hub-signature-256"
 GITHUB_EVENT = "x-github-event"
 GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
-"""A request with any of these claims to come from GitHub, which signs when it was given a secret."""
+"""A request with any of these claims to be from GitHub, which signs if it has a secret."""
 
 
 def is_signed(headers: Headers) -> bool:
-    """Whether a request claims to be signed, by any header of any kind of signature."""
+    """Whether a request has any header of a signature."""
     return standard_prefix(headers) is not None or is_from_github(headers)
 
 
@@ -24,5 +24,5 @@ def standard_prefix(headers: Headers) -> str | None:
 
 
 def is_from_github(headers: Headers) -> bool:
-    """Whether a request claims to come from GitHub."""
+    """Whether a request has any of GitHub's headers."""
     return any(name in headers for name in GITHUB_HEADERS)

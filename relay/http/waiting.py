@@ -1,4 +1,4 @@
-"""Pausing a request until something happens, without holding a thread or a connection to a server."""
+"""Suspends a request until something happens, without holding a thread or a server connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 
 async def wait_any(*signals: asyncio.Event | asyncio.Future[Any], seconds: float) -> None:
-    """Until one of these is set or done, or the time is over, which may be so already."""
+    """Waits until a signal is set or done, or for `seconds`, which may be zero or less."""
     if seconds <= 0:
         return
     waits = {signal: asyncio.ensure_future(signal.wait()) for signal in signals if isinstance(signal, asyncio.Event)}
@@ -25,7 +25,7 @@ async def wait_any(*signals: asyncio.Event | asyncio.Future[Any], seconds: float
 
 @contextmanager
 def client_disconnect(receive: Receive) -> Iterator[asyncio.Future[None]]:
-    """A future that is done when the sender has gone, within the block. The body must have been read."""
+    """Gives a future that is done when the client has disconnected. The body must have been read."""
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         yield gone

@@ -73,7 +73,7 @@ class RateLimiter:
                     await self._reserve_block(source, share, amount)
             except (*REDIS_ERRORS, TimeoutError) as error:
                 logger.warning(
-                    "Redis does not answer: %s of senders are not limited for a moment (%s).",
+                    "Not limiting %s of senders: Redis does not answer (%s).",
                     self._what,
                     type(error).__name__,
                 )

@@ -28,8 +28,8 @@ class RequestRates:
         size = parse_limit("BYTE_LIMIT", settings.byte_limit, example=BYTE_EXAMPLE)
         if size.amount < settings.max_body_bytes:
             raise SettingsError(
-                f"BYTE_LIMIT is {settings.byte_limit}, so a body of MAX_BODY_BYTES ({settings.max_body_bytes}) is never "
-                f"accepted. Expected at least that many, such as {BYTE_EXAMPLE}."
+                f"BYTE_LIMIT is {settings.byte_limit}, so a body of MAX_BODY_BYTES ({settings.max_body_bytes}) is "
+                f"never accepted. Expected at least that many, such as {BYTE_EXAMPLE}."
             )
         storage = RedisStorage(
             "redis://",  # Not an address: connections come from the pool below.
@@ -43,7 +43,7 @@ class RequestRates:
         self._anonymous = RateLimiter("requests", anonymous, storage)
 
     async def hit(self, source: str, state: State) -> None:
-        """Count a request before its body is read, and put the remaining quota into its state. Raises TooManyRequests."""
+        """Count a request before its body is read, and put the remaining quota into `state`. Raises TooManyRequests."""
         try:
             await self._requests.hit(source, 1)
         finally:
