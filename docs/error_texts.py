@@ -49,7 +49,7 @@ SERVED: dict[str, Text] = {
         "Too many signed bodies arrive, and this one was among the slowest.", "Wait for `Retry-After`; send it at once."
     ),
     "too_many_parameters": Text("The URL has more parameters than any address takes.", "Send those that it takes."),
-    "not_found": Text("There is nothing at this address.", "`GET /openapi.json` lists all of them."),
+    "not_found": Text("Unknown URL.", "`GET /openapi.json` lists all endpoints."),
     "session_not_found": Text(
         "No session has this id, or none is active.", "Take one that `hint` names, or `create_session`."
     ),
@@ -61,7 +61,7 @@ SERVED: dict[str, Text] = {
     "delivery_not_found": Text("Nothing was accepted under this id.", "Send the command; it is not stored."),
     "dead_letter_not_found": Text("No dead letter has this id.", "`GET /v1/dead-letters` lists them."),
     "key_not_found": Text("No key has this name or id.", "`GET /v1/keys` lists them."),
-    "unknown_hook": Text("There is no hook at this address, or it was revoked.", "Make a new one."),
+    "unknown_hook": Text("Unknown or revoked hook.", "Create a new one."),
     "unknown_claim": Text("This is no claim token.", "Use the one that the claim was answered with, as it is."),
     "method_not_allowed": Text("The address does not take this method.", "Use one that `expected` names."),
     "too_slow": Text(

@@ -96,7 +96,7 @@ async def _outcome(work: Awaitable[T]) -> T:
     except Exception as error:
         frames = "".join(traceback.format_tb(error.__traceback__))
         logger.error("Bug: %s at /mcp\n%s", type(error).__name__, frames)
-        raise RelayError("Something went wrong here; it is logged.") from error
+        raise RelayError("Internal error; the relay has logged it.") from error
 
 
 def _request_of(context: Context) -> Request:

@@ -136,9 +136,7 @@ _HOW_TO_SEND_A_KEY = "Send it in the header X-API-Key, or as Authorization: Bear
 def require_scope(caller: Caller, scope: Scope) -> None:
     """Raise Forbidden, naming the scope, unless the caller has it."""
     if not caller.has(scope):
-        raise Forbidden(
-            f"The key or secret lacks the scope {scope!r}.", expected=f"a key with the scope {scope}"
-        )
+        raise Forbidden(f"The key or secret lacks the scope {scope!r}.", expected=f"a key with the scope {scope}")
 
 
 def require_session(caller: Caller, session_id: str | None) -> None:

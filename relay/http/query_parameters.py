@@ -80,9 +80,7 @@ def _write(name: str, texts: list[str], hint: Any) -> Raw:
     if get_origin(hint) is list:
         return Raw(msgspec.json.encode([part for text in texts for part in text.split(",") if part]))
     if len(texts) > 1:
-        raise Invalid(
-            f"The parameter {name[:64]!r} occurs {len(texts)} times.", code="invalid_field", field=name[:64]
-        )
+        raise Invalid(f"The parameter {name[:64]!r} occurs {len(texts)} times.", code="invalid_field", field=name[:64])
     text = texts[0]
     number = {int: _INTEGER, float: _DECIMAL}.get(hint)
     if number and number.fullmatch(text):

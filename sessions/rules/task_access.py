@@ -36,7 +36,7 @@ def no_task_held(scopes: Iterable[Scope], command: Command) -> Forbidden:
 def no_task_of_session(missing: Scope) -> Forbidden:
     """The error for who holds no task of a session, and lacks this scope."""
     return Forbidden(
-        f"The key does not have the scope {missing!r}, and holds no task of this session at the moment.",
+        f"The key lacks the scope {missing!r}, and holds no task of this session at the moment.",
         expected=f"a key with the scope {missing}",
         hint="With the scope agent it may read and write here while it holds a task of the session.",
     )

@@ -331,7 +331,7 @@ def test_it_refuses_while_redis_has_little_memory_left(own_redis_url: str, own_r
         ({"API_KEY": "k"}, "REDIS_URL is not set"),
         ({"API_KEY": "k", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid"),
         ({"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"}, "PORT"),
-        ({"API_KEY": "k", "WEBHOOK_SECRETS": "a=whsec_!"}, "WEBHOOK_SECRETS is not valid: secret 1 is not base64"),
+        ({"API_KEY": "k", "WEBHOOK_SECRETS": "a=whsec_!"}, "Invalid WEBHOOK_SECRETS: secret 1 is not base64"),
     ],
 )
 def test_it_does_not_start_without_what_it_needs(environment: dict[str, str], says: str) -> None:

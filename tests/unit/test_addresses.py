@@ -120,7 +120,7 @@ def test_who_comes_from_elsewhere_is_refused_and_told_nothing_more(peer: Any) ->
     assert answer.status_code == 403
     assert answer.json()["error"] == {
         "code": "address_not_allowed",
-        "message": "Requests are not taken from this address.",
+        "message": "Requests from this address are not allowed.",
         "retryable": False,
     }
     assert [error.code for error in noted] == ["address_not_allowed"]
