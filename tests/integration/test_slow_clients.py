@@ -13,7 +13,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from relay.http.connection_limits import LONGEST_LOOK_SECONDS, ConnectionRegistry, Timeouts
+from relay.http.connection_limits import LONGEST_STEP_SECONDS, ConnectionRegistry, Timeouts
 from tests.support.processes.edge import LARGE, Edge, receive_all
 from tests.support.processes.serving import Serving, Stopwatch
 from tests.support.processes.stack import wait_for
@@ -239,7 +239,7 @@ def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> No
 def test_nobody_is_cut_off_because_the_process_was_stopped() -> None:
     clients = ConnectionRegistry(limit=1, timeouts=Timeouts(), note=lambda *_: None)
     clients.close_overdue(3600.0)
-    assert clients.now == LONGEST_LOOK_SECONDS < Timeouts().head_seconds
+    assert clients.now == LONGEST_STEP_SECONDS < Timeouts().head_seconds
 
 
 def test_500_connections_that_never_send_a_whole_head_slow_nobody_down_and_are_ended(

@@ -32,7 +32,7 @@ def test_nobody_finds_a_place_when_all_are_taken() -> None:
     with ExitStack() as held:
         for source in "abcd":
             held.enter_context(places.acquire(source))
-        with pytest.raises(Unavailable, match="ask without waiting"):
+        with pytest.raises(Unavailable, match="send this one without waiting"):
             held.enter_context(places.acquire("e"))
     with places.acquire("e"):
         pass
