@@ -57,7 +57,7 @@ class LingeringResponse(JsonResponse):
         super().__init__(content, status, {**headers, "connection": "close"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond, then go on reading briefly: closing at once would reset the connection before the client has read."""
+        """Respond, then read on briefly: closing at once would reset the connection under the response."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
@@ -110,9 +110,7 @@ def exception_handlers(note: Note) -> dict[Any, Any]:
 async def _answer_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return error_response(
-            NotFound("Unknown URL.", hint="GET /openapi.json lists all endpoints.")
-        )
+        return error_response(NotFound("Unknown URL.", hint="GET /openapi.json lists all endpoints."))
     if error.status_code == 405:
         allowed = ", ".join(sorted(_methods_at(request)))
         if request.method == "OPTIONS":

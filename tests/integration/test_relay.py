@@ -327,7 +327,7 @@ def test_it_refuses_while_redis_has_little_memory_left(own_redis_url: str, own_r
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "API_KEY is not set"),
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "Set API_KEY, WEBHOOK_SECRETS or GITHUB_WEBHOOK_SECRET"),
         ({"API_KEY": "k"}, "REDIS_URL is not set"),
         ({"API_KEY": "k", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid"),
         ({"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"}, "PORT"),
