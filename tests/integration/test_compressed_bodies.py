@@ -144,7 +144,7 @@ def test_a_signed_body_must_not_be_compressed(
         }
         answer = serving.post(gzip.compress(text.encode()), **headers, **{"Content-Encoding": "gzip"})
         assert answer.status_code == 415
-        assert answer.json()["error"]["hint"] == "Send the JSON as it is: what is signed must be what is sent."
+        assert answer.json()["error"]["hint"] == "Send the JSON uncompressed, exactly as it was signed."
         assert serving.post(text.encode(), **headers).status_code == 202
         assert len(entries(redis)) == 1
     finally:
