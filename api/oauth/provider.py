@@ -24,11 +24,11 @@ from api.oauth import clients
 from api.oauth.codes import Codes, Grant
 from models.errors import Unavailable
 from models.routes import template_of
-from relay.auth.api_key_cache import LOOK_SECONDS
+from relay.auth.api_key_cache import REFRESH_SECONDS
 from sessions.api_keys import KeyRegister
 
 SIGN_IN_PATH = template_of("show_sign_in")
-KNOWN_SECONDS = LOOK_SECONDS + 0.5
+KNOWN_SECONDS = REFRESH_SECONDS + 0.5
 """Until every relay knows a new token: an app that is refused with it at once may give up."""
 MAX_STATE_LENGTH = 2_000
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
