@@ -1,4 +1,4 @@
-"""`python -m worker`: WORKERS worker processes and a sweeper, each started again when it dies."""
+"""`python -m worker`: WORKERS worker processes and a sweeper, each restarted when it dies."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from worker.worker_process import wait_for_schema
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0
-"""A drain in hand is finished first: 5 s and the statement it is at."""
+"""A running drain is finished first: 5 s and its last statement."""
 
 logger = logging.getLogger("worker")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT, then let every process finish the job in its hand; 2 if the settings do not allow
-    it."""
+    """Run until SIGTERM or SIGINT, then let every process finish its job. Returns 2 for invalid settings."""
     exit_with_parent()
     try:
         settings = read_settings()
@@ -39,7 +38,7 @@ def main() -> int:
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
-    # One process waits and says why, rather than each of them.
+    # One process waits and logs why, instead of each of them.
     wait_for_schema(engine, is_stopping=lambda: bool(stopping))
     engine.dispose()
     if stopping:
@@ -58,7 +57,7 @@ def main() -> int:
 
 
 def _report(death: UnexpectedExit) -> None:
-    logger.error("%s %s; it starts again in %.1f s.", death.child.name, death.reason, death.restart_in_seconds)
+    logger.error("%s %s; restarting it in %.1f s.", death.child.name, death.reason, death.restart_in_seconds)
 
 
 if __name__ == "__main__":

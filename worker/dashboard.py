@@ -1,4 +1,4 @@
-"""rq-dashboard as a process: who may look at it, and what the browser of a signed-in operator may be led to do.
+"""rq-dashboard as a process, with authentication and protection from cross-site requests.
 
 The pages are rq-dashboard's own; this module adds the guard that it lacks and keeps it from unpickling.
 """
@@ -26,23 +26,23 @@ from models.settings import Settings, read_settings
 
 USER = "admin"
 THREADS = 4
-"""Pages poll every few seconds; a handful of people look at them."""
+"""Enough for a handful of people whose pages poll every few seconds."""
 SHUTDOWN_SECONDS = 3
 REALM = {"WWW-Authenticate": 'Basic realm="session-relay", charset="UTF-8"'}
 OWN_SITES = ("same-origin", "none")
-"""Values of Sec-Fetch-Site for what came from a page of this dashboard, or from the address bar."""
+"""Sec-Fetch-Site of requests from a page of this dashboard, or from the address bar."""
 
 
 def make_dashboard(settings: Settings) -> Flask:
-    """The dashboard as a WSGI app for REDIS_URL, behind DASHBOARD_PASSWORD. Raises SettingsError without either.
+    """Returns the dashboard as a WSGI app. Raises SettingsError without REDIS_URL or DASHBOARD_PASSWORD.
 
-    Once per process: rq-dashboard keeps its set-up in module globals.
+    Call it once per process: rq-dashboard keeps its set-up in module globals.
     """
     if not settings.dashboard_password:
-        raise SettingsError("DASHBOARD_PASSWORD is not set: the dashboard shows and requeues jobs, so it needs one.")
+        raise SettingsError("DASHBOARD_PASSWORD is not set: the dashboard can requeue jobs, so it needs a password.")
     if not settings.redis_url:
         raise SettingsError("REDIS_URL is not set.")
-    # Some of its pages fetch jobs without naming a serializer; what is in Redis is then unpickled, that is, executed.
+    # Some of its pages fetch jobs without a serializer, which would unpickle data from Redis and so execute it.
     rq.serializers.PickleSerializer = JSONSerializer  # type: ignore[assignment]
     from rq_dashboard import web
 
@@ -54,29 +54,29 @@ def make_dashboard(settings: Settings) -> Flask:
     app.before_request(lambda: _refuse(settings.dashboard_password))
     app.after_request(_forbid_frames)
     app.register_blueprint(web.blueprint)
-    app.register_error_handler(NoSuchJobError, lambda error: ("There is no such job any more.\n", 404))
+    app.register_error_handler(NoSuchJobError, lambda error: ("This job no longer exists.\n", 404))
     app.register_error_handler(redis.ConnectionError, lambda error: ("Redis does not answer.\n", 503))
     return app
 
 
 def _refuse(password: str) -> Response | None:
-    """An answer for whoever may not do this, None for who may."""
+    """Returns the response that rejects a request, or None."""
     given = request.authorization
     name, secret = (given.username or "", given.password or "") if given else ("", "")
-    # Both are compared, so that the time does not tell which one is wrong.
+    # Both are compared, so that the time does not reveal which one is wrong.
     known = [hmac.compare_digest(name.encode(), USER.encode()), hmac.compare_digest(secret.encode(), password.encode())]
     if not all(known):
         return Response("Please sign in.\n", 401, REALM)
     if request.path.startswith("/requeue") and request.method != "POST":
-        # Its pages post; a link that does the same could be planted anywhere.
-        return Response("This takes a POST.\n", 405, {"Allow": "POST"})
+        # Its pages use POST; a GET link could be planted on any site.
+        return Response("Use POST.\n", 405, {"Allow": "POST"})
     if request.method not in ("GET", "HEAD") and not _from_own_page():
-        return Response("This came from another site's page.\n", 403)
+        return Response("Requests from other sites are rejected.\n", 403)
     return None
 
 
 def _from_own_page() -> bool:
-    """Whether a browser says that its own page asks. Without any such word it is no browser."""
+    """Whether the headers name this dashboard's own page. Clients other than browsers send no such headers."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in OWN_SITES:
         return False
@@ -91,12 +91,12 @@ def _forbid_frames(response: Response) -> Response:
 
 
 def main() -> int:
-    """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM; 2 if the settings do not allow it."""
+    """Serve the dashboard on DASHBOARD_HOST and DASHBOARD_PORT until SIGTERM. Returns 2 for invalid settings."""
     exit_with_parent()
     try:
         settings = read_settings()
         configure_logging(settings)
-        # Flask's own type of an environ is a plain dict, which the protocol here does not accept.
+        # Flask types the environ as a plain dict, which the protocol here does not accept.
         flask: Any = make_dashboard(settings)
         app = WSGIMiddleware(flask, workers=THREADS)
     except SettingsError as error:
@@ -113,7 +113,7 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # Raised by uvicorn after it has shut down in an orderly way.
+    with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
         uvicorn.Server(config).run()
     return 0
 

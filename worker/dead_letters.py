@@ -1,5 +1,5 @@
-"""Dead letters as RQ's failed jobs: one for each delivery that failed, whose requeue replays it. The delivery in
-Postgres is the truth; a job carries its id and the traceback, never the payload."""
+"""Shows dead letters as RQ's failed jobs: one per failed delivery; requeueing it replays the delivery. Postgres has the
+truth; a job holds the delivery's id and the traceback, never the payload."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
 from sessions.postgres.operations.dead_letters import DeadLetterFilter, Identity, entries_to_rule
 
 LISTED = 1_000
-"""Dead letters that are shown as failed jobs; beyond that an operator needs no longer list."""
+"""Dead letters shown as failed jobs; a longer list helps no operator."""
 
 DASHBOARD = "dashboard"
-"""Who asked for a replay, as far as the journal can tell: all its operators sign in with one password."""
+"""The author of replays in the journal: all operators of the dashboard share one password."""
 
 
 class FailedList:
-    """RQ's failed list, held to the dead letters."""
+    """Keeps RQ's failed list in line with the dead letters."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._identities: dict[str, Identity | None] = {}
-        """What the jobs that were seen last time stand for: it never changes, and asking costs a round trip each."""
+        """Dead letters of the jobs seen last time: they never change, and reading each costs a round trip."""
 
     def reconcile(self, dead: dict[Identity, str]) -> None:
-        """Make it show one job for each of these dead letters, and nothing else. May be repeated."""
+        """Make the list show one job for each of these dead letters, and nothing else. May be repeated."""
         queue = open_queue(self._redis)
         registry = queue.failed_job_registry
         failed, waiting = registry.get_job_ids(cleanup=False), queue.job_ids
@@ -66,8 +66,8 @@ class FailedList:
                 _show(self._redis, registry, identity, trace)
 
     def _drop(self, job_id: str, registry: FailedJobRegistry) -> None:
-        """Delete all that RQ keeps of a failed job. RQ's own way raises for a job whose worker was killed: it looks for
-        the execution, which has expired by then."""
+        """Delete all keys of a failed job. RQ's own method raises for a job whose worker was killed: its execution has
+        expired by then."""
         executions = ExecutionRegistry(job_id=job_id, connection=self._redis).key
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.zrem(registry.key, job_id)
@@ -82,18 +82,18 @@ class FailedList:
             return (str(job.args[0]), str(job.args[1])) if job.func_name == REPLAY else None
         except RedisError:
             raise
-        except Exception:  # A job that is gone, or not ours to read, shows no dead letter.
+        except Exception:  # A job that is gone or unreadable shows no dead letter.
             return None
 
 
 def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) -> None:
-    """Put one dead letter on the failed list at once, rather than with the next sweep."""
+    """Put a dead letter on the failed list at once, without waiting for the sweeper."""
     _show(redis, open_queue(redis).failed_job_registry, (source, delivery_id), trace)
 
 
 def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: str) -> bool:
-    """Push a dead letter's entry again, at the end of its shard. Says whether it was one. May be repeated: an entry
-    that was replayed already is dropped as a duplicate."""
+    """Push a dead letter's entry again, at the end of its shard. Returns whether it was a dead letter. May be repeated:
+    an entry that was already replayed is dropped as a duplicate."""
     resolution = DeadLetterResolution(by=DASHBOARD, at=datetime.now(UTC))
     entries, _ = entries_to_rule(
         connection, DeadLetterFilter(status="failed", source=source, delivery_id=delivery_id), resolution
@@ -105,8 +105,8 @@ def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: st
 
 
 def _push(redis: Redis, entry: Entry) -> None:
-    """Push a ruling on a dead letter. Unlike a webhook it is always taken: whether it repeats anything, the dead letter
-    itself tells when the entry is applied."""
+    """Push the resolution of a dead letter. Unlike a webhook it is always accepted: whether it is a repeat is decided
+    by the dead letter when the entry is applied."""
     shard, encoded = shard_of(entry.session_id), msgspec.json.encode(entry)
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.set(dedup_key(entry.source, entry.delivery_id), seen_value(entry), nx=True)

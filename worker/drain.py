@@ -1,6 +1,6 @@
-"""Draining a shard: entries are applied in order in one transaction, and only then acknowledged.
+"""Drains a shard: applies its entries in order in one transaction, then acknowledges them.
 
-Killed anywhere, it is simply done again: what was committed is recognized by its delivery.
+A drain that is killed anywhere is repeated: committed entries are recognized by their delivery.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ Identity = tuple[str, str]
 """Source and delivery id of an entry."""
 
 DRAIN_SECONDS = 5.0
-"""How long one job goes on, so that a busy shard lets others have the worker."""
+"""Longest run of one job, so that a busy shard does not keep the worker from others."""
 MARK_SECONDS = 2.0
-"""How long the wake mark outlives a worker that dies while draining."""
+"""The pending mark outlives a worker that dies while draining by at most that."""
 SLOW_SECONDS = 60
-"""How long it is remembered which entry took too long; if it does so again meanwhile, it is to blame."""
+"""Time for which an entry that took too long is remembered; if it does so again meanwhile, it is to blame."""
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 4.0
-"""While Postgres is away a shard is tried no more often than this."""
+"""Longest delay between retries of a shard while Postgres is unavailable."""
 
 RESUMING = ("resume_session", "batch")
 
@@ -63,13 +63,13 @@ class Drain:
         self._engine = engine
         self._failpoint_dir = failpoint_dir
         self._cause = ""
-        """Why the last shard had to wait, as it was logged."""
+        """The logged cause for which the last shard waits."""
 
     def run(self, shard: int) -> str:
-        """Drain a shard until it is empty or the time is up; what is left is woken again. Says what it did. Does not
-        raise when Postgres is away: the entries wait, and the shard is tried again later. Raises RedisError."""
+        """Drain a shard until it is empty or the time is up; then enqueue the rest again. Returns a summary. While
+        Postgres is unavailable the entries wait, and the shard is retried later. Raises RedisError."""
         if not 0 <= shard < SHARDS:
-            raise ValueError(f"There is no shard {shard}.")
+            raise ValueError(f"Invalid shard {shard}.")
         counts: Counter[str] = Counter()
         ends_at = time.monotonic() + DRAIN_SECONDS
         try:
@@ -92,26 +92,26 @@ class Drain:
         return _describe(shard, counts, "more to come")
 
     def _report_waiting(self, shard: int, error: BaseException | None) -> None:
-        """Log why shards wait: once for each cause, however many of them do, until one is drained again."""
+        """Log why shards wait, once per cause, until a shard is drained again."""
         if error is not None and (cause := diagnose(error)) != self._cause:
             logger.warning("Shard %02d waits, and so will others. %s", shard, cause)
             self._cause = cause
 
     def _begin(self, shard: int) -> Identity | None:
-        """Mark the shard as woken, and give the entry that took too long the last time. While the mark stands nobody
-        else is woken: this drain looks again after it has taken it away."""
+        """Mark the shard's drain as pending, and return the entry that took too long the last time. While the mark
+        stands no other drain is enqueued: this one checks the shard again after removing it."""
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
             pipeline.get(_slow_key(shard))
             marked, slow = pipeline.execute(raise_on_error=False)
-        # Without memory there is no mark; draining is what makes room.
+        # Without memory the mark cannot be set, but draining frees memory.
         if isinstance(slow, Exception) or (isinstance(marked, Exception) and not isinstance(marked, OutOfMemoryError)):
             raise marked if isinstance(marked, Exception) else slow
         source, _, delivery_id = (slow or b"").decode().partition(":")
         return (source, delivery_id) if slow else None
 
     def _drain_once(self, shard: int, *, suspect: Identity | None) -> list[ApplyResult] | None:
-        """Apply what waits, as much as one transaction takes; None if another worker has the shard."""
+        """Apply waiting entries, as many as fit into one transaction; None if another worker has the shard."""
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
                 if not try_shard(connection, shard):
@@ -137,7 +137,7 @@ class Drain:
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
         except SQLAlchemyError as error:
-            # What is too slow here, outside of any entry, is the database.
+            # A statement outside of any entry is too slow because the database is.
             if is_unavailable(error) or is_too_slow(error):
                 raise unavailable() from error
             raise
@@ -151,7 +151,7 @@ class Drain:
         return applied
 
     def _is_alone(self, shard: int, waiting: Sequence[StreamEntry], source: str) -> bool:
-        """Whether all that waits here is of the source, and no other shard waits for a worker."""
+        """Whether all waiting entries are of this source, and no other shard waits for a worker."""
         if any(item.entry.source != source for item in waiting):
             return False
         return self._redis.xlen(inbox_key(shard)) <= len(waiting) and open_queue(self._redis).count == 0
@@ -171,8 +171,8 @@ class Drain:
             if item.status == "failed":
                 try:
                     show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
-                except RedisError as error:  # The sweeper shows it then.
-                    logger.warning("Dead letter %s is not shown yet: %s", item.entry.delivery_id, error)
+                except RedisError as error:  # The sweeper will list it.
+                    logger.warning("Dead letter %s is not listed yet: %s", item.entry.delivery_id, error)
 
     def _is_done(self, shard: int) -> bool:
         with self._redis.pipeline(transaction=True) as pipeline:
@@ -181,7 +181,7 @@ class Drain:
             return bool(pipeline.execute()[1] == 0)
 
     def _back_off(self, shard: int) -> float:
-        """Keep the shard marked as woken for a while, longer each time, so that nobody wakes it before."""
+        """Keep the drain marked as pending, longer each time, so that it is not enqueued before."""
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.incr(_trouble_key(shard))
             pipeline.expire(_trouble_key(shard), 60)
@@ -192,19 +192,19 @@ class Drain:
 
 
 def _or_give_up(ask: Callable[[str], T]) -> Callable[[str], T]:
-    """Give the transaction up when what is asked of Redis in the middle of it fails: no entry is to blame for that."""
+    """Abort the transaction when a Redis command within it fails: no entry is to blame for that."""
 
     def ask_or_give_up(source: str) -> T:
         try:
             return ask(source)
         except RedisError as error:
-            raise Unavailable("Redis does not answer at the moment. Nothing is lost; it is tried again.") from error
+            raise Unavailable("Redis does not answer at the moment. Nothing is lost; the worker retries.") from error
 
     return ask_or_give_up
 
 
 def _resumed(applied: Sequence[ApplyResult]) -> set[str]:
-    """Sessions whose tasks may be claimed again."""
+    """Returns sessions whose tasks may be claimed again."""
     return {
         item.entry.session_id
         for item in applied
@@ -213,7 +213,7 @@ def _resumed(applied: Sequence[ApplyResult]) -> set[str]:
 
 
 def _outcomes_of_deleted(connection: Connection, applied: Sequence[ApplyResult]) -> list[str]:
-    """Where Redis may still hold what was read from sessions that are deleted now."""
+    """Returns keys of outcomes that may hold data of sessions that are deleted now."""
     sessions = [
         item.entry.session_id
         for item in applied

@@ -1,7 +1,6 @@
-"""Failpoints: places at which a test can kill a worker. Off unless FAILPOINT_DIR names a folder.
+"""Failpoints, at which a test can kill a worker. Off unless FAILPOINT_DIR names a folder.
 
-A worker that reaches a failpoint looks for a file of that name in the folder, deletes it, and kills itself with
-SIGKILL: each file is one death.
+A worker that reaches a failpoint for which the folder has a file deletes the file, and kills itself with SIGKILL.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ Failpoint = Literal["after_read", "before_commit", "after_commit", "after_delete
 
 
 def reach(failpoint: Failpoint, failpoint_dir: str) -> None:
-    """Die here if a test wants it."""
+    """Kill this process if the failpoint is set."""
     if not failpoint_dir:
         return
     try:

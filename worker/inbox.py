@@ -1,4 +1,4 @@
-"""The worker's side of the inbox: reading a shard's entries, and acknowledging them once they are committed."""
+"""The worker's side of the inbox: reads a shard's entries, and acknowledges them once they are committed."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from worker.outcomes import EncodedOutcome
 
 MAX_ENTRIES = 500
 MAX_BYTES = 8 * 1_048_576
-"""Of one transaction: enough to make it worth its round trips, little enough to hold and to redo."""
+"""Per transaction: enough to be worth its round trips, and little enough to hold in memory and to repeat."""
 FIRST_STEP, STEP = 4, 50
-"""Entries read at a time, first and then: Redis puts an answer together in its memory, of which large entries that wait
-may leave little."""
+"""Entries read at a time, at first and then: Redis builds its reply in memory, of which large entries may leave
+little."""
 OUTCOMES_AT_ONCE_BYTES = 1_048_576
-"""Of outcomes that are sent to Redis in one command, but at least one."""
+"""Outcomes per Redis command, but at least one."""
 UNREADABLE_KEY = "sr:unreadable"
-"""A stream of entries that are none, as they were found: nothing is thrown away, and nothing waits behind them."""
+"""A stream with unreadable entries as they were found: nothing is lost, and nothing waits behind them."""
 SEEN_SECONDS, SEEN_SECONDS_WHEN_SHORT = 120, 5
-"""How long the relay itself recognizes a repeated delivery after it was applied; then the worker does, in Postgres. The
-shorter time counts while Redis has more than half of the permitted memory in use."""
+"""Time for which the relay recognizes a repeated delivery after it was applied; later the worker does, in Postgres. The
+shorter time holds while more than half of the permitted memory is in use."""
 OUTCOME_SHARE = 1 / 16
-"""Of the permitted memory, for the outcomes of one source."""
+"""Share of the permitted memory for one source's outcomes."""
 OUTCOME_SHARE_BYTES = 33_554_432
 """The same for a Redis without `maxmemory`."""
 OUTCOME_OVERHEAD = 300
-"""What an outcome takes beside its text."""
+"""Bytes of an outcome beyond its text."""
 
 _MEMORY_LUA = f"""
 local function memory()
@@ -57,7 +57,7 @@ local function memory()
   return limit * {PERMITTED_MEMORY}, tonumber(string.match(told, 'used_memory:(%d+)')) or 0
 end
 """
-"""The permitted memory, 0 without a limit, and what is used of it."""
+"""Returns the permitted memory, 0 without a limit, and the used memory."""
 
 ACK_SCRIPT = f"""#!lua flags=allow-oom
 {_MEMORY_LUA}
@@ -82,10 +82,9 @@ for source, count in pairs(gone) do
   end
 end
 """
-"""Deletes entries of a stream and counts down the backlogs of their sources by those that it really deleted, so that it
-may be repeated; also when Redis has no memory left. KEYS stream, BACKLOG_KEY, BACKLOG_BYTES_KEY, and the seen key of
-each entry; ARGV of each its id, its source, the length of its text, and what becomes of the seen key: `expire`,
-`forget`, or nothing."""
+"""Acknowledges entries: deletes them and reduces the backlogs of their sources by those that it really deleted, so it
+is repeatable. Works without free memory. KEYS: stream, BACKLOG_KEY, BACKLOG_BYTES_KEY, and each entry's deduplication
+key; ARGV for each entry: id, source, length of its text, and the fate of that key: `expire`, `forget`, or empty."""
 
 OUTCOME_SCRIPT = f"""
 {_MEMORY_LUA}{RELEASE_LUA}
@@ -112,9 +111,9 @@ for i, key in ipairs(KEYS) do
   redis.call('PUBLISH', ARGV[1], fits and kept or refused)
 end
 """
-"""Keeps outcomes within the share of their sources, and announces them: KEYS their keys; ARGV the channel, and of each
-the source, the outcome, and what is announced if it is kept and if it is not. What a source holds is counted by turns
-of OUTCOME_SECONDS, in keys that end by themselves, so nothing that is miscounted counts for long."""
+"""Stores outcomes within the share of their sources, and publishes them. KEYS: their keys; ARGV: the channel, and for
+each its source, its outcome, and the messages if it is stored and if it is not. A source's bytes are counted in keys
+that expire after two turns of OUTCOME_SECONDS, so a wrong count does not last."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,17 +124,17 @@ class StreamEntry(msgspec.Struct, frozen=True):
     stream_id: bytes
     entry: Entry
     size: int
-    """Bytes of the entry as it lies in the stream."""
+    """Bytes of the encoded entry."""
 
 
 class _Sent(msgspec.Struct, frozen=True):
-    """As much of an entry as tells whose it is."""
+    """The part of an entry that names its source."""
 
     source: str
 
 
 def read_entries(redis: Redis, shard: int) -> list[StreamEntry]:
-    """The oldest entries of a shard, as many as one transaction takes; at least one if there is any."""
+    """Returns the oldest entries of a shard, as many as fit into one transaction; at least one if there is any."""
     waiting: list[StreamEntry] = []
     size = 0
     after = "-"
@@ -160,7 +159,7 @@ def read_entries(redis: Redis, shard: int) -> list[StreamEntry]:
 
 
 def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
-    logger.error("Shard %02d: %s is no entry; it is kept in %s.", shard, stream_id.decode(), UNREADABLE_KEY)
+    logger.error("Shard %02d: moved the unreadable entry %s to %s.", shard, stream_id.decode(), UNREADABLE_KEY)
     kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.xadd(UNREADABLE_KEY, kept)
@@ -170,7 +169,7 @@ def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, 
 
 
 def _source_of(fields: dict[bytes, bytes]) -> str:
-    """Who counts for what is no entry, if it says so."""
+    """Returns the source of an unreadable entry, or an empty string."""
     try:
         return msgspec.json.decode(fields.get(ENTRY_FIELD, b""), type=_Sent).source
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -178,7 +177,7 @@ def _source_of(fields: dict[bytes, bytes]) -> str:
 
 
 class _Gone(NamedTuple):
-    """An entry that is deleted, and what becomes of its seen key: see ACK_SCRIPT."""
+    """An entry to delete, and the fate of its deduplication key: see ACK_SCRIPT."""
 
     stream_id: bytes
     source: str
@@ -188,7 +187,7 @@ class _Gone(NamedTuple):
 
 
 def _delete(pipeline: Pipeline, shard: int, gone: Sequence[_Gone]) -> None:
-    """Delete entries, and count them down."""
+    """Delete entries, and reduce the backlogs by them."""
     keys = [inbox_key(shard), BACKLOG_KEY, BACKLOG_BYTES_KEY, *(item.seen for item in gone)]
     arguments = [part for item in gone for part in (item.stream_id, item.source, item.size, item.ending)]
     pipeline.eval(ACK_SCRIPT, len(keys), *keys, *arguments)
@@ -204,8 +203,8 @@ def acknowledge(
     stale: Sequence[str] = (),
     news: TaskNotification | None = None,
 ) -> None:
-    """Delete committed entries by id, which Redis does also without memory; then drop stale outcomes and send the
-    new ones as well as that goes. Repeatable. Raises RedisError if the entries may still be there."""
+    """Delete committed entries by id, which needs no free memory; then delete stale outcomes and send the new ones, as
+    far as possible. Repeatable. Raises RedisError if the entries may still be there."""
     gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(entries)]
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     parts = _in_parts(outcomes)
@@ -225,14 +224,14 @@ def acknowledge(
             _send(pipeline, part)
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
-        logger.warning("Shard %02d: not all who wait could be told: %s", shard, trouble)
+        logger.warning("Shard %02d: not all outcomes could be sent: %s", shard, trouble)
 
 
 def _gone(item: StreamEntry, applied: ApplyResult | None) -> _Gone:
     entry = item.entry
     ending: Literal["expire", "forget", ""] = "" if applied is None else "expire"
     if applied is not None and (applied.status == "conflict" or not applied.binds):
-        # It would make the relay take the first command for the wrong one, or drop what is to be judged anew.
+        # Kept, it would make the relay reject the first command, or drop a delivery that is to be judged anew.
         ending = "forget"
     return _Gone(item.stream_id, entry.source, item.size, dedup_key(entry.source, entry.delivery_id), ending)
 

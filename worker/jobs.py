@@ -1,4 +1,4 @@
-"""The functions that RQ jobs name. They end normally whatever happens: a failed job is a dead letter, nothing else."""
+"""The functions of RQ jobs. They never fail: only dead letters are shown as failed jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Runtime:
-    """What a worker process holds for its jobs. RQ calls jobs by name, so there is one to a process: `runtime`."""
+    """A worker process' connections for its jobs. RQ calls jobs by name, so each process has one: `runtime`."""
 
     def __init__(self, settings: Settings) -> None:
         self.redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
@@ -31,20 +31,20 @@ runtime: Runtime | None = None
 
 
 def prepare(settings: Settings) -> Runtime:
-    """Set up this process for its jobs; once, before the first."""
+    """Set up this process for its jobs. Call it once, before the first."""
     global runtime  # noqa: PLW0603
     runtime = Runtime(settings)
     return runtime
 
 
 def drain(shard: int) -> None:
-    """Drain one shard. May be repeated, and run twice at once."""
+    """Drain one shard. May be repeated, and run concurrently."""
     try:
         _report(_runtime().drain.run(shard))
     except RedisError as error:
-        logger.warning("Shard %02d: Redis failed while draining (%s); it will be tried again.", shard, error)
-    except Exception:  # Nothing is committed, or all is: the entries are done again.
-        logger.exception("Shard %02d: the drain broke off; it will be tried again.", shard)
+        logger.warning("Shard %02d: Redis failed during the drain (%s); it will be retried.", shard, error)
+    except Exception:  # All or nothing was committed; the entries are applied again.
+        logger.exception("Shard %02d: the drain broke off; it will be retried.", shard)
         _runtime().engine.dispose()
         _report(f"drain shard {shard:02d}: broke off, see the worker's log")
 
@@ -54,7 +54,7 @@ def replay(source: str, delivery_id: str) -> None:
     try:
         with _runtime().engine.connect() as connection:
             known = replay_dead_letter(_runtime().redis, connection, source=source, delivery_id=delivery_id)
-        _report(f"replay {delivery_id} of {source}: " + ("on its way" if known else "no dead letter any more"))
+        _report(f"replay {delivery_id} of {source}: " + ("pushed" if known else "not a dead letter any more"))
     except Exception:
         logger.exception("Delivery %s of %s could not be replayed; it stays a dead letter.", delivery_id, source)
 
@@ -66,7 +66,7 @@ def _runtime() -> Runtime:
 
 
 def _report(description: str) -> None:
-    """Show in the dashboard what the job did."""
+    """Show the job's summary in the dashboard."""
     logger.info("%s", description)
     if job := get_current_job():
         job.description = description

@@ -1,6 +1,6 @@
-"""The outcomes of a drain for the senders that wait: with the news of their sessions, and encoded once, within bounds.
+"""Encodes the outcomes of a drain for waiting senders, once and within limits, with updates on their tasks.
 
-Sending them is a part of acknowledging the entries.
+`worker.inbox` sends them when it acknowledges the entries.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from sessions.responses.task_updates import listener_of
 from sessions.rules.event_log import ApplyResult
 
 OUTCOME_BYTES = 524_288
-"""Of one outcome at most: more than the longest answer to a read has, whatever its script."""
+"""Per outcome: more than the longest response to a read in any script."""
 ANNOUNCED_BYTES = 4_096
-"""Larger outcomes are fetched by the relay that waits: Redis cuts off subscribers with more than 32 MB unread."""
+"""The waiting relay fetches larger outcomes: Redis disconnects subscribers with more than 32 MB unread."""
 FORBIDDEN = HTTPStatus(Forbidden.status)
 NOTHING = Raw(b"{}")
-"""The response to what was deleted with its session, or only discarded."""
+"""The response of a delivery that was deleted with its session, or discarded."""
 
 
 class EncodedOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome on its way to the sender that waits for it."""
+    """An encoded outcome for a waiting sender."""
 
     key: str
     source: str
     outcome: bytes
-    """To be kept, unless it is empty."""
+    """Stored, unless it is empty."""
     kept: bytes
-    """The message if it is kept."""
+    """The message if it is stored."""
     refused: bytes
-    """The message if there is no room for it."""
+    """The message if it does not fit."""
 
 
 def encode_outcomes(
     store: Store, applied: Sequence[ApplyResult], *, stale: Collection[str] = ()
 ) -> list[EncodedOutcome]:
-    """Encode the outcomes of the entries whose senders wait. Those with `stale` keys are not kept: their session was
+    """Encode the outcomes of entries with waiting senders. Those with `stale` keys are not stored: their session was
     deleted in the same transaction."""
     waiting = [item for item in applied if item.entry.waits]
     news = _find_news(store, waiting)
@@ -54,7 +54,7 @@ def encode_outcomes(
 
 
 def _find_news(store: Store, waiting: Sequence[ApplyResult]) -> list[list[dict[str, Any]]]:
-    """What each sender hears of the tasks of its session: senders cannot be called."""
+    """Returns each sender's updates on the tasks of its session, as the relay cannot call senders."""
     listeners = [listener_of(item.entry, item.response) if _hears_news(item) else None for item in waiting]
     wanted = {listener for listener in listeners if listener}
     updates = store.updates(wanted, datetime.now(UTC)) if wanted else {}
@@ -67,7 +67,7 @@ def _hears_news(item: ApplyResult) -> bool:
 
 
 def _encode(item: ApplyResult, updates: list[dict[str, Any]], stale: Collection[str]) -> EncodedOutcome:
-    """Small outcomes are announced as they are, kept or not; of large ones that they are there to be fetched."""
+    """Encode an outcome. The message of a small one contains it; that of a large one says that it can be fetched."""
     entry = item.entry
     key = outcome_key(entry.source, entry.delivery_id, entry.hash)
     body = item.response if item.redacted is None else item.redacted

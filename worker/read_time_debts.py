@@ -1,6 +1,6 @@
-"""The time for reads that sources have taken and still owe, known to all workers: keys in Redis that expire.
+"""The read time that sources have overspent, shared by all workers: keys in Redis that expire.
 
-What a source owes is as much as its key has yet to live, so that time itself pays it back.
+A source's debt is the time to live of its key, so it is paid back as time passes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ end
 
 
 def owed_seconds(redis: Redis, source: str) -> float:
-    """What a source owes now."""
+    """Returns a source's debt in seconds."""
     left_milliseconds: int = redis.pttl(_key(source))
     return max(0, left_milliseconds) / 1000 * SHARE
 
 
 def add_debts(redis: Redis, taken: Mapping[str, float]) -> None:
-    """Add the seconds that sources have taken, rounded down: nobody owes more than it took. While Redis has no room for
-    it nothing is owed: drains must go on."""
+    """Add the seconds that sources have used, rounded down. Without memory in Redis debts are dropped: drains must go
+    on."""
     if not taken:
         return
     milliseconds = [max(1, int(seconds / SHARE * 1000)) for seconds in taken.values()]

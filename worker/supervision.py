@@ -1,6 +1,6 @@
-"""Keeps child processes alive: starts them, starts again what dies, stops all in order and leaves nobody behind.
+"""Supervises child processes: starts them, restarts those that die, and stops all in order, leaving none behind.
 
-It knows nothing of what the children do; telling anybody about a death is left to the caller.
+It knows nothing of their work, and leaves reporting to the caller.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from pathlib import Path
 from models.process.parent_death import parent_pipe_environment
 
 FIRST_DELAY_SECONDS = 0.1
-"""A single crash is hardly noticed."""
+"""Short, so that a single crash hardly matters."""
 LAST_DELAY_SECONDS = 5.0
-"""What cannot start burns no processor, and is back soon once it can."""
+"""Long enough that a child that cannot start costs no CPU, short enough that it is soon back when it can."""
 STEADY_SECONDS = 10.0
-"""Who lived that long has started properly: its next death counts as the first."""
+"""A child that lived that long has started properly: its next death counts as the first."""
 KILL_SECONDS = 5.0
-"""A killed process ends at once, unless the kernel holds it in input or output."""
+"""A killed process ends at once, unless it is blocked in the kernel."""
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """What to run, as whom, and how to end it. `name` is unique within a supervisor."""
+    """A command to run, its account, and how to stop it. `name` is unique within a supervisor."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path | None = None
     log: Path | None = None
-    """Takes standard output and error, appended; without one they go where the parent's go."""
+    """Appended with stdout and stderr; without it they go to the parent's."""
     account: tuple[int, int] | None = None
-    """User and group id to run under, without supplementary groups; root only."""
+    """User and group id to run as, without supplementary groups; root only."""
     lifeline: bool = True
-    """End it with its parent, however that ends: see models.process.parent_death."""
+    """Whether it ends with its parent, however that ends: see models.process.parent_death."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_seconds: float = 10.0
 
 
 class ChildProcess:
-    """One process of a child, in a process group of its own, so that Ctrl-C in a terminal reaches the parent alone."""
+    """A running child, in its own process group, so that Ctrl-C in a terminal reaches the parent only."""
 
     def __init__(self, child: Child) -> None:
-        """Start it. Raises OSError when that cannot be done."""
+        """Start it. Raises OSError if that fails."""
         self.child = child
         user, group = child.account or (None, None)
         with ExitStack() as files:
@@ -72,11 +72,11 @@ class ChildProcess:
 
     @property
     def age_seconds(self) -> float:
-        """Since its start."""
+        """Seconds since its start."""
         return time.monotonic() - self._started_at
 
     def ended(self) -> str | None:
-        """None while it runs; then in words how it ended. Its process group is gone with it."""
+        """Returns None while it runs, then a description of how it ended. Kills the rest of its process group."""
         code = self._process.poll()
         if code is None:
             return None
@@ -87,17 +87,17 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Once it has ended: its exit code, or minus the number of the signal."""
+        """Its exit code, or minus the number of the signal, once it has ended."""
         return self._process.returncode
 
     def ask_to_stop(self) -> None:
-        """Send its stop signal, once; its time limit runs from here."""
+        """Send its stop signal once, and start its timeout."""
         if self._asked_at is None and self.ended() is None:
             self._asked_at = time.monotonic()
             self._process.send_signal(self.child.stop_signal)
 
     def stop(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask it to stop and wait; kill it at the end of its time limit, or as soon as `hurry` says so."""
+        """Ask it to stop and wait; kill it after its timeout, or as soon as `hurry` returns true."""
         self.ask_to_stop()
         limit_at = (self._asked_at or time.monotonic()) + self.child.stop_timeout_seconds
         while self.ended() is None and time.monotonic() < limit_at and not hurry():
@@ -106,7 +106,7 @@ class ChildProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End it and its process group at once, and wait until it is gone."""
+        """Kill it and its process group, and wait until it is gone."""
         if self.ended() is None:
             self._signal_group(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
@@ -114,19 +114,19 @@ class ChildProcess:
             self.ended()
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # macOS answers PermissionError for a group of which only a zombie is left.
+        # macOS raises PermissionError for a group of which only a zombie is left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnexpectedExit:
-    """A child that ended without having been asked to."""
+    """A child that ended without being asked to."""
 
     child: Child
     reason: str
     failures: int
-    """In a row, none of which lived for STEADY_SECONDS."""
+    """Consecutive ones, none of which lived for STEADY_SECONDS."""
     restart_in_seconds: float
 
 
@@ -139,58 +139,62 @@ class _SupervisedChild:
 
 
 class Supervisor:
-    """Owns children by name. It acts only inside its methods: whoever has it calls `tend` several times a second."""
+    """Supervises children by name. It acts only inside its methods: its owner calls `tend` several times a second."""
 
     def __init__(self, *, on_death: Callable[[UnexpectedExit], None] = lambda death: None) -> None:
-        self._kept: dict[str, _SupervisedChild] = {}
+        self._children: dict[str, _SupervisedChild] = {}
         self._on_death = on_death
 
     def start(self, child: Child) -> None:
-        """Start a child and keep it alive from now on."""
-        if child.name in self._kept:
-            raise ValueError(f"There is a child named {child.name} already.")
-        self._kept[child.name] = _SupervisedChild(child=child)
+        """Start a child, and restart it when it dies."""
+        if child.name in self._children:
+            raise ValueError(f"Duplicate child name {child.name}.")
+        self._children[child.name] = _SupervisedChild(child=child)
         self.tend()
 
     def tend(self) -> None:
-        """Notice who died, and start again whose delay is over."""
-        for kept in self._kept.values():
-            if kept.running and (reason := kept.running.ended()):
-                steady = kept.running.age_seconds >= STEADY_SECONDS
-                self._schedule(kept, reason=reason, failures=1 if steady else kept.failures + 1)
-            if kept.running is None and time.monotonic() >= kept.restart_at:
+        """Detect dead children, and restart those whose delay is over."""
+        for entry in self._children.values():
+            if entry.running and (reason := entry.running.ended()):
+                steady = entry.running.age_seconds >= STEADY_SECONDS
+                self._schedule(entry, reason=reason, failures=1 if steady else entry.failures + 1)
+            if entry.running is None and time.monotonic() >= entry.restart_at:
                 try:
-                    kept.running = ChildProcess(kept.child)
+                    entry.running = ChildProcess(entry.child)
                 except OSError as error:
-                    self._schedule(kept, reason=f"cannot be started: {error}", failures=kept.failures + 1)
+                    self._schedule(entry, reason=f"cannot be started: {error}", failures=entry.failures + 1)
 
     def pid(self, name: str) -> int | None:
-        """The process id of a child, or None while it does not run."""
-        running = self._kept[name].running
+        """Returns a child's process id, or None while it is not running."""
+        running = self._children[name].running
         return running.pid if running else None
 
     def failures(self, name: str) -> int:
-        """How often in a row a child has ended soon after its start."""
-        return self._kept[name].failures
+        """Returns how often in a row a child has ended soon after its start."""
+        return self._children[name].failures
 
     def stop(self, *, together: bool = False, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Stop all, the last started first, one after the other or all `together`; nothing is restarted. Repeatable.
+        """Stop all children, the last started first, one by one or all `together`; none is restarted. Repeatable.
 
-        As soon as `hurry` says so, whoever is left is killed.
+        As soon as `hurry` returns true, the remaining ones are killed.
         """
-        running = [kept.running for kept in reversed(self._kept.values()) if kept.running]
-        self._kept.clear()
+        running = [entry.running for entry in reversed(self._children.values()) if entry.running]
+        self._children.clear()
         if together:
             for process in running:
                 process.ask_to_stop()
         for process in running:
             process.stop(hurry=hurry)
 
-    def _schedule(self, kept: _SupervisedChild, *, reason: str, failures: int) -> None:
+    def _schedule(self, entry: _SupervisedChild, *, reason: str, failures: int) -> None:
         delay_seconds = min(FIRST_DELAY_SECONDS * 2 ** min(failures - 1, 16), LAST_DELAY_SECONDS)
-        kept.running, kept.failures, kept.restart_at = None, failures, time.monotonic() + delay_seconds
+        entry.running, entry.failures, entry.restart_at = (
+            None,
+            failures,
+            time.monotonic() + delay_seconds,
+        )
         self._on_death(
-            UnexpectedExit(child=kept.child, reason=reason, failures=failures, restart_in_seconds=delay_seconds)
+            UnexpectedExit(child=entry.child, reason=reason, failures=failures, restart_in_seconds=delay_seconds)
         )
 
 

@@ -1,8 +1,7 @@
-"""The sweeper: wakes what was forgotten, returns expired leases, mends the failed list and the backlogs, prunes old
-deliveries.
+"""The sweeper: re-enqueues missed drains, requeues expired leases, repairs the failed list and the backlogs, and prunes
+old deliveries.
 
-One at a time among all hosts, but for the waking. Everything it does may be repeated; what it finds undone it does at
-its next turn.
+One sweeper leads among all hosts; every sweeper re-enqueues drains. All duties are repeatable and retried each turn.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 1.0
 TURN_LIMIT_SECONDS = 60
-"""A turn that hangs ends with its process, which starts again: a server that is cut off may owe an answer for hours."""
+"""A turn that hangs ends its process, which is restarted: a server that was cut off may not answer for hours."""
 TERM_SECONDS = 10
-"""After which another sweeper takes over from one that died."""
+"""Another sweeper takes over from a dead leader after that."""
 FAIL_STUCK_EVERY_SECONDS = 10.0
-"""It is done at once when a task ends; this is for tasks that were imported, or delegated at that very moment."""
+"""Usually done when a task ends; this covers tasks that were imported, or delegated at that moment."""
 PRUNE_EVERY_SECONDS = 60.0
 PRUNE_SECONDS = 1.0
-"""Pruning goes on for so long in one turn, and on with the next one: 2,000,000 rows must not cost the term."""
+"""Longest pruning in one turn; the next turn continues. 2,000,000 rows must not cost the leadership."""
 PRUNED_AT_ONCE = 5_000
 
 CLEAR_BACKLOG_SCRIPT = """
@@ -68,67 +67,67 @@ for i = 3, #KEYS do
 end
 return redis.call('DEL', KEYS[1], KEYS[2])
 """
-"""Forgets all backlogs if nothing waits: KEYS BACKLOG_KEY, BACKLOG_BYTES_KEY and all streams. Says whether there was
-one."""
+"""Deletes all backlogs if no entry waits: KEYS BACKLOG_KEY, BACKLOG_BYTES_KEY and all streams. Returns whether there
+was one."""
 
 
 class Sweeper:
-    """One sweeper; all wake what was forgotten, and only the one that holds the term does the rest."""
+    """One sweeper. All re-enqueue missed drains; only the leader has the other duties."""
 
     def __init__(self, redis: Redis, engine: Engine, *, retention_days: int) -> None:
         self._redis = redis
         self._engine = engine
         self._retention = timedelta(days=retention_days)
         self.name = secrets.token_hex(8)
-        """Under which it leads."""
+        """The value of the leader's key."""
         self._failed_list = FailedList(redis)
         self._register = KeyRegister(engine, redis)
         self._prune_at = 0.0
         self._fail_stuck_at = 0.0
         self._failures: dict[str, str] = {}
-        """The duties that failed in this turn, with the cause."""
+        """Duties that failed in this turn, with the cause."""
         self._reported: dict[str, str] = {}
-        """Those of the turn before, which were logged."""
+        """Failures of the previous turn, which were logged."""
 
     def sweep(self) -> None:
-        """Take one turn: do each duty, whatever becomes of the others. Does not raise."""
-        # Every sweeper wakes shards: a mark is set by one, and webhooks need not wait for the end of a dead one's term.
-        self._do("wake forgotten shards", lambda: wake_forgotten(self._redis))
-        if self._do("hold its term", self._is_leader):
+        """Take one turn: do each duty, even if others fail. Does not raise."""
+        # Every sweeper does this: only one can set a mark, and webhooks must not wait for a dead leader's term to end.
+        self._do("enqueue missed drains", lambda: wake_forgotten(self._redis))
+        if self._do("keep its leadership", self._is_leader):
             self._lead()
         self._report()
 
     def _lead(self) -> None:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
-        self._do("bring the keys to Redis", self._register.synchronize)
-        self._do("return expired leases", lambda: return_leases(self._redis, self._engine))
+        self._do("copy the API keys to Redis", self._register.synchronize)
+        self._do("requeue expired leases", lambda: return_leases(self._redis, self._engine))
         if time.monotonic() >= self._fail_stuck_at:
-            self._do("fail tasks that wait in vain", lambda: fail_stuck_tasks(self._redis, self._engine))
+            self._do("fail tasks whose dependency failed", lambda: fail_stuck_tasks(self._redis, self._engine))
             self._fail_stuck_at = time.monotonic() + FAIL_STUCK_EVERY_SECONDS
-        self._do("forget agents that are gone", lambda: forget_gone_agents(self._engine))
-        self._do("keep the failed list", self._list_dead_letters)
+        self._do("forget agents that have gone", lambda: forget_gone_agents(self._engine))
+        self._do("update the failed list", self._list_dead_letters)
         if time.monotonic() >= self._prune_at:
             self._do("prune old deliveries", self._prune)
 
     def _do(self, duty: str, work: Callable[[], T]) -> T | None:
-        """Do one duty, and note if it fails."""
+        """Do one duty, and record a failure."""
         try:
             return work()
         except (RedisError, SQLAlchemyError) as error:
             self._failures[duty] = _cause(error)
-        except Exception as error:  # A bug in one duty, or in RQ, must not cost the others their turn.
+        except Exception as error:  # A bug in one duty, or in RQ, must not stop the others.
             self._failures[duty] = f"Bug: {type(error).__name__}"
             if self._reported.get(duty) != self._failures[duty]:
                 logger.exception("Bug: the sweeper could not %s.", duty)
         return None
 
     def _report(self) -> None:
-        """Log why duties failed in this turn: each cause once, whichever duties are due."""
+        """Log why duties failed in this turn: each cause once, even if other duties were due before."""
         for cause in dict.fromkeys(self._failures.values()):
             if cause in self._reported.values():
                 continue
             duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
-            logger.warning("The sweeper could not %s; it tries again each second. %s", duties, cause)
+            logger.warning("The sweeper could not %s; it retries each second. %s", duties, cause)
         self._reported, self._failures = self._failures, {}
 
     def _list_dead_letters(self) -> None:
@@ -137,7 +136,7 @@ class Sweeper:
         self._failed_list.reconcile(dead)
 
     def _prune(self) -> None:
-        """Prune for PRUNE_SECONDS; when more is left, go on in the next turn."""
+        """Prune for PRUNE_SECONDS; the next turn continues if rows are left."""
         ends_at = time.monotonic() + PRUNE_SECONDS
         before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))
         while prune_deliveries(self._engine, before) == PRUNED_AT_ONCE:
@@ -153,7 +152,7 @@ class Sweeper:
 
 
 def wake_forgotten(redis: Redis) -> list[int]:
-    """Wake the shards that have entries and no wake mark: their drain died, or RQ lost its job."""
+    """Enqueue drains of shards with entries and no pending mark: their drain died, or RQ lost its job."""
     with redis.pipeline(transaction=False) as pipeline:
         for shard in range(SHARDS):
             pipeline.xlen(inbox_key(shard))
@@ -164,14 +163,14 @@ def wake_forgotten(redis: Redis) -> list[int]:
 
 
 def clear_backlog(redis: Redis) -> None:
-    """Forget what is still counted as waiting when nothing waits: somebody deleted a stream by hand."""
+    """Reset the backlog counts if no entry waits: somebody has deleted a stream by hand."""
     keys = [BACKLOG_KEY, BACKLOG_BYTES_KEY, *map(inbox_key, range(SHARDS))]
     if redis.eval(CLEAR_BACKLOG_SCRIPT, len(keys), *keys):
-        logger.warning("Nothing waits, but %s said so; it is cleared.", BACKLOG_KEY)
+        logger.warning("Reset %s: no entries are waiting.", BACKLOG_KEY)
 
 
 def return_leases(redis: Redis, engine: Engine) -> None:
-    """Put tasks whose lease ran out back into the queue, or fail them after their last attempt; tell who waits."""
+    """Requeue tasks with expired leases, or fail them after their last attempt; notify waiting requests."""
     returned = RETURNED_AT_ONCE
     while returned >= RETURNED_AT_ONCE:
         with engine.begin() as connection:
@@ -181,7 +180,7 @@ def return_leases(redis: Redis, engine: Engine) -> None:
 
 
 def fail_stuck_tasks(redis: Redis, engine: Engine) -> None:
-    """Fail the tasks that wait for one that will not be completed; tell those who wait for them."""
+    """Fail tasks that depend on one that will not be completed; notify waiting requests."""
     with engine.begin() as connection:
         news, sessions = fail_stuck(connection)
     _publish(redis, news, sessions)
@@ -197,13 +196,13 @@ def _publish(redis: Redis, news: TaskNotification, sessions: set[str]) -> None:
 
 
 def forget_gone_agents(engine: Engine) -> int:
-    """Forget agents that nobody registered and that are gone, or too many; says how many."""
+    """Forget unregistered agents that have gone, or exceed the limit; returns their number."""
     with engine.begin() as connection:
         return forget_agents(connection)
 
 
 def oldest_waiting(redis: Redis) -> datetime | None:
-    """When the oldest entry in any inbox was accepted."""
+    """Returns when the oldest entry of all inboxes was accepted, or None."""
     oldest: list[datetime] = []
     for shard in range(SHARDS):
         rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), count=1))
@@ -212,7 +211,7 @@ def oldest_waiting(redis: Redis) -> datetime | None:
 
 
 def prune_deliveries(engine: Engine, before: datetime) -> int:
-    """Delete some of the deliveries that were decided before this moment, dead letters excepted; says how many."""
+    """Delete up to PRUNED_AT_ONCE deliveries decided before `before`, except dead letters; returns their number."""
     old = (
         select(DeliveryRow.source, DeliveryRow.delivery_id)
         .where(DeliveryRow.decided_at < before, DeliveryRow.status != "failed")
@@ -226,7 +225,7 @@ def prune_deliveries(engine: Engine, before: datetime) -> int:
 
 
 def main() -> None:
-    """Sweep until told to stop. Started by the supervisor."""
+    """Sweep until stopped. Started by the supervisor."""
     exit_with_parent()
     settings = read_settings()
     configure_logging(settings)
@@ -234,7 +233,7 @@ def main() -> None:
 
 
 def run(settings: Settings) -> None:
-    """Sweep for ever; what failed in one turn is tried again in the next."""
+    """Sweep forever; the next turn retries failed duties."""
     redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     engine = create_engine(settings, application_name="session-relay sweeper", pool_size=1)
     wait_for_schema(engine)
@@ -246,7 +245,7 @@ def run(settings: Settings) -> None:
 
 
 def _cause(error: RedisError | SQLAlchemyError) -> str:
-    """Say which error it was, without what the server says beside it: that may quote what is stored."""
+    """Names the error without the server's text, which may quote stored data."""
     if isinstance(error, SQLAlchemyError):
         return diagnose(error)
     code = str(error).partition(" ")[0]

@@ -1,4 +1,4 @@
-"""One worker process: an RQ worker on the one queue, which runs nothing but the jobs that are allowed."""
+"""One worker process: an RQ worker on the one queue, which runs allowed jobs only."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ SCHEMA_POLL_SECONDS = 1.0
 
 
 class KillOnTimeout(BaseDeathPenalty):
-    """A job that hangs ends with its process, which starts again. RQ's own exception could hit between any two lines,
-    and make the entry at hand look like poison."""
+    """Kills the process of a job that hangs; the supervisor restarts it. RQ's own exception could be raised between any
+    two lines, and make the current entry look like poison."""
 
     def setup_death_penalty(self) -> None:
-        """Let the kernel end this process when the time is up."""
+        """Have the kernel kill this process when the time is up."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(self._timeout)
 
     def cancel_death_penalty(self) -> None:
-        """The job has ended in time."""
+        """Cancel the alarm: the job has ended in time."""
         signal.alarm(0)
 
 
 class AllowedJobsWorker(SimpleWorker):
-    """An RQ worker in this process, without forks, that refuses jobs with other functions, callbacks or webhooks."""
+    """An RQ worker without forks that drops jobs with other functions, callbacks or webhooks."""
 
-    max_connection_wait_time = 2.0  # Seconds between tries while Redis is away; RQ's own limit is a minute.
+    max_connection_wait_time = 2.0  # Seconds between retries while Redis is unavailable; RQ's own limit is a minute.
     death_penalty_class = KillOnTimeout
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """Run an allowed job; drop any other, which somebody else has put into Redis."""
+        """Run an allowed job; drop any other, which someone else has put into Redis."""
         if _is_allowed(job):
             return super().perform_job(job, queue, execution)
-        logger.error("Job %s was dropped: only %s may run here.", job.id, " and ".join(sorted(ALLOWED_JOBS)))
+        logger.error("Dropped the job %s: only %s may run here.", job.id, " and ".join(sorted(ALLOWED_JOBS)))
         with self.connection.pipeline() as pipeline:
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
             self.cleanup_execution(job, pipeline, execution)
@@ -68,8 +68,8 @@ class AllowedJobsWorker(SimpleWorker):
     def handle_job_success(
         self, job: Job, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
     ) -> None:
-        """Note that a job succeeded. If somebody deleted its keys meanwhile, nothing is left to note: RQ would take
-        that for a failure of the job, whose work is done."""
+        """Record a job's success. If its keys were deleted meanwhile, only clean up: RQ would treat the finished job as
+        failed."""
         try:
             super().handle_job_success(job, queue, started_job_registry, execution)
         except InvalidJobOperation:
@@ -79,7 +79,7 @@ class AllowedJobsWorker(SimpleWorker):
 
 
 def main() -> None:
-    """Work until told to stop. Started by the supervisor, several at once."""
+    """Work until stopped. The supervisor starts several."""
     exit_with_parent()
     settings = read_settings()
     configure_logging(settings)
@@ -90,14 +90,14 @@ def main() -> None:
 
 
 def run(settings: Settings) -> None:
-    """The work loop."""
+    """Run the work loop."""
     connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     worker = AllowedJobsWorker([QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False)
     worker.work(logging_level="WARNING", with_scheduler=False)
 
 
 def wait_for_schema(engine: Engine, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
-    """Wait until the database is migrated, or the process is to stop: with other tables every entry would seem to be
+    """Wait until the database is migrated, or the process is stopping: with other tables every entry would look like
     poison. Logs each cause once."""
     logged = ""
     while not is_stopping() and (trouble := _find_schema_trouble(engine)) is not None:
@@ -122,7 +122,7 @@ def _is_allowed(job: Job) -> bool:
     try:
         callbacks = (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name)
         return job.func_name in ALLOWED_JOBS and not any(callbacks) and not job.webhooks and not job.repeats_left
-    except Exception:  # Its data cannot be read, so it is not ours.
+    except Exception:  # Unreadable data is not from this product.
         return False
 
 

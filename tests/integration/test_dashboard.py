@@ -90,7 +90,7 @@ def test_it_shows_the_jobs_by_their_description(client: httpx.Client, failed: Jo
     assert client.get(f"/0/view/job/{failed.id}").status_code == 200
     assert client.get(f"/0/data/job/{failed.id}.json").json()["status"] == "failed"
     gone = client.get("/0/data/job/gone.json")
-    assert (gone.status_code, gone.text) == (404, "There is no such job any more.\n")
+    assert (gone.status_code, gone.text) == (404, "This job no longer exists.\n")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_another_sites_page_cannot_requeue_with_the_operators_password(
 ) -> None:
     for path in (f"/job/{failed.id}/requeue", "/requeue/drain", "/queue/drain/compact"):
         answer = client.post(path, headers=headers)
-        assert (answer.status_code, answer.text) == (403, "This came from another site's page.\n")
+        assert (answer.status_code, answer.text) == (403, "Requests from other sites are rejected.\n")
     assert client.get("/requeue/drain", headers=headers).status_code == 405
     assert client.get("/requeue/drain").status_code == 405
     assert Job.fetch(failed.id, connection=redis, serializer=JSONSerializer).get_status() == "failed"

@@ -196,7 +196,7 @@ def test_outcomes_that_cannot_be_told_do_not_stop_the_shard(
     finally:
         redis.acl_deluser("worker")
     assert redis.xlen(inbox_key(shard_of(session))) == 0
-    assert "not all who wait could be told" in caplog.text
+    assert "not all outcomes could be sent" in caplog.text
 
 
 # Marks of deliveries

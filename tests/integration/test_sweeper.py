@@ -87,7 +87,7 @@ def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
         sweeper.sweep()
     assert status_of(engine, task) == "pending"
     assert [record.message for record in caplog.records if "failed list" in record.message] == [
-        "The sweeper could not keep the failed list; it tries again each second. WRONGTYPE"
+        "The sweeper could not update the failed list; it retries each second. WRONGTYPE"
     ]
 
 
@@ -99,7 +99,7 @@ def test_a_cause_is_logged_once_although_not_all_duties_are_due_each_turn(
     for _ in range(3):
         sweeper.sweep()
     [logged] = [record.message for record in caplog.records if "Start Postgres" in record.message]
-    assert "return expired leases, fail tasks that wait in vain, " in logged
+    assert "requeue expired leases, fail tasks whose dependency failed, " in logged
 
 
 def test_pruning_much_leaves_the_turn_to_the_other_duties(
