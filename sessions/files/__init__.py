@@ -1,1 +1,1 @@
-"""The JSON store: a file for each session, which is its exported document, with the same rules as in Postgres."""
+"""The JSON store: one file per session, which is its exported document, with the same rules as in Postgres."""

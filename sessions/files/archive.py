@@ -1,7 +1,7 @@
-"""The whole JSON store as one file, and back: of one moment, and never half.
+"""Backs up the complete JSON store to one archive and restores it, atomically.
 
-Files of the store are never changed, only replaced: so links to them, made while nobody may write, keep that moment for
-as long as the archive takes.
+The store's files are never modified, only replaced. Hard links made while writers are locked out are therefore a
+snapshot that lasts while the archive is written.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from sessions.files.store_folder import SESSION, TOMBSTONE, BrokenFile, Folder
 
 LOCKS = 256
 LOCK_SECONDS = 20.0
-"""To wait for those who write, one of whom may import something large."""
-LOOK_SECONDS = 0.01
+"""Time to wait for writers, one of which may import a large session."""
+POLL_SECONDS = 0.01
 PART_BYTES = 65_536
 MEMBER = re.compile(rf"sessions/([0-9a-f]{{64}}({SESSION}|{TOMBSTONE}))".replace(".", r"\."))
-PASSING = ".passing-"
-"""How the names of folders begin that are of no use to anybody but the process that made them."""
+TEMPORARY = ".passing-"
+"""The prefix of temporary folders, which only the process that created them uses."""
 _AT_FDCWD, _EXCHANGE, _SWAP = -100, 2, 2
 
 Advance = Callable[[], None]
 
 
 class BrokenArchive(RelayError):
-    """The file is no archive of a JSON store."""
+    """The file is not an archive of a JSON store."""
 
     code = "broken_archive"
 
 
 class Archive(Folder):
-    """The store below one DATA_DIR as a whole."""
+    """The complete store in a DATA_DIR."""
 
     @property
     def place(self) -> Path:
-        """Where it is."""
+        """The path of the store."""
         return self._home
 
     def held(self) -> StoreSummary:
-        """What is in the store. Files that are no session's count as one, and tell nothing."""
+        """Summarize the store. Invalid files count as sessions without further data."""
         held = StoreSummary()
         for path in self.sessions():
             with suppress(BrokenFile):
@@ -66,24 +66,24 @@ class Archive(Folder):
         return held
 
     def count(self) -> int:
-        """How many files an archive will have."""
+        """Return the number of files that an archive will have."""
         return len(self._names())
 
     def save(self, stream: IO[bytes], *, advance: Advance) -> None:
-        """Write all that there is at one moment, as tar.gz. Raises Unavailable if others write for too long."""
+        """Write a snapshot of the store as tar.gz. Raises Unavailable if other processes write for too long."""
         with ExitStack() as ends:
             with self._everything():
-                moment = ends.enter_context(self._passing_folder())
+                snapshot = ends.enter_context(self._temporary_folder())
                 for name in self._names():
-                    os.link(self._files / name, moment / name, follow_symlinks=False)
+                    os.link(self._files / name, snapshot / name, follow_symlinks=False)
             with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as archive:
-                for name in sorted(os.listdir(moment)):
-                    archive.add(moment / name, f"sessions/{name}", recursive=False)
+                for name in sorted(os.listdir(snapshot)):
+                    archive.add(snapshot / name, f"sessions/{name}", recursive=False)
                     advance()
 
     def check(self, path: Path) -> tuple[StoreSummary, int]:
-        """Read an archive to its end: what is in it, and in how many files. Raises BrokenArchive, or BrokenFile for one
-        in it that is no session's."""
+        """Read a complete archive; returns its summary and number of files. Raises BrokenArchive, or BrokenFile for an
+        invalid file in it."""
         held, files = StoreSummary(), 0
         for name, body in _members(path):
             held = self._with(held, self._files / name, body)
@@ -91,10 +91,10 @@ class Archive(Folder):
         return held, files
 
     def replace(self, path: Path, *, advance: Advance) -> None:
-        """Put the sessions of an archive in the place of all that there are. These stay until all of those are on the
-        disk; then the two change places at once. Raises BrokenArchive or Unavailable, and then nothing was done."""
+        """Replace all sessions with those of an archive. Writes them to disk first, then exchanges the two folders in
+        one step. Raises BrokenArchive or Unavailable without having changed the store."""
         self._prepare()
-        with self._passing_folder() as folder:
+        with self._temporary_folder() as folder:
             for name, body in _members(path):
                 parse_session_file(self, self._files / name, body)
                 with open(folder / name, "wb", opener=_private) as file:
@@ -118,13 +118,13 @@ class Archive(Folder):
             return []
 
     @contextmanager
-    def _passing_folder(self) -> Iterator[Path]:
-        """A folder beside the sessions'. What killed processes have left of their own is removed on the occasion."""
-        for left in self._home.glob(f"{PASSING}*"):
-            with _flock(left) as is_ours:
+    def _temporary_folder(self) -> Iterator[Path]:
+        """Create a folder next to that of the sessions. Also removes those that killed processes left behind."""
+        for orphan in self._home.glob(f"{TEMPORARY}*"):
+            with _flock(orphan) as is_ours:
                 if is_ours:
-                    shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=self._home, prefix=PASSING))
+                    shutil.rmtree(orphan, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=self._home, prefix=TEMPORARY))
         with _flock(folder):
             try:
                 yield folder
@@ -133,7 +133,7 @@ class Archive(Folder):
 
     @contextmanager
     def _everything(self) -> Iterator[None]:
-        """Be the only one who writes anything, in all processes."""
+        """Lock out all other writers, in all processes."""
         self._prepare()
         limit_at = time.monotonic() + LOCK_SECONDS
         with ExitStack() as held:
@@ -141,13 +141,13 @@ class Archive(Folder):
                 lock = self._locks / f"{number:02x}.lock"
                 while not held.enter_context(_flock(lock, os.O_RDWR | os.O_CREAT)):
                     if time.monotonic() > limit_at:
-                        raise Unavailable("Others are changing sessions at the moment; try again in some seconds.")
-                    time.sleep(LOOK_SECONDS)
+                        raise Unavailable("Other processes are changing sessions; retry in a few seconds.")
+                    time.sleep(POLL_SECONDS)
             yield
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive, which nothing but sessions' files can be, each once."""
+    """Yield the files of an archive. Raises BrokenArchive for other or repeated members."""
     seen: set[str] = set()
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
@@ -155,22 +155,20 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 name = MEMBER.fullmatch(member.name)
                 file = archive.extractfile(member) if name and member.isfile() else None
                 if name is None or file is None or name[1] in seen:
-                    raise BrokenArchive(
-                        f"{path} is no archive of a JSON store: {member.name[:200]!r} does not belong there."
-                    )
+                    raise BrokenArchive(f"{path} is not an archive of a JSON store: it contains {member.name[:200]!r}.")
                 seen.add(name[1])
                 yield name[1], file.read()
             while stream.read(PART_BYTES):
-                pass  # Its check sum stands at its end.
+                pass  # The checksum is at the end.
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR):
             raise
-        raise BrokenArchive(f"{path} is no archive of a JSON store, or a damaged one.", hint=str(error)) from error
+        raise BrokenArchive(f"{path} is not an archive of a JSON store, or is damaged.", hint=str(error)) from error
 
 
 @contextmanager
 def _flock(path: Path, flags: int = os.O_RDONLY) -> Iterator[bool]:
-    """Hold a lock on a file or folder, if nobody else does."""
+    """Try to lock a file or folder; yields whether it succeeded."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,7 +183,7 @@ def _flock(path: Path, flags: int = os.O_RDONLY) -> Iterator[bool]:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change places in one step. Raises Unavailable where the system cannot do that."""
+    """Exchange two folders in one step. Raises Unavailable where the system does not support it."""
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if hasattr(library, "renameat2"):

@@ -1,4 +1,4 @@
-"""The JSON store for a person's tools: what a call has changed is in the session's file when it returns."""
+"""The JSON store for command-line tools: each call's changes are on disk when it returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sessions.commands.manager import SessionManager
 from sessions.documents.document import session_record
 from sessions.documents.import_validation import read_document, require_same
 from sessions.files.reads import page, read_events, read_transcript
-from sessions.files.session_file import load_session_file, save_session_file, take_over
+from sessions.files.session_file import load_session_file, save_document, save_session_file
 from sessions.files.session_reader import ReadScope, SessionReader
 from sessions.files.store import FilesStore
 from sessions.files.store_folder import Folder
@@ -29,23 +29,23 @@ from sessions.reads.markdown import write_markdown
 from sessions.reads.results import Page
 from sessions.rules.lifecycle import further_ids, goes_on
 
-LOOK_SECONDS = 0.2
-"""Between two looks for news of a journal."""
+POLL_SECONDS = 0.2
+"""Interval between checks for new events."""
 
 
 class FilesBackend:
-    """Implements `sessions.backend.Backend`. Reads need no lock; a change holds that of its session for its time."""
+    """Implements `sessions.backend.Backend`. Reads take no lock; changes hold the lock of their session."""
 
     def __init__(self, settings: Settings, *, source: str = "cli") -> None:
-        """Makes nothing before something is written."""
+        """Creates no files until the first write."""
         self._folder = Folder(Path(settings.data_dir))
         self._source = source
 
     def send(
         self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
     ) -> dict[str, Any]:
-        """Apply a command. Raises the error of one that was refused. Repeats of a delivery are recognized within its
-        session, as far back as its file remembers."""
+        """Apply a command. Raises the error of a rejected command. Recognizes repeats of the deliveries that the
+        session's file has kept."""
         submission = parse_direct(command, data, session_id=session_id, delivery_id=delivery_id)
         entry = direct_entry(submission, source=self._source)
         asked, session_id = submission.command, submission.session_id
@@ -54,7 +54,7 @@ class FilesBackend:
             store = FilesStore(self._folder, contents)
             answer = store.read(asked, **self._reading(session_id))
             return respond(entry, answer, store)
-        assert session_id is not None, "Every change is to a session."
+        assert session_id is not None, "Every change needs a session."
         entry = self._name_session(entry, asked)
         session_id = entry.session_id or session_id
         outcome: dict[str, Any] | RelayError
@@ -67,9 +67,9 @@ class FilesBackend:
             else:
                 [applied] = SessionManager(store).apply([entry])
                 outcome = response_of(applied, store)
-            # Of a session that is not there only what can be repeated is worth a file.
-            is_worth_it = contents.session or (store.contents and store.contents.session) or submission.delivery_id
-            if store.is_changed and store.contents and is_worth_it:
+            # For a missing session, write a file only if the delivery can be repeated.
+            needs_file = contents.session or (store.contents and store.contents.session) or submission.delivery_id
+            if store.is_changed and store.contents and needs_file:
                 save_session_file(self._folder, store.contents)
         if isinstance(outcome, RelayError):
             raise outcome
@@ -79,7 +79,7 @@ class FilesBackend:
         return {"session_id": session_id, "session_glob": None, "now": datetime.now(UTC), "source": self._source}
 
     def _name_session(self, entry: Entry, asked: Command) -> Entry:
-        """The entry with a session_id that its title can have: that of a session which goes on, or a new one."""
+        """Choose the session_id for a title: that of a session to continue, or a new one."""
         if not entry.names_session or entry.session_id is None:
             return entry
         reader = SessionReader(self._folder)
@@ -90,18 +90,18 @@ class FilesBackend:
         return msgspec.structs.replace(entry, names_session=False)
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
-        """A page of a command that lists."""
+        """Return a page of a list command."""
         asked, session_id = parse_list(command, data, session_id=session_id)
         read_scope = ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC))
         return plain_page(page(SessionReader(self._folder), asked, read_scope=read_scope))
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """Chunks of a conversation, in order."""
+        """Return a page of the conversation in order."""
         contents = SessionReader(self._folder).require(session_id)
         return plain_page(read_transcript(contents, limit=limit, cursor=cursor, max_characters=max_characters))
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
-        """Entries of a journal after a cursor."""
+        """Return events after a cursor, waiting up to `wait_seconds` for the first."""
         ends_at = time.monotonic() + wait_seconds
         while True:
             contents = SessionReader(self._folder).require(session_id)
@@ -109,10 +109,10 @@ class FilesBackend:
             left = ends_at - time.monotonic()
             if found.items or left <= 0:
                 return plain_page(found)
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, POLL_SECONDS))
 
     def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
-        """A whole session as a document. Raises NotFound before the first part."""
+        """Export a complete session as a document. Raises NotFound before the first part."""
         contents = SessionReader(self._folder).require(session_id)
         if format == "json":
             return contents.pieces(whole=False)
@@ -127,21 +127,21 @@ class FilesBackend:
         return (part.encode() for part in parts)
 
     def import_document(self, document: IO[bytes]) -> Imported:
-        """Take over a session."""
+        """Import a session."""
         checked = read_document(document)
         session_id = checked.session.session_id
         with self._folder.lock(session_id):
             before = load_session_file(self._folder, session_id)
             if before.session is None:
-                take_over(self._folder, checked, before)
+                save_document(self._folder, checked, before)
             else:
                 require_same(checked.pieces(), before.pieces(whole=False), session_id)
         return Imported(session_id=session_id, created=before.session is None)
 
     def session_ids(self) -> Iterator[str]:
-        """All that there are, the oldest first."""
+        """Return the ids of all sessions, the oldest first."""
         found = [(item.created_at, item.session_id) for item, _ in SessionReader(self._folder).summaries(None)]
         return iter([session_id for _, session_id in sorted(found)])
 
     def close(self) -> None:
-        """Nothing is held between two calls."""
+        """Do nothing: no resources are held between calls."""

@@ -1,4 +1,4 @@
-"""Reading from the JSON store: as from Postgres, with the same filters, order and pages."""
+"""Reads of the JSON store, with the same filters, order and pages as in Postgres."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class ItemPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a page ended, among things that are sorted by their positions. Two sessions may have the same."""
+    """The end of a page in a list ordered by position. Positions may repeat across sessions."""
 
     position: RowPosition
     session_id: str
 
 
 class TaskPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
+    """The end of a page of tasks, among the unfinished (by priority) or the finished ones (by finished_at)."""
 
     position: RowPosition
     session_id: str
@@ -75,7 +75,7 @@ class TaskPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 def read(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) -> ReadResult:
-    """The answer to a read command. Changes nothing; who asks for a task with get_task has it shown. Raises Forbidden,
+    """Run a read command without changing anything; the caller of get_task marks the task as seen. Raises Forbidden,
     NotFound or Invalid."""
     if type(command) in _LISTS:
         contents = (
@@ -91,12 +91,12 @@ def read(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) 
 
 
 def page(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) -> Page:
-    """Part of a list, for a command that lists. Raises NotFound or Invalid."""
+    """Return a page of a list command. Raises NotFound or Invalid."""
     return _LISTS[type(command)](reader, command, read_scope)
 
 
 def read_transcript(contents: SessionFile, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-    """Chunks in order, as from Postgres. Raises Invalid for the cursor."""
+    """Return chunks in order. Raises Invalid for an invalid cursor."""
     start = decode_cursor(cursor, Place)
 
     def chunks() -> Iterator[Columns]:
@@ -113,7 +113,7 @@ def read_transcript(contents: SessionFile, *, limit: int, cursor: str | None, ma
 
 
 def read_events(contents: SessionFile, *, after: str | None, limit: int, max_characters: int) -> Page:
-    """Events in order. `next_cursor` is never None. Raises Invalid for a position that is none."""
+    """Return events in order. `next_cursor` is never None. Raises Invalid for an invalid position."""
     position = decode_position(after)
     first = max(position - contents.events_before, 0)
     entries = (
@@ -146,7 +146,7 @@ def _retrieve_memory(contents: SessionFile, command: RetrieveMemory) -> dict[str
         if command.revision in (None, revision.revision):
             columns = memory_columns(contents, revision, room=command.max_characters, offset=command.offset)
             return fit(memory_item(columns, offset=command.offset), command.max_characters)
-    message = f"There is no revision {command.revision} of {command.key!r}." if command.revision else ""
+    message = f"{command.key!r} does not have revision {command.revision}." if command.revision else ""
     latest = sorted(contents.memories.values(), key=lambda memory: memory.updated_at, reverse=True)
     raise not_in_session("memory", command.key, (memory.key for memory in latest), message=message)
 
@@ -282,7 +282,7 @@ def _task_place(contents: SessionFile, task: TaskItem) -> TaskPlace:
 
 
 def _task_order(place: TaskPlace) -> tuple[Any, ...]:
-    """First the unfinished, by priority and then age; then the finished, the latest first."""
+    """Sort key: first the unfinished by priority and age, then the finished, the latest first."""
     if place.finished_at is None:
         return (0, -(place.priority or 0), place.position, place.session_id)
     return (1, (_BEGINNING - place.finished_at) // timedelta(microseconds=1), -place.position, place.session_id)

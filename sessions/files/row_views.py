@@ -1,4 +1,4 @@
-"""What reads show of the contents of a file, as columns by name, which `sessions.reads.serializers` makes items of."""
+"""Presents the contents of a session's file as named columns for `sessions.reads.serializers`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PLAIN_TASK = (
 
 
 def session_columns(session: SessionItem, counts: dict[str, int], *, room: int) -> dict[str, Any]:
-    """A session and how much is in it."""
+    """Return the columns of a session, with its counts."""
     plain = _fields(session, *(name for name in session.__struct_fields__ if name != "context"))
     return plain | counts | text_columns(session.context, "context", room=room)
 
 
 def count_outline(outline: SessionOutline) -> dict[str, int]:
-    """How much is in a session."""
+    """Count the items in a session's outline."""
     return {
         "conversation_chunks": len(outline.chunks),
         "memories": len(outline.memories),
@@ -45,7 +45,7 @@ def count_outline(outline: SessionOutline) -> dict[str, int]:
 
 
 def count_contents(contents: SessionFile) -> dict[str, int]:
-    """How much is in a session."""
+    """Count the items in a session."""
     return {
         "conversation_chunks": len(contents.chunks),
         "memories": len(contents.memories),
@@ -56,7 +56,7 @@ def count_contents(contents: SessionFile) -> dict[str, int]:
 
 
 def chunk_columns(contents: SessionFile, chunk: ChunkItem, *, room: int, offset: int) -> dict[str, Any]:
-    """A piece of conversation."""
+    """Return the columns of a piece of conversation."""
     plain = ("chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
     return {
         **_fields(chunk, *plain),
@@ -71,14 +71,14 @@ def chunk_columns(contents: SessionFile, chunk: ChunkItem, *, room: int, offset:
 def memory_columns(
     contents: SessionFile, memory: MemoryItem | RevisionItem, *, room: int, offset: int = 0
 ) -> dict[str, Any]:
-    """A memory at one revision."""
+    """Return the columns of a memory at one revision."""
     plain = ("key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
     content = json_columns(memory.content, "content", room=room, offset=offset)
     return _fields(memory, *plain) | _session(contents) | content
 
 
 def task_columns(contents: SessionFile, task: TaskItem, *, room: int, offset: int = 0) -> dict[str, Any]:
-    """A task as lists show it."""
+    """Return the columns of a task in lists."""
     return {
         **_fields(task, *_PLAIN_TASK),
         **_session(contents),
@@ -93,7 +93,7 @@ def task_columns(contents: SessionFile, task: TaskItem, *, room: int, offset: in
 
 
 def whole_task_columns(contents: SessionFile, task: TaskItem, *, room: int, offset: int) -> dict[str, Any]:
-    """A task with all that belongs to it."""
+    """Return the columns of a complete task."""
     return {
         **task_columns(contents, task, room=room, offset=offset),
         **json_columns(task.output, "output", room=room, offset=offset),
@@ -103,7 +103,7 @@ def whole_task_columns(contents: SessionFile, task: TaskItem, *, room: int, offs
 
 
 def artifact_columns(contents: SessionFile, artifact: ArtifactItem, *, room: int) -> dict[str, Any]:
-    """An artifact without its content."""
+    """Return the columns of an artifact without its content."""
     plain = ("artifact_id", "name", "type", "format", "task_id", "created_by", "created_at")
     return {
         **_fields(artifact, *plain),
@@ -114,13 +114,13 @@ def artifact_columns(contents: SessionFile, artifact: ArtifactItem, *, room: int
 
 
 def event_columns(event: EventItem, *, number: int, room: int) -> dict[str, Any]:
-    """An entry of a journal, the `number`-th that this id ever had."""
+    """Return the columns of an event, the `number`-th ever recorded for its session_id."""
     plain = ("event", "status", "delivery_id", "source", "message", "created_at")
     return {**_fields(event, *plain), "event_id": number, **json_columns(event.data, "data", room=room)}
 
 
 def last_question(task: TaskItem) -> str | None:
-    """What an agent asked last; it is open while the task is input_required."""
+    """Return the agent's last question, which is open while the task is input_required."""
     questions = msgspec.json.decode(task.questions, type=list[Question])
     return questions[-1].question if questions else None
 

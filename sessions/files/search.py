@@ -1,6 +1,6 @@
-"""Full-text search in the JSON store: first what has all words, then what has any, ranked and shown as from Postgres.
+"""Full-text search in the JSON store: hits with all words first, then those with any, ranked and shown as in Postgres.
 
-There is no index: every document is read, which takes a second for some hundred megabytes of them.
+It works without an index: every document is read, which takes about a second for a few hundred megabytes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from sessions.reads.search_query import (
 from sessions.rules.records import search_text
 
 CONTEXT_CHARACTERS = 60
-"""Before a substring in its snippet."""
+"""Characters before a substring in its snippet."""
 FRAGMENTS, FRAGMENT_WORDS = 2, 30
-"""Of a snippet."""
+"""The number of fragments in a snippet, and of words in each."""
 MOST_PLACES = 1_000
-"""Of hits in one text, among which the best fragments are looked for."""
+"""Hits in a text that are considered for the best fragments."""
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -59,14 +59,14 @@ class _Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The best first, then the latest."""
+        """The sort key: the best first, then the latest."""
         found = self.found
         age = -((found.at - _BEGINNING) // timedelta(microseconds=1))
         return (-self.rank, age, found.area, found.session_id, found.id)
 
 
 class _Query:
-    """What is looked for."""
+    """A parsed query that matches, ranks and excerpts texts."""
 
     def __init__(self, q: str) -> None:
         self.parsed: ParsedQuery = parse_query(q)
@@ -74,11 +74,11 @@ class _Query:
         self._unwanted = [parse_text_query(term, wanted="", most_words=0) for term in self.parsed.unwanted]
         self._words = frozenset(self.question.words)
         self._beginnings = tuple(word for word in self.question.words if len(word.encode()) >= BEGINNING_LENGTH)
-        # What is asked for may also be that a word is not there.
+        # A query may also match texts that lack a word.
         self._needs_a_word = bool(self._words) and self.parsed.text == self.parsed.wanted
 
-    def judge(self, text: str) -> tuple[Match, float] | None:
-        """Whether all or some of it is in the text, and how good it is."""
+    def match(self, text: str) -> tuple[Match, float] | None:
+        """Return whether the text matches fully or partially, with its rank; None without a match."""
         text = normal(text)
         parsed, question = self.parsed, self.question
         parts = sum(part in text for part in parsed.parts)
@@ -97,11 +97,11 @@ class _Query:
         return ("all" if all(every) else "partial"), rank
 
     def is_hit(self, token: Token) -> bool:
-        """Whether a token is one of the words that are looked for."""
+        """Return whether a token is one of the query's words."""
         return any(form in self._words or form.startswith(self._beginnings) for form in (token.plain, token.stem))
 
     def snippet(self, text: str) -> str:
-        """What shows why the text was found."""
+        """Return the excerpt of the text that shows the match."""
         text = normal(text)
         for needle in self.parsed.needles:
             if (at := text.find(needle)) >= 0:
@@ -111,7 +111,7 @@ class _Query:
 
 
 def search(reader: SessionReader, command: Search, read_scope: ReadScope) -> Page:
-    """Hits, the best first; each says whether it has all words or only some (`match`)."""
+    """Return hits, the best first; `match` tells whether a hit has all words or only some."""
     query = _Query(command.q)
     start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
     limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
@@ -132,7 +132,7 @@ def _hits(
             contents = reader.find(hit.found.session_id)
             try:
                 snippet = query.snippet(_text_of(contents, hit.found)) if contents else ""
-            except KeyError:  # It was removed meanwhile.
+            except KeyError:  # Removed in the meantime.
                 continue
             if contents is None or contents.session is None:
                 continue
@@ -144,14 +144,14 @@ def _hits(
 def _rank(
     reader: SessionReader, command: Search, query: _Query, *, read_scope: ReadScope, most: int
 ) -> dict[Match, list[_Hit]]:
-    """The best hits, without their texts."""
+    """Return the best hits, without their texts."""
     found: dict[Match, list[_Hit]] = {"all": [], "partial": []}
     is_wanted = _filter(command, read_scope)
     for contents in reader.within(read_scope):
         for place in filter(is_wanted, _places(contents, command)):
-            judged = query.judge(_text_of(contents, place))
-            if judged:
-                match, rank = judged
+            result = query.match(_text_of(contents, place))
+            if result:
+                match, rank = result
                 found[match].append(_Hit(found=place, rank=rank))
         for match, hits in found.items():
             if len(hits) > 2 * most:
@@ -182,7 +182,7 @@ def _places(contents: SessionFile, command: Search) -> Iterator[_Found]:
 
 
 def _text_of(contents: SessionFile, place: _Found) -> str:
-    """Raises KeyError for what is there no more."""
+    """Return the text of a hit. Raises KeyError if it no longer exists."""
     if place.area == "conversations":
         return contents.chunks[place.id].content
     if place.area == "memories":
@@ -193,7 +193,7 @@ def _text_of(contents: SessionFile, place: _Found) -> str:
 
 
 def normal(text: str) -> str:
-    """In the form in which questions are. Normalizing takes quadratic time where many accents are out of order."""
+    """Normalize a text like queries. Sorts combining marks first: NFC takes quadratic time on many out of order."""
     if text.isascii():
         return text
     runs = groupby(text, key=lambda letter: unicodedata.combining(letter) > 0)
@@ -202,7 +202,7 @@ def normal(text: str) -> str:
 
 
 def headline(text: str, words: Text, is_hit: Callable[[Token], bool]) -> str:
-    """The fragments with the most hits, which are marked; the beginning of a text without any."""
+    """Return the fragments with the most hits, marked; the beginning of a text without hits."""
     places = [number for number, token in enumerate(words.tokens) if is_hit(token)]
     fragments = sorted(_fragments(words, places[:MOST_PLACES])) or [(0, FRAGMENT_WORDS // 3)]
     marked = set(places)
@@ -210,7 +210,7 @@ def headline(text: str, words: Text, is_hit: Callable[[Token], bool]) -> str:
 
 
 def _fragments(words: Text, places: list[int]) -> Iterator[tuple[int, int]]:
-    """First and last token of the best fragments, which do not overlap."""
+    """Yield the first and last token of the best fragments, which do not overlap."""
     last = len(words.tokens) - 1
     left = places
     for _ in range(FRAGMENTS):

@@ -1,4 +1,4 @@
-"""What is in a session's file: its document, and beside it what an export leaves out."""
+"""The contents of a session's file: its document, plus the metadata that exports omit."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from sessions.documents.import_validation import Document
 from sessions.files.store_folder import SESSION, TOMBSTONE, TOMBSTONE_SECONDS, BrokenFile, Folder
 
 MOST_DELIVERIES = 2_000
-"""Of a session, the latest, by which repeats are recognized: they are written anew with every change."""
+"""The latest deliveries kept per session to recognize repeats; each change rewrites all of them."""
 
 Numbered = Literal["chunks", "tasks", "artifacts"]
 T = TypeVar("T")
 
 
 class SavedDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one delivery, for those who send it again."""
+    """The outcome of a delivery, to return when it is repeated."""
 
     source: str
     delivery_id: str
@@ -50,13 +50,14 @@ class SavedDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreMetadata(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What an export leaves out."""
+    """The metadata that exports omit."""
 
     session_id: str
     positions: dict[Numbered, list[int]]
-    """By which lists over all sessions are sorted: microseconds, if no two were made in one."""
+    """Sort keys for lists over all sessions: creation times in microseconds, increased to be unique within a
+    session."""
     events_before: int = 0
-    """Entries that the journals of deleted sessions of this id had."""
+    """The number of events of deleted sessions with this id."""
     deliveries: list[SavedDelivery] = []
 
 
@@ -80,7 +81,7 @@ class _Whose(msgspec.Struct, frozen=True):
 
 
 class SessionOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """A session and how much is in it, which is read faster than all of it."""
+    """A session with its counts, which parses faster than all its contents."""
 
     format: str
     store: _Whose
@@ -92,7 +93,7 @@ class SessionOutline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of a session, without what was said and found."""
+    """The tasks of a session, without its other contents."""
 
     format: str
     store: _Whose
@@ -101,7 +102,7 @@ class TaskOutline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionFile:
-    """A session with all that belongs to it, to be read and changed; or, if there is none, the deliveries of its id."""
+    """A complete session in memory, to read and change; for an id without a session, only its deliveries."""
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
@@ -116,7 +117,7 @@ class SessionFile:
         self.deliveries: dict[tuple[str, str], SavedDelivery] = {}
 
     def copy(self) -> SessionFile:
-        """To go back to when what follows is refused."""
+        """Copy the session, to restore it if a command is rejected."""
         twin = SessionFile(self.session_id)
         twin.session, twin.events_before = self.session, self.events_before
         twin.chunks, twin.memories, twin.tasks = dict(self.chunks), dict(self.memories), dict(self.tasks)
@@ -125,24 +126,24 @@ class SessionFile:
         return twin
 
     def number(self, name: Numbered, key: str) -> None:
-        """Give a new item its position, after all others."""
+        """Assign a new item its position, after all others."""
         positions = self.positions[name]
         if key not in positions:
             positions[key] = next_position(next(reversed(positions.values()), 0))
 
     def transcript(self) -> list[ChunkItem]:
-        """The conversation in the order in which it was said; what was said at one moment as it was stored."""
+        """Return the conversation in the order of time; at the same time, in the order of storage."""
         return sorted(self.chunks.values(), key=lambda chunk: chunk.said_at)
 
     def emptied(self) -> SessionFile:
-        """What is kept when the session is deleted: of its deliveries nothing that tells of it."""
+        """Return the remains of a deleted session: its deliveries, without responses."""
         rest = SessionFile(self.session_id)
         rest.events_before = self.events_before + len(self.events)
         rest.deliveries = {key: msgspec.structs.replace(known, response=None) for key, known in self.deliveries.items()}
         return rest
 
     def pieces(self, *, whole: bool) -> Iterator[bytes]:
-        """The document; with `whole` also what an export leaves out."""
+        """Return the document in pieces; with `whole`, including the metadata that exports omit."""
         memories = sorted(self.memories.values(), key=lambda memory: (memory.created_at, memory.key))
         lists = (self.chunks.values(), memories, self.tasks.values(), self.artifacts.values(), self.events)
         return write_document(self.session, lists, more=self._kept() if whole else b"")
@@ -162,7 +163,7 @@ class SessionFile:
 
 
 def load_session_file(folder: Folder, session_id: str) -> SessionFile:
-    """What is there of the session, which may be nothing. Raises BrokenFile."""
+    """Load a session, empty if it does not exist. Raises BrokenFile."""
     for kind in (SESSION, TOMBSTONE):
         path = folder.path(session_id, kind)
         if (body := folder.read(path)) is not None:
@@ -171,15 +172,15 @@ def load_session_file(folder: Folder, session_id: str) -> SessionFile:
 
 
 def save_session_file(folder: Folder, contents: SessionFile) -> None:
-    """Write it, under the session's lock."""
+    """Write a session. The caller holds its lock."""
     kinds = (SESSION, TOMBSTONE) if contents.session else (TOMBSTONE, SESSION)
     kept, other = (folder.path(contents.session_id, kind) for kind in kinds)
     folder.write(kept, contents.pieces(whole=True))
     folder.remove(other)
 
 
-def take_over(folder: Folder, document: Document, before: SessionFile) -> None:
-    """Write a session that came as a document, under its lock; `before` is what there is of its id."""
+def save_document(folder: Folder, document: Document, before: SessionFile) -> None:
+    """Write an imported session. The caller holds its lock; `before` is the current file of its id."""
     first = next_position(0)
     numbered: tuple[Numbered, ...] = ("chunks", "tasks", "artifacts")
     kept = StoreMetadata(
@@ -193,17 +194,17 @@ def take_over(folder: Folder, document: Document, before: SessionFile) -> None:
 
 
 def next_position(last: int) -> int:
-    """A position after the last one."""
+    """Return a position after the last one."""
     return max(last + 1, time.time_ns() // 1_000)
 
 
 def encode_metadata(kept: StoreMetadata) -> bytes:
-    """As a further field of the document."""
+    """Encode the metadata as an additional field of the document."""
     return b',\n"store":%s' % msgspec.json.encode(kept)
 
 
 def parse_session_file(folder: Folder, path: Path, body: bytes) -> SessionFile:
-    """The contents of a file. Raises BrokenFile."""
+    """Parse a session's file. Raises BrokenFile."""
     saved = _decode(path, body, _Saved)
     kept = saved.store
     _require_own(folder, path, saved)
@@ -221,32 +222,32 @@ def parse_session_file(folder: Folder, path: Path, body: bytes) -> SessionFile:
         "artifacts": {**found.artifacts},
     }
     if {name: len(known) for name, known in ids.items()} != {name: len(kept.positions.get(name, ())) for name in ids}:
-        raise BrokenFile(path, "its positions do not fit to what is in it")
+        raise BrokenFile(path, "its positions do not match its contents")
     found.positions = {name: dict(zip(known, kept.positions[name], strict=True)) for name, known in ids.items()}
     return found
 
 
 def parse_outline(folder: Folder, path: Path, body: bytes) -> SessionOutline:
-    """The outline of a session's file. Raises BrokenFile."""
+    """Parse the outline of a session's file. Raises BrokenFile."""
     outline = _decode(path, body, SessionOutline)
     _require_own(folder, path, outline)
     return outline
 
 
 def parse_tasks(folder: Folder, path: Path, body: bytes) -> TaskOutline:
-    """The tasks in a session's file. Raises BrokenFile."""
+    """Parse the tasks in a session's file. Raises BrokenFile."""
     outline = _decode(path, body, TaskOutline)
     _require_own(folder, path, outline)
     return outline
 
 
 def _require_own(folder: Folder, path: Path, saved: _Saved | SessionOutline | TaskOutline) -> None:
-    """Whoever copies a file makes no second session of it."""
+    """Raise BrokenFile for another format, or for a copy of another session's file."""
     session_id = saved.store.session_id
     if saved.format != FORMAT:
         raise BrokenFile(path, f"it has the format {saved.format[:64]!r}, not {FORMAT!r}")
     if path.stem != folder.path(session_id, "").name or (saved.session and saved.session.session_id != session_id):
-        raise BrokenFile(path, f"it is that of session {session_id[:128]!r}")
+        raise BrokenFile(path, f"it belongs to session {session_id[:128]!r}")
 
 
 def _decode(path: Path, body: bytes, kind: type[T]) -> T:

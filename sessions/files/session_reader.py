@@ -1,4 +1,5 @@
-"""All sessions of the JSON store as reads see them, one in memory at a time; one that is being changed as it now is."""
+"""Reads sessions of the JSON store, one in memory at a time, including the uncommitted changes of the current
+command."""
 
 from __future__ import annotations
 
@@ -28,28 +29,28 @@ T = TypeVar("T")
 
 
 class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
-    """What one read may see: one session, or all that the pattern allows."""
+    """The sessions that a read may access: one, or all that the pattern allows."""
 
     session_id: str | None
     session_glob: str | None
     now: datetime
 
     def during(self, command: PeriodCommand) -> Callable[[datetime], bool]:
-        """Whether a moment is in the command's period."""
+        """Return a function that checks whether a time is in the command's period."""
         since, until = command.period(self.now)
         return lambda moment: (since is None or moment >= since) and (until is None or moment < until)
 
 
 class SessionReader:
-    """The sessions in a folder. Files that are none are told of in the log and passed over where all are read."""
+    """The sessions in a folder. Reads of all sessions log invalid files and skip them."""
 
     def __init__(self, folder: Folder, draft: SessionFile | None = None) -> None:
-        """`draft` is the session that is being changed."""
+        """`draft` is the session that the current command is changing."""
         self._folder = folder
         self._draft = draft
 
     def find(self, session_id: str) -> SessionFile | None:
-        """The session of that id. Raises BrokenFile."""
+        """Return the session with this id, or None. Raises BrokenFile."""
         if self._draft is not None and self._draft.session_id == session_id:
             found = self._draft
         elif re.search(ID_PATTERN, session_id):
@@ -59,7 +60,7 @@ class SessionReader:
         return found if found.session else None
 
     def require(self, session_id: str, session_glob: str | None = None) -> SessionFile:
-        """The session of that id. Raises Forbidden, NotFound or BrokenFile."""
+        """Return the session with this id. Raises Forbidden, NotFound or BrokenFile."""
         require_visible(session_id, session_glob)
         found = self.find(session_id)
         if found is None:
@@ -68,7 +69,7 @@ class SessionReader:
         return found
 
     def within(self, read_scope: ReadScope) -> Iterator[SessionFile]:
-        """The sessions that a read may see, in no order."""
+        """Yield the sessions that a read may access, unordered."""
         if read_scope.session_id is not None:
             yield self.require(read_scope.session_id, read_scope.session_glob)
             return
@@ -79,7 +80,7 @@ class SessionReader:
             yield self._draft
 
     def summaries(self, session_glob: str | None) -> Iterator[tuple[SessionItem, dict[str, int]]]:
-        """All sessions that a pattern allows, and how much is in each, in no order."""
+        """Yield the sessions that a pattern allows, with their counts, unordered."""
         for outline in self._each(parse_outline):
             if matches_glob(outline.session.session_id, session_glob):
                 yield outline.session, count_outline(outline)
@@ -87,14 +88,14 @@ class SessionReader:
             yield self._draft.session, count_contents(self._draft)
 
     def tasks_since(self, moment: datetime) -> Iterator[tuple[SessionItem, Iterable[TaskItem]]]:
-        """The tasks of all sessions that were written since then, in no order."""
+        """Yield the tasks of all sessions written since then, unordered."""
         for outline in self._each(parse_tasks, since=moment):
             yield outline.session, outline.tasks
         if self._draft and self._draft.session:
             yield self._draft.session, self._draft.tasks.values()
 
     def similar_sessions(self, wanted: str, *, session_glob: str | None) -> list[str]:
-        """Up to three existing ids that are like the one wanted."""
+        """Return up to three similar session ids."""
         known = ((item.last_activity_at, item.session_id) for item, _ in self.summaries(session_glob))
         return nearest_of(wanted, (session_id for _, session_id in heapq.nlargest(CANDIDATES, known)))
 
@@ -112,6 +113,6 @@ class SessionReader:
 
 
 def not_in_session(kind: Kind, wanted: str, known: Iterable[str], *, message: str = "") -> NotFound:
-    """The error for what is not in a session; `known` are the ids that are, the latest first."""
+    """Return the error for an id missing in a session; `known` are the existing ids, the latest first."""
     latest = [key for key, _ in zip(known, range(CANDIDATES), strict=False)]
     return missing(kind, wanted, similar=nearest_of(wanted, latest), message=message)

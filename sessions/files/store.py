@@ -1,4 +1,4 @@
-"""The JSON store for one command: a session is loaded, changed in memory, and written once by the caller."""
+"""The JSON store for one command: the session is changed in memory, and the caller writes it once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from sessions.rules.tasks import description_hash
 
 
 class FilesStore:
-    """Implements `sessions.commands.store.Store` for commands on one session, locked by the caller, or on none."""
+    """Implements `sessions.commands.store.Store` for one session, which the caller has locked, or for none."""
 
     def __init__(self, folder: Folder, contents: SessionFile | None) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class FilesStore:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what was written in it when it is left by an exception."""
+        """Roll back the writes of the block if it raises."""
         before = (self.contents and self.contents.copy(), self.is_changed)
         try:
             yield
@@ -68,7 +68,7 @@ class FilesStore:
             raise
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
-        """Which of these were decided before, by source and delivery id, as far as they are of this session."""
+        """Return earlier decisions on these entries in this session, by source and delivery id."""
         known = self.contents.deliveries if self.contents else {}
         identities = [(entry.source, entry.delivery_id) for entry in entries]
         return {
@@ -84,7 +84,7 @@ class FilesStore:
         }
 
     def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
-        """By session the last change, as far as it has the content of one of these entries."""
+        """Return, per session, the last change, if it has the content of one of these entries."""
         contents = self.contents
         if contents is None:
             return {}
@@ -102,7 +102,7 @@ class FilesStore:
         return {contents.session_id: said}
 
     def load(self, wanted: ReadSet) -> State:
-        """The records that exist of those wanted."""
+        """Load the requested records that exist."""
         contents = self.contents
         if contents is None or contents.session is None:
             return State(queues={glob: self._queue(glob) for glob in wanted.recipients})
@@ -128,7 +128,7 @@ class FilesStore:
         )
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
-        """Keep all of it in memory. Deliveries of reads are not kept, and of a dead letter only that it failed."""
+        """Apply the writes in memory. Deliveries of reads and failed deliveries are not kept."""
         contents = self.contents
         assert contents is not None or not (changes.removed or changes.put or events)
         if contents is None:
@@ -155,21 +155,21 @@ class FilesStore:
         self.is_changed = self.is_changed or bool(changes.put or events)
 
     def holds_task(self, source: str, session_id: str) -> bool:
-        """Nobody claims tasks here."""
+        """Return False: tasks cannot be claimed in the JSON store."""
         return False
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
-        """Nobody can ask for it here."""
+        """Do nothing: the JSON store does not show conflicts."""
 
     def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
-        """No ids are made from content here."""
+        """Do nothing: the JSON store does not derive delivery ids from content."""
 
     def parked_by(self, source: str) -> tuple[int, int]:
-        """Neither hooks nor signed senders lead here."""
+        """Return zeros: the JSON store receives no webhooks to park."""
         return 0, 0
 
     def parked_in(self, session_id: str) -> int:
-        """Neither hooks nor signed senders lead here."""
+        """Return zero: the JSON store receives no webhooks to park."""
         return 0
 
     def read(
@@ -182,8 +182,8 @@ class FilesStore:
         source: str,
         seconds: float | None = None,
     ) -> ReadResult:
-        """The answer to a read, which sees what was written before it. Nobody waits for it, so it may take its time.
-        Raises Rejected."""
+        """Run a read, which sees earlier writes. Ignores the time limit, since nothing else waits for the read. Raises
+        Rejected."""
         read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)
         answer = read(SessionReader(self._folder, self.contents), command, read_scope=read_scope)
         if isinstance(command, GetTask) and self.contents:
@@ -191,11 +191,11 @@ class FilesStore:
         return answer
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Up to three existing ids that are like this one."""
+        """Return up to three similar session ids."""
         return SessionReader(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
-        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
+        """Return, per listener, updates on its session's tasks and on tasks that it delegated elsewhere."""
         updates: dict[Listener, list[dict[str, Any]]] = {}
         for listener in listeners:
             contents = SessionReader(self._folder, self.contents).find(listener.session_id)
@@ -236,7 +236,7 @@ class FilesStore:
             self.is_changed = True
 
     def _queue(self, session_glob: str | None) -> Counter[Lane]:
-        """What waits for agents, in all sessions that the pattern allows."""
+        """Count the pending tasks in all sessions that the pattern allows."""
         read_scope = ReadScope(session_id=None, session_glob=session_glob, now=datetime.now(UTC))
         return Counter(
             (task.agent_name, task.task_type, task.priority)
@@ -250,13 +250,13 @@ def _last_chunks(contents: SessionFile) -> dict[str, LastChunk]:
     last, before, *_ = *islice(reversed(contents.chunks.values()), 2), None, None
     if last is None:
         return {}
-    told = LastChunk(
+    chunk = LastChunk(
         chunk_id=last.chunk_id,
         before_id=before.chunk_id if before else None,
         created_by=last.created_by,
         created_at=last.created_at,
     )
-    return {contents.session_id: told}
+    return {contents.session_id: chunk}
 
 
 def _find(contents: SessionFile, key: Key) -> Iterator[Record]:
@@ -331,11 +331,11 @@ def _news(contents: SessionFile, source: str, now: datetime) -> list[dict[str, A
         is_known = is_shown(task.shown_at, task.updated_at)
         seen = is_known and source in task.seen_by
         news = TaskUpdate(task_id=task.task_id, updated_at=task.updated_at, position=positions[task.task_id], seen=seen)
-        lies_since = max(task.updated_at, task.not_before or task.updated_at)
-        is_lying = task.status == "pending" and lies_since < now - UNCLAIMED_AFTER
-        if is_known and (task.status in SETTLED or is_lying) and task.updated_at > now - SHOWN_FOR:
+        due_since = max(task.updated_at, task.not_before or task.updated_at)
+        is_unclaimed = task.status == "pending" and due_since < now - UNCLAIMED_AFTER
+        if is_known and (task.status in SETTLED or is_unclaimed) and task.updated_at > now - SHOWN_FOR:
             shown.append(news)
-        elif not is_known and (task.status in SETTLED or (is_lying and task.shown_at is None)):
+        elif not is_known and (task.status in SETTLED or (is_unclaimed and task.shown_at is None)):
             unseen.append(news)
     looked_at = heapq.nlargest(LOOKED_AT, shown, key=lambda item: (item.updated_at, item.position))
     unseen += [item for item in looked_at if not item.seen or item.updated_at > now - SEEN_FOR]

@@ -1,5 +1,5 @@
-"""Words of texts and questions, as full-text search in Postgres takes them: in lower case, without stop words, stemmed.
-Pure."""
+"""Tokenizes texts and queries like Postgres' full-text search: lower case, stemmed, without stop words. Pure
+functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
 SEARCHED_CHARACTERS = 200_000
-"""Of one text, as in Postgres."""
+"""Searched characters per text, as in Postgres."""
 _ENGLISH = """
 i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers
 herself it its itself they them their theirs themselves what which who whom this that these those am is are
@@ -25,7 +25,7 @@ off over under again further then once here there when where why how all any bot
 some such no nor not only own same so than too very s t can will just don should now
 """
 STOP_WORDS = frozenset(_ENGLISH.split())
-"""Those of English in Postgres."""
+"""The English stop words of Postgres."""
 
 _UNSPACED = re.compile(f"[{UNSPACED_SYLLABLES}{UNSPACED_LETTERS}]+")
 _WORD = re.compile(r"[^\W_]+")
@@ -33,7 +33,7 @@ _PART = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A word where it stands in a text."""
+    """A word at its position in a text."""
 
     start: int
     end: int
@@ -43,20 +43,20 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Text(msgspec.Struct, frozen=True):
-    """A text, ready to be searched."""
+    """A text prepared for searching."""
 
     tokens: Sequence[Token]
     places: dict[str, list[int]]
-    """Of each word and each stem, the numbers of the tokens that are it."""
+    """The numbers of the tokens of each word and stem."""
 
     def has(self, word: str, *, begins: bool) -> bool:
-        """Whether the word is there, or one that begins so."""
+        """Return whether the text has the word, or with `begins` a word with this prefix."""
         return word in self.places or (begins and any(other.startswith(word) for other in self.places))
 
 
 class _Phrase(msgspec.Struct, frozen=True):
     words: Sequence[tuple[int, str]]
-    """With their distances from the first."""
+    """The words, with their distances from the first."""
     is_unwanted: bool
 
     def matches(self, text: Text) -> bool:
@@ -69,25 +69,25 @@ class _Phrase(msgspec.Struct, frozen=True):
 
 
 class TextQuery(msgspec.Struct, frozen=True):
-    """What is asked for: any of some lists of phrases, of which all must be there, as they are or by their stems."""
+    """A query: alternatives, each a list of phrases that must all match, as written or by their stems."""
 
     choices: Sequence[Sequence[_Phrase]]
     words: Sequence[str]
-    """Of which any will do, the stems if there are any; only stop words stand for themselves."""
+    """Words for matching any of them: their stems, or the stop words themselves if there are no others."""
 
     def matches(self, text: Text) -> bool:
-        """Whether all is there that is asked for."""
+        """Return whether the text matches the whole query."""
         return any(all(phrase.matches(text) for phrase in choice) for choice in self.choices)
 
 
 def has_any(text: str, words: Collection[str], beginnings: tuple[str, ...]) -> bool:
-    """Whether any of the words, or one that begins so, is in the text: much faster than reading it."""
+    """Return whether the text has any of the words or prefixes; much faster than tokenizing it."""
     forms = (form for word in set(_WORD.findall(_spaced(text))) for form in _forms(word))
     return any(form in words or form.startswith(beginnings) for form in forms)
 
 
 def tokenize(text: str) -> Text:
-    """The words of a text."""
+    """Split a text into words."""
     tokens = list(_tokens(_spaced(text)))
     places: dict[str, list[int]] = {}
     for number, token in enumerate(tokens):
@@ -98,7 +98,7 @@ def tokenize(text: str) -> Text:
 
 
 def parse_text_query(text: str, *, wanted: str, most_words: int) -> TextQuery:
-    """What was typed: words, "phrases", -unwanted, OR. `wanted` is the same without what is unwanted."""
+    """Parse a query of words, "phrases", -unwanted and OR. `wanted` is the query without its unwanted terms."""
     parts = list(_PART.finditer(text))
     choices: list[list[_Phrase]] = []
     for forms in (_plain_words, _stems):
@@ -120,14 +120,14 @@ def parse_text_query(text: str, *, wanted: str, most_words: int) -> TextQuery:
 
 
 def nearness(text: Text, is_hit: Callable[[Token], bool]) -> float:
-    """Below 1; more for a text in which more of the words are hits, less for a long one."""
+    """Return a rank below 1 that grows with the number of hits and falls with the length of the text."""
     hits = sum(is_hit(token) for token in text.tokens)
     weight = 0.1 * hits / (1 + math.log(max(len(text.tokens), 1)))
     return weight / (1 + weight)
 
 
 def _spaced(text: str) -> str:
-    """What is searched by words: the beginning, with blanks for scripts that are searched as text."""
+    """Return the beginning of the text, with spaces for scripts that are searched as substrings."""
     beginning = text[:SEARCHED_CHARACTERS]
     return beginning if beginning.isascii() else _UNSPACED.sub(lambda run: " " * len(run[0]), beginning)
 
@@ -140,14 +140,14 @@ def _tokens(text: str) -> Iterator[Token]:
 
 @lru_cache(maxsize=65_536)
 def _forms(word: str) -> tuple[str, str]:
-    """In lower case, and its stem. Stemming takes some 20 µs, and texts are made of the same words."""
+    """Return the word in lower case, and its stem. Cached, since stemming takes some 20 µs and words repeat."""
     plain = unicodedata.normalize("NFC", word).casefold()
     return plain, "" if plain in STOP_WORDS else _stemmer().stemWord(plain)
 
 
 @cache
 def _stemmer() -> Any:
-    import snowballstemmer  # type: ignore[import-untyped]  # It takes as long as most commands, which need no words.
+    import snowballstemmer  # type: ignore[import-untyped]  # Imported here: it takes as long as most commands, which do not need it.
 
     return snowballstemmer.stemmer("english")
 

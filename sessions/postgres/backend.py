@@ -1,5 +1,4 @@
-"""The store in Postgres for a person's tools: each call is a transaction of its own, under the shard's lock where it
-changes something."""
+"""The Postgres store for command-line tools. Each call is its own transaction; changes hold the shard's lock."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from sessions.commands.inline_execution import direct_entry, parse_direct, parse
 from sessions.commands.manager import SessionManager
 from sessions.commands.store import too_slow, value_refused
 from sessions.documents.import_validation import read_document
-from sessions.postgres.commands.locks import take_shard
+from sessions.postgres.commands.locks import lock_shard
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import (
     create_engine,
@@ -47,17 +46,17 @@ from sessions.postgres.reads.read_commands import (
 from sessions.reads.results import Page
 
 SPOOL_BYTES = 1_048_576
-"""Of an export kept in memory; the rest goes to a temporary file, as a slow reader must not hold a transaction open."""
+"""Exports are buffered, in a temporary file beyond this size, so that slow readers do not keep a transaction open."""
 PART_BYTES = 65_536
-LOOK_SECONDS = 0.5
-"""Between two looks for news of a journal."""
+POLL_SECONDS = 0.5
+"""Interval between checks for new events."""
 
 
 class PostgresBackend:
-    """Implements `sessions.backend.Backend`. Commands take effect at once, also before those that wait in the inbox."""
+    """Implements `sessions.backend.Backend`. Applies commands immediately, ahead of those waiting in the inbox."""
 
     def __init__(self, settings: Settings, *, source: str = "cli") -> None:
-        """Connects nothing yet. Raises SettingsError without DATABASE_URL."""
+        """Does not connect yet. Raises SettingsError without DATABASE_URL."""
         self._engine = create_engine(settings, application_name=f"session-relay {source}", pool_size=2)
         self._source = source
         self._is_checked = False
@@ -65,8 +64,8 @@ class PostgresBackend:
     def send(
         self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
     ) -> dict[str, Any]:
-        """Apply a command. Raises the error of one that was refused, and Unavailable also when others keep the
-        session's shard for too long."""
+        """Apply a command. Raises the error of a rejected command, and Unavailable, also if the session's shard stays
+        locked for too long."""
         submission = parse_direct(command, data, session_id=session_id, delivery_id=delivery_id)
         entry = direct_entry(submission, source=self._source)
         with self._transaction() as connection:
@@ -76,14 +75,14 @@ class PostgresBackend:
         return outcome
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
-        """A page of a command that lists."""
+        """Return a page of a list command."""
         asked, session_id = parse_list(command, data, session_id=session_id)
         with self._transaction() as connection:
             found = page(connection, asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
         return plain_page(found)
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """Chunks of a conversation, in order."""
+        """Return a page of the conversation in order."""
         with self._transaction() as connection:
             found = read_transcript(
                 connection, session_id=session_id, limit=limit, cursor=cursor, max_characters=max_characters, offset=0
@@ -91,7 +90,7 @@ class PostgresBackend:
         return plain_page(found)
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
-        """Entries of a journal after a cursor."""
+        """Return events after a cursor, waiting up to `wait_seconds` for the first."""
         ends_at = time.monotonic() + wait_seconds
         while True:
             with self._transaction() as connection:
@@ -101,11 +100,11 @@ class PostgresBackend:
             left = ends_at - time.monotonic()
             if found.items or left <= 0:
                 return plain_page(found)
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, POLL_SECONDS))
 
     def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
-        """A whole session as a document. Raises NotFound before the first part."""
-        spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was read
+        """Export a complete session as a document. Raises NotFound before the first part."""
+        spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after reading
         try:
             with self._transaction(one_state=True) as connection:
                 if format == "json":
@@ -119,25 +118,25 @@ class PostgresBackend:
         return _parts_of(spool)
 
     def import_document(self, document: IO[bytes]) -> Imported:
-        """Take over a session, in one transaction."""
+        """Import a session in one transaction."""
         checked = read_document(document)
         with self._transaction() as connection:
             return import_session(connection, checked)
 
     def session_ids(self) -> Iterator[str]:
-        """All that there are, the oldest first."""
+        """Return the ids of all sessions, the oldest first."""
         statement = select(SessionRow.session_id).order_by(SessionRow.created_at, SessionRow.session_id)
         with self._transaction() as connection:
             found = connection.execute(statement).scalars().all()
         return iter(found)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._engine.dispose()
 
     @contextmanager
     def _transaction(self, *, one_state: bool = False) -> Iterator[Connection]:
-        """A transaction, whose errors are told in the words of this product."""
+        """Run a transaction and convert its errors to RelayErrors."""
         engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
         try:
             if not self._is_checked:
@@ -162,10 +161,10 @@ def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any
         where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": None, "now": datetime.now(UTC)}
         return respond(entry, read(connection, command, source=entry.source, **where), store)
     try:
-        take_shard(connection, shard_of(entry.session_id))
+        lock_shard(connection, shard_of(entry.session_id))
     except SQLAlchemyError as error:
         if is_unavailable(error):
-            raise Unavailable("Others are changing this session at the moment; try again in some seconds.") from error
+            raise Unavailable("Another process is changing this session; retry in a few seconds.") from error
         raise
     [applied] = SessionManager(store).apply([entry])
     return response_of(applied, store)
@@ -175,7 +174,7 @@ def _check_schema(connection: Connection) -> None:
     try:
         revision = read_revision(connection)
     except ProgrammingError as error:
-        hint = "Let the user of DATABASE_URL read and write the tables, or use their owner."
+        hint = "Grant the user of DATABASE_URL read and write access to the tables, or use their owner."
         raise Unavailable(f"{diagnose(error)} {hint}", code="no_access", hint=hint) from error
     if mismatch := describe_mismatch(revision, upgrade="session-cli db upgrade"):
         found, advice = mismatch

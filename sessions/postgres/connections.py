@@ -1,4 +1,4 @@
-"""Connections to Postgres: time limits that the server keeps, and which failures mean that it is away."""
+"""Connections to Postgres: timeouts that the server enforces, and classification of errors."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from models.settings import Settings, sqlalchemy_url
 STATEMENT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 5
 IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10
-"""A worker that was stopped in the middle of a transaction must not hold its locks for longer."""
+"""The longest that a worker suspended within a transaction can hold its locks."""
 CONNECT_TIMEOUT_SECONDS = 3
 TCP_USER_TIMEOUT_SECONDS = 10
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
-"""Seconds, and how often: who waits for the answer of a host that is gone has sent nothing that could time out."""
+"""Seconds, and number of probes. Without them a client could wait for the response of a dead host forever."""
 POOL_TIMEOUT_SECONDS = 5
 EXPECTED_URL = "expected postgresql://user:password@host:port/database"
 UNKNOWN_PARAMETER = re.compile(r'parameter: "([A-Za-z_]{1,64})"')
 
 CAUSE_LENGTH = 300
-"""Characters of the library's words that are logged."""
+"""Characters of libpq's message that are logged."""
 ADVICE = (
     ("password authentication failed", "Correct the user and the password in DATABASE_URL."),
-    ("no password supplied", "Put the password into DATABASE_URL."),
-    ("unsupported startup parameter", "Leave `options` out of DATABASE_URL: the pooler does not take it."),
+    ("no password supplied", "Add the password to DATABASE_URL."),
+    ("unsupported startup parameter", "Remove `options` from DATABASE_URL: the pooler does not support it."),
     ('database "', "Create the database, or correct its name in DATABASE_URL."),
     ('role "', "Create the role, or correct the user in DATABASE_URL."),
     ("pg_hba.conf", "Allow this host and user in the server's pg_hba.conf, or require TLS with sslmode=require."),
     ("could not translate host name", "Correct the host in DATABASE_URL."),
-    ("SSL", "Correct sslmode in DATABASE_URL, or turn on TLS in the server."),
+    ("SSL", "Correct sslmode in DATABASE_URL, or enable TLS in the server."),
     ("too many c", "Raise max_connections, or run fewer processes."),
     ("remaining connection slots", "Raise max_connections, or run fewer processes."),
-    ("starting up", "Wait; it answers when its recovery is done."),
+    ("starting up", "Wait until the server has finished its recovery."),
 )
-"""What to do, by words of the library."""
-ADVICE_ELSE = "Start Postgres, or correct host and port in DATABASE_URL."
+"""Advice by parts of libpq's message."""
+ADVICE_ELSE = "Start Postgres, or correct the host and port in DATABASE_URL."
 
-_PASSING_CLASSES = ("08", "40", "53", "57")
-"""SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, time-out)."""
-_PASSING_STATES = ("25P03", "25P04", "55006", "55P03")
-"""Idle in transaction, transaction time-out, object in use, lock not available."""
+_TRANSIENT_CLASSES = ("08", "40", "53", "57")
+"""SQLSTATE classes: connection, rollback (deadlock), no resources, operator intervention (shutdown, timeout)."""
+_TRANSIENT_STATES = ("25P03", "25P04", "55006", "55P03")
+"""Idle in transaction, transaction timeout, object in use, lock not available."""
 _VALUE_CLASSES = ("22", "54")
 """SQLSTATE classes: data exception, program limit exceeded."""
 _STATEMENT_TIMEOUT = "57014"
 _DISCREET_CLASSES = ("23", "42", "53", "54", "55", "57", "XX")
-"""SQLSTATE classes whose first line names the server's own things. Data exceptions (22) quote the value, and what a
-trigger raises (P0) may be anything."""
+"""SQLSTATE classes whose message names only schema objects. Data exceptions (22) quote the value, and triggers (P0) can
+raise any text."""
 
 
 def create_engine(settings: Settings, *, application_name: str, pool_size: int) -> Engine:
-    """An engine with a bounded pool. Connects only when used. Raises SettingsError without DATABASE_URL."""
+    """Create an engine with a bounded pool. It connects on first use. Raises SettingsError without DATABASE_URL."""
     engine = create_sqlalchemy_engine(
         check_database_url(settings.database_url),
         pool_size=pool_size,
@@ -73,8 +73,8 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
             **KEEPALIVES,
         },
     )
-    # In each transaction anew, in one round trip: a pooler refuses or drops startup options, and hands what was set for
-    # a session to its next client.
+    # Set in each transaction, in one round trip: poolers reject or drop startup options, and pass session settings on
+    # to their next client.
     limits = (
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
         f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
@@ -86,7 +86,7 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
 
 
 def check_database_url(database_url: str) -> str:
-    """Give a DATABASE_URL in the form that SQLAlchemy takes. Raises SettingsError for one that libpq does not read."""
+    """Convert DATABASE_URL for SQLAlchemy. Raises SettingsError if libpq cannot parse it."""
     if not database_url:
         raise SettingsError(f"DATABASE_URL is not set: {EXPECTED_URL}.")
     url = sqlalchemy_url(database_url)
@@ -94,9 +94,9 @@ def check_database_url(database_url: str) -> str:
         parse_dsn(url.replace("postgresql+psycopg2", "postgresql", 1))
         make_url(url)
     except (psycopg2.ProgrammingError, ArgumentError, ValueError) as error:
-        # What the library says may show a part of the password, but for the name of a parameter.
+        # libpq's message may quote a part of the password; only the name of a parameter is safe to show.
         unknown = UNKNOWN_PARAMETER.search(str(error))
-        detail = f" It has a parameter that Postgres does not know: {unknown[1]}." if unknown else ""
+        detail = f" Postgres does not know its parameter {unknown[1]}." if unknown else ""
         raise SettingsError(
             f"DATABASE_URL is not valid: {EXPECTED_URL}, with / ? # @ : in the password written as %2F %3F %23 %40 "
             f"%3A.{detail}"
@@ -105,59 +105,59 @@ def check_database_url(database_url: str) -> str:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether this is Postgres being away, busy or out of room, so that the same work may succeed later. A statement
-    that took too long is not: it may be the work itself."""
+    """Return whether Postgres is unreachable, busy or out of space, so that a retry may succeed. Excludes statement
+    timeouts, which the work itself may cause."""
     if isinstance(error, PoolTimeoutError | InterfaceError):
         return True
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "pgcode", None)
-    if state is None:  # It is libpq that speaks: no connection, or a lost one.
+    if state is None:  # An error of libpq: no connection, or a lost one.
         return isinstance(error.orig, psycopg2.OperationalError) or bool(error.connection_invalidated)
-    passing = state.startswith(_PASSING_CLASSES) or state in _PASSING_STATES
-    return passing and state != _STATEMENT_TIMEOUT
+    is_transient = state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES
+    return is_transient and state != _STATEMENT_TIMEOUT
 
 
 def is_too_slow(error: BaseException) -> bool:
-    """Whether a statement ran into its time limit."""
+    """Return whether a statement exceeded its timeout."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == _STATEMENT_TIMEOUT
 
 
 def is_bad_value(error: BaseException) -> bool:
-    """Whether Postgres cannot hold or compute a value: it would not later, either."""
+    """Return whether Postgres cannot store or compute a value, now or later."""
     state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
     return (state or "").startswith(_VALUE_CLASSES)
 
 
 def reason(error: BaseException) -> str:
-    """The cause in few words for a log: no message of the server, which may quote what was stored."""
+    """Return a short cause for logs, without the server's message, which may quote stored data."""
     original = getattr(error, "orig", None) or error
     state = getattr(original, "pgcode", None)
     return f"{type(original).__name__} {state}" if state else type(original).__name__
 
 
 def diagnose(error: BaseException) -> str:
-    """Say why Postgres cannot be used, in the words of its library, and what to do about it. Quotes nothing that was
-    stored: of a statement that failed it names the state alone."""
+    """Describe why Postgres cannot be used, with libpq's message and advice. Quotes no stored data: of a failed
+    statement it names only the SQLSTATE."""
     original = getattr(error, "orig", None) or error
     if getattr(original, "pgcode", None) is not None or not isinstance(original, psycopg2.Error):
-        return f"Postgres does not do what it is asked ({reason(error)})."
-    words = str(original).strip().partition("\n")[0][:CAUSE_LENGTH]
-    advice = next((advice for part, advice in ADVICE if part in words), ADVICE_ELSE)
-    return f"Postgres cannot be used: {words}. {advice}"
+        return f"Postgres rejected a statement ({reason(error)})."
+    message = str(original).strip().partition("\n")[0][:CAUSE_LENGTH]
+    advice = next((advice for part, advice in ADVICE if part in message), ADVICE_ELSE)
+    return f"Postgres cannot be used: {message}. {advice}"
 
 
 def explain(error: BaseException) -> str:
-    """What the server refused, for whoever mends it: names of its own things, and nothing that was to be stored."""
+    """Describe the server's error for developers: with the names of schema objects, but without data."""
     diagnosis = getattr(getattr(error, "orig", None), "diag", None)
     if diagnosis is None:
         return reason(error)
     names = (("table", diagnosis.table_name), ("column", diagnosis.column_name), ("by", diagnosis.constraint_name))
-    speaks_of_itself = (diagnosis.sqlstate or "").startswith(_DISCREET_CLASSES)
-    parts = [diagnosis.message_primary if speaks_of_itself else "", *(f"{word} {name}" for word, name in names if name)]
+    is_discreet = (diagnosis.sqlstate or "").startswith(_DISCREET_CLASSES)
+    parts = [diagnosis.message_primary if is_discreet else "", *(f"{word} {name}" for word, name in names if name)]
     return ", ".join([reason(error), *filter(None, parts)])
 
 
 def unavailable() -> Unavailable:
-    """What a sender is told while Postgres is away."""
-    return Unavailable("The database does not answer at the moment. Nothing is lost; try again in some seconds.")
+    """Return the error for senders while Postgres is unavailable."""
+    return Unavailable("The database is not responding. Nothing is lost; retry in a few seconds.")

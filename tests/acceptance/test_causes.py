@@ -47,7 +47,7 @@ def run_worker(**environment: str) -> subprocess.CompletedProcess[str]:
             {**REDIS, "DATABASE_URL": "postgresql://u:p#ss@h:port/d"},
             "/ ? # @ : in the password written as %2F %3F %23 %40 %3A",
         ),
-        ({**REDIS, "DATABASE_URL": "postgresql://u@h/d?schema=x"}, "a parameter that Postgres does not know: schema."),
+        ({**REDIS, "DATABASE_URL": "postgresql://u@h/d?schema=x"}, "Postgres does not know its parameter schema."),
         ({"DATABASE_URL": "postgresql://u@h/d"}, "REDIS_URL is not set: expected redis://:password@host:port/0."),
         ({"DATABASE_URL": "postgresql://u@h/d", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid: expected redis://"),
     ],
@@ -64,11 +64,11 @@ def test_settings_that_cannot_work_end_a_worker_at_once(environment: dict[str, s
 @pytest.mark.parametrize(
     ("trouble", "cause", "advice"),
     [
-        ("away", "Connection refused", "Start Postgres, or correct host and port in DATABASE_URL."),
+        ("away", "Connection refused", "Start Postgres, or correct the host and port in DATABASE_URL."),
         ("database", 'database "none" does not exist', "Create the database, or correct its name in DATABASE_URL."),
         ("role", 'role "nobody-there" does not exist', "Create the role, or correct the user in DATABASE_URL."),
-        ("empty", "The database has no tables of this program", "Run `alembic upgrade head`."),
-        ("newer", "The database has schema 9999", "Update this program: a newer version has used the database."),
+        ("empty", "The database does not have the tables of this program", "Run `alembic upgrade head`."),
+        ("newer", "The database has schema 9999", "Update this program: a newer version has migrated the database."),
     ],
 )
 def test_a_worker_without_a_fit_database_names_the_cause_once(

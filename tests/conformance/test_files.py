@@ -246,7 +246,7 @@ def test_who_waits_too_long_for_the_lock_is_told(
     monkeypatch.setattr(folders, "LOCK_SECONDS", 0.2)
     with Folder(data_dir).lock(SESSION):
         began = time.monotonic()
-        with pytest.raises(Unavailable, match="Others are changing"):
+        with pytest.raises(Unavailable, match="Another process is changing"):
             send(in_files, "store_memory", content=1)
         assert time.monotonic() - began < 2
         assert send(in_files, "get_session_summary")["stats"]["memories"] == 0

@@ -53,7 +53,7 @@ def test_a_command_waits_for_its_turn(in_postgres: PostgresBackend, store_url: s
 def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, store_url: str) -> None:
     send(in_postgres, "create_session", title="x")
     began = time.monotonic()
-    with held_shard(store_url), pytest.raises(Unavailable, match="Others are changing"):
+    with held_shard(store_url), pytest.raises(Unavailable, match="Another process is changing"):
         send(in_postgres, "store_memory", content=1)
     assert time.monotonic() - began < 9
     assert send(in_postgres, "get_session_summary")["stats"]["memories"] == 0

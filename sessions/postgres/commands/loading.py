@@ -1,4 +1,4 @@
-"""Loading the slice of state that a batch of commands touches: one statement per table."""
+"""Loads the state that a batch of commands needs, with one statement per table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORD
 
 
 def load(connection: Connection, wanted: ReadSet) -> State:
-    """The records that exist of those wanted, with counts, and the queue where tasks are delegated."""
+    """Load the requested records that exist, with counts, and the queues of delegated tasks."""
     records: list[Record] = []
     for name in _TABLES:
         keys = [key for key in wanted.keys - wanted.held if key[0] == name]
@@ -62,7 +62,7 @@ def load(connection: Connection, wanted: ReadSet) -> State:
 
 
 def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, Stats]:
-    """How much is in each of these sessions."""
+    """Return the counts of each session's contents."""
     stats = {session_id: Stats() for session_id in session_ids}
     if not stats:
         return stats
@@ -83,7 +83,7 @@ def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, 
 
 
 def _load_held(connection: Connection, keys: list[Key]) -> list[Record]:
-    """Tasks that nobody else changes until the transaction ends, so that whole rows can be written back."""
+    """Load and lock tasks until the transaction ends, so that whole rows can be written back."""
     return _load_records(connection, "tasks", keys, locked=True)
 
 
@@ -104,7 +104,7 @@ def _load_records(connection: Connection, name: str, keys: list[Key], *, locked:
 
 
 def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:
-    """The first open tasks of each of these sessions."""
+    """Load the first open tasks of each session."""
     sessions = func.unnest(cast(sorted(session_ids), ARRAY(Text))).table_valued("session_id").render_derived("wanted")
     first = (
         select(*_columns("tasks"))
@@ -118,7 +118,7 @@ def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Reco
 
 
 def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
-    """The unfinished ones, which their source may just have delegated."""
+    """Load unfinished tasks with these descriptions, which may be recent duplicates."""
     if not descriptions:
         return []
     wanted = tuple_(TaskRow.session_id, TaskRow.description_hash).in_(
@@ -174,8 +174,8 @@ def _load_agents(connection: Connection, names: list[str]) -> list[Agent]:
 
 
 def _count_online(connection: Connection, types: list[str]) -> dict[str, int]:
-    """How many agents were seen lately, of each of these types and of those that take all. Counted, as there may be
-    any number of them."""
+    """Count the recently seen agents of each type, including those that accept all types. Agents are counted, not
+    loaded, since their number is unlimited."""
     if not types:
         return {}
     since = func.now() - timedelta(seconds=ONLINE_SECONDS)
@@ -195,7 +195,7 @@ def _load_queue(connection: Connection, session_glob: str | None, recipients: Co
 
 
 def _columns(name: str) -> list[Column[Any]]:
-    """The table's columns that the record has; JSON as text, so that it stays as it was sent."""
+    """Return the table's columns for the record's fields; JSON is selected as text to stay exactly as sent."""
     table = _TABLES[name]
     return [
         cast(table.c[field], Text).label(field) if isinstance(table.c[field].type, JSON) else table.c[field]  # type: ignore[misc]

@@ -1,25 +1,25 @@
-"""Advisory locks in Postgres: their classes, and the order in which they are taken: shard first, journal last."""
+"""Advisory locks in Postgres, acquired in this order: the shard first, its event log last."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, func, select
 
 SHARD_LOCK = 7_305_002
-"""Class; with the shard's number as second key. Who holds it alone changes the shard's sessions."""
+"""First key; the shard is the second. The holder has exclusive write access to the shard's sessions."""
 JOURNAL_LOCK = 7_305_003
-"""Class; with the shard's number as second key. Keeps the order in which entries of journals become visible."""
+"""First key; the shard is the second. Serializes commits of events, so that they become visible in the order of ids."""
 
 
 def try_shard(connection: Connection, shard: int) -> bool:
-    """Take the shard until the transaction ends, if nobody has it."""
+    """Try to lock the shard until the transaction ends; returns whether it succeeded."""
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(SHARD_LOCK, shard))))
 
 
-def take_shard(connection: Connection, shard: int) -> None:
-    """Take the shard until the transaction ends; waits as long as for any other lock."""
+def lock_shard(connection: Connection, shard: int) -> None:
+    """Lock the shard until the transaction ends. Waits up to the lock timeout."""
     connection.execute(select(func.pg_advisory_xact_lock(SHARD_LOCK, shard)))
 
 
-def take_journal(connection: Connection, shard: int) -> None:
-    """Take the shard's journal until the transaction ends."""
+def lock_event_log(connection: Connection, shard: int) -> None:
+    """Lock the shard's event log until the transaction ends."""
     connection.execute(select(func.pg_advisory_xact_lock(JOURNAL_LOCK, shard)))

@@ -1,4 +1,4 @@
-"""The store in Postgres, for one transaction on one connection."""
+"""The Postgres store for one transaction on one connection."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class PostgresStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._tasks: dict[Key, Task] = {}
-        """Those that were written."""
+        """Tasks written in this transaction."""
         self._failed: list[FailedDependent] = []
-        """Those that failed because they depend on one of these, and of which the journal does not tell yet."""
+        """Failed dependents of these tasks whose events are not written yet."""
         self._settled: list[tuple[str, str]] = []
-        """Those of which it does."""
+        """Failed dependents whose events are written."""
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what was written in it when it is left by an exception."""
+        """Roll back the writes of the block if it raises."""
         before = dict(self._tasks), list(self._failed), list(self._settled)
         try:
             with _translated(), self._connection.begin_nested():
@@ -57,22 +57,22 @@ class PostgresStore:
             raise
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
-        """Which of these were decided before, by source and delivery id."""
+        """Return earlier decisions on these entries, by source and delivery id."""
         with _translated():
             return find_known(self._connection, entries)
 
     def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
-        """By session the last change, as far as it has the content of one of these entries."""
+        """Return, per session, the last change, if it has the content of one of these entries."""
         with _translated():
             return last_said(self._connection, entries)
 
     def load(self, wanted: ReadSet) -> State:
-        """The records that exist of those wanted."""
+        """Load the requested records that exist."""
         with _translated():
             return load(self._connection, wanted)
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
-        """Write all of it, the journal last. Raises StatementFailed."""
+        """Write changes, deliveries and events, the events last. Raises StatementFailed."""
         with _translated():
             write_changes(self._connection, changes)
             self._forget({key[1] for key in changes.removed if key[0] == "sessions"})
@@ -80,26 +80,29 @@ class PostgresStore:
             if changes.ended:
                 self._failed += fail_dependents(self._connection, {(key[1], key[2]) for key in changes.ended})
             write_deliveries(self._connection, deliveries)
-            if events:  # Who ended a task has one, so that those of its dependents follow at once.
+            if events:  # A command that ends a task has an event, so the events of its dependents follow it.
                 write_events(self._connection, [*events, *(failed.event for failed in self._failed)])
                 self._settled += [failed.key for failed in self._failed]
                 self._failed = []
 
     def _forget(self, deleted: Collection[str]) -> None:
-        """Announce nothing of tasks that were deleted with their sessions: one made anew must see nothing of them."""
+        """Drop the notifications of deleted sessions' tasks: a session created again under the id must not see them."""
         if deleted:
             self._tasks = {key: task for key, task in self._tasks.items() if task.session_id not in deleted}
             self._failed = [failed for failed in self._failed if failed.event.session_id not in deleted]
             self._settled = [key for key in self._settled if key[0] not in deleted]
 
     def holds_task(self, source: str, session_id: str) -> bool:
-        """Whether somebody with this key has claimed a task of the session, and has it still."""
+        """Return whether the source holds the claim of a task in the session."""
         with _translated():
             return holds_task(self._connection, source, session_id)
 
     def task_news(self, *, resumed: Collection[str] = ()) -> TaskNotification:
-        """What those who wait for tasks are to be told, once this is committed: of the tasks that were written, and of
-        all in these sessions. Nothing, if that cannot be found out: who waits also looks by itself."""
+        """Return the notification to publish after the commit: of the written tasks, and of all tasks in resumed
+        sessions.
+
+        Empty if its statements fail, since waiting clients also poll.
+        """
         if not (self._tasks or resumed):
             return TaskNotification()
         with _translated():
@@ -113,22 +116,22 @@ class PostgresStore:
                 return TaskNotification()
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
-        """Note that the delivery id came again with other content."""
+        """Record that the delivery id was reused with other content."""
         with _translated():
             note_conflict(self._connection, entry, at)
 
     def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
-        """Give the delivery that was accepted at that moment an id of its own, so that the entry can have its id."""
+        """Rename the delivery that was accepted at that time, so that the entry can use its id."""
         with _translated():
             set_apart(self._connection, entry, accepted_at)
 
     def parked_by(self, source: str) -> tuple[int, int]:
-        """How many events of a source are kept for a replay, and their bytes."""
+        """Return the number of parked events of a source, and their size in bytes."""
         with _translated():
             return parked_by(self._connection, source)
 
     def parked_in(self, session_id: str) -> int:
-        """How many events are kept for a replay in a session."""
+        """Return the number of parked events of a session."""
         with _translated():
             return parked_in(self._connection, session_id)
 
@@ -142,7 +145,7 @@ class PostgresStore:
         source: str,
         seconds: float | None = None,
     ) -> ReadResult:
-        """The answer to a read. Raises Rejected, also when it takes too long: no read may hold up a shard."""
+        """Run a read. Raises Rejected, also if it takes too long: reads must not block a shard."""
         where: dict[str, Any] = {"session_id": session_id, "session_glob": session_glob, "now": now}
         where["source"] = source
         with _translated():
@@ -164,12 +167,12 @@ class PostgresStore:
                 raise
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Up to three existing ids that are like this one."""
+        """Return up to three similar session ids."""
         with _translated():
             return similar_ids(self._connection, "session", session_id, session_id=None, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
-        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
+        """Return, per listener, updates on its session's tasks and on tasks that it delegated elsewhere."""
         with _translated():
             return find_updates(self._connection, listeners, now)
 

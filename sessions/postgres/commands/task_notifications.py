@@ -1,5 +1,4 @@
-"""What those who wait for tasks are told of a transaction: which tasks can be claimed because of it, who may take one
-more, and which tasks finished or ask."""
+"""Finds the task notifications of a transaction: claimable tasks, agents with free capacity, and settled tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from sessions.rules.records import Key, Task
 def find_notifications(
     connection: Connection, written: Mapping[Key, Task], *, resumed: Collection[str] = ()
 ) -> TaskNotification:
-    """The news of these tasks, which the transaction has written, and of sessions that hand out tasks again."""
+    """Return the notification for the tasks that the transaction wrote, and for resumed sessions."""
     tasks = written.values()
     sessions = {task.session_id for task in tasks if task.status in ("pending", "completed")} | set(resumed)
     return TaskNotification(

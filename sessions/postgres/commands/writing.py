@@ -1,6 +1,6 @@
-"""Writing the changes of a batch: one statement per table, the rows as one JSON parameter.
+"""Writes the changes of a batch with one statement per table, the rows in one JSON parameter.
 
-`json_to_recordset` keeps JSON columns as the text that was sent, and is many times faster than a row at a time.
+`json_to_recordset` keeps the text of JSON columns exactly as sent, and is many times faster than single rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from models.queue.inbox import shard_of
 from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
-from sessions.postgres.commands.locks import take_journal
+from sessions.postgres.commands.locks import lock_event_log
 from sessions.rules.event_log import REPLAYABLE, Delivery, Event
 from sessions.rules.records import RECORDS
 from sessions.rules.state import Changes
@@ -25,11 +25,11 @@ _POSTGRES = dialect()  # type: ignore[no-untyped-call]
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
-    """Write removals, then records, in an order in which each finds what it refers to."""
+    """Write removals, then records in the order of their references."""
     sessions = [key[1] for key in changes.removed if key[0] == "sessions"]
     memories = [key[1:] for key in changes.removed if key[0] == "memories"]
     if sessions:
-        # Who changes a task holds it first, and then needs its session for the journal: never the other way round.
+        # Changes of a task lock the task first and its session, for the event log, second. Keep that order.
         connection.execute(select(TaskRow.task_id).where(TaskRow.session_id.in_(sessions)).with_for_update())
         connection.execute(delete(SessionRow).where(SessionRow.session_id.in_(sessions)))
         _forget_deliveries(connection, sessions)
@@ -44,17 +44,17 @@ def write_changes(connection: Connection, changes: Changes) -> None:
 
 
 def write_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Record what became of deliveries; one that was judged anew takes the place of what was recorded before."""
+    """Record the outcomes of deliveries. A new decision replaces the earlier record."""
     if deliveries:
         _upsert(connection, "deliveries", deliveries, fields=Delivery.__struct_encode_fields__)
 
 
 def write_events(connection: Connection, events: Sequence[Event]) -> None:
-    """Append to journals. Must come last in a transaction: the lock keeps the order in which ids become visible."""
+    """Append events. Must be the last write of a transaction: its lock makes ids visible in order."""
     if events:
         shards = sorted({shard_of(event.session_id) for event in events})
         for shard in shards:
-            take_journal(connection, shard)
+            lock_event_log(connection, shard)
         rows = msgspec.json.encode(events).decode()
         connection.execute(_events_statement(Event.__struct_encode_fields__), {"rows": rows})
 
@@ -78,7 +78,7 @@ def _upsert(connection: Connection, name: str, rows: Sequence[Any], *, fields: t
 
 
 class _Recordset(NamedTuple):
-    """The parts of a statement that takes rows as JSON, as text of SQL."""
+    """The SQL parts of a statement with rows as JSON."""
 
     names: list[str]
     types: str
@@ -101,7 +101,7 @@ def _statement(name: str, fields: tuple[str, ...]) -> TextClause:
 
 @cache
 def _events_statement(fields: tuple[str, ...]) -> TextClause:
-    """Each event gets the next number of its session's journal that is not before the time."""
+    """Give each event the larger of the current time and the session's last event id, plus its number in the batch."""
     names, types, values = _recordset(Base.metadata.tables["events"], fields)
     last = "(SELECT max(e.event_id) FROM events e WHERE e.session_id = r.session_id)"
     time = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
@@ -128,5 +128,5 @@ def _quote(name: str) -> str:
 
 
 def _value_of(column: Column[Any], quoted: str) -> str:
-    """The column of the recordset, which makes SQL's of JSON's null: where there is always JSON, that is meant."""
+    """Return the recordset's column. It converts JSON null to SQL NULL; in non-nullable columns this restores it."""
     return f"COALESCE({quoted}, 'null')" if isinstance(column.type, JSON) and not column.nullable else quoted

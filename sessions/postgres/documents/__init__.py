@@ -1,1 +1,1 @@
-"""Exporting a whole session from Postgres, and importing it."""
+"""Exports and imports complete sessions in Postgres."""

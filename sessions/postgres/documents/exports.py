@@ -1,4 +1,4 @@
-"""A whole session from Postgres as one JSON document."""
+"""Exports a complete session from Postgres as a JSON document."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sessions.postgres.reads.read_scope import require_session, stream
 
 
 def export_session(connection: Connection, session_id: str) -> Iterator[bytes]:
-    """The document, piece by piece. To show one state of the session the transaction has to be REPEATABLE READ. Raises
-    NotFound before the first piece."""
+    """Return the document in pieces. For a consistent snapshot the transaction must be REPEATABLE READ. Raises NotFound
+    before the first piece."""
     require_session(connection, session_id)
     return _document(connection, session_id)
 
@@ -53,12 +53,12 @@ def _items(connection: Connection, kind: type[Item], statement: Executable) -> I
 
 
 def _memories(connection: Connection, session_id: str) -> Iterator[Item]:
-    """In one statement, so that revisions are never without their memory: the last of each group."""
+    """Read memories with their revisions in one statement, so that no revision lacks its memory: the last per group."""
     latest = _rows(MemoryRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
     of_memory = (MemoryRow.session_id == MemoryRevisionRow.session_id) & (MemoryRow.key == MemoryRevisionRow.key)
     earlier = _rows(MemoryRevisionRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
     both = union_all(latest, earlier.join(MemoryRow, of_memory)).subquery()
-    # In all databases, and in files, keys are in the same order.
+    # The same order of keys in all databases and in the JSON store.
     in_order = select(both).order_by(both.c.made_at, both.c.key.collate("C"), both.c.revision)
     for _, group in groupby(stream(connection, in_order), key=lambda row: row.key):
         *revisions, memory = (row._mapping for row in group)

@@ -1,4 +1,4 @@
-"""Taking over a whole session into Postgres from its document."""
+"""Imports a complete session into Postgres from its document."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from models.tables import SessionRow
 from sessions.backend import Imported
 from sessions.documents.document import event_record, records, session_record
 from sessions.documents.import_validation import Document, require_same
-from sessions.postgres.commands.locks import take_shard
+from sessions.postgres.commands.locks import lock_shard
 from sessions.postgres.commands.writing import write_changes, write_events
 from sessions.postgres.documents.exports import export_session
 from sessions.rules.records import Record
 from sessions.rules.state import Changes
 
 STATEMENT_BYTES = 4 * 1_048_576
-"""Written at a time, so that no statement takes too long."""
+"""Data written per statement, so that none takes too long."""
 
 T = TypeVar("T")
 
 
 def import_session(connection: Connection, document: Document) -> Imported:
-    """Take it over in the caller's transaction, under the lock of its shard. Raises Conflict if another session has its
-    id; one that is just the same is left as it is."""
+    """Import the session in the caller's transaction, under the shard's lock. Raises Conflict if a different session
+    has its id; an identical one is left unchanged."""
     session_id = document.session.session_id
-    take_shard(connection, shard_of(session_id))
+    lock_shard(connection, shard_of(session_id))
     if connection.scalar(select(SessionRow.session_id).where(SessionRow.session_id == session_id)) is not None:
         require_same(document.pieces(), export_session(connection, session_id), session_id)
         return Imported(session_id=session_id, created=False)

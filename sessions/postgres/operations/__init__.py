@@ -1,1 +1,1 @@
-"""What operators see in Postgres: deliveries, dead letters, API keys, health, schema revision."""
+"""Operations in Postgres: deliveries, dead letters, API keys, health and the schema revision."""

@@ -1,4 +1,4 @@
-"""The register of API keys in Postgres. How relays learn of a change belongs to `sessions.api_keys`."""
+"""API keys in Postgres. `sessions.api_keys` publishes changes to the relays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.tables import ApiKeyRow, SessionRow
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A key in the register."""
+    """A stored key."""
 
     key_hash: str
     key_id: str
@@ -29,7 +29,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def record(self) -> KeyRecord:
-        """What relays need of it."""
+        """The fields that relays need."""
         return KeyRecord(
             key_id=self.key_id,
             name=self.name,
@@ -40,7 +40,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lock_register(connection: Connection) -> None:
-    """Until the end of the transaction nobody else makes a key: a name is looked up before it is taken."""
+    """Block the creation of keys by others until the transaction ends, so that a name that is free stays free."""
     connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
 
 
@@ -50,7 +50,7 @@ def add_key(connection: Connection, entry: KeyEntry) -> None:
 
 
 def find_keys(connection: Connection, *, name_or_id: str | None = None) -> list[KeyEntry]:
-    """All keys, or those of one name or id, revoked ones too; the oldest first."""
+    """Return all keys, or those with one name or id, including revoked ones; the oldest first."""
     statement = select(ApiKeyRow.__table__).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
     if name_or_id is not None:
         statement = statement.where(_named(name_or_id))
@@ -58,7 +58,7 @@ def find_keys(connection: Connection, *, name_or_id: str | None = None) -> list[
 
 
 def mark_revoked(connection: Connection, revocations: Iterable[tuple[str, Revocation]]) -> None:
-    """Note that keys, by their hashes, are revoked; those that are already stay as they are."""
+    """Mark keys, given by their hashes, as revoked. Earlier revocations stay unchanged."""
     for key_hash, revocation in revocations:
         connection.execute(
             update(ApiKeyRow)
@@ -68,7 +68,7 @@ def mark_revoked(connection: Connection, revocations: Iterable[tuple[str, Revoca
 
 
 def session_exists(connection: Connection, session_id: str) -> bool:
-    """Whether there is a session of this id."""
+    """Return whether a session has this id."""
     return bool(connection.scalar(select(func.count()).where(SessionRow.session_id == session_id)))
 
 

@@ -1,5 +1,4 @@
-"""Dead letters and parked events: deliveries that failed, or that a session did not take, with the entry that is
-replayed and why."""
+"""Dead letters (failed deliveries) and parked events (refused by their session), with their reasons and entries."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ _ENTRY = cast(DeliveryRow.entry, Text).label("entry")
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters or parked events; what is not given is any."""
+    """Selects dead letters or parked events; None matches all."""
 
     status: Literal["failed", "parked"] | None = None
     source: str | None = None
@@ -36,10 +35,10 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     command: str | None = None
     session_glob: str | None = None
-    """Only those of sessions that match."""
+    """Only sessions that match the pattern."""
 
     def condition(self) -> ColumnElement[bool]:
-        """As a condition on deliveries."""
+        """Return the filter as a condition on deliveries."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
         glob = given.pop("session_glob", None)
         within = [] if glob is None else [DeliveryRow.session_id.like(like_pattern(glob), escape="\\")]
@@ -48,7 +47,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
-    """The oldest dead letters, with their tracebacks."""
+    """Return the tracebacks of the oldest dead letters."""
     columns = (DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
     statement = (
         select(*columns)
@@ -60,14 +59,14 @@ def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, s
 
 
 def list_dead_letters(connection: Connection, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:
-    """Dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
+    """List dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
     end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
     rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
     return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
 
 
 def find_dead_letter(connection: Connection, wanted: DeadLetterFilter) -> dict[str, Any] | None:
-    """One dead letter with its payload and traceback, or None."""
+    """Return a dead letter with its payload and traceback, or None."""
     row = connection.execute(_select(DeliveryRow.traceback, _ENTRY).where(wanted.condition())).one_or_none()
     if row is None:
         return None
@@ -83,11 +82,11 @@ def entries_to_rule(
     limit: int = 1,
     cursor: str | None = None,
 ) -> tuple[list[Entry], str | None]:
-    """The entries of dead letters, the oldest first, as they are to be pushed once more, and where to go on. Each may
-    be as large as a webhook. Raises Invalid for an invalid cursor."""
+    """Return entries of dead letters to push again, the oldest first, and the next cursor. Each entry may be as large
+    as a webhook. Raises Invalid for an invalid cursor."""
     rows = connection.execute(_page(_select(_ENTRY), wanted, limit=limit, cursor=cursor)).all()
     ruled = [
-        # Its id may have been changed since: another event with the same content came.
+        # The id may have changed since, because another event had the same content.
         msgspec.structs.replace(
             msgspec.json.decode(row.entry, type=Entry), delivery_id=row.delivery_id, resolution=resolution, waits=False
         )
@@ -97,7 +96,7 @@ def entries_to_rule(
 
 
 def parked_by(connection: Connection, source: str) -> tuple[int, int]:
-    """How many events of a source are parked, and the bytes that they take in the database."""
+    """Return the number of parked events of a source, and their size in the database in bytes."""
     size = func.coalesce(func.sum(func.pg_column_size(DeliveryRow.entry)), 0)
     statement = select(func.count(), size).where(DeliveryRow.status == "parked", DeliveryRow.source == source)
     count, total = connection.execute(statement).one()
@@ -105,7 +104,7 @@ def parked_by(connection: Connection, source: str) -> tuple[int, int]:
 
 
 def parked_in(connection: Connection, session_id: str) -> int:
-    """How many events are parked in a session."""
+    """Return the number of parked events of a session."""
     parked = select(func.count()).where(DeliveryRow.status == "parked", DeliveryRow.session_id == session_id)
     return connection.scalar(parked) or 0
 
@@ -117,7 +116,7 @@ def _select(*more: Any) -> Select[Any]:
 
 
 def _page(statement: Select[Any], wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Select[Any]:
-    """With one row more than the limit if there are more."""
+    """Select one row more than the limit, to detect a further page."""
     after = decode_cursor(cursor, RowPosition)
     condition = wanted.condition() if after is None else and_(wanted.condition(), DeliveryRow.position > after)
     return statement.where(condition).order_by(DeliveryRow.position).limit(limit + 1)

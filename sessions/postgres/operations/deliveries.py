@@ -1,4 +1,4 @@
-"""Deliveries in Postgres: recognizing repeats, and looking up what became of a webhook."""
+"""Deliveries in Postgres: recognizing repeats, and looking up the outcomes of webhooks."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from sessions.reads.results import Page
 from sessions.rules.event_log import PriorDelivery, Said
 
 LATEST_EVENTS = 50
-"""Of a session, among which its last change is looked for: refusals and agents' reports may have come after it."""
+"""Events of a session that are searched for its last change; rejections and agents' reports may follow it."""
 
 
 def _part(*path: str) -> ColumnElement[str]:
-    """Of a response, a text that is short when whoever wrote it meant well."""
+    """Select a text of a response, truncated because malformed responses may be long."""
     return func.left(DeliveryRow.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
 
 
@@ -48,8 +48,8 @@ _REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
-    """Which of these were decided before, by source and delivery id; the answers of those that took effect only for
-    who waits for them, since there may be many, and large."""
+    """Return earlier decisions on these entries, by source and delivery id. Includes responses of applied ones only if
+    the sender waits for them, since these may be many and large."""
     waiting: dict[tuple[str, str], bool] = {}
     for entry in entries:
         identity = entry.source, entry.delivery_id
@@ -82,8 +82,8 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
 
 
 def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Said]:
-    """By session the last change that its journal tells of, agents' reports aside, as far as it has the content of one
-    of these entries."""
+    """Return, per session, the last change in its event log, without agents' reports, if it has the content of one of
+    these entries."""
     wanted = {(entry.session_id, entry.hash) for entry in entries if entry.session_id}
     if not wanted:
         return {}
@@ -128,7 +128,7 @@ def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Sai
 
 
 def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
-    """Note that the delivery id came again with other content, which was not applied."""
+    """Record that the delivery id was reused with other content, which was not applied."""
     connection.execute(
         update(DeliveryRow)
         .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
@@ -137,7 +137,7 @@ def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
 
 
 def set_apart(connection: Connection, entry: Entry, accepted_at: datetime) -> None:
-    """Add the moment to the id of the delivery that was accepted then, so that the entry can have its id."""
+    """Append the acceptance time to the id of the earlier delivery, so that the entry can use its id."""
     connection.execute(
         update(DeliveryRow)
         .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
@@ -148,7 +148,7 @@ def set_apart(connection: Connection, entry: Entry, accepted_at: datetime) -> No
 def recently_forgotten(
     connection: Connection, session_ids: Sequence[str], *, seconds: int
 ) -> list[tuple[str, str, str]]:
-    """Source, id and hash of the deliveries of deleted sessions whose outcomes may still be kept elsewhere."""
+    """Return source, id and hash of deliveries of deleted sessions whose outcomes Redis may still hold."""
     statement = select(DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.hash).where(
         DeliveryRow.session_id.in_(session_ids),
         DeliveryRow.command == "",
@@ -158,7 +158,7 @@ def recently_forgotten(
 
 
 def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
-    """What became of a delivery, with the `hash` of its content, or None while it was not decided."""
+    """Return the outcome of a delivery with the `hash` of its content, or None if it is undecided."""
     response = cast(DeliveryRow.response, Text).label("response")
     statement = _select(response).where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
     row = connection.execute(statement).one_or_none()
@@ -182,9 +182,12 @@ def list_deliveries(
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Deliveries that were decided, newest first, each without its result, and of an error the code and the message
-    alone. With a pattern: those of sessions that it allows, and of no session those of the reader's own source, as
-    nothing tells of which sessions the answers to others' speak. Raises Invalid for an invalid cursor."""
+    """List decided deliveries, the newest first, without results, and with only the code and message of errors.
+
+    A pattern limits them to the sessions that it allows. Of deliveries without a session it then includes only those of
+    the reader's own source, since the responses of others may concern any session. Raises Invalid for an invalid
+    cursor.
+    """
     statement = _select(_CODE, _REASON).order_by(DeliveryRow.position.desc()).limit(limit + 1)
     if status is not None:
         statement = statement.where(DeliveryRow.status == status)
@@ -199,7 +202,7 @@ def list_deliveries(
     if (before := decode_cursor(cursor, RowPosition)) is not None:
         statement = statement.where(DeliveryRow.position < before)
     rows = connection.execute(statement).all()
-    items = [_in_short(row._mapping) for row in rows[:limit]]
+    items = [_summarize(row._mapping) for row in rows[:limit]]
     return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
 
 
@@ -235,9 +238,9 @@ def _describe(row: Any) -> dict[str, Any]:
     return described
 
 
-def _in_short(row: Any) -> dict[str, Any]:
-    told = {"code": row["code"], "reason": row["reason"] and shorten(row["reason"])}
-    return _describe(row) | {name: value for name, value in told.items() if value is not None}
+def _summarize(row: Any) -> dict[str, Any]:
+    error = {"code": row["code"], "reason": row["reason"] and shorten(row["reason"])}
+    return _describe(row) | {name: value for name, value in error.items() if value is not None}
 
 
 def _raw(text: str | None) -> Raw | None:

@@ -1,4 +1,4 @@
-"""How a database is: whether it keeps what it commits, which tables it has, and what failed in it."""
+"""Health of a database: its durability settings, schema revision, dead letters and parked events."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from sqlalchemy import Connection, text
 
 from sessions.postgres.operations.schema_revision import read_revision
 
-LOOK = text(
+SETTINGS = text(
     "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
     " current_setting('synchronous_commit') AS synchronous_commit"
 )
 FAILED = text("SELECT count(*) FROM deliveries WHERE status = 'failed'")
 PARKED = text("SELECT count(*) FROM deliveries WHERE status = 'parked'")
-"""As their indexes have it."""
+"""Both conditions match partial indexes."""
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found."""
+    """The result of a health check."""
 
     version: str
     fsync: str
     synchronous_commit: str
     revision: str | None
-    """None without our tables."""
+    """None if the product's tables do not exist."""
     dead_letters: int
     parked_events: int
 
     @property
     def weakness(self) -> str | None:
-        """The settings with which a crash can lose what was committed."""
+        """The settings with which a crash can lose committed data, or None."""
         given = {"fsync": self.fsync, "synchronous_commit": self.synchronous_commit}
         off = [name for name, value in given.items() if value == "off"]
         return f"{' and '.join(off)} off" if off else None
 
 
 def check_health(connection: Connection) -> DatabaseHealth:
-    """Look once; works on a database of any revision, also without tables."""
-    found = connection.execute(LOOK).one()
+    """Check a database of any schema revision, also without tables."""
+    found = connection.execute(SETTINGS).one()
     revision = read_revision(connection)
     return DatabaseHealth(
         version=found.version,

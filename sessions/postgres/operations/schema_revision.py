@@ -15,7 +15,7 @@ REVISION = text("SELECT version_num FROM alembic_version")
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Return the revision, or None for a database without our tables. Raises ProgrammingError for a user who may not
+    """Return the revision, or None if the product's tables do not exist. Raises ProgrammingError if the user may not
     read them."""
     if not connection.scalar(HAS_TABLES):
         return None
@@ -33,14 +33,14 @@ def state_of(revision: str | None) -> State:
 
 
 def describe_mismatch(revision: str | None, *, upgrade: str) -> tuple[str, str] | None:
-    """Say what is wrong with a revision and what to do about it, where `upgrade` names the command that migrates; None
-    if it is the right one."""
-    found = f"The database has schema {revision}, and this program needs schema {SCHEMA_REVISION}."
+    """Return the problem with a revision and the remedy, or None for the current one. `upgrade` is the migration
+    command."""
+    found = f"The database has schema {revision}, but this program needs schema {SCHEMA_REVISION}."
     match state_of(revision):
         case "current":
             return None
         case "empty":
-            found = f"The database has no tables of this program, which needs schema {SCHEMA_REVISION}."
+            found = f"The database does not have the tables of this program, which needs schema {SCHEMA_REVISION}."
         case "ahead":
-            return found, "Update this program: a newer version has used the database."
+            return found, "Update this program: a newer version has migrated the database."
     return found, f"Run `{upgrade}`."

@@ -1,4 +1,4 @@
-"""Reading artifacts: one with its content, and lists without."""
+"""Reads of artifacts: one with its content, and lists without content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.reads.serializers import artifact_item, whole_artifact
 
 
 def get_artifact(connection: Connection, command: GetArtifact, *, read_scope: ReadScope) -> dict[str, Any]:
-    """One artifact with its content. Raises NotFound."""
+    """Return an artifact with its content. Raises NotFound."""
     room, offset = command.max_characters, command.offset
     content = json_excerpt(ArtifactRow.content, "content", room=room, offset=offset)
     statement = select(*artifact_columns(room), *content).where(
@@ -30,7 +30,7 @@ def get_artifact(connection: Connection, command: GetArtifact, *, read_scope: Re
 
 
 def list_artifacts(connection: Connection, command: ListArtifacts, *, read_scope: ReadScope) -> Page:
-    """Artifacts without content, the latest first."""
+    """List artifacts without content, the latest first."""
     statement = (
         select(*artifact_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
         .join(SessionRow, SessionRow.session_id == ArtifactRow.session_id)
@@ -47,7 +47,7 @@ def list_artifacts(connection: Connection, command: ListArtifacts, *, read_scope
 
 
 def artifact_columns(room: int) -> Sequence[ColumnElement[Any]]:
-    """What `sessions.reads.serializers.artifact_item` needs."""
+    """Return the columns for `sessions.reads.serializers.artifact_item`."""
     plain = ("position", "artifact_id", "session_id", "name", "type", "format", "task_id", "created_by", "created_at")
     metadata = json_excerpt(ArtifactRow.metadata_, "metadata", room=room)
     return [*(getattr(ArtifactRow, name) for name in plain), *metadata]

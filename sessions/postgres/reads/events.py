@@ -1,4 +1,4 @@
-"""Reading a session's journal from a position on."""
+"""Reads a session's event log from a position."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sessions.reads.serializers import event_item
 
 
 def read_events(connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int) -> Page:
-    """Events in the order in which they became visible. `next_cursor` is never None: it is where to go on, also when
-    there is nothing yet. Raises NotFound, or Invalid for a position that is none."""
+    """List events in the order in which they became visible. `next_cursor` is never None: clients can continue from it
+    even if there are no events yet. Raises NotFound, or Invalid for an invalid position."""
     position = decode_position(after)
     require_session(connection, session_id)
     plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")
@@ -35,7 +35,7 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
 
 
 def last_positions(connection: Connection, session_ids: Collection[str]) -> dict[str, int]:
-    """Where each of these journals ends, in one look."""
+    """Return the last event id of each session, in one statement."""
     names = func.unnest(bindparam("names", list(session_ids), type_=ARRAY(Text))).table_valued("name")
     last = select(func.max(EventRow.event_id)).where(EventRow.session_id == names.c.name).scalar_subquery()
     return {name: position or 0 for name, position in connection.execute(select(names.c.name, last))}

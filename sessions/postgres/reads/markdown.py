@@ -1,4 +1,4 @@
-"""A session from Postgres as a document to read."""
+"""Exports a session from Postgres as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessions.reads.markdown import write_markdown
 
 
 def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
-    """The document, piece by piece. Raises NotFound before the first piece."""
+    """Return the document in pieces. Raises NotFound before the first piece."""
     require_session(connection, session_id)
     session = connection.execute(select(SessionRow.__table__).where(SessionRow.session_id == session_id)).one()
 

@@ -1,4 +1,4 @@
-"""Reading memories: one at any of its revisions, and lists by session, type, tags, status and time."""
+"""Reads of memories: one at any revision, and lists by session, type, tags, status and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sessions.reads.truncation import fit
 
 
 def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_scope: ReadScope) -> dict[str, Any]:
-    """One memory. Raises NotFound."""
+    """Return a memory. Raises NotFound."""
     for table in (MemoryRow, MemoryRevisionRow):
         columns = memory_columns(table, room=command.max_characters, offset=command.offset)
         statement = select(*columns).where(table.session_id == read_scope.session_id, table.key == command.key)
@@ -29,12 +29,12 @@ def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_sco
             return fit(memory_item(row._mapping, offset=command.offset), command.max_characters)
         if command.revision is None:
             break
-    message = f"There is no revision {command.revision} of {command.key!r}." if command.revision else ""
+    message = f"{command.key!r} does not have revision {command.revision}." if command.revision else ""
     raise read_scope.missing(connection, "memory", command.key, message=message)
 
 
 def list_memories(connection: Connection, command: ListMemories | QueryMemories, *, read_scope: ReadScope) -> Page:
-    """Memories, the latest first; those of one moment by session and key, backwards."""
+    """List memories, the latest first; those of the same time in descending order of session and key."""
     columns = memory_columns(MemoryRow, room=command.max_characters // 2)
     statement = select(*columns, SessionRow.title.label("session_title")).join(
         SessionRow, SessionRow.session_id == MemoryRow.session_id
@@ -54,7 +54,7 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
 def memory_columns(
     table: type[MemoryRow | MemoryRevisionRow], *, room: int, offset: int = 0
 ) -> Sequence[ColumnElement[Any]]:
-    """What `sessions.reads.serializers.memory_item` needs."""
+    """Return the columns for `sessions.reads.serializers.memory_item`."""
     plain = ("session_id", "key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
     content = json_excerpt(table.content, "content", room=room, offset=offset)
     return [*(getattr(table, name) for name in plain), *content]

@@ -1,6 +1,6 @@
-"""Reading long columns in part: what is selected for `sessions.reads.partial_values.long_text`.
+"""Selects parts of long columns for `sessions.reads.partial_values.long_text`.
 
-JSON that senders gave is selected as text, so that it comes back exactly as it was sent.
+JSON from senders is selected as text, so that it is returned exactly as sent.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from sqlalchemy import ColumnElement, Dialect, Text, TypeDecorator, case, cast, 
 
 
 class Verbatim(TypeDecorator[Raw]):
-    """To select JSON as the text that it is; the driver would decode it."""
+    """Selects JSON as text, which the driver would otherwise decode."""
 
     impl = Text
     cache_ok = True
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Raw | None:
-        """The text, ready to be put into other JSON."""
+        """Return the text for embedding in other JSON."""
         return None if value is None else Raw(value.encode())
 
 
 def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[ColumnElement[Any]]:
-    """Columns for at most `room` characters of a text from `offset` on."""
+    """Return columns for at most `room` characters of a text, starting at `offset`."""
     return [
         func.substr(column, offset + 1, room).label(f"{name}_text"),
         func.char_length(column).label(f"{name}_length"),
@@ -31,7 +31,7 @@ def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[
 
 
 def json_excerpt(column: Any, name: str, *, room: int, offset: int = 0) -> list[ColumnElement[Any]]:
-    """Columns for a JSON value if it has at most `room` characters, else for a part of its text."""
+    """Return columns for a JSON value of at most `room` characters, or for a part of the text of a longer one."""
     verbatim = cast(column, Verbatim)
     is_string = func.json_typeof(column) == "string"
     readable = case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=cast(column, Text))

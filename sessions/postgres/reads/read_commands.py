@@ -1,7 +1,7 @@
-"""Everything that can be read from the store in Postgres, and how a read command is answered.
+"""The reads of the Postgres store, and the dispatch of read commands.
 
-All functions read within the caller's transaction, so they see what it wrote. They change nothing, but for get_task,
-which notes that a task's state was shown.
+All functions run in the caller's transaction, so they see its writes. They change nothing, except that get_task records
+that the task's state was seen.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def read(
     now: datetime,
     source: str | None = None,
 ) -> ReadResult:
-    """The answer to a read command: its data, and a sentence on it. It is noted that the source, if there is one, has
-    seen the task that it asked for. Raises Forbidden, NotFound or Invalid."""
+    """Run a read command; returns its data and a message. Marks a task as seen by the source, if given. Raises
+    Forbidden, NotFound or Invalid."""
     read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now, source=source)
     title = None if session_id is None else require_session(connection, session_id, session_glob)
     if type(command) in _ONE:
@@ -96,7 +96,7 @@ def page(
     session_glob: str | None,
     now: datetime,
 ) -> Page:
-    """Part of a list, for a command that lists. Raises Forbidden, NotFound or Invalid."""
+    """Return a page of a list command. Raises Forbidden, NotFound or Invalid."""
     if session_id is not None:
         require_session(connection, session_id, session_glob)
     read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)

@@ -1,4 +1,4 @@
-"""What one read may see: one session, or all that the key's pattern allows; and what a reader is told of the rest."""
+"""The sessions that a read may access: one, or all that the key's pattern allows; and the errors for missing ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 
 ROWS_AT_A_TIME = 50
-"""Fetched from the server; a row may hold as much text as the answer."""
+"""Rows fetched at once; a row may be as large as the whole response."""
 
 _IDS: dict[Kind, tuple[Any, Any]] = {
     "session": (SessionRow.session_id, SessionRow.last_activity_at),
@@ -26,29 +26,29 @@ _IDS: dict[Kind, tuple[Any, Any]] = {
     "task": (TaskRow.task_id, TaskRow.position),
     "artifact": (ArtifactRow.artifact_id, ArtifactRow.position),
 }
-"""The column of each kind's ids, and by which the latest are found."""
+"""The id column of each kind, and the column that orders it by age."""
 
 
 class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one read."""
+    """The access and time of one read."""
 
     session_id: str | None
     session_glob: str | None
     now: datetime
     source: str | None = None
-    """Who reads."""
+    """The source of the reader."""
 
     def within(self, column: Any) -> ColumnElement[bool]:
-        """The condition on a session_id column."""
+        """Return the condition on a session_id column."""
         return _within(column, self.session_id, self.session_glob)
 
     def missing(self, connection: Connection, kind: Kind, wanted: str, message: str = "") -> NotFound:
-        """The error for an id under which there is nothing."""
+        """Return the error for an id that does not exist."""
         where = {"session_id": self.session_id, "session_glob": self.session_glob}
         return not_found(connection, kind, wanted, **where, message=message)
 
     def during(self, command: PeriodCommand, column: Any) -> ColumnElement[bool]:
-        """The condition that a moment is in the command's period."""
+        """Return the condition that a time is in the command's period."""
         since, until = command.period(self.now)
         after = true() if since is None else column >= since
         before = true() if until is None else column < until
@@ -56,7 +56,7 @@ class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_session(connection: Connection, session_id: str, session_glob: str | None = None) -> str:
-    """The title of a session. Raises Forbidden or NotFound."""
+    """Return the title of a session. Raises Forbidden or NotFound."""
     require_visible(session_id, session_glob)
     if re.search(ID_PATTERN, session_id):
         statement = select(SessionRow.title).where(SessionRow.session_id == session_id)
@@ -67,7 +67,7 @@ def require_session(connection: Connection, session_id: str, session_glob: str |
 
 
 def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
-    """The rows, of which only some are in memory at a time; what is not taken is not fetched."""
+    """Stream rows, holding few in memory. Rows that the caller does not read are not fetched."""
     with connection.execute(statement, execution_options={"yield_per": ROWS_AT_A_TIME}) as rows:
         yield from rows
 
@@ -81,7 +81,7 @@ def not_found(
     session_glob: str | None,
     message: str = "",
 ) -> NotFound:
-    """The error for an id under which there is nothing, with the nearest ones that are there."""
+    """Return the error for an id that does not exist, with similar ids."""
     similar = similar_ids(connection, kind, wanted, session_id=session_id, session_glob=session_glob)
     return missing(kind, wanted, similar=similar, message=message)
 
@@ -89,7 +89,7 @@ def not_found(
 def similar_ids(
     connection: Connection, kind: Kind, wanted: str, *, session_id: str | None, session_glob: str | None
 ) -> list[str]:
-    """Up to three ids most like the one wanted, the nearest first, among the latest that the key may see."""
+    """Return up to three similar ids, the closest first, among the latest that the key may read."""
     column, latest = _IDS[kind]
     within = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
     statement = select(column).where(within).order_by(latest.desc()).limit(CANDIDATES)

@@ -1,4 +1,4 @@
-"""A limit on the time that all statements of one read take together, kept by the server."""
+"""Limits the total time of all statements of a read, enforced by the server."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from sqlalchemy import Connection, event
 from sessions.postgres.connections import STATEMENT_TIMEOUT_SECONDS
 
 UNCHANGED_SHARE = 0.8
-"""A statement that has so much left of what the one before it had goes on with its limit, which saves a round trip."""
+"""A statement keeps the previous one's timeout if at least this share of it remains, which saves a round trip."""
 
 
 class OutOfTime(Exception):
-    """The time was over before a statement began."""
+    """The time was used up before a statement began."""
 
 
 @contextmanager
 def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
-    """Limit the statements within the block, which may take no longer together, nor one of them longer than any other
-    statement. The server ends the one that runs when the time is over; the next raises OutOfTime. In a transaction that
-    goes on after the block, lift the limit."""
+    """Limit the total time of the statements in the block; each also keeps the normal statement timeout.
+
+    The server cancels the statement that exceeds the limit; a later one raises OutOfTime. If the transaction continues
+    after the block, call `lift_time_limit`.
+    """
     ends_at = time.monotonic() + seconds
     limit_seconds = float("inf")
 
@@ -34,7 +36,7 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             raise OutOfTime
         if not UNCHANGED_SHARE * limit_seconds <= left <= limit_seconds:
             limit_seconds = left
-            cursor = connection.connection.cursor()  # The connection itself would ask for the limit of this, too.
+            cursor = connection.connection.cursor()  # Executing it on the connection would trigger this listener.
             cursor.execute(_set_timeout(left))
             cursor.close()
 
@@ -46,8 +48,8 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def lift_time_limit(connection: Connection) -> None:
-    """Let the statements that follow in the transaction take as long as any. Raises what any statement may raise: the
-    limit holds for this one, too."""
+    """Restore the normal statement timeout for the rest of the transaction. May raise like any statement, since the
+    limit applies to this one, too."""
     connection.exec_driver_sql(_set_timeout(STATEMENT_TIMEOUT_SECONDS))
 
 

@@ -1,4 +1,4 @@
-"""What a resume bundle is made of, in Postgres: the rows of each section."""
+"""Reads the sections of a resume bundle from Postgres."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOTAL = func.count().over().label("total")
 
 
 def resume_bundle(connection: Connection, command: ResumeBundle, *, read_scope: ReadScope) -> dict[str, Any]:
-    """The bundle of the session, or of the latest active one. Raises NotFound."""
+    """Return the bundle of the session, or of the most recently active one. Raises NotFound."""
     room = command.max_characters
     session_id = read_scope.session_id or _latest_active(connection, read_scope)
     session = connection.execute(select(*session_columns(room)).where(SessionRow.session_id == session_id)).one()

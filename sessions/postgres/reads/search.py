@@ -1,6 +1,6 @@
-"""Full-text search over conversations, memories and artifacts: first what has all words, then what has any.
+"""Searches the full text of conversations, memories and artifacts: hits with all words first, then those with any.
 
-The best hits have the most different words, then these often and near to each other, then are the latest.
+Hits are ordered by the number of distinct words, then by their frequency and proximity, then by time.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from models.commands.definitions import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
 from sessions.postgres.reads.read_scope import ReadScope, stream
-from sessions.postgres.reads.search_query import SearchQuery, understand
+from sessions.postgres.reads.search_query import SearchQuery, build_query
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
 from sessions.reads.search_query import mark, normalize_marks
 
 SUBSTRING_ROWS = 2_000
-"""Of each area, the latest that can be seen: there is no index for substrings."""
+"""The latest readable rows per area that are searched for substrings, which no index supports."""
 SUBSTRING_BYTES = 128_000_000
-"""Of text in each area, the latest, in which one substring is looked for; several share it."""
+"""The latest text per area that is searched for a substring; several substrings share the limit."""
 PARTIAL_ROWS, PARTIAL_BYTES = 5_000, 128_000_000
-"""Of each area, the latest that have any of the words; those that have all of them are then left out."""
+"""The latest rows per area with any of the words; those with all words are then excluded."""
 RANKED_BYTES = 24_000_000
-"""Of the text of hits in each area, the latest, that are ranked: each word is looked for in all of it."""
+"""The latest text of hits per area that is ranked; ranking searches it for every word."""
 SNIPPET_BYTES = 3_000_000
-"""Of the text of hits on one page, which ends there: finding snippets in so much takes a third of a second."""
+"""The text of hits on a page, which ends at this size: generating its snippets takes a third of a second."""
 NEEDLES_AT_ONCE = 8
-"""Substrings that take as long to be found in a text as its snippet."""
+"""Substring searches that take as long as generating a snippet of the same text."""
 
 
 class _Area(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to search."""
+    """A searchable area, with its table and columns."""
 
     area: str
     table: Any
@@ -97,8 +97,8 @@ AREAS = {
 
 
 def search(connection: Connection, command: Search, *, read_scope: ReadScope) -> Page:
-    """Hits, the best first; each says whether it has all words or only some (`match`)."""
-    query = understand(connection, command.q)
+    """Return hits, the best first; `match` tells whether a hit has all words or only some."""
+    query = build_query(connection, command.q)
     start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
     limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
     hits = _hits(connection, command, query, start=start, limit=limit, read_scope=read_scope)
@@ -170,7 +170,7 @@ def _candidates(
     else:
         hits = rows.where(query.matches(match, area.table.search, area.text))
     found = _latest(hits.limit(MOST_HITS), RANKED_BYTES)
-    # Large ones are kept compressed: unpacked here once, and not for each word. OFFSET keeps it a step of its own.
+    # Large tsvectors are stored compressed: decompress once, not per word. OFFSET keeps this a separate step.
     unpacked = found.c.search.op("||")(cast("", TSVECTOR)).label("search")
     others = [column for column in found.c if column.name not in ("search", "latest", "before")]
     found = select(*others, unpacked).offset(0).subquery()
@@ -179,8 +179,8 @@ def _candidates(
 
 
 def _latest(rows: Select[Any], most_bytes: int) -> Subquery:
-    """Of rows, those with the latest texts that have so many bytes together, and one more. A large text costs nothing
-    until it is unpacked; its size is known without."""
+    """Select the rows with the latest texts up to a total size, plus one. Large texts are not decompressed for this,
+    since their size is stored."""
     every = rows.subquery()
     size = func.octet_length(every.c.text)
     upto = func.sum(size).over(order_by=every.c.latest.desc(), rows=(None, 0))

@@ -1,4 +1,4 @@
-"""A search as Postgres understands it: what matches, how good it is, and the snippet that shows why."""
+"""Translates a search query to Postgres: the match condition, the rank and the snippet."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from sessions.reads.search_query import ParsedQuery, any_of, parse_query
 
 SNIPPET_OPTIONS = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "'
 CONTEXT_CHARACTERS = 60
-"""Before a substring in its snippet."""
+"""Characters before a substring in its snippet."""
 STAND_INS = "\ue000\ue001"
-"""For the slow letters while a headline is made, in which they are shown as they were."""
+"""Replace the slow letters while a headline is generated; the headline then shows the original letters."""
 RANKING = 1 | 32
-"""Flags of ts_rank_cd: long texts are not better for being long, and ranks are below 1."""
+"""Flags of ts_rank_cd: normalize by text length, and scale ranks below 1."""
 
 _WITHOUT_SLOW_LETTERS = str.maketrans(dict.fromkeys(SLOW_LETTERS, "|"))
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
@@ -40,18 +40,18 @@ _LANGUAGE: ColumnElement[Any] = literal_column(f"'{SEARCH_CONFIGURATION}'::regco
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked for. `search` is a column with the words of `text`."""
+    """A parsed query. In its methods, `search` is the tsvector column of `text`."""
 
     parsed: ParsedQuery
     has_words: bool
     words: list[str]
-    """A tsquery for each word of which any will do."""
+    """A tsquery per wanted word, for matching any of them."""
     configuration: Any
-    """In which the words are found again in a text."""
+    """The text search configuration of these words."""
 
     def matches(self, match: Match, search: Any, text: Any) -> ColumnElement[bool]:
-        """Whether all words and runs are there; or, for `partial`, not all, but any of them or of their parts, and
-        nothing that is unwanted."""
+        """Return the condition: all words and runs match; for `partial`, some of them or of their parts, but not all,
+        and no unwanted term."""
         every = [func.strpos(text, run) > 0 for run in self.parsed.runs]
         if self.has_words:
             every.append(search.bool_op("@@")(_web_query(self.parsed.text)))
@@ -63,14 +63,14 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         return and_(self.has_any(search, text), not_(and_(*every)), *none)
 
     def has_any(self, search: Any, text: Any) -> ColumnElement[bool]:
-        """Whether any of the words or runs, or of their parts, is there."""
+        """Return the condition that any word, run or part matches."""
         some = [func.strpos(text, part) > 0 for part in self.parsed.parts]
         if self.words:
             some.append(search.bool_op("@@")(self._any_word()))
         return or_(false(), *some)
 
     def rank(self, search: Any, text: Any) -> ColumnElement[Any]:
-        """How many different words are there, and a fraction for how often and how near to each other they are."""
+        """Return the number of distinct matching words, plus a fraction for their frequency and proximity."""
         word = func.unnest(cast(self.words, ARRAY(TSQUERY))).column_valued("word")
         part = func.unnest(cast(self.parsed.parts, ARRAY(Text))).column_valued("part")
         words = select(func.count()).where(search.bool_op("@@")(word))
@@ -79,7 +79,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         return cast(words.scalar_subquery() + parts.scalar_subquery() + nearness, Float)
 
     def snippet(self, text: Any) -> list[ColumnElement[Any]]:
-        """Columns `around`, the surroundings of the first run or part, and `headline`, with the words marked."""
+        """Return the columns `around`, the context of the first run or part, and `headline`, with the words marked."""
         needles = func.unnest(cast(self.parsed.needles, ARRAY(Text)))
         needle = needles.table_valued("text", with_ordinality="place", name="needle").render_derived()
         at = func.strpos(text, needle.c.text)
@@ -96,8 +96,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         return cast(" | ".join(self.words), TSQUERY)
 
 
-def understand(connection: Connection, q: str) -> SearchQuery:
-    """The query for what somebody typed; any text is one, but not each finds something."""
+def build_query(connection: Connection, q: str) -> SearchQuery:
+    """Build the query from user input; any text is valid."""
     parsed = parse_query(q)
     wanted = parsed.wanted.translate(_WITHOUT_SLOW_LETTERS)
     language, simple, nodes = connection.execute(
@@ -110,13 +110,13 @@ def understand(connection: Connection, q: str) -> SearchQuery:
     return SearchQuery(
         parsed=parsed,
         has_words=nodes > 0,
-        # If there are only stop words, those are what is looked for.
+        # Stop words are searched only if there are no other words.
         words=any_of(language or simple),
         configuration=_LANGUAGE if language else _SIMPLE,
     )
 
 
 def _web_query(text: str) -> ColumnElement[Any]:
-    """In the words as they are, or in their stems."""
+    """Match the words as written or by their stems."""
     typed = literal(text.translate(_WITHOUT_SLOW_LETTERS))
     return func.websearch_to_tsquery(_SIMPLE, typed).op("||")(func.websearch_to_tsquery(_LANGUAGE, typed))

@@ -1,4 +1,4 @@
-"""Reading sessions: the list, and the summary with its counts, which are counted at the moment of reading."""
+"""Reads of sessions: the list, and the summary with counts, which are computed on read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTED = (
 
 
 def list_sessions(connection: Connection, command: ListSessions, *, read_scope: ReadScope) -> Page:
-    """Sessions, the latest active first."""
+    """List sessions, the most recently active first."""
     statement = select(*session_columns(command.max_characters // 2)).where(read_scope.within(SessionRow.session_id))
     if command.filter != "all":
         statement = statement.where(SessionRow.status == command.filter)
@@ -40,13 +40,13 @@ def list_sessions(connection: Connection, command: ListSessions, *, read_scope: 
 
 
 def get_session_summary(connection: Connection, command: GetSessionSummary, *, read_scope: ReadScope) -> dict[str, Any]:
-    """The session, which exists."""
+    """Return the summary of an existing session."""
     statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == read_scope.session_id)
     return fit(session_item(connection.execute(statement).one()._mapping), command.max_characters)
 
 
 def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
-    """What `sessions.reads.serializers.session_item` needs."""
+    """Return the columns for `sessions.reads.serializers.session_item`."""
     plain = ("session_id", "title", "participants", "status", "created_by")
     times = ("created_at", "last_activity_at", "completed_at")
     counts = [

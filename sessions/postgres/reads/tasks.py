@@ -1,4 +1,4 @@
-"""Reading tasks: one with its result or question, and the list in the order in which they will be done."""
+"""Reads of tasks: one with its result or question, and the list in the order of claiming."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sessions.reads.serializers import TASK_TIMES, task_item, whole_task
 from sessions.responses.task_updates import seen_after
 
 OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
-"""What an agent asked last; it is open while the task is input_required."""
+"""The agent's last question, which is open while the task is input_required."""
 
 
 class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a page of tasks ended: among the unfinished (by priority), or among the finished (by their end)."""
+    """The end of a page of tasks, among the unfinished (by priority) or the finished ones (by finished_at)."""
 
     position: RowPosition
     priority: v.Priority | None = None
@@ -34,8 +34,8 @@ class TaskPosition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 def get_task(connection: Connection, command: GetTask, *, read_scope: ReadScope) -> dict[str, Any]:
-    """One task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
-    else the description. From now on the reader's source has seen the state that was shown. Raises NotFound."""
+    """Return a complete task; with `offset` only the rest of its long text: the output, or the description without one.
+    Marks the state as seen by the reader's source. Raises NotFound."""
     room, offset = command.max_characters, command.offset
     columns = [
         *task_columns(room, offset=offset),
@@ -53,15 +53,15 @@ def get_task(connection: Connection, command: GetTask, *, read_scope: ReadScope)
 
 
 def list_tasks(connection: Connection, command: ListTasks, *, read_scope: ReadScope) -> Page:
-    """Tasks without input and output: first the unfinished, by priority and then age, which is the order in which they
-    will be done; then the finished, the latest first."""
+    """List tasks without input and output: first the unfinished by priority and age, which is the order of claiming;
+    then the finished, the latest first."""
     rows = _in_order(connection, command, read_scope)
     entries = ((_position(row), task_item(row._mapping, titled=read_scope.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
 def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
-    """What `sessions.reads.serializers.task_item` needs."""
+    """Return the columns for `sessions.reads.serializers.task_item`."""
     needed = aliased(TaskRow)
     dependency = func.json_build_object("task_id", needed.task_id, "status", needed.status)
     missing = (
@@ -117,8 +117,8 @@ def _position(row: Row[Any]) -> TaskPosition:
 
 
 def _mark_seen(connection: Connection, row: Row[Any], source: str) -> None:
-    """Note who has seen this state, by its `updated_at`, as other clocks may be behind. A task that somebody else is
-    changing or has just changed is left alone: it has news again."""
+    """Record that the source has seen this state, identified by `updated_at` since clocks differ. Skips a task that
+    another transaction is changing or has just changed: it has a new update."""
     this = (TaskRow.session_id == row.session_id, TaskRow.task_id == row.task_id)
     unseen = or_(
         TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at, literal(source) != all_(TaskRow.seen_by)

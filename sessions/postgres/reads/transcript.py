@@ -1,4 +1,4 @@
-"""Reading the conversation of a session in Postgres."""
+"""Reads the conversation of a session from Postgres."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sessions.reads.transcript import Place, page_of_chunks
 def read_transcript(
     connection: Connection, *, session_id: str, limit: int, cursor: str | None, max_characters: int, offset: int
 ) -> Page:
-    """Chunks in order. A chunk that does not fit is cut, and `next_cursor` goes on within it; `offset` begins within
-    the first one. Raises NotFound, or Invalid for the cursor."""
+    """Return chunks in order. A chunk that does not fit is truncated, and `next_cursor` continues within it; `offset`
+    starts within the first one. Raises NotFound, or Invalid for an invalid cursor."""
     require_session(connection, session_id)
     start = decode_cursor(cursor, Place)
     inside = offset or (start.offset if start else 0)

@@ -1,7 +1,6 @@
-"""Claiming in Postgres: which task an agent gets. How it keeps the task is in `leases`; what ends the work on it goes
-through the inbox.
+"""Claiming tasks in Postgres. `leases` extends and releases claims; completing a task goes through the inbox.
 
-Locks are taken in the order agent, task, journal, and no session is locked, so that claiming waits for no command.
+Locks are acquired in the order agent, task, event log. Sessions are not locked, so that claims never wait for commands.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, append_event, in_s
 from sessions.rules.state import GENERAL
 from sessions.rules.task_endings import TITLE_LENGTH
 
-TOLD_AT_ONCE = 1_000
-"""Of tasks that can be claimed; others are found when these are gone."""
+MAX_ANNOUNCED = 1_000
+"""Claimable tasks per notification; the others are found when these are claimed."""
 
 
 LaneName = Literal["own", "any", "kind"]
 
 
 class ClaimCriteria(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks an agent would take, and how."""
+    """The tasks that an agent accepts, and the terms of its claim."""
 
     agent_name: str
     worker: str
@@ -61,12 +60,12 @@ class ClaimCriteria(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     session_glob: str | None = None
     task_types: tuple[str, ...] | None = None
-    """Of tasks that name no agent; by default those of the agent's own type."""
+    """For tasks without an agent_name. Default: the agent's own type."""
     created_by: str | None = None
 
 
 class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that is the agent's now."""
+    """A task that the agent has claimed."""
 
     secret: str
     session_id: str
@@ -74,51 +73,51 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _CandidateQueue(NamedTuple):
-    """A queue: the agent's own, or tasks that name no agent, all or of one type."""
+    """A queue of tasks: the agent's own, or those without an agent_name, of one type or all."""
 
     name: LaneName
     task_type: str | None = None
 
 
 class NoTask(msgspec.Struct, frozen=True, kw_only=True):
-    """No task for the agent at the moment."""
+    """The result if no task is available to the agent."""
 
     types: tuple[str, ...] | None
-    """Of the tasks that name no agent and that it would take; None for all."""
+    """The types that the agent accepts of tasks without an agent_name; None for all."""
     is_full: bool = False
-    """Whether it holds as many as it may."""
+    """The agent holds as many tasks as its max_concurrent allows."""
 
 
 def claim(connection: Connection, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
-    """Give the agent the first task that it may have, and register an agent that is unknown. Not repeatable: a grant
-    whose answer is lost comes back by its lease."""
+    """Claim the best available task for the agent, and create an unknown agent. Not repeatable: if the response is
+    lost, the task returns to the queue when its lease expires."""
     agent = _find_agent(connection, wanted.agent_name)
     types = wanted.task_types or (None if agent.type == GENERAL else (agent.type,))
     candidate_queues = _find_queues(connection, wanted, types)
     if not candidate_queues:
         return NoTask(types=types)
-    # Only now, since many look and few find. The count is a statement of its own: it must see what others that held
-    # the lock have claimed.
+    # Locked only now, since most claims find no task. The count is a separate statement, so that it sees the claims of
+    # previous holders of the lock.
     of_agent = AgentRow.name == wanted.agent_name
     allowed = select(AgentRow.max_concurrent).where(of_agent).with_for_update(key_share=True)
     most = connection.scalar(allowed)
-    if most is None:  # The sweeper has forgotten it meanwhile.
+    if most is None:  # The sweeper has deleted it in the meantime.
         _find_agent(connection, wanted.agent_name)
         most = connection.scalar(allowed) or 0
     if _count_held(connection, wanted.agent_name) >= most:
         return NoTask(types=types, is_full=True)
     for candidate_queue in candidate_queues:
         secret = make_claim_secret()
-        if (row := _take(connection, wanted, candidate_queue, secret)) is not None:
+        if (row := _claim_first(connection, wanted, candidate_queue, secret)) is not None:
             title = shorten(row.description, TITLE_LENGTH)
-            message = f'{wanted.agent_name} has claimed "{title}".'
+            message = f'{wanted.agent_name} claimed "{title}".'
             append_event(connection, row, "claim_task", message, source=wanted.source)
             return ClaimedTask(secret=secret, session_id=row.session_id, task=_describe(row))
     return NoTask(types=types)
 
 
 def find_claimable(connection: Connection, *, names: Collection[str], types: Collection[str] | None) -> list[Claimable]:
-    """Tasks that can be claimed now, those for these agents, and of these types if they name no agent."""
+    """Return the claimable tasks for these agents, and those without an agent_name of these types."""
     unnamed = TaskRow.agent_name.is_(None)
     for_any = unnamed if types is None else and_(unnamed, TaskRow.task_type.in_(types))
     return _claimable(connection, or_(TaskRow.agent_name.in_(names), for_any))
@@ -127,12 +126,12 @@ def find_claimable(connection: Connection, *, names: Collection[str], types: Col
 def find_claimable_of(
     connection: Connection, session_ids: Collection[str], *conditions: ColumnElement[bool]
 ) -> list[Claimable]:
-    """Tasks of these sessions that can be claimed now and meet one of the conditions."""
+    """Return the claimable tasks of these sessions that meet one of the conditions."""
     return _claimable(connection, and_(TaskRow.session_id.in_(session_ids), or_(*conditions)))
 
 
 def find_free(connection: Connection, names: Collection[str]) -> list[str]:
-    """Those of these agents that hold less than they may."""
+    """Return the agents that hold fewer tasks than their max_concurrent."""
     held = select(func.count()).where(TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None))
     free = AgentRow.max_concurrent > held.correlate(AgentRow).scalar_subquery()
     return list(connection.execute(select(AgentRow.name).where(AgentRow.name.in_(names), free)).scalars())
@@ -140,7 +139,7 @@ def find_free(connection: Connection, names: Collection[str]) -> list[str]:
 
 def _claimable(connection: Connection, condition: ColumnElement[bool]) -> list[Claimable]:
     columns = [getattr(TaskRow, name) for name in Claimable.__struct_fields__]
-    found = connection.execute(select(*columns).where(_ready(), condition).limit(TOLD_AT_ONCE))
+    found = connection.execute(select(*columns).where(_ready(), condition).limit(MAX_ANNOUNCED))
     return [Claimable(**row._mapping) for row in found]
 
 
@@ -152,9 +151,8 @@ def _find_agent(connection: Connection, name: str) -> Row[Any]:
     known = select(*columns).where(AgentRow.name == name)
     agent = connection.execute(known).one_or_none()
     if agent is None:
-        # Nothing else is known of it.
-        anew = {"name": name, "type": GENERAL, "max_concurrent": 1, "capabilities": [], "registered_at": NOW}
-        connection.execute(insert(AgentRow).values(**anew, last_seen_at=NOW).on_conflict_do_nothing())
+        defaults = {"name": name, "type": GENERAL, "max_concurrent": 1, "capabilities": [], "registered_at": NOW}
+        connection.execute(insert(AgentRow).values(**defaults, last_seen_at=NOW).on_conflict_do_nothing())
         return connection.execute(known).one()
     if agent.last_seen_at is None or agent.last_seen_at < agent.now - timedelta(seconds=SEEN_SECONDS):
         record_heartbeat(connection, name)
@@ -162,8 +160,8 @@ def _find_agent(connection: Connection, name: str) -> Row[Any]:
 
 
 def _find_queues(connection: Connection, wanted: ClaimCriteria, types: Sequence[str] | None) -> list[_CandidateQueue]:
-    """The queues that have something for the agent, that with the best task first: its own, and those of tasks that
-    name nobody. Each has an index of its own, so that what waits for others costs nothing."""
+    """Return the queues with a task for the agent, the one with the best task first: its own, and those of tasks
+    without an agent_name. Separate indexes keep the tasks of other agents free of cost."""
     kinds = {f"kind_{number}": kind for number, kind in enumerate(types or ())}
     candidate_queues = [
         _CandidateQueue("own"),
@@ -173,7 +171,7 @@ def _find_queues(connection: Connection, wanted: ClaimCriteria, types: Sequence[
     return [candidate_queues[row.candidate_queue] for row in connection.execute(statement, _parameters(wanted) | kinds)]
 
 
-def _take(
+def _claim_first(
     connection: Connection, wanted: ClaimCriteria, candidate_queue: _CandidateQueue, secret: str
 ) -> Row[Any] | None:
     given = {
@@ -184,7 +182,7 @@ def _take(
         "its_token": hash_key(secret),
         **({} if candidate_queue.task_type is None else {"kind": candidate_queue.task_type}),
     }
-    statement = _take_statement(candidate_queue.name, _filters_of(wanted))
+    statement = _claim_statement(candidate_queue.name, _filters_of(wanted))
     return connection.execute(statement, _parameters(wanted) | given).one_or_none()
 
 
@@ -194,7 +192,7 @@ def _count_held(connection: Connection, name: str) -> int:
 
 
 def _describe(row: Row[Any]) -> dict[str, Any]:
-    """The task as the agent gets it, whole."""
+    """Return the complete task for the agent."""
     plain = ("session_id", "session_title", "task_id", "agent_name", "task_type", "description", "priority", "attempt")
     task = {name: getattr(row, name) for name in (*plain, "max_attempts", "depends_on", "error", "created_by")}
     task |= {name: format_utc(getattr(row, name)) for name in ("created_at", "claimed_at", "lease_expires_at")}
@@ -202,12 +200,12 @@ def _describe(row: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in task.items() if value is not None}
 
 
-# The statements, made once: making one of them takes longer than running it.
+# Statements are cached: building one takes longer than running it.
 
 _Filters = tuple[bool, bool]
-"""Whether only some sessions, and only one sender, are wanted.
+"""Flags: limited to some sessions, limited to one sender.
 
-Parameters are not named like columns: those of an UPDATE would be taken for values to set."""
+Parameters must not have the names of columns: in an UPDATE they would become values to set."""
 
 
 def _filters_of(wanted: ClaimCriteria) -> _Filters:
@@ -222,7 +220,7 @@ def _parameters(wanted: ClaimCriteria) -> dict[str, Any]:
 
 @cache
 def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any]:
-    """The first task of each lane that has one, the best first."""
+    """Select the first task of each non-empty queue, the best first."""
     kinds = (
         [_queue_condition("any")] if types is None else [_queue_condition("kind", f"kind_{n}") for n in range(types)]
     )
@@ -239,8 +237,8 @@ def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any
 
 
 @cache
-def _take_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
-    """Take the first task of a lane that nobody else is about to take or change."""
+def _claim_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
+    """Claim the first task of a queue that no other transaction has locked."""
     first = (
         select(TaskRow.session_id, TaskRow.task_id)
         .where(_queue_condition(candidate_queue), _suits(filters))
@@ -286,7 +284,7 @@ def _suits(filters: _Filters) -> ColumnElement[bool]:
 
 @cache
 def _ready() -> ColumnElement[bool]:
-    """Pending, its time has come, all that it depends on is completed, and its session is active."""
+    """The task is pending and due, its dependencies are completed, and its session is active."""
     needed = aliased(TaskRow)
     waits = (
         select(needed.task_id)
@@ -295,7 +293,7 @@ def _ready() -> ColumnElement[bool]:
         .correlate(TaskRow)
         .exists()
     )
-    # Not EXISTS: the planner would make a join of it, and may then begin with the sessions.
+    # Not EXISTS: the planner would turn it into a join, which may start from the sessions.
     status = select(SessionRow.status).where(SessionRow.session_id == TaskRow.session_id).correlate(TaskRow)
     return and_(
         TaskRow.status == "pending",

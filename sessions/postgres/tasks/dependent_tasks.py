@@ -1,5 +1,7 @@
-"""Tasks in Postgres that nobody will do, as they depend on one that failed or was cancelled: they fail, too. Locks are
-taken in the order task, journal; the caller writes the journal."""
+"""Fails tasks in Postgres that depend on a failed or cancelled task.
+
+Locks are acquired in the order task, event log; the caller writes the event log.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,16 @@ FAILED_AT_ONCE = 500
 
 
 class FailedDependent(NamedTuple):
-    """A task that failed because of another, and what the journal tells of it."""
+    """A task that failed because of another, with its event."""
 
     key: tuple[str, str]
     event: Event
 
 
 def fail_dependents(connection: Connection, ended: Collection[tuple[str, str]] | None = None) -> list[FailedDependent]:
-    """Fail the pending tasks that depend, directly or not, on these tasks, given by session and id, if they are dead;
-    without any, on whichever task is. Waits for nobody: what somebody else is about to change is found the next
-    time."""
+    """Fail the pending tasks that depend, directly or indirectly, on any of the `ended` tasks, given by session and id,
+    that failed or was cancelled; without `ended`, on any such task. Skips tasks that other transactions have locked:
+    the next call finds them."""
     failed: list[FailedDependent] = []
     while ended is None or ended:
         rows = _fail_some(connection, ended)
@@ -34,7 +36,7 @@ def fail_dependents(connection: Connection, ended: Collection[tuple[str, str]] |
         if not rows:
             break
         if ended is not None:
-            # More of the same level, and those that depend on these.
+            # The rest of this level, and the tasks that depend on those just failed.
             ended = {*(ended if len(rows) == FAILED_AT_ONCE else ()), *((row.session_id, row.task_id) for row in rows)}
     return failed
 

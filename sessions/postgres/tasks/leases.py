@@ -1,5 +1,6 @@
-"""Leases in Postgres: how the holder of a claim keeps its task or gives it back, and what becomes of leases that ran
-out. Locks are taken in the order task, journal; no session is locked.
+"""Leases in Postgres: extending, starting and releasing claims, and requeuing tasks whose lease expired.
+
+Locks are acquired in the order task, event log. Sessions are not locked.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ from sessions.rules.event_log import Event
 from sessions.rules.task_endings import SWEEPER, TITLE_LENGTH
 
 SEEN_SECONDS = 10
-"""How old the note of an agent's last sign of life may be: writing it for each of many claims would cost more."""
+"""Heartbeats are recorded only if the last one is older, since writing one for every claim costs too much."""
 RETURNED_AT_ONCE = 500
 UNREGISTERED_SECONDS = 86_400
 MOST_UNREGISTERED = 1_000
-"""Agents that only claim: more than anybody looks at, and few enough to count with each task that is delegated."""
-LOST = "Its agent was lost, at the last attempt allowed."
+"""Unregistered agents to keep: more than people read, and few enough to count for each delegated task."""
+LOST = "The agent stopped responding on the last allowed attempt."
 
 NOW = func.clock_timestamp()
-"""A lease runs from when it was granted, not from when its transaction began to wait for a lock."""
+"""Leases run from the time of the grant, not from the start of a transaction that waited for a lock."""
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task stands for the one who has its token."""
+    """The state of a task for the holder of its claim token."""
 
     session_id: str
     task_id: str
@@ -61,13 +62,13 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 def extend(
     connection: Connection, claim: ClaimToken, *, lease_seconds: int | None = None, progress: bytes | None = None
 ) -> Lease:
-    """Extend the lease, and keep the progress. Brings back a lease that ran out, as long as nobody else has the task; a
-    task that is finished or asks is only shown. Raises Conflict when the claim is lost."""
+    """Extend the lease and store the progress. Restores an expired lease unless another agent has claimed the task;
+    only returns the state of a task that is finished or asks a question. Raises Conflict if the claim is lost."""
     row = _held(connection, claim)
     record_heartbeat(connection, row.claimed_by)
     if not _is_open(row):
         return _lease(row)
-    values: dict[str, Any] = _prolonged(lease_seconds)
+    values: dict[str, Any] = _extended_lease(lease_seconds)
     if row.status in ("pending", "failed"):
         values |= {"status": "claimed", "updated_at": NOW, "error": None, "finished_at": None}
     if progress is not None:
@@ -76,22 +77,22 @@ def extend(
 
 
 def start(connection: Connection, claim: ClaimToken, *, source: str) -> Lease:
-    """Note that the work has begun; may be repeated. Raises Conflict when the claim is lost."""
+    """Mark the task as running. Repeatable. Raises Conflict if the claim is lost."""
     row = _held(connection, claim)
     record_heartbeat(connection, row.claimed_by)
     if not _is_open(row):
         return _lease(row)
-    values = {"status": "running", "updated_at": NOW, "error": None, "finished_at": None, **_prolonged(None)}
+    values = {"status": "running", "updated_at": NOW, "error": None, "finished_at": None, **_extended_lease(None)}
     lease = _change(connection, claim, values)
     if row.status != "running":
-        message = f'{row.claimed_by} works on "{_title(row)}".'
+        message = f'{row.claimed_by} started "{_title(row)}".'
         append_event(connection, row, "start_task", message, source=source)
     return lease
 
 
 def release(connection: Connection, claim: ClaimToken, *, source: str) -> tuple[Lease, TaskNotification]:
-    """Put the task back into the queue, as if it had not been claimed; it ends the claim. Raises Conflict when the
-    claim is lost."""
+    """End the claim and return the task to the queue, without counting the attempt. Raises Conflict if the claim is
+    lost."""
     row = _held(connection, claim)
     if not _is_open(row):
         return _lease(row), TaskNotification()
@@ -107,14 +108,14 @@ def release(connection: Connection, claim: ClaimToken, *, source: str) -> tuple[
         "updated_at": NOW,
     }
     lease = _change(connection, claim, values)
-    message = f'{row.claimed_by} has given back "{_title(row)}".'
+    message = f'{row.claimed_by} released "{_title(row)}".'
     append_event(connection, row, "release_task", message, source=source)
     return lease, TaskNotification(claimable=[_claimable(row)], freed=_names(row))
 
 
 def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]:
-    """Put some of the tasks whose lease ran out back into the queue, or fail them after their last attempt; gives the
-    news, and the sessions whose journals tell of it."""
+    """Return up to RETURNED_AT_ONCE tasks with an expired lease to the queue, or fail them after their last attempt.
+    Returns the notification and the sessions with new events."""
     expired = (
         select(TaskRow.session_id, TaskRow.task_id)
         .where(TaskRow.lease_expires_at < func.now())
@@ -140,8 +141,8 @@ def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]
     news = TaskNotification(claimable=[], freed=[], settled=[])
     for row in connection.execute(returned):
         is_queued = row.status == "pending"
-        what = "it is in the queue again" if is_queued else "it has failed, as this was the last attempt"
-        message = f'{row.claimed_by} was not heard of while it had "{_title(row)}"; {what}.'
+        what = "returned to the queue" if is_queued else "failed, as this was the last attempt"
+        message = f'The lease of {row.claimed_by} on "{_title(row)}" expired; the task {what}.'
         events.append(_event(row, "return_task", message, source=SWEEPER))
         news.freed.extend(_names(row))
         if is_queued:
@@ -157,8 +158,8 @@ def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]
 
 
 def forget_agents(connection: Connection) -> int:
-    """Forget agents that nobody registered, and that hold nothing: those not seen for UNREGISTERED_SECONDS, and all but
-    the MOST_UNREGISTERED seen last, as whoever may claim can make up names. One that claims again is there again."""
+    """Delete unregistered agents that hold no task: those not seen for UNREGISTERED_SECONDS, and all but the
+    MOST_UNREGISTERED seen last, since clients can claim under arbitrary names. A new claim creates the agent again."""
     unregistered = select(AgentRow.name, AgentRow.last_seen_at).where(~AgentRow.is_registered)
     latest = AgentRow.last_seen_at.desc().nulls_last()
     too_many = unregistered.order_by(latest).offset(MOST_UNREGISTERED).subquery()
@@ -175,15 +176,15 @@ def forget_agents(connection: Connection) -> int:
 
 
 def fail_stuck(connection: Connection) -> tuple[TaskNotification, set[str]]:
-    """Fail the tasks that wait for one that failed or was cancelled, whichever way that came; gives the news, and the
-    sessions whose journals tell of it."""
+    """Fail all tasks that depend on a failed or cancelled one. Returns the notification and the sessions with new
+    events."""
     failed = fail_dependents(connection)
     write_events(connection, [event for _, event in failed])
     return TaskNotification(settled=[key for key, _ in failed]), {key[0] for key, _ in failed}
 
 
 def holds_task(connection: Connection, source: str, session_id: str) -> bool:
-    """Whether somebody with this key has claimed a task of the session, and has it still."""
+    """Return whether the source holds the claim of a task in the session."""
     held = select(TaskRow.task_id).where(
         TaskRow.claim_source == source, TaskRow.session_id == session_id, TaskRow.lease_expires_at.is_not(None)
     )
@@ -191,7 +192,7 @@ def holds_task(connection: Connection, source: str, session_id: str) -> bool:
 
 
 def record_heartbeat(connection: Connection, name: str | None) -> None:
-    """Note a sign of life, unless there was one a moment ago. Waits for nobody: who has the row notes one, too."""
+    """Record a heartbeat of an agent unless there is a recent one. Skips a locked row: its holder records one, too."""
     old = NOW - timedelta(seconds=SEEN_SECONDS)
     quiet = (
         select(AgentRow.name)
@@ -202,12 +203,12 @@ def record_heartbeat(connection: Connection, name: str | None) -> None:
 
 
 def append_event(connection: Connection, row: Row[Any], event: str, message: str, *, source: str) -> None:
-    """Write into the journal what was done to a task. The last statement of a transaction."""
+    """Append an event about a task to the event log. Must be the last statement of the transaction."""
     write_events(connection, [_event(row, event, message, source=source)])
 
 
 def in_seconds(seconds: ColumnElement[int] | InstrumentedAttribute[int | None]) -> ColumnElement[datetime]:
-    """So many seconds from now."""
+    """Return the time this many seconds from now."""
     return NOW + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
@@ -252,8 +253,8 @@ def _held(connection: Connection, claim: ClaimToken) -> Row[Any]:
 
 
 def _is_open(row: Row[Any]) -> bool:
-    """Whether there is something to work on. A task that is pending or failed and still has the token lost its lease;
-    who gives it up loses the token, too."""
+    """Return whether the holder may work on the task. A pending or failed task that still has the token lost its lease;
+    releasing it removes the token."""
     return row.status in ("pending", "claimed", "running", "failed")
 
 
@@ -262,7 +263,7 @@ def _change(connection: Connection, claim: ClaimToken, values: dict[str, Any]) -
     return _lease(connection.execute(update(TaskRow).where(*this).values(**values).returning(*_LEASE)).one())
 
 
-def _prolonged(lease_seconds: int | None) -> dict[str, Any]:
+def _extended_lease(lease_seconds: int | None) -> dict[str, Any]:
     if lease_seconds is None:
         return {"lease_expires_at": in_seconds(TaskRow.lease_seconds)}
     return {"lease_expires_at": in_seconds(literal(lease_seconds)), "lease_seconds": lease_seconds}

@@ -1,4 +1,4 @@
-"""News of tasks for those who get answers, from Postgres."""
+"""Finds task updates in Postgres that are added to responses."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ from sessions.responses.task_updates import (
 def find_updates(
     connection: Connection, listeners: Collection[Listener], now: datetime
 ) -> dict[Listener, list[dict[str, Any]]]:
-    """For each that has any, the tasks of its session with news, and in one line those that it delegated elsewhere.
-    Three statements for all together, each of which looks at a bounded number of rows for each listener."""
+    """Return, per listener with updates, the updated tasks of its session, and one line on those it delegated
+    elsewhere.
+
+    Runs three statements for all listeners together, each reading a bounded number of rows per listener.
+    """
     asked = sorted(set(listeners), key=lambda listener: (listener.session_id, listener.source))
     if not asked:
         return {}
@@ -61,25 +64,25 @@ def find_updates(
     elsewhere = _find_elsewhere(connection, asked, now)
     updates: dict[Listener, list[dict[str, Any]]] = {}
     for who in asked:
-        told = [
+        described = [
             describe_update(**texts[who.session_id, item.task_id], task_id=item.task_id, seen=item.seen)
             for item in chosen.get(who, ())
         ]
-        told += describe_elsewhere(elsewhere.get(who.source, ()), who)
-        if told:
-            updates[who] = told
+        described += describe_elsewhere(elsewhere.get(who.source, ()), who)
+        if described:
+            updates[who] = described
     return updates
 
 
 def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[Listener, list[TaskUpdate]]:
-    """What nobody has seen, and of what somebody has seen the latest."""
+    """Return the updates that no source has seen, and the latest of those that one has seen."""
     arrays = [
         bindparam("sessions", [listener.session_id for listener in asked], type_=ARRAY(Text)),
         bindparam("sources", [listener.source for listener in asked], type_=ARRAY(Text)),
     ]
     names = (column("session_id", Text), column("source", Text))
     wanted = func.unnest(*arrays).table_valued(*names, with_ordinality="number").render_derived("wanted")
-    lies = and_(
+    is_unclaimed = and_(
         TaskRow.status == "pending", func.greatest(TaskRow.updated_at, TaskRow.not_before) < now - UNCLAIMED_AFTER
     )
 
@@ -92,14 +95,14 @@ def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime)
         "unseen",
         AT_MOST,
         or_(TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at),
-        or_(TaskRow.status.in_(SETTLED), and_(lies, TaskRow.shown_at.is_(None))),
+        or_(TaskRow.status.in_(SETTLED), and_(is_unclaimed, TaskRow.shown_at.is_(None))),
     )
     shown = latest(
         "shown",
         LOOKED_AT,
         TaskRow.shown_at >= TaskRow.updated_at,
         TaskRow.updated_at > now - SHOWN_FOR,
-        or_(TaskRow.status.in_(SETTLED), lies),
+        or_(TaskRow.status.in_(SETTLED), is_unclaimed),
     )
     is_seen = wanted.c.source == any_(shown.c.seen_by)
     rows = connection.execute(
@@ -138,7 +141,7 @@ def _without_keys(row: Row[Any]) -> dict[str, Any]:
 
 
 def _find_elsewhere(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[str, list[Elsewhere]]:
-    """By source what it delegated, in any session, and has not seen."""
+    """Return, per source, the updated tasks that it delegated in any session and has not seen."""
     sources = sorted({listener.source for listener in asked if listener.may_read})
     if not sources:
         return {}
