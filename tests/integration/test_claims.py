@@ -204,7 +204,7 @@ class TestLeases:
         told = text("SELECT event, source, message FROM events WHERE session_id = :id ORDER BY message")
         journal = connection.execute(told, {"id": rows.session_id}).all()
         assert [(row.event, row.source) for row in journal] == [("return_task", "sweeper")] * 2
-        assert "in the queue again" in journal[0].message
+        assert "returned to the queue" in journal[0].message
         assert "last attempt" in journal[1].message
         assert requeue_expired(connection)[1] == set()
 
