@@ -1,1 +1,1 @@
-"""What runs on an agent's machine, and what it shares with people's tools: the HTTP client of the relay."""
+"""The agent runner, and the HTTP client of the relay, which session-cli uses, too."""

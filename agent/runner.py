@@ -1,7 +1,7 @@
-"""The runner of an agent: claims tasks as long as it has a free place, has them worked on side by side, and stops in an
-orderly way. What is done with one task is in `work`.
+"""The agent runner: claims tasks up to its concurrency, runs them in parallel, and shuts down gracefully.
+`task_execution` runs a single task.
 
-All that happens passes through one queue, which only the caller's thread reads; so it alone decides.
+All events pass through one queue, which only the caller's thread reads; so all decisions are made there.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from agent.http.client import Client
 from models.errors import Forbidden, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
 
 WAIT_SECONDS = 25.0
-"""Of one claim; proxies cut connections on which nothing comes for 30 s."""
+"""Wait of one claim. Proxies cut connections that are idle for 30 s."""
 SHORTEST_WAIT_SECONDS = 1.0
-"""Of a claim that finds nothing: relays that are about to stop answer at once."""
+"""Minimum time between claims without a task: a relay that is stopping responds at once."""
 SIGNAL_SECONDS = 0.3
-"""A signal that comes just before a thread begins to wait is noticed only when it has waited."""
+"""Maximum wait for the queue: a signal just before a wait is noticed only after it."""
 ABORT_SECONDS = 15.0
-"""For what was killed to be given back."""
+"""Time limit for releasing killed tasks."""
 
 
 class ClaimOptions(NamedTuple):
-    """Which tasks to claim, and as whom."""
+    """The tasks to claim, and the agent's identity."""
 
     agent_name: str
     worker: str
@@ -38,7 +38,7 @@ class ClaimOptions(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    work: TaskExecution
+    execution: TaskExecution
     event: RunnerEvent
 
 
@@ -50,35 +50,35 @@ _Item: TypeAlias = Claim | Exception | _Ended | _Stop
 
 
 class Runner:
-    """One run, until it is stopped."""
+    """One run of the agent, until it is stopped."""
 
     def __init__(self, client: Client, claim_options: ClaimOptions, job: Job, *, warn: Callable[[str], None]) -> None:
-        self._client, self._wish, self._job, self._warn = client, claim_options, job, warn
+        self._client, self._options, self._job, self._warn = client, claim_options, job, warn
         self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._places = threading.Semaphore(claim_options.concurrency)
-        self._works: set[TaskExecution] = set()
+        self._slots = threading.Semaphore(claim_options.concurrency)
+        self._executions: set[TaskExecution] = set()
         self._stopping = threading.Event()
         self.was_aborted = False
-        """Whether work was stopped before it was finished."""
+        """True if tasks were killed before they finished."""
 
     def stop(self) -> None:
-        """Claim no more, and end when all work is finished; called again, kill what runs and give it back. Safe in
-        signal handlers."""
+        """Claim no more tasks, and end when all running ones are finished. A second call kills and releases them. Safe
+        in signal handlers."""
         self._queue.put(_Stop())
 
     def run(self) -> Iterator[RunnerEvent | str]:
-        """Work until stopped; gives what happens, and sentences for whoever watches. Raises RelayError if the relay
-        does not let this agent claim."""
-        threading.Thread(target=self._claim_on, name="claims", daemon=True).start()
+        """Run tasks until stopped. Yields events, and messages for users. Raises RelayError if the relay rejects this
+        agent's claims."""
+        threading.Thread(target=self._keep_claiming, name="claims", daemon=True).start()
         failure: Exception | None = None
         try:
-            while self._works or not self._stopping.is_set():
+            while self._executions or not self._stopping.is_set():
                 match self._next(SIGNAL_SECONDS):
                     case Claim() as found:
                         yield self._begin(found)
-                    case _Ended(work, event):
-                        self._works.discard(work)
-                        self._places.release()
+                    case _Ended(execution, event):
+                        self._executions.discard(execution)
+                        self._slots.release()
                         yield event
                     case _Stop():
                         yield self._stop_or_abort()
@@ -90,7 +90,7 @@ class Runner:
                     case None:
                         pass
         finally:
-            last = self._abort()  # Also when nobody listens any more.
+            last = self._abort()  # Also when the caller closes the generator.
         yield from last
         if failure is not None:
             raise failure
@@ -104,86 +104,88 @@ class Runner:
     def _stop_or_abort(self) -> str:
         if self._stopping.is_set():
             self.was_aborted = True
-            return "Stopping at once: what runs is killed, and given back."
+            return "Stopping at once: killing and releasing running tasks."
         self._stopping.set()
-        if not self._works:
+        running = len(self._executions)
+        if not running:
             return "Stopping."
-        return f"Stopping: no new tasks; {len(self._works)} at work will be finished. Again to kill and give back."
+        tasks = "1 running task" if running == 1 else f"{running} running tasks"
+        return f"Stopping: no new claims; waiting for {tasks} to finish. Interrupt again to kill and release."
 
     def _abort(self) -> list[RunnerEvent]:
-        """End what is left, in a limited time; gives what happened."""
+        """End all remaining tasks within ABORT_SECONDS. Returns their events."""
         self._stopping.set()
-        for work in self._works:
-            work.abort()
+        for execution in self._executions:
+            execution.abort()
         events: list[RunnerEvent] = []
         limit_at = time.monotonic() + ABORT_SECONDS
-        while (self._works or not self._queue.empty()) and time.monotonic() < limit_at:
+        while (self._executions or not self._queue.empty()) and time.monotonic() < limit_at:
             item = self._next(SIGNAL_SECONDS)
             if isinstance(item, Claim):
                 self._begin(item)
             elif isinstance(item, _Ended):
-                self._works.discard(item.work)
+                self._executions.discard(item.execution)
                 events.append(item.event)
         return events
 
     def _begin(self, found: Claim) -> RunnerEvent:
-        work = TaskExecution(found, self._job, warn=self._warn)
-        self._works.add(work)
-        threading.Thread(target=self._work, args=(work,), name="work", daemon=True).start()
-        return work.begun
+        execution = TaskExecution(found, self._job, warn=self._warn)
+        self._executions.add(execution)
+        threading.Thread(target=self._execute, args=(execution,), name="work", daemon=True).start()
+        return execution.begun
 
-    def _work(self, work: TaskExecution) -> None:
+    def _execute(self, execution: TaskExecution) -> None:
         try:
-            event = work.give_back() if self._stopping.is_set() else work.do()
-        except Exception as error:  # A bug, or no place for its files: not to be repeated with the next task.
-            event = work.give_back()
+            event = execution.release() if self._stopping.is_set() else execution.run()
+        except Exception as error:  # A bug or a full disk would fail the next task, too: end the run.
+            event = execution.release()
             self._queue.put(error)
-        self._queue.put(_Ended(work, event))
+        self._queue.put(_Ended(execution, event))
 
-    def _claim_on(self) -> None:
-        pause, has_reached = FIRST_PAUSE_SECONDS, False
+    def _keep_claiming(self) -> None:
+        pause, has_succeeded = FIRST_PAUSE_SECONDS, False
         while True:
-            self._places.acquire()
+            self._slots.acquire()
             if self._stopping.is_set():
                 return
             began_at = time.monotonic()
             try:
                 found = self._claim()
             except RelayError as error:
-                if not _may_pass(error, has_reached=has_reached):
+                if not _is_transient(error, has_succeeded=has_succeeded):
                     self._queue.put(error)
                     return
                 self._warn(f"{error.message} Claiming again in {pause:g} s.")
-                self._places.release()
+                self._slots.release()
                 self._stopping.wait(pause)
                 pause = min(pause * 2, LAST_PAUSE_SECONDS)
             except Exception as error:
                 self._queue.put(error)
                 return
             else:
-                pause, has_reached = FIRST_PAUSE_SECONDS, True
+                pause, has_succeeded = FIRST_PAUSE_SECONDS, True
                 if found is not None:
                     self._queue.put(found)
                     continue
-                self._places.release()
+                self._slots.release()
                 self._stopping.wait(max(SHORTEST_WAIT_SECONDS - (time.monotonic() - began_at), 0))
 
     def _claim(self) -> Claim | None:
-        claim_options = self._wish
+        options = self._options
         return claim(
             self._client,
-            agent_name=claim_options.agent_name,
-            worker=claim_options.worker,
+            agent_name=options.agent_name,
+            worker=options.worker,
             wait_seconds=WAIT_SECONDS,
             lease_seconds=self._job.lease_seconds,
-            task_types=claim_options.task_types,
-            created_by=claim_options.created_by,
+            task_types=options.task_types,
+            created_by=options.created_by,
         )
 
 
-def _may_pass(error: RelayError, *, has_reached: bool) -> bool:
-    """Whether another claim may succeed: the relay is away, or something odd answers in its place. What it refuses is
-    final, unless it took such claims before and does not say that the key is the reason."""
+def _is_transient(error: RelayError, *, has_succeeded: bool) -> bool:
+    """Return whether another claim may succeed: the relay is unavailable, or something else responds in its place. A
+    rejection is final, unless earlier claims succeeded and the key is not the reason."""
     if isinstance(error, Unavailable | TooManyRequests):
         return True
-    return has_reached and not isinstance(error, Unauthorized | Forbidden | SettingsError)
+    return has_succeeded and not isinstance(error, Unauthorized | Forbidden | SettingsError)

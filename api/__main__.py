@@ -1,4 +1,4 @@
-"""`python -m api`: the public app, ingest and reads."""
+"""`python -m api`: runs the public app, with ingest and reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one public app: the relay's routes, which need no Postgres, and the reads, which do."""
+"""The public app: the relay's routes, which do not need Postgres, and all others, which do."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ LINKS = {
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The public app. Raises SettingsError if it cannot be started with these settings."""
+    """Create the public app. Raises SettingsError if it cannot start with these settings."""
     database = Database(settings)
     ingest = Ingest(settings, read_task=partial(read_task, database))
     claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
     journal = JournalNotifier(ingest.redis, partial(find_positions, database))
-    queue = ClaimWaiters(database)
-    ingest.tasks.listen(queue.notify)
+    waiters = ClaimWaiters(database)
+    ingest.tasks.listen(waiters.notify)
     access = ingest.access
-    claims = Claims(ingest=ingest, database=claims_database, queue=queue, max_body_bytes=settings.max_body_bytes)
+    claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
     mcp = McpEndpoint(
-        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), note=ingest.refusals.record
+        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), on_error=ingest.refusals.record
     )
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with ingest.running(), mcp.run():
-            services = [asyncio.create_task(keep_running(service)) for service in (journal.run, queue.run)]
+            services = [asyncio.create_task(keep_running(service)) for service in (journal.run, waiters.run)]
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Work in Postgres off the event loop, shared fairly among sources, and quickly refused while it is away."""
+"""Runs Postgres work off the event loop, shared fairly among sources. Rejects work quickly while Postgres is away."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 THREADS = 16
-"""Reads of users at a time, each with a connection."""
+"""Concurrent reads of users, each with a connection."""
 CLAIM_THREADS = 8
-"""Claims and leases at a time: those of one agent wait for each other, and reads must not wait for them."""
+"""Concurrent claims and lease changes. Those of one agent wait for each other, and must not delay reads."""
 READ_SECONDS = 5.0
-"""For one read, once it has begun."""
+"""Time limit of one read, once it has begun."""
 GRACE_SECONDS = 3.0
-"""Beyond that for the server to say so."""
+"""Additional time for the server to report the timeout."""
 WRITE_SECONDS = 15.0
-"""For one write; the server ends each statement sooner."""
+"""Time limit of one write; the server ends each statement sooner."""
 WAIT_SECONDS = 10.0
-"""For a turn."""
+"""Time limit for waiting for a thread."""
 CHECK_TIMEOUT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
-"""After a connection failed, reads are refused for so long without trying, or all threads would be held by trying."""
+"""Time without attempts after a failed connection; otherwise failing attempts would hold all threads."""
 
 
 class Database:
-    """An engine, and the threads that use it."""
+    """An engine with the threads that use it."""
 
     def __init__(self, settings: Settings, *, name: str = "api", threads: int = THREADS) -> None:
-        """Connects nothing yet. Raises SettingsError without DATABASE_URL."""
+        """Create the engine without connecting. Raises SettingsError without DATABASE_URL."""
         pool_size = threads + RELAY_THREADS
         self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=pool_size)
         self._threads = FairThreads(threads, name=name)
         self._away_until = 0.0
         self._cause = ""
-        """Why Postgres cannot be used, as it was logged."""
-        self._looking: asyncio.Task[bool] | None = None
+        """The last logged reason why Postgres is unavailable."""
+        self._check: asyncio.Task[bool] | None = None
 
     async def read(
         self,
@@ -71,11 +71,11 @@ class Database:
         one_state: bool = False,
         seconds: float = READ_SECONDS,
     ) -> T:
-        """Return what `work` returns, done in a thread within one transaction; with `one_state` all its statements see
-        the same state. It is done for `source`, in its turn; RELAY goes ahead of all users.
+        """Run `work` in a thread within one transaction, and return its result. With `one_state` all its statements see
+        the same snapshot. The work takes its turn among those of `source`; RELAY takes precedence over all users.
 
-        Raises TooManyRequests if the source has more under way than its share, Rejected if the statements of the work
-        take longer than `seconds`, Unavailable, and what `work` raises."""
+        Raises TooManyRequests if the source exceeds its share, Rejected if the statements take longer than `seconds`,
+        Unavailable, and what `work` raises."""
         timeout_seconds = seconds + (0 if source == RELAY else GRACE_SECONDS)
         try:
             return await self._run(partial(self._transact, work, one_state, seconds), source, timeout_seconds)
@@ -91,8 +91,8 @@ class Database:
         source: str,
         seconds: float = WRITE_SECONDS,
     ) -> T:
-        """The same for work that changes something, each statement of which may take as long as any. When it raises
-        Unavailable, it may have been done all the same."""
+        """Run work that writes, without the time limit of reads on its statements. After Unavailable the write may have
+        taken effect."""
         try:
             return await self._run(partial(self._transact, work, False, None), source, seconds)
         except SQLAlchemyError as error:
@@ -101,13 +101,13 @@ class Database:
             raise
 
     async def is_there(self) -> bool:
-        """Whether Postgres answers. All who want to know at the same time look once."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._probe())
-        return await asyncio.shield(self._looking)
+        """Check that Postgres responds. Concurrent callers share one check."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._probe())
+        return await asyncio.shield(self._check)
 
     def close(self) -> None:
-        """Let go of threads and connections; reads that are under way end by themselves."""
+        """Release threads and connections without waiting for running work."""
         self._threads.close()
         self._engine.dispose()
 
@@ -142,11 +142,11 @@ class Database:
         return result
 
     def _report(self, cause: str) -> None:
-        """Log when Postgres goes away, for each cause once, and when it is back."""
+        """Log once for each cause why Postgres is unavailable, and when it is available again."""
         if cause and cause != self._cause:
-            logger.error("Reads are refused. %s", cause)
+            logger.error("Reads are rejected. %s", cause)
         elif self._cause and not cause:
-            logger.warning("Postgres answers again.")
+            logger.warning("Postgres is available again.")
         self._cause = cause
 
     def _transact(self, work: Callable[[Connection], T], one_state: bool, seconds: float | None) -> T:

@@ -1,4 +1,4 @@
-"""Threads for blocking work, shared fairly: each source has at most a share of them, and those that wait take turns."""
+"""A thread pool shared fairly among sources: each gets at most its share, and waiting sources take turns."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from models.errors import TooManyRequests, Unavailable
 T = TypeVar("T")
 
 RELAY: Final = ""
-"""The source of the relay's own reads, for which threads are kept free: they never wait for those of users."""
+"""The source of the relay's own reads. They have reserved threads and never wait for those of users."""
 RELAY_THREADS = 4
-"""Beside those for users: for two services that look into the database now and then, and for who asks how it is."""
+"""Reserved threads beside those for users: for two services that poll the database, and for health checks."""
 SOURCES_AT_ONCE = 4
-"""How many sources it takes to hold all threads: one alone gets a quarter, so that others find some free."""
+"""The number of sources that hold all threads: each gets at most a quarter, so that others find free ones."""
 SMALLEST_SHARE = 2
-"""Threads: the quick work of a source goes on beside one that is slow."""
+"""The minimum number of threads per source, so that its quick work continues beside slow work."""
 MAX_WAITING = 300
-"""Of one source: more than it has places to wait for events, all of which one event may wake."""
+"""The limit per source. It exceeds a source's number of event waiters, all of which one event may wake."""
 RETRY_AFTER_SECONDS = 5
 
 
 class FairThreads:
-    """A thread pool with a share for each source. To be used from one event loop."""
+    """A thread pool with a share for each source. Must be used from one event loop."""
 
     def __init__(self, threads: int, *, name: str) -> None:
         self._free = threads
         self._share = max(SMALLEST_SHARE, threads // SOURCES_AT_ONCE)
         self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """In the order in which the sources get their turn."""
+        """Waiting work, in the order in which the sources get their turn."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._relay_pool = ThreadPoolExecutor(RELAY_THREADS, thread_name_prefix=f"{name}-relay")
 
     async def run(self, source: str, work: Callable[[], T], *, wait_seconds: float, work_seconds: float) -> T:
-        """Return what `work` returns, done in a thread as soon as it is the source's turn. Once begun it goes on, and
-        counts, also when nobody waits for it any more. Raises TooManyRequests if too much of the source is under way,
+        """Run `work` in a thread when it is the source's turn, and return its result. Started work runs to its end, and
+        counts against the share, even if the caller is gone. Raises TooManyRequests if the source exceeds its share,
         Unavailable if its turn does not come in time otherwise, and TimeoutError if the work takes too long."""
         loop = asyncio.get_running_loop()
         if source == RELAY:
@@ -48,38 +48,38 @@ class FairThreads:
                 return await loop.run_in_executor(self._relay_pool, work)
         try:
             async with asyncio.timeout(wait_seconds):
-                await self._enter(source, loop)
+                await self._acquire(source, loop)
         except TimeoutError as error:
             if self.has_share(source):
                 raise too_many() from error
-            raise Unavailable("Too much is being read at the moment; try again in some seconds.") from error
+            raise Unavailable("The relay is serving too many reads; try again in a few seconds.") from error
         try:
             begun: Future[T] = self._pool.submit(work)
         except BaseException:
-            self._leave(source)
+            self._release(source)
             raise
 
-        def end(_: Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-                loop.call_soon_threadsafe(self._leave, source)
+        def release(_: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # Raised by a closed loop, which has no waiters.
+                loop.call_soon_threadsafe(self._release, source)
 
-        begun.add_done_callback(end)
+        begun.add_done_callback(release)
         async with asyncio.timeout(work_seconds):
             return await asyncio.wrap_future(begun)
 
     def has_share(self, source: str) -> bool:
-        """Whether the source has all the threads that it may have at a time."""
+        """Return whether the source holds as many threads as it may."""
         return self._held[source] >= self._share
 
     def close(self) -> None:
-        """Begin nothing more; what is under way ends by itself."""
+        """Start no more work, and do not wait for running work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._relay_pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _enter(self, source: str, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for the source's turn, and take a thread."""
+    async def _acquire(self, source: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for the source's turn, and reserve a thread."""
         if self._free and not self.has_share(source):
-            self._take(source)
+            self._reserve(source)
             return
         waiting = self._waiting.setdefault(source, deque())
         if len(waiting) >= MAX_WAITING:
@@ -90,17 +90,17 @@ class FairThreads:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave(source)
+                self._release(source)
             elif turn in waiting:
                 waiting.remove(turn)
                 self._forget_if_idle(source)
             raise
 
-    def _take(self, source: str) -> None:
+    def _reserve(self, source: str) -> None:
         self._free -= 1
         self._held[source] += 1
 
-    def _leave(self, source: str) -> None:
+    def _release(self, source: str) -> None:
         self._free += 1
         self._held[source] -= 1
         if not self._held[source]:
@@ -109,9 +109,9 @@ class FairThreads:
             waiting = self._waiting.pop(following)
             turn = waiting.popleft()
             if waiting:
-                self._waiting[following] = waiting  # Behind all others.
+                self._waiting[following] = waiting  # Back to the end of the queue.
             if not turn.done():
-                self._take(following)
+                self._reserve(following)
                 turn.set_result(None)
 
     def _next_source(self) -> str | None:
@@ -123,9 +123,9 @@ class FairThreads:
 
 
 def too_many() -> TooManyRequests:
-    """The refusal of a source that has more under way than its share."""
+    """The error for a source that exceeds its share."""
     return TooManyRequests(
-        "This sender reads too much at once: its other reads take all of its share.",
+        "This sender has too many reads in progress: they use up its share.",
         retry_after_seconds=RETRY_AFTER_SECONDS,
-        hint="Send fewer requests at a time, and ask for less: one session, a shorter period, a smaller limit.",
+        hint="Send fewer requests at a time, and narrow them: one session, a shorter period, a smaller limit.",
     )

@@ -1,4 +1,4 @@
-"""The response of every list: a page of items, with the cursor of the next page."""
+"""Builds the response of all list endpoints: a page of items with the cursor of the next page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessions.reads.results import Page
 
 
 def list_response(listed: Page) -> Response:
-    """Returns a page of items as a response."""
+    """Build the response of a page."""
     content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor}
     if listed.truncated:
         content["truncated"] = True

@@ -1,7 +1,7 @@
-"""The URL under which a client reaches this relay, for documents that tell it: PUBLIC_URL, or else what it asked for.
+"""The relay's own URL for documents that contain it: PUBLIC_URL, or else the URL of the request.
 
-Everything in a request may be made up. What is made up here is shown to the one who did it, in an answer that no cache
-keeps; so only its form is checked.
+A client can forge the headers. The forged URL is shown only to that client, in a response that is not cached; so only
+its form is checked.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?|\[[0-
 
 
 def public_url_of(request: Request, *, public_url: str) -> str:
-    """Such as `https://relay.example`, without a slash at its end. Raises BadRequest for a Host that is none, if that
-    is needed.
+    """Return the URL, such as `https://relay.example`, without a trailing slash. Raises BadRequest for an invalid Host
+    if PUBLIC_URL is not set.
 
-    A proxy that ends TLS says so in X-Forwarded-Proto. It can only make the URL one of https: nobody who came over TLS
-    is asked to send a key without it.
+    A proxy that terminates TLS announces it in X-Forwarded-Proto. The header can only upgrade the URL to https, so that
+    a client that came over TLS never sends a key without it.
     """
     if public_url:
         return public_url.rstrip("/")
     hosts = request.headers.getlist("host")
     if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-        raise BadRequest("The header Host is missing or not valid.", field="Host", expected="a name and perhaps a port")
+        raise BadRequest(
+            "Missing or invalid header Host.", field="Host", expected="a host name, optionally with a port"
+        )
     forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     scheme = "https" if "https" in (request.scope["scheme"], forwarded) else "http"
     return f"{scheme}://{hosts[0]}"

@@ -1,4 +1,4 @@
-"""Removes a folder, whatever a command has left in it: however deep, however many, whatever its modes."""
+"""Removes a directory tree of any depth, size and file modes, as commands may leave it behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 AT_A_TIME = 1_000
-"""Names that are held in memory."""
+"""The number of names held in memory."""
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove it with all that is in it, following no links. Raises OSError for what cannot be removed."""
+    """Remove a directory tree without following links. Raises OSError if something cannot be removed."""
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while names := _names(top):
@@ -27,14 +27,15 @@ def remove_tree(folder: Path) -> None:
 
 
 def _empty(name: str, top: int) -> None:
-    """Remove the files of a folder in the topmost one, and move its folders there: so no path grows, and no stack."""
+    """Remove the files of a subdirectory of `top`, and move its directories to `top`: so neither paths nor the stack
+    grow."""
     os.chmod(name, 0o700, dir_fd=top)
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
         while names := _names(folder):
             for entry in names:
                 if not _unlink(entry, folder):
-                    os.chmod(entry, 0o700, dir_fd=folder)  # Its owner needs that to move it.
+                    os.chmod(entry, 0o700, dir_fd=folder)  # The owner needs this mode to move it.
                     os.rename(entry, f"removed-{secrets.token_hex(8)}", src_dir_fd=folder, dst_dir_fd=top)
     finally:
         os.close(folder)
@@ -46,7 +47,7 @@ def _names(folder: int) -> list[str]:
 
 
 def _unlink(name: str, folder: int) -> bool:
-    """Whether it was no folder, and is gone."""
+    """Remove a file. Returns False for a directory."""
     if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         return False
     os.unlink(name, dir_fd=folder)

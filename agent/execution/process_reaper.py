@@ -1,7 +1,7 @@
-"""A program of its own, from the standard library alone: runs a command, and leaves none of its processes behind.
+"""A standalone program, with the standard library only, that runs a command and leaves none of its processes behind.
 
-It ends them all (SIGTERM, then SIGKILL) when the command ends, when the lifeline closes, which is a pipe from the one
-who started it, and at once on SIGTERM. So a runner that is killed takes the processes of its tasks with it.
+It ends them all (SIGTERM, then SIGKILL) when the command ends or when the lifeline, a pipe from the runner, closes. On
+SIGTERM it kills them at once. So the processes of all tasks end with a killed runner.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import time
 from contextlib import suppress
 
 GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""Time between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 10.0
-"""What does not die of SIGKILL by then hangs in the kernel; nobody can end it."""
+"""Time limit after SIGKILL: a process that still exists hangs in the kernel and cannot be ended."""
 POLL_SECONDS = 0.02
 CANNOT_RUN, NOT_FOUND, BY_SIGNAL = 126, 127, 128
-"""Exit codes as shells give them; BY_SIGNAL is added to the signal's number."""
+"""Exit codes as of shells. BY_SIGNAL is added to the signal's number."""
 PR_SET_CHILD_SUBREAPER = 36
 IS_LINUX = sys.platform == "linux"
 
 
 class ProcessReaper:
-    """One command and all that it has started."""
+    """A command and all its descendants."""
 
     def __init__(self, command: list[str], *, lifeline: int) -> None:
-        """Start it. Raises OSError when that cannot be done."""
+        """Start the command. Raises OSError if it cannot be started."""
         self._lifeline = lifeline
-        self._wakeup, enqueuer = os.pipe()
-        os.set_blocking(enqueuer, False)
-        signal.set_wakeup_fd(enqueuer, warn_on_full_buffer=False)
-        self._is_in_hurry = False
-        signal.signal(signal.SIGTERM, self._hurry)
+        self._wakeup, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._kill_now = False
+        signal.signal(signal.SIGTERM, self._request_kill)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         if IS_LINUX:
-            # Processes whose parent has ended become children of this one, wherever they have moved.
+            # Orphaned descendants become children of this process, whatever their session or process group.
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._code: int | None = None
         self._pid = os.posix_spawnp(
@@ -50,44 +50,44 @@ class ProcessReaper:
         )
 
     def run(self) -> int:
-        """Wait until it ends or has to; gives its exit code when nothing of it is left."""
-        while not self._is_in_hurry:
+        """Wait until the command ends or must be ended. Returns its exit code when no process is left."""
+        while not self._kill_now:
             ready, _, _ = select.select([self._lifeline, self._wakeup], [], [])
             if self._wakeup in ready:
                 os.read(self._wakeup, 4096)
             self._reap()
             if self._code is not None or self._lifeline in ready:
                 break
-        self._end()
+        self._terminate()
         return BY_SIGNAL + signal.SIGKILL if self._code is None else self._code
 
-    def _hurry(self, *_: object) -> None:
-        self._is_in_hurry = True
+    def _request_kill(self, *_: object) -> None:
+        self._kill_now = True
 
-    def _end(self) -> None:
+    def _terminate(self) -> None:
         began_at = time.monotonic()
-        told: set[int] = set()
-        while self._is_anything_left() and (age := time.monotonic() - began_at) < GRACE_SECONDS + GIVE_UP_SECONDS:
-            is_over = self._is_in_hurry or age > GRACE_SECONDS
+        signalled: set[int] = set()
+        while self._has_processes() and (age := time.monotonic() - began_at) < GRACE_SECONDS + GIVE_UP_SECONDS:
+            must_kill = self._kill_now or age > GRACE_SECONDS
             for pid in descendants(os.getpid()) if IS_LINUX else [-self._pid]:
-                if is_over or pid not in told:
+                if must_kill or pid not in signalled:
                     with suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL if is_over else signal.SIGTERM)
-                    told.add(pid)
+                        os.kill(pid, signal.SIGKILL if must_kill else signal.SIGTERM)
+                    signalled.add(pid)
             time.sleep(POLL_SECONDS)
 
-    def _is_anything_left(self) -> bool:
+    def _has_processes(self) -> bool:
         has_children = self._reap()
         if IS_LINUX or has_children:
-            return has_children  # Linux: whatever descends from this process is below one of its children, or is one.
+            return has_children  # On Linux every descendant is a child, or below a child.
         try:
             os.killpg(self._pid, 0)
-        except OSError:  # macOS answers so, too, for a group of which only a zombie is left.
+        except OSError:  # macOS raises this also for a group with only a zombie left.
             return False
         return True
 
     def _reap(self) -> bool:
-        """Note which children have ended; whether there are others."""
+        """Reap ended children. Returns whether others remain."""
         try:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found
@@ -100,12 +100,12 @@ class ProcessReaper:
 
 
 def descendants(root: int) -> list[int]:
-    """The processes below one, parents first, as far as they live; one that has just lost its parent may be missing.
-    Linux only."""
+    """List the live descendants of a process, parents first. One that has just lost its parent may be missing. Linux
+    only."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
-            # Its second field is a name in parentheses, which may hold anything.
+            # The second field is a name in parentheses, which may contain any characters.
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
                 if state not in (b"Z", b"X"):
@@ -117,15 +117,15 @@ def descendants(root: int) -> list[int]:
 
 
 def main() -> int:
-    """Run the command that follows the number of the lifeline."""
+    """Run the command of the arguments, after the lifeline's file descriptor."""
     lifeline, command = int(sys.argv[1]), sys.argv[2:]
     os.set_inheritable(lifeline, False)
     try:
-        keeper = ProcessReaper(command, lifeline=lifeline)
+        reaper = ProcessReaper(command, lifeline=lifeline)
     except OSError as error:
         print(f"{command[0]} cannot be started: {error.strerror}.", file=sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
-    return keeper.run()
+    return reaper.run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The processes of one task: the command with its pipes, under a keeper that ends all of them together.
+"""Runs the command of one task with its pipes, under a process reaper that ends all its processes together.
 
-What their output means is not decided here; no more of it is kept than can be used.
+Keeps a limited part of the output; callers interpret it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import IO
 from agent.execution import process_reaper
 
 KEPT_BYTES = 500_000
-"""Of standard output from its beginning: more cannot be stored with a task."""
+"""The kept beginning of standard output: more cannot be stored with a task."""
 TAIL_BYTES = 4_000
-"""Of standard error, and of both together, from the end."""
+"""The kept end of standard error, and of both streams together."""
 READ_BYTES = 65_536
 DRAIN_SECONDS = 5.0
-"""For the pipes once the keeper has ended: somebody who has got away may hold them open."""
+"""Time limit for draining the pipes after the reaper has ended: an escaped process may hold them open."""
 
 
 class Process:
-    """A command that runs."""
+    """A running command."""
 
     def __init__(self, command: Sequence[str], *, input: Path, environment: Mapping[str, str]) -> None:
-        """Start it with a file as its standard input. Raises OSError or ValueError when that cannot be done."""
+        """Start the command with a file as its standard input. Raises OSError or ValueError if it cannot be started."""
         self._ending = threading.Lock()
         lifeline, self._hold = os.pipe()
         try:
             with input.open("rb") as stdin:
-                # Isolated, as the folder and the environment are the command's, not the keeper's.
-                self._keeper = subprocess.Popen(  # noqa: S603
+                # Isolated mode, since directory and environment are the command's, not the reaper's.
+                self._reaper = subprocess.Popen(  # noqa: S603
                     [sys.executable, "-I", "-S", process_reaper.__file__, str(lifeline), *command],
                     stdin=stdin,
                     stdout=subprocess.PIPE,
@@ -53,18 +53,18 @@ class Process:
         self._lock = threading.Lock()
         self._output, self._errors, self._both = bytearray(), bytearray(), bytearray()
         self.output_size = 0
-        assert self._keeper.stdout is not None
-        assert self._keeper.stderr is not None
+        assert self._reaper.stdout is not None
+        assert self._reaper.stderr is not None
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
-            for stream in (self._keeper.stdout, self._keeper.stderr)
+            for stream in (self._reaper.stdout, self._reaper.stderr)
         ]
         for reader in self._readers:
             reader.start()
 
     @property
     def output(self) -> bytes:
-        """The beginning of standard output; of `output_size` bytes in all."""
+        """The beginning of standard output, which has `output_size` bytes in all."""
         with self._lock:
             return bytes(self._output)
 
@@ -76,15 +76,15 @@ class Process:
 
     @property
     def tail(self) -> bytes:
-        """The end of what was written, as it came."""
+        """The end of standard output and standard error, interleaved as they arrived."""
         with self._lock:
             return bytes(self._both)
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """The exit code once nothing of it runs any more: 128 and the number for a signal, 126 or 127 for a command
-        that could not be started; None if the time is over before."""
+        """Wait until no process is left. Returns the exit code: 128 plus the number of a signal, 126 or 127 for a
+        command that could not be started. Returns None if the time is over before."""
         try:
-            code = self._keeper.wait(seconds)
+            code = self._reaper.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
         self.end()
@@ -93,19 +93,19 @@ class Process:
         return code if code >= 0 else process_reaper.BY_SIGNAL - code
 
     def end(self) -> None:
-        """Have all of it ended within seconds. Does not wait, and may be repeated."""
+        """Terminate all processes within seconds. Does not wait. Repeatable."""
         with self._ending:
             hold, self._hold = self._hold, -1
         if hold >= 0:
             os.close(hold)
 
     def kill(self) -> None:
-        """Have all of it killed at once. Does not wait, and may be repeated."""
+        """Kill all processes at once. Does not wait. Repeatable."""
         with suppress(ProcessLookupError):
-            self._keeper.send_signal(signal.SIGTERM)
+            self._reaper.send_signal(signal.SIGTERM)
 
     def _read(self, stream: IO[bytes]) -> None:
-        is_output = stream is self._keeper.stdout
+        is_output = stream is self._reaper.stdout
         with stream:
             while part := os.read(stream.fileno(), READ_BYTES):
                 with self._lock:

@@ -1,8 +1,8 @@
-"""Programs that run what they are given as code, and those that start another program: where a must have no say.
+"""Detects commands in which a task's values could be run as code or choose a program.
 
-A list of names is never complete. So it is strict where it knows a program: nothing that a task says may come after a
-shell, an interpreter or anything that can start one, whatever the options, and after a launcher such as `timeout` only
-behind a program that the command itself names.
+A list of names is never complete, so known programs are treated strictly: a task's values must not follow a shell, an
+interpreter or anything that can start one, whatever the options. After a launcher such as `timeout` they must follow a
+program that the command itself names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sh ash bash brush csh dash elvish es fish git-shell hush ion jsh ksh lksh loksh 
 pdksh posh powershell pwsh rbash rc restsh rksh rzsh sash scponly scsh smrsh tcsh tclsh wish xonsh yash ysh zsh
 """
 SHELLS = frozenset(_SHELLS.split())
-"""What reads a script, or takes a word as one."""
+"""Programs that read a script, or take a word as one."""
 _INTERPRETERS = """
 awk bawk gawk goawk jawk mawk nawk original-awk bc dc ed ex expect elixir emacs emacsclient erl gdb ghc ghci go
 groovy guile iex ipython irb java jjs jruby jshell julia jython lldb lua luajit m4 mono nvim octave ocaml osascript
@@ -27,7 +27,7 @@ perl php psql mysql mariadb sqlite3 racket raku red ruby runghc rscript sbcl sca
 vimdiff rvim rview zx bun deno
 """
 INTERPRETERS = frozenset(_INTERPRETERS.split())
-"""What takes words as code, or files that a word names."""
+"""Programs that take words as code, or as names of files with code."""
 _STARTERS = """
 abduco at autossh bwrap busybox capsh cargo cgexec chpst chroot chrt cmake cmd concurrently conda coreutils crictl
 crontab ctr daemon daemonize dbclient dbus-launch dbus-run-session direnv dmenu_run doas docker doppler dotenv
@@ -42,14 +42,14 @@ valgrind virsh wasmer wasmtime watch watchexec wsl x-terminal-emulator xargs xdg
 alacritty kitty yarn zellij zip
 """
 STARTERS = frozenset(_STARTERS.split())
-"""What can run a shell or any other program, by a word or an option of its own."""
+"""Programs that can run a shell or another program, by a word or an option."""
 KNOWN = SHELLS | INTERPRETERS | STARTERS
 MULTI_CALL = frozenset({"busybox", "toybox", "coreutils", "dropbearmulti"})
-"""One file that is many programs: it goes by the name under which it is called."""
+"""Executables that contain many programs, selected by the name under which they are called."""
 CODE_OPTIONS = re.compile(
     r"-[A-Za-z]*c|-e|--?(?:command|cmd|code|eval|exec|execute|expression|run|script|shell|shell-command|on-change)"
 )
-"""What goes before code also with programs of which nothing else is known."""
+"""Options that precede code, also of unknown programs."""
 
 _SCRIPT_OPTION = re.compile(r"-[A-Za-z]*c|--command(?:=.*)?")
 _VERSION = r"(?:[-.]?\d+(?:\.\d+)*[a-z]{0,2}(?:-[\w-]+)?)?"
@@ -58,12 +58,12 @@ _NAME = re.compile(rf"(?P<name>[a-z][a-z_-]*?){_VERSION}{_MAKE}(?:\.exe)?")
 
 
 class Launcher(NamedTuple):
-    """A program that starts another one, or runs a file, which comes after its own options and operands."""
+    """A program that starts another one, or runs a file, named after its own options and operands."""
 
     options: re.Pattern[str]
-    """Those that stand alone. What is neither here nor below is not known, and so may be anything."""
+    """Options without a separate value. An option neither here nor in `valued` is unknown and may do anything."""
     valued: frozenset[str] = frozenset()
-    """Options that take the next word."""
+    """Options that take the next word as value."""
     operands: int = 0
 
 
@@ -101,22 +101,22 @@ LAUNCHERS = {
 
 
 def find_interpreter(words: Sequence[str], *, is_free: Callable[[str], bool]) -> str | None:
-    """The word of a command after which, or within which, a task would say what is run; None if there is none.
-    `is_free` tells whether a task has a say in a word."""
+    """Find the word of a command after or within which a task could choose what is run; None if the command is safe.
+    `is_free` returns whether a word contains a task's value."""
     for number, word in enumerate(words):
         if is_free(word) and number and CODE_OPTIONS.fullmatch(words[number - 1]):
             return words[number - 1]
-        behind = words[number + 1 :]
-        has_say = any(map(is_free, behind))
-        if _is_script(word) and (has_say or is_free(word)):
+        following = words[number + 1 :]
+        precedes_value = any(map(is_free, following))
+        if _is_script(word) and (precedes_value or is_free(word)):
             return word
-        if has_say and (_runs_code(word) or _leaves_program_open(word, behind, is_free)):
+        if precedes_value and (_runs_code(word) or _leaves_program_open(word, following, is_free)):
             return word
     return None
 
 
 def reads_script(words: Sequence[str]) -> bool:
-    """Whether the command is a shell without a script, which would take its standard input for one."""
+    """Return whether the command is a shell without a script, which would run its standard input."""
     while (launcher := _launcher_of(words[0])) and (start := _program_at(words[1:], launcher)) is not None:
         words = words[1 + start :]
     is_shell = _name(words[0]) in SHELLS or _target(words[0]) in SHELLS
@@ -129,7 +129,7 @@ def _runs_code(word: str) -> bool:
 
 
 def _is_script(word: str) -> bool:
-    """Whether it begins with a shell and goes on, as what `env -S` takes, or gives an option a shell or code."""
+    """Return whether a word is a whole shell command, as for `env -S`, or an option with a shell or code as value."""
     option, equals, value = word.partition("=")
     if equals and option.startswith("-"):
         return bool(CODE_OPTIONS.fullmatch(option)) or _name(value.partition(" ")[0]) in SHELLS
@@ -137,13 +137,13 @@ def _is_script(word: str) -> bool:
     return bool(more) and _name(first) in SHELLS
 
 
-def _leaves_program_open(word: str, behind: Sequence[str], is_free: Callable[[str], bool]) -> bool:
-    """Whether it is a launcher, and the program that it starts may be up to a task."""
+def _leaves_program_open(word: str, following: Sequence[str], is_free: Callable[[str], bool]) -> bool:
+    """Return whether a word is a launcher whose program a task could choose."""
     launcher = _launcher_of(word)
     if launcher is None:
         return False
-    start = _program_at(behind, launcher)
-    return start is None or any(map(is_free, behind[: start + 1]))
+    start = _program_at(following, launcher)
+    return start is None or any(map(is_free, following[: start + 1]))
 
 
 def _launcher_of(word: str) -> Launcher | None:
@@ -151,7 +151,7 @@ def _launcher_of(word: str) -> Launcher | None:
 
 
 def _program_at(words: Sequence[str], launcher: Launcher) -> int | None:
-    """Where the launcher's program stands among the words behind it; None if that is not sure."""
+    """Find the index of the launcher's program among the following words; None if it is uncertain."""
     left = launcher.operands
     numbers = iter(range(len(words)))
     for number in numbers:
@@ -170,14 +170,14 @@ def _program_at(words: Sequence[str], launcher: Launcher) -> int | None:
 
 
 def _name(word: str) -> str:
-    """The name of a program without its folder, version and make: `python` of /usr/bin/python3.11."""
+    """The name of a program without directory, version and variant: `python` for /usr/bin/python3.11."""
     name = PurePath(word).name.lower()
     found = None if name in KNOWN else _NAME.fullmatch(name)
     return found["name"] if found else name
 
 
 def _target(word: str) -> str:
-    """The name of what a link leads to, if the word is a program here."""
+    """The name of the program that a word resolves to on this machine, with links followed."""
     if not word or word.startswith("-") or len(word) > os.pathconf("/", "PC_NAME_MAX") or "\0" in word:
         return ""
     path = shutil.which(word)

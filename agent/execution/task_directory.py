@@ -1,6 +1,6 @@
-"""What a command is told of its task, and what it is not told: the folder of a task, and the environment.
+"""The inputs of a task's command: the task's directory and the environment.
 
-The environment of the runner is handed on without what opens the relay or its servers.
+The command inherits the runner's environment without credentials of the relay and its servers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ WITHHELD = frozenset(
         *("DATABASE_URL", "REDIS_URL", "DASHBOARD_PASSWORD"),
     }
 )
-"""What a command does not need to do its work. A variable of any name that holds the key is withheld as well."""
+"""Variables withheld from commands. Any variable that contains the key is withheld as well."""
 LONGEST_VALUE = 100_000
-"""In bytes: Linux refuses to start what has a variable of more than 128 KiB. All is in the task's JSON, too."""
+"""Maximum bytes of a variable, since Linux allows 128 KiB. The task's JSON has all values in full."""
 
 
 class TaskDirectory(NamedTuple):
-    """The files of one task, in a folder of its own that is removed in the end."""
+    """The temporary directory of one task."""
 
     folder: Path
 
@@ -37,27 +37,27 @@ class TaskDirectory(NamedTuple):
 
     @property
     def artifacts(self) -> Path:
-        """Where the command puts files that are to become artifacts."""
+        """The directory for files that become artifacts."""
         return self.folder / "artifacts"
 
     @property
     def result(self) -> Path:
-        """What is written here is the output, in place of standard output."""
+        """The file whose content replaces standard output as the task's output."""
         return self.folder / "result"
 
     @property
     def question(self) -> Path:
-        """What is written here is asked, and the task goes on when there is an answer."""
+        """The file for a question; the task continues once it is answered."""
         return self.folder / "question"
 
     def prepare(self, task: Mapping[str, Any]) -> None:
-        """Make what the command finds there."""
+        """Create the files that the command expects."""
         self.artifacts.mkdir()
         self.task.write_bytes(msgspec.json.encode(task))
 
 
 def describe(task: Mapping[str, Any], task_directory: TaskDirectory) -> dict[str, str]:
-    """What stands for each placeholder."""
+    """Return the value of each placeholder."""
     paths = {
         "artifact_dir": task_directory.artifacts,
         "result_file": task_directory.result,
@@ -73,13 +73,13 @@ def describe(task: Mapping[str, Any], task_directory: TaskDirectory) -> dict[str
 def environment_for(
     values: Mapping[str, str], own: Mapping[str, str], *, key: str, passed: Collection[str]
 ) -> dict[str, str]:
-    """The environment of a command: the runner's own, without secrets but for those `passed` by name, and the task."""
+    """Build a command's environment: the runner's own without secrets, except those `passed` by name, and the task."""
     kept = {
         name: value
         for name, value in own.items()
         if name in passed or not (name in WITHHELD or name.startswith(PREFIX) or (key and key in value))
     }
-    told = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+    of_task = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
     return kept | {
-        name: value for name, value in told.items() if len(value.encode()) <= LONGEST_VALUE and "\0" not in value
+        name: value for name, value in of_task.items() if len(value.encode()) <= LONGEST_VALUE and "\0" not in value
     }

@@ -1,6 +1,6 @@
-"""One claimed task from its start to its result: the command is run, the lease is kept, what it made is delivered.
+"""Executes one claimed task: runs the command, keeps the lease, and delivers the result.
 
-A result is delivered until the relay has it, however long that is away. Which tasks are worked on is decided elsewhere.
+Retries delivery until the relay has the result, however long the relay is unavailable. The runner chooses the tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agent.execution.task_results import (
     BODY_BYTES,
     LEAST_BODY_BYTES,
     TaskResult,
-    collect,
+    collect_artifacts,
     plain,
     read_file,
     read_percent,
@@ -47,21 +47,21 @@ from models.errors import (
 from models.timestamps import format_utc
 
 TRY_AGAIN = 75
-"""The exit code by which a command says that another attempt may succeed: EX_TEMPFAIL of sysexits.h."""
+"""The exit code of a command for which another attempt may succeed: EX_TEMPFAIL of sysexits.h."""
 BEATS_A_LEASE = 3
-"""So that two heartbeats may be lost."""
+"""Heartbeats per lease, so that two may be lost."""
 LONGEST_BEAT_SECONDS = 10.0
-"""So that somebody who cancels a task, or looks how far it is, need not wait longer."""
+"""Maximum interval of heartbeats: the longest delay of a cancellation and of progress."""
 PROGRESS_LENGTH = 1_000
 ERROR_LENGTH = 4_000
 QUESTION_BYTES = 20_000
 TITLE_LENGTH = 80
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 15.0
-"""Between two attempts to deliver."""
-ODD_ANSWERS = 20
-"""In a row to a result, after which it is given up: for some minutes nothing but odd answers came. A relay that is away
-is waited for without end."""
+"""Maximum pause between two attempts to deliver."""
+MAX_INVALID_RESPONSES = 20
+"""Consecutive invalid responses to a result, some minutes' worth, after which delivery is given up. Retries for an
+unavailable relay do not end."""
 _GONE = frozenset({"claim_lost", "task_cancelled", "task_finished", "task_asking"})
 
 
@@ -78,20 +78,20 @@ class RunnerEvent(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is done with each task, and how long it may take."""
+    """Settings for the execution of each task."""
 
     template: Template
     timeout_seconds: float
     lease_seconds: int
     environment: Mapping[str, str]
     key: str
-    """Not to be handed on."""
+    """The API key, which is withheld from commands."""
     passed: tuple[str, ...] = ()
-    """Variables that are handed on though they are usually not."""
+    """Variables passed on although they are withheld by default."""
 
 
 class TaskExecution:
-    """The work on one task."""
+    """The execution of one task."""
 
     def __init__(self, claim: Claim, job: Job, *, warn: Callable[[str], None]) -> None:
         self._claim, self._job, self._warn = claim, job, warn
@@ -100,21 +100,21 @@ class TaskExecution:
         self._done = threading.Event()
         self._aborted = threading.Event()
         self._verdict: tuple[str, str] | None = None
-        """Why there is no reason to work any more: an event and its message."""
+        """The event and message that made the work pointless."""
 
     @property
     def begun(self) -> RunnerEvent:
-        """What is to be told at the beginning."""
+        """The event of the beginning."""
         task = self._claim.task
         return self._event("claimed", "claimed", f"attempt {task['attempt']} of {task['max_attempts']}")
 
-    def do(self) -> RunnerEvent:
-        """Work until the relay knows the result, or it is of no use any more; gives what became of it."""
+    def run(self) -> RunnerEvent:
+        """Execute the task until the relay has the result or no longer needs it. Returns the final event."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         folder: Path | None = None
         try:
             folder = Path(tempfile.mkdtemp(prefix="session-relay-task-")).resolve()
-            return self._run(TaskDirectory(folder))
+            return self._run_command(TaskDirectory(folder))
         except (Rejected, NoRelay) as error:
             event = "cancelled" if error.code == "task_cancelled" else "lost"
             return self._event(event, event, error.message)
@@ -124,20 +124,20 @@ class TaskExecution:
                 self._remove(folder)
 
     def abort(self) -> None:
-        """Kill what runs, and give the task back; deliver no more. May be repeated, from any thread."""
+        """Kill the command, release the task, and stop delivering. Repeatable, from any thread."""
         self._aborted.set()
         if self._process is not None:
             self._process.kill()
 
-    def give_back(self) -> RunnerEvent:
-        """Put the task back into the queue, if the relay can be reached; gives what became of it."""
+    def release(self) -> RunnerEvent:
+        """Return the task to the queue, if the relay can be reached. Returns the event."""
         try:
             self._claim.release()
         except RelayError as error:
-            return self._event("lost", "lost", f"it was not given back, its lease ends by itself ({error.message})")
-        return self._event("released", "pending", "given back")
+            return self._event("lost", "lost", f"not released, its lease will expire ({error.message})")
+        return self._event("released", "pending", "released")
 
-    def _run(self, task_directory: TaskDirectory) -> RunnerEvent:
+    def _run_command(self, task_directory: TaskDirectory) -> RunnerEvent:
         try:
             process = self._start(task_directory)
         except Invalid as error:
@@ -146,19 +146,21 @@ class TaskExecution:
             return self._fail(f"The agent's command cannot be started: {error}.")
         limit = self._job.timeout_seconds
         code = process.wait(limit)
-        is_late = code is None
-        if is_late:
+        timed_out = code is None
+        if timed_out:
             process.end()
             code = process.wait()
         if self._verdict is not None:
             event, message = self._verdict
             return self._event(event, event, message)
         if self._aborted.is_set():
-            return self.give_back()
-        if is_late:
-            return self._fail(f"It took longer than {limit:g} s, and was stopped.", process, again=True)
+            return self.release()
+        if timed_out:
+            return self._fail(f"The agent's command exceeded {limit:g} s and was stopped.", process, retryable=True)
         if code:
-            return self._fail(f"The agent's command ended with exit code {code}.", process, again=code == TRY_AGAIN)
+            return self._fail(
+                f"The agent's command failed with exit code {code}.", process, retryable=code == TRY_AGAIN
+            )
         if question := plain(read_file(task_directory.question, limit=QUESTION_BYTES)[0]):
             return self._ask(question, process)
         return self._complete(process, task_directory)
@@ -167,7 +169,7 @@ class TaskExecution:
         try:
             remove_tree(folder)
         except OSError as error:
-            self._warn(f"{folder} of {self._title!r} is not wholly removed: {error.strerror or error}.")
+            self._warn(f"Cannot remove all of {folder} of {self._title!r}: {error.strerror or error}.")
 
     def _start(self, task_directory: TaskDirectory) -> Process:
         task, job = self._claim.task, self._job
@@ -176,28 +178,28 @@ class TaskExecution:
         task_directory.prepare(task)
         environment = environment_for(values, job.environment, key=job.key, passed=job.passed)
         process = self._process = Process(command, input=task_directory.task, environment=environment)
-        if self._aborted.is_set() or self._verdict:  # Whoever said so may have found no process yet.
+        if self._aborted.is_set() or self._verdict:  # They may have been set before there was a process.
             process.kill()
         return process
 
     def _beat(self) -> None:
-        """Keep the lease until the work is done, also while its result is delivered."""
+        """Keep the lease until the work is done and its result delivered."""
         pause = min(self._job.lease_seconds / BEATS_A_LEASE, LONGEST_BEAT_SECONDS)
-        has_started, is_away = False, False
+        has_started, is_failing = False, False
         while True:
             try:
                 lease = self._claim.heartbeat(**self._progress()) if has_started else self._claim.start()
             except RelayError as error:
                 if _is_lost(error):
-                    self._leave("lost", error.message)
+                    self._stop("lost", error.message)
                     return
-                if not is_away:
-                    self._warn(f"No heartbeat for {self._title!r}: {error.message} It is tried again.")
-                is_away = True
+                if not is_failing:
+                    self._warn(f"Heartbeat for {self._title!r} failed: {error.message} Retrying.")
+                is_failing = True
             else:
-                has_started, is_away = True, False
+                has_started, is_failing = True, False
                 if lease["cancelled"]:
-                    self._leave("cancelled", "it was cancelled")
+                    self._stop("cancelled", "cancelled")
                     return
             if self._done.wait(pause):
                 return
@@ -206,7 +208,7 @@ class TaskExecution:
         text = plain(self._process.tail) if self._process else ""
         return {"progress": text[-PROGRESS_LENGTH:], "percent": read_percent(text)}
 
-    def _leave(self, event: str, message: str) -> None:
+    def _stop(self, event: str, message: str) -> None:
         self._verdict = (event, message)
         if self._process is not None:
             self._process.end()
@@ -215,7 +217,7 @@ class TaskExecution:
         output, size = read_file(task_directory.result, limit=KEPT_BYTES)
         if not size:
             output, size = process.output, process.output_size
-        artifacts, left_out = collect(task_directory.artifacts, task_id=self._claim.task["task_id"])
+        artifacts, left_out = collect_artifacts(task_directory.artifacts, task_id=self._claim.task["task_id"])
         result = TaskResult(output=output, size=size, artifacts=artifacts, left_out=left_out)
         limit = BODY_BYTES
         while True:
@@ -223,13 +225,13 @@ class TaskExecution:
                 answer = self._deliver("complete", result_body(result, limit=limit))
             except TooLarge as error:
                 if limit <= LEAST_BODY_BYTES:
-                    return self._fail(f"The relay refuses the result: {error.message}", process)
+                    return self._fail(f"The relay rejected the result: {error.message}", process)
                 limit //= 2
                 continue
             except Rejected as error:
                 if _is_lost(error):
                     raise
-                return self._fail(f"The relay refuses the result: {error.message}", process)
+                return self._fail(f"The relay rejected the result: {error.message}", process)
             files = f", {len(artifacts)} file{'s' * (len(artifacts) != 1)}" if artifacts else ""
             return self._event("finished", _status(answer), f"{size:,} bytes of output{files}")
 
@@ -237,31 +239,31 @@ class TaskExecution:
         try:
             answer = self._deliver("ask", {"question": question})
         except TooLarge as error:
-            return self._fail(f"The relay refuses the question: {error.message}", process)
+            return self._fail(f"The relay rejected the question: {error.message}", process)
         return self._event("asked", _status(answer), question)
 
-    def _fail(self, reason: str, process: Process | None = None, *, again: bool = False) -> RunnerEvent:
-        said = plain(process.errors, limit=ERROR_LENGTH) if process else ""
-        error = f"{reason}\n\n{said}" if said else reason
-        answer = self._deliver("fail", {"error": error, "retryable": again})
+    def _fail(self, reason: str, process: Process | None = None, *, retryable: bool = False) -> RunnerEvent:
+        stderr = plain(process.errors, limit=ERROR_LENGTH) if process else ""
+        error = f"{reason}\n\n{stderr}" if stderr else reason
+        answer = self._deliver("fail", {"error": error, "retryable": retryable})
         return self._event("failed", _status(answer), reason)
 
     def _deliver(self, action: str, content: dict[str, Any] | bytes) -> dict[str, Any] | None:
-        """Until it has taken effect; None if this was aborted before that is known. Raises NoRelay when odd answers
-        do not end."""
+        """Retry until the submission has taken effect; None if aborted before. Raises NoRelay after
+        MAX_INVALID_RESPONSES."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        pause, is_told, odd = FIRST_PAUSE_SECONDS, False, 0
+        pause, has_warned, invalid = FIRST_PAUSE_SECONDS, False, 0
         while True:
             try:
                 answer = self._claim.submit(action, body)
             except (Unavailable, TooManyRequests, TooSlow, TooLarge) as error:
                 if isinstance(error, TooLarge) and len(body) > LEAST_BODY_BYTES:
                     raise
-                if not is_told:
-                    self._warn(f"The result of {self._title!r} waits here: {error.message} It is tried again.")
-                is_told = True
-                odd = odd + 1 if isinstance(error, NoRelay | TooLarge) else 0
-                if odd == ODD_ANSWERS:
+                if not has_warned:
+                    self._warn(f"Cannot deliver the result of {self._title!r} yet: {error.message} Retrying.")
+                has_warned = True
+                invalid = invalid + 1 if isinstance(error, NoRelay | TooLarge) else 0
+                if invalid == MAX_INVALID_RESPONSES:
                     raise
                 if isinstance(error, TooManyRequests):
                     pause = max(pause, min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS))
@@ -286,7 +288,7 @@ class TaskExecution:
 
 
 def _is_lost(error: RelayError) -> bool:
-    """Whether nothing more can be done with the claim."""
+    """Return whether the claim can no longer be used."""
     return error.code in _GONE or isinstance(error, NotFound | Unauthorized | Forbidden)
 
 

@@ -1,6 +1,4 @@
-"""The relay's queue of tasks as an agent sees it: claims, and what is done with a claim. Each call is one request; what
-to do when the relay is away is decided by whoever works.
-"""
+"""Client for claiming tasks and reporting results. Each call is one request; the caller decides about retries."""
 
 from __future__ import annotations
 
@@ -16,21 +14,21 @@ from models.errors import Forbidden, RelayError
 from models.routes import path_to, request_to
 
 ANSWER_MARGIN_SECONDS = 15.0
-"""How much later than the relay promised an answer may come."""
+"""The time that a response may take beyond the requested wait."""
 BEAT_SECONDS = 10.0
-"""A heartbeat that takes longer than this is given up, as the next one is due."""
+"""Time limit of a heartbeat; after that the next one is due."""
 SUBMIT_SECONDS = 60.0
-"""Relays wait 40 s for what ends a task to take effect."""
+"""Time limit of a submission. Relays wait up to 40 s for it to take effect."""
 PAGE = 500
 MOST_PAGES = 1_000
 ANSWER_BYTES = 16 * 1_048_576
-"""Of one answer; a task is what was sent in one body, and that has about a megabyte."""
+"""Maximum size of a response. A task arrived in one request body of about 1 MB."""
 LONGEST_TOKEN = 1_000
 _LEASING = frozenset({"start", "heartbeat"})
 
 
 class _ClaimedTask(msgspec.Struct):
-    """What is needed of a task; the command gets all of it."""
+    """The fields of a task that the runner needs; the command gets all fields."""
 
     task_id: str
     session_id: str
@@ -45,14 +43,14 @@ class _AgentRecord(msgspec.Struct):
 
 
 class Claim:
-    """A task that is this agent's until its lease ends. Who has its token has the task: it is shown to nobody."""
+    """A task leased to this agent. Its token grants control of the task, so it must not be shown."""
 
     def __init__(self, client: Client, task: dict[str, Any]) -> None:
-        """Read an answer to a claim. Raises NoRelay for an invalid one, after giving back what it may have claimed."""
+        """Decode a claim's response. Raises NoRelay for an invalid one, after releasing the task if possible."""
         self._client = client
         token = task.pop("claim_token", None)
         if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
-            raise client.odd("its answer to a claim has no token")
+            raise client.invalid_response("its response to a claim has no token")
         self._token = token
         self.task = task
         try:
@@ -60,39 +58,39 @@ class Claim:
         except msgspec.ValidationError as error:
             with suppress(RelayError):
                 self.release()
-            raise client.odd(f"the task that it hands out is invalid ({error}), and was given back") from error
+            raise client.invalid_response(f"its task is invalid ({error}) and was released") from error
 
     def __repr__(self) -> str:
         return f"Claim({self.task['session_id']!r}, {self.task['task_id']!r})"
 
     def start(self) -> dict[str, Any]:
-        """Note that the work has begun; extends the lease."""
+        """Record that the work has begun, and extend the lease."""
         return self._act("start", {})
 
     def heartbeat(self, *, progress: str, percent: float | None) -> dict[str, Any]:
-        """Extend the lease; tells with `cancelled` whether there is still a reason to work."""
-        told = {"progress": progress or None, "percent": percent}
-        return self._act("heartbeat", {name: value for name, value in told.items() if value is not None})
+        """Extend the lease. `cancelled` in the response is true if the task was cancelled."""
+        fields = {"progress": progress or None, "percent": percent}
+        return self._act("heartbeat", {name: value for name, value in fields.items() if value is not None})
 
     def release(self) -> dict[str, Any]:
-        """Put the task back into the queue, as if it had not been claimed."""
+        """Return the task to the queue, as if it had not been claimed."""
         return self._act("release", {})
 
     def submit(self, action: str, body: bytes) -> dict[str, Any] | None:
-        """Complete, fail or ask; None if it is safely stored and has not taken effect yet. The same again is no second
-        one, and tells what became of the first."""
+        """Complete, fail or ask. Returns None if the submission is stored but has not taken effect yet. Repeatable: the
+        same submission takes effect once, and returns the first result."""
         status, answer = self._post(action, body, seconds=SUBMIT_SECONDS)
         if status == HTTPStatus.ACCEPTED:
             return None
         data = answer.get("data")
         if status != HTTPStatus.OK or not isinstance(data, dict) or not isinstance(data.get("status"), str):
-            raise self._client.odd(f"its answer to {action!r}, HTTP {status}, does not say what became of the task")
+            raise self._client.invalid_response(f"its response to {action!r}, HTTP {status}, lacks the task's status")
         return data
 
     def _act(self, action: str, content: dict[str, Any]) -> dict[str, Any]:
         answer = self._post(action, msgspec.json.encode(content), seconds=BEAT_SECONDS)[1]
         if action in _LEASING and not isinstance(answer.get("cancelled"), bool):
-            raise self._client.odd(f"its answer to {action!r} does not say whether the task is cancelled")
+            raise self._client.invalid_response(f"its response to {action!r} lacks `cancelled`")
         return answer
 
     def _post(self, action: str, body: bytes, *, seconds: float) -> tuple[int, dict[str, Any]]:
@@ -115,7 +113,8 @@ def claim(
     task_types: tuple[str, ...] = (),
     created_by: str | None = None,
 ) -> Claim | None:
-    """Wait so long for a task, and take it; None if there was none. If the answer is lost, its lease ends by itself."""
+    """Claim a task, waiting for one if necessary. Returns None without a task in time. If the response is lost, the
+    lease expires."""
     asked: dict[str, Any] = {
         "agent_name": agent_name,
         "worker": worker,
@@ -137,33 +136,33 @@ def claim(
 def register(
     client: Client, name: str, *, type: str, max_concurrent: int, capabilities: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Make an agent known, or change what is known of it."""
+    """Register an agent, or update its registration."""
     asked = {"name": name, "type": type, "max_concurrent": max_concurrent, "capabilities": capabilities}
-    known = client.call(*request_to("register_agent"), body=msgspec.json.encode(asked), repeatable=True)[1]
-    return _agent(client, known)
+    registered = client.call(*request_to("register_agent"), body=msgspec.json.encode(asked), repeatable=True)[1]
+    return _validate_agent(client, registered)
 
 
 def allow(client: Client, name: str, *, concurrency: int) -> str:
-    """See to it that the agent may hold so many tasks at a time: an unknown one is registered so, if the key allows
-    that. Gives what somebody should know who wanted that and does not get it, else nothing."""
+    """Ensure that the agent may hold `concurrency` tasks at a time: registers an unknown agent if the key permits it.
+    Returns a warning if the limit is lower, else an empty text."""
     if concurrency == 1:
         return ""
     try:
         known = find_agent(client, name)
         most = (known or register(client, name, type="general", max_concurrent=concurrency))["max_concurrent"]
-    except (Forbidden, NoRelay):  # The work does not depend on it.
+    except (Forbidden, NoRelay):  # The runner can work without it.
         most = 0
     if most >= concurrency:
         return ""
-    allowed = f"{name} may hold {most} of them" if most else f"It may be that {name} may hold 1 of them"
+    allowed = f"{name} may hold only {most}" if most else f"{name} may be allowed to hold only 1"
     return (
-        f"{allowed} at a time, on all machines together. With a key that has the scope admin, `session-cli agent"
-        f" register {name} --max-concurrent {concurrency}` changes that."
+        f"{allowed} at a time, across all machines. To change that, run `session-cli agent register {name}"
+        f" --max-concurrent {concurrency}` with a key that has the scope admin."
     )
 
 
 def find_agent(client: Client, name: str) -> dict[str, Any] | None:
-    """What is known of an agent, or None."""
+    """Find an agent by name, or return None."""
     cursor: str | None = None
     for _ in range(MOST_PAGES):
         page = client.get(path_to("read_agents"), {"limit": PAGE, "cursor": cursor})
@@ -171,7 +170,7 @@ def find_agent(client: Client, name: str) -> dict[str, Any] | None:
         if not isinstance(items, list):
             break
         for item in items:
-            agent = _agent(client, item)
+            agent = _validate_agent(client, item)
             if agent["name"] == name:
                 return agent
         cursor = page.get("next_cursor")
@@ -179,13 +178,13 @@ def find_agent(client: Client, name: str) -> dict[str, Any] | None:
             return None
         if not isinstance(cursor, str):
             break
-    raise client.odd("its list of agents is invalid")
+    raise client.invalid_response("its list of agents is invalid")
 
 
-def _agent(client: Client, told: Any) -> dict[str, Any]:
+def _validate_agent(client: Client, record: Any) -> dict[str, Any]:
     try:
-        msgspec.convert(told, _AgentRecord)
+        msgspec.convert(record, _AgentRecord)
     except msgspec.ValidationError as error:
-        raise client.odd(f"what it says of an agent is not valid ({error})") from error
-    agent: dict[str, Any] = told
+        raise client.invalid_response(f"its record of an agent is invalid ({error})") from error
+    agent: dict[str, Any] = record
     return agent

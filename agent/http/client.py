@@ -1,6 +1,7 @@
-"""HTTP calls to one relay with one key: each gives the answer, or raises the error that the relay has told.
+"""HTTP client for one relay and one key: each call returns the response, or raises the relay's error.
 
-Nothing is repeated that may have taken effect already. What is, is told to whoever wants to know.
+The client never retries a request that may have taken effect, unless it is repeatable. It reports each retry to a
+callback.
 """
 
 from __future__ import annotations
@@ -31,51 +32,51 @@ from models.errors import TooManyRequests, Unavailable
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
-"""Of silence. Relays wait 40 s at most; behind a proxy it may be a little more."""
+"""Read timeout. Relays wait 40 s at most; a proxy may add a little."""
 WHOLE_SECONDS = 600.0
-"""For an answer from beginning to end, beside the silence that is allowed. Documents are streamed without it."""
+"""Time limit of a whole response, in addition to the read timeout. Does not apply to streamed documents."""
 ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
-"""Before the second attempt, and twice as long before each further one, unless the relay says how long."""
+"""The pause before the second attempt. It doubles with each further one, unless the relay sends Retry-After."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""A relay that asks for more is believed, and not waited for."""
+"""If the relay asks for a longer pause, the client gives up instead of waiting."""
 PART_BYTES = 65_536
 KEPT_CONNECTIONS = 128
-"""As many as an agent with many tasks needs at a time; they are made when they are needed."""
+"""Enough for an agent with many concurrent tasks. Connections are opened on demand."""
 NO_CONTENT = 204
 REDIRECTION = 300
-"""From here on a status is no success."""
+"""The lowest status that is not a success."""
 SUCCESS = 200
-"""Below it, a status is none of an answer."""
+"""The lowest status of a final response."""
 MAX_ANSWER_BYTES = 256 * 1_048_576
-"""Of an answer that is held in memory; documents are streamed."""
+"""Maximum size of a response held in memory; documents are streamed."""
 MAX_ERROR_BYTES = 1_048_576
 SHOWN_LENGTH = 80
 
 T = TypeVar("T")
 Query = dict[str, Any]
-Tell = Callable[[str], None]
+OnRetry = Callable[[str], None]
 
 
 class Client:
-    """One relay. It shows its key to that address only; redirections are not followed."""
+    """A client of one relay. It sends its key only to that URL, and does not follow redirects."""
 
     def __init__(
-        self, url: str, key: str, *, plain_hosts: Container[str] = frozenset(), tell: Tell | None = None
+        self, url: str, key: str, *, plain_hosts: Container[str] = frozenset(), on_retry: OnRetry | None = None
     ) -> None:
-        """Raises SettingsError for an address or a key that cannot be one, and for an address that is neither encrypted
-        nor on this machine nor among the hosts for which somebody insists. Connects with the first call."""
+        """Raises SettingsError for an invalid URL or key, and for an http URL unless its host is this machine or one of
+        `plain_hosts`. Connects with the first call."""
         self.url = parse_address(url)
         require_encryption(self.url, plain_hosts)
         self._headers = {"X-API-Key": parse_key(key), "Accept": "application/json", "User-Agent": "session-relay"}
-        self._tell = tell or (lambda _: None)
+        self._on_retry = on_retry or (lambda _: None)
         self._pool = make_pool(connections=KEPT_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
 
     def get(self, path: str, query: Query | None = None) -> dict[str, Any]:
-        """The answer of a read."""
+        """Send a read and return the response's content."""
         return self.call("GET", path, query)[1]
 
     def call(
@@ -92,9 +93,9 @@ class Client:
         whole_seconds: float = WHOLE_SECONDS,
         most_bytes: int = MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
-        """Status and content of a success (empty if it has none), or of an answer with an `accepted` status. What the
-        relay refuses to look at yet (429) is sent again after the time that it asks for; what is `repeatable` also when
-        the relay is away or its answer got lost."""
+        """Send a request. Returns status and content (empty for 204) of a success, or of a response with an `accepted`
+        status. Retries a 429 after the time that the relay asks for; retries a `repeatable` request also when the relay
+        is unavailable or the response was lost."""
 
         def once() -> tuple[int, dict[str, Any]]:
             if body is not None and not isinstance(body, bytes):
@@ -109,7 +110,7 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, query: Query | None = None) -> Iterator[Iterator[bytes]]:
-        """A document part by part, within the block. An end before its end raises Unavailable."""
+        """Stream a document in parts within the block. Raises Unavailable if it ends early."""
         response = self._retry(lambda: self._request("GET", path, query), repeatable=False)
         try:
             yield self._parts(response)
@@ -118,7 +119,7 @@ class Client:
             response.release_conn()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close all connections."""
         self._pool.clear()
 
     def _retry(self, once: Callable[[], T], *, repeatable: bool) -> T:
@@ -130,18 +131,18 @@ class Client:
                 again = isinstance(error, TooManyRequests) or (repeatable and error.retryable)
                 if not again or pause > LONGEST_PAUSE_SECONDS:
                     raise
-                self._tell(f"{error.message} Trying again in {pause:g} s.")
+                self._on_retry(f"{error.message} Retrying in {pause:g} s.")
             time.sleep(pause)
         return once()
 
-    def odd(self, what: str) -> NoRelay:
-        """The error of an answer that no relay gives. What it says stays unsaid: it may hold a key or a token."""
-        return NoRelay(f"What answers at {self.url} is no session-relay: {what}.", hint=CHECK_ADDRESS)
+    def invalid_response(self, reason: str) -> NoRelay:
+        """The error for a response that no relay sends. Does not quote the content, which may hold a key or token."""
+        return NoRelay(f"The server at {self.url} is not a session-relay: {reason}.", hint=CHECK_ADDRESS)
 
     def _content(self, response: urllib3.BaseHTTPResponse, *, most_bytes: int) -> dict[str, Any]:
         if response.status < SUCCESS:
             response.close()
-            raise self.odd(f"it answers HTTP {response.status} and nothing after it")
+            raise self.invalid_response(f"it responds only HTTP {response.status}, without a final response")
         if response.status == NO_CONTENT:
             response.release_conn()
             return {}
@@ -152,7 +153,9 @@ class Client:
             content = None
         if not isinstance(content, dict):
             kind = response.headers.get("content-type", "no type")[:SHOWN_LENGTH]
-            raise self.odd(f"it answers HTTP {response.status} with {len(body):,} bytes of {kind!r}, no JSON object")
+            raise self.invalid_response(
+                f"it responds HTTP {response.status} with {len(body):,} bytes of {kind!r} instead of a JSON object"
+            )
         return content
 
     def _request(
@@ -166,7 +169,7 @@ class Client:
         silence_seconds: float = ANSWER_SECONDS,
         accepted: Container[int] = (),
     ) -> urllib3.BaseHTTPResponse:
-        """The answer before its content was read. Raises the error of one that is no success."""
+        """Send a request and return the response with its content unread. Raises the error of an unsuccessful one."""
         given = [(name, value) for name, value in (query or {}).items() if value not in (None, [], ())]
         url = f"{self.url}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         more = {} if body is None else {"Content-Type": "application/json"}
@@ -181,7 +184,7 @@ class Client:
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silence_seconds),
             )
         except (HTTPError, OSError) as error:
-            raise self._away(error) from error
+            raise self._connection_error(error) from error
         if response.status >= REDIRECTION and response.status not in accepted:
             body = self._whole(response, most_bytes=MAX_ERROR_BYTES)
             raise error_of(response.status, body, response.headers)
@@ -193,7 +196,7 @@ class Client:
             parts += part
             if len(parts) > most_bytes:
                 response.close()
-                raise self.odd(f"its answer has more than {most_bytes:,} bytes")
+                raise self.invalid_response(f"its response has more than {most_bytes:,} bytes")
         response.release_conn()
         return bytes(parts)
 
@@ -201,34 +204,36 @@ class Client:
         try:
             yield from response.stream(PART_BYTES)
         except (HTTPError, OSError) as error:
-            raise self._away(error) from error
+            raise self._connection_error(error) from error
 
-    def _away(self, error: Exception) -> Unavailable:
-        away = self._describe(error)
-        away.retry_after_seconds = 0
-        return away
+    def _connection_error(self, error: Exception) -> Unavailable:
+        unavailable = self._describe(error)
+        unavailable.retry_after_seconds = 0
+        return unavailable
 
     def _describe(self, error: Exception) -> Unavailable:
-        """What has happened, in words that need no knowledge of this client."""
+        """Describe a connection error for users."""
         match error:
             case SSLError():
                 return NoRelay(
-                    f"No trustworthy connection to {self.url} comes about: {error}.",
-                    hint="Check the address, and the certificate there.",
+                    f"Cannot establish a secure connection to {self.url}: {error}.",
+                    hint="Check the URL and the server's certificate.",
                 )
             case NameResolutionError():
-                return Unavailable(f"The host of {self.url} is not known.", hint="Check the address.")
+                return Unavailable(f"The host name of {self.url} cannot be resolved.", hint="Check the URL.")
             case NewConnectionError():
-                reason = "nothing listens there" if "refused" in str(error) else str(error).rpartition(": ")[2]
+                reason = "connection refused" if "refused" in str(error) else str(error).rpartition(": ")[2]
                 return Unavailable(
-                    f"The relay at {self.url} cannot be reached: {reason}.", hint="Start it, or check the address."
+                    f"The relay at {self.url} cannot be reached: {reason}.", hint="Start it, or check the URL."
                 )
-            case ConnectTimeoutError():  # What cannot be reached is a kind of this to urllib3.
-                return Unavailable(f"The relay at {self.url} does not answer.")
+            case ConnectTimeoutError():  # NewConnectionError is a subclass of this.
+                return Unavailable(f"The relay at {self.url} does not respond.")
             case ReadTimeoutError():
-                return Unavailable(f"The relay at {self.url} took too long to answer.")
+                return Unavailable(f"The relay at {self.url} took too long to respond.")
         cause = next((part for part in (*error.args, error.__cause__) if isinstance(part, HTTPException)), None)
         if cause is not None and not isinstance(cause, RemoteDisconnected | IncompleteRead):
-            told = type(cause).__name__ if isinstance(cause, BadStatusLine) else str(cause)
-            return Unavailable(f"The answer of {self.url} is no valid HTTP: {told[:SHOWN_LENGTH]}.", hint=CHECK_ADDRESS)
-        return Unavailable(f"The connection to {self.url} broke off.")
+            reason = type(cause).__name__ if isinstance(cause, BadStatusLine) else str(cause)
+            return Unavailable(
+                f"The server at {self.url} sent invalid HTTP: {reason[:SHOWN_LENGTH]}.", hint=CHECK_ADDRESS
+            )
+        return Unavailable(f"The connection to {self.url} was lost.")

@@ -1,4 +1,4 @@
-"""Sending a command so that it takes effect exactly once: under one delivery id, however often, until it is applied."""
+"""Sends commands so that they take effect exactly once: retries under one delivery id until the command is applied."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from models.errors import Rejected, RelayError
 from models.routes import request_to
 
 WAIT_SECONDS = 40
-"""As long as a relay waits for an answer at most."""
+"""The longest time that a relay waits for a response."""
 PENDING_SECONDS = 60.0
-"""How long to ask on for what was not applied in that time."""
+"""Additional time of polling for a command that was not applied by then."""
 POLL_SECONDS = 1.0
 
 
 def new_delivery_id() -> str:
-    """An id that nobody has used."""
+    """Create a random delivery id."""
     return f"cli-{secrets.token_hex(12)}"
 
 
 def post_envelope(
     client: Client, body: bytes, *, delivery_id: str | None, wait_seconds: float | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """Post a webhook: 200 with the response, or 202 with the receipt. It is repeated when the relay is away or the
-    answer got lost, which has no second effect; without a delivery id the body must have one."""
+    """Post a webhook. Returns 200 with the response, or 202 with the receipt. Retries when the relay is unavailable or
+    the response was lost; retries have no second effect. Without `delivery_id` the body must contain one."""
     headers = {"Idempotency-Key": delivery_id} if delivery_id else {}
     query = {"wait": f"{wait_seconds:g}"} if wait_seconds is not None else {}
     return client.call(*request_to("webhook"), query, body=body, headers=headers, repeatable=True)
@@ -40,8 +40,8 @@ def post_envelope(
 def send_command(
     client: Client, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
 ) -> dict[str, Any]:
-    """The response of a command that took effect. Raises the error of one that was refused, and StillPending if it is
-    stored and not applied yet."""
+    """Send a command and return its response. Raises the error of a rejected command, and StillPending if the command
+    is stored but not applied yet."""
     envelope = {"command": command, "data": data} | ({} if session_id is None else {"session_id": session_id})
     status, answer = post_envelope(
         client,
@@ -53,7 +53,7 @@ def send_command(
 
 
 def await_outcome(client: Client, receipt: dict[str, Any]) -> dict[str, Any]:
-    """The response of a command that was stored, once it is applied. Raises what send_command does."""
+    """Wait until a stored command is applied and return its response. Raises the same errors as send_command."""
     ends_at = time.monotonic() + PENDING_SECONDS
     delivery_id = receipt["delivery_id"]
     while True:
@@ -61,7 +61,7 @@ def await_outcome(client: Client, receipt: dict[str, Any]) -> dict[str, Any]:
         if delivery["status"] != "accepted":
             return _response(delivery)
         if time.monotonic() > ends_at:
-            raise StillPending(hint=f"`session-cli deliveries {delivery_id}` tells what becomes of it.")
+            raise StillPending(hint=f"`session-cli deliveries {delivery_id}` shows its status.")
         time.sleep(POLL_SECONDS)
 
 
@@ -74,15 +74,15 @@ def _response(delivery: dict[str, Any]) -> dict[str, Any]:
             "data": {},
         }
         return response
-    raise _refusal(delivery)
+    raise _error_of(delivery)
 
 
-def _refusal(delivery: dict[str, Any]) -> RelayError:
+def _error_of(delivery: dict[str, Any]) -> RelayError:
     if delivery["status"] == "failed":
         return Rejected(
             "The command could not be applied.",
             code="dead_letter",
-            hint=f"`session-cli dead-letters show {delivery['delivery_id']}` tells why.",
+            hint=f"`session-cli dead-letters show {delivery['delivery_id']}` shows the error.",
         )
     if isinstance(delivery.get("error"), dict):
         return parse_error(delivery["error"])

@@ -1,4 +1,4 @@
-"""From a relay's answer back to the error that it stands for, with all that it says of how to mend it."""
+"""Converts error responses to exceptions, with their hints."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from models.error_parsing import make_error
 from models.errors import ErrorBody, RelayError, TooLarge, Unavailable
 
 LONGEST_PART = 2_000
-"""Of a message or a hint."""
+"""Maximum length of a message or hint."""
 LONGEST_WAIT_SECONDS = 86_400
-"""Of what a Retry-After may ask for; more is a mistake."""
-CLIENT_TROUBLE = 400
-"""Below it, a status speaks of no error."""
+"""Maximum Retry-After; a larger value is taken for a mistake."""
+FIRST_ERROR_STATUS = 400
+"""The lowest status of an error."""
 
 
-CHECK_ADDRESS = "Check the address, and the proxy before the relay, if there is one."
-"""Advice on answers that no relay gives."""
+CHECK_ADDRESS = "Check the URL, and the reverse proxy, if there is one."
+"""Hint for responses that no relay sends."""
 
 
 class NoRelay(Unavailable):
-    """What answers at this address is no session-relay."""
+    """The server at this URL is not a session-relay."""
 
     code = "no_relay"
     retryable = False
 
 
 class StillPending(Unavailable):
-    """The command is safely stored and will take effect, but it has not yet. It need not be sent again."""
+    """The command is stored but not applied yet. Do not send it again."""
 
     code = "pending"
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> RelayError:
-    """The error of an answer with this status. It has `data` where the answer of a command has some."""
+    """Convert an error response to an exception, with the `data` of a command's response, if any."""
     retry_after_seconds = _retry_after(headers.get("retry-after"))
-    if status < CLIENT_TROUBLE:
-        return _of_a_stranger(status, headers, retry_after_seconds)
+    if status < FIRST_ERROR_STATUS:
+        return _foreign_error(status, headers, retry_after_seconds)
     try:
         content = msgspec.json.decode(body)
-        told = _shortened(msgspec.convert(content["error"], ErrorBody))
+        error_body = _shortened(msgspec.convert(content["error"], ErrorBody))
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
-        return _of_a_stranger(status, headers, retry_after_seconds)
-    return make_error(status, told, data=content.get("data"), retry_after_seconds=retry_after_seconds)
+        return _foreign_error(status, headers, retry_after_seconds)
+    return make_error(status, error_body, data=content.get("data"), retry_after_seconds=retry_after_seconds)
 
 
-def _shortened(told: ErrorBody) -> ErrorBody:
-    """As much of it as somebody reads."""
-    parts = {name: getattr(told, name) for name in ("code", "message", "field", "expected", "hint")}
+def _shortened(error_body: ErrorBody) -> ErrorBody:
+    """Limit the length of each text."""
+    parts = {name: getattr(error_body, name) for name in ("code", "message", "field", "expected", "hint")}
     return msgspec.structs.replace(
-        told, **{name: shorten(part, LONGEST_PART) for name, part in parts.items() if part is not None}
+        error_body, **{name: shorten(part, LONGEST_PART) for name, part in parts.items() if part is not None}
     )
 
 
@@ -62,15 +62,16 @@ def _retry_after(text: str | None) -> int | None:
     return min(int(text), LONGEST_WAIT_SECONDS)
 
 
-def _of_a_stranger(status: int, headers: Mapping[str, str], retry_after_seconds: int | None) -> RelayError:
+def _foreign_error(status: int, headers: Mapping[str, str], retry_after_seconds: int | None) -> RelayError:
     if status in (502, 503, 504):
-        error = Unavailable(f"What stands before the relay answers that it is not there (HTTP {status}).")
+        error = Unavailable(f"The reverse proxy reports that the relay is unavailable (HTTP {status}).")
         error.retry_after_seconds = retry_after_seconds or error.retry_after_seconds
         return error
     if status == TooLarge.status:
-        return TooLarge("What stands before the relay takes no body of this size.")
+        return TooLarge("The reverse proxy does not accept a body of this size.")
     if target := headers.get("location"):
         return NoRelay(
-            f"The address leads on to {target[:200]}.", hint="Use that one, if you trust it; the key does not follow."
+            f"The URL redirects to {target[:200]}.",
+            hint="Use that URL if you trust it. The client does not follow redirects, to protect the key.",
         )
-    return NoRelay(f"What answers at this address is no session-relay (HTTP {status}).", hint=CHECK_ADDRESS)
+    return NoRelay(f"The server at this URL is not a session-relay (HTTP {status}).", hint=CHECK_ADDRESS)

@@ -1,4 +1,4 @@
-"""Addresses of relays, as people write them, keys, as they paste them, and which key may be sent to which address."""
+"""Parses relay URLs and keys, and decides whether a key may be sent to a URL."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from models.errors import SettingsError
 
 EXPECTED = "https://host, or http://127.0.0.1:port"
 PLAIN_HTTP_VARIABLE = "PLAIN_HTTP_HOSTS"
-"""Names the hosts to which keys are sent without encryption, with commas; for networks that nobody else can read."""
+"""Lists the hosts, separated by commas, to which keys are sent unencrypted; for private networks only."""
 _HOST = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def parse_address(url: str) -> str:
-    """The address in its one form, without a slash at the end; https unless it says otherwise or is on this machine.
-    Raises SettingsError."""
+    """Normalize a URL, without a trailing slash. The default scheme is https, and http on this machine. Raises
+    SettingsError."""
     text = url.strip()
     if "://" not in text:
         text = f"http://{text}" if is_loopback(f"http://{text}") else f"https://{text}"
@@ -30,10 +30,10 @@ def parse_address(url: str) -> str:
         raise SettingsError("The address of the relay is not valid.", field="url", expected=EXPECTED)
     if parts.username is not None or parts.query or parts.fragment or " " in text:
         raise SettingsError(
-            "The address of the relay has more in it than an address.",
+            "The relay's URL must not contain a user, a query, a fragment or spaces.",
             field="url",
             expected=EXPECTED,
-            hint="The key does not belong into it.",
+            hint="Pass the key separately, not in the URL.",
         )
     if not (_HOST.fullmatch(host) or _is_ip(host)):
         raise SettingsError("The address of the relay is not valid.", field="url", expected=EXPECTED)
@@ -41,15 +41,15 @@ def parse_address(url: str) -> str:
 
 
 def parse_key(text: str) -> str:
-    """The key without what surrounds it. Raises SettingsError, which does not show it."""
+    """Strip the key. Raises SettingsError for an invalid one, without showing it."""
     key = text.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise SettingsError("This is no API key.", field="key", expected="printable ASCII without blanks")
+        raise SettingsError("Invalid API key.", field="key", expected="printable ASCII without spaces")
     return key
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address is on this machine."""
+    """Return whether the URL's host is this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -58,13 +58,13 @@ def is_loopback(url: str) -> bool:
 
 
 def plain_http_hosts(environment: Mapping[str, str]) -> frozenset[str]:
-    """The hosts to which keys may be sent without encryption, as somebody has set it."""
+    """Read the hosts to which keys may be sent unencrypted."""
     names = environment.get(PLAIN_HTTP_VARIABLE, "").lower().split(",")
     return frozenset(name.strip().strip("[]") for name in names) - {""}
 
 
 def may_send_secrets(url: str, plain_hosts: Container[str] = frozenset()) -> bool:
-    """Whether a key may be sent to the address: it is encrypted, on this machine, or somebody insists."""
+    """Return whether a key may be sent to the URL: it is https, on this machine, or its host is in `plain_hosts`."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -74,13 +74,12 @@ def may_send_secrets(url: str, plain_hosts: Container[str] = frozenset()) -> boo
 
 
 def require_encryption(url: str, plain_hosts: Container[str] = frozenset()) -> None:
-    """Raise SettingsError for an address to which no key may be sent."""
+    """Raise SettingsError for a URL to which a key must not be sent."""
     if not may_send_secrets(url, plain_hosts):
         raise SettingsError(
-            f"{url} is not encrypted, so no key is sent there: whoever is on the way could read it.",
+            f"{url} is not encrypted: anybody on the network could read the key, so it is not sent.",
             field="url",
-            hint=f"Use its https:// address. In a network that nobody else can read, set {PLAIN_HTTP_VARIABLE}="
-            f"{urlsplit(url).hostname}.",
+            hint=f"Use the https:// URL. In a private network, set {PLAIN_HTTP_VARIABLE}={urlsplit(url).hostname}.",
         )
 
 

@@ -1,6 +1,6 @@
-"""Connections on which an answer has to be complete by a time, however little of it comes at a time.
+"""Connections with a deadline for the whole response.
 
-The time limits of urllib3 are of silence: a server that sends a byte now and then is never silent.
+The read timeout of urllib3 restarts with each byte, so a server that trickles bytes never exceeds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-# It logs addresses, and those of claims hold their tokens.
+# It logs URLs, and those of claims contain their tokens.
 logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 _ends_at: ContextVar[float | None] = ContextVar("ends_at", default=None)
@@ -27,7 +27,7 @@ _ends_at: ContextVar[float | None] = ContextVar("ends_at", default=None)
 
 @contextmanager
 def complete_within(seconds: float) -> Iterator[None]:
-    """Within the block, what is read of answers fails with a TimeoutError once the time is over."""
+    """Set a deadline for the block: reads of responses after it raise TimeoutError."""
     token = _ends_at.set(time.monotonic() + seconds)
     try:
         yield
@@ -36,14 +36,14 @@ def complete_within(seconds: float) -> Iterator[None]:
 
 
 def make_pool(*, connections: int) -> urllib3.PoolManager:
-    """Connections that heed complete_within, and repeat nothing by themselves."""
+    """Create a connection pool that observes complete_within and does not retry."""
     pool = urllib3.PoolManager(retries=False, maxsize=connections)
     pool.pool_classes_by_scheme = {"http": _Pool, "https": _EncryptedPool}
     return pool
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket, each time for no longer than is left."""
+    """Reads a socket, each time with the remaining time as timeout."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._socket, self._raw, self._silence_seconds = sock, raw, sock.gettimeout()
@@ -56,7 +56,7 @@ class _DeadlineReader(io.RawIOBase):
         if ends_at is not None:
             left = ends_at - time.monotonic()
             if left <= 0:
-                raise TimeoutError("the answer takes too long")
+                raise TimeoutError("the response takes too long")
             self._socket.settimeout(left if self._silence_seconds is None else min(left, self._silence_seconds))
         return self._raw.readinto(buffer)
 

@@ -1,6 +1,6 @@
-"""The door at /mcp: which requests the MCP server gets to see. They come to a host of ours, with a key, and in JSON.
+"""The endpoint at /mcp: checks host, origin, key and JSON of a request before the MCP server sees it.
 
-Each request stands for itself: nothing is kept between two of them, so any relay can answer any of them.
+Requests are stateless, so any relay process can answer any of them.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ from relay.http.routing import route
 class McpEndpoint:
     """The endpoint. `run` must be entered for as long as requests are served."""
 
-    def __init__(self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, note: Note) -> None:
+    def __init__(self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, on_error: Note) -> None:
         self._access = access
-        self._note = note
+        self._on_error = on_error
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
         self._public_url = settings.public_url
         self._max_body_bytes = settings.max_body_bytes
         self._manager = StreamableHTTPSessionManager(
-            make_server(calls, note=note),
+            make_server(calls, on_error=on_error),
             json_response=True,
             stateless=True,
             max_request_body_size=settings.max_body_bytes,
         )
-        # What it logs may quote requests; what matters is logged by those who raise it.
+        # The SDK's log lines may quote requests. Errors that matter are logged where they are raised.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
     @property
     def routes(self) -> list[Route]:
-        """Where MCP clients post to. There is nothing to GET: no stream is kept open."""
+        """The route for MCP clients. It takes POST only: the server keeps no stream open."""
         return [route("mcp", self.post)]
 
     def run(self) -> AbstractAsyncContextManager[None]:
-        """Serve within the block; once."""
+        """Serve requests within the block. Can be entered once."""
         return self._manager.run()
 
     async def post(self, request: Request) -> Response:
-        """Take one message of the protocol. What is refused is told in the protocol's form, too."""
+        """Handle one protocol message. Errors are returned in the protocol's form, too."""
         try:
-            return _Served(self._manager, await self._open(request))
+            return _Served(self._manager, await self._authorize(request))
         except RelayError as error:
-            self._note(request.scope, error)
-            told = protocol_error(error).model_dump()
-            headers = self._where_to_sign_in(request) if isinstance(error, Unauthorized) else {}
-            return error_response(error, headers, content={"jsonrpc": "2.0", "id": None, "error": told})
+            self._on_error(request.scope, error)
+            content = protocol_error(error).model_dump()
+            headers = self._challenge(request) if isinstance(error, Unauthorized) else {}
+            return error_response(error, headers, content={"jsonrpc": "2.0", "id": None, "error": content})
 
-    def _where_to_sign_in(self, request: Request) -> dict[str, str]:
-        """For an app that cannot send a key: where it finds out how to get a token (RFC 9728)."""
+    def _challenge(self, request: Request) -> dict[str, str]:
+        """Point an app that cannot send a key to the OAuth metadata (RFC 9728)."""
         metadata = f"{public_url_of(request, public_url=self._public_url)}{template_of('oauth_resource_mcp')}"
-        # An app whose token is not good any more would else keep it (RFC 6750, 3.1).
+        # Without invalid_token an app would keep a revoked token (RFC 6750, 3.1).
         invalid = 'error="invalid_token", ' if "authorization" in request.headers else ""
         return {"www-authenticate": f'Bearer {invalid}resource_metadata="{metadata}"'}
 
-    async def _open(self, request: Request) -> bytes:
-        """The body of a request that may come in; what handlers need to know of it is put into its state."""
+    async def _authorize(self, request: Request) -> bytes:
+        """Authorize a request and return its body. Puts the caller and the message into the request's state."""
         self._require_own(request)
         request.state.caller = caller = await self._access.authenticate(request)
         body = await self._access.read_body(request, caller, limit=self._max_body_bytes)
@@ -84,19 +84,19 @@ class McpEndpoint:
         return message.body
 
     def _require_own(self, request: Request) -> None:
-        """Raise Misdirected or Forbidden for what a web page may have been tricked into sending here.
+        """Raise Misdirected or Forbidden for requests that a web page may have been tricked into sending.
 
-        A name that somebody else owns can be made to lead to this address (DNS rebinding), an address cannot.
+        An attacker's host name can be made to resolve to this relay (DNS rebinding); an IP address cannot.
         """
         if not self._is_own(_host_of(f"//{request.headers.get('host', '')}")):
             raise Misdirected(
                 expected="the host of PUBLIC_URL, localhost, or an IP address",
-                hint="Set PUBLIC_URL to the address by which clients reach this relay.",
+                hint="Set PUBLIC_URL to the URL by which clients reach this relay.",
             )
         origin = request.headers.get("origin")
         if origin is not None and not self._is_own(_host_of(origin)):
             raise Forbidden(
-                "Pages of other sites may not use this relay through a browser.",
+                "Web pages of other sites may not call this relay from a browser.",
                 code="wrong_origin",
                 field="Origin",
                 expected="no Origin, or the one of PUBLIC_URL",
@@ -107,7 +107,7 @@ class McpEndpoint:
 
 
 class _Served(Response):
-    """What the MCP server answers to a request whose body was read already."""
+    """The MCP server's response to a request whose body has already been read."""
 
     def __init__(self, manager: StreamableHTTPSessionManager, body: bytes) -> None:
         super().__init__()
@@ -115,16 +115,16 @@ class _Served(Response):
         self._read = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request over."""
+        """Pass the request to the MCP server."""
         messages: list[Message] = [{"type": "http.request", "body": self._read, "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
 
-        # The body is decompressed, and of the type that it was read as.
-        told = {b"content-type": b"application/json", b"content-length": str(len(self._read)).encode()}
-        headers = [(name, value) for name, value in scope["headers"] if name not in (*told, b"content-encoding")]
-        await self._manager.handle_request({**scope, "headers": [*headers, *told.items()]}, replay, send)
+        # The body has been decompressed and checked to be JSON.
+        replaced = {b"content-type": b"application/json", b"content-length": str(len(self._read)).encode()}
+        headers = [(name, value) for name, value in scope["headers"] if name not in (*replaced, b"content-encoding")]
+        await self._manager.handle_request({**scope, "headers": [*headers, *replaced.items()]}, replay, send)
 
 
 def _host_of(url: str) -> str:

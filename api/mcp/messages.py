@@ -1,4 +1,4 @@
-"""Reads a message of the protocol: the arguments of a tool are decoded here, once, and the rest by the SDK."""
+"""Decodes protocol messages: decodes tool arguments once, here, and leaves the rest to the SDK."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CALL_TOOL = "tools/call"
 
 
 class Message(NamedTuple):
-    """A message of the protocol."""
+    """A protocol message."""
 
     body: bytes
-    """For the SDK, without arguments that it need not decode."""
+    """The message for the SDK, without arguments that it need not decode."""
     arguments: Raw = NO_ARGUMENTS
-    """Of a tool, as they were sent: decoding them into floats would change numbers."""
+    """Tool arguments, undecoded: decoding numbers into floats would change them."""
     submission: Submission | None = None
-    """The command that they are for the tool of this name, if they are in the strict form."""
+    """The decoded command of a tool call whose arguments are in the strict form."""
 
 
 class _Parameters(msgspec.Struct, frozen=True):
@@ -37,12 +37,12 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 def read_message(body: bytes) -> Message:
-    """Read a message, and check all that the SDK does not. Raises NotJson or Invalid."""
+    """Decode a message, and check what the SDK does not. Raises NotJson or Invalid."""
     return _split_call(body) or _read_whole(body)
 
 
 def _split_call(body: bytes) -> Message | None:
-    """Split the call of a tool from its arguments; None if it is none, or needs a closer look."""
+    """Separate a tool call from its arguments. Returns None for other messages, and for those that need full checks."""
     if is_unusual(body):
         return None
     try:
@@ -53,7 +53,7 @@ def _split_call(body: bytes) -> Message | None:
         if method != CALL_TOOL or not bytes(arguments).startswith(b"{"):
             return None
         call = msgspec.json.encode({**fields, "params": {**parameters, "arguments": NO_ARGUMENTS}})
-        # Without a key that was there twice there are fewer.
+        # Decoding drops repeated keys, so then there are fewer colons.
         if body.count(b":") != call.count(b":") + bytes(arguments).count(b":"):
             return None
         decode_json(call)
@@ -69,6 +69,6 @@ def _read_whole(body: bytes) -> Message:
     decode_json(body)
     try:
         arguments = msgspec.json.decode(body, type=_Call).params.arguments
-    except msgspec.ValidationError:  # No call of a tool; the server says what is wrong with it, if anything is.
+    except msgspec.ValidationError:  # Not a tool call. The server reports errors in it, if any.
         return Message(body)
     return Message(body) if arguments == NULL else Message(body, arguments)

@@ -19,7 +19,7 @@ ARTIFACT_URI = "session-relay://sessions/{session_id}/artifacts/{artifact_id}"
 PROMPT = types.Prompt(
     name="resume_session",
     title="Pick up a session",
-    description="Go on with a session where it was left, by whomever. Without session_id: the latest active one.",
+    description="Continue a session where anyone left off. Without session_id: the most recently active one.",
     arguments=[types.PromptArgument(name="session_id", description="Which session", required=False)],
 )
 LISTED = 50
@@ -30,13 +30,13 @@ Json = dict[str, Any]
 
 
 class McpResources:
-    """What can be read by its address. Each read raises a RelayError that says why it was refused."""
+    """Reads resources by URI. Each read raises a RelayError if it is refused."""
 
     def __init__(self, calls: ToolHandlers) -> None:
         self._calls = calls
 
     async def list_sessions(self, request: Request, cursor: str | None) -> types.ListResourcesResult:
-        """The sessions that the caller may see, the latest active first."""
+        """List the sessions that the caller may see, the most recently active first."""
         data = await self._read(request, "list_sessions", limit=LISTED, cursor=cursor)
         return types.ListResourcesResult(
             resources=[
@@ -53,30 +53,30 @@ class McpResources:
         )
 
     def list_templates(self) -> types.ListResourceTemplatesResult:
-        """The forms of addresses."""
+        """List the URI templates of sessions and artifacts."""
         return types.ListResourceTemplatesResult(
             resource_templates=[
                 types.ResourceTemplate(
                     uri_template=SESSION_URI,
                     name="session",
                     title="A session",
-                    description="What is needed to go on with it",
+                    description="Everything needed to continue it",
                     mime_type="application/json",
                 ),
                 types.ResourceTemplate(
                     uri_template=ARTIFACT_URI,
                     name="artifact",
                     title="An artifact",
-                    description="Its content; list_artifacts tells the ids",
+                    description="Its content; list_artifacts returns the ids",
                 ),
             ]
         )
 
     async def read(self, request: Request, uri: str) -> types.ReadResourceResult:
-        """What stands at an address."""
+        """Read the session or artifact at a URI."""
         found = _URI.fullmatch(uri)
         if found is None:
-            raise NotFound("There is no resource at this address.", expected=f"{SESSION_URI} or {ARTIFACT_URI}")
+            raise NotFound("No resource has this URI.", expected=f"{SESSION_URI} or {ARTIFACT_URI}")
         session_id, artifact_id = found.groups()
         if artifact_id is None:
             text, media_type = _json(await self._bundle(request, session_id)), "application/json"
@@ -86,13 +86,13 @@ class McpResources:
         return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type=media_type, text=text)])
 
     async def resume(self, request: Request, session_id: str | None) -> types.GetPromptResult:
-        """The prompt with all that is needed to go on."""
+        """Build the prompt with everything needed to continue a session."""
         bundle = await self._bundle(request, session_id)
         session = bundle["session"]
         text = (
-            f"Go on with the session {session['session_id']}. Below is what was said and decided in it so far. Tell me "
-            "in two or three sentences where we are, and what is open. Then go on with it: store what we decide with "
-            f"store_memory, and delegate with delegate_task.\n\n{DATA_NOTICE}\n\ndata: {_json(bundle)}"
+            f"Continue the session {session['session_id']}. Its conversation and decisions so far are below. Tell me "
+            "in two or three sentences where we are and what is still open. Then continue: store decisions with "
+            f"store_memory, and delegate tasks with delegate_task.\n\n{DATA_NOTICE}\n\ndata: {_json(bundle)}"
         )
         message = types.PromptMessage(role="user", content=types.TextContent(text=text))
         return types.GetPromptResult(description=PROMPT.description, messages=[message])
@@ -108,11 +108,11 @@ class McpResources:
 
 
 def _content_of(artifact: Json) -> tuple[str, str]:
-    """The content of an artifact as text, and of which media type that is."""
+    """The content of an artifact as text, and its media type."""
     content = artifact["content"]
     text, media_type = (content, "text/plain") if isinstance(content, str) else (_json(content), "application/json")
     if "next_offset" in artifact:
-        text += f"\n[Cut. get_artifact with offset {artifact['next_offset']} gives the rest.]"
+        text += f"\n[Truncated. Call get_artifact with offset {artifact['next_offset']} for the rest.]"
         media_type = "text/plain"
     return text, media_type
 

@@ -1,4 +1,4 @@
-"""The MCP server: which handler answers which message of the protocol, and what becomes of errors."""
+"""The MCP server: maps protocol messages to handlers, and their errors to protocol errors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Context = ServerRequestContext[Any, Request]
 logger = logging.getLogger(__name__)
 
 
-def make_server(calls: ToolHandlers, *, note: Note) -> Server[Any]:
-    """The server. Its requests carry in their state the caller, and the arguments of a tool as they were sent. `note`
-    is told of what is refused."""
-    library, listed = McpResources(calls), types.ListToolsResult(tools=tools())
+def make_server(calls: ToolHandlers, *, on_error: Note) -> Server[Any]:
+    """Create the server. Each request's state must hold the caller and the message, with the arguments undecoded.
+    `on_error` records rejected requests."""
+    resources, listed = McpResources(calls), types.ListToolsResult(tools=tools())
 
     async def list_tools(_: Context, __: object) -> types.ListToolsResult:
         return listed
@@ -38,38 +38,38 @@ def make_server(calls: ToolHandlers, *, note: Note) -> Server[Any]:
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         request = _request_of(context)
         if params.name not in calls.names:
-            raise MCPError(types.INVALID_PARAMS, f"There is no such tool; there are: {', '.join(calls.names)}.")
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool. Available tools: {', '.join(calls.names)}.")
         try:
             return succeeded(await _outcome(calls.call(request, params.name, request.state.message)))
         except RelayError as error:
-            note(request.scope, error)
+            on_error(request.scope, error)
             return failed(error)
 
     async def list_resources(
         context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
-        return await read(context, library.list_sessions(_request_of(context), params.cursor if params else None))
+        return await read(context, resources.list_sessions(_request_of(context), params.cursor if params else None))
 
     async def list_templates(_: Context, __: object) -> types.ListResourceTemplatesResult:
-        return library.list_templates()
+        return resources.list_templates()
 
     async def read_resource(context: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        return await read(context, library.read(_request_of(context), params.uri))
+        return await read(context, resources.read(_request_of(context), params.uri))
 
     async def list_prompts(_: Context, __: object) -> types.ListPromptsResult:
         return types.ListPromptsResult(prompts=[PROMPT])
 
     async def get_prompt(context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         if params.name != PROMPT.name:
-            raise MCPError(types.INVALID_PARAMS, f"There is no such prompt; there is {PROMPT.name}.")
+            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt. The only prompt is {PROMPT.name}.")
         session_id = (params.arguments or {}).get("session_id") or None
-        return await read(context, library.resume(_request_of(context), session_id))
+        return await read(context, resources.resume(_request_of(context), session_id))
 
     async def read(context: Context, work: Awaitable[T]) -> T:
         try:
             return await _outcome(work)
         except RelayError as error:
-            note(_request_of(context).scope, error)
+            on_error(_request_of(context).scope, error)
             raise MCPError.from_error_data(protocol_error(error)) from error
 
     return Server(
@@ -88,7 +88,7 @@ def make_server(calls: ToolHandlers, *, note: Note) -> Server[Any]:
 
 
 async def _outcome(work: Awaitable[T]) -> T:
-    """What work comes to. A bug in it becomes an error in the usual form, and its place in the code is logged."""
+    """Await the work and return its result. Logs the traceback of a bug and raises a RelayError for it."""
     try:
         return await work
     except (RelayError, MCPError):

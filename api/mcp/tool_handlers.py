@@ -1,4 +1,4 @@
-"""What a call of a tool does: it sends a command, or works with the claim on a task, in the name of the caller."""
+"""Handles tool calls: sends commands and manages task claims on behalf of the caller."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from relay.ingest.pipeline import Sender, Waits
 Json = dict[str, Any]
 FIRST_ERROR = 400
 SHOWN = ("status", "message", "session_id", "data", "updates", "delivery_id")
-"""Of an answer; the rest tells a model nothing."""
+"""The fields of a response that a model can use."""
 
 
 class ToolHandlers:
-    """The tools. Each call raises a RelayError that says why it was refused."""
+    """Handlers of all tools. Each call raises a RelayError if it is refused."""
 
     def __init__(self, *, ingest: Ingest, claims: Claims) -> None:
         self._ingest = ingest
@@ -42,17 +42,17 @@ class ToolHandlers:
 
     @property
     def names(self) -> list[str]:
-        """Of all tools."""
+        """The names of all tools."""
         return [*COMMAND_TOOLS, *self._tools]
 
     async def call(self, request: Request, name: str, message: Message) -> Json:
-        """Call a tool in the name of whoever sent the request."""
+        """Call a tool on behalf of the caller."""
         if name not in COMMAND_TOOLS:
             return await self._tools[name](request, request.state.caller, message.arguments)
         return await self._submit(request, message.submission or parse_flat(name, bytes(message.arguments)))
 
     async def send(self, request: Request, command: str, data: bytes) -> Json:
-        """Send a command as /v1/commands takes it, and give its answer."""
+        """Send a command in the form of /v1/commands and return its response."""
         return await self._submit(request, parse_flat(command, data))
 
     async def _send_any(self, request: Request, _: Caller, arguments: Raw) -> Json:
@@ -70,8 +70,8 @@ class ToolHandlers:
         require_scope(caller, "agent")
         asked = decode_leniently(arguments, ClaimTask)
         task = await self._claims.hand_out(request, caller, ClaimRequest(**msgspec.structs.asdict(asked)))
-        told: Json = msgspec.json.decode(msgspec.json.encode({"task": task}))
-        return told | ({"notice": TASK_NOTICE} if task else {})
+        content: Json = msgspec.json.decode(msgspec.json.encode({"task": task}))
+        return content | ({"notice": TASK_NOTICE} if task else {})
 
     async def _report(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")
@@ -83,9 +83,9 @@ class ToolHandlers:
                 lease = await self._claims.extend(
                     caller, held, HeartbeatRequest(progress=asked.progress, percent=asked.percent)
                 )
-                return _of_lease(lease, "Stop: the task was cancelled." if lease["cancelled"] else "Go on.")
+                return _of_lease(lease, "Stop: the task was cancelled." if lease["cancelled"] else "Continue.")
             case "released":
-                return _of_lease(await self._claims.give_back(caller, held), "Gave the task back.")
+                return _of_lease(await self._claims.release_claim(caller, held), "Released the task.")
             case "completed":
                 end: CompleteRequest | FailRequest | AskRequest = CompleteRequest(
                     output=asked.output, artifacts=asked.artifacts
@@ -98,7 +98,7 @@ class ToolHandlers:
 
 
 def _answer(response: Response, *, notice: str = "") -> Json:
-    """The content of an answer, as far as a model needs it. Raises the error that it tells."""
+    """Return the fields of a response that a model needs. Raises the error of an error response."""
     content: Json = msgspec.json.decode(bytes(response.body))
     if response.status_code >= FIRST_ERROR:
         raise parse_error(content, status=response.status_code)

@@ -1,4 +1,4 @@
-"""Authorization codes: each is good once, for some minutes, and kept by its hash alone, in Redis."""
+"""Authorization codes: each is valid once, for some minutes. Redis stores only their hashes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from models.field_types import Scope
 from relay.redis_client import REDIS_ERRORS
 
 CODE_KEY = "sr:oauth:code:{hash}"
-"""A Grant, or after its use what stands for that."""
+"""Holds a Grant, or the USED marker once the code was used."""
 CODE_SECONDS = 300
 USED = b"used:"
-"""Followed by the id of the token that was given for it, as soon as there is one."""
+"""Followed by the id of the token issued for the code, once there is one."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody has allowed an app, and how the app has to prove that it is the one."""
+    """A user's permission for an app, and how the app proves that it is the same one."""
 
     client_id: str
     redirect_uri: str
     explicit: bool
-    """Whether the app named the address, and has to name it again."""
+    """True if the app named the redirect URI, and therefore must name it again."""
     code_challenge: str
     resource: str | None
     state: str | None
@@ -38,13 +38,13 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Codes:
-    """The codes of all relays."""
+    """The authorization codes, shared by all relay processes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def issue(self, grant: Grant) -> str:
-        """A new code for a grant. Raises Unavailable."""
+        """Create a code for a grant. Raises Unavailable."""
         code = secrets.token_urlsafe(32)
         try:
             await self._redis.set(_key(code), msgspec.json.encode(grant), ex=CODE_SECONDS)
@@ -53,8 +53,8 @@ class Codes:
         return code
 
     async def look_up(self, code: str) -> Grant | str | None:
-        """The grant of a code; or, if it was used, the id of the token that was given for it, which may be empty; or
-        None. Raises Unavailable."""
+        """Return the grant of a code, or None for an unknown one. For a used code, return the id of the token issued
+        for it, which may be empty. Raises Unavailable."""
         try:
             found = await self._redis.get(_key(code))
         except REDIS_ERRORS as error:
@@ -62,22 +62,22 @@ class Codes:
         return _decode(found)
 
     async def use(self, code: str) -> Grant | str | None:
-        """The same, and use the code up: of several at a time one gets the grant. Raises Unavailable."""
+        """Consume a code; returns the same as look_up. Of concurrent callers one gets the grant. Raises Unavailable."""
         try:
             found = await self._redis.set(_key(code), USED, xx=True, keepttl=True, get=True)
         except REDIS_ERRORS as error:
             raise _unavailable() from error
         return _decode(found)
 
-    async def give_back(self, code: str, grant: Grant) -> None:
-        """Let a code be used once more, as no token was given for it. Raises Unavailable."""
+    async def restore(self, code: str, grant: Grant) -> None:
+        """Restore a consumed code, because no token was issued for it. Raises Unavailable."""
         try:
             await self._redis.set(_key(code), msgspec.json.encode(grant), xx=True, keepttl=True)
         except REDIS_ERRORS as error:
             raise _unavailable() from error
 
-    async def note_token(self, code: str, key_id: str) -> None:
-        """Remember which token a code was used for. Raises Unavailable."""
+    async def record_token(self, code: str, key_id: str) -> None:
+        """Record the token issued for a code. Raises Unavailable."""
         try:
             await self._redis.set(_key(code), USED + key_id.encode(), ex=CODE_SECONDS)
         except REDIS_ERRORS as error:
@@ -85,7 +85,7 @@ class Codes:
 
 
 def expiry() -> float:
-    """When a code that is issued now ends."""
+    """The time at which a code issued now expires."""
     return time.time() + CODE_SECONDS
 
 
@@ -102,4 +102,4 @@ def _decode(found: object) -> Grant | str | None:
 
 
 def _unavailable() -> Unavailable:
-    return Unavailable("Signing in does not work at the moment; try again in some seconds.")
+    return Unavailable("Sign-in is temporarily unavailable; try again in a few seconds.")

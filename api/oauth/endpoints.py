@@ -1,4 +1,4 @@
-"""The addresses of OAuth: what apps find out, register and exchange, and where somebody signs in.
+"""OAuth endpoints: metadata, app registration, token exchange and revocation, and the sign-in page.
 
 RFC 6749 with PKCE (7636), its metadata (8414, 9728), registration (7591), revocation (7009) and issuer (9207).
 """
@@ -41,9 +41,9 @@ from relay.http.routing import route
 from sessions.api_keys import KeyRegister
 
 MAX_FORM_BYTES = 16_384
-WRONG_RESOURCE = "The app asked for a token for another server."
+WRONG_RESOURCE = "The app requested a token for another server."
 ANYWHERE = {"access-control-allow-origin": "*"}
-"""Apps that run in a browser may call these; nothing that a browser keeps lets anybody in."""
+"""Apps in a browser may call these endpoints: no cookie or other stored credential grants access."""
 PREFLIGHT = {**ANYWHERE, "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "*"}
 
 Handle = Callable[[Request], Awaitable[Response]]
@@ -62,28 +62,28 @@ class OAuth:
         self._first_key = first_key
         provider = Provider(codes=self._codes, register=register)
         self._authorize = AuthorizationHandler(provider).handle
-        self._take_app = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True)).handle
+        self._register_app = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True)).handle
         self._exchange = TokenHandler(provider, ClientAuthenticator(provider)).handle
 
     @property
     def routes(self) -> list[Route]:
-        """Where apps and their users come to."""
+        """The routes for apps and their users."""
         return [
             route("oauth_resource", self.describe_resource),
             route("oauth_resource_mcp", self.describe_resource),
             route("oauth_server", self.describe_server),
-            route("oauth_register", self._open(self._take_app)),
-            route("oauth_token", self._open(self._give_token)),
-            route("oauth_revoke", self._open(self._revoke)),
+            route("oauth_register", self._for_apps(self._register_app)),
+            route("oauth_token", self._for_apps(self._issue_token)),
+            route("oauth_revoke", self._for_apps(self._revoke)),
             route("oauth_authorize", self.authorize),
             route("show_sign_in", self.show_page),
             route("sign_in", self.sign_in),
         ]
 
     async def describe_resource(self, request: Request) -> Response:
-        """Who gives tokens for /mcp."""
+        """Protected resource metadata of /mcp (RFC 9728)."""
         url = public_url_of(request, public_url=self._public_url)
-        return self._answer(
+        return self._respond(
             request,
             {
                 "resource": f"{url}{template_of('mcp')}",
@@ -94,9 +94,9 @@ class OAuth:
         )
 
     async def describe_server(self, request: Request) -> Response:
-        """Where tokens are to be had, and how."""
+        """Authorization server metadata (RFC 8414)."""
         url = public_url_of(request, public_url=self._public_url)
-        return self._answer(
+        return self._respond(
             request,
             {
                 "issuer": url,
@@ -114,8 +114,8 @@ class OAuth:
         )
 
     async def authorize(self, request: Request) -> Response:
-        """Send somebody to the page, or show what is wrong. Nobody is sent to an address of the app's from here:
-        anybody can register one, and a link that begins with this relay's address must not lead there by itself."""
+        """Redirect the user to the sign-in page, or show an error page. Never redirects to the app from here: anybody
+        can register a redirect URI, so a link to this relay must not become an open redirect."""
         await self._access.count_anonymous(request)
         if not is_own_resource(request, request.query_params.getlist("resource"), public_url=self._public_url):
             return refusal_page(WRONG_RESOURCE, code="invalid_target")
@@ -123,26 +123,26 @@ class OAuth:
         location = response.headers.get("location", "")
         if location.startswith(f"{SIGN_IN_PATH}?"):
             return response
-        told = dict(parse_qsl(urlsplit(location).query)) if location else msgspec.json.decode(bytes(response.body))
-        return refusal_page(told.get("error_description") or "", code=told.get("error", ""), back=location)
+        error = dict(parse_qsl(urlsplit(location).query)) if location else msgspec.json.decode(bytes(response.body))
+        return refusal_page(error.get("error_description") or "", code=error.get("error", ""), back=location)
 
     async def show_page(self, request: Request) -> Response:
-        """The page."""
+        """Show the sign-in page."""
         return self._page(request, dict(request.query_params))
 
     async def sign_in(self, request: Request) -> Response:
-        """Send somebody who has given a key back to the app, with a code; others see the page again."""
+        """Check the key and redirect the user to the app with a code. Shows the page again for an invalid key."""
         await self._access.count_anonymous(request)
         form = dict(parse_qsl((await _read(request)).decode(errors="replace"), keep_blank_values=True))
         given, answer = form.pop("key", "").strip(), form.pop("answer", "")
         page = self._page(request, form)
         if page.status_code != 200:
             return page
-        app, redirect_uri = _who(form)
+        app, redirect_uri = _find_app(form)
         issuer = public_url_of(request, public_url=self._public_url)
         if answer != "allow":
             back = construct_redirect_uri(redirect_uri, error="access_denied", state=form.get("state"), iss=issuer)
-            return _back(back)
+            return _redirect(back)
         try:
             caller, parent_hash = self._identify(given)
         except RelayError as error:
@@ -162,20 +162,20 @@ class OAuth:
                 expires_at=expiry(),
             )
         )
-        return _back(construct_redirect_uri(redirect_uri, code=code, state=form.get("state"), iss=issuer))
+        return _redirect(construct_redirect_uri(redirect_uri, code=code, state=form.get("state"), iss=issuer))
 
     def _identify(self, given: str) -> tuple[Caller, str]:
-        """The one who has a key, and the key's hash. Raises Unauthorized, or Unavailable."""
+        """Return the caller of a key, and the key's hash. Raises Unauthorized or Unavailable."""
         if given.startswith(OAUTH_PREFIX):
-            raise Unauthorized("This is the token of another app; paste an API key.")
+            raise Unauthorized("This is a token of another app. Paste an API key instead.")
         caller = self._access.identify(given)
         return caller, caller.key_hash or hash_key(self._first_key)
 
     def _page(self, request: Request, asked: dict[str, str], *, error: str = "", status: int = 200) -> Response:
         try:
-            app, redirect_uri = _who(asked)
-        except ValueError as trouble:
-            return refusal_page(str(trouble))
+            app, redirect_uri = _find_app(asked)
+        except ValueError as error_of_app:
+            return refusal_page(str(error_of_app))
         if not is_own_resource(
             request, [asked["resource"]] if "resource" in asked else [], public_url=self._public_url
         ):
@@ -189,8 +189,8 @@ class OAuth:
             status=status,
         )
 
-    async def _give_token(self, request: Request) -> Response:
-        """The token for a code. Whoever asks for one for another server gets none."""
+    async def _issue_token(self, request: Request) -> Response:
+        """Exchange a code for a token. Refuses requests for another server's token."""
         asked = parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True)
         resources = [value for name, value in asked if name == "resource"]
         if not is_own_resource(request, resources, public_url=self._public_url):
@@ -200,7 +200,7 @@ class OAuth:
         return response
 
     async def _revoke(self, request: Request) -> Response:
-        """Refuse a token from now on. Whoever has it may do so; one that there is not is refused already."""
+        """Revoke a token. Its holder needs no other permission. An unknown token counts as revoked (RFC 7009)."""
         token = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
         if token.startswith(OAUTH_PREFIX) and has_form_of_key(token):
             try:
@@ -210,10 +210,10 @@ class OAuth:
             await asyncio.to_thread(self._register.revoke, key_id_of(hash_key(token)), by=caller.source)
         return JsonResponse({})
 
-    def _open(self, handle: Handle) -> Handle:
-        """An endpoint for apps, which need no key, and may run in a browser."""
+    def _for_apps(self, handle: Handle) -> Handle:
+        """Wrap an endpoint for apps: it needs no key, and allows requests from browsers."""
 
-        async def take(request: Request) -> Response:
+        async def handle_request(request: Request) -> Response:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=PREFLIGHT)
             await self._access.count_anonymous(request)
@@ -221,30 +221,30 @@ class OAuth:
             response.headers.update(ANYWHERE)
             return response
 
-        return take
+        return handle_request
 
-    def _answer(self, request: Request, content: dict[str, Any]) -> Response:
+    def _respond(self, request: Request, content: dict[str, Any]) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT)
         return JsonResponse(content, headers=ANYWHERE)
 
 
-def _who(asked: dict[str, str]) -> tuple[clients.App, str]:
-    """The app that asks, and where its answer goes. Raises ValueError for what no app would have sent here."""
+def _find_app(asked: dict[str, str]) -> tuple[clients.App, str]:
+    """Return the requesting app and its redirect URI. Raises ValueError for an invalid request."""
     app = clients.find(asked.get("client_id", ""))
     if app is None:
-        raise ValueError("The app is not known.")
+        raise ValueError("The app is not registered: its client_id is invalid.")
     if not CHALLENGE.fullmatch(asked.get("code_challenge", "")) or len(asked.get("state", "")) > MAX_STATE_LENGTH:
-        raise ValueError("What the app asked for is not complete.")
+        raise ValueError("The app's request is incomplete: its code_challenge or state is invalid.")
     try:
         named = AnyUrl(asked["redirect_uri"]) if "redirect_uri" in asked else None
         return app, str(app.validate_redirect_uri(named))
     except (ValidationError, InvalidRedirectUriError) as error:
-        raise ValueError("The app wants the answer at an address that it has not registered.") from error
+        raise ValueError("The app's redirect_uri is not registered.") from error
 
 
 async def _read(request: Request) -> bytes:
-    """A small body. Raises TooLarge."""
+    """Read a body of at most MAX_FORM_BYTES. Raises TooLarge."""
     body = b""
     async for part in request.stream():
         body += part
@@ -254,7 +254,7 @@ async def _read(request: Request) -> bytes:
 
 
 def _with_body(request: Request, body: bytes) -> Request:
-    """The same request for who has yet to read it."""
+    """Recreate the request with its body unread."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -262,6 +262,6 @@ def _with_body(request: Request, body: bytes) -> Request:
     return Request(request.scope, receive)
 
 
-def _back(url: str) -> Response:
+def _redirect(url: str) -> Response:
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return RedirectResponse(url, status_code=303, headers=headers)

@@ -1,4 +1,4 @@
-"""What the SDK's OAuth endpoints ask of us: apps, codes, and tokens, which are keys that stand for another key."""
+"""The provider behind the SDK's OAuth endpoints: apps, codes and tokens. A token is a key derived from the user's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sessions.api_keys import KeyRegister
 
 SIGN_IN_PATH = template_of("show_sign_in")
 KNOWN_SECONDS = REFRESH_SECONDS + 0.5
-"""Until every relay knows a new token: an app that is refused with it at once may give up."""
+"""The time until every relay process accepts a new token: an app that is refused at once may give up."""
 MAX_STATE_LENGTH = 2_000
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url (RFC 7636)."""
@@ -38,27 +38,26 @@ logger = logging.getLogger(__name__)
 
 
 class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
-    """The authorization server's side of each endpoint. There are no refresh tokens: a token is good until it, or the
-    key behind it, is revoked."""
+    """The authorization server. It issues no refresh tokens: a token is valid until it or its key is revoked."""
 
     def __init__(self, *, codes: Codes, register: KeyRegister) -> None:
         self._codes = codes
         self._register = register
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
-        """The app that has this id, or None."""
+        """Return the app with this id, or None."""
         return clients.find(client_id)
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
-        """Give an app its id. Raises RegistrationError."""
+        """Assign an app its id. Raises RegistrationError."""
         clients.register(client_info)
 
     async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
-        """The address of the page on which somebody signs in. Raises AuthorizeError."""
+        """Return the URL of the sign-in page. Raises AuthorizeError."""
         if not CHALLENGE.fullmatch(params.code_challenge):
-            raise AuthorizeError("invalid_request", "The code_challenge is not that of S256.")
+            raise AuthorizeError("invalid_request", "Invalid code_challenge: use the method S256.")
         if len(params.state or "") > MAX_STATE_LENGTH:
-            raise AuthorizeError("invalid_request", "The state is too long.")
+            raise AuthorizeError("invalid_request", f"The state has more than {MAX_STATE_LENGTH:,} characters.")
         asked = {
             "client_id": client.client_id,
             "redirect_uri": str(params.redirect_uri) if params.redirect_uri_provided_explicitly else None,
@@ -71,21 +70,21 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
     async def load_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: str
     ) -> AuthorizationCode | None:
-        """What a code stands for, or None. One that was used already takes its token with it: somebody has stolen one
-        of the two (RFC 6749, 4.1.2)."""
+        """Load a code, or return None. A second use of a code revokes its token: one of the two users has stolen the
+        code (RFC 6749, 4.1.2)."""
         found = await self._codes.look_up(authorization_code)
         if isinstance(found, str):
-            await self._end(found)
+            await self._revoke_token(found)
             return None
         return None if found is None else _code_of(authorization_code, found)
 
     async def exchange_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
     ) -> OAuthToken:
-        """The token for a code. Raises TokenError if it was used meanwhile, or Unavailable."""
+        """Exchange a code for a token. Raises TokenError if the code was used meanwhile, or Unavailable."""
         grant = await self._codes.use(authorization_code.code)
         if not isinstance(grant, Grant):
-            raise TokenError("invalid_grant", "The code was used already.")
+            raise TokenError("invalid_grant", "The code has already been used. Start again from the app.")
         try:
             new = await asyncio.to_thread(
                 self._register.derive,
@@ -96,35 +95,35 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
                 app=client.client_name or "",
             )
         except Unavailable:
-            # Else the app, which tries again, would be told that its code was stolen.
+            # Without this, the app's retry would look like a stolen code.
             with contextlib.suppress(Unavailable):
-                await self._codes.give_back(authorization_code.code, grant)
+                await self._codes.restore(authorization_code.code, grant)
             raise
         with contextlib.suppress(Unavailable):
-            await self._codes.note_token(authorization_code.code, new.entry.key_id)
+            await self._codes.record_token(authorization_code.code, new.entry.key_id)
         await asyncio.sleep(KNOWN_SECONDS)
         return OAuthToken(access_token=new.secret, scope=" ".join(new.entry.scopes))
 
     async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
-        """None: there are none."""
+        """Return None: refresh tokens are not issued."""
         return None
 
     async def exchange_refresh_token(
         self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
     ) -> OAuthToken:
-        """Raises TokenError: there are none."""
-        raise TokenError("invalid_grant", "There are no refresh tokens here.")
+        """Raise TokenError: refresh tokens are not issued."""
+        raise TokenError("invalid_grant", "This server issues no refresh tokens. Tokens stay valid until revoked.")
 
     async def load_access_token(self, token: str) -> AccessToken | None:
-        """None: tokens are looked up by the gate, as all keys are."""
+        """Return None: AccessControl authenticates tokens, as it does all keys."""
         return None
 
     async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
-        """Nothing: see `api.oauth.endpoints`, which needs no app for it."""
+        """Do nothing: `api.oauth.endpoints` revokes tokens without a client."""
 
-    async def _end(self, key_id: str) -> None:
+    async def _revoke_token(self, key_id: str) -> None:
         if key_id:
-            logger.warning("A code was used twice; the token %s that was given for it is revoked.", key_id)
+            logger.warning("An authorization code was used twice; its token %s is revoked.", key_id)
             await asyncio.to_thread(self._register.revoke, key_id, by="oauth")
 
 

@@ -1,4 +1,4 @@
-"""Whether a token is asked for this relay (RFC 8707): what is given here must be of use nowhere else."""
+"""Resource indicators (RFC 8707): tokens are issued for this relay only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 PATHS = ("", "/", "/mcp", "/mcp/")
-"""This relay as a whole, or its MCP server."""
+"""The paths of the relay as a whole and of its MCP server."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_own_resource(request: Request, resources: Collection[str], *, public_url: str) -> bool:
-    """Whether each of these addresses, if any, is of this relay: at PUBLIC_URL, or where the request came to. Whether
-    it is https is not compared: a proxy that ends TLS need not say so."""
-    own = {_place_of(public_url), _place_of(f"{request.scope['scheme']}://{request.headers.get('host', '')}")}
-    return all(_place_of(resource) in own - {None} for resource in resources)
+    """Return whether each of these URLs is this relay's, by PUBLIC_URL or by the request's Host. Compares no schemes:
+    a proxy that terminates TLS need not announce it."""
+    own = {_host_and_port(public_url), _host_and_port(f"{request.scope['scheme']}://{request.headers.get('host', '')}")}
+    return all(_host_and_port(resource) in own - {None} for resource in resources)
 
 
-def _place_of(url: str) -> tuple[str, int | None] | None:
-    """Host and port; None for what is no address of a relay."""
+def _host_and_port(url: str) -> tuple[str, int | None] | None:
+    """Host and port of a URL; None for a URL that no relay can have."""
     try:
         parts = urlsplit(url)
         port = parts.port

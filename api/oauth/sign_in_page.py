@@ -1,4 +1,4 @@
-"""The page on which somebody signs in with a key: one form, no scripts, nothing from elsewhere."""
+"""The OAuth sign-in page, where a user enters a key: one form, no scripts, no external resources."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ p.error small { color: inherit; display: inline; }
 def sign_in_page(
     *, app: str, redirect_uri: str, relay: str, asked: Mapping[str, str], error: str = "", status: int = 200
 ) -> Response:
-    """The form, which posts what was `asked` with the key. All of it may come from a stranger."""
+    """Render the form, which posts the `asked` parameters with the key. All of them are untrusted."""
     hidden = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in asked.items()
     )
@@ -56,7 +56,7 @@ def sign_in_page(
 <body>
 <main>
 <h1>Sign in to {escape(relay)}</h1>
-<p>An app that calls itself “{escape(app)}” asks to use it. The answer goes to <strong>{escape(target)}</strong>.</p>
+<p>An app named “{escape(app)}” requests access. Access goes to <strong>{escape(target)}</strong>.</p>
 {problem}
 <form method="post" action="/oauth/sign-in" autocomplete="off">
 {hidden}
@@ -64,21 +64,21 @@ def sign_in_page(
 <input id="key" name="key" type="password" autofocus spellcheck="false" placeholder="srk_…" maxlength="200"
  aria-describedby="rights">
 <section id="rights">
-<p>The app may do what the key may, in the sessions that the key is for, until you revoke it:</p>
+<p>The app gets the scopes of the key, in the key’s sessions, until you revoke it:</p>
 <ul>
-<li><b>read</b>: read all that was said, remembered and made</li>
-<li><b>write</b>: also add to it and change it</li>
-<li><b>delegate</b>: have agents do tasks on the machines on which they run</li>
-<li><b>agent</b>: take such tasks and do them</li>
-<li><b>admin</b>: everything, also delete sessions and make keys</li>
+<li><b>read</b>: read conversations, memories, tasks and artifacts</li>
+<li><b>write</b>: also add and change them</li>
+<li><b>delegate</b>: have agents run tasks on their machines</li>
+<li><b>agent</b>: claim such tasks and do them</li>
+<li><b>admin</b>: everything, including deleting sessions and creating keys</li>
 </ul>
-<p>Give it a key that has no more of these than it needs.</p>
+<p>Use a key with no more scopes than the app needs.</p>
 </section>
 <div><button class="main" name="answer" value="allow">Allow</button>
 <button name="answer" value="deny">Cancel</button></div>
 </form>
-<small>The app gave its name itself. If you did not just ask it to connect here, or do not know
-{escape(target)}, cancel. The app never gets to see the key.</small>
+<small>The app chose its name itself. If you did not just ask it to connect, or do not recognize
+{escape(target)}, cancel. The app never sees the key.</small>
 </main>
 </body>
 </html>
@@ -87,11 +87,11 @@ def sign_in_page(
 
 
 def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
-    """What is wrong with what an app asks for, with the `code` that OAuth has for it. `back` is where the app would be
-    told: somebody may go there, but is not sent."""
+    """Render an error in an app's request, with its OAuth error `code`. `back` is the redirect URI: the page has a
+    link to it, but does not redirect."""
     nonce = secrets.token_urlsafe(16)
     name = f" <small>({escape(code)})</small>" if code else ""
-    link = f'<a href="{escape(back)}" rel="noreferrer">Go back to {escape(where_to(back))}</a>' if back else ""
+    link = f'<a href="{escape(back)}" rel="noreferrer">Return to {escape(where_to(back))}</a>' if back else ""
     content = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -102,9 +102,9 @@ def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
 </head>
 <body>
 <main>
-<h1>This does not work</h1>
+<h1>Sign-in failed</h1>
 <p class="error" role="alert">{escape(message)}{name}</p>
-<p>Start again from the app. If you came here by a link, close this page.</p>
+<p>Start again from the app. If you followed a link to get here, close this page.</p>
 <p>{link}</p>
 </main>
 </body>
@@ -114,7 +114,7 @@ def refusal_page(message: str, *, code: str = "", back: str = "") -> Response:
 
 
 def where_to(redirect_uri: str) -> str:
-    """The part of an address by which a person can tell who gets the answer."""
+    """Describe a redirect URI so that a user recognizes who gets access."""
     parts = urlsplit(redirect_uri)
     if parts.hostname in ("localhost", "127.0.0.1", "::1"):
         return "a program on this computer"
@@ -123,7 +123,7 @@ def where_to(redirect_uri: str) -> str:
 
 def _headers(redirect_uri: str, nonce: str) -> dict[str, str]:
     parts = urlsplit(redirect_uri)
-    # A browser asks for the form's own target, and for where that leads to.
+    # Browsers check form-action for the form's own target and for its redirects.
     target = f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else f"{parts.scheme}:"
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {target if redirect_uri else ''}; "

@@ -1,7 +1,7 @@
-"""`/docs`: the OpenAPI document as a page to read and to try out, which works without the internet.
+"""`/docs`: the OpenAPI document in Swagger UI, without internet access.
 
-Swagger UI comes from a package that has its files for Django; nothing of Django is needed to serve them. The browser is
-told to take nothing from elsewhere, and to send nothing there.
+The files of Swagger UI come from a package for Django; serving them does not need Django. The content security policy
+forbids loading anything from, or sending anything to, other origins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from relay.http.routing import route
 PACKAGE = "drf_spectacular_sidecar"
 FOLDER = f"static/{PACKAGE}/swagger-ui-dist"
 CACHE_SECONDS = 3_600
-"""For the files, which change only with the package."""
+"""Cache lifetime of the files, which change only with the package."""
 
 File = Literal["start.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"]
 OWN: tuple[File, ...] = ("start.js", "page.css")
@@ -59,13 +59,13 @@ PAGE = """<!doctype html>
 
 
 class FileParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of the page's files."""
+    """Selects one of the page's files."""
 
     file: File
 
 
 def docs_routes() -> list[Route]:
-    """The page and its files. Raises SettingsError if the package is not installed."""
+    """The routes of the page and its files. Raises SettingsError if the package is not installed."""
     paths = {name: _locate(name) for name in get_args(File)}
 
     async def page(_: Request) -> Response:

@@ -1,5 +1,5 @@
-"""The OpenAPI document, made from the definitions that requests are decoded with. What of it a GPT gets is in
-`gpt_actions`."""
+"""The OpenAPI document, built from the definitions that decode requests. `gpt_actions` derives the document for custom
+GPTs from it."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ ALL_AT_ONCE: Json = {
 
 
 TAGS: dict[Tag, str] = {
-    "commands": "All that can be done with sessions, each at an address of its own.",
-    "webhooks": "The same commands in an envelope, and what senders post that can set no header.",
-    "reading": "What is stored, without a place in the order of the commands.",
-    "agents": "For those who do the tasks.",
-    "operating": "Keys, what became of webhooks, and what went wrong.",
-    "service": "Without a key: what this is, and whether it runs.",
+    "commands": "All session commands, each at its own URL.",
+    "webhooks": "The same commands in an envelope, and webhooks from senders that cannot set headers.",
+    "reading": "Reads of stored data, outside the order of commands.",
+    "agents": "Claiming tasks and reporting results.",
+    "operating": "Keys, deliveries, dead letters and status.",
+    "service": "Service information and health, without a key.",
 }
 
 
 def openapi_route(*, public_url: str) -> Route:
-    """`/openapi.json`; the documents are made once. That for a GPT has this relay's own URL in it."""
+    """The route of `/openapi.json`. Both documents are built once; that for a GPT contains the relay's own URL."""
     document = build_document()
     body, for_gpt = msgspec.json.encode(document), build_gpt_document(document)
 
@@ -74,7 +74,7 @@ def openapi_route(*, public_url: str) -> Route:
 
 
 def build_document() -> Json:
-    """All operations of the public app."""
+    """Build the document with all operations of the public app."""
     parameters = [operation.parameters for operation in OPERATIONS if operation.parameters]
     bodies = [operation.body for operation in OPERATIONS if operation.body]
     schemas = component_schemas([*COMMANDS.values(), Envelope, ErrorBody, WaitParameters, *bodies, *parameters])
@@ -134,7 +134,7 @@ def _post_webhook(schemas: dict[str, Json]) -> Json:
 def _post_hook(schemas: dict[str, Json]) -> Json:
     return {
         "operationId": "hook",
-        "summary": "Send any JSON, or a form; it becomes a memory in the session of the token.",
+        "summary": "Send any JSON or a form; it is stored as a memory in the token's session.",
         "parameters": [*_parameters(template_of("hook"), schemas[WaitParameters.__name__]), _IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
         "responses": _COMMAND_RESPONSES,
@@ -159,7 +159,7 @@ def _post_command(name: str, schemas: dict[str, Json]) -> Json:
 
 
 def _described(definition: type[Command], field: str, schema: Json) -> Json:
-    """The schema of a field with what it means, and what an id or a name looks like."""
+    """Add the field's meaning to its schema, and the form of ids and names."""
     forms = {option.get("description") for option in (schema, *schema.get("anyOf", ()))} & {*v.PATTERNS.values()}
     return {**schema, "description": " ".join([describe_field(definition, field), *(f"({form})" for form in forms)])}
 
@@ -172,7 +172,7 @@ def _get_read(read: ReadRoute, schemas: dict[str, Json]) -> Json:
         "summary": (read.command.__doc__ or "").strip(),
         "parameters": _parameters(path, schemas[read.command.__name__]),
         "responses": {
-            "200": answer("The answer.", "List" if read.answer == "list" else "Object"),
+            "200": answer("The result.", "List" if read.answer == "list" else "Object"),
             **error_responses(KEYED | {422} | ({404} if one_session else frozenset())),
         },
     }
@@ -180,7 +180,7 @@ def _get_read(read: ReadRoute, schemas: dict[str, Json]) -> Json:
 
 def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
     schema = schemas[operation.parameters.__name__] if operation.parameters else {}
-    success = answer("The answer.", operation.answer, *operation.more_types, is_open=operation.is_open)
+    success = answer("The result.", operation.answer, *operation.more_types, is_open=operation.is_open)
     return {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -200,7 +200,7 @@ def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
 
 
 def _parameters(path: str, schema: Json) -> list[Json]:
-    """Those of the path, then those of the query; a list has commas, or is a parameter repeated."""
+    """Path parameters, then query parameters. A list is comma-separated, or a repeated parameter."""
     in_path = re.findall(r"{(\w+)}", path)
     known = {
         "session_id": schema_of(v.Id),
@@ -220,7 +220,7 @@ def _parameters(path: str, schema: Json) -> list[Json]:
         if name in _TEXTS:
             parameter["description"] = _TEXTS[name]
         if not parameter["required"]:
-            parameter["allowEmptyValue"] = True  # As if it were not there.
+            parameter["allowEmptyValue"] = True  # Empty means absent.
         if known[name].get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         described.append(parameter)
@@ -228,14 +228,14 @@ def _parameters(path: str, schema: Json) -> list[Json]:
 
 
 def _without_null(schema: Json) -> Json:
-    """What a parameter can be, since a URL has no null."""
+    """Drop null from a schema: URL parameters cannot be null."""
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
     return {**options[0], **rest} if len(options) == 1 else schema
 
 
 def _body(component: str, schemas: dict[str, Json]) -> Json:
-    """A body that may be left out if all that it could say may."""
+    """A request body, required if any of its fields is."""
     return _request(component) | {"required": bool(schemas[component]["required"])}
 
 
@@ -250,27 +250,27 @@ _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The delivery id: what is sent again under the same one takes effect once.",
+    "description": "The delivery id: retries under the same id take effect only once.",
     "schema": schema_of(v.DeliveryId),
 }
 _TEXTS = {
-    "wait": "Seconds to wait: for the answer of a command (by default 10 if it is called by its address, else 0), for "
-    "news, or until a task is finished.",
-    "max_characters": "How long the answer may get; longer texts and lists are cut, and say so.",
-    "cursor": "The next_cursor of the page before.",
-    "offset": "Where to go on in a long text: the next_offset of the answer before.",
+    "wait": "Seconds to wait: for a command's response (default 10 under /v1/commands, else 0), for new events, or for "
+    "a task to finish or ask.",
+    "max_characters": "Maximum length of the response; longer texts and lists are truncated, with `truncated` set.",
+    "cursor": "The next_cursor of the previous page.",
+    "offset": "Where to continue in a long text: the next_offset of the previous response.",
 }
 _LINKS: Json = {
     "links": {
         "delivery": {
             "operationId": "read_delivery",
-            "description": "What became of it.",
+            "description": "The status of the delivery.",
             "parameters": {"delivery_id": "$response.body#/delivery_id"},
         }
     }
 }
 _COMMAND_RESPONSES: Json = {
-    "200": answer("It took effect; what was waited for is here.", "CommandResponse") | _LINKS,
-    "202": answer("It is stored durably and will take effect.", "Receipt") | _LINKS,
+    "200": answer("The command took effect; this is its response.", "CommandResponse") | _LINKS,
+    "202": answer("The command is durably stored and will take effect.", "Receipt") | _LINKS,
     **error_responses(COMMAND),
 }

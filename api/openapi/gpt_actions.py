@@ -1,8 +1,8 @@
-"""The OpenAPI document for the Actions of a custom GPT: part of the whole document, within the limits of its importer.
+"""The OpenAPI document for the Actions of a custom GPT: a subset of the whole document, within the importer's limits.
 
-What its importer demands beyond OpenAPI: at most 30 operations, short descriptions, an address that is no path, one way
-to send the key, objects with `properties`. What it may not know is left out: headers, links, null. So are parameters
-beside a body, since a model is shown both as one list of names.
+Beyond OpenAPI the importer demands at most 30 operations, short descriptions, an absolute server URL, one way to send
+the key, and objects with `properties`. Headers, links and null are left out, as it may not support them. Parameters
+beside a body are left out, too, since the model sees both as one list of names.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from models.commands.definitions import COMMANDS, Batch
 Json = dict[str, Any]
 
 MORE_OPERATIONS = ("read_delivery", "read_transcript", "read_agents")
-"""Beside all commands: what became of a command, what was said word by word, and whom to delegate to."""
+"""Operations beside all commands: the status of a delivery, verbatim transcripts, and agents to delegate to."""
 DESCRIPTION_LENGTH = 300
-"""Characters of what an operation is for."""
+"""Maximum characters of an operation's description."""
 ABOUT = (
-    "A memory that outlives conversations and is shared with other assistants and with agents on computers: sessions "
-    "with conversations, typed memories, tasks for agents, and artifacts."
+    "A durable memory shared with other assistants and with agents on computers: sessions with conversations, typed "
+    "memories, tasks for agents, and artifacts."
 )
 ANYTHING: Json = {
     "anyOf": [{"type": "string"}, {"type": "object", "properties": {}, "additionalProperties": True}],
 }
-"""Stands for any JSON: a schema without a type is none to the importer."""
+"""Stands for any JSON: the importer rejects schemas without a type."""
 BATCH_LIMIT = 50
-"""Commands, so that their answers together stay below the 100,000 characters that a GPT takes."""
+"""Commands per batch, so that their responses stay below the 100,000 characters that a GPT accepts."""
 BATCH_SUMMARY = (Batch.__doc__ or "").replace(f"{v.BATCH_LIMIT} commands", f"{BATCH_LIMIT} commands")
 _KEPT = ("operationId", "summary")
 
 
 class DocumentParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom the document is for; left out, for everybody."""
+    """Selects the document for a client; by default the whole document."""
 
     client: Literal["gpt"] | None = None
 
 
 def build_gpt_document(whole: Json) -> Json:
-    """The part of the whole document that a GPT needs; `servers` is still to be set."""
+    """Build the subset of the whole document that a GPT needs. The caller sets `servers`."""
     chosen = {*COMMANDS, *MORE_OPERATIONS}
     paths: Json = {}
     for path, operations in whole["paths"].items():
@@ -52,7 +52,7 @@ def build_gpt_document(whole: Json) -> Json:
     schemas = {name: _plain(schema) for name, schema in whole["components"]["schemas"].items()}
     schemas["BatchRequest"]["properties"]["commands"] |= {
         "maxItems": BATCH_LIMIT,
-        "description": f"At most {BATCH_LIMIT} commands, each with its name and its data. Read outside of batches.",
+        "description": f"At most {BATCH_LIMIT} commands, each with its name and data. Read outside of batches.",
     }
     schemas["BatchRequest"]["description"] = BATCH_SUMMARY
     paths["/v1/commands/batch"]["post"]["summary"] = BATCH_SUMMARY
@@ -72,8 +72,8 @@ def build_gpt_document(whole: Json) -> Json:
 
 
 def is_consequential(name: str) -> bool:
-    """Whether a person should be asked each time: when it takes more than the scope `write`, because it deletes, or has
-    an agent work on somebody's machine; or may have such in it."""
+    """Return whether the user must confirm each call: commands that need more than the scope `write`, because they
+    delete or start work on somebody's machine, and batches, which may contain such commands."""
     definition = COMMANDS.get(name)
     return definition is not None and (definition is Batch or definition.scope not in ("read", "write"))
 
@@ -90,11 +90,11 @@ def _operation(operation: Json) -> Json:
         "x-openai-isConsequential": is_consequential(operation["operationId"]),
         "parameters": [] if body else [_parameter(parameter) for parameter in operation["parameters"]],
         **({"requestBody": _plain(body)} if body else {}),
-        "responses": {**responses, "default": _answer({"$ref": COMPONENT.format(name="Error")}, "It was refused.")},
+        "responses": {**responses, "default": _answer({"$ref": COMPONENT.format(name="Error")}, "An error.")},
     }
 
 
-def _answer(schema: Json, description: str = "The answer.") -> Json:
+def _answer(schema: Json, description: str = "The result.") -> Json:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
@@ -103,9 +103,9 @@ def _parameter(parameter: Json) -> Json:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema without null, in which all that is an object has properties, and everything has a type.
+    """Rewrite a schema without null, with properties for each object and a type for everything.
 
-    Fields of answers that may be null are not told of: they come all the same.
+    Nullable response fields are left out of the schema; responses contain them all the same.
     """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
@@ -117,7 +117,7 @@ def _plain(schema: Any) -> Any:
     plain: Json = {}
     for name, value in schema.items():
         if name == "properties":
-            plain[name] = {inner: _typed(_plain(told)) for inner, told in value.items() if not _may_be_null(told)}
+            plain[name] = {inner: _typed(_plain(part)) for inner, part in value.items() if not _may_be_null(part)}
         elif name == "required" and isinstance(value, list):
             plain[name] = [inner for inner in value if not _may_be_null(schema["properties"][inner])]
         elif name == "items":
@@ -140,14 +140,14 @@ def _typed(schema: Json) -> Json:
 
 
 def _needed(schemas: Json, paths: Json) -> Json:
-    """The schemas that the paths lead to."""
+    """The schemas that the paths reference, directly or indirectly."""
     found: Json = {}
-    waiting = list(_references(paths))
-    while waiting:
-        name = waiting.pop()
+    pending = list(_references(paths))
+    while pending:
+        name = pending.pop()
         if name not in found:
             found[name] = schemas[name]
-            waiting += _references(schemas[name])
+            pending += _references(schemas[name])
     return dict(sorted(found.items()))
 
 

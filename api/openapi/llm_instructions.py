@@ -1,5 +1,5 @@
-"""The instructions that a user has an LLM fetch: one text with this relay's own URL in it, and one that is short enough
-for the custom instructions of an assistant."""
+"""Instructions for LLMs: a full guide with this relay's URL, and a version short enough for an assistant's custom
+instructions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from relay.http.routing import route
 Tier = Literal["full", "short"]
 FILES: dict[Tier, str] = {"full": "llm_instructions.md", "short": "llm_instructions_short.md"}
 MOST_CHARACTERS: dict[Tier, int] = {"full": 8_000, "short": 1_500}
-"""What a model reads without losing the thread, and what fits into the field for custom instructions."""
+"""Maximum sizes: what a model follows reliably, and what fits into the field for custom instructions."""
 
 
 class InstructionsParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which of the texts."""
+    """Selects the full or the short text."""
 
     tier: Tier = "full"
 
 
 def instructions_route(*, public_url: str) -> Route:
-    """`/llm-instructions`; the texts are read once."""
+    """The route of `/llm-instructions`. The texts are read once."""
     texts = {tier: _read(tier) for tier in FILES}
 
     async def instructions(request: Request) -> Response:

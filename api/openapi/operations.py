@@ -1,4 +1,4 @@
-"""The operations that are no commands, and no reads that stand for one: what the OpenAPI document says of them."""
+"""The OpenAPI operations other than commands and the reads derived from them."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from relay.rejections import RejectionParameters
 
 
 class Operation(NamedTuple):
-    """The name of its address, what it is for, its parameters, its answer."""
+    """An operation: the name of its route, its summary, its parameters and its response."""
 
     name: str
     summary: str
     parameters: type[msgspec.Struct] | None
     answer: str | None
-    """The component of its JSON, if it is JSON."""
+    """The component of a JSON response."""
     is_open: bool = False
     status: str = "200"
     more_types: tuple[str, ...] = ()
-    """In which it is answered on request, beside JSON, or always if it is none."""
+    """Further media types of the response: on request beside JSON, or always without a JSON component."""
     body: type[msgspec.Struct] | None = None
     conflicts: bool = False
-    """Whether it may contradict what is there."""
+    """True if the request may conflict with the stored state."""
     others: tuple[tuple[str, str], ...] = ()
-    """Statuses with which the same is answered at other times, and when; 204 without content."""
+    """Alternative statuses of the same response, with their conditions; 204 has no content."""
     goes_through_inbox: bool = False
-    """Whether it is answered as a command is: perhaps only with a receipt."""
+    """True if it is answered like a command, possibly only with a receipt."""
 
     @property
     def path(self) -> str:
-        """Its address, with parameters in braces."""
+        """The path, with parameters in braces."""
         return template_of(self.name)
 
     @property
     def refusals(self) -> frozenset[int]:
-        """The errors that it may answer with."""
+        """The error statuses of the operation."""
         if self.goes_through_inbox:
             return COMMAND
         statuses = ANY if self.path in EXEMPT_PATHS else OPEN if self.is_open else KEYED
@@ -65,86 +65,86 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = (
-    Operation("index", "The addresses of this service.", None, "Object", is_open=True),
-    Operation("health", "Whether the process is alive.", None, "Object", is_open=True),
+    Operation("index", "List the URLs of this service.", None, "Object", is_open=True),
+    Operation("health", "Check that the process is alive.", None, "Object", is_open=True),
     Operation(
         "readiness",
-        "Whether webhooks can be taken now.",
+        "Check that the relay accepts webhooks.",
         None,
         "Object",
         is_open=True,
-        others=(("503", "They cannot, or not now."),),
+        others=(("503", "The relay does not accept webhooks at the moment."),),
     ),
     Operation(
         "openapi",
-        "This document, or with client=gpt what the Actions of a custom GPT need of it.",
+        "Get this document, or with client=gpt the version for the Actions of a custom GPT.",
         DocumentParameters,
         "Object",
         is_open=True,
     ),
     Operation(
         "instructions",
-        "What an LLM has to know to use this relay, as text; with tier=short what fits into custom instructions.",
+        "Get the instructions for LLMs as text; with tier=short a version that fits into custom instructions.",
         InstructionsParameters,
         None,
         is_open=True,
         more_types=("text/plain",),
     ),
-    Operation("docs", "This document as a page.", None, None, is_open=True, more_types=("text/html",)),
+    Operation("docs", "Show this document as a web page.", None, None, is_open=True, more_types=("text/html",)),
     Operation(
         "docs_file",
-        "A file that the page needs.",
+        "Get a file of the documentation page.",
         FileParameters,
         None,
         is_open=True,
         more_types=("text/javascript", "text/css", "image/png"),
     ),
-    Operation("read_deliveries", "What became of webhooks, newest first.", ManyDeliveries, "List"),
-    Operation("read_delivery", "What became of one webhook.", OneDelivery, "Delivery"),
+    Operation("read_deliveries", "List deliveries, newest first.", ManyDeliveries, "List"),
+    Operation("read_delivery", "Get the status of one delivery.", OneDelivery, "Delivery"),
     Operation(
         "read_dead_letters",
-        "What could not be applied, or with status=parked what sessions did not take; oldest first.",
+        "List dead letters, or with status=parked events rejected because of their session's state; oldest first.",
         ManyDeadLetters,
         "List",
     ),
     Operation(
         "read_dead_letter",
-        "One dead letter, or parked event, with its payload and traceback.",
+        "Get a dead letter or parked event with its payload and traceback.",
         OneDeadLetter,
         "Object",
     ),
     Operation(
         "discard_dead_letter",
-        "Give up a dead letter, or a parked event.",
+        "Discard a dead letter or parked event.",
         OneDeadLetter,
         "Object",
         status="202",
     ),
     Operation(
         "replay_dead_letter",
-        "Put a dead letter, or a parked event, back into the inbox; it takes effect once.",
+        "Return a dead letter or parked event to the inbox; it takes effect once.",
         OneDeadLetter,
         "Object",
         status="202",
     ),
     Operation(
         "replay_dead_letters",
-        "Put the dead letters, or parked events, that match back into the inbox.",
+        "Return all matching dead letters or parked events to the inbox.",
         ManyDeadLetters,
         "Object",
         status="202",
     ),
     Operation(
         "read_status",
-        "How the relay is: its servers, what waits in each shard and for how long, workers, dead letters.",
+        "Get the relay's status: its servers, the backlog and its age by shard, workers, dead letters.",
         NoParameters,
         "Object",
     ),
-    Operation("read_refusals", "Requests that were refused, newest first.", RejectionParameters, "List"),
-    Operation("read_keys", "All keys without their secrets, oldest first.", NoParameters, "List"),
+    Operation("read_refusals", "List rejected requests, newest first.", RejectionParameters, "List"),
+    Operation("read_keys", "List all keys without their secrets, oldest first.", NoParameters, "List"),
     Operation(
         "create_key",
-        "Make a key; it is shown this once.",
+        "Create a key. Only this response contains its secret.",
         NoParameters,
         "NewKey",
         status="201",
@@ -153,30 +153,30 @@ OPERATIONS = (
     ),
     Operation(
         "revoke_key",
-        "Refuse a key, or all keys of a name, from now on.",
+        "Revoke a key, or all keys of a name.",
         KeyChoice,
         "Object",
     ),
     Operation(
         "read_agents",
-        "The agents that tasks can be delegated to, and what they hold.",
+        "List the agents to which tasks can be delegated, with their claimed tasks.",
         AgentParameters,
         "List",
     ),
     Operation(
         "register_agent",
-        "Make an agent known, or change what is known of it.",
+        "Register an agent, or update its registration.",
         NoParameters,
         "Object",
         body=AgentRequest,
     ),
     Operation(
         "claim_task",
-        "Take the first task that an agent may have; waits for one if asked to.",
+        "Claim the first task available to an agent; with wait, waits for one.",
         NoParameters,
         "ClaimedTask",
         body=ClaimRequest,
-        others=(("204", "There is none."),),
+        others=(("204", "No task is available."),),
     ),
     *(
         Operation(
@@ -188,9 +188,13 @@ OPERATIONS = (
             conflicts=True,
         )
         for action, summary, body in (
-            ("heartbeat", "Keep the task, and tell how far the work is; says when it was cancelled.", HeartbeatRequest),
-            ("start", "Note that the work has begun.", NoDetails),
-            ("release", "Put the task back into the queue.", NoDetails),
+            (
+                "heartbeat",
+                "Extend the lease and report progress; the response says if the task was cancelled.",
+                HeartbeatRequest,
+            ),
+            ("start", "Record that the work has begun.", NoDetails),
+            ("release", "Return the task to the queue.", NoDetails),
         )
     ),
     *(
@@ -203,35 +207,35 @@ OPERATIONS = (
             goes_through_inbox=True,
         )
         for action, summary, body in (
-            ("complete", "Store the result of the task, and artifacts with it.", CompleteRequest),
-            ("fail", "Give the task up; it is tried again if that is worth it.", FailRequest),
-            ("ask", "Ask the one who delegated the task; it waits for the answer.", AskRequest),
+            ("complete", "Complete the task with its result and artifacts.", CompleteRequest),
+            ("fail", "Report that the task failed; it is retried if it is retryable.", FailRequest),
+            ("ask", "Ask the task's delegator; the task waits for the answer.", AskRequest),
         )
     ),
     Operation(
         "read_transcript",
-        "The conversation of a session, chunk after chunk.",
+        "Get the conversation of a session in chunks.",
         TranscriptParameters,
         "List",
     ),
     Operation(
         "read_events",
-        "The journal of a session from a cursor on; waits for news, or streams with Accept: text/event-stream, then "
-        "whatever the limit.",
+        "List a session's events after a cursor; with wait, waits for new ones. With Accept: text/event-stream, "
+        "streams them regardless of the limit.",
         EventParameters,
         "List",
         more_types=("text/event-stream",),
     ),
     Operation(
         "export_session",
-        "A whole session as one document.",
+        "Export a whole session as one document.",
         ExportParameters,
         "Object",
         more_types=("text/markdown",),
     ),
     Operation(
         "import_session",
-        "Take over a whole session from the document that its export is; repeated, it is left as it is.",
+        "Import a whole session from its exported document. Repeating it changes nothing.",
         NoParameters,
         "Imported",
         body=SessionDocument,

@@ -1,4 +1,4 @@
-"""With what each kind of operation can answer, as responses of the OpenAPI document, made from one table."""
+"""Error responses of each kind of operation for the OpenAPI document, from one table."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 Json = dict[str, Any]
 
 ANY = frozenset({400, 408, 503})
-"""What is no HTTP, too slow, or on one connection too many, gets no further, whatever it asks for."""
+"""Statuses for invalid HTTP, slow requests and too many connections, whatever the path."""
 OPEN = ANY | {403}
-"""Addresses outside ALLOWED_IPS are kept out of these, too."""
+"""ALLOWED_IPS applies to operations without a key, too."""
 KEYED = OPEN | {401, 429}
 BODY = frozenset({413, 415, 422})
 COMMAND = KEYED | BODY | {404, 409, 500}
@@ -21,20 +21,20 @@ COMMAND = KEYED | BODY | {404, 409, 500}
 RATE_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _SECONDS_OR_COUNT: Json = {"type": "integer", "minimum": 0}
 HEADERS: Mapping[str, tuple[str, Json]] = {
-    "Retry-After": ("Seconds until another attempt is worth it.", _SECONDS_OR_COUNT),
-    "WWW-Authenticate": ("How a key is sent.", {"type": "string"}),
-    "RateLimit-Limit": ("How many requests the sender may make in a period.", _SECONDS_OR_COUNT),
-    "RateLimit-Remaining": ("How many of them are left.", _SECONDS_OR_COUNT),
-    "RateLimit-Reset": ("Seconds until there are more.", _SECONDS_OR_COUNT),
+    "Retry-After": ("Seconds to wait before retrying.", _SECONDS_OR_COUNT),
+    "WWW-Authenticate": ("The authentication scheme to use.", {"type": "string"}),
+    "RateLimit-Limit": ("Requests that the sender may make per period.", _SECONDS_OR_COUNT),
+    "RateLimit-Remaining": ("Requests left in this period.", _SECONDS_OR_COUNT),
+    "RateLimit-Reset": ("Seconds until the limit resets.", _SECONDS_OR_COUNT),
     IDEMPOTENCY_KEY: (
-        "The delivery id to send it again with, lest it is done twice.",
+        "The delivery id to retry with, so that the command takes effect only once.",
         {"type": "string"},
     ),
 }
 
 
 class ErrorResponse(NamedTuple):
-    """What an error's status means, and the headers that always come with it, and sometimes."""
+    """The meaning of an error status, with its required and optional headers."""
 
     meaning: str
     always: tuple[str, ...] = ()
@@ -42,31 +42,31 @@ class ErrorResponse(NamedTuple):
 
 
 REFUSALS: Mapping[int, ErrorResponse] = {
-    400: ErrorResponse("It is no HTTP, or its body is not JSON, or no object, or not compressed as it says."),
-    401: ErrorResponse("A valid key or signature is needed.", ("WWW-Authenticate",), ()),
-    403: ErrorResponse("The key, or the address that it comes from, does not allow this."),
-    404: ErrorResponse("There is nothing under this id, or address."),
-    408: ErrorResponse("It did not arrive in time."),
-    409: ErrorResponse("It contradicts what is there, or what was sent under this delivery id before."),
+    400: ErrorResponse("Invalid HTTP, or a body that is not a JSON object or not encoded as declared."),
+    401: ErrorResponse("A valid key or signature is required.", ("WWW-Authenticate",), ()),
+    403: ErrorResponse("The key or the client's address does not permit this."),
+    404: ErrorResponse("Nothing has this id or URL."),
+    408: ErrorResponse("The request did not arrive in time."),
+    409: ErrorResponse("The request conflicts with the stored state, or with an earlier one under this delivery id."),
     413: ErrorResponse("The body is too large."),
-    415: ErrorResponse("The body is of another type than JSON, or encoded in a way that is not known."),
-    422: ErrorResponse("It does not match the schema, or has no meaning; `field` tells where."),
-    429: ErrorResponse("It is too much at once for one sender.", ("Retry-After",)),
+    415: ErrorResponse("The body is not JSON, or has an unsupported encoding."),
+    422: ErrorResponse("The request does not match the schema or is invalid; `field` says where."),
+    429: ErrorResponse("The sender exceeds a limit.", ("Retry-After",)),
     500: ErrorResponse(
-        "Code `dead_letter`: it is stored, but a fault here keeps it from taking effect until an operator replays it. "
-        "Do not send it again."
+        "Code `dead_letter`: the command is stored, but a fault in the relay prevents its effect until an operator "
+        "replays it. Do not send it again."
     ),
-    503: ErrorResponse("Not now; send it again later.", ("Retry-After",), (*RATE_HEADERS, IDEMPOTENCY_KEY)),
+    503: ErrorResponse("Temporarily unavailable; retry later.", ("Retry-After",), (*RATE_HEADERS, IDEMPOTENCY_KEY)),
 }
 
 
 def error_responses(statuses: Iterable[int]) -> Json:
-    """The responses of an operation for these errors."""
+    """References to the responses for these statuses."""
     return {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in sorted(statuses)}
 
 
 def answer(description: str, component: str | None, *more_types: str, is_open: bool = False) -> Json:
-    """A successful response: JSON, unless there is no component for it, or text of one of the other types."""
+    """A successful response: JSON if a component is given, or text of one of `more_types`."""
     content: Json = {"application/json": {"schema": {"$ref": COMPONENT.format(name=component)}}} if component else {}
     content |= {media_type: {"schema": {"type": "string"}} for media_type in more_types}
     headers = {} if is_open else {"headers": _headers((), RATE_HEADERS)}
@@ -74,7 +74,7 @@ def answer(description: str, component: str | None, *more_types: str, is_open: b
 
 
 def response_components() -> Json:
-    """The responses that `error_responses` refers to, by name."""
+    """The responses that `error_responses` references, by name."""
     return {
         _name(status): answer(refusal.meaning, "Error") | {"headers": _headers(refusal.always, refusal.sometimes)}
         for status, refusal in REFUSALS.items()
@@ -82,7 +82,7 @@ def response_components() -> Json:
 
 
 def header_components() -> Json:
-    """The headers that responses refer to, by name."""
+    """The headers that responses reference, by name."""
     return {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()}
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of our definitions and answers, as components of the OpenAPI document."""
+"""JSON Schemas of definitions and responses, as components of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _ECMASCRIPT = {v.NAME_PATTERN: rf"^[^{_PRINTABLE}*[^\s{_PRINTABLE}[^{_PRINTABLE}
 
 
 def schema_of(hint: Any) -> dict[str, Any]:
-    """The schema of a type that refers to no definition."""
+    """The schema of a type without references to definitions."""
     return _in_ecmascript(msgspec.json.schema(hint))
 
 
 def component_schemas(definitions: Iterable[type[msgspec.Struct]]) -> dict[str, dict[str, Any]]:
-    """The schemas of these definitions, and of what they refer to, by name."""
+    """The schemas of these definitions and of those they reference, by name."""
     twins = [_twin(definition) for definition in definitions]
     _, components = msgspec.json.schema_components(twins, ref_template=COMPONENT)
     return _in_ecmascript(components)
 
 
 def flat_schema(definition: type[Command], schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a command's data with the session and the delivery id beside them, as /v1/commands takes it."""
+    """The schema of a body of /v1/commands: a command's data, session_id and id in one object."""
     session_id = schema_of(v.Id if definition.session == "required" else v.Id | None)
     session = {} if definition.session == "none" else {"session_id": session_id}
     properties = {**session, **schema["properties"], "id": schema_of(v.DeliveryId | None)}
@@ -45,7 +45,7 @@ def flat_schema(definition: type[Command], schema: dict[str, Any]) -> dict[str, 
 
 
 def envelope_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a webhook's body with what is checked only after it was decoded."""
+    """The schema of a webhook's body, including what is checked only after decoding."""
     names = {"enum": [*COMMANDS, *ALIASES]}
     changes = {"command": names, "type": {"enum": [ENVELOPE_TYPE]}, "session_id": schema_of(v.Id | None)}
     properties = {name: {**inner, **changes.get(name, {})} for name, inner in schema["properties"].items()}
@@ -53,7 +53,7 @@ def envelope_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_schemas() -> dict[str, dict[str, Any]]:
-    """The shapes of answers, by name."""
+    """The schemas of responses, by name."""
     text: dict[str, Any] = {"type": "string"}
     text_or_null: dict[str, Any] = {"type": ["string", "null"]}
     any_object: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
@@ -164,7 +164,7 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _in_ecmascript(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its patterns as JSON Schema has them, where `$` is the end, and lookaheads are best avoided."""
+    """Translate patterns to JSON Schema's dialect, where `$` matches only the end and lookaheads should be avoided."""
 
     def translate(name: str, value: Any) -> Any:
         if isinstance(value, dict):
@@ -180,7 +180,7 @@ def _in_ecmascript(schema: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _twin(definition: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The same definition with defaults that can be shown: msgspec cannot put a Raw default into a schema."""
+    """Copy a definition with serializable defaults: msgspec cannot put a Raw default into a schema."""
     fields = []
     for field in msgspec.structs.fields(definition):
         options: dict[str, Any] = {} if field.encode_name == field.name else {"name": field.encode_name}

@@ -1,1 +1,1 @@
-"""Endpoints for operators: deliveries, dead letters, API keys, status."""
+"""Endpoints for operators: deliveries, dead letters, API keys and status."""

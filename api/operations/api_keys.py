@@ -1,4 +1,4 @@
-"""API keys over HTTP: making, listing and revoking them, for operators whose own key is for all sessions."""
+"""Endpoints for creating, listing and revoking API keys. For operators with a key for all sessions."""
 
 from __future__ import annotations
 
@@ -31,26 +31,31 @@ T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 16_384
 CHANGE_SECONDS = 15.0
-"""For Redis and Postgres together; each has its own limits, which are shorter."""
+"""Time limit for Redis and Postgres together; each has a shorter limit of its own."""
 
 
 KeyScope = Literal["read", "write", "delegate", "agent", "admin", "hook"]
-Pattern = Annotated[str, Meta(pattern=GLOB_PATTERN, description="Sessions such as chat-*; all if left out")]
+Pattern = Annotated[
+    str, Meta(pattern=GLOB_PATTERN, description="A session pattern such as chat-*; default: all sessions")
+]
 
 
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a key is to be."""
+    """A key to create."""
 
-    name: Annotated[str, Meta(pattern=NAME_PATTERN, description="Who sends with it; all its deliveries carry the name")]
-    scopes: Annotated[list[KeyScope], Meta(min_length=1, max_length=8, description="Or hook alone, for a hook's token")]
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, description="The sender's name, recorded with its deliveries")]
+    scopes: Annotated[list[KeyScope], Meta(min_length=1, max_length=8, description="hook alone for a webhook token")]
     sessions: (
-        Annotated[str, Meta(pattern=GLOB_PATTERN, description="A pattern such as chat-*; all if left out")] | None
+        Annotated[
+            str, Meta(pattern=GLOB_PATTERN, description="A session pattern such as chat-*; default: all sessions")
+        ]
+        | None
     ) = None
-    rotate: Annotated[bool, Meta(description="A further key of a sender that has one")] = False
+    rotate: Annotated[bool, Meta(description="Add a key to a sender that already has one")] = False
 
 
 class KeyChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which key, or which keys of one name."""
+    """Selects one key by id, or all keys of a name."""
 
     name_or_id: Annotated[str, Meta(min_length=1, max_length=128)]
 
@@ -64,7 +69,7 @@ class Keys:
 
     @property
     def routes(self) -> list[Route]:
-        """Where keys are looked after."""
+        """The routes for keys."""
         return [
             route("read_keys", self.list),
             route("create_key", self.create),
@@ -72,15 +77,15 @@ class Keys:
         ]
 
     async def list(self, request: Request) -> Response:
-        """All keys without their secrets, the oldest first, revoked ones too."""
-        await self._admit(request)
+        """List all keys, including revoked ones, without their secrets, oldest first."""
+        await self._authorize(request)
         decode_parameters(request.query_params, NoParameters)
         entries = await _in_thread(self._register.entries)
         return JsonResponse({"items": [describe_key(entry) for entry in entries], "next_cursor": None})
 
     async def create(self, request: Request) -> Response:
-        """Make a key, and show it this once."""
-        caller = await self._admit(request)
+        """Create a key. Only this response contains its secret."""
+        caller = await self._authorize(request)
         decode_parameters(request.query_params, NoParameters)
         body = await read_body(request.headers, request.stream(), limit=MAX_REQUEST_BYTES)
         decode_json(body)
@@ -100,20 +105,20 @@ class Keys:
         return JsonResponse(shown, 201)
 
     async def revoke(self, request: Request) -> Response:
-        """Refuse a key, or all keys of a name, from now on."""
-        caller = await self._admit(request)
+        """Revoke a key, or all keys of a name."""
+        caller = await self._authorize(request)
         asked = decode_parameters(request.query_params, KeyChoice, **request.path_params)
         revoked = await _in_thread(lambda: self._register.revoke(asked.name_or_id, by=caller.source))
         return JsonResponse(describe_revocation(revoked))
 
-    async def _admit(self, request: Request) -> Caller:
+    async def _authorize(self, request: Request) -> Caller:
         caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         return caller
 
 
 def describe_key(entry: KeyEntry) -> dict[str, Any]:
-    """A key as lists show it."""
+    """Describe a key without its secret."""
     return {
         "key_id": entry.key_id,
         "name": entry.name,
@@ -127,7 +132,7 @@ def describe_key(entry: KeyEntry) -> dict[str, Any]:
 
 
 def describe_revocation(revoked: Revoked) -> dict[str, Any]:
-    """What a revocation led to; `recorded` is whether Postgres knows it already."""
+    """Describe a revocation. `recorded` is true once it is stored in Postgres."""
     items = [
         {"key_id": old.key_id, "name": old.name, "revoked_at": format_utc(old.revoked_at)}
         for old in revoked.revocations
@@ -140,4 +145,4 @@ async def _in_thread(work: Callable[[], T]) -> T:
         async with asyncio.timeout(CHANGE_SECONDS):
             return await asyncio.to_thread(work)
     except TimeoutError as error:
-        raise Unavailable("It is not certain whether this was done; GET /v1/keys tells.") from error
+        raise Unavailable("The change timed out and may have taken effect. Check with GET /v1/keys.") from error

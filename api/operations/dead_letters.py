@@ -1,4 +1,4 @@
-"""Dead letters and parked events for operators: list them, look into one, replay or discard. Needs a key with the scope
+"""Endpoints for listing, showing, replaying and discarding dead letters and parked events. For operators with the scope
 admin."""
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from sessions.postgres.operations.dead_letters import (
 Push = Callable[[Entry], Awaitable[Pushed]]
 
 STEP = 8
-"""Dead letters held in memory at a time; each may be as large as a webhook."""
+"""The number of dead letters held in memory at a time; each may be as large as a webhook."""
 
 
 class ManyDeadLetters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /v1/dead-letters and of POST /v1/dead-letters/replay: dead letters, or with
-    `status=parked` the events that a session did not take."""
+    """Parameters of GET /v1/dead-letters and POST /v1/dead-letters/replay: a filter for dead letters, or with
+    `status=parked` for events that a session rejected because of its state."""
 
     status: Literal["failed", "parked"] = "failed"
     source: v.Id | None = None
@@ -50,7 +50,7 @@ class ManyDeadLetters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class OneDeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters for one; without `source` it is the caller's own."""
+    """Selects one dead letter, by default of the caller's own source."""
 
     delivery_id: v.DeliveryId
     source: v.Id | None = None
@@ -66,7 +66,7 @@ class DeadLetters:
 
     @property
     def routes(self) -> list[Route]:
-        """Where dead letters are looked after."""
+        """The routes for dead letters."""
         return [
             route("read_dead_letters", self.list),
             route("replay_dead_letters", self.replay_all),
@@ -76,13 +76,13 @@ class DeadLetters:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Those that match, the oldest first, with the reason, without payload."""
+        """List the matching dead letters, oldest first, with their errors but without payloads."""
         caller, asked, wanted = await self._many(request)
         work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
         return list_response(await self._database.read(work, source=caller.source))
 
     async def show(self, request: Request) -> Response:
-        """One with its payload and traceback."""
+        """Return one dead letter with its payload and traceback."""
         caller, wanted = await self._one(request)
         found = await self._database.read(partial(find_dead_letter, wanted=wanted), source=caller.source)
         if found is None:
@@ -90,14 +90,14 @@ class DeadLetters:
         return JsonResponse(found)
 
     async def replay(self, request: Request) -> Response:
-        """Put one back into the inbox, at the end of its shard. May be repeated: it takes effect once."""
+        """Return one to the inbox, at the end of its shard. Repeatable: it takes effect once."""
         caller, wanted = await self._one(request)
-        await self._rule(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
+        await self._resolve(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
-        """Put those that match back into the inbox, the oldest first, `limit` at most from `cursor` on. May be
-        repeated, also when it was broken off."""
+        """Return the matching dead letters to the inbox, oldest first, at most `limit` from `cursor` on. Repeatable,
+        also after an interruption."""
         caller, asked, wanted = await self._many(request)
         resolution = DeadLetterResolution(by=caller.source, at=datetime.now(UTC))
         replayed, cursor = 0, asked.cursor
@@ -113,13 +113,13 @@ class DeadLetters:
         return JsonResponse({"replayed": replayed, "next_cursor": cursor}, 202)
 
     async def discard(self, request: Request) -> Response:
-        """Give one up. It goes through the inbox as a replay does, and stays known as a rejected delivery, so that it
-        takes no effect when it is sent again. May be repeated."""
+        """Discard one. It goes through the inbox like a replay, and remains a rejected delivery, so that it has no
+        effect if sent again. Repeatable."""
         caller, wanted = await self._one(request)
-        await self._rule(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
+        await self._resolve(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
         return JsonResponse({"discarded": 1}, 202)
 
-    async def _rule(self, wanted: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
+    async def _resolve(self, wanted: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
         work = partial(entries_to_rule, wanted=wanted, resolution=resolution)
         entries, _ = await self._database.read(work, source=resolution.by)
         if not entries:
@@ -148,8 +148,8 @@ class DeadLetters:
 
 def _not_found(wanted: DeadLetterFilter) -> NotFound:
     return NotFound(
-        f"There is no dead letter {wanted.delivery_id!r} of {wanted.source!r}.",
+        f"Dead letter {wanted.delivery_id!r} of source {wanted.source!r} not found.",
         code="dead_letter_not_found",
         field="delivery_id",
-        hint="GET /v1/dead-letters lists them all; name its source if it is not this key.",
+        hint="GET /v1/dead-letters lists all dead letters. Set source if it belongs to another key.",
     )

@@ -1,4 +1,4 @@
-"""What became of a webhook: from Postgres once it was decided, from Redis while it waits or Postgres is away."""
+"""Delivery status: from Postgres once a delivery was decided, from Redis while it waits or Postgres is away."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from sessions.commands.parked_events import is_open
 from sessions.postgres.operations.deliveries import find_delivery, list_deliveries
 
 NO_EXPIRY = -1
-"""What Redis says of a key that stays; a `seen` key does until its delivery was decided."""
+"""The TTL of a key that does not expire. A dedup key gets its expiry once the delivery is decided."""
 
 NOT_KEPT = (
-    "The answer to a read is kept for a minute, and only until the sender that waits for it has got it. Send it again, "
-    "under the same id if you like, and wait for the answer."
+    "The response to a read is kept for one minute, and only until the waiting sender has received it. Send the read "
+    "again, under the same id or a new one, and wait for the response."
 )
 
 
 class OneDelivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /v1/deliveries/{delivery_id}."""
+    """Parameters of GET /v1/deliveries/{delivery_id}."""
 
     delivery_id: v.DeliveryId
     source: v.Id | None = None
 
 
 class ManyDeliveries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /v1/deliveries."""
+    """Parameters of GET /v1/deliveries."""
 
     status: v.DeliveryStatus | None = None
     session_id: v.Id | None = None
@@ -65,19 +65,19 @@ class Deliveries:
 
     @property
     def routes(self) -> list[Route]:
-        """Where deliveries are asked for."""
+        """The routes for deliveries."""
         return [route("read_deliveries", self.list), route("read_delivery", self.get)]
 
     async def list(self, request: Request) -> Response:
-        """Those that were decided, or with `status=accepted` those that wait; newest first, admin sees all sources.
-        Each in short: its result is at its own address."""
+        """List decided deliveries, or with `status=accepted` waiting ones, newest first and without results. A key with
+        the scope admin sees all sources."""
         caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, ManyDeliveries)
         require_session(caller, asked.session_id)
         source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
         if asked.status == "accepted":
-            shown = partial(_is_shown, caller=caller, asked=asked, source=source)
-            return list_response(await list_waiting(self._redis, limit=asked.limit, shown=shown))
+            matches = partial(_matches, caller=caller, asked=asked, source=source)
+            return list_response(await list_waiting(self._redis, limit=asked.limit, matches=matches))
         page = await self._database.read(
             partial(
                 list_deliveries,
@@ -94,23 +94,23 @@ class Deliveries:
         return list_response(page)
 
     async def get(self, request: Request) -> Response:
-        """One delivery, also while it waits, and also while Postgres is away."""
+        """Return one delivery, also while it waits, and while Postgres is away."""
         caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
         delivery = await self._find(caller, _source_for(caller, asked.source), asked.delivery_id)
         if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
             raise NotFound(
-                f"There is no delivery {asked.delivery_id!r}.",
+                f"Delivery {asked.delivery_id!r} not found.",
                 code="delivery_not_found",
                 field="delivery_id",
-                hint="GET /v1/deliveries lists those that were decided.",
+                hint="GET /v1/deliveries lists decided deliveries.",
             )
         return JsonResponse(delivery)
 
     async def _find(self, caller: Caller, source: str, delivery_id: str) -> Mapping[str, Any] | None:
-        look = partial(find_delivery, source=source, delivery_id=delivery_id)
+        find = partial(find_delivery, source=source, delivery_id=delivery_id)
         try:
-            decided = await self._database.read(look, source=caller.source)
+            decided = await self._database.read(find, source=caller.source)
         except Unavailable:
             waiting, final = await self._find_in_redis(source, delivery_id)
             if waiting is None or final:
@@ -120,12 +120,12 @@ class Deliveries:
             waiting, final = await self._find_in_redis(source, delivery_id)
             if not final:
                 return waiting
-            # It was decided between the two looks.
-            decided = await self._database.read(look, source=caller.source)
+            # It was decided between the two reads.
+            decided = await self._database.read(find, source=caller.source)
         if decided is None:
             return None
         if is_open(decided):
-            waiting, final = await self._find_again(source, delivery_id)
+            waiting, final = await self._find_retry(source, delivery_id)
             if waiting is not None and not final:
                 return waiting
         content_hash = decided.pop("hash")
@@ -135,7 +135,7 @@ class Deliveries:
         return decided
 
     async def _find_in_redis(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
-        """The delivery as it waits, if it is known here, and whether it was decided."""
+        """Return the waiting delivery, if Redis knows it, and whether it has been decided."""
         key = dedup_key(source, delivery_id)
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -143,7 +143,7 @@ class Deliveries:
                 pipeline.pttl(key)
                 seen, expiry = await pipeline.execute()
         except REDIS_ERRORS as error:
-            raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
+            raise Unavailable("The inbox does not respond; try again in a few seconds.") from error
         if seen is None:
             return None, False
         receipt = decode_receipt(seen)
@@ -157,15 +157,15 @@ class Deliveries:
         }
         return waiting, expiry != NO_EXPIRY
 
-    async def _find_again(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
-        """What was not taken because of its session's state, if it came again and waits."""
+    async def _find_retry(self, source: str, delivery_id: str) -> tuple[dict[str, Any] | None, bool]:
+        """Find the waiting retry of a delivery that was rejected because of its session's state."""
         try:
             return await self._find_in_redis(source, delivery_id)
         except Unavailable:
             return None, False
 
     async def _find_result(self, key: str) -> dict[str, Raw]:
-        """The result of a read, if somebody waited for it and has not got it, for as long as it is kept."""
+        """Return a read's stored result: it exists if a sender waited but has not received it, until it expires."""
         try:
             value = cast("bytes | None", await self._redis.get(key))
         except REDIS_ERRORS:
@@ -176,15 +176,15 @@ class Deliveries:
         return {"result" if outcome.status < 400 else "error": outcome.body}
 
 
-def _is_shown(entry: Entry, *, caller: Caller, asked: ManyDeliveries, source: str | None) -> bool:
+def _matches(entry: Entry, *, caller: Caller, asked: ManyDeliveries, source: str | None) -> bool:
     of_session = asked.session_id is None or entry.session_id == asked.session_id
     is_visible = _may_see(caller, source=entry.source, session_id=entry.session_id)
     return of_session and source in (None, entry.source) and is_visible
 
 
 def _may_see(caller: Caller, *, source: str, session_id: str | None) -> bool:
-    """Whether the caller may see a delivery. Nothing tells of which sessions the answer to one without session speaks,
-    so a key for some sessions sees only its own."""
+    """Return whether the caller may see a delivery. The response of one without a session may concern any session, so a
+    key for some sessions sees only its own."""
     if session_id is None:
         return source == caller.source or caller.session_glob is None
     return caller.sees(session_id)
@@ -194,5 +194,9 @@ def _source_for(caller: Caller, source: str | None) -> str:
     if source is None or source == caller.source:
         return caller.source
     if not caller.has("admin"):
-        raise Forbidden("These are another key's deliveries.", field="source", expected="a key with the scope admin")
+        raise Forbidden(
+            "Reading another key's deliveries requires the scope admin.",
+            field="source",
+            expected="a key with the scope admin",
+        )
     return source

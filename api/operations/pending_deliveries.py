@@ -1,4 +1,4 @@
-"""The deliveries that wait in the inbox, as they lie there. Needs no Postgres."""
+"""Lists deliveries that wait in the inbox. Does not need Postgres."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from relay.redis_client import REDIS_ERRORS
 from sessions.reads.results import Page
 
 STEP = 10
-"""Entries read at a time: they come whole, and one can be as large as a body may be."""
-LOOKED_AT = 200
-"""Entries of each shard, the newest, that are looked at."""
-LOOKED_AT_BYTES = 1_048_576
-"""Of each shard; after that many no further step is taken, so that a large backlog costs little memory to look at."""
+"""Entries read at a time: they are read whole, and one may be as large as a body."""
+MAX_ENTRIES = 200
+"""The number of newest entries read per shard."""
+MAX_ENTRY_BYTES = 1_048_576
+"""Reading a shard stops after this size, so that a large backlog costs little memory."""
 
 Waiting = dict[str, Any]
 
 
-async def list_waiting(redis: Redis, *, limit: int, shown: Callable[[Entry], bool]) -> Page:
-    """The newest entries that are `shown`. `truncated` says that there may be more. Raises Unavailable."""
+async def list_waiting(redis: Redis, *, limit: int, matches: Callable[[Entry], bool]) -> Page:
+    """List the newest matching entries. `truncated` says that there may be more. Raises Unavailable."""
     found: list[Waiting] = []
     truncated = False
     for shard in range(SHARDS):
         try:
-            more, cut = await _look_into(redis, shard, shown=shown)
+            more, cut = await _read_shard(redis, shard, matches=matches)
         except REDIS_ERRORS as error:
             raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
         found = sorted(found + more, key=lambda item: str(item["accepted_at"]), reverse=True)
@@ -39,22 +39,22 @@ async def list_waiting(redis: Redis, *, limit: int, shown: Callable[[Entry], boo
     return Page(items=found, truncated=truncated)
 
 
-async def _look_into(redis: Redis, shard: int, *, shown: Callable[[Entry], bool]) -> tuple[list[Waiting], bool]:
-    """What is shown of a shard's newest entries, and whether there are older ones that were not looked at."""
+async def _read_shard(redis: Redis, shard: int, *, matches: Callable[[Entry], bool]) -> tuple[list[Waiting], bool]:
+    """Return the matching ones of a shard's newest entries, and whether older ones were not read."""
     found: list[Waiting] = []
     size, before = 0, "+"
-    for _ in range(LOOKED_AT // STEP):
+    for _ in range(MAX_ENTRIES // STEP):
         answer = await redis.xrevrange(inbox_key(shard), max=before, count=STEP)
         rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
         for stream_id, fields in rows:
             body = fields.get(ENTRY_FIELD, b"")
             entry = _decode(body)
-            if entry is not None and shown(entry):
+            if entry is not None and matches(entry):
                 found.append(_describe(entry))
             size, before = size + len(body), f"({stream_id.decode()}"
         if len(rows) < STEP:
             return found, False
-        if size > LOOKED_AT_BYTES:
+        if size > MAX_ENTRY_BYTES:
             break
     return found, True
 
@@ -63,7 +63,7 @@ def _decode(body: bytes) -> Entry | None:
     try:
         return msgspec.json.decode(body, type=Entry)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # The worker sets it aside.
+        return None  # The worker quarantines it.
 
 
 def _describe(entry: Entry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`GET /v1/status`: how the whole is, in numbers that name nobody; also while Postgres or Redis is away."""
+"""`GET /v1/status`: the system's health in anonymous numbers. Works while Postgres or Redis is away."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Status:
         refusal: Callable[[], str | None],
         max_backlog: int,
     ) -> None:
-        """`refusal` says why webhooks are not taken, if they are not."""
+        """`refusal` returns the reason why webhooks are rejected, or None."""
         self._access = access
         self._database = database
         self._redis = redis
@@ -43,17 +43,17 @@ class Status:
 
     @property
     def routes(self) -> list[Route]:
-        """Its address."""
+        """The route of the status."""
         return [route("read_status", self.status)]
 
     async def status(self, request: Request) -> Response:
-        """Everything at once, and what the key that asks may do. Who may read all sessions may know how many commands
-        wait; so `read` is enough."""
+        """Return the whole status, with the caller's scopes. The scope `read` suffices: a key that reads all sessions
+        may know how many commands wait."""
         caller = await self._access.authorize(request, "read")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
         observed = await observe(self._redis, self._database, max_backlog=self._max_backlog)
-        # What is known of the load is a second old; what was seen now is not.
+        # The cached load is up to a second old; the observation is current.
         refusal = self._refusal() or (None if observed["inbox"] else NO_INBOX)
         content = {
             "version": version(),

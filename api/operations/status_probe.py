@@ -1,5 +1,4 @@
-"""How Redis and Postgres are, what waits between them, and who works: numbers that name nobody, each asked for within a
-limit, whatever is away."""
+"""Collects anonymous metrics of Redis, Postgres, the inbox and the workers, each with a timeout."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ from relay.limits.persistence_check import NEEDED, check_persistence
 from relay.redis_client import REDIS_ERRORS
 from sessions.postgres.operations.health import check_health
 
-LOOK_SECONDS = 2.0
-"""For each server: who asks wants to know whether it answers, not to wait until it does."""
+PROBE_SECONDS = 2.0
+"""Time limit per server. The caller wants to know whether it responds, not to wait until it does."""
 SHARDS_SCRIPT = """
 local clock = redis.call('TIME')
 local now, found = clock[1] * 1000 + math.floor(clock[2] / 1000), {}
@@ -29,26 +28,26 @@ for i, key in ipairs(KEYS) do
 end
 return found
 """
-"""Of each stream its length, and the age of its first entry in milliseconds, without bringing the entry here."""
+"""Returns each stream's length and the age of its first entry in milliseconds, without transferring the entry."""
 
 Part = dict[str, Any]
 
 
 async def observe(redis: Redis, database: Database, *, max_backlog: int) -> Part:
-    """`redis`, `inbox`, `workers` and `postgres`; None for what only a server knows that is away."""
-    from_redis, postgres = await asyncio.gather(_ask_redis(redis, max_backlog), _ask_postgres(database))
+    """Collect `redis`, `inbox`, `workers` and `postgres`. Parts that only an unavailable server knows are None."""
+    from_redis, postgres = await asyncio.gather(_probe_redis(redis, max_backlog), _probe_postgres(database))
     return {**from_redis, "postgres": postgres}
 
 
-async def _ask_redis(redis: Redis, max_backlog: int) -> Part:
+async def _probe_redis(redis: Redis, max_backlog: int) -> Part:
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await _look_into_redis(redis, max_backlog)
+        async with asyncio.timeout(PROBE_SECONDS):
+            return await _read_redis(redis, max_backlog)
     except (*REDIS_ERRORS, TimeoutError):
         return {"redis": {"state": "unavailable"}, "inbox": None, "workers": None}
 
 
-async def _look_into_redis(redis: Redis, max_backlog: int) -> Part:
+async def _read_redis(redis: Redis, max_backlog: int) -> Part:
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.info()
         pipeline.config_get(*NEEDED)
@@ -56,9 +55,9 @@ async def _look_into_redis(redis: Redis, max_backlog: int) -> Part:
         pipeline.smembers(WORKERS_KEY)
         pipeline.exists(SWEEPER_KEY)
         info, settings, shards, names, has_sweeper = await pipeline.execute(raise_on_error=False)
-    # Where settings are kept to itself by the server, the rest can be told.
-    if trouble := next((answer for answer in (info, shards, names) if isinstance(answer, Exception)), None):
-        raise trouble
+    # A server may deny access to its settings alone.
+    if failure := next((answer for answer in (info, shards, names) if isinstance(answer, Exception)), None):
+        raise failure
     weakness = check_persistence(settings)
     limit, used = info.get("maxmemory", 0), info["used_memory"]
     return {
@@ -91,7 +90,7 @@ def _describe_inbox(shards: list[list[int]], max_backlog: int) -> Part:
 
 
 async def _count_workers(redis: Redis, names: set[bytes]) -> dict[str, int]:
-    """Those that RQ lists: one that was killed stays listed for some minutes."""
+    """Count the workers that RQ lists: a killed one stays listed for some minutes."""
     async with redis.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hget(name, "state")
@@ -99,9 +98,9 @@ async def _count_workers(redis: Redis, names: set[bytes]) -> dict[str, int]:
     return {"alive": sum(state is not None for state in states), "busy": states.count(b"busy")}
 
 
-async def _ask_postgres(database: Database) -> Part:
+async def _probe_postgres(database: Database) -> Part:
     try:
-        health = await database.read(check_health, source=RELAY, seconds=LOOK_SECONDS)
+        health = await database.read(check_health, source=RELAY, seconds=PROBE_SECONDS)
     except Unavailable:
         return {"state": "unavailable", "needed_revision": SCHEMA_REVISION}
     return {

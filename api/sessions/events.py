@@ -1,6 +1,7 @@
-"""A session's journal as it grows: by long-poll, or as a stream of server-sent events.
+"""Follows a session's journal by long-polling or as a stream of server-sent events.
 
-Those who wait hold neither a thread nor a connection; they look again when the journal is said to have grown.
+Waiting clients hold neither a thread nor a database connection. They read again when notified that the journal has
+grown.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ from sessions.postgres.reads.read_commands import last_positions, read_events
 from sessions.reads.results import Page
 
 PAGE_EVENTS = 500
-"""Of a stream at a time, or as many as fit; whatever `limit` says, since it has no end."""
+"""The maximum page of a stream. `limit` does not apply, since a stream is endless."""
 READ_EVERY_SECONDS = 0.25
-"""A stream reads no more often than that: what comes meanwhile comes together."""
+"""The minimum interval between two reads of a stream. Events in between arrive together."""
 CATCH_UP_EVERY_SECONDS = 0.1
-"""While there is more than it has read."""
+"""The interval while a stream has unread events."""
 KEEP_ALIVE_SECONDS = 15.0
-"""Proxies close connections on which nothing comes for a minute, some after half of that."""
+"""Proxies close connections that are idle for a minute, some after 30 s."""
 
 
 class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of a journal."""
+    """Parameters of GET /v1/sessions/{session_id}/events."""
 
     session_id: v.Id
     after: v.Cursor | None = None
@@ -53,7 +54,7 @@ class EventParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 async def find_positions(database: Database, session_ids: Collection[str]) -> Mapping[str, int]:
-    """Where the journals of these sessions end. Raises Unavailable."""
+    """Return the last positions of these sessions' journals. Raises Unavailable."""
     return await database.read(partial(last_positions, session_ids=session_ids), source=RELAY)
 
 
@@ -70,11 +71,11 @@ class Events:
 
     @property
     def routes(self) -> list[Route]:
-        """Where a journal is followed."""
+        """The route for following a journal."""
         return [route("read_events", self.events)]
 
     async def events(self, request: Request) -> Response:
-        """The events after a cursor; with `wait`, not before there is one or the time is over."""
+        """Return the events after a cursor; with `wait`, once there is one or the time is over."""
         caller = await authorize_reader(self._access, request)
         asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
         streamed = "text/event-stream" in request.headers.get("accept", "")
@@ -83,7 +84,7 @@ class Events:
         if streamed:
             self._journal.require_place(caller.source)
             asked = msgspec.structs.replace(asked, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
-            first = await self._read(caller, asked)  # What is wrong is said before the stream begins.
+            first = await self._read(caller, asked)  # Reports errors with a status before the stream begins.
             return RevocableResponse(
                 self._stream(caller, asked, first),
                 access=self._access,
@@ -117,11 +118,11 @@ class Events:
                     return found
                 await wait_any(grown, gone, self._stopping, seconds=left)
                 await wait_any(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
-                self._access.require_valid(caller)  # Who waits may have lost its key meanwhile.
+                self._access.require_valid(caller)  # The key may have been revoked meanwhile.
 
     async def _stream(self, caller: Caller, asked: EventParameters, first: Page) -> AsyncIterator[bytes]:
-        """Server-sent events, until the reader goes, its key is revoked, or the process stops. Trouble ends it: readers
-        come again."""
+        """Stream events until the client disconnects, its key is revoked, or the process stops. Errors end the stream;
+        clients reconnect."""
         clock = asyncio.get_running_loop().time
         found = first
         read_at = quiet_since = clock()
@@ -131,12 +132,11 @@ class Events:
                 self._access.watch_revocation(caller, grown.set),
             ):
                 yield b"retry: 2000\n\n"
-                grown.set()  # It may have grown between the first look and now.
+                grown.set()  # The journal may have grown since the first read.
                 while True:
                     for item in found.items:
-                        self._access.require_valid(
-                            caller
-                        )  # Sending the one before may have taken as long as the reader likes.
+                        # A slow client may have held up the previous event for any time.
+                        self._access.require_valid(caller)
                         yield _as_message(item)
                     quiet_since = clock() if found.items else quiet_since
                     has_more = found.truncated or len(found.items) == PAGE_EVENTS

@@ -1,4 +1,4 @@
-"""A whole session as one document: JSON, which can be imported again, or Markdown to read."""
+"""Exports a whole session as one document: JSON, which can be imported, or Markdown for people."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from sessions.commands.store import too_slow
 from sessions.postgres.reads.read_commands import export_markdown, export_session
 
 SPOOL_BYTES = 1_048_576
-"""Kept in memory; the rest of a larger document goes to a temporary file."""
+"""The part of a document held in memory; the rest goes to a temporary file."""
 PART_BYTES = 65_536
 EXPORT_SECONDS = 15.0
-"""For reading the whole session."""
+"""Time limit for reading the whole session."""
 
 _MEDIA_TYPES = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
 _SUFFIXES = {"json": "json", "markdown": "md"}
 
 
 class ExportParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of an export."""
+    """Parameters of GET /v1/sessions/{session_id}/export."""
 
     session_id: v.Id
     format: Literal["json", "markdown"] = "json"
@@ -51,11 +51,11 @@ class Exports:
 
     @property
     def routes(self) -> list[Route]:
-        """Where a session is exported."""
+        """The route for exporting a session."""
         return [route("export_session", self.export)]
 
     async def export(self, request: Request) -> Response:
-        """Write the document aside, then send it: a slow reader must not hold a transaction open."""
+        """Spool the document, then send it: a slow client must not hold a transaction open."""
         caller = await authorize_reader(self._access, request)
         asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, asked.session_id, partial(_write, asked=asked))
@@ -73,7 +73,7 @@ class Exports:
 
 
 def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
-    spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after it was sent
+    spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after sending
     try:
         if asked.format == "json":
             parts: Iterable[bytes] = export_session(connection, asked.session_id)
@@ -82,7 +82,7 @@ def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
         ends_at = time.monotonic() + EXPORT_SECONDS
         for part in parts:
             spool.write(part)
-            if time.monotonic() > ends_at:  # Nobody waits for it any more, and others wait for the thread.
+            if time.monotonic() > ends_at:  # The client has timed out, and others wait for the thread.
                 raise too_slow()
         spool.seek(0)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Taking over a whole session from its exported document, as it is: for operators, whose key is for all sessions."""
+"""Imports a whole session unchanged from its exported document. For operators with a key for all sessions."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from sessions.documents.import_validation import read_document
 from sessions.postgres.documents.imports import import_session
 
 MAX_DOCUMENT_BYTES = 128 * 1_048_576
-"""A session grows by many webhooks, each of which may be as large as MAX_BODY_BYTES; so a document may be much larger.
-While it is imported it is held in memory once."""
+"""Much larger than MAX_BODY_BYTES, since a session grows by many webhooks. An import holds the document in memory
+once."""
 DOCUMENT_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/json"})
 IMPORT_SECONDS = 300.0
-"""For the largest document; one that takes longer goes on, and may be sent again to learn of its end."""
+"""Time limit for the largest document. An import that takes longer continues; sending it again returns its result."""
 SPOOL_BYTES = 1_048_576
-"""Of a document kept in memory while it arrives; the rest goes to a temporary file, as many may arrive slowly."""
+"""The part of an arriving document held in memory; the rest goes to a temporary file, since many may arrive slowly."""
 
 
 Object = dict[str, Any]
 
 
 class SessionDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A session as it is exported: see GET /v1/sessions/{session_id}/export."""
+    """A session document, as returned by GET /v1/sessions/{session_id}/export."""
 
     format: Literal["session-relay/1"]
     session: Object
@@ -57,15 +57,15 @@ class Imports:
         self._access = access
         self._database = database
         self._turn = asyncio.Semaphore(1)
-        """One document is in memory at a time."""
+        """Allows one document in memory at a time."""
 
     @property
     def routes(self) -> list[Route]:
-        """Where a session is imported."""
+        """The route for importing a session."""
         return [route("import_session", self.import_session)]
 
     async def import_session(self, request: Request) -> Response:
-        """Take the session over, with nothing changed. May be repeated: then `created` is false."""
+        """Import the session unchanged. Repeatable: `created` is then false."""
         caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
@@ -78,12 +78,12 @@ class Imports:
 
 
 async def _receive(request: Request, spool: IO[bytes]) -> None:
-    """Write the body aside. Raises TooLarge or UnsupportedMediaType."""
+    """Spool the body. Raises TooLarge or UnsupportedMediaType."""
     media_types = media_types_of(request.headers)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if not media_types <= DOCUMENT_TYPES or encoding not in ("identity", ""):
         raise UnsupportedMediaType(
-            "The document must be sent as it was exported.",
+            "Unsupported type or encoding. Send the document exactly as it was exported.",
             field="Content-Encoding" if encoding not in ("identity", "") else "Content-Type",
             expected="application/json, without Content-Encoding",
         )
@@ -105,7 +105,7 @@ def _too_large() -> TooLarge:
     return TooLarge(
         f"The document has more than {MAX_DOCUMENT_BYTES:,} bytes.",
         expected=f"at most {MAX_DOCUMENT_BYTES:,} bytes",
-        hint="Larger ones are imported with session-cli directly on the store: --backend postgres.",
+        hint="Import it with session-cli directly into the store: --backend postgres.",
     )
 
 

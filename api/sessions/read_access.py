@@ -1,4 +1,4 @@
-"""Who may read by GET: keys with the scope read, and keys of agents in the session of a task that they hold."""
+"""Authorizes reads by GET: for keys with the scope read, and for agents in sessions whose tasks they hold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def authorize_reader(access: AccessControl, request: Request) -> Caller:
-    """The caller, if it may read anything at all. Raises Unauthorized, Forbidden, or Unavailable."""
+    """Authenticate a caller that may read at least something. Raises Unauthorized, Forbidden or Unavailable."""
     caller = await access.authenticate(request)
     if not caller.has("agent"):
         require_scope(caller, "read")
@@ -25,8 +25,8 @@ async def authorize_reader(access: AccessControl, request: Request) -> Caller:
 
 
 def reading(caller: Caller, session_id: str | None, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
-    """The work, for who may read the session: it raises Forbidden, in the same transaction, when an agent holds no task
-    there. Raises Forbidden for all else at once."""
+    """Wrap work so that it checks in its transaction that an agent holds a task of the session, and raises Forbidden
+    otherwise. All other checks are made at once, and raise Forbidden."""
     require_session(caller, session_id)
     if caller.has("read"):
         return work

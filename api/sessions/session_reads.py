@@ -1,4 +1,4 @@
-"""Reading by GET: each address is a read command, whose fields are its parameters, answered from Postgres at once."""
+"""Reads by GET: each route runs a read command directly in Postgres. Its query parameters are the command's fields."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from sessions.postgres.reads.read_commands import page, read, read_transcript
 from sessions.reads.results import ReadResult
 
 MAX_WAITING = 1_000
-"""For tasks that are read with `wait`, at a time in this process."""
+"""Concurrent task reads with `wait` in this process."""
 RENAMED = {"read_sessions": {"status": "filter"}}
-"""Parameters that are also known by the name that the field has in the answer."""
+"""Parameters that also accept the field's name in responses."""
 
 
 class ReadRoute(NamedTuple):
-    """The name of an address, the command that it stands for, and what of the command's data is the answer."""
+    """A route's name, its command, and the part of the command's data that it returns."""
 
     name: str
     command: type[ReadCommand]
@@ -75,7 +75,7 @@ READS = (
 
 
 class ChosenSession(msgspec.Struct, frozen=True, kw_only=True):
-    """The session that is read, from the path or as a parameter."""
+    """The session_id of a read, from the path or the query."""
 
     session_id: v.Id | None = None
 
@@ -103,14 +103,14 @@ class Reads:
 
     @property
     def routes(self) -> list[Route]:
-        """All addresses that are read commands, and the transcript."""
+        """The routes of all read commands and the transcript."""
         return [
             *(route(read.name, partial(self._answer, read)) for read in READS),
             route("read_transcript", self.transcript),
         ]
 
     async def transcript(self, request: Request) -> Response:
-        """The conversation, chunk after chunk."""
+        """Return the conversation in chunks."""
         caller = await authorize_reader(self._access, request)
         session_id = choose_session(request) or ""
         asked = decode_parameters(request.query_params, TranscriptParameters)
@@ -129,10 +129,10 @@ class Reads:
             listed = reading(caller, session_id, partial(page, command=command, **origin))
             return list_response(await self._database.read(listed, source=caller.source))
 
-        def look(connection: Connection) -> ReadResult:
+        def run_command(connection: Connection) -> ReadResult:
             return read(connection, command, now=datetime.now(UTC), source=caller.source, **origin)
 
-        work = reading(caller, session_id, look)
+        work = reading(caller, session_id, run_command)
         if isinstance(command, GetTask) and command.wait:
             answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
         else:
@@ -148,7 +148,7 @@ class Reads:
         session_id: str,
         work: Callable[[Connection], ReadResult],
     ) -> ReadResult:
-        """The task once it has finished or asks, or as it is when the time is over."""
+        """Return the task once it has finished or asks, or its state when the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + command.wait
         watched = self._tasks.settled(session_id, command.task_id)
@@ -169,14 +169,14 @@ class Reads:
 
 
 def choose_session(request: Request) -> str | None:
-    """The session_id of the path, or else of the query. Raises Invalid."""
+    """Return the session_id of the path, or else of the query. Raises Invalid."""
     given = {name: value for name, value in request.path_params.items() if name == "session_id"}
     query = QueryParams([item for item in request.query_params.multi_items() if item[0] == "session_id"])
     return decode_parameters(query, ChosenSession, **given).session_id
 
 
 def _parameters(read: ReadRoute, request: Request) -> QueryParams:
-    """The query without the session, and with as much text as HTTP takes unless less is asked for."""
+    """The query without session_id, with max_characters at its maximum unless given."""
     names = RENAMED.get(read.name, {})
     items = [(names.get(name, name), value) for name, value in request.query_params.multi_items()]
     items = [item for item in items if item[0] != "session_id"]

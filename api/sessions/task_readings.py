@@ -1,4 +1,4 @@
-"""Reads a task again for a sender that sent get_task and waits: from Postgres, as a GET of the task does."""
+"""Rereads a task from Postgres for a sender that waits with get_task, as a GET of the task does."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sessions.postgres.reads.read_commands import find_updates, read
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import listener_of
 
-News = list[dict[str, Any]]
+Updates = list[dict[str, Any]]
 
 
 async def read_task(database: Database, caller: Caller, entry: Entry, command: GetTask) -> Outcome:
-    """Read the task of an entry, and answer as a worker does, with the news of its session. Raises Unavailable, or
-    TooManyRequests if the caller reads too much already."""
+    """Read the task of an entry. Returns the same outcome as a worker, with the session's updates. Raises Unavailable,
+    or TooManyRequests if the caller exceeds its share of reads."""
 
-    def look(connection: Connection) -> tuple[ReadResult, News]:
+    def read_with_updates(connection: Connection) -> tuple[ReadResult, Updates]:
         now = datetime.now(UTC)
         where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": entry.session_glob}
         answer = read(connection, command, **where, now=now, source=entry.source)
@@ -37,13 +37,14 @@ async def read_task(database: Database, caller: Caller, entry: Entry, command: G
     named: dict[str, Any] = {"command": entry.command, "session_id": entry.session_id}
     named["delivery_id"] = entry.delivery_id
     try:
-        answer, news = await database.read(reading(caller, entry.session_id, look), source=caller.source)
+        work = reading(caller, entry.session_id, read_with_updates)
+        answer, updates = await database.read(work, source=caller.source)
     except TooManyRequests:
         raise
     except Rejected as error:
         body = failure(error, **named, now=datetime.now(UTC))
         return Outcome(status=error.status, body=Raw(msgspec.json.encode(body)))
     body = success(**named, now=datetime.now(UTC), message=answer.message, data=answer.data)
-    if news:
-        body["updates"] = news
+    if updates:
+        body["updates"] = updates
     return Outcome(status=200, body=Raw(msgspec.json.encode(body)))

@@ -1,1 +1,1 @@
-"""Tasks over HTTP: agents, claims, and waiting for a task to claim."""
+"""Task endpoints: agents, claims, and waiting for a task to claim."""

@@ -1,4 +1,4 @@
-"""The agents that tasks can be delegated to: which there are, what they hold, and what they may."""
+"""Lists and registers the agents to which tasks can be delegated."""
 
 from __future__ import annotations
 
@@ -31,23 +31,25 @@ from sessions.rules.state import ONLINE_SECONDS
 
 MAX_REQUEST_BYTES = 65_536
 SHOWN_TASKS = 20
-"""Of what one agent holds."""
+"""The maximum number of claimed tasks listed per agent."""
 
 
 class AgentParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /v1/agents."""
+    """Parameters of GET /v1/agents."""
 
     limit: v.Limit = 50
     cursor: v.Id | None = None
 
 
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent is to be."""
+    """Registration of an agent."""
 
     name: v.Id
-    type: Annotated[v.Label, Meta(description="The tasks that it takes if they name no agent; general: all of them")]
-    command: Annotated[str, Meta(max_length=2_000, description="How it is started; for people")] | None = None
-    max_concurrent: Annotated[int, Meta(ge=1, le=1_000, description="Tasks that it may hold at a time")] = 1
+    type: Annotated[v.Label, Meta(description="Type of the tasks that it claims if they name no agent; general: all")]
+    command: Annotated[str, Meta(max_length=2_000, description="The command that starts it; informational")] | None = (
+        None
+    )
+    max_concurrent: Annotated[int, Meta(ge=1, le=1_000, description="Maximum number of tasks claimed at a time")] = 1
     capabilities: v.Names = msgspec.field(default_factory=list)
 
 
@@ -60,21 +62,21 @@ class Agents:
 
     @property
     def routes(self) -> list[Route]:
-        """Where agents are listed and registered."""
+        """The routes for listing and registering agents."""
         return [
             route("read_agents", self.list),
             route("register_agent", self.register),
         ]
 
     async def list(self, request: Request) -> Response:
-        """All agents, by name, with the tasks that they hold, as far as the key may see them."""
+        """List all agents by name, with their claimed tasks that the caller may see."""
         caller = await self._access.authorize(request, "read")
         asked = decode_parameters(request.query_params, AgentParameters)
         work = partial(_list_agents, asked=asked, caller=caller)
         return list_response(await self._database.read(work, source=caller.source))
 
     async def register(self, request: Request) -> Response:
-        """Make an agent known, or change what is known of it. May be repeated."""
+        """Register an agent or update its registration. Repeatable."""
         caller = await self._access.authorize(request, "admin")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)

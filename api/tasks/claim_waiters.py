@@ -1,6 +1,7 @@
-"""Those who wait for a task to claim: each new task wakes one who would take it, not all of them.
+"""Claims that wait for a task: each new task wakes one suitable waiter, not all of them.
 
-They hold neither a thread nor a connection. Who is woken looks for itself, and waits again if others were quicker.
+Waiters hold neither a thread nor a database connection. A woken waiter tries to claim, and waits again if others were
+quicker.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from relay.limits.concurrency import ConcurrencyLimiter
 from sessions.postgres.tasks.claims import find_claimable, find_free
 
 LOOK_SECONDS = 2.0
-"""Between two looks for tasks whose time has come, or whose announcement was missed: one look for all who wait."""
+"""The interval of polling, once for all waiters, for tasks that have become due or whose notification was lost."""
 MAX_WAITING = 1_000
-"""Claims that wait in this process at a time: each costs a connection and some 20 kB."""
+"""Concurrent waiting claims in this process: each costs a client connection and about 20 kB."""
 
 Types = Collection[str] | None
-"""Of tasks that name no agent; None for all."""
+"""Accepted types of tasks that name no agent; None for all."""
 
 
 class ClaimWaiter:
@@ -37,12 +38,12 @@ class ClaimWaiter:
         self.types = types
         self.woken = asyncio.Event()
         self.offered: Claimable | None = None
-        """The task for which it was woken, until it looks."""
+        """The task for which it was woken, until it tries to claim."""
         self._created_by = created_by
         self._sees = sees
 
     def suits(self, task: Claimable) -> bool:
-        """Whether it would take the task."""
+        """Return whether this claim accepts the task."""
         if task.agent_name is None:
             is_for_it = self.types is None or task.task_type in self.types
         else:
@@ -51,67 +52,68 @@ class ClaimWaiter:
 
 
 class ClaimWaiters:
-    """The claims that wait in this process, the longest waiting first."""
+    """The waiting claims of this process, the longest waiting first."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._limiter = ConcurrencyLimiter(MAX_WAITING)
         self._idle: dict[ClaimWaiter, None] = {}
         self._full: dict[ClaimWaiter, None] = {}
-        """Whose agents hold as many as they may."""
+        """Waiters whose agents have reached max_concurrent."""
 
     @contextmanager
     def wait(self, waiter: ClaimWaiter, *, source: str) -> Iterator[None]:
-        """Let it be woken within the block, whenever it rests. Raises TooManyRequests or Unavailable if there is no
-        place."""
+        """Register the waiter within the block, so that it can be woken while idle. Raises TooManyRequests or
+        Unavailable if too many wait."""
         with self._limiter.acquire(source):
             try:
                 yield
             finally:
                 self._idle.pop(waiter, None)
                 self._full.pop(waiter, None)
-                if waiter.offered is not None:  # It leaves without having looked for this one.
+                if waiter.offered is not None:  # It leaves without having tried to claim this one.
                     self.notify(TaskNotification(claimable=[waiter.offered]))
 
     def set_idle(self, waiter: ClaimWaiter) -> None:
-        """Wake it for the next task. To be called before it looks, lest it misses one that comes meanwhile."""
+        """Wake the waiter for the next suitable task. Call this before trying to claim, so as not to miss a task that
+        arrives meanwhile."""
         waiter.woken.clear()
         waiter.offered = None
         self._full.pop(waiter, None)
         self._idle[waiter] = None
 
     def set_full(self, waiter: ClaimWaiter) -> None:
-        """Wake it only when its agent holds a task less."""
+        """Wake the waiter only when its agent has finished or released a task."""
         if waiter in self._idle:
             del self._idle[waiter]
             self._full[waiter] = None
 
     def notify(self, news: TaskNotification) -> None:
-        """Wake as many as there are tasks and freed places, and no more."""
+        """Wake one waiter for each claimable task and each freed agent, and no more."""
         for agent_name in news.freed:
             freed = next((waiter for waiter in self._full if waiter.agent_name == agent_name), None)
             if freed is not None:
                 del self._full[freed]
                 freed.woken.set()
         for task in news.claimable:
-            taker = next((waiter for waiter in self._idle if waiter.suits(task)), None)
-            if taker is not None:
-                del self._idle[taker]
-                taker.offered = task
-                taker.woken.set()
+            chosen = next((waiter for waiter in self._idle if waiter.suits(task)), None)
+            if chosen is not None:
+                del self._idle[chosen]
+                chosen.offered = task
+                chosen.woken.set()
 
     async def run(self) -> None:
-        """Look for tasks now and then, while somebody waits, until cancelled."""
+        """Poll for tasks while claims wait, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self._idle or self._full:
-                look = partial(
+                find = partial(
                     _find_claimable, idle=list(self._idle), full={waiter.agent_name for waiter in self._full}
                 )
                 try:
-                    self.notify(await self._database.read(look, source=RELAY))
+                    self.notify(await self._database.read(find, source=RELAY))
                 except Unavailable:
-                    continue  # Who waits is told so when its time is over.
+                    continue  # A waiter gets the error itself when its time is over.
 
 
 def _find_claimable(

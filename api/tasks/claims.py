@@ -1,7 +1,7 @@
-"""Claiming tasks over HTTP, and what is done with a claim.
+"""Endpoints for claiming tasks, keeping leases and reporting results.
 
-Claims and leases are changed in Postgres at once. What ends the work on a task changes the session, so it goes through
-the inbox like any command: it keeps its place in the order, and is not lost while Postgres is away.
+Claims and leases are changed in Postgres directly. Results change the session, so they go through the inbox like any
+command: they keep their order, and are not lost while Postgres is away.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, NoTask, c
 from sessions.postgres.tasks.leases import Lease, extend, release, start
 
 MAX_REQUEST_BYTES = 65_536
-"""Of all but what may carry a result."""
+"""Applies to all requests except those that carry a result."""
 ID_DIGITS = 40
-"""Of the hash that is the delivery id: 160 bits."""
+"""Hex digits of the hash used as the delivery id: 160 bits."""
 
 LeaseSeconds = Annotated[int, Meta(ge=1, le=3_600)]
 T = TypeVar("T")
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who asks for a task, and which it would take."""
+    """A request for a task to claim."""
 
     agent_name: v.Id
-    worker: Annotated[v.Name, Meta(description="Which process or machine of the agent, in its own words")] | None = None
-    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds, if there is none yet")] = 0.0
-    lease_seconds: Annotated[LeaseSeconds, Meta(description="Extended by any call with the claim token")] = 60
+    worker: Annotated[v.Name, Meta(description="The agent's process or machine, as free text")] | None = None
+    wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds to wait for a task")] = 0.0
+    lease_seconds: Annotated[LeaseSeconds, Meta(description="Any call with the claim token extends the lease")] = 60
     task_types: (
         Annotated[
             list[v.Label],
-            Meta(min_length=1, max_length=50, description="Of tasks that name no agent; by default the agent's type"),
+            Meta(min_length=1, max_length=50, description="For tasks that name no agent; default: the agent's type"),
         ]
         | None
     ) = None
-    created_by: Annotated[v.Name, Meta(description="Only tasks that were delegated with this key")] | None = None
+    created_by: Annotated[v.Name, Meta(description="Only tasks delegated with this key")] | None = None
 
 
 class HeartbeatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sign of life, and how far the work is."""
+    """A heartbeat with the progress of the work."""
 
     progress: Annotated[str, Meta(max_length=2_000)] | None = None
     percent: Annotated[float, Meta(ge=0, le=100)] | None = None
@@ -78,25 +78,25 @@ class HeartbeatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class NoDetails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nothing more to say."""
+    """An empty body."""
 
 
 class CompleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The result."""
+    """The result of a completed task."""
 
     output: JsonValue = NOTHING
     artifacts: Artifacts = msgspec.field(default_factory=list)
 
 
 class FailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Why it could not be done, and whether another attempt may be worth it."""
+    """The reason for a failure. `retryable` says that another attempt may succeed."""
 
     error: Text
     retryable: bool = False
 
 
 class AskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the agent has to know to go on."""
+    """A question for the delegator, without whose answer the agent cannot continue."""
 
     question: Text
 
@@ -104,17 +104,17 @@ class AskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Claims:
     """The endpoints."""
 
-    def __init__(self, *, ingest: Ingest, database: Database, queue: ClaimWaiters, max_body_bytes: int) -> None:
+    def __init__(self, *, ingest: Ingest, database: Database, waiters: ClaimWaiters, max_body_bytes: int) -> None:
         self._access = ingest.access
         self._ingest = ingest
         self._redis: Redis = ingest.redis
         self._database = database
-        self._queue = queue
+        self._waiters = waiters
         self._max_body_bytes = max_body_bytes
 
     @property
     def routes(self) -> list[Route]:
-        """Where tasks are claimed and worked on."""
+        """The routes for claiming and working on tasks."""
         return [
             route("claim_task", self.claim),
             route("heartbeat_claim", self.heartbeat),
@@ -126,7 +126,7 @@ class Claims:
         ]
 
     async def claim(self, request: Request) -> Response:
-        """The first task that the agent may have, with its token; 204 if there is none, or none in time."""
+        """Claim the first task available to the agent, with its token. Responds 204 without a task in time."""
         caller = await self._access.authorize(request, "agent")
         decode_parameters(request.query_params, NoParameters)
         task = await self.hand_out(request, caller, await self._read(request, caller, ClaimRequest))
@@ -135,7 +135,7 @@ class Claims:
         return JsonResponse(task)
 
     async def hand_out(self, request: Request, caller: Caller, asked: ClaimRequest) -> dict[str, Any] | None:
-        """The task that a caller gets, with its token, or None if there is none, or none in time."""
+        """Claim a task and return it with its token, or None without a task in time."""
         wanted = ClaimCriteria(
             agent_name=asked.agent_name,
             worker=asked.worker or asked.agent_name,
@@ -152,58 +152,58 @@ class Claims:
         return {"claim_token": token, **found.task}
 
     async def heartbeat(self, request: Request) -> Response:
-        """Extend the lease; tells the agent when its task was cancelled."""
+        """Extend the lease. The response says if the task was cancelled."""
         caller, held, asked = await self._open(request, HeartbeatRequest)
         return JsonResponse(await self.extend(caller, held, asked))
 
     async def extend(self, caller: Caller, held: ClaimToken, asked: HeartbeatRequest) -> dict[str, Any]:
-        """Extend the lease of a claim, and keep what is told of the progress; gives the lease."""
+        """Extend the lease of a claim, store the progress, and return the lease."""
         progress = {"text": asked.progress, "percent": asked.percent}
         given = {name: value for name, value in progress.items() if value is not None}
-        note = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
-        work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=note)
+        stored = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
+        work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=stored)
         return _describe(await self._database.write(work, source=caller.source))
 
     async def start(self, request: Request) -> Response:
-        """Note that the work has begun."""
+        """Record that the work has begun."""
         caller, held, _ = await self._open(request, NoDetails)
         work = partial(start, claim=held, source=caller.source)
         lease = await self._database.write(work, source=caller.source)
-        await self._announce(held.session_id)
+        await self._publish(held.session_id)
         return JsonResponse(_describe(lease))
 
     async def release(self, request: Request) -> Response:
-        """Put the task back into the queue."""
+        """Return the task to the queue."""
         caller, held, _ = await self._open(request, NoDetails)
-        return JsonResponse(await self.give_back(caller, held))
+        return JsonResponse(await self.release_claim(caller, held))
 
-    async def give_back(self, caller: Caller, held: ClaimToken) -> dict[str, Any]:
-        """Put the task of a claim back into the queue; gives the lease that is over."""
+    async def release_claim(self, caller: Caller, held: ClaimToken) -> dict[str, Any]:
+        """Return a claimed task to the queue, and return the ended lease."""
         work = partial(release, claim=held, source=caller.source)
-        lease, news = await self._database.write(work, source=caller.source)
-        await self._announce(held.session_id, news)
+        lease, notification = await self._database.write(work, source=caller.source)
+        await self._publish(held.session_id, notification)
         return _describe(lease)
 
     async def complete(self, request: Request) -> Response:
-        """Store the result, and all artifacts with it."""
+        """Store the result with its artifacts."""
         caller, held, asked = await self._open(request, CompleteRequest, limit=self._max_body_bytes)
         return await self.finish(request, caller, held, asked)
 
     async def fail(self, request: Request) -> Response:
-        """Give the task up."""
+        """Report that the task failed."""
         caller, held, asked = await self._open(request, FailRequest, limit=self._max_body_bytes)
         return await self.finish(request, caller, held, asked)
 
     async def ask(self, request: Request) -> Response:
-        """Ask the one who delegated the task."""
+        """Ask the task's delegator."""
         caller, held, asked = await self._open(request, AskRequest, limit=self._max_body_bytes)
         return await self.finish(request, caller, held, asked)
 
     async def finish(
         self, request: Request, caller: Caller, held: ClaimToken, asked: CompleteRequest | FailRequest | AskRequest
     ) -> Response:
-        """Send what ends the work of a claim through the inbox. The same again is the same delivery, and gets the same
-        answer."""
+        """Send the end of a claim through the inbox. A repeated request is the same delivery and gets the same
+        response."""
         claim: dict[str, Any] = {"task_id": held.task_id, "claim": held.hash}
         command: ClaimCommand
         match asked:
@@ -233,13 +233,13 @@ class Claims:
     async def _claim(self, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
         found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
         if isinstance(found, ClaimedTask):
-            await self._announce(found.session_id)
+            await self._publish(found.session_id)
         return found
 
     async def _wait(
         self, request: Request, caller: Caller, wanted: ClaimCriteria, seconds: float
     ) -> ClaimedTask | NoTask:
-        """Look, and look again when there is something new, until the time is over."""
+        """Try to claim now and at each notification, until the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + seconds
         waiter = ClaimWaiter(
@@ -249,23 +249,26 @@ class Claims:
             sees=caller.sees,
         )
         is_known = wanted.task_types is not None
-        with self._queue.wait(waiter, source=caller.source), self._access.watch_caller(request.receive, caller) as gone:
+        with (
+            self._waiters.wait(waiter, source=caller.source),
+            self._access.watch_caller(request.receive, caller) as gone,
+        ):
             gone.add_done_callback(lambda _: waiter.woken.set())
             while True:
-                self._queue.set_idle(waiter)
+                self._waiters.set_idle(waiter)
                 found = await self._claim(wanted)
                 if isinstance(found, ClaimedTask):
-                    if gone.done():  # Nobody is there any more to be told of the task.
+                    if gone.done():  # The client has disconnected and cannot receive the task.
                         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
-                        await self.give_back(caller, read_claim_token(token))
+                        await self.release_claim(caller, read_claim_token(token))
                         self._access.require_not_revoked(caller)
                     return found
                 if not is_known:
-                    # Only now is it known which tasks it would take, so it may have missed one.
+                    # The accepted types were unknown until now, so a notification may have been missed.
                     waiter.types, is_known = found.types, True
                     continue
                 if found.is_full:
-                    self._queue.set_full(waiter)
+                    self._waiters.set_full(waiter)
                 await wait_any(waiter.woken, self._ingest.stopping, seconds=max(ends_at - clock(), 0))
                 self._access.require_not_revoked(caller)
                 if not waiter.woken.is_set() or gone.done() or self._ingest.stopping.is_set():
@@ -275,7 +278,7 @@ class Claims:
     async def _open(
         self, request: Request, shape: type[T], *, limit: int = MAX_REQUEST_BYTES
     ) -> tuple[Caller, ClaimToken, T]:
-        """The caller, the claim in the path, and what the body says."""
+        """Authorize a request. Returns the caller, the claim in the path, and the decoded body."""
         caller = await self._access.authorize(request, "agent")
         held = read_claim_token(request.path_params["claim_token"])
         require_session(caller, held.session_id)
@@ -288,13 +291,13 @@ class Claims:
             raise NotJson("The body is JSON, but not an object.", code="not_an_object", expected="a JSON object: {...}")
         return decode_leniently(body, shape)
 
-    async def _announce(self, session_id: str, news: TaskNotification | None = None) -> None:
-        """Tell those who wait; who is not told looks by itself."""
+    async def _publish(self, session_id: str, notification: TaskNotification | None = None) -> None:
+        """Notify waiters. A lost notification is made up for by polling."""
         with contextlib.suppress(*REDIS_ERRORS):
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.publish(JOURNAL_CHANNEL, session_id)
-                if news:
-                    pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
+                if notification:
+                    pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(notification))
                 await pipeline.execute()
 
 

@@ -20,7 +20,7 @@ def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None
     from cli.configuration import find_login
 
     login = find_login(environment)
-    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), tell=tell)
+    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), on_retry=tell)
 
 
 def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | None) -> Backend:

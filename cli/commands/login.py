@@ -31,7 +31,7 @@ def login(tool: CliContext, url: str | None) -> None:
         tool.terminal.warn(
             "This address is not encrypted: whoever is on the way can read the key and all that is sent."
         )
-    client = Client(address, key, plain_hosts=plain_hosts, tell=tool.terminal.warn)
+    client = Client(address, key, plain_hosts=plain_hosts, on_retry=tool.terminal.warn)
     try:
         _try(tool, client)
     finally:

@@ -172,7 +172,7 @@ print("x" * 700_000)
         assert "600,000 bytes, more than 500,000" in content["left-out.txt"]["content"]
         exported = stack.client.get(f"/v1/sessions/{session_id}/export").text
         assert "not for you" not in exported
-        assert "cut: 700,001 bytes in all" in exported
+        assert "truncated: 700,001 bytes in all" in exported
 
     def test_a_folder_deeper_than_any_path_neither_ends_the_runner_nor_stays(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
@@ -224,7 +224,7 @@ class TestFailures:
             failed = settled(stack, session_id, "a")
             [_, retried] = runner.wait_for_event("failed", count=2)
         assert failed["status"] == "failed"
-        assert failed["error"] == "The agent's command ended with exit code 3.\n\nno such shop"
+        assert failed["error"] == "The agent's command failed with exit code 3.\n\nno such shop"
         assert retried["status"] == "pending"
         assert "exit code 75" in task_of(stack, session_id, "b")["error"]
 
@@ -248,7 +248,7 @@ class TestFailures:
             [failed] = runner.wait_for_event("failed")
             assert are_gone(pids)
         assert failed["status"] == "pending"
-        assert task_of(stack, session_id)["error"] == "It took longer than 3 s, and was stopped."
+        assert task_of(stack, session_id)["error"] == "The agent's command exceeded 3 s and was stopped."
 
     def test_a_cancelled_task_is_stopped_with_all_its_processes_and_the_next_one_is_done(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
@@ -352,7 +352,7 @@ print("finished in peace")
             delegate("a")
             wait_for((cli.folder / "ran").exists, what="running")
             runner.stop()
-            wait_for(lambda: "1 at work will be finished" in "".join(runner.said), what="heard")
+            wait_for(lambda: "waiting for 1 running task to finish" in "".join(runner.said), what="heard")
             delegate("b")
             (cli.folder / "go").touch()
             assert runner.end() == 0
@@ -417,7 +417,7 @@ print("made while nobody was there")
             wait_for((folder / "ran").exists, what="running")
             stack.kill("api")
             (folder / "go").touch()
-            wait_for(lambda: "The result of 'x' waits here" in "".join(runner.said), what="away")
+            wait_for(lambda: "Cannot deliver the result of 'x' yet" in "".join(runner.said), what="away")
             stack.start("api")
             runner.wait_for_event("finished")
             assert settled(stack, session_id)["output"] == "made while nobody was there"
@@ -432,8 +432,8 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("command", "said"),
         [
-            (["true", "{nothing}"], "There is no placeholder {nothing}."),
-            (["{description}"], "A task cannot say which program is run"),
+            (["true", "{nothing}"], "Unknown placeholder {nothing}."),
+            (["{description}"], "a task must not choose the program to run"),
             (["sh", "-c", "echo {description}"], "would let the task run anything"),
             (["no-such-program-at-all"], "no-such-program-at-all is no program that can be run"),
         ],

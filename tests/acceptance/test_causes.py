@@ -128,7 +128,7 @@ def test_a_postgres_that_goes_away_is_logged_once_by_each_process(
     tried_until = time.monotonic() + 2 * AWAY_SECONDS + 0.5
     while time.monotonic() < tried_until:
         assert stack.client.get("/v1/sessions").status_code == 503
-    assert stack.log("api").count("Reads are refused. Postgres cannot be used: ") == 1
+    assert stack.log("api").count("Reads are rejected. Postgres cannot be used: ") == 1
     for number in range(3):
         for session_id in sessions:
             stack.post("store_memory", session_id, content=f"note {number}")
@@ -137,7 +137,7 @@ def test_a_postgres_that_goes_away_is_logged_once_by_each_process(
     own_postgres.restart()
     stack.wait_until_drained()
     wait_for(lambda: stack.client.get("/v1/sessions").status_code == 200, what="back")
-    assert "Postgres answers again." in stack.log("api")
+    assert "Postgres is available again." in stack.log("api")
     lines = [line for line in stack.log("worker").splitlines() if "Postgres cannot be used" in line]
     causes = {line.partition("Postgres cannot be used: ")[2] for line in lines}
     assert len(lines) <= 3 * len(causes)

@@ -175,7 +175,7 @@ class TestServersThatItNames:
             name_servers(cli.folder, address=sent)
             cli.launch("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
             assert leading.heard
-            assert "leads on" in cli.launch("list", code=5, environment={"RELAY_URL": leading.url}).err
+            assert "redirects to" in cli.launch("list", code=5, environment={"RELAY_URL": leading.url}).err
         finally:
             leading.close()
         assert SECRET not in "".join(listener.heard)
@@ -255,11 +255,11 @@ class TestPlainHttp:
         plain = {"RELAY_URL": "http://relay.invalid:8000"}
         for line in (["list"], ["agent", "run", "--agent", "a", "--", "true"], ["status"]):
             refused = cli.launch(*line, code=2, environment=plain).err
-            assert "http://relay.invalid:8000 is not encrypted, so no key is sent there" in refused
+            assert "http://relay.invalid:8000 is not encrypted: anybody on the network could read the key" in refused
             assert "PLAIN_HTTP_HOSTS=relay.invalid" in refused
         assert "is not encrypted" in cli.launch("login", "http://relay.invalid:8000", input=SECRET, code=2).err
         assert "is not encrypted" in cli.launch("doctor", code=1, environment=plain).out
 
     def test_somebody_may_insist(self, cli: CommandLine) -> None:
         insisting = {"RELAY_URL": "http://relay.invalid:8000", "PLAIN_HTTP_HOSTS": "relay.invalid"}
-        assert "is not known" in cli.launch("list", code=5, environment=insisting).err
+        assert "cannot be resolved" in cli.launch("list", code=5, environment=insisting).err

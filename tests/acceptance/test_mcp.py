@@ -104,7 +104,7 @@ def test_a_model_plans_delegates_answers_and_gets_the_result(stack: Stack, mode:
         claimed = (await call(client, "claim_task", agent_name=agent))["task"]
         assert (claimed["task_id"], claimed["description"]) == ("prices", "Research competitor pricing")
         working = await call(client, "report_task", claim_token=claimed["claim_token"], status="working", percent=10)
-        assert (working["data"]["cancelled"], working["message"]) == (False, "Go on.")
+        assert (working["data"]["cancelled"], working["message"]) == (False, "Continue.")
         token = claimed["claim_token"]
         await call(client, "report_task", claim_token=token, status="question", question="Which country?")
         asked = await call(client, "get_task", **task, wait=5)
@@ -146,7 +146,7 @@ def test_the_list_of_tools_is_short_and_each_has_every_hint(stack: Stack) -> Non
             assert tool.output_schema is not None
             assert "$ref" not in json.dumps(tool.input_schema)
         assert len(json.dumps([tool.model_dump(exclude_none=True) for tool in tools])) < LISTED_CHARACTERS
-        assert "data that others wrote" in (client.instructions or "")[:512]
+        assert "data from others" in (client.instructions or "")[:512]
         assert [name for name, given in hints.items() if given["destructive_hint"]] == ["send_command"]
 
     talk(stack, story)

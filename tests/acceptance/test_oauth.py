@@ -226,7 +226,7 @@ def test_no_link_to_the_relay_leads_elsewhere_by_itself(stack: Stack, changed: d
     app = App(stack, redirect_uris=[evil])
     answer = app.client.get(app.url(**{"redirect_uri": evil, **changed}))
     assert (answer.status_code, "location" in answer.headers) == (400, False)
-    assert "<h1>This does not work</h1>" in answer.text
+    assert "<h1>Sign-in failed</h1>" in answer.text
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in answer.text
     assert "script" not in answer.headers["content-security-policy"]
 

@@ -220,7 +220,7 @@ def job_of(folder: Path) -> Job:
 
 def test_it_goes_on_says_so_and_loses_no_task(relay: OddRelay, tmp_path: Path) -> None:
     warnings: list[str] = []
-    relay_client = Client(relay.url, KEY, tell=warnings.append)
+    relay_client = Client(relay.url, KEY, on_retry=warnings.append)
     wish = ClaimOptions(agent_name="a", worker="w", concurrency=8)
     runner = Runner(relay_client, wish, job_of(tmp_path), warn=warnings.append)
     ends_at = time.monotonic() + LIMIT_SECONDS
@@ -249,5 +249,10 @@ def test_it_goes_on_says_so_and_loses_no_task(relay: OddRelay, tmp_path: Path) -
     assert "secret-" not in said
     assert KEY not in said
     assert max(map(len, warnings)) < 5_000
-    for sentence in ("no session-relay: it answers HTTP 103", "no valid HTTP: ", "leads on to", "has no token"):
+    for sentence in (
+        "not a session-relay: it responds only HTTP 103",
+        "invalid HTTP: ",
+        "redirects to",
+        "has no token",
+    ):
         assert sentence in said

@@ -14,12 +14,12 @@ from tests.support.stores.inbox import entry, push
 
 
 def look(redis_url: str, *, limit: int, session_id: str) -> Page:
-    def shown(item: Entry) -> bool:
+    def matches(item: Entry) -> bool:
         return item.session_id == session_id
 
     async def work() -> Page:
         async with AsyncRedis.from_url(redis_url) as client:
-            return await list_waiting(client, limit=limit, shown=shown)
+            return await list_waiting(client, limit=limit, matches=matches)
 
     return asyncio.run(work())
 

@@ -52,8 +52,8 @@ def test_a_null_character_is_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["say", "{descripton}"], "no placeholder {descripton}"),
-        (["{description}"], "which program"),
+        (["say", "{descripton}"], "Unknown placeholder {descripton}"),
+        (["{description}"], "choose the program"),
         (["sh", "-c", "echo {description}"], "after 'sh' .* a shell"),
         (["sh", "-c", 'echo "$1"', "sh", "{description}"], "shell"),
         (["x", "--{description}=y"], "choose an option"),

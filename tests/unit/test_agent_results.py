@@ -20,7 +20,7 @@ from agent.execution.task_results import (
     FILE_BYTES,
     MAX_FILES,
     TaskResult,
-    collect,
+    collect_artifacts,
     plain,
     read_file,
     read_percent,
@@ -64,8 +64,8 @@ def test_numbers_stay_as_they_were_written() -> None:
 
 
 def test_what_is_too_long_is_cut_and_says_so() -> None:
-    assert body_of(b"[1", size=5_000_000)["output"] == "[1\n… [cut: 5,000,000 bytes in all]"
-    assert body_of(b"x" * 9_000, limit=8_000)["output"].endswith("… [cut: 9,000 bytes in all]")
+    assert body_of(b"[1", size=5_000_000)["output"] == "[1\n… [truncated: 5,000,000 bytes in all]"
+    assert body_of(b"x" * 9_000, limit=8_000)["output"].endswith("… [truncated: 9,000 bytes in all]")
 
 
 def test_artifacts_that_do_not_fit_are_named() -> None:
@@ -74,8 +74,8 @@ def test_artifacts_that_do_not_fit_are_named() -> None:
     assert [artifact["name"] for artifact in body["artifacts"]] == ["0.txt", "1.txt", "left-out.txt"]
     assert body["artifacts"][-1]["content"].splitlines() == [
         "big: too large",
-        "2.txt: no room for it beside the others",
-        "3.txt: no room for it beside the others",
+        "2.txt: does not fit with the others",
+        "3.txt: does not fit with the others",
     ]
 
 
@@ -85,7 +85,7 @@ def test_files_have_names_kinds_and_ids_of_their_task(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# A")
     (tmp_path / "c\n.txt").write_text("odd")
     (tmp_path / "empty").write_text("")
-    found, left_out = collect(tmp_path, task_id="t")
+    found, left_out = collect_artifacts(tmp_path, task_id="t")
     assert left_out == []
     described = {item["name"]: (item["type"], item.get("format"), item["content"]) for item in found}
     assert described == {
@@ -94,15 +94,15 @@ def test_files_have_names_kinds_and_ids_of_their_task(tmp_path: Path) -> None:
         "empty": ("file", None, ""),
         "b/run.py": ("code", "python", "print()"),
     }
-    others, _ = collect(tmp_path, task_id="other")
+    others, _ = collect_artifacts(tmp_path, task_id="other")
     assert not {item["artifact_id"] for item in found} & {item["artifact_id"] for item in others}
-    assert collect(tmp_path, task_id="t")[0] == found
+    assert collect_artifacts(tmp_path, task_id="t")[0] == found
 
 
 def test_no_more_files_than_a_result_can_have(tmp_path: Path) -> None:
     for number in range(MAX_FILES + 2):
         (tmp_path / f"{number:03}").write_text("x")
-    found, left_out = collect(tmp_path, task_id="t")
+    found, left_out = collect_artifacts(tmp_path, task_id="t")
     assert len(found) == MAX_FILES
     assert left_out == ["099: more than 99 files", "100: more than 99 files"]
 
@@ -116,7 +116,7 @@ def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
     os.symlink(outside / "secret", folder / "link")
     os.symlink(outside, folder / "folder")
     os.mkfifo(folder / "pipe")
-    found, left_out = collect(folder, task_id="t")
+    found, left_out = collect_artifacts(folder, task_id="t")
     assert found == []
     assert [line.partition(":")[0] for line in left_out] == ["folder", "link", "pipe"]
     for path in (folder / "link", folder / "pipe", folder, tmp_path / "nothing"):
@@ -124,7 +124,7 @@ def test_links_pipes_and_folders_are_not_read(tmp_path: Path) -> None:
     assert read_file(outside / "secret", limit=3) == (b"sec", 6)
     swapped = tmp_path / "swapped"
     os.symlink(outside, swapped)
-    assert collect(swapped, task_id="t") == ([], [])
+    assert collect_artifacts(swapped, task_id="t") == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_a_folder_of_1500_levels_is_read_to_a_depth_and_removed(tmp_path: Path) 
     folder.mkdir()
     make_deep(folder, levels=1_500)
     (folder / "last.txt").write_text("x")
-    found, left_out = collect(folder, task_id="t")
+    found, left_out = collect_artifacts(folder, task_id="t")
     assert [item["name"] for item in found] == ["file-0", "last.txt"]
-    assert left_out == [f"{'down/' * 29}down: has folders more than 30 deep in one another"]
+    assert left_out == [f"{'down/' * 29}down: directories nested more than 30 deep"]
     remove_tree(folder)
     assert not folder.exists()
 
@@ -201,7 +201,7 @@ def test_everything_that_a_folder_can_hold_is_named_or_read_and_removed(tmp_path
     (folder / "closed").mkdir()
     (folder / "closed" / "file").write_text("x")
     (folder / "closed").chmod(0)
-    found, left_out = collect(folder, task_id="t")
+    found, left_out = collect_artifacts(folder, task_id="t")
     assert [item["name"] for item in found if item["name"] != "closed/file"] == ["a�", "a�"]
     assert len({item["artifact_id"] for item in found}) == len(found)
     lines = dict(line.split(": ", 1) for line in left_out)
@@ -228,7 +228,7 @@ def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
     thread.start()
     try:
         for _ in range(200):
-            found, left_out = collect(folder, task_id="t")
+            found, left_out = collect_artifacts(folder, task_id="t")
             assert len(found) + len(left_out) == 1
             # What was read of it while it was cut off is no text, and so is in base64.
             assert all(len(item["content"]) <= (FILE_BYTES + 2) // 3 * 4 for item in found)
@@ -238,11 +238,11 @@ def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_no_more_names_are_looked_at_than_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_results, "LOOKED_AT", 5)
+    monkeypatch.setattr(task_results, "MAX_ENTRIES", 5)
     for number in range(8):
         (tmp_path / f"{number}").mkdir()
-    _, left_out = collect(tmp_path, task_id="t")
-    assert left_out == ["more than 5 files and folders: the others were not looked at"]
+    _, left_out = collect_artifacts(tmp_path, task_id="t")
+    assert left_out == ["more than 5 files and directories: the rest was not read"]
 
 
 def test_a_percentage_is_found_in_time_that_grows_with_the_text() -> None:

@@ -96,7 +96,7 @@ def told() -> list[str]:
 @pytest.fixture
 def client(script: Script, told: list[str]) -> Iterator[Client]:
     """A client of the server."""
-    client = Client(script.url, KEY, tell=told.append)
+    client = Client(script.url, KEY, on_retry=told.append)
     yield client
     client.close()
 
@@ -157,9 +157,9 @@ class TestRepeating:
         assert send_command(client, "pause_session", {}, session_id="s")["message"] == "Done."
         ids = {headers["idempotency-key"] for _, _, headers in script.asked}
         assert (len(script.asked), len(ids)) == (3, 1)
-        assert [text.partition(" Trying")[0] for text in told] == [
+        assert [text.partition(" Retrying")[0] for text in told] == [
             "It is unavailable.",
-            f"The connection to {script.url} broke off.",
+            f"The connection to {script.url} was lost.",
         ]
 
     def test_it_gives_up_after_some_attempts(self, script: Script, client: Client) -> None:
@@ -189,7 +189,7 @@ class TestRepeating:
 
     def test_a_document_that_breaks_off_is_not_taken_for_whole(self, script: Script, client: Client) -> None:
         script.will(200, b"first", Content_Length="10")
-        with client.stream("/v1/sessions/s/export") as parts, pytest.raises(Unavailable, match="broke off"):
+        with client.stream("/v1/sessions/s/export") as parts, pytest.raises(Unavailable, match="was lost"):
             list(parts)
 
     def test_nobody_waits_for_an_hour(self, script: Script, client: Client, told: list[str]) -> None:
@@ -209,7 +209,7 @@ class TestRepeating:
 class TestSecrecy:
     def test_the_key_goes_to_no_other_address(self, script: Script, client: Client) -> None:
         script.will(301, Location="http://127.0.0.1:1/elsewhere")
-        with pytest.raises(NoRelay, match=r"leads on to http://127\.0\.0\.1:1/elsewhere"):
+        with pytest.raises(NoRelay, match=r"redirects to http://127\.0\.0\.1:1/elsewhere"):
             client.get("/v1/sessions")
         assert script.asked[0][2]["x-api-key"] == KEY
 
