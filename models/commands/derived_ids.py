@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from models.commands.content_ids import decode_exactly, derive_id, leading_text
 from models.commands.definitions import (
@@ -28,9 +30,9 @@ ID_FIELDS: dict[type[Command], str] = {
 """The id field of each command that is derived when omitted."""
 
 
-def content_of(command: Command) -> Content:
-    """Convert the command to plain values, without encoding it."""
-    content: Content = msgspec.to_builtins(command, enc_hook=decode_exactly)
+def content_of(command: Command, *, decode: Callable[[Raw], Any] = decode_exactly) -> Content:
+    """Convert the command to plain values, without encoding it; `decode` decodes its free-form JSON."""
+    content: Content = msgspec.to_builtins(command, enc_hook=decode)
     return content
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -155,7 +155,7 @@ def _read_command(definition: type[Command], data: Raw) -> _Part | None:
     command = _decoder_of(definition).decode(data)
     if isinstance(command, AddArtifact) and command.task_id is None and command.metadata is not EMPTY_OBJECT:
         return None  # Older senders put the task id into metadata.
-    content = content_of(command)
+    content = content_of(command, decode=_decode_free)
     named = with_ids(command, content)
     added = 0 if named is command else 1 + str(content[ID_FIELDS[definition]]).count(":")
     return _Part(named, content, added)
@@ -181,6 +181,11 @@ def _read_batch(data: Raw) -> _Part | None:
     return _Part(msgspec.structs.replace(batch, commands=items), content, added)
 
 
+def _decode_free(raw: Raw) -> Any:
+    """Decode free-form JSON, in which no number has more digits than a float."""
+    return _ANY.decode(raw)
+
+
 def _given(value: str | UnsetType) -> str | None:
     return None if value is UNSET else value
 
@@ -190,6 +195,7 @@ def _decoder_of(definition: type[Command]) -> msgspec.json.Decoder[Command]:
     return msgspec.json.Decoder(definition)
 
 
+_ANY = msgspec.json.Decoder()
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _HEAD = msgspec.json.Decoder(_Head)

@@ -24,7 +24,7 @@ BATCH = msgspec.json.encode(
     {"command": "batch", "session_id": "walk", "data": {"commands": [{"command": "store_memory", "data": DATA}] * 3}}
 )
 
-ITEM = ["decode in models.commands.strict_form._read_command", "decode in models.commands.content_ids.decode_exactly"]
+ITEM = ["decode in models.commands.strict_form._read_command", "decode in models.commands.strict_form._decode_free"]
 PUSHED = [
     "encode in models.commands.content_ids.canonical",  # For the hash.
     "encode in models.queue.inbox.make_entry",
