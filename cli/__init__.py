@@ -1,1 +1,1 @@
-"""session-cli: people's commands, on a relay over HTTP or directly on a store."""
+"""session-cli: the command line for a relay over HTTP, or for a store directly."""

@@ -1,4 +1,4 @@
-"""How a command is declared: with the shape of its output, from which `--json` is made, and the options of all."""
+"""Declares commands: each with an output schema, from which `--json` follows, and the options common to all."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Body = Callable[..., Any]
 
 
 class DataCommand(click.Command):
-    """A command with `--json [FIELDS]`: the fields are optional, and a word that is no field is not taken for some."""
+    """A command with `--json [FIELDS]`. The fields are optional: a word that names no field is an ordinary argument."""
 
     def __init__(self, *args: Any, shape: OutputSchema, **more: Any) -> None:
         super().__init__(*args, **more)
         self.shape = shape
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Join `--json` with the word after it, if that is meant by it."""
+        """Join `--json` with the following word if that word lists fields."""
         joined: list[str] = []
         rest = iter(range(len(args)))
         for index in rest:
@@ -46,15 +46,14 @@ class DataCommand(click.Command):
         return not takes_words or any(name in self.shape.fields for name in word.split(","))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Tell which fields there are."""
+        """Add the list of fields to the help."""
         super().format_epilog(ctx, formatter)
-        with formatter.section("Fields of --json"):
+        with formatter.section("JSON fields"):
             formatter.write_text(", ".join(self.shape.fields))
 
 
 def command(name: str, shape: OutputSchema, **more: Any) -> Callable[[Body], click.Command]:
-    """Declare a command. Its function is called with the tool and the values of its parameters; its docstring is the
-    help."""
+    """Declare a command. Its function receives the context and its parameters; its docstring is the help text."""
 
     def declare(body: Body) -> click.Command:
         def run(**values: Any) -> Any:
@@ -74,12 +73,12 @@ def command(name: str, shape: OutputSchema, **more: Any) -> Callable[[Body], cli
 
 
 def general_options(*, hidden: bool = True) -> list[click.Option]:
-    """The options of session-cli itself, which may also stand after a command."""
+    """The global options, which are also accepted after a command."""
     return [
         click.Option(
             ["--backend"],
             type=click.Choice(BACKENDS),
-            help="Where the sessions are: a relay (http, the default), postgres, or json files.",
+            help="Where sessions are stored: http (a relay, the default), postgres, or json (files).",
             expose_value=False,
             hidden=hidden,
             callback=_setter("backend_name"),
@@ -87,7 +86,7 @@ def general_options(*, hidden: bool = True) -> list[click.Option]:
         click.Option(
             ["--data-dir"],
             type=click.Path(file_okay=False),
-            help="The folder of the backend json.",
+            help="Data directory of the json backend.",
             expose_value=False,
             hidden=hidden,
             callback=_setter("data_dir"),
@@ -95,43 +94,43 @@ def general_options(*, hidden: bool = True) -> list[click.Option]:
         click.Option(
             ["--no-pager"],
             is_flag=True,
-            help="Write long output straight to the terminal.",
+            help="Do not pipe long output through a pager.",
             expose_value=False,
             hidden=hidden,
-            callback=_leave_pager,
+            callback=_disable_pager,
         ),
     ]
 
 
 class Id(click.ParamType[str]):
-    """What can be an id; anything else would make another address of it."""
+    """An id. Rejects other text, which would change the path of the URL it is put into."""
 
     name = "id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The id, or a usage error."""
+        """Return the id. Raises a usage error for an invalid one."""
         import re
 
         from models.field_types import DELIVERY_ID_PATTERN, ID_PATTERN, PATTERNS
 
         text = str(value)
         if not (re.search(ID_PATTERN, text) or re.search(DELIVERY_ID_PATTERN, text)):
-            self.fail(f"{text!r} is no id: expected {PATTERNS[ID_PATTERN]}.", param, ctx)
+            self.fail(f"Invalid id {text!r}: expected {PATTERNS[ID_PATTERN]}.", param, ctx)
         return text
 
 
 def id_argument(name: str, metavar: str = "ID", *, required: bool = True) -> Callable[[Body], Body]:
-    """The thing that a command is about."""
+    """A positional argument that is an id."""
     return click.argument(name, metavar=metavar, type=Id(), required=required)
 
 
 def session_argument() -> Callable[[Body], Body]:
-    """The session that a command is about."""
+    """The positional argument for a session's id."""
     return id_argument("session_id")
 
 
 def limit_option(default: int = 50) -> Callable[[Body], Body]:
-    """How many at most."""
+    """`--limit`, where 0 means no limit."""
     return click.option(
         "--limit",
         "-n",
@@ -139,20 +138,20 @@ def limit_option(default: int = 50) -> Callable[[Body], Body]:
         metavar="N",
         default=default,
         show_default=True,
-        help="How many at most; 0 for all.",
+        help="Maximum number of items; 0 for all.",
     )
 
 
 def yes_option() -> Callable[[Body], Body]:
-    """Not to be asked."""
-    return click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+    """`--yes`, which skips the confirmation prompt."""
+    return click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
 
 
 def _json_option() -> click.Option:
     return click.Option(
         ["--json"],
         metavar="[FIELDS]",
-        help="Write JSON: everything, or the fields named, with commas.",
+        help="Output JSON; optionally only these comma-separated fields.",
         expose_value=False,
         callback=_choose_fields,
         is_eager=True,
@@ -168,18 +167,18 @@ def _choose_fields(ctx: click.Context, _: click.Parameter, value: str | None) ->
     known = ctx.command.shape.fields if isinstance(ctx.command, DataCommand) else []
     for name in fields:
         if name not in known:
-            raise click.UsageError(f"There is no field {name!r}. There are: {', '.join(known)}.")
+            raise click.UsageError(f"Unknown JSON field {name!r}. Available fields: {', '.join(known)}.")
     tool.terminal.fields = fields
 
 
 def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
-    def take(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    def store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None and ctx.obj is not None:
             setattr(ctx.obj, attribute, value)
 
-    return take
+    return store
 
 
-def _leave_pager(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _disable_pager(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and ctx.obj is not None:
         ctx.obj.terminal.uses_pager = False

@@ -1,4 +1,4 @@
-"""Which relay to talk to: the environment's, else that of the stored login, else a stack on this machine."""
+"""Finds the relay to connect to: from the environment, else the stored login, else a stack on this machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from models.errors import SettingsError
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTHING_HINT = (
-    "Start a stack on this machine with `make up`, or `session-cli login` to a relay, or set RELAY_URL and API_KEY, or "
-    "work on files with `--backend json`."
+    "Start a local stack with `make up`, log in with `session-cli login`, set RELAY_URL and API_KEY, or work on files "
+    "with `--backend json`."
 )
 
 
@@ -25,15 +25,15 @@ class Login(NamedTuple):
     url: str
     key: str
     origin: str
-    """Where the key was found."""
+    """The source of the key, for messages."""
 
     def __repr__(self) -> str:
         return f"Login({self.url!r}, {self.origin!r})"
 
 
 def find_login(environment: Mapping[str, str]) -> Login:
-    """The relay to talk to. A key that was found with one address is never shown to another, and one that was not found
-    in a folder never to an address that a folder names. Raises SettingsError."""
+    """Find the relay and its key. A key stored with one URL is never sent to another, and a key from elsewhere is never
+    sent to a URL that a directory's files name. Raises SettingsError."""
     url, key = environment.get("RELAY_URL", "").strip(), environment.get("API_KEY", "").strip()
     if url and key:
         return Login(url, key, "API_KEY in the environment")
@@ -42,43 +42,45 @@ def find_login(environment: Mapping[str, str]) -> Login:
         for find in (stored_login, local_login):
             if (login := find(environment)) and login.url == wanted:
                 return login
-        raise SettingsError("RELAY_URL is set, but there is no key for it.", hint="Set API_KEY, too.")
+        raise SettingsError("RELAY_URL is set, but no key for it was found.", hint="Set API_KEY too.")
     if stored := stored_login(environment):
         return stored._replace(key=key, origin="API_KEY in the environment") if key else stored
     local = local_login(environment)
     if local is None:
-        raise SettingsError("There is no relay to talk to.", hint=NOTHING_HINT)
+        raise SettingsError("No relay is configured.", hint=NOTHING_HINT)
     if key and key != local.key:
         raise SettingsError(
-            f"API_KEY is set, but not for which relay: it is not shown to {local.url}, which {local.origin} names.",
-            hint="Set RELAY_URL, too, or unset API_KEY.",
+            f"API_KEY is set without RELAY_URL: the key is not sent to {local.url}, which was found in {local.origin}.",
+            hint="Set RELAY_URL too, or unset API_KEY.",
         )
     return local
 
 
 def config_path(environment: Mapping[str, str]) -> Path:
-    """Where the login is stored."""
+    """The path of the stored login."""
     folder = environment.get("XDG_CONFIG_HOME", "")
     home = Path(folder) if os.path.isabs(folder) else Path("~/.config").expanduser()
     return home / "session-relay" / "config.json"
 
 
 def stored_login(environment: Mapping[str, str]) -> Login | None:
-    """What `login` has stored. Raises SettingsError if others can read it, or it cannot be read."""
+    """Read the login that `login` stored. Raises SettingsError if the file is unreadable or other users can read it."""
     path = config_path(environment)
     content = _read_json(path)
     if content is None:
         return None
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise SettingsError(f"Others can read {path}, which has a key in it.", hint=f"chmod 600 {path}")
+        raise SettingsError(f"{path} contains a key, but other users can read it.", hint=f"Run: chmod 600 {path}")
     try:
         return Login(parse_address(content["url"]), content["key"], str(path))
     except (KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{path} is damaged.", hint="`session-cli login` writes it anew.") from error
+        raise SettingsError(
+            f"{path} is not a valid login file.", hint="Run `session-cli login` to recreate it."
+        ) from error
 
 
 def store_login(environment: Mapping[str, str], *, url: str, key: str) -> Path:
-    """Keep a login for this user alone, replacing the one before."""
+    """Store a login, readable by this user only, in place of the previous one."""
     path = config_path(environment)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with replacing(path, mode=PRIVATE) as file:
@@ -87,7 +89,7 @@ def store_login(environment: Mapping[str, str], *, url: str, key: str) -> Path:
 
 
 def forget_login(environment: Mapping[str, str]) -> Path | None:
-    """Remove what was stored; where it was, if there was any."""
+    """Remove the stored login. Returns its path, or None if nothing was stored."""
     path = config_path(environment)
     try:
         path.unlink()
@@ -97,15 +99,15 @@ def forget_login(environment: Mapping[str, str]) -> Path | None:
 
 
 def local_login(environment: Mapping[str, str]) -> Login | None:
-    """A stack of this user that runs on this machine, with its data here or in the project's folder, and the key that
-    lies there. Raises SettingsError for one that has none, or is another user's, if there is no other."""
+    """Find this user's running stack, with its data in DATA_DIR or in the project, and the key stored there. Raises
+    SettingsError if the only stack found lacks a key or belongs to another user."""
     from local.stack.running_stack import read_own, running_stack
 
     trouble: SettingsError | None = None
     for folder in (Path(environment.get("DATA_DIR") or ".data"), PROJECT / ".data"):
         try:
             url = str((running_stack(folder) or {}).get("relay_url", ""))
-            # What lies in a folder is no reason to show a key to another machine.
+            # A file in a directory may be anybody's: it must not cause a key to be sent to another machine.
             if not is_loopback(url):
                 continue
             address, key = parse_address(url), (read_own(folder / "api_key") or "").strip()
@@ -115,7 +117,7 @@ def local_login(environment: Mapping[str, str]) -> Login | None:
         if key:
             return Login(address, key, str(folder))
         hint = "Set RELAY_URL and API_KEY."
-        trouble = trouble or SettingsError(f"A stack runs at {address}, but its key is not in {folder}.", hint=hint)
+        trouble = trouble or SettingsError(f"A stack runs at {address}, but {folder} contains no key.", hint=hint)
     if trouble:
         raise trouble
     return None
@@ -127,7 +129,7 @@ def _read_text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read.", hint=str(error)) from error
+        raise SettingsError(f"Cannot read {path}.", hint=str(error)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -135,5 +137,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = None if text is None else json.loads(text)
     except ValueError as error:
-        raise SettingsError(f"{path} is damaged.") from error
+        raise SettingsError(f"{path} is not valid JSON.") from error
     return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""What a command works with: the terminal, and what it talks to, which is connected when it is first needed."""
+"""The context of one run: the terminal and the backend, which is connected on first use."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class CliContext:
 
     @property
     def uses_relay(self) -> bool:
-        """Whether it works on a relay, rather than on a store."""
+        """True if the backend is a relay rather than a store."""
         return self._name() == DEFAULT
 
     @property
     def surroundings(self) -> dict[str, str]:
-        """The environment, with the folder that was chosen."""
+        """The environment, with `--data-dir` as DATA_DIR."""
         return {**self.environment, **({"DATA_DIR": self.data_dir} if self.data_dir else {})}
 
     @property
     def backend_choice(self) -> str:
-        """The name of the backend that is chosen. Raises UsageError for one that there is not."""
+        """The name of the chosen backend. Raises UsageError for an unknown one."""
         return self._name()
 
     @property
     def backend(self) -> Backend:
-        """The sessions. Raises SettingsError if it is not known where they are."""
+        """The backend that holds the sessions. Raises SettingsError if it is not configured."""
         if self._backend is None:
             if self.uses_relay:
                 from cli.backends.http_backend import RelayBackend
@@ -57,9 +57,9 @@ class CliContext:
 
     @property
     def client(self) -> Client:
-        """The relay, for what only a relay has. Raises UsageError when another backend is chosen."""
+        """The client of the relay, for relay-only commands. Raises UsageError with another backend."""
         if not self.uses_relay:
-            raise click.UsageError(f"Only a relay has this; it does not go with the backend {self._name()}.")
+            raise click.UsageError(f"This command needs a relay; it does not support --backend {self._name()}.")
         if self._client is None:
             from cli.backends.selection import connect_client
 
@@ -68,7 +68,7 @@ class CliContext:
 
     @property
     def key_origin(self) -> str:
-        """Where the key was found that the relay was shown; empty if none was."""
+        """The source of the key that was sent to the relay; empty if none was sent."""
         if self._client is None:
             return ""
         from cli.configuration import find_login
@@ -76,7 +76,7 @@ class CliContext:
         return find_login(self.environment).origin
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._backend is not None:
             self._backend.close()
         elif self._client is not None:
@@ -85,5 +85,5 @@ class CliContext:
     def _name(self) -> str:
         name = self.backend_name or self.environment.get("STORAGE_BACKEND", "").strip() or DEFAULT
         if name not in BACKENDS:
-            raise click.UsageError(f"STORAGE_BACKEND is {name!r}: expected one of {', '.join(BACKENDS)}.")
+            raise click.UsageError(f"Invalid STORAGE_BACKEND {name!r}: expected one of {', '.join(BACKENDS)}.")
         return name

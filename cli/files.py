@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and files that are read from their beginning again."""
+"""Writes files atomically, and makes standard input seekable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPOOL_BYTES = 8 * 1_048_576
 
 
 def save(name: str, parts: Iterable[bytes]) -> None:
-    """Write a file. What was there before stays until all of it is written."""
+    """Write a file atomically: the previous content stays until the new one is complete."""
     path = Path(name)
     if path.exists() and not path.is_file():  # such as /dev/null
         with path.open("wb") as file:
@@ -28,7 +28,7 @@ def save(name: str, parts: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[IO[bytes]]:
-    """A file, or standard input for `-`, that can be read from its beginning again."""
+    """Open a file, or standard input for `-`, as a seekable stream."""
     if name != "-":
         with open(name, "rb") as file:
             yield file

@@ -1,4 +1,4 @@
-"""The entry of session-cli: which commands there are, and what becomes of errors: sentences and exit codes."""
+"""Entry point of session-cli: registers the commands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Sessions": dict.fromkeys(
         ("create", "list", "show", "summary", "pause", "resume", "complete", "delete"), "sessions"
     ),
-    "What is in them": {
+    "Session contents": {
         **dict.fromkeys(("search-conversations", "search-memories"), "search"),
         **dict.fromkeys(("transcript", "memories", "list-tasks", "list-artifacts", "artifact"), "contents"),
         "watch": "watch",
     },
-    "In and out": {"export": "documents", "import": "documents", "send": "send"},
-    "The relay": {
+    "Import and export": {"export": "documents", "import": "documents", "send": "send"},
+    "Relay": {
         **dict.fromkeys(("login", "logout"), "login"),
         "status": "operator.status",
         "agent": "agent",
@@ -37,22 +37,22 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dead-letters": "operator.dead_letters",
         "keys": "operator.keys",
     },
-    "The servers": {"db": "operator.databases", "doctor": "operator.doctor"},
-    "Your shell": {"completion": "completion"},
+    "Operations": {"db": "operator.databases", "doctor": "operator.doctor"},
+    "Shell": {"completion": "completion"},
 }
-"""Each command with its module in cli/commands, which is imported when it is needed."""
+"""Maps each command to its module in cli/commands, which is imported on first use to keep startup fast."""
 MODULES = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
 class Commands(click.Group):
-    """The commands, looked up in their modules."""
+    """The command group, which loads commands lazily."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All of them, in the order of the help."""
+        """All commands, in the order of the help."""
         return list(MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of them, or None."""
+        """Load a command, or return None for an unknown name."""
         if cmd_name not in MODULES:
             return None
         module = import_module(f"cli.commands.{MODULES[cmd_name]}")
@@ -63,13 +63,13 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is meant, or an error that names the nearest."""
+        """Find the command. The error for an unknown name suggests similar ones."""
         if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.NoSuchCommand(args[0], possibilities=list(MODULES), ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by what they are for."""
+        """List the commands by section."""
         width = max(map(len, MODULES))
         for title, names in SECTIONS.items():
             commands = ((name, self.get_command(ctx, name)) for name in names)
@@ -80,16 +80,17 @@ class Commands(click.Group):
 
 
 EPILOG = """\b
-On a terminal output is drawn for people. Elsewhere it is TSV with a heading line: complete, lists and objects as JSON,
-tab, line break and backslash as \\t \\n \\r \\\\ and other control characters as \\u001b. With --json it is JSON,
-with --json id,title only these fields. Data go to standard output, all else to standard error.
+Output is formatted for reading on a terminal, and is TSV with a header line elsewhere: never truncated, lists and
+objects as JSON, tab, newline and backslash as \\t \\n \\r \\\\, other control characters as \\u001b. `--json` outputs
+JSON; `--json id,title` only those fields. Data goes to stdout, messages to stderr. `--yes` skips prompts.
 
 \b
-The relay: RELAY_URL and API_KEY, else what `login` has stored, else a stack of `make up` on this machine.
-Also read: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, PAGER, NO_COLOR.
+The relay is taken from RELAY_URL and API_KEY, else from `session-cli login`, else from a running `make up`.
+Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, PAGER, NO_COLOR.
 
 \b
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 not allowed, 5 unavailable, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found, 4 unauthorized, 5 unavailable,
+130 interrupted.
 """
 
 
@@ -100,10 +101,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 not allo
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
 )
 def cli() -> None:
-    """Work with the sessions of a session-relay: look into them, search them, change them, and look after the relay."""
+    """Read, search and change sessions, and operate the relay that stores them."""
 
 
-def _tell_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         click.echo(f"{NAME} {version()}")
         ctx.exit()
@@ -112,15 +113,20 @@ def _tell_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 cli.params += [
     *general_options(hidden=False),
     click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Tell the version."
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Show the version and exit.",
     ),
 ]
 
 
 def main() -> int:
-    """Run a command line; gives its exit code."""
+    """Run the command line. Returns its exit code."""
     tool = CliContext(os.environ)
-    # Usage errors come before --json is read.
+    # Usage errors are raised before click has parsed --json.
     if any(word == "--json" or word.startswith("--json=") for word in sys.argv[1:]):
         tool.terminal.fields = ()
     try:
@@ -135,7 +141,7 @@ def main() -> int:
 
 
 def _report(tool: CliContext, error: Exception) -> int:
-    """Say what is wrong, and give the exit code for it. What is a bug is raised again."""
+    """Print an error and return its exit code. Unexpected exceptions, which are bugs, are raised again."""
     from models.commands.interface_names import to_cli
     from models.errors import Forbidden, NotFound, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
 
@@ -144,7 +150,7 @@ def _report(tool: CliContext, error: Exception) -> int:
         case OutputClosed():
             return leave_quietly()
         case Declined():
-            terminal.note("Nothing was done.")
+            terminal.note("Cancelled. Nothing was changed.")
             return FAILED
         case click.Abort():
             return INTERRUPTED
@@ -155,11 +161,11 @@ def _report(tool: CliContext, error: Exception) -> int:
             return FAILED
         case RelayError():
             error.hint = to_cli(error.hint) if error.hint else None
-            told = [f"Expected: {error.expected}." if error.expected else "", error.hint or ""]
-            told += [f"{problem.get('field')}: {problem['message']}" for problem in error.problems[1:]]
+            hints = [f"Expected: {error.expected}." if error.expected else "", error.hint or ""]
+            hints += [f"{problem.get('field')}: {problem['message']}" for problem in error.problems[1:]]
             if isinstance(error, Unauthorized) and tool.key_origin:
-                told.append(f"The key is that of {tool.key_origin}.")
-            terminal.fail(error.message, hint="\n".join(filter(None, told)), error=error.body())
+                hints.append(f"The key came from {tool.key_origin}.")
+            terminal.fail(error.message, hint="\n".join(filter(None, hints)), error=error.body())
             codes: tuple[tuple[tuple[type[RelayError], ...], int], ...] = (
                 ((SettingsError,), USAGE),
                 ((NotFound,), NOT_FOUND),
@@ -168,13 +174,13 @@ def _report(tool: CliContext, error: Exception) -> int:
             )
             return next((code for kinds, code in codes if isinstance(error, kinds)), FAILED)
         case OSError() if error.errno != errno.EPIPE:
-            terminal.fail(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.")
+            terminal.fail(f"Cannot access {error.filename or 'a file'}: {error.strerror or error}.")
             return FAILED
     raise error
 
 
 def _report_usage(tool: CliContext, error: click.UsageError) -> int:
     details: dict[str, Any] = {"code": "usage", "message": error.format_message()}
-    hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
+    hint = f"Run `{error.ctx.command_path} --help` for usage." if error.ctx else ""
     tool.terminal.fail(error.format_message(), hint=hint, error=details)
     return USAGE

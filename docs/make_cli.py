@@ -52,7 +52,7 @@ EVENED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"key_[0-9a-f]{12}"), "key_7b1e4c09d2f8"),
     (re.compile(r"(?<=Duration minutes  )[\d.]+"), "0.0"),
     (re.compile(r"(?<!\d)\d+ MB of"), "2 MB of"),
-    (re.compile(r"(?<=enter )\S+(?= may need)"), "/home/anna/session-relay/.data/postgres"),
+    (re.compile(r"(?<=access to )\S+(?= may connect)"), "/home/anna/session-relay/.data/postgres"),
     (re.compile(r"(?<!\d)\d+ busy"), "0 busy"),
     (re.compile(r"in use by .+"), "in use by session-relay api, session-relay worker."),
 )
@@ -204,7 +204,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
         sheet.shown(f"session-cli {name} attic")
     sheet.shown("session-cli delete solar", typed="n", code=1)
     sheet.shown("session-cli delete attic --yes")
-    sheet.title("What is in them")
+    sheet.title("Session contents")
     sheet.shown("session-cli search-conversations 'roof -lavender'")
     sheet.shown("session-cli search-memories panels --type decision --tags roof")
     sheet.shown("session-cli transcript solar")
@@ -218,14 +218,14 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
         {"key": "battery", "type": "question", "content": "A battery?", "tags": ["later"]},
     )
     sheet.watched("session-cli watch solar --last 3", stack, until='"battery".', command=change)
-    sheet.title("In and out")
+    sheet.title("Import and export")
     sheet.shown("session-cli export garden --format markdown")
     sheet.shown("session-cli export solar -o solar.json")
     sheet.shown("session-cli import solar.json")
     (sheet.cli.folder / "webhook.json").write_text('{"command": "resume_session", "session_id": "garden", "id": "w-1"}')
     sheet.shown("session-cli send webhook.json --wait 10 --json delivery_id,status,message")
     age(database_url)
-    sheet.title("The relay")
+    sheet.title("Relay")
     nobody = {"RELAY_URL": "", "API_KEY": ""}
     sheet.shown(f"session-cli login {stack.url}", typed=API_KEY, environment=nobody)
     sheet.parts[-1] = sheet.parts[-1].replace(stack.url, "http://127.0.0.1:8000")
@@ -256,14 +256,17 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     age(database_url)
     sheet.shown("session-cli keys list")
     sheet.shown("session-cli keys revoke phone", typed="y")
-    sheet.title("The servers", "Past the relay, with `DATABASE_URL` and `REDIS_URL`, or for the stack of this machine.")
+    sheet.title(
+        "Operations",
+        "These act on the servers directly: those of `DATABASE_URL` and `REDIS_URL`, or of the local stack.",
+    )
     sheet.shown("session-cli db upgrade")
     sheet.shown("session-cli db check")
     sheet.shown("session-cli db backup relay.dump")
     sheet.shown("session-cli db restore relay.dump", code=1)
     sheet.piped("session-cli db reader --json role,tables")
     sheet.shown("session-cli doctor")
-    sheet.title("Your shell")
+    sheet.title("Shell")
     sheet.piped("session-cli completion bash | head -3")
     sheet.title(
         "For programs", "In a pipe it is TSV with a heading line, with `--json` JSON; errors are on standard error."

@@ -1,1 +1,1 @@
-"""The stores that commands work on: a relay over HTTP, Postgres, or JSON files."""
+"""The backends of commands: a relay over HTTP, Postgres, or JSON files."""

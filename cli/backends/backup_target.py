@@ -1,7 +1,4 @@
-"""A store as something to back up and to restore: a database with its Redis, or the folder of the JSON store.
-
-How it is done is `local`'s and `sessions.files.archive`'s; here it is made the same for both.
-"""
+"""One interface for backing up and restoring either store, over `local.operator` and `sessions.files.archive`."""
 
 from __future__ import annotations
 
@@ -24,32 +21,32 @@ from sessions.files.archive import Archive
 
 
 class BackupTarget(Protocol):
-    """One store."""
+    """A store that can be backed up and restored."""
 
     title: str
 
     def count(self) -> int:
-        """How many steps a backup takes."""
+        """The number of steps of a backup, for progress."""
 
     def held(self) -> StoreSummary:
-        """What is in it now."""
+        """Summarize the store's current contents."""
 
     def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
-        """Write a backup and verify it; what is in it."""
+        """Write a backup and verify it. Returns a summary of its contents."""
 
-    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
-        """What is in a backup, which is read to its end for it, and how many steps restoring it takes."""
+    def inspect(self, path: Path) -> tuple[StoreSummary, int]:
+        """Verify a backup by reading all of it. Returns a summary, and the number of steps of a restore."""
 
     def require_unused(self) -> None:
-        """Raise Conflict if somebody works on the store, or something in it is not ours."""
+        """Raise Conflict if the store is in use or contains foreign tables."""
 
     def restore(self, path: Path, *, advance: Advance) -> None:
-        """Put a backup in the place of all that there is."""
+        """Replace everything in the store with a backup."""
 
 
 @contextmanager
 def open_backup_target(tool: CliContext, *, restores: bool = False) -> Iterator[BackupTarget]:
-    """The store that is meant, within the block. Raises SettingsError if it is not known where it is."""
+    """Open the configured store for a `with` block. Raises SettingsError if it is not configured."""
     if tool.backend_choice == "json":
         yield FilesBackupTarget(Archive(Path(read_settings(tool.surroundings).data_dir)))
         return
@@ -58,7 +55,7 @@ def open_backup_target(tool: CliContext, *, restores: bool = False) -> Iterator[
 
 
 class PostgresBackupTarget:
-    """A database, with the Redis that is before it."""
+    """A database and its Redis."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -66,80 +63,80 @@ class PostgresBackupTarget:
         self.title = f"the database {self._database.name} at {self._database.host}"
 
     def count(self) -> int:
-        """See Keeper."""
+        """See BackupTarget."""
         return count_tables(self._database)
 
     def held(self) -> StoreSummary:
-        """See Keeper."""
+        """See BackupTarget."""
         with self._database.connect("cli") as connection:
             return held_by(connection)
 
     def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
-        """See Keeper."""
+        """See BackupTarget."""
         return make_backup(self._database, path, advance=advance).held
 
-    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
-        """See Keeper."""
+    def inspect(self, path: Path) -> tuple[StoreSummary, int]:
+        """See BackupTarget."""
         with self._database.connect("cli") as connection:
             backup = read_backup(path, tools_for(connection.server_version, reads=path))
         return backup.held, backup.tables
 
     def require_unused(self) -> None:
-        """See Keeper."""
+        """See BackupTarget."""
         if self._servers.origin == "running":
             raise Conflict(
-                "The stack on this machine is running.",
-                hint="Stop it first (Ctrl-C where `make up` runs); what this command needs of it is started by itself.",
+                "The local stack is running.",
+                hint="Stop it first with Ctrl-C in `make up`; this command starts the servers that it needs.",
             )
         with self._database.connect("cli") as connection:
             users, strangers = users_of(connection), strangers_in(connection)
         if users:
             raise Conflict(
                 f"The database is in use by {', '.join(dict.fromkeys(users))}.",
-                hint="Stop the workers and the app first; a relay that runs by itself (python -m relay) may go on.",
+                hint="Stop the app and the workers first. A relay-only process (python -m relay) may keep running.",
             )
         if strangers:
             raise Conflict(
-                f"These tables are not of this version of session-relay, and would be gone: {', '.join(strangers)}.",
-                hint="With --force they go, too.",
+                f"Restoring would drop tables that session-relay does not know: {', '.join(strangers)}.",
+                hint="Pass --force to drop them.",
             )
 
     def restore(self, path: Path, *, advance: Advance) -> None:
-        """See Keeper."""
+        """See BackupTarget."""
         with self._database.connect("cli") as connection:
             tools = tools_for(connection.server_version, reads=path)
         restore(self._database, self._servers.redis_url, path, tools=tools, advance=advance)
 
 
 class FilesBackupTarget:
-    """The folder of the JSON store."""
+    """The data directory of the JSON store."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self.title = f"the JSON store in {archive.place}"
 
     def count(self) -> int:
-        """See Keeper."""
+        """See BackupTarget."""
         return self._archive.count()
 
     def held(self) -> StoreSummary:
-        """See Keeper."""
+        """See BackupTarget."""
         return self._archive.held()
 
     def back_up(self, path: Path, *, advance: Advance) -> StoreSummary:
-        """See Keeper."""
+        """See BackupTarget."""
         with replacing(path, mode=PRIVATE) as draft:
             self._archive.save(draft, advance=advance)
             draft.flush()
             return self._archive.check(Path(draft.name))[0]
 
-    def look_into(self, path: Path) -> tuple[StoreSummary, int]:
-        """See Keeper."""
+    def inspect(self, path: Path) -> tuple[StoreSummary, int]:
+        """See BackupTarget."""
         return self._archive.check(path)
 
     def require_unused(self) -> None:
-        """See Keeper. Who writes is kept out by the store's locks."""
+        """See BackupTarget. The store's locks exclude writers."""
 
     def restore(self, path: Path, *, advance: Advance) -> None:
-        """See Keeper."""
+        """See BackupTarget."""
         self._archive.replace(path, advance=advance)

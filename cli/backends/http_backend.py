@@ -1,4 +1,4 @@
-"""A relay over HTTP as a `Backend`: changes go through its inbox, reads to its addresses."""
+"""Implements `Backend` over HTTP: changes go through the relay's inbox, reads to its endpoints."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sessions.reads.results import Page
 
 LARGEST_PAGE = 500
 IMPORT_SECONDS = 330.0
-"""A relay takes up to 300 s for a large document."""
+"""The relay may take up to 300 s to import a large document."""
 
 
 class _Read(NamedTuple):
-    """Where a read command is an address; `ids` stand in its path, `field` is what the answer is in a response."""
+    """The endpoint of a read command. `ids` are parts of its path; `field` holds the item in a command's response."""
 
     address: str
     ids: tuple[str, ...] = ()
@@ -39,11 +39,11 @@ _LISTS = {
     "list_artifacts": ("read_artifacts", "artifacts"),
     "search": ("read_search", "hits"),
 }
-"""The address of a list, and the field of the command's own answer."""
+"""For each list command, its endpoint and the field of its response."""
 
 
 class RelayBackend:
-    """The sessions of one relay that the key may see."""
+    """The sessions of a relay that the key may access."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -51,7 +51,7 @@ class RelayBackend:
     def send(
         self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
     ) -> dict[str, Any]:
-        """See Backend. A read that has an address does not wait for what is in the inbox."""
+        """See Backend. A read with an endpoint does not wait for the inbox."""
         if session_id is not None and delivery_id is None and (read := _READS.get(command)):
             return self._read(command, read, data, session_id)
         return send_command(self.client, command, data, session_id=session_id, delivery_id=delivery_id)
@@ -60,7 +60,7 @@ class RelayBackend:
         """See Backend."""
         address, field = _LISTS[command]
         if any("," in item for value in data.values() if isinstance(value, list) for item in value):
-            # In an address a comma separates; in a command it can stand within a tag.
+            # A comma separates values in a query, so that only a command can carry a tag with a comma.
             answer = send_command(self.client, command, data, session_id=session_id)["data"]
             return _page(answer, answer[field])
         answer = self.client.get(path_to(address), {**data, "session_id": session_id})
@@ -84,14 +84,14 @@ class RelayBackend:
             yield from parts
 
     def import_document(self, document: IO[bytes]) -> Imported:
-        """See Backend. Safe to repeat: what is there already just so stays."""
+        """See Backend. Safe to repeat: identical sessions are skipped."""
         _, answer = self.client.call(
             *request_to("import_session"), body=document, repeatable=True, silence_seconds=IMPORT_SECONDS
         )
         return msgspec.convert(answer, Imported)
 
     def session_ids(self) -> Iterator[str]:
-        """See Backend. The list is read to its end before the first id is given."""
+        """See Backend. Reads the whole list before it yields the first id."""
         found: list[tuple[str, str]] = []
         cursor = None
         while True:

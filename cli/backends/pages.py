@@ -1,4 +1,4 @@
-"""Lists of any length, page by page by their cursors; the first page is given before the second is asked for."""
+"""Pages through lists with cursors, yielding each page before fetching the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 LARGEST_PAGE = 500
 PIECE_CHARACTERS = 90_000
-"""As much as one read gives at most."""
+"""The maximum that one read returns."""
 Fetch = Callable[[int, "str | None"], "Page"]
 Items = list[dict[str, Any]]
 
@@ -19,18 +19,18 @@ Items = list[dict[str, Any]]
 def listed(
     tool: CliContext, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
 ) -> Iterator[Items]:
-    """The pages of a command that lists; of what is wanted, that which has no value is left out."""
+    """Page through a list command. Empty parameters are omitted."""
     given = {name: value for name, value in wanted.items() if value}
 
     def fetch(size: int, cursor: str | None) -> Page:
         data = {**given, "limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
         return tool.backend.page(command, data, session_id=session_id)
 
-    return pages(fetch, limit=limit, tell_more=tool.terminal.note)
+    return pages(fetch, limit=limit, on_more=tool.terminal.note)
 
 
-def pages(fetch: Fetch, *, limit: int, tell_more: Callable[[str], None]) -> Iterator[Items]:
-    """The pages of a list up to `limit` items, 0 for all; then tells if there are more."""
+def pages(fetch: Fetch, *, limit: int, on_more: Callable[[str], None]) -> Iterator[Items]:
+    """Page through a list up to `limit` items, 0 for all. Calls `on_more` with a message if there are more."""
     left = limit
     cursor: str | None = None
     while True:
@@ -41,5 +41,5 @@ def pages(fetch: Fetch, *, limit: int, tell_more: Callable[[str], None]) -> Iter
         if cursor is None:
             return
         if limit and left <= 0:
-            tell_more(f"These are the first {limit:,}; there are more: --limit 0 for all of them.")
+            on_more(f"Showing the first {limit:,}. Use --limit 0 to show all.")
             return

@@ -1,4 +1,4 @@
-"""Putting together again what a backend gives in pieces: long memories, artifacts and chunks."""
+"""Reassembles long memories, artifacts and chunks, which backends return in pieces."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Item = dict[str, Any]
 
 
 def whole_memory(backend: Backend, item: Item) -> Item:
-    """The memory with all of its content, if it was cut."""
+    """Return the memory with its full content, reading on if it was truncated."""
     return _whole(backend, "retrieve_memory", "memory", item, {"key": item["key"], "revision": item["revision"]})
 
 
 def whole_artifact(backend: Backend, session_id: str, artifact_id: str) -> Item:
-    """An artifact with all of its content. Raises NotFound."""
+    """Read an artifact with its full content. Raises NotFound."""
     wanted = {"artifact_id": artifact_id, "max_characters": PIECE_CHARACTERS}
     item = backend.send("get_artifact", wanted, session_id=session_id)["data"]["artifact"]
     return _whole(backend, "get_artifact", "artifact", item, {"artifact_id": artifact_id})
 
 
 def whole_chunks(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:
-    """Chunks of a conversation with their whole contents; pieces of one follow each other."""
+    """Join the pieces of conversation chunks, which arrive one after another."""
     open_chunk: Item | None = None
     for page in pages:
         done: list[Item] = []

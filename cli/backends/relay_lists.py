@@ -1,4 +1,4 @@
-"""Lists that only a relay has, page by page."""
+"""Fetches pages of relay-only lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessions.reads.results import Page
 
 
 def fetch_page(client: Client, address: str, wanted: dict[str, Any]) -> Fetch:
-    """What gives a page of the list at the address of this name."""
+    """Return a function that fetches a page of the list at the address of this name."""
     path = path_to(address)
 
     def fetch(size: int, cursor: str | None) -> Page:

@@ -1,4 +1,4 @@
-"""The one place where a backend is made: a relay over HTTP, Postgres, or JSON files; each imported when it is used."""
+"""Creates backends: a relay over HTTP, Postgres, or JSON files. Each is imported on use, to keep startup fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT = "http"
 
 
 def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> Client:
-    """A client of the relay to talk to. Raises SettingsError if there is none."""
+    """Create a client for the configured relay. Raises SettingsError if none is configured."""
     from agent.http.client import Client
     from agent.http.relay_url import plain_http_hosts
     from cli.configuration import find_login
@@ -24,7 +24,7 @@ def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None
 
 
 def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | None) -> Backend:
-    """A store to work on directly. Raises SettingsError if it is not said where it is."""
+    """Open a store directly. Raises SettingsError if it is not configured."""
     from models.errors import SettingsError
     from models.settings import read_settings
 
@@ -34,7 +34,7 @@ def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | 
 
         return FilesBackend(settings)
     if not settings.database_url:
-        raise SettingsError("DATABASE_URL is not set.", hint="Say where Postgres is: postgresql://user@host/database.")
+        raise SettingsError("DATABASE_URL is not set.", hint="Set it to postgresql://user@host/database.")
     from sessions.postgres.backend import PostgresBackend
 
     return PostgresBackend(settings)

@@ -1,4 +1,4 @@
-"""Agents on this machine: running a command for each task that is delegated to one, and making one known."""
+"""Runs an agent on this machine, and registers agents."""
 
 from __future__ import annotations
 
@@ -35,17 +35,22 @@ EVENT = OutputSchema(
 
 @click.group("agent")
 def agent() -> None:
-    """Work on delegated tasks with a command."""
+    """Run and register agents."""
 
 
 @command("run", EVENT, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND ...")
-@click.option("--agent", "name", type=Id(), required=True, metavar="NAME", help="As which agent to claim tasks.")
-@click.option("--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Tasks at a time.")
-@click.option("--from", "created_by", metavar="KEY_NAME", help="Only tasks that this key has delegated.")
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only these, of tasks that name no agent.")
+@click.option("--agent", "name", type=Id(), required=True, metavar="NAME", help="Agent whose tasks to claim.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Tasks to run at once.")
+@click.option("--from", "created_by", metavar="KEY_NAME", help="Claim only tasks delegated with this key.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Claim unassigned tasks of this type only.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.1), default=3600, show_default=True, metavar="SECONDS", help="For one task."
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time limit for each task.",
 )
 @click.option(
     "--lease",
@@ -53,10 +58,10 @@ def agent() -> None:
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="After this a task goes to another one, if this machine is not heard of.",
+    help="Time without a heartbeat after which a task is reassigned.",
 )
-@click.option("--worker", metavar="NAME", help="What to call this machine.  [default: its host name]")
-@click.option("--pass-env", multiple=True, metavar="NAME", help="Hand on this variable, though it may hold a secret.")
+@click.option("--worker", metavar="NAME", help="Name of this worker.  [default: the host name]")
+@click.option("--pass-env", multiple=True, metavar="NAME", help="Pass this variable on, even if it may hold a secret.")
 def run(
     tool: CliContext,
     words: tuple[str, ...],
@@ -69,12 +74,12 @@ def run(
     worker: str | None,
     pass_env: tuple[str, ...],
 ) -> int:
-    """Run COMMAND for each task that is delegated to the agent, until Ctrl-C.
+    """Run COMMAND for each task delegated to an agent, until Ctrl-C.
 
-    It gets the task as JSON on standard input, in variables such as SESSION_RELAY_DESCRIPTION, and in place of words
-    such as {description}. What it writes to standard output becomes the result, files in $SESSION_RELAY_ARTIFACT_DIR
-    become artifacts. Exit code 0 completes the task, 75 puts it back for another attempt, any other fails it. The first
-    Ctrl-C finishes what runs, a second one kills it and gives it back. All of it is explained in docs/AGENTS.md.
+    COMMAND receives the task as JSON on stdin, in variables such as SESSION_RELAY_DESCRIPTION, and in placeholders such
+    as {description}. Its stdout becomes the result; files in $SESSION_RELAY_ARTIFACT_DIR become artifacts. Exit code 0
+    completes the task, 75 requeues it for another attempt, any other code fails it. Ctrl-C waits for running tasks; a
+    second Ctrl-C kills and releases them. See docs/AGENTS.md.
     """
     import socket
 
@@ -104,46 +109,48 @@ def run(
         concurrency=concurrency,
     )
     runner = Runner(tool.client, claim_options, job, warn=tool.terminal.warn)
-    tool.terminal.note(f"Waiting for tasks of {name}; Ctrl-C ends this.")
+    tool.terminal.note(f"Waiting for tasks of {name}. Press Ctrl-C to stop.")
     with _stopped_by_signals(runner):
         is_first = True
-        for said in runner.run():
-            if isinstance(said, str):
-                tool.terminal.note(said)
+        for event in runner.run():
+            if isinstance(event, str):
+                tool.terminal.note(event)
                 continue
-            tool.terminal.event(said._asdict(), EVENT, with_heading=is_first)
+            tool.terminal.event(event._asdict(), EVENT, with_heading=is_first)
             is_first = False
     return INTERRUPTED if runner.was_aborted else 0
 
 
 @command("register", AGENT)
 @id_argument("name", "NAME")
-@click.option("--type", "kind", default="general", show_default=True, help="Tasks it takes that name no agent.")
-@click.option("--max-concurrent", type=click.IntRange(1, 1000), default=1, show_default=True, help="Tasks at a time.")
-@click.option("--capability", "capabilities", multiple=True, metavar="NAME", help="What it can do, for people to read.")
+@click.option(
+    "--type", "kind", default="general", show_default=True, help="Type of tasks it claims if they name no agent."
+)
+@click.option("--max-concurrent", type=click.IntRange(1, 1000), default=1, show_default=True, help="Tasks at once.")
+@click.option("--capability", "capabilities", multiple=True, metavar="NAME", help="A capability, shown to people.")
 def register(tool: CliContext, name: str, kind: str, max_concurrent: int, capabilities: tuple[str, ...]) -> None:
-    """Make an agent known, or change what is known of it. Needs a key with the scope admin."""
+    """Register or update an agent. Requires a key with the admin scope."""
     from agent.http.claims_client import register as register_agent
 
-    known: dict[str, Any] = register_agent(
+    registered: dict[str, Any] = register_agent(
         tool.client, name, type=kind, max_concurrent=max_concurrent, capabilities=capabilities
     )
-    tool.terminal.done(f"{'Registered' if known['created'] else 'Changed'} {name}.")
+    tool.terminal.done(f"{'Registered' if registered['created'] else 'Updated'} {name}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
-        tool.terminal.item(known, AGENT)
+        tool.terminal.item(registered, AGENT)
 
 
 def _require_program(program: str) -> None:
     import shutil
 
     if os.name != "posix":
-        raise click.UsageError("Agents can be run on Linux and macOS only.")
+        raise click.UsageError("Agents run on Linux and macOS only.")
     if "{" not in program and shutil.which(program) is None:
-        raise click.UsageError(f"{program} is no program that can be run.")
+        raise click.UsageError(f"Command not found: {program}")
 
 
 def _own_environment(tool: CliContext) -> dict[str, str]:
-    """The environment as it was before the launcher put this project into Python's path."""
+    """The environment without the PYTHONPATH entry that the launcher added."""
     from cli.configuration import PROJECT
 
     paths = tool.environment.get("PYTHONPATH", "").split(os.pathsep)

@@ -1,4 +1,4 @@
-"""Completion of commands and options in shells."""
+"""Prints shell completion scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCRIPT = OutputSchema((Column("shell"), Column("script")), id_path="shell")
 @command("completion", _SCRIPT)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(tool: CliContext, shell: str) -> None:
-    """Print what makes a shell complete session-cli.
+    """Print a shell completion script.
 
     \b
     bash: eval "$(session-cli completion bash)" in ~/.bashrc

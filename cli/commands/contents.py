@@ -1,4 +1,4 @@
-"""What is in sessions: the conversation, memories, tasks, artifacts."""
+"""Shows the contents of sessions: conversation, memories, tasks and artifacts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "
 @session_argument()
 @limit_option(0)
 def transcript(tool: CliContext, session_id: str, limit: int) -> None:
-    """Show the conversation of a session."""
+    """Show a session's conversation."""
     from cli.backends.reassembly import whole_chunks
 
     found = pages(
@@ -28,57 +28,57 @@ def transcript(tool: CliContext, session_id: str, limit: int) -> None:
             session_id, limit=size, cursor=cursor, max_characters=PIECE_CHARACTERS
         ),
         limit=0,
-        tell_more=tool.terminal.note,
+        on_more=tool.terminal.note,
     )
     chunks = whole_chunks(found)
-    tool.terminal.items(_first(chunks, limit) if limit else chunks, CHUNK, nothing="Nothing was said yet.")
+    tool.terminal.items(_first(chunks, limit) if limit else chunks, CHUNK, nothing="The conversation is empty.")
 
 
 @command("memories", MEMORY)
 @session_argument()
-@click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Only memories of this type.")
-@click.option("--tags", metavar="TAGS", help="Only memories with one of these tags, with commas.")
-@click.option("--status", type=click.Choice(["open", "done", "superseded"]), help="Only those.")
+@click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Filter by type.")
+@click.option("--tags", metavar="TAGS", help="Filter by tags: any of these, comma-separated.")
+@click.option("--status", type=click.Choice(["open", "done", "superseded"]), help="Filter by status.")
 @limit_option()
 def memories(
     tool: CliContext, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int
 ) -> None:
-    """List what a session remembers, the latest first."""
+    """List a session's memories, newest first."""
     from cli.backends.reassembly import whole_memory
 
     wanted = {"type": kind, "tags": split_tags(tags), "status": status}
     found = listed(tool, "query_memories", wanted, session_id=session_id, limit=limit)
     whole = ([whole_memory(tool.backend, item) for item in page] for page in found)
-    tool.terminal.items(whole, MEMORY, nothing="There are no such memories.")
+    tool.terminal.items(whole, MEMORY, nothing="No memories found.")
 
 
 @command("list-tasks", TASK)
-@click.option("--status", type=click.Choice(TASK_STATES), help="Only those.")
-@click.option("--agent", metavar="NAME", help="Only those delegated to this agent.")
-@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@click.option("--status", type=click.Choice(TASK_STATES), help="Filter by status.")
+@click.option("--agent", metavar="NAME", help="Filter by agent.")
+@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
 @limit_option()
 def list_tasks(tool: CliContext, status: str | None, agent: str | None, session_id: str | None, limit: int) -> None:
-    """List tasks. Those to be done come first, in their order, then those that are finished, the latest first."""
+    """List tasks. Open tasks come first, in queue order, then finished ones, newest first."""
     found = listed(tool, "list_tasks", {"status": status, "agent_name": agent}, session_id=session_id, limit=limit)
-    tool.terminal.items(found, _across(TASK, session_id), nothing="There are no such tasks.")
+    tool.terminal.items(found, _across(TASK, session_id), nothing="No tasks found.")
 
 
 @command("list-artifacts", ARTIFACT)
-@click.option("--type", "kind", metavar="TYPE", help="Only artifacts of this type, such as code or document.")
-@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
+@click.option("--type", "kind", metavar="TYPE", help="Filter by type, such as code or document.")
+@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
 @limit_option()
 def list_artifacts(tool: CliContext, kind: str | None, session_id: str | None, limit: int) -> None:
-    """List artifacts, the latest first. `artifact` shows the content of one."""
+    """List artifacts, newest first. Use `artifact` to print one."""
     found = listed(tool, "list_artifacts", {"type": kind}, session_id=session_id, limit=limit)
-    tool.terminal.items(found, _across(ARTIFACT, session_id), nothing="There are no such artifacts.")
+    tool.terminal.items(found, _across(ARTIFACT, session_id), nothing="No artifacts found.")
 
 
 @command("artifact", ARTIFACT_IN_FULL)
 @session_argument()
 @id_argument("artifact_id", "ARTIFACT_ID")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Save it there; - is the output.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE; - for stdout.")
 def artifact(tool: CliContext, session_id: str, artifact_id: str, output: str | None) -> None:
-    """Print the content of an artifact, or save it. Content that is no text is JSON."""
+    """Print an artifact, or save it to a file. Structured content is written as JSON."""
     from cli.backends.reassembly import whole_artifact
     from cli.files import save
 
@@ -89,13 +89,13 @@ def artifact(tool: CliContext, session_id: str, artifact_id: str, output: str | 
     content = _content_bytes(found["content"])
     if output and output != "-":
         save(output, [content])
-        tool.terminal.done(f"Saved {found['name']!r} as {output}.")
+        tool.terminal.done(f"Saved {found['name']!r} to {output}.")
     else:
         tool.terminal.document([content])
 
 
 def _across(shape: OutputSchema, session_id: str | None) -> OutputSchema:
-    """Within one session its title is no news."""
+    """Drop the session's title when all items belong to one session."""
     if session_id is None:
         return shape
     return shape._replace(columns=tuple(column for column in shape.columns if column.path != "session_title"))

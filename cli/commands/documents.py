@@ -1,4 +1,4 @@
-"""Sessions as documents: export and import."""
+"""Exports and imports sessions as documents."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ Format = Literal["json", "markdown"]
 
 @command("export", IMPORTED)
 @id_argument("session_id", "[ID]", required=False)
-@click.option("--format", type=click.Choice(["json", "markdown"]), default="json", show_default=True)
-@click.option("--all", "is_all", is_flag=True, help="All sessions, the oldest first; as JSON one to a line.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there, all or nothing.")
+@click.option(
+    "--format", type=click.Choice(["json", "markdown"]), default="json", show_default=True, help="Output format."
+)
+@click.option("--all", "is_all", is_flag=True, help="Export all sessions, oldest first; JSON is one session per line.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE, atomically.")
 def export(tool: CliContext, session_id: str | None, format: Format, is_all: bool, output: str | None) -> None:
-    """Write a whole session as a document. From JSON, `import` makes the same session
-    anywhere; Markdown is to be read."""
+    """Export a session as JSON or Markdown. `import` reads the JSON."""
     from cli.files import save
 
     if is_all == (session_id is not None):
-        raise click.UsageError("Name a session, or pass --all.")
+        raise click.UsageError("Pass either a session ID or --all.")
     if tool.terminal.as_json:
-        raise click.UsageError("An export is a document already: choose with --format json or markdown.")
+        raise click.UsageError("export does not support --json: use --format json.")
     is_printed = output is None or output == "-"
     if session_id is None:
         parts = _all(tool, format, is_printed=is_printed)
@@ -45,8 +46,7 @@ def export(tool: CliContext, session_id: str | None, format: Format, is_all: boo
 @command("import", IMPORTED)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-")
 def import_file(tool: CliContext, file: str) -> None:
-    """Take over the sessions of a JSON export. It may be of one session or of all; what is
-    there already just so stays."""
+    """Import sessions from a JSON export. It may hold one session or all. Identical sessions are skipped."""
     from cli.files import reading
 
     with reading(file) as stream:
@@ -56,7 +56,7 @@ def import_file(tool: CliContext, file: str) -> None:
             if not tool.terminal.is_terminal:
                 tool.terminal.items(imported, IMPORTED, nothing="")
                 return
-            # A bar and a table on one terminal would run into each other.
+            # Collect the rows first: a progress bar and a table would garble each other.
             pages = list(imported)
         tool.terminal.items(pages, IMPORTED, nothing="The file is empty.")
 
@@ -67,7 +67,7 @@ def _all(tool: CliContext, format: Format, *, is_printed: bool) -> Iterator[byte
         for session_id in session_ids:
             parts = tool.backend.export(session_id, format=format)
             if format == "json":
-                # In JSON a line break stands between values only, where a blank means the same.
+                # JSON has raw line breaks only between values, so each session can be put on one line.
                 yield from (part.replace(b"\n", b" ") for part in parts)
             else:
                 yield from parts
@@ -86,7 +86,7 @@ def _import(tool: CliContext, stream: IO[bytes], total: int, advance: object) ->
 
 
 def _count_documents(stream: IO[bytes]) -> int:
-    """One to a line, unless the first line is only the beginning of one."""
+    """Count one document per line, unless the first line is not a whole document."""
     import msgspec
 
     first = stream.readline()

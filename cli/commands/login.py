@@ -1,4 +1,4 @@
-"""Logging in to a relay, and out again."""
+"""Logs in to a relay, and out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_
 @command("login", _LOGIN)
 @click.argument("url", required=False)
 def login(tool: CliContext, url: str | None) -> None:
-    """Store the address of a relay and a key for it. Without a scheme the address means https, unless it is on this
-    machine. The key is asked for, or read from standard input; it is tried before it is stored, for this user alone."""
+    """Log in to a relay. URL defaults to https, or to http for this machine. The key is prompted for, or read from
+    stdin, and is checked before it is stored in a file that only you can read."""
     from agent.http.client import Client
     from agent.http.relay_url import is_loopback, parse_address, parse_key, plain_http_hosts, require_encryption
     from cli.configuration import store_login
@@ -29,33 +29,33 @@ def login(tool: CliContext, url: str | None) -> None:
     key = parse_key(_ask_key(address))
     if address.startswith("http://") and not is_loopback(address):
         tool.terminal.warn(
-            "This address is not encrypted: whoever is on the way can read the key and all that is sent."
+            "This connection is not encrypted: anyone on the network path can read the key and all data."
         )
     client = Client(address, key, plain_hosts=plain_hosts, on_retry=tool.terminal.warn)
     try:
-        _try(tool, client)
+        _check_key(tool, client)
     finally:
         client.close()
     path = store_login(tool.environment, url=address, key=key)
-    tool.terminal.done(f"Logged in to {address}; stored in {path}.")
+    tool.terminal.done(f"Logged in to {address}. Saved to {path}.")
     if tool.environment.get("RELAY_URL"):
-        tool.terminal.warn("RELAY_URL is set, and goes before what is stored.")
+        tool.terminal.warn("RELAY_URL is set and overrides this login.")
     if tool.terminal.as_json:
         tool.terminal.item({"url": address, "file": str(path)}, _LOGIN)
 
 
 @command("logout", _LOGIN)
 def logout(tool: CliContext) -> None:
-    """Remove what `login` has stored. The key stays valid: `keys revoke` ends it."""
+    """Remove the stored login. The key stays valid until `keys revoke`."""
     from cli.configuration import forget_login
 
     path = forget_login(tool.environment)
-    tool.terminal.done(f"Removed {path}." if path else "Nothing was stored.")
+    tool.terminal.done(f"Removed {path}." if path else "Not logged in.")
     if tool.terminal.as_json:
         tool.terminal.item({"url": None, "file": str(path) if path else None}, _LOGIN)
 
 
-def _try(tool: CliContext, client: object) -> None:
+def _check_key(tool: CliContext, client: object) -> None:
     from agent.http.client import Client
     from models.errors import Forbidden
 
@@ -68,8 +68,8 @@ def _try(tool: CliContext, client: object) -> None:
 
 def _ask_url() -> str:
     if not sys.stdin.isatty():
-        raise click.UsageError("Name the address of the relay: session-cli login URL")
-    sys.stderr.write("Address of the relay: ")
+        raise click.UsageError("Pass the relay's URL: session-cli login URL")
+    sys.stderr.write("Relay URL: ")
     sys.stderr.flush()
     return sys.stdin.readline()
 
@@ -79,4 +79,4 @@ def _ask_key(address: str) -> str:
         return sys.stdin.readline()
     from getpass import getpass
 
-    return getpass(f"Key for {address} (it is not shown): ", stream=sys.stderr)
+    return getpass(f"Key for {address} (input is hidden): ", stream=sys.stderr)

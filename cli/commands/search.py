@@ -1,4 +1,4 @@
-"""Search over all sessions, or in one of them."""
+"""Searches conversations and memories, in all sessions or in one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MEMORY_TYPES = (
 def _where() -> Callable[[Body], Body]:
     def add(body: Body) -> Body:
         for option in (
-            click.option("--until", metavar="TIME", help="Only until then."),
-            click.option("--since", metavar="TIME", help="Only since then: a time, a date, or an age such as 7d."),
-            click.option("--session", "session_id", metavar="ID", help="Only in this session."),
+            click.option("--until", metavar="TIME", help="Only results up to this time."),
+            click.option("--since", metavar="TIME", help="Only results since a time, a date, or an age such as 7d."),
+            click.option("--session", "session_id", metavar="ID", help="Search only this session."),
         ):
             body = option(body)
         return body
@@ -37,16 +37,16 @@ def _where() -> Callable[[Body], Body]:
 def search_conversations(
     tool: CliContext, query: str, session_id: str | None, limit: int, **period: str | None
 ) -> None:
-    """Search what was said. The best hits come first: those with all words of the QUERY, then those with some. Words in
-    "quotation marks" have to stand together, -word must not be there, OR stands between alternatives."""
+    """Search conversations. Results with all words of QUERY come first, then those with some. "Quoted words" must be
+    adjacent, -word excludes a word, OR separates alternatives."""
     wanted = {"q": query, "in": ["conversations"], **period}
     _search(tool, wanted, CONVERSATION_HIT, session_id=session_id, limit=limit)
 
 
 @command("search-memories", MEMORY_HIT)
 @click.argument("query")
-@click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Only memories of this type.")
-@click.option("--tags", metavar="TAGS", help="Only memories with one of these tags, with commas.")
+@click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Filter by type.")
+@click.option("--tags", metavar="TAGS", help="Filter by tags: any of these, comma-separated.")
 @_where()
 @limit_option(20)
 def search_memories(
@@ -58,13 +58,13 @@ def search_memories(
     limit: int,
     **period: str | None,
 ) -> None:
-    """Search what is remembered. The QUERY is understood as by search-conversations."""
+    """Search memories. QUERY has the syntax of search-conversations."""
     wanted = {"q": query, "in": ["memories"], "type": kind, "tags": split_tags(tags), **period}
     _search(tool, wanted, MEMORY_HIT, session_id=session_id, limit=limit)
 
 
 def split_tags(text: str | None) -> list[str]:
-    """Tags that were given with commas."""
+    """Split comma-separated tags."""
     return [tag.strip() for tag in (text or "").split(",") if tag.strip()]
 
 
@@ -72,4 +72,4 @@ def _search(
     tool: CliContext, wanted: dict[str, Any], shape: OutputSchema, *, session_id: str | None, limit: int
 ) -> None:
     found = listed(tool, "search", wanted, session_id=session_id, limit=limit)
-    tool.terminal.items(found, shape, nothing="Nothing was found.")
+    tool.terminal.items(found, shape, nothing="No results.")

@@ -1,4 +1,4 @@
-"""Sending a webhook from a file, as any sender would post it."""
+"""Sends a webhook from a file, as any sender would."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cli.output.output_schemas import RECEIPT
 
 @command("send", RECEIPT)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-")
-@click.option("--wait", type=click.FloatRange(0, 40), metavar="SECONDS", help="Wait so long until it has taken effect.")
+@click.option("--wait", type=click.FloatRange(0, 40), metavar="SECONDS", help="Wait up to SECONDS for the result.")
 def send(tool: CliContext, file: str, wait: float | None) -> None:
-    """Send a command in its envelope, as a webhook. Without --wait, or if it takes longer, the answer is
-    a receipt. Sent again after trouble on the way it takes effect once."""
+    """Send a command as a webhook. FILE holds {"command": …, "session_id": …, "data": {…}}. Without --wait, or if it
+    times out, a receipt is shown. Network errors are retried; the command still takes effect once."""
     import msgspec
 
     from cli.files import reading
@@ -26,7 +26,7 @@ def send(tool: CliContext, file: str, wait: float | None) -> None:
     try:
         content = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        content = None  # The relay says what is wrong with it.
+        content = None  # The relay reports the error.
     answer = _post(tool, body, content, wait) if tool.uses_relay else _apply(tool, content)
     tool.terminal.done(answer.get("message") or f"{answer['status'].capitalize()}: {answer['delivery_id']}")
     tool.terminal.item(answer, RECEIPT)
@@ -42,7 +42,7 @@ def _post(tool: CliContext, body: bytes, content: Any, wait: float | None) -> di
 
 def _apply(tool: CliContext, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("command"), str):
-        raise click.UsageError('This is no command in its envelope: {"command": …, "session_id": …, "data": {…}}.')
+        raise click.UsageError('Invalid webhook: expected {"command": …, "session_id": …, "data": {…}}.')
     return tool.backend.send(
         content["command"],
         content.get("data") or {},

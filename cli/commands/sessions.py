@@ -1,4 +1,4 @@
-"""Sessions from their start to their end: make, list, show, pause, resume, complete, delete."""
+"""Manages the life cycle of sessions: create, list, show, pause, resume, complete, delete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cli.output.output_schemas import BUNDLE, SESSION, SESSION_IN_FULL
 
 @command("create", SESSION_IN_FULL)
 @session_argument()
-@click.option("--title", help="What it is about; the id, unless given.")
+@click.option("--title", help="Title.  [default: the ID]")
 @click.option(
-    "--participants", "-p", multiple=True, metavar="NAME", help="Who takes part; several with commas, or once for each."
+    "--participants", "-p", multiple=True, metavar="NAME", help="Participants, comma-separated; may be repeated."
 )
-@click.option("--context", default="", help="What somebody who joins has to know.")
+@click.option("--context", default="", help="Background for participants who join.")
 def create(tool: CliContext, session_id: str, title: str | None, participants: tuple[str, ...], context: str) -> None:
-    """Start a session. The same once more changes nothing."""
+    """Create a session. Creating an identical session again has no effect."""
     names = [name.strip() for text in participants for name in text.split(",") if name.strip()]
     data = {"title": title or session_id, "participants": names, "context": context}
     response = tool.backend.send("create_session", data, session_id=session_id)
@@ -30,27 +30,27 @@ def create(tool: CliContext, session_id: str, title: str | None, participants: t
 
 
 @command("list", SESSION)
-@click.option("--status", type=click.Choice(["active", "paused", "completed"]), help="Only those.")
+@click.option("--status", type=click.Choice(["active", "paused", "completed"]), help="Filter by status.")
 @limit_option()
 def list_sessions(tool: CliContext, status: str | None, limit: int) -> None:
-    """List sessions, the latest active first."""
+    """List sessions, most recently active first."""
     found = listed(tool, "list_sessions", {"filter": status}, limit=limit)
-    nothing = f"No session is {status}." if status else "There are no sessions yet: session-cli create ID --title TITLE"
+    nothing = f"No {status} sessions." if status else "No sessions yet. Create one: session-cli create ID --title TITLE"
     tool.terminal.items(found, SESSION, nothing=nothing)
 
 
 @command("show", SESSION_IN_FULL)
 @session_argument()
 def show(tool: CliContext, session_id: str) -> None:
-    """Show a session with its status and its counts."""
+    """Show a session's status and counts."""
     tool.terminal.item(_summary(tool, session_id), SESSION_IN_FULL)
 
 
 @command("summary", BUNDLE)
 @session_argument()
 def summary(tool: CliContext, session_id: str) -> None:
-    """Tell what one needs to go on with a session. That is open questions, things to do, decisions, tasks, what else is
-    remembered, artifacts, and the end of the conversation."""
+    """Summarize a session for resuming work. Shows open questions, action items, decisions, tasks, other memories,
+    artifacts, and the latest conversation."""
     bundle = tool.backend.send("resume_bundle", {"max_characters": PIECE_CHARACTERS}, session_id=session_id)["data"]
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item({**bundle["session"], **bundle}, BUNDLE)
@@ -63,22 +63,22 @@ def summary(tool: CliContext, session_id: str) -> None:
 @command("pause", SESSION_IN_FULL)
 @session_argument()
 def pause(tool: CliContext, session_id: str) -> None:
-    """Pause a session. It takes no changes and hands out no tasks until it is resumed."""
+    """Pause a session. Changes are rejected and its tasks are held until it is resumed."""
     _change(tool, "pause_session", session_id)
 
 
 @command("resume", SESSION_IN_FULL)
 @session_argument()
 def resume(tool: CliContext, session_id: str) -> None:
-    """Make a paused or completed session active again."""
+    """Resume a paused or completed session."""
     _change(tool, "resume_session", session_id)
 
 
 @command("complete", SESSION_IN_FULL)
 @session_argument()
-@click.option("--cancel-tasks", is_flag=True, help="Cancel its open tasks, instead of refusing while there are any.")
+@click.option("--cancel-tasks", is_flag=True, help="Cancel open tasks instead of failing.")
 def complete(tool: CliContext, session_id: str, cancel_tasks: bool) -> None:
-    """Complete a session. It stays readable, and takes no changes until it is resumed."""
+    """Complete a session. It stays readable; changes are rejected until it is resumed."""
     _change(tool, "complete_session", session_id, **({"open_tasks": "cancel"} if cancel_tasks else {}))
 
 
@@ -86,13 +86,13 @@ def complete(tool: CliContext, session_id: str, cancel_tasks: bool) -> None:
 @session_argument()
 @yes_option()
 def delete(tool: CliContext, session_id: str, yes: bool) -> None:
-    """Delete a session with everything in it, for good."""
+    """Delete a session and its contents permanently."""
     session = _summary(tool, session_id)
     tool.terminal.confirm(
-        f'Delete "{session["title"]}" ({session_id}) with {contents(session["stats"])}, for good?', yes=yes
+        f'Permanently delete "{session["title"]}" ({session_id}) with {contents(session["stats"])}?', yes=yes
     )
     tool.backend.send("delete_session", {"confirm": session_id}, session_id=session_id)
-    tool.terminal.done(f'Deleted "{session["title"]}" with all that was in it.')
+    tool.terminal.done(f'Deleted "{session["title"]}" and its contents.')
     if tool.terminal.as_json:
         tool.terminal.item(session, SESSION_IN_FULL)
 

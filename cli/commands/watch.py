@@ -1,4 +1,4 @@
-"""Watching a session's journal as it grows."""
+"""Follows the events of a session."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from cli.context import CliContext
 from cli.output.output_schemas import EVENT
 
 WAIT_SECONDS = 25.0
-"""Of one look; proxies cut connections on which nothing comes for 30 s."""
+"""The length of one long poll. Proxies cut connections that are idle for 30 s."""
 PAGE = 500
 LONGEST_PAUSE_SECONDS = 15.0
 
 
 @command("watch", EVENT)
 @session_argument()
-@click.option("--last", type=click.IntRange(min=0), default=10, show_default=True, help="So many past events first.")
-@click.option("--after", metavar="CURSOR", help="All events after this one; their field `cursor` says it.")
+@click.option(
+    "--last", type=click.IntRange(min=0), default=10, show_default=True, help="Number of past events to show first."
+)
+@click.option("--after", metavar="CURSOR", help="Start after the event with this `cursor`.")
 def watch(tool: CliContext, session_id: str, last: int, after: str | None) -> None:
-    """Show what happens in a session, as it happens. Ctrl-C ends it. With --json an event to a line."""
+    """Follow a session's events, until Ctrl-C. With --json, one event per line."""
     past: deque[dict[str, Any]] = deque(maxlen=None if after else last)
     cursor = after
     while True:
@@ -37,7 +39,7 @@ def watch(tool: CliContext, session_id: str, last: int, after: str | None) -> No
         tool.terminal.event(event, EVENT, with_heading=is_first)
         is_first = False
     if tool.terminal.is_terminal:
-        tool.terminal.note("Waiting for what happens next; Ctrl-C ends this.")
+        tool.terminal.note("Waiting for events. Press Ctrl-C to stop.")
     for event in _follow(tool, session_id, cursor):
         tool.terminal.event(event, EVENT, with_heading=is_first)
         is_first = False
@@ -53,7 +55,7 @@ def _follow(tool: CliContext, session_id: str, cursor: str | None) -> Any:
         except (Unavailable, TooManyRequests) as error:
             if not error.retryable:
                 raise
-            tool.terminal.warn(f"{error.message} Looking again in {pause:g} s.")
+            tool.terminal.warn(f"{error.message} Retrying in {pause:g} s.")
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             continue

@@ -1,4 +1,4 @@
-"""What a look at a relay and its servers has found, and what it means: each trouble with its remedy in plain words."""
+"""Turns the status of a relay and its servers into findings: problems and warnings, each with its remedy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cli.doctor.relay_health import Status, format_bytes, format_seconds
 from cli.output.humanize import count
 
 SIGNATURE_SECONDS = 300
-"""A sender's clock may be off by that much for its signatures to be taken."""
+"""The clock difference up to which a relay accepts signatures."""
 CLOCK_SECONDS = 30
-"""Clocks that are kept differ by less."""
+"""The clock difference that synchronized machines stay below."""
 STALLED_SECONDS = 30.0
-"""What is accepted is applied within seconds, unless nobody does it."""
+"""The age from which a waiting command counts as stalled; healthy workers apply commands within seconds."""
 FULL_MEMORY, HIGH_MEMORY = 0.7, 0.5
-"""Of Redis' memory: above the first no webhooks are taken."""
+"""Shares of Redis' memory. Above the first, webhooks are rejected."""
 
 
 class Finding(NamedTuple):
-    """One check, and what came of it."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "warning", "trouble"]
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def judge(status: Status) -> Iterator[Finding]:
-    """The findings for what a relay tells, or what was seen directly; nothing for what is not known."""
+    """Yield the findings for a status, skipping unknown parts."""
     checks: tuple[tuple[str, Callable[[Any, Status], Iterator[Finding]]], ...] = (
         ("webhooks", _webhooks),
         ("redis", _redis),
@@ -44,32 +44,32 @@ def judge(status: Status) -> Iterator[Finding]:
 
 
 def judge_clock(now: str) -> Finding:
-    """Whether the relay's clock and this one agree."""
+    """Compare this machine's clock with the relay's."""
     ahead = (datetime.now(UTC) - datetime.fromisoformat(now)).total_seconds()
-    told = f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the relay's."
-    remedy = "Have both machines set their clocks by NTP."
+    detail = f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the relay's."
+    remedy = "Synchronize both clocks with NTP."
     if abs(ahead) > SIGNATURE_SECONDS:
-        return Finding("clock", "trouble", f"{told} Signatures made here are refused.", remedy)
+        return Finding("clock", "trouble", f"{detail} The relay rejects signatures made here.", remedy)
     if abs(ahead) > CLOCK_SECONDS:
-        return Finding("clock", "warning", told, remedy)
-    return Finding("clock", "ok", "It agrees with the relay's.")
+        return Finding("clock", "warning", detail, remedy)
+    return Finding("clock", "ok", "In sync with the relay.")
 
 
 def judge_disk(free: int, share: float, place: str) -> Finding:
-    """Whether there is room where the data are."""
-    detail = f"{format_bytes(free)} free where {place} is ({share:.0%})."
+    """Check the free space of the data directory."""
+    detail = f"{format_bytes(free)} free ({share:.0%}) on the disk of {place}."
     if free < 2**30 or share < 0.03:
-        return Finding("disk", "trouble", detail, "Make room: with a full disk Redis and Postgres end.")
+        return Finding("disk", "trouble", detail, "Free up space: Redis and Postgres stop when the disk is full.")
     if share < 0.1:
-        return Finding("disk", "warning", detail, "Make room soon: with a full disk Redis and Postgres end.")
+        return Finding("disk", "warning", detail, "Free up space soon: Redis and Postgres stop when the disk is full.")
     return Finding("disk", "ok", detail)
 
 
 def _webhooks(webhooks: dict[str, Any], _: Status) -> Iterator[Finding]:
     if webhooks["taken"]:
-        yield Finding("webhooks", "ok", "They are taken.")
+        yield Finding("webhooks", "ok", "Accepted.")
     else:
-        yield Finding("webhooks", "trouble", f"They are refused: {webhooks['reason']}", "See to the troubles below.")
+        yield Finding("webhooks", "trouble", f"Rejected: {webhooks['reason']}", "Fix the problems below.")
 
 
 def _redis(redis: dict[str, Any], _: Status) -> Iterator[Finding]:
@@ -77,22 +77,22 @@ def _redis(redis: dict[str, Any], _: Status) -> Iterator[Finding]:
         yield Finding(
             "redis",
             "trouble",
-            "It does not answer; nothing can be accepted.",
-            "Start Redis or Valkey, or mend REDIS_URL. What it had on its disk is there again then.",
+            "Not responding. No webhooks can be accepted.",
+            "Start Redis or Valkey, or correct REDIS_URL. Accepted webhooks are still on its disk.",
         )
         return
-    yield Finding("redis", "ok", f"It answers, version {redis.get('version', 'unknown')}.")
+    yield Finding("redis", "ok", f"Responding, version {redis.get('version', 'unknown')}.")
     if "durable" not in redis:
         return
     if redis["durable"]:
-        yield Finding("redis durability", "ok", "What is accepted is on its disk.")
+        yield Finding("redis durability", "ok", "Accepted webhooks are written to disk.")
     else:
         yield Finding(
             "redis durability",
             "trouble",
-            f"{redis['weakness']}. What was accepted can be lost.",
-            "Set `appendonly yes`, `appendfsync always` and `maxmemory-policy noeviction`, in its configuration file, "
-            "and by CONFIG SET while it runs.",
+            f"{redis['weakness']}. Accepted webhooks can be lost.",
+            "Set `appendonly yes`, `appendfsync always` and `maxmemory-policy noeviction` in its configuration file, "
+            "and with CONFIG SET on the running server.",
         )
     yield _memory(redis)
 
@@ -103,15 +103,15 @@ def _memory(redis: dict[str, Any]) -> Finding:
         return Finding(
             "redis memory",
             "warning",
-            f"{used} used, and there is no limit.",
-            "Set `maxmemory` to what the machine can spare; else the system ends Redis when there is none left.",
+            f"{used} used, without a limit.",
+            "Set `maxmemory` to what the machine can spare. Otherwise the kernel kills Redis when memory runs out.",
         )
     detail = f"{used} of {format_bytes(redis['memory_limit_bytes'])} used ({share:.0%})."
     if share > FULL_MEMORY:
-        remedy = "Let the workers drain what waits, or raise `maxmemory`. Until then webhooks are refused."
+        remedy = "Let the workers drain the backlog, or raise `maxmemory`. Until then webhooks are rejected."
         return Finding("redis memory", "trouble", detail, remedy)
     if share > HIGH_MEMORY:
-        remedy = "Above 70 % webhooks are refused: see what waits, or raise `maxmemory`."
+        remedy = "Check the backlog, or raise `maxmemory`. Above 70 % webhooks are rejected."
         return Finding("redis memory", "warning", detail, remedy)
     return Finding("redis memory", "ok", detail)
 
@@ -121,65 +121,65 @@ def _postgres(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
         yield Finding(
             "postgres",
             "trouble",
-            "It does not answer. Webhooks are taken and wait; nothing can be read.",
-            "Start Postgres, or mend DATABASE_URL. What waits is applied then, in order.",
+            "Not responding. Webhooks are accepted and queued; reads fail.",
+            "Start Postgres, or correct DATABASE_URL. Queued commands are then applied in order.",
         )
         return
-    yield Finding("postgres", "ok", f"It answers, version {postgres.get('version', 'unknown')}.")
+    yield Finding("postgres", "ok", f"Responding, version {postgres.get('version', 'unknown')}.")
     if "revision" not in postgres:
         return
     yield _schema(postgres["revision"], postgres["needed_revision"])
     if postgres["durable"]:
-        yield Finding("postgres durability", "ok", "What is applied is on its disk.")
+        yield Finding("postgres durability", "ok", "Applied commands are written to disk.")
     else:
         yield Finding(
             "postgres durability",
             "trouble",
-            f"{postgres['weakness']}: what was applied can be lost in a crash, and is not sent again.",
-            "Set `fsync` and `synchronous_commit` to on, as they are by default.",
+            f"{postgres['weakness']}: a crash can lose applied commands, which are not sent again.",
+            "Set `fsync` and `synchronous_commit` to on, their defaults.",
         )
 
 
 def _schema(revision: str | None, needed: str) -> Finding:
     if revision == needed:
-        return Finding("schema", "ok", f"The tables are at {revision}, as needed.")
+        return Finding("schema", "ok", f"Up to date, revision {revision}.")
     if revision is not None and revision > needed:
-        detail = f"The tables are at {revision}, newer than the {needed} of the program."
-        return Finding("schema", "trouble", detail, "Update the programs that run: app, workers and session-cli.")
-    found = f"The tables are at {revision}" if revision else "There are no tables"
-    detail = f"{found}; {needed} is needed. Workers wait until then."
+        detail = f"Revision {revision} is newer than this program's {needed}."
+        return Finding("schema", "trouble", detail, "Update the app, the workers and session-cli.")
+    found = f"Revision {revision} is out of date" if revision else "The database has no tables"
+    detail = f"{found}; {needed} is required. Workers wait for the migration."
     return Finding("schema", "trouble", detail, "Run `session-cli db upgrade` (or `python -m alembic upgrade head`).")
 
 
 def _workers(workers: dict[str, Any], _: Status) -> Iterator[Finding]:
     alive, has_sweeper = workers["alive"], workers["sweeper"]
-    detail = f"{count(alive, 'worker')}, {workers['busy']} busy, and {'a' if has_sweeper else 'no'} sweeper."
+    detail = f"{count(alive, 'worker')} ({workers['busy']} busy), sweeper {'running' if has_sweeper else 'missing'}."
     if alive and has_sweeper:
         yield Finding("workers", "ok", detail)
     elif has_sweeper:
-        remedy = "Start `python -m worker` again. If somebody deleted RQ's keys (rq:*), they work, but are not listed."
-        yield Finding("workers", "trouble", f"None is listed: {detail}", remedy)
+        remedy = "Restart `python -m worker`. If RQ's keys (rq:*) were deleted, workers run but are not registered."
+        yield Finding("workers", "trouble", f"No workers registered: {detail}", remedy)
     else:
-        remedy = "Start `python -m worker`, and see its log: it waits while Postgres is away or its schema is behind."
-        yield Finding("workers", "trouble", f"None works: {detail} What is accepted waits.", remedy)
+        remedy = "Start `python -m worker` and check its log: it waits while Postgres or its schema is not ready."
+        yield Finding("workers", "trouble", f"Not running: {detail} Accepted commands wait.", remedy)
 
 
 def _inbox(inbox: dict[str, Any], status: Status) -> Iterator[Finding]:
     waiting, limit, oldest = inbox["waiting"], inbox["limit"], inbox["oldest_seconds"]
     since = f", the oldest for {format_seconds(oldest)}" if oldest is not None else ""
-    detail = f"{count(waiting, 'command')} of {limit:,} wait{since}."
+    detail = f"{count(waiting, 'command')} of {limit:,} waiting{since}."
     if waiting >= limit:
         yield Finding(
             "backlog",
             "trouble",
-            f"It is full: {detail} New webhooks are refused.",
-            "See that workers run and Postgres answers; start more workers, or raise MAX_BACKLOG if Redis has memory.",
+            f"Full: {detail} New webhooks are rejected.",
+            "Check the workers and Postgres. Start more workers, or raise MAX_BACKLOG if Redis has memory to spare.",
         )
     elif waiting >= limit / 2:
-        remedy = "See that workers run and Postgres answers. One sender alone may fill half of it, and is refused then."
+        remedy = "Check the workers and Postgres. Senders that fill half of the backlog are rejected."
         yield Finding("backlog", "warning", detail, remedy)
     elif oldest is not None and oldest > STALLED_SECONDS and (status.get("postgres") or {}).get("state") == "ok":
-        remedy = "See the worker's log for what stops this shard: something may hold its lock."
+        remedy = "Check the worker's log for what blocks this shard: another process may hold its lock."
         yield Finding("backlog", "warning", detail, remedy)
     else:
         yield Finding("backlog", "ok", detail)
@@ -192,14 +192,14 @@ def _dead_letters(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
             "dead letters",
             "warning",
             f"{count(failed, 'command')} could not be applied.",
-            "`session-cli dead-letters list` shows why; mend the cause, then replay or discard them.",
+            "Run `session-cli dead-letters list` for the reasons. Fix the cause, then replay or discard them.",
         )
     elif failed is not None:
-        yield Finding("dead letters", "ok", "There are none.")
+        yield Finding("dead letters", "ok", "None.")
     if parked := postgres.get("parked_events"):
         yield Finding(
             "parked events",
             "warning",
-            f"{count(parked, 'event')} came while no changes were taken, and can be replayed.",
-            "`session-cli dead-letters list --parked` shows them; resume the session, then replay or discard them.",
+            f"{count(parked, 'event')} arrived while their sessions rejected changes.",
+            "Run `session-cli dead-letters list --parked`. Resume the session, then replay or discard them.",
         )

@@ -1,4 +1,4 @@
-"""A look at everything: the relay over HTTP, and its servers directly where they are known and it does not tell."""
+"""Runs all checks: on the relay over HTTP, and on its servers directly for parts that the relay does not report."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SERVERS = ("redis", "inbox", "workers", "postgres")
 
 
 def examine(tool: CliContext) -> Iterator[Finding]:
-    """All findings, those of the relay first. Raises nothing that it can tell of as a finding."""
+    """Yield all findings, those of the relay first. Errors become findings where possible."""
     status: Status = {}
     seen: dict[str, Any] = {}
     try:
-        seen = _look_directly(tool)
+        seen = _probe_servers(tool)
     except (RelayError, ImportError) as error:
-        yield Finding("servers", "warning", f"They could not be looked at directly: {error}")
+        yield Finding("servers", "warning", f"Cannot be checked directly: {error}")
     try:
         client = tool.client
     except SettingsError as error:
@@ -33,27 +33,27 @@ def examine(tool: CliContext) -> Iterator[Finding]:
     else:
         yield from _examine_relay(client, status)
     yield from _compare(status, seen)
-    yield from judge({**status, **{name: seen[name] for name in seen if not _is_told(status, name)}})
+    yield from judge({**status, **{name: seen[name] for name in seen if not _is_reported(status, name)}})
     yield from _examine_folder(tool)
 
 
 def _examine_relay(client: Client, status: Status) -> Iterator[Finding]:
-    """What the relay tells, put into `status`, and what can be said of the way to it."""
+    """Fetch the relay's status into `status`, and check the key and the connection."""
     try:
         status |= fetch_status(client)
     except Unauthorized as error:
-        remedy = "Make a key with `session-cli keys create` under one that may, and `session-cli login` with it."
-        yield Finding("relay", "ok", f"It answers at {client.url}.")
+        remedy = "Create a key with `session-cli keys create`, using an admin key, and run `session-cli login` with it."
+        yield Finding("relay", "ok", f"Responding at {client.url}.")
         yield Finding("key", "trouble", error.message, remedy)
         return
     except Unavailable as error:
-        remedy = error.hint or "Start it (`make up`, or `python -m api`), or `session-cli login` to another."
+        remedy = error.hint or "Start it (`make up`, or `python -m api`), or use another with `session-cli login`."
         yield Finding("relay", "trouble", error.message, remedy)
         return
     except RelayError as error:
         yield Finding("relay", "trouble", error.message, error.hint or "")
         return
-    yield Finding("relay", "ok", f"It answers at {client.url}.")
+    yield Finding("relay", "ok", f"Responding at {client.url}.")
     yield _key(status)
     yield _encryption(client.url)
     if now := status.get("now"):
@@ -64,31 +64,31 @@ def _examine_relay(client: Client, status: Status) -> Iterator[Finding]:
 def _key(status: Status) -> Finding:
     if key := status.get("key"):
         scopes = key["scopes"]
-        return Finding("key", "ok", f"It is that of {key['name']}, and may {', '.join(scopes)}.")
-    return Finding("key", "warning", f"Little can be checked: {status['hidden']}", "Use a key for all sessions.")
+        return Finding("key", "ok", f"Key of {key['name']}, with the scopes {', '.join(scopes)}.")
+    return Finding("key", "warning", f"Most checks were skipped: {status['hidden']}", "Use a key for all sessions.")
 
 
 def _encryption(url: str) -> Finding:
     if url.startswith("https:"):
-        return Finding("encryption", "ok", "The connection is encrypted, and its certificate was verified.")
+        return Finding("encryption", "ok", "Encrypted, with a verified certificate.")
     if is_loopback(url):
-        return Finding("encryption", "ok", "The connection does not leave this machine.")
-    remedy = "Put the relay behind a proxy with TLS, and `session-cli login` to its https:// address."
-    return Finding("encryption", "warning", "The key goes over the network in plain text.", remedy)
+        return Finding("encryption", "ok", "Not needed: the connection stays on this machine.")
+    remedy = "Put the relay behind a TLS proxy, and run `session-cli login` with its https:// URL."
+    return Finding("encryption", "warning", "The key is sent over the network unencrypted.", remedy)
 
 
 def _version(status: Status) -> Finding:
     theirs, ours = status.get("version"), version()
     if theirs in (None, UNKNOWN) or ours == UNKNOWN:
-        return Finding("version", "ok", f"session-cli is {ours}, the relay {theirs or 'unknown'}.")
+        return Finding("version", "ok", f"session-cli {ours}, relay {theirs or 'unknown'}.")
     if theirs != ours:
-        remedy = "Use the session-cli that came with the relay."
+        remedy = "Use the session-cli of the relay's version."
         return Finding("version", "warning", f"session-cli is {ours}, but the relay is {theirs}.", remedy)
-    return Finding("version", "ok", f"session-cli and relay are {ours}.")
+    return Finding("version", "ok", f"session-cli and the relay are both {ours}.")
 
 
-def _look_directly(tool: CliContext) -> dict[str, Any]:
-    """What the servers tell whose addresses are known here."""
+def _probe_servers(tool: CliContext) -> dict[str, Any]:
+    """Query the servers whose URLs are known here."""
     from local.operator.probe import observe_servers
     from local.operator.server_discovery import known_servers
 
@@ -99,16 +99,16 @@ def _look_directly(tool: CliContext) -> dict[str, Any]:
 
 
 def _compare(status: Status, seen: dict[str, Any]) -> Iterator[Finding]:
-    """Servers that answer here, but not to the relay."""
+    """Find servers that respond here, but not to the relay."""
     for name, variable in (("redis", "REDIS_URL"), ("postgres", "DATABASE_URL")):
         theirs, ours = status.get(name), seen.get(name)
         if theirs and theirs["state"] != "ok" and ours and ours["state"] == "ok":
-            detail = f"The relay does not reach {name.capitalize()}, but it answers here."
-            yield Finding(f"way to {name}", "trouble", detail, f"Compare the relay's {variable} with the one here.")
+            detail = f"The relay cannot reach {name.capitalize()}, but this machine can."
+            yield Finding(f"way to {name}", "trouble", detail, f"Compare the relay's {variable} with the local one.")
 
 
-def _is_told(status: Status, name: str) -> bool:
-    """Whether the relay tells of this part in full: of a server that it does not reach only that."""
+def _is_reported(status: Status, name: str) -> bool:
+    """True if the relay reports this part in full; of an unreachable server it reports only that state."""
     part = status.get(name)
     return part is not None and (name not in ("redis", "postgres") or "needed_revision" in part or "durable" in part)
 
@@ -121,8 +121,8 @@ def _examine_folder(tool: CliContext) -> Iterator[Finding]:
         return
     yield judge_disk(*room, str(data_dir))
     if left := leftovers(data_dir):
-        told = ", ".join(str(path.relative_to(data_dir)) for path in left[:5])
-        detail = f"Killed commands have left something in {data_dir}: {told}."
-        yield Finding("leftovers", "warning", detail, "They are of no use, and may be deleted.")
+        names = ", ".join(str(path.relative_to(data_dir)) for path in left[:5])
+        detail = f"{data_dir} contains temporary files of killed commands: {names}."
+        yield Finding("leftovers", "warning", detail, "Delete them; they are not used.")
     else:
-        yield Finding("leftovers", "ok", f"Nothing useless lies in {data_dir}.")
+        yield Finding("leftovers", "ok", f"No temporary files in {data_dir}.")

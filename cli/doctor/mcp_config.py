@@ -1,4 +1,4 @@
-"""The MCP servers of a configuration file in the form of Claude Code, with the variables in it put in."""
+"""Reads MCP servers from a configuration file in Claude Code's format, and expands its variables."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from cli.output.escaping import visible
 from models.errors import SettingsError
 
 FILES = (".mcp.json", "mcp-config.json")
-"""Where to look in the current folder."""
+"""Configuration files, searched for in the current directory."""
 LARGEST_FILE_BYTES = 1_000_000
 MOST_SERVERS = 50
 LONGEST_SHOWN = 1_500
-"""What is longer cannot be looked over before somebody agrees to it."""
+"""Entries longer than this cannot be reviewed before approval."""
 SHORTEST_SECRET = 6
-"""Shorter values are words such as `on`, which would be taken out of everything that is told."""
+"""Shorter values are words such as `on`, which are not redacted: they occur in ordinary output."""
 HIDDEN = "[hidden]"
 SCHEMES = {"Bearer", "Basic"}
-"""Of the header Authorization: no secrets."""
+"""Schemes of the Authorization header, which are not secret."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?(\}?)")
 
 
 class McpServer(NamedTuple):
-    """One entry, ready to be used if it lacks nothing."""
+    """One entry of the file. It can be used if `lacks` and `fault` are empty."""
 
     name: str
     kind: Literal["http", "stdio"]
@@ -40,29 +40,29 @@ class McpServer(NamedTuple):
     arguments: list[str]
     variables: dict[str, str]
     folder: Path
-    """Where a program is started."""
+    """The working directory of a program."""
     shown: str
-    """On one line what is run or called, as the file has it, for somebody to agree to."""
+    """The command or URL as the file has it, on one line, for approval."""
     sends: tuple[str, ...]
-    """Variables of the environment whose values an address that the file names would get."""
+    """Environment variables whose values would be sent to a URL of the file."""
     lacks: tuple[str, ...]
     """Variables that are not set."""
     fault: str
-    """Why the entry cannot be used, whatever is set."""
+    """The reason why the entry is unusable, regardless of variables."""
     secrets: tuple[str, ...]
-    """What no output may show, the longest first."""
+    """Values to redact from all output, longest first."""
 
     @property
     def is_secret(self) -> bool:
-        """Whether what is sent may hold a key."""
+        """True if requests may contain a key."""
         parts = split_address(self.url)
         return bool(self.headers) or (parts is not None and bool(parts.query or parts.username or parts.password))
 
     def __repr__(self) -> str:
         return f"McpServer({self.name!r}, {self.kind!r})"
 
-    def told(self, text: str, *, most: int) -> str:
-        """A text of strangers on one line, without anything secret, cut to that many characters."""
+    def redact(self, text: str, *, most: int) -> str:
+        """Redact secrets from untrusted text, and cut it to one line of at most `most` characters."""
         for secret in self.secrets:
             text = text.replace(secret, HIDDEN)
         text = " ".join(text[: most * 4].split())
@@ -70,17 +70,17 @@ class McpServer(NamedTuple):
 
 
 def find_config(path: Path | None) -> Path:
-    """The file that is meant: the one given, else that of the current folder, else the project's own. Raises
+    """Find the configuration file: the given one, else one in the current directory, else session-relay's own. Raises
     SettingsError."""
     candidates = [path] if path else [*map(Path, FILES), PROJECT / "mcp-config.json"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise SettingsError(f"There is no {candidates[0]}.", hint="Name the file with --config.")
+    raise SettingsError(f"{candidates[0]} was not found.", hint="Pass the file with --config.")
 
 
 def is_own(path: Path) -> bool:
-    """Whether it is the file that came with this program, which is trusted like the program."""
+    """True for the file that ships with session-relay, which is trusted like the program itself."""
     try:
         return path.samefile(PROJECT / "mcp-config.json")
     except OSError:
@@ -88,15 +88,17 @@ def is_own(path: Path) -> bool:
 
 
 def read_config(path: Path, environment: Mapping[str, str]) -> list[McpServer]:
-    """Its servers, in order. Raises SettingsError for a file that is none."""
+    """Read the servers of a file, in order. Raises SettingsError for an invalid file."""
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(LARGEST_FILE_BYTES))
         entries = content["mcpServers"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SettingsError(f"{path} is no configuration of MCP servers.", expected='{"mcpServers": {...}}') from error
+        raise SettingsError(
+            f"{path} is not a valid MCP configuration file.", expected='{"mcpServers": {...}}'
+        ) from error
     if not isinstance(entries, dict) or len(entries) > MOST_SERVERS:
-        raise SettingsError(f"{path}: mcpServers is not valid.", expected=f"at most {MOST_SERVERS} servers by name")
+        raise SettingsError(f"{path}: invalid mcpServers.", expected=f"at most {MOST_SERVERS} servers by name")
     return [_read(name, entry, environment, folder=path.resolve().parent) for name, entry in entries.items()]
 
 
@@ -111,13 +113,13 @@ def _read(name: str, entry: Any, environment: Mapping[str, str], *, folder: Path
     fault = ""
     shown = visible(_show(entry, kind=kind, url=url, folder=folder))
     if kind not in ("http", "streamable-http", "stdio"):
-        fault = f"Its type is {kind!r}: expected http or stdio."
+        fault = f"Invalid type {kind!r}: expected http or stdio."
     elif kind == "stdio" and not command:
-        fault = "It has no command."
+        fault = "No command is configured."
     elif kind != "stdio" and split_address(url) is None and not expansion.lacks:
-        fault = "It has no address that begins with http:// or https://."
+        fault = "Invalid URL: expected http:// or https://."
     elif len(shown) > LONGEST_SHOWN:
-        fault = "Its entry is too long to be looked over."
+        fault = f"The entry is longer than {LONGEST_SHOWN:,} characters, too long to review."
     return McpServer(
         name=name[:64],
         kind="stdio" if kind == "stdio" else "http",
@@ -138,7 +140,7 @@ def _read(name: str, entry: Any, environment: Mapping[str, str], *, folder: Path
 
 
 class _Expansion:
-    """Puts variables in, and remembers which were not set, and the values of those that were."""
+    """Expands variables, and collects the names of unset ones and the values of the others."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -147,11 +149,11 @@ class _Expansion:
         self.used: set[str] = set()
 
     def text(self, text: Any) -> str:
-        """A text with its variables put in; nothing for what is none."""
+        """Expand the variables of a text. Returns an empty text for other types."""
         return _VARIABLE.sub(self._value, text) if isinstance(text, str) else ""
 
     def texts(self, texts: Any) -> dict[str, str]:
-        """The same for texts by name."""
+        """Expand the variables of texts by name."""
         items = texts.items() if isinstance(texts, dict) else ()
         return {str(name): self.text(text) for name, text in items}
 
@@ -169,7 +171,7 @@ class _Expansion:
 
 
 def _own_variables(environment: Mapping[str, str], raw: Any, url: str) -> set[str]:
-    """Variables that belong to the address: the one that is its beginning, and the relay's key at the relay's."""
+    """Find variables that belong to the URL: the one that it begins with, and API_KEY for the relay's URL."""
     own: set[str] = set()
     found = _VARIABLE.match(raw) if isinstance(raw, str) else None
     if found and _are_of_one_origin(url, environment.get(found[1], "")):
@@ -206,24 +208,24 @@ def _pairs(texts: Any, title: str) -> str:
 
 
 def _bare(url: str) -> str:
-    """An address without what may be secret in it."""
+    """Strip credentials and query from a URL."""
     parts = split_address(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts else "none"
 
 
 def split_address(url: str) -> SplitResult | None:
-    """The parts of a web address; None for what is none."""
+    """Split an HTTP URL. Returns None for an invalid one."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # It is read only now, and may be none.
+        _ = parts.port  # Parsed on access; raises ValueError for an invalid port.
     except ValueError:
         return None
     return parts if parts.scheme in ("http", "https") and parts.hostname else None
 
 
 def _secrets(values: list[str]) -> tuple[str, ...]:
-    """The values, their words, and the passwords in addresses; not folders, words that all headers have, and addresses
-    without anything secret, which are worth telling."""
+    """Collect the values to redact: the values, their words, and passwords in URLs. Excludes paths, authorization
+    schemes and URLs without credentials, which are useful in messages."""
     found: set[str] = set()
     for value in values:
         parts = split_address(value)

@@ -1,6 +1,6 @@
-"""Reaching one MCP server with the official client: what it is, what it offers, and whether it answers a call.
+"""Probes one MCP server with the official client: connects, lists its tools, and makes one call.
 
-What that means is said in mcp_checkup.py. A program that was started for it is ended, with all its children.
+mcp_doctor.py judges the result. A program that was started for the probe is killed with all its children.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from agent.http.relay_url import is_loopback
 from cli.doctor.mcp_config import McpServer
 
 START_SECONDS = 90.0
-"""For a program: npx may have to fetch it first."""
+"""The limit for starting a program, which npx may have to download first."""
 CONNECT_SECONDS = 10.0
 STEP_SECONDS = 20.0
-"""For the list of tools, and for the call."""
+"""The limit for listing the tools, and for the call."""
 LARGEST_ANSWER_BYTES = 4 * 2**20
 MOST_PAGES = 20
 MOST_TOOLS = 1_000
 MOST_COMPLAINT_BYTES = 65_536
-"""Of what a program writes to its standard error, the last."""
+"""The end of a program's stderr that is kept."""
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "TMPDIR")
-"""Variables that a program needs to reach the network; of the others it is given HOME, PATH and the like."""
+"""Variables that a program needs for network access, passed on beside HOME, PATH and the like."""
 PASSED_ON_PREFIXES = ("npm_config_", "XDG_", "LC_", "UV_")
 RIGHTS = (
     "SELECT CASE WHEN current_setting('is_superuser') = 'on' OR EXISTS (SELECT 1 FROM pg_class"
@@ -43,11 +43,11 @@ RIGHTS = (
     " THEN 'may' || ' write' ELSE 'may' || ' only read' END AS rights"
 )
 MAY_WRITE = "may write"
-"""What the query before answers to a role that could change something; it stands so only in the answer."""
+"""The result of RIGHTS for a role that can write. The query builds it from parts, so that an echoed query differs."""
 
 
 class HarmlessCall(NamedTuple):
-    """A call that changes nothing, for servers that have these tools."""
+    """A read-only call, for servers that have these tools."""
 
     needs: frozenset[str]
     tool: str
@@ -69,14 +69,14 @@ CALLS = (
 
 
 class Reached(NamedTuple):
-    """A server that answered."""
+    """A server that responded."""
 
     title: str
     tools: list[str]
     call: str
-    """The harmless call that was made; none if it has no tool that is known to be harmless."""
+    """The call that was made; empty if no tool is known to be read-only."""
     refusal: str
-    """What it said instead of answering the call."""
+    """The error of the call; empty if it succeeded."""
     may_write: bool
 
 
@@ -84,7 +84,7 @@ Cause = Literal["not installed", "no connection", "too slow", "refused", "ended"
 
 
 class Unreached(Exception):
-    """It did not answer. `status` is that of HTTP; `complaint` is what a program has written to its standard error."""
+    """The server did not respond. `status` is the HTTP status; `complaint` is the end of a program's stderr."""
 
     def __init__(self, cause: Cause, reason: str, *, status: int = 0, complaint: str = "") -> None:
         super().__init__(reason)
@@ -114,7 +114,7 @@ async def reach(server: McpServer, environment: Mapping[str, str]) -> Reached:
                 complaint = _end_of(complaints)
                 cause, reason = _cause(error, status, starts=starts)
                 raise Unreached(cause, reason, status=status, complaint=complaint) from error
-        raise Unreached("too slow", f"It did not {step} within {limit:.0f} s.", complaint=_end_of(complaints))
+        raise Unreached("too slow", f"The server did not {step} within {limit:.0f} s.", complaint=_end_of(complaints))
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ async def _client(
         leader = folder / "leader"
         parameters = StdioServerParameters(
             command="/bin/sh",
-            # It tells its process group, of which some may outlive it.
+            # Record the process group, of which members may outlive the program.
             args=["-c", 'echo $$ > "$0" && exec "$@"', str(leader), _program(server, environment), *server.arguments],
             env=_passed_on(environment) | server.variables,
             cwd=server.folder,
@@ -138,18 +138,18 @@ async def _client(
                 _end_group(leader)
         return
 
-    async def look(response: httpx2.Response) -> None:
+    async def check_response(response: httpx2.Response) -> None:
         if response.request.method == "POST":
             statuses.append(response.status_code)
         if "content-encoding" in response.headers:
-            raise ValueError("It compresses, although it was asked not to.")
+            raise ValueError("The response is compressed, although the request asked for identity encoding.")
         response.stream = _Limited(response.stream)
 
     async with (
         httpx2.AsyncClient(
             headers={"Accept-Encoding": "identity", **server.headers},
             timeout=httpx2.Timeout(STEP_SECONDS, connect=CONNECT_SECONDS),
-            event_hooks={"response": [look]},
+            event_hooks={"response": [check_response]},
             trust_env=not is_loopback(server.url),
         ) as http,
         Client(streamable_http_client(server.url, http_client=http), cache=None) as client,
@@ -158,7 +158,7 @@ async def _client(
 
 
 class _Limited(httpx2.AsyncByteStream):
-    """The body of an answer, up to a size."""
+    """A response body of limited size."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -168,7 +168,7 @@ class _Limited(httpx2.AsyncByteStream):
         async for part in self._stream:
             size += len(part)
             if size > LARGEST_ANSWER_BYTES:
-                raise ValueError(f"It sends more than {LARGEST_ANSWER_BYTES // 2**20} MiB.")
+                raise ValueError(f"The response is larger than {LARGEST_ANSWER_BYTES // 2**20} MiB.")
             yield part
 
     async def aclose(self) -> None:
@@ -224,20 +224,20 @@ def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end_group(leader: Path) -> None:
-    """End what is left of the program's process group."""
+    """Kill the remaining processes of the program's group."""
     with suppress(OSError, ValueError):
         os.killpg(int(leader.read_text()), signal.SIGKILL)
 
 
 def _cause(error: BaseException, status: int, *, starts: bool) -> tuple[Cause, str]:
-    """What the innermost error means."""
+    """Classify the innermost error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     reason = str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "not installed", f"{error} is not installed."
     if isinstance(error, httpx2.TimeoutException):
-        return "too slow", "It did not answer in time."
+        return "too slow", "The server did not respond in time."
     if isinstance(error, httpx2.TransportError):
         return "no connection", reason
     if status:
@@ -246,7 +246,7 @@ def _cause(error: BaseException, status: int, *, starts: bool) -> tuple[Cause, s
 
 
 def _end_of(complaints: IO[bytes]) -> str:
-    """What it said of errors first, else what it said last."""
+    """Return the first error lines of a program's stderr, else its last lines."""
     complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - MOST_COMPLAINT_BYTES))
     lines = [line.strip() for line in complaints.read().decode(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower()]

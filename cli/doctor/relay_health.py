@@ -1,4 +1,4 @@
-"""How a relay is, from what it tells over HTTP: as it tells it, and as a line for each part of it."""
+"""Fetches a relay's status over HTTP, and summarizes it as a line for each part."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from models.errors import Forbidden, NotFound, Unavailable
 from models.routes import path_to, request_to
 
 PROBE = 500
-"""What is counted is counted so far."""
+"""The limit up to which agents are counted."""
 BYTES = ((2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
 
 Status = dict[str, Any]
 
 
 def fetch_status(client: Client) -> Status:
-    """All that the relay tells of itself, with its address and agents. What it does not tell is None: a relay that runs
-    by itself knows little, and one tells a key for some sessions only what it tells everybody. Raises Unavailable if
-    nobody answers there, and Unauthorized."""
+    """Fetch the relay's status, URL and agents. Parts that it does not report are None: a relay-only process reports
+    little, and a key for some sessions sees only the public part. Raises Unavailable if the relay does not respond, and
+    Unauthorized."""
     index = client.get("/")
     known: Status = {"url": client.url, "version": index.get("version"), "hidden": None}
     try:
         return {**known, **client.get(path_to("read_status")), "agents": _agents(client)}
     except NotFound:
-        known["hidden"] = "a relay that runs by itself tells no more"
+        known["hidden"] = "a relay-only process does not report more"
     except Forbidden as error:
         known["hidden"] = error.message
     ready = client.call(*request_to("readiness"), accepted=(503,))[1]
@@ -35,11 +35,10 @@ def fetch_status(client: Client) -> Status:
 
 
 def parts(status: Status) -> Iterator[dict[str, str]]:
-    """A line for each part, with its state: ok, waiting, weak, failed, refused, unavailable, or
-    hidden."""
+    """Yield a line for each part, with its state: ok, waiting, weak, failed, refused, unavailable, or hidden."""
     yield _part("relay", "ok", f"{status['url']}, version {status['version'] or 'unknown'}")
     if webhooks := status.get("webhooks"):
-        yield _part("webhooks", "ok" if webhooks["taken"] else "refused", webhooks["reason"] or "are taken")
+        yield _part("webhooks", "ok" if webhooks["taken"] else "refused", webhooks["reason"] or "accepted")
     for name in ("redis", "postgres"):
         if server := status[name]:
             yield _part(name, _state(server), ", ".join(_details(server)))
@@ -50,7 +49,7 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
         yield _part(
             "workers",
             "ok" if workers["alive"] and workers["sweeper"] else "unavailable",
-            f"{workers['alive']:,} alive, {workers['busy']:,} busy, {'a' if workers['sweeper'] else 'no'} sweeper",
+            f"{workers['alive']:,} alive, {workers['busy']:,} busy, sweeper {_running(workers['sweeper'])}",
         )
     if (failed := status["postgres"].get("dead_letters")) is not None:
         yield _part("dead letters", "failed" if failed else "ok", f"{failed:,}")
@@ -66,25 +65,25 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
 
 
 def is_well(status: Status) -> bool:
-    """Whether nothing that was told of is away, and webhooks are taken."""
+    """True if no reported part is unavailable and webhooks are accepted."""
     return all(part["state"] not in ("unavailable", "refused") for part in parts(status))
 
 
 def format_backlog(inbox: dict[str, Any]) -> str:
-    """What waits, in words."""
+    """Describe the backlog: `3 commands waiting, the oldest for 1.0 s (limit 100,000)`."""
     waiting = count(inbox["waiting"], "command")
-    return f"{waiting} waiting{_since(inbox['oldest_seconds'])}; {inbox['limit']:,} may wait"
+    return f"{waiting} waiting{_since(inbox['oldest_seconds'])} (limit {inbox['limit']:,})"
 
 
 def format_seconds(seconds: float) -> str:
-    """How long something has taken: `3.2 s`, `5 minutes`."""
+    """Format a duration: `3.2 s`, `5 minutes`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return count(int(seconds // 60), "minute") if seconds < 7_200 else count(int(seconds // 3_600), "hour")
 
 
 def format_bytes(number: int) -> str:
-    """A size: `512 MB`."""
+    """Format a size: `512 MB`."""
     return next((f"{number / size:.0f} {unit}" for size, unit in BYTES if number >= size), f"{number} bytes")
 
 
@@ -107,13 +106,17 @@ def _details(server: dict[str, Any]) -> Iterator[str]:
     if version := server.get("version"):
         yield f"version {version}"
     if "needed_revision" in server and server["state"] == "ok":
-        needs = "" if server["revision"] == server["needed_revision"] else f", needs {server['needed_revision']}"
+        needs = "" if server["revision"] == server["needed_revision"] else f" (requires {server['needed_revision']})"
         yield f"schema {server['revision']}{needs}"
     if "durable" in server:
         yield server["weakness"] or "durable"
     if used := server.get("memory_bytes"):
         limit = server["memory_limit_bytes"]
         yield f"{format_bytes(used)} {f'of {format_bytes(limit)} used' if limit else 'used, without a limit'}"
+
+
+def _running(is_running: bool) -> str:
+    return "running" if is_running else "missing"
 
 
 def _since(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""How a relay is, drawn for people: what each part says, a bar for what waits in each shard, and findings."""
+"""Renders relay health: a line for each part, a bar for the backlog of each shard, and the doctor's findings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cli.output.rich_output import GAP, cell, paragraph
 FULL, EIGHTHS = "█", " ▏▎▍▌▋▊▉"
 BAR_CELLS = 24
 CHECK_CELLS = 19
-"""Of the longest name of a check."""
+"""The width of the longest check name."""
 OLD_SECONDS = 10.0
-"""Who waits for longer than that waits for something that is away."""
+"""The age from which a waiting command indicates an outage."""
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "trouble": ("✗", "red")}
 _NAME, _STATE = Column("part", kind="name"), Column("state", kind="state")
 
 
 def draw_status(status: Status) -> Iterator[RenderableType]:
-    """The parts, then the shards."""
+    """Render the parts, then the shards."""
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -38,7 +38,7 @@ def draw_status(status: Status) -> Iterator[RenderableType]:
 
 
 def _draw_shards(shards: list[dict[str, float | None]]) -> Table:
-    """Each shard with its share of the longest backlog."""
+    """Render each shard's backlog relative to the longest one."""
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(no_wrap=True)
     grid.add_column(width=BAR_CELLS, no_wrap=True)
@@ -58,13 +58,13 @@ def _draw_shards(shards: list[dict[str, float | None]]) -> Table:
 
 
 def bar(share: float) -> str:
-    """A bar for a share of the whole, to an eighth of a cell; whatever is not nothing is seen."""
+    """Render a share of the whole as a bar, to an eighth of a cell. A share above zero is always visible."""
     eighths = max(round(share * BAR_CELLS * 8), 1 if share > 0 else 0)
     return (FULL * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
 
 
 def draw_findings(findings: Iterable[dict[str, str]]) -> Iterator[RenderableType]:
-    """Each finding with a mark, and below what is not well the remedy, as they come."""
+    """Render findings as they arrive, each with its remedy below."""
     for finding in findings:
         mark, color = MARKS[finding["state"]]
         grid = Table.grid(padding=(0, GAP, 0, 0))
@@ -73,5 +73,5 @@ def draw_findings(findings: Iterable[dict[str, str]]) -> Iterator[RenderableType
         grid.add_column(overflow="fold")
         grid.add_row(Text(mark, style=color), cell(finding["check"], _NAME), paragraph(finding["detail"]))
         if finding["remedy"]:
-            grid.add_row("", Text("what to do", style=color), paragraph(finding["remedy"]))
+            grid.add_row("", Text("fix", style=color), paragraph(finding["remedy"]))
         yield grid

@@ -1,4 +1,4 @@
-"""A session's bundle as a page to read: what is open, what was decided, who works on what, how it ended."""
+"""Renders a session's summary, section by section."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cli.output.rich_output import paragraph, sheet
 
 _SECTIONS = (
     ("open_questions", "Open questions"),
-    ("action_items", "To do"),
+    ("action_items", "Action items"),
     ("decisions", "Decisions"),
     ("tasks", "Tasks"),
-    ("other_memories", "Also remembered"),
+    ("other_memories", "Other memories"),
     ("artifacts", "Artifacts"),
-    ("conversation", "The end of the conversation"),
+    ("conversation", "Latest conversation"),
 )
 
 
 def draw_bundle(bundle: dict[str, Any]) -> Iterator[RenderableType]:
-    """Section after section; those with nothing in them are left out."""
+    """Render the sections, skipping empty ones."""
     yield sheet(bundle["session"], SESSION_IN_FULL)
     left_out = bundle.get("left_out", {})
     for name, title in _SECTIONS:
@@ -34,7 +34,7 @@ def draw_bundle(bundle: dict[str, Any]) -> Iterator[RenderableType]:
         for item in bundle[name]:
             yield Padding(_entry(item), (0, 0, 0, 2))
         if more := left_out.get(name):
-            yield Text(f"  and {more:,} more", style="dim")
+            yield Text(f"  … and {more:,} more", style="dim")
 
 
 def _entry(item: dict[str, Any]) -> RenderableType:

@@ -1,4 +1,4 @@
-"""Making text of strangers harmless: what would act on a terminal, or hide what is said, is shown as an escape."""
+"""Escapes control and bidirectional characters in untrusted text, which would act on a terminal or disguise text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 _HOSTILE = (
     r"\x00-\x1f\x7f-\x9f"
-    # Directions: marks, embeddings, overrides, isolates. Text from right to left needs none of them to be readable.
+    # Bidirectional marks, embeddings, overrides, isolates. Right-to-left text is readable without them.
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-    # Line and paragraph separators, the invisible letter that begins files, annotations, halves of characters.
+    # Line and paragraph separators, the byte order mark, interlinear annotations, surrogates.
     r"\u2028\u2029\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
 _ANY = re.compile(f"[{_HOSTILE}]")
@@ -19,23 +19,22 @@ TAB_WIDTH = 4
 
 
 def visible(text: str) -> str:
-    """On one line: line breaks and tabs are blanks, all else that is hostile is shown as an escape."""
+    """Make text safe on one line: line breaks and tabs become spaces, other hostile characters escapes."""
     return _ANY.sub(_escape, re.sub(r"[\t\n\r]+", " ", text))
 
 
 def visible_lines(text: str) -> list[str]:
-    """The same for text of several lines."""
+    """Make multi-line text safe."""
     return [_ANY.sub(_escape, line.expandtabs(TAB_WIDTH)) for line in re.split(r"\r\n|\n|\r", text)]
 
 
 def field(text: str) -> str:
-    r"""As a field of TSV: tab, line break and backslash are `\t`, `\n`, `\r`, `\\`, others `\u....`, so that nothing is
-    lost."""
+    r"""Encode a TSV field losslessly: tab, line break and backslash become `\t`, `\n`, `\r`, `\\`, others `\u....`."""
     return _IN_FIELD.sub(_escape, text)
 
 
 def json_text(text: str) -> str:
-    """JSON with the escapes that make it harmless. It means the same: such characters stand only within strings."""
+    """Make JSON safe without changing its meaning: such characters occur only within strings."""
     return _IN_JSON.sub(_escape, text)
 
 

@@ -1,19 +1,19 @@
-"""Times, sizes and counts in the words that people use."""
+"""Formats times and counts for people."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 _STEPS = ((60, "minute"), (60, "hour"), (24, "day"), (7, "week"))
-"""How many of a unit make the next one."""
+"""Pairs of a unit and its size in the unit before."""
 CLOCK_SECONDS = 5
-"""Clocks differ by that much."""
+"""The difference between clocks that is ignored."""
 MONTH_DAYS = 60
-"""Longer ago than that a date says more."""
+"""The age in days from which a date is shown instead."""
 
 
 def ago(text: str | None, *, now: datetime) -> str:
-    """A time of the wire as seen from now: `3 minutes ago`, `in 2 hours`; a date when it is long ago."""
+    """Format an ISO time relative to now: `3 minutes ago`, `in 2 hours`; a date if it is long ago."""
     if not text:
         return ""
     try:
@@ -31,22 +31,22 @@ def ago(text: str | None, *, now: datetime) -> str:
         if number < size:
             break
         number, unit = number // size, larger
-    told = count(number, unit)
-    return f"{told} ago" if seconds > 0 else f"in {told}"
+    age = count(number, unit)
+    return f"{age} ago" if seconds > 0 else f"in {age}"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 memory`, `2 memories`, `1,000 tasks`."""
+    """Format a count: `1 memory`, `2 memories`, `1,000 tasks`."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def contents(stats: dict[str, int]) -> str:
-    """What a session holds."""
+    """Summarize a session's contents: `2 chunks and 1 task`."""
     nouns = (
         ("conversation_chunks", "chunk", ""),
         ("memories", "memory", "memories"),
         ("tasks", "task", ""),
         ("artifacts", "artifact", ""),
     )
-    told = [count(stats[name], noun, plural) for name, noun, plural in nouns if stats.get(name)]
-    return f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else "".join(told) or "nothing in it"
+    counts = [count(stats[name], noun, plural) for name, noun, plural in nouns if stats.get(name)]
+    return f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else "".join(counts) or "no contents"

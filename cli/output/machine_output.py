@@ -1,4 +1,4 @@
-"""Output for programs: TSV with a heading line, and JSON, both complete, and both harmless on a terminal."""
+"""Formats output for programs as TSV with a header line or as JSON: never truncated, and safe on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pages = Iterable[list[dict[str, Any]]]
 
 
 def tsv(pages: Pages, shape: OutputSchema) -> Iterator[str]:
-    """The heading, then for each page its lines. Absent values are empty; lists and objects are JSON."""
+    """Yield the header line, then the lines of each page. Missing values are empty; lists and objects are JSON."""
     yield "\t".join(column.path for column in shape.columns) + "\n"
     for page in pages:
         lines = ("\t".join(_cell(at_path(item, column.path)) for column in shape.columns) for item in page)
@@ -22,7 +22,7 @@ def tsv(pages: Pages, shape: OutputSchema) -> Iterator[str]:
 
 
 def json_array(pages: Pages, shape: OutputSchema, fields: tuple[str, ...]) -> Iterator[str]:
-    """One array, an item to a line, page by page as they come."""
+    """Yield one array, page by page, with one item per line."""
     yield "["
     separator = "\n"
     for page in pages:
@@ -35,17 +35,17 @@ def json_array(pages: Pages, shape: OutputSchema, fields: tuple[str, ...]) -> It
 
 
 def chosen(item: dict[str, Any], shape: OutputSchema, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of an item that were asked for, null where it has none; without any, the item as it is."""
+    """Select fields of an item, null where missing. Without fields, returns the item unchanged."""
     return {name: shape.pick(item, name) for name in fields} if fields else item
 
 
 def json_line(value: Any) -> str:
-    """JSON on one line."""
+    """Encode a value as JSON on one line."""
     return json_text(msgspec.json.encode(value).decode())
 
 
 def json_block(value: Any) -> str:
-    """JSON as people read it."""
+    """Encode a value as indented JSON."""
     return json_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 

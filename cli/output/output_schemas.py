@@ -1,4 +1,4 @@
-"""What the things look like in lists: the columns of tables and of TSV, and the fields that `--json` can choose."""
+"""Output schemas: the columns of tables and TSV, and the fields for `--json`, of each kind of item."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Kind = Literal["id", "name", "text", "state", "time", "number", "plain"]
 
 
 class Column(NamedTuple):
-    """A field by its path, such as `stats.memories`. Without a heading it is not shown on terminals."""
+    """A field by its path, such as `stats.memories`. Without a heading it is not shown in tables."""
 
     path: str
     heading: str = ""
@@ -16,29 +16,29 @@ class Column(NamedTuple):
 
 
 class OutputSchema(NamedTuple):
-    """One kind of thing. On terminals the first columns matter most: on narrow ones the last ones go first."""
+    """The output of one kind of item. Columns are ordered by importance: narrow terminals drop the last ones first."""
 
     columns: tuple[Column, ...]
     more: tuple[str, ...] = ()
-    """Fields that only `--json` shows."""
+    """Additional fields for `--json`."""
     id_path: str = "session_id"
-    """What the field `id` stands for."""
+    """The path of the field that `id` refers to."""
     as_cards: bool = False
-    """On terminals one below the other, because their text matters most."""
+    """Show items as cards instead of table rows, because their text matters most."""
 
     @property
     def fields(self) -> list[str]:
-        """What `--json` can choose."""
+        """The fields that `--json` accepts."""
         paths = [column.path for column in self.columns]
         return list(dict.fromkeys(["id", *paths, *(path.split(".")[0] for path in paths), *self.more]))
 
     def pick(self, item: dict[str, Any], field: str) -> Any:
-        """A field of an item; None if it has none."""
+        """Return a field of an item, or None if it is missing."""
         return at_path(item, self.id_path if field == "id" and "id" not in item else field)
 
 
 def at_path(item: Any, path: str) -> Any:
-    """What is at the path, or None."""
+    """Return the value at the path, or None."""
     for name in path.split("."):
         item = item.get(name) if isinstance(item, dict) else None
     return item

@@ -1,4 +1,4 @@
-"""Long output page by page: through a pager as soon as it is longer than the screen."""
+"""Pipes output through a pager once it is longer than the screen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 _PADDING = re.compile(r"(?<! ) ++((?:\x1b\[[0-9;]*m)*+)(?=\n)")
-"""Tables are filled up to their right edge, which wraps when the window is made narrower, and is in what is copied."""
+"""Trailing padding of table rows. It would wrap in a narrowed window, and end up in copied text."""
 
 
 class PagerClosed(Exception):
-    """The reader has closed the pager; the rest is not wanted."""
+    """The user has quit the pager before the end."""
 
 
 class Paged:
-    """A text stream to standard output. What fits on the screen is written straight; for more a pager is started."""
+    """A text stream to stdout that starts a pager for output that does not fit on the screen."""
 
     def __init__(self, environment: Mapping[str, str], *, enabled: bool) -> None:
         self._command = _pager(environment) if enabled else []
@@ -31,7 +31,7 @@ class Paged:
         self._process: subprocess.Popen[str] | None = None
 
     def write(self, text: str) -> int:
-        """Raises Left when nobody reads on."""
+        """Write text. Raises PagerClosed if the pager has been quit."""
         text = _PADDING.sub(r"\1", text)
         if not self._command:
             return sys.stdout.write(text)
@@ -44,7 +44,7 @@ class Paged:
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what can be passed on already."""
+        """Pass buffered text to the pager, if it runs."""
         if self._process is None:
             if not self._command:
                 sys.stdout.flush()
@@ -59,7 +59,7 @@ class Paged:
             self._held.clear()
 
     def close(self) -> None:
-        """Write what is left, and wait until the reader is done."""
+        """Write the remaining text, and wait for the pager to exit."""
         if self._process is None:
             sys.stdout.write("".join(self._held))
             sys.stdout.flush()
@@ -70,15 +70,15 @@ class Paged:
         while True:
             try:
                 self._process.wait()
-            except KeyboardInterrupt:  # It goes to the pager, too, which knows what to do with it.
+            except KeyboardInterrupt:  # The pager receives it as well, and decides.
                 continue
             return
 
     def _start(self) -> None:
-        # As git does: quit if it fits, show colours, leave the screen as it is.
+        # As git does: F quits if the output fits, R shows colours, X leaves the screen as it is.
         environment = {"LESS": "FRX", **self._environment}
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the person's own pager
+            self._process = subprocess.Popen(  # noqa: S603 - the user's own pager
                 self._command,
                 stdin=subprocess.PIPE,
                 env=environment,

@@ -1,6 +1,6 @@
-"""Output for people: tables, cards and sheets in colours, for any width. All text of strangers is made visible first.
+"""Renders tables, cards and sheets for terminals of any width. All untrusted text is escaped first.
 
-Rich is imported here, and this module only where there is a terminal to draw on.
+This module imports rich, so it is imported only for a terminal.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cli.output.output_schemas import Column, OutputSchema, at_path
 
 GAP = 2
 NARROWEST_NAME = 20
-"""Of a column with names in a table; when there is less room, cards are drawn."""
+"""The minimum width of a name column in a table; below it, cards are drawn."""
 WIDEST_NAME = 48
 MARK = "**"
-"""Around what was found in a snippet."""
+"""Surrounds each match in a snippet."""
 _STATES = {
     **dict.fromkeys(("active", "applied", "completed", "online", "ok", "done", "new", "created"), "green"),
     **dict.fromkeys(("paused", "accepted", "pending", "claimed", "running", "input_required"), "yellow"),
@@ -36,7 +36,7 @@ _STYLES = {"id": "cyan", "name": "bold", "time": "dim"}
 
 
 def listing(pages: Iterable[list[dict[str, Any]]], shape: OutputSchema, console: Console) -> Iterator[RenderableType]:
-    """Each page as it comes. The first one decides how wide the columns are, and whether they fit at all."""
+    """Render pages as they arrive. The first page decides the widths of the columns, or that cards are needed."""
     widths: dict[Column, int] | None = None
     is_first = True
     for page in pages:
@@ -51,7 +51,7 @@ def listing(pages: Iterable[list[dict[str, Any]]], shape: OutputSchema, console:
 
 
 def card(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
-    """An item over several lines: who it is, what is to be known of it, its text."""
+    """Render an item over several lines: its id and name, its details, its text."""
     shown = [column for column in shape.columns if column.heading or column.kind == "time"]
     head = Text()
     small = Text(style="dim")
@@ -74,7 +74,7 @@ def card(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
 
 
 def sheet(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
-    """All of one item that has a value, a field to a line."""
+    """Render one item with one line per non-empty field."""
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -94,7 +94,7 @@ def sheet(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
 
 
 def event_line(event: dict[str, Any]) -> Text:
-    """An event of a journal on one line: when by the clock, what, and what became of it."""
+    """Render a session's event on one line: local time, event, status, message, source."""
     at = str(event.get("at") or "")
     line = Text()
     line.append(f"{visible(_clock(at))}  ", style="dim")
@@ -113,7 +113,7 @@ def _clock(at: str) -> str:
 
 
 def cell(value: Any, column: Column) -> Text:
-    """A value on one line."""
+    """Render a value on one line."""
     if value is None or value == []:
         return Text()
     if column.kind == "time":
@@ -127,13 +127,13 @@ def cell(value: Any, column: Column) -> Text:
 
 
 def paragraph(value: Any, *, style: str = "") -> Text:
-    """A text of several lines."""
+    """Render multi-line text."""
     written = value if isinstance(value, str) else json_line(value)
     return Text("\n".join(visible_lines(written)), style=style, overflow="fold")
 
 
 def _snippet(value: Any) -> Text:
-    """What was found, with the words that were looked for in bold."""
+    """Render a search snippet with its matches in bold."""
     text = Text(overflow="fold")
     for number, piece in enumerate(visible(str(value)).split(MARK)):
         text.append(piece, style="bold yellow" if number % 2 else "")
@@ -141,7 +141,7 @@ def _snippet(value: Any) -> Text:
 
 
 def _fit(page: list[dict[str, Any]], shape: OutputSchema, room: int) -> dict[Column, int] | None:
-    """The widths of the columns that fit, or None if not even the first two do."""
+    """Compute the widths of the columns that fit, or None if the first two do not."""
     columns = [column for column in shape.columns if column.heading]
     natural = {
         column: max(
@@ -162,7 +162,7 @@ def _fit(page: list[dict[str, Any]], shape: OutputSchema, room: int) -> dict[Col
                 least[column] += more
                 left -= more
             return least
-        if len(natural) <= 2:  # Who it is, and what it is called.
+        if len(natural) <= 2:  # The id and the name are the minimum of a table.
             return None
         natural.popitem()
     return None

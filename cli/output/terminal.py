@@ -1,4 +1,4 @@
-"""All output goes through here: data to standard output, in the form that fits it, and all else to standard error."""
+"""Writes all output: data to stdout, in the format that suits it, and messages to stderr."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from cli.output.output_schemas import OutputSchema
 
 SIGPIPE_CODE = 141
-"""What shells show for it."""
+"""The exit code by which shells report SIGPIPE."""
 
 Advance = Callable[[], None]
 
 
 class OutputClosed(Exception):
-    """Whoever read standard output has gone."""
+    """The reader of stdout has closed the pipe."""
 
 
 class Declined(Exception):
-    """The person said no."""
+    """The user declined a confirmation prompt."""
 
 
 class Terminal:
-    """Standard output and standard error of one command."""
+    """The stdout and stderr of one command."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self.is_terminal = sys.stdout.isatty()
         self.uses_pager = True
         self.fields: tuple[str, ...] | None = None
-        """What `--json` asks for: None without it, empty for everything."""
+        """The fields of `--json`: None without it, empty for all fields."""
         if not self.is_terminal:
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
         for stream in (sys.stdout, sys.stderr):
@@ -50,13 +50,13 @@ class Terminal:
 
     @property
     def as_json(self) -> bool:
-        """Whether data and errors are JSON."""
+        """True if data and errors are written as JSON."""
         return self.fields is not None
 
     def items(self, pages: Pages, shape: OutputSchema, *, nothing: str) -> None:
-        """A list, page by page as they come; trouble with the first one comes before any output. On a terminal,
-        `nothing` says that there is none."""
-        pages = _begun(pages)
+        """Write a list, page by page as they arrive. The first page is fetched before any output, so that its errors
+        come alone. On a terminal, an empty list is reported as `nothing`."""
+        pages = _prefetch_first(pages)
         if self.fields is not None or not self.is_terminal:
             from cli.output.machine_output import json_array, tsv
 
@@ -73,7 +73,7 @@ class Terminal:
             self.note(nothing)
 
     def item(self, item: dict[str, Any], shape: OutputSchema) -> None:
-        """One thing in full."""
+        """Write one item in full."""
         from cli.output.machine_output import chosen, json_block, json_line, tsv
 
         if self.fields is not None:
@@ -88,17 +88,17 @@ class Terminal:
                 draw(sheet(item, shape))
 
     def pictures(self, pictures: Iterable[RenderableType]) -> None:
-        """What was drawn for people. Only for a terminal."""
+        """Draw renderables on the terminal."""
         with self._drawing() as draw:
             for picture in pictures:
                 draw(picture)
 
     def line(self, text: str) -> None:
-        """A line of data, at once."""
+        """Write a line of data and flush."""
         self._write([f"{text}\n"])
 
     def event(self, item: dict[str, Any], shape: OutputSchema, *, with_heading: bool) -> None:
-        """An item as it happens: a line of JSON, of TSV, or for people."""
+        """Write an event on one line: as JSON, TSV, or rendered."""
         from cli.output.machine_output import chosen, json_line, tsv
 
         if self.fields is not None:
@@ -112,7 +112,7 @@ class Terminal:
             self._console(sys.stdout).print(event_line(item), soft_wrap=True)
 
     def document(self, parts: Iterable[bytes]) -> None:
-        """A document as it is; on a terminal, what is hostile in it is shown as escapes."""
+        """Write a document unchanged; on a terminal, with hostile characters escaped."""
         if not self.is_terminal:
             self._write_bytes(parts)
             return
@@ -121,24 +121,24 @@ class Terminal:
             for part in parts:
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
-                    draw.write(_shown(line) + "\n")
+                    draw.write(_escaped(line) + "\n")
             if rest:
-                draw.write(_shown(rest) + "\n")
+                draw.write(_escaped(rest) + "\n")
 
     def note(self, text: str) -> None:
-        """A sentence that is no data."""
+        """Print a message to stderr."""
         self._say(text)
 
     def done(self, text: str) -> None:
-        """What was done, in a sentence."""
+        """Report success on stderr."""
         self._say(text, color="green" if sys.stderr.isatty() else "")
 
     def warn(self, text: str) -> None:
-        """What somebody should know."""
+        """Print a warning to stderr."""
         self._say(text, color="yellow")
 
     def fail(self, message: str, *, hint: str = "", error: dict[str, Any] | None = None) -> None:
-        """Why it ends: in words, or with `--json` the error object."""
+        """Print an error to stderr: as text, or with `--json` as the error object."""
         if self.as_json:
             from cli.output.machine_output import json_line
 
@@ -149,11 +149,11 @@ class Terminal:
             self._say(hint)
 
     def confirm(self, question: str, *, yes: bool, shown: str = "") -> None:
-        """Show what cannot be undone, and ask before it. Raises Declined, or UsageError if there is nobody to ask."""
+        """Ask for confirmation before an irreversible action. Raises Declined, or UsageError without a terminal."""
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise click.UsageError(f"{question} There is no terminal to ask at: pass --yes to do it.")
+            raise click.UsageError(f"{question} Cannot prompt without a terminal: pass --yes to confirm.")
         if shown:
             self.note(shown)
         sys.stderr.write(f"{visible(question)} [y/N] ")
@@ -163,8 +163,8 @@ class Terminal:
 
     @contextmanager
     def progress(self, title: str, total: int | None, *, amid_output: bool = False) -> Iterator[Advance]:
-        """A bar on standard error while something long goes on, if somebody can see it. `amid_output`: data are written
-        meanwhile; on a terminal they show by themselves how it goes."""
+        """Show a progress bar on stderr, if it is a terminal. With `amid_output`, data is written to stdout meanwhile:
+        the bar is then hidden if stdout is a terminal, too."""
         if not sys.stderr.isatty() or (amid_output and self.is_terminal):
             yield lambda: None
             return
@@ -184,10 +184,10 @@ class Terminal:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
         except OSError:
-            pass  # Nobody listens.
+            pass  # stderr is closed.
 
     def _write(self, parts: Iterable[str]) -> None:
-        """To standard output, each part at once."""
+        """Write to stdout, flushing each part."""
         for part in parts:
             try:
                 sys.stdout.write(part)
@@ -238,7 +238,7 @@ class Terminal:
 
 
 class _Drawing:
-    """What draws on the terminal, through the pager if need be."""
+    """Draws on the terminal, through the pager if needed."""
 
     def __init__(self, stream: Any, console: Console) -> None:
         self.console = console
@@ -249,7 +249,8 @@ class _Drawing:
 
 
 def leave_quietly() -> int:
-    """End as programs do whose reader has gone: by SIGPIPE, without a word; or give the exit code that means this."""
+    """Exit silently by SIGPIPE, as programs do whose reader has closed the pipe. Returns the equivalent exit code where
+    there are no signals."""
     import signal
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -259,7 +260,7 @@ def leave_quietly() -> int:
     return SIGPIPE_CODE
 
 
-def _begun(pages: Pages) -> Pages:
+def _prefetch_first(pages: Pages) -> Pages:
     iterator = iter(pages)
     return chain(list(islice(iterator, 1)), iterator)
 
@@ -268,5 +269,5 @@ def _not_empty(pages: Pages) -> Pages:
     return (page for page in pages if page)
 
 
-def _shown(line: bytes) -> str:
+def _escaped(line: bytes) -> str:
     return "\n".join(visible_lines(line.decode(errors="backslashreplace")))

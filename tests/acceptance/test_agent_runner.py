@@ -435,7 +435,7 @@ class TestUsage:
             (["true", "{nothing}"], "Unknown placeholder {nothing}."),
             (["{description}"], "a task must not choose the program to run"),
             (["sh", "-c", "echo {description}"], "would let the task run anything"),
-            (["no-such-program-at-all"], "no-such-program-at-all is no program that can be run"),
+            (["no-such-program-at-all"], "Command not found: no-such-program-at-all"),
         ],
     )
     def test_a_command_that_cannot_be_meant_is_refused(self, cli: CommandLine, command: list[str], said: str) -> None:
@@ -443,7 +443,7 @@ class TestUsage:
 
     def test_it_needs_a_relay_and_a_key_that_is_valid(self, cli: CommandLine) -> None:
         line = ["agent", "run", "--agent", new_id("agent"), "--", "true"]
-        assert "does not go with the backend json" in cli.run("--backend", "json", *line, code=2).err
+        assert "does not support --backend json" in cli.run("--backend", "json", *line, code=2).err
         assert "API key" in cli.run(*line, code=4, environment={"API_KEY": "wrong"}).err
 
     def test_an_agent_is_registered_and_changed(self, stack: Stack, cli: CommandLine) -> None:

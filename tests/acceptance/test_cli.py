@@ -130,7 +130,7 @@ class TestDeleting:
         assert self.exists(stack, doomed)
 
     def test_with_yes_it_deletes(self, cli: CommandLine, stack: Stack, doomed: str) -> None:
-        assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" with all that was in it.\n'
+        assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" and its contents.\n'
         assert not self.exists(stack, doomed)
         cli.run("delete", doomed, "--yes", code=3)
 
@@ -139,7 +139,7 @@ class TestDeleting:
         self, cli: CommandLine, stack: Stack, doomed: str, answer: str, code: int
     ) -> None:
         terminal = cli.terminal("delete", doomed, columns=200)
-        assert f'Delete "Doomed [red]" ({doomed}) with 1 memory, for good?' in terminal.wait_for("[y/N]")
+        assert f'Permanently delete "Doomed [red]" ({doomed}) with 1 memory?' in terminal.wait_for("[y/N]")
         terminal.type(f"{answer}\n")
         assert terminal.end()[0] == code
         assert self.exists(stack, doomed) == bool(code)
@@ -306,7 +306,7 @@ class TestOperators:
         assert (listed[name]["scopes"], listed[name]["sessions"]) == (["read", "write"], f"{name}-*")
         assert "key" not in listed[name]
         refused = cli.run("keys", "revoke", name, code=2)
-        assert f"Revoke {name} ({made['key_id']}: read write), for good?" in refused.err
+        assert f"Permanently revoke {name} ({made['key_id']}: read write)?" in refused.err
         limited = {"API_KEY": made["key"]}
         wait_for(lambda: cli.run("list", environment=limited).rows == [], what="known to the relay")
         assert "admin" in cli.run("keys", "list", code=4, environment=limited).err

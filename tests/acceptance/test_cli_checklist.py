@@ -176,7 +176,7 @@ class TestListWithFilters:
         cli.run("create", new_id("another"))
         done = cli.run("list", "--limit", "1")
         assert len(done.rows) == 1
-        assert done.err == "These are the first 1; there are more: --limit 0 for all of them.\n"
+        assert done.err == "Showing the first 1. Use --limit 0 to show all.\n"
         assert cli.run("list", "--limit", "0").err == ""
 
     @pytest.mark.parametrize("wrong", [("--status", "sleeping"), ("--limit", "-1"), ("--limit", "many")])
@@ -237,18 +237,18 @@ class TestDeleteWithConfirmation:
     def test_a_person_is_told_what_goes_and_asked(self, cli: CommandLine, doomed: str, answer: str, code: int) -> None:
         terminal = cli.terminal("delete", doomed, columns=200)
         shown = terminal.wait_for("[y/N]")
-        assert f'Delete "Doomed [red]" ({doomed}) with 1 memory and 1 task, for good?' in shown
+        assert f'Permanently delete "Doomed [red]" ({doomed}) with 1 memory and 1 task?' in shown
         terminal.type(f"{answer}\n")
         ended, text = terminal.end()
         assert ended == code
-        assert ("Nothing was done." if code else 'Deleted "Doomed [red]"') in text
+        assert ("Nothing was changed." if code else 'Deleted "Doomed [red]"') in text
         cli.run("show", doomed, code=0 if code else 3)
 
     def test_a_program_has_to_say_yes(self, cli: CommandLine, doomed: str) -> None:
         done = cli.run("delete", doomed, input="y\n", code=2)
         assert "pass --yes" in done.err
         assert cli.run("show", doomed).rows
-        assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" with all that was in it.\n'
+        assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" and its contents.\n'
 
     def test_nothing_of_it_is_left(self, cli: CommandLine, doomed: str) -> None:
         word = doomed.replace("-", "")
@@ -385,9 +385,9 @@ class TestWithAnEmptyDatabase:
 
     def test_people_are_told_that_there_is_nothing(self, empty: CommandLine) -> None:
         shown = STYLE.sub("", empty.shown("list"))
-        assert shown == "There are no sessions yet: session-cli create ID --title TITLE\n"
-        assert empty.shown("search-conversations", "roof") == "Nothing was found.\n"
-        assert empty.shown("list-tasks") == "There are no such tasks.\n"
+        assert shown == "No sessions yet. Create one: session-cli create ID --title TITLE\n"
+        assert empty.shown("search-conversations", "roof") == "No results.\n"
+        assert empty.shown("list-tasks") == "No tasks found.\n"
 
     def test_what_is_named_is_not_found(self, empty: CommandLine) -> None:
         done = empty.run("show", "x", code=3)
@@ -417,7 +417,7 @@ class TestWatching:
 @pytest.mark.parametrize("backend", ["postgres", "json"])
 def test_what_only_a_relay_has_is_said_in_a_sentence_and_is_wrong_usage(tmp_path: Path, backend: str) -> None:
     cli = on_store(tmp_path, backend=backend, database_url="postgresql://127.0.0.1:9/none")
-    sentence = f"Only a relay has this; it does not go with the backend {backend}."
+    sentence = f"This command needs a relay; it does not support --backend {backend}."
     for line in (
         *("deliveries", "deliveries x", "agents", "refusals", "status"),
         *("dead-letters list", "dead-letters show x", "dead-letters replay x", "dead-letters replay --all"),

@@ -111,7 +111,7 @@ class TestPostgres:
         assert "the latest active" in terminal.wait_for("[y/N]")
         terminal.type("n\n")
         code, text = terminal.end()
-        assert (code, "Nothing was done." in text) == (1, True)
+        assert (code, "Nothing was changed." in text) == (1, True)
         stack.start()
         assert everything(cli) == before
 

@@ -90,7 +90,7 @@ class TestDoctor:
             *("redis memory", "postgres", "schema", "postgres durability", "workers", "backlog", "dead letters"),
         } == found.keys()
         assert "3 workers" in found["workers"]["detail"]
-        assert done.err == "No trouble; 0 warnings.\n"
+        assert done.err == "No problems, 0 warnings.\n"
         shown = cli.shown("doctor")
         assert shown.count("✓") == len(found)
         assert "✗" not in shown
@@ -105,7 +105,7 @@ class TestDoctor:
     def test_postgres_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         with paused(rig.postgres):
             found = find(cli, "postgres")
-            assert "Webhooks are taken and wait" in found["detail"]
+            assert "Webhooks are accepted and queued" in found["detail"]
             assert "DATABASE_URL" in found["remedy"]
             assert cli.launch("doctor", code=1).findings["webhooks"]["state"] == "ok"
             assert "Start Postgres" in find(direct, "postgres")["remedy"]
@@ -117,7 +117,7 @@ class TestDoctor:
         rig.stack.stop("worker")
         migrate(rig.postgres.url, "downgrade", "-1")
         found = find(cli, "schema")
-        assert f"{SCHEMA_REVISION} is needed" in found["detail"]
+        assert f"{SCHEMA_REVISION} is required" in found["detail"]
         assert "session-cli db upgrade" in found["remedy"]
         assert find(direct, "schema")["remedy"] == found["remedy"]
         assert direct.launch("db", "check", "--json", "state", code=1).json == {"state": "behind"}
@@ -156,7 +156,7 @@ class TestDoctor:
         done = direct.launch("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
         assert done.findings["schema"]["state"] == "ok"
-        assert done.err == "1 trouble and 0 warnings.\n"
+        assert done.err == "1 problem, 0 warnings.\n"
 
     def test_servers_alone_are_looked_at(self, direct: CommandLine) -> None:
         found = direct.launch("doctor").findings

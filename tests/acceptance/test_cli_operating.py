@@ -81,15 +81,15 @@ class TestDeadLetters:
         [delivery_id] = dead_letters.send_poison(stack, poisoned, 1)
         terminal = cli.terminal("dead-letters", "discard", delivery_id, columns=300)
         shown = terminal.wait_for("[y/N]")
-        assert f"Give up {delivery_id}, a store_memory on {poisoned} of default, accepted " in shown
+        assert f"Permanently discard {delivery_id} (store_memory on {poisoned} from default, accepted " in shown
         terminal.type(f"{answer}\n")
         ended, text = terminal.end()
         assert ended == code
         if code:
-            assert "Nothing was done." in text
+            assert "Nothing was changed." in text
             assert len(dead_letters.dead(stack, poisoned)) == 1
         else:
-            assert f"Gave up {delivery_id}." in text
+            assert f"Discarded {delivery_id}." in text
             wait_for(lambda: not dead_letters.dead(stack, poisoned), what="empty")
 
     def test_without_a_terminal_it_takes_yes_and_it_stays_given_up(
@@ -101,7 +101,7 @@ class TestDeadLetters:
         assert len(dead_letters.dead(stack, poisoned)) == 1
         dead_letters.mend(engine)
         done = cli.run("dead-letters", "discard", delivery_id, "--yes", "--json")
-        assert (done.err, done.json) == (f"Gave up {delivery_id}.\n", {"discarded": 1})
+        assert (done.err, done.json) == (f"Discarded {delivery_id}.\n", {"discarded": 1})
         wait_for(lambda: dead_letters.status_of(stack, delivery_id) == "rejected", what="discarded")
         assert keys_in(stack, poisoned) == []
         cli.run("dead-letters", "discard", delivery_id, "--yes", code=3)
@@ -114,11 +114,11 @@ class TestKeys:
         [made] = done.rows
         assert (made["name"], made["scopes"], made["sessions"]) == (name, '["write"]', "walk-*")
         assert re.fullmatch(r"srk_[A-Za-z0-9]{40}", made["key"])
-        assert done.err == "Keep the key now: it is not shown again.\n"
+        assert done.err == "Save the key now: it will not be shown again.\n"
         assert made["key"] not in cli.run("keys", "list").out + cli.shown("keys", "list", columns=200)
         for answer, code in (("n", 1), ("y", 0)):
             terminal = cli.terminal("keys", "revoke", name, columns=200)
-            assert f"Revoke {name} ({made['key_id']}: write), for good?" in terminal.wait_for("[y/N]")
+            assert f"Permanently revoke {name} ({made['key_id']}: write)?" in terminal.wait_for("[y/N]")
             terminal.type(f"{answer}\n")
             assert terminal.end()[0] == code
             revoked = {key["key_id"]: key["revoked_at"] for key in cli.run("keys", "list", "--json").json}

@@ -68,7 +68,7 @@ class TestTitles:
         assert max(map(cell_len, text.splitlines())) <= columns
 
     def test_it_fits_into_lists(self, cli: CommandLine, hostile: dict[str, str], kind: str, columns: int) -> None:
-        drawn, _, _ = readable(cli.shown("list", "-n", "20", columns=columns)).partition("These are the first 20")
+        drawn, _, _ = readable(cli.shown("list", "-n", "20", columns=columns)).partition("Showing the first 20")
         assert hostile[kind] in drawn
         assert max(map(cell_len, drawn.splitlines())) <= columns
 
@@ -180,7 +180,7 @@ def test_what_is_found_is_shown_without_its_marks(cli: CommandLine, stack: Stack
 
 
 def test_nothing_found_is_said(cli: CommandLine) -> None:
-    assert cli.shown("search-conversations", "zyxwvutsrqpo") == "Nothing was found.\n"
+    assert cli.shown("search-conversations", "zyxwvutsrqpo") == "No results.\n"
 
 
 def test_a_bar_and_what_is_drawn_do_not_run_into_each_other(cli: CommandLine, stack: Stack) -> None:

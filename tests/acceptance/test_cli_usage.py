@@ -27,7 +27,7 @@ class TestUsage:
         nowhere = {"RELAY_URL": "", "API_KEY": ""}
         told = cli.run("--help", environment=nowhere).out
         assert all(f"  {name} " in told for name in MODULES)
-        assert "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found" in told
+        assert "Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found" in told
         assert cli.run("--version", environment=nowhere).out.startswith("session-cli ")
         for name in MODULES:
             assert cli.run(name, "--help", environment=nowhere).out.startswith(f"Usage: session-cli {name} ")
@@ -44,7 +44,7 @@ class TestUsage:
     @pytest.mark.parametrize("text", ["", "..", ".", "a/b", "a?b", "a b", "x" * 129])
     def test_what_is_no_id_is_not_asked_for(self, cli: CommandLine, text: str) -> None:
         for line in (["show", "--", text], ["delete", "--yes", "--", text], ["artifact", "--", "x", text]):
-            assert "is no id: expected 1 to 128 letters" in cli.run(*line, code=2).err
+            assert "expected 1 to 128 letters" in cli.run(*line, code=2).err
 
     def test_a_misspelt_command_gets_a_hint(self, cli: CommandLine) -> None:
         assert "Did you mean 'export'" in cli.run("exprot", code=2).err
@@ -57,7 +57,7 @@ class TestUsage:
     def test_with_a_wrong_key_it_says_where_the_key_is_from(self, cli: CommandLine) -> None:
         done = cli.run("list", code=4, environment={"API_KEY": "wrong"})
         assert done.out == ""
-        assert done.err.endswith("The key is that of API_KEY in the environment.\n")
+        assert done.err.endswith("The key came from API_KEY in the environment.\n")
 
     def test_a_relay_that_is_away_is_exit_code_5(self, cli: CommandLine) -> None:
         done = cli.run("list", code=5, environment={"RELAY_URL": "http://127.0.0.1:9"})
@@ -78,7 +78,7 @@ class TestUsage:
 
     def test_options_of_all_may_stand_after_the_command(self, cli: CommandLine) -> None:
         assert cli.run("list", "-n", "1", "--backend", "http", "--no-pager").rows
-        assert "only a relay" in cli.run("keys", "list", "--backend", "json", code=2).err.lower()
+        assert "needs a relay" in cli.run("keys", "list", "--backend", "json", code=2).err.lower()
         assert "STORAGE_BACKEND" in cli.run("list", code=2, environment={"STORAGE_BACKEND": "paper"}).err
 
 
@@ -92,7 +92,7 @@ class TestLogin:
         self, newcomer: CommandLine, stack: Stack
     ) -> None:
         terminal = newcomer.terminal("login", stack.url, columns=200)
-        terminal.wait_for("not shown")
+        terminal.wait_for("input is hidden")
         terminal.type(f"{API_KEY}\n")
         code, text = terminal.end()
         assert (code, API_KEY in text) == (0, False)

@@ -113,11 +113,11 @@ class TestAnswers:
             {
                 "check": "database",
                 "state": "ok",
-                "detail": "database 1.2.3 has 1 tool: execute_sql. execute_sql answered.",
+                "detail": "database 1.2.3 has 1 tool: execute_sql. execute_sql succeeded.",
                 "remedy": "",
             }
         ]
-        assert "No trouble; 0 warnings." in done.err
+        assert "No problems, 0 warnings." in done.err
         assert ".mcp.json" in done.err
         assert "✓" in cli.shown("doctor", "--mcp", "--yes", environment={"DSN": "x"})
 
@@ -128,7 +128,7 @@ class TestAnswers:
             url = f"http://127.0.0.1:{port}/mcp"
             wait_for(lambda: is_open(port), what="listening")
             found = look(configure(http={"type": "http", "url": "${WHERE:-" + url + "}"}))["http"]
-            assert (found.state, found.detail.endswith("execute_sql answered.")) == ("ok", True)
+            assert (found.state, found.detail.endswith("execute_sql succeeded.")) == ("ok", True)
         finally:
             server.terminate()
             server.wait()
@@ -136,7 +136,7 @@ class TestAnswers:
     def test_a_role_that_may_write_is_warned_of(self, configure: Configure) -> None:
         found = look(configure(database=program("may write")))["database"]
         assert found.state == "warning"
-        assert "may write" in found.detail
+        assert "can write" in found.detail
         assert "session-cli db reader" in found.remedy
 
     def test_a_call_that_is_refused_is_told_without_what_is_secret(
@@ -146,7 +146,7 @@ class TestAnswers:
         done = cli.launch("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
         found = done.findings["database"]
         assert found["state"] == "trouble"
-        assert "execute_sql was refused" in found["detail"]
+        assert "execute_sql failed" in found["detail"]
         assert "permission denied for [hidden]" in found["detail"]
         assert SECRET not in done.out + done.err
 
@@ -176,15 +176,15 @@ class TestTroubles:
         found = done.findings
         assert found["node"]["detail"] == "npx is not installed."
         assert "Node.js" in found["node"]["remedy"]
-        assert found["away"]["detail"].startswith("Nothing answers at http://127.0.0.1:")
-        assert found["nowhere"]["detail"].startswith("https://nowhere.invalid cannot be reached")
-        assert found["ended"]["detail"] == "It ended without an answer. It said: Error: no [hidden]"
+        assert found["away"]["detail"].startswith("Cannot connect to http://127.0.0.1:")
+        assert found["nowhere"]["detail"].startswith("Cannot connect to https://nowhere.invalid:")
+        assert found["ended"]["detail"] == "The program exited without responding. Its stderr: Error: no [hidden]"
         assert "carrier-pigeon" in found["wrong"]["detail"]
-        assert found["empty"]["detail"] == "It has no command."
+        assert found["empty"]["detail"] == "No command is configured."
         assert {row["state"] for row in found.values()} == {"trouble"}
         assert all(row["remedy"] for row in found.values())
         assert SECRET not in done.out + done.err
-        assert done.err.endswith("6 troubles and 0 warnings.\n")
+        assert done.err.endswith("6 problems, 0 warnings.\n")
 
     @pytest.mark.parametrize(
         ("status", "headers", "told"),
@@ -193,9 +193,9 @@ class TestTroubles:
             (403, {}, "does not allow it (HTTP 403)"),
             (404, {}, "no MCP server at this address (HTTP 404)"),
             (500, {}, "answered with an error (HTTP 500)"),
-            (200, {"Content-Type": "text/html"}, "does not answer as an MCP server"),
-            (302, {"Location": "http://127.0.0.1:9/other"}, "does not answer as an MCP server"),
-            (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "compresses"),
+            (200, {"Content-Type": "text/html"}, "Not an MCP server"),
+            (302, {"Location": "http://127.0.0.1:9/other"}, "Not an MCP server"),
+            (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "compressed"),
         ],
     )
     def test_answers_that_are_none_are_told(
@@ -210,14 +210,14 @@ class TestTroubles:
     def test_an_answer_without_end_is_given_up(self, configure: Configure) -> None:
         with answering(200, {"Content-Type": "application/json"}, body=b" " * 2**20) as url:
             found = look(configure(server={"type": "http", "url": f"{url}/mcp"}))
-        assert "more than 4 MiB" in found["server"].detail
+        assert "larger than 4 MiB" in found["server"].detail
 
     def test_what_takes_too_long_is_given_up_and_ended(
         self, configure: Configure, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(mcp_probe, "START_SECONDS", 0.5)
         found = look(configure(silent=program("silent")))["silent"]
-        assert found.detail.startswith("It did not start within")
+        assert found.detail.startswith("The server did not start within")
         assert children() == []
 
     @pytest.mark.parametrize("kind", ["stubborn", "leaving"])
@@ -243,7 +243,7 @@ class TestTroubles:
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
         done = cli.launch("doctor", "--mcp", "--yes", code=1)
-        assert "get_me was refused" in done.findings["hostile"]["detail"]
+        assert "get_me failed" in done.findings["hostile"]["detail"]
         assert len(done.out + done.err) < 4_000
         assert not set(done.out + done.err) & set("\x1b\x07\u202e")
         shown = cli.shown("doctor", "--mcp", "--yes", code=1)
@@ -270,7 +270,7 @@ class TestConfiguration:
             read_config(tmp_path / "wrong.json", {})
 
     def test_wrong_settings_and_usage_have_their_exit_code(self, cli: CommandLine) -> None:
-        assert "no none.json" in cli.launch("doctor", "--mcp", "--config", "none.json", code=2).err
+        assert "none.json was not found" in cli.launch("doctor", "--mcp", "--config", "none.json", code=2).err
         assert "--mcp" in cli.launch("doctor", "--config", "wrong.json", code=2).err
 
     def test_strange_entries_are_told_and_harm_nothing(self, configure: Configure) -> None:
@@ -310,7 +310,7 @@ class TestOurs:
         right = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
         assert right["session-relay"]["state"] == "ok"
         assert "resume_bundle" in right["session-relay"]["detail"]
-        assert right["session-relay"]["detail"].endswith("list_sessions answered.")
+        assert right["session-relay"]["detail"].endswith("list_sessions succeeded.")
         assert right["github"]["detail"] == "GITHUB_TOKEN is not set."
         wrong = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
         assert "(HTTP 401)" in wrong["session-relay"]["detail"]
@@ -325,7 +325,7 @@ class TestOurs:
         found = cli.launch("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
             pytest.skip(f"The npm registry cannot be reached, or has not got it: {found['detail']}")
-        assert (found["state"], found["detail"].endswith("execute_sql answered.")) == ("ok", True), found
+        assert (found["state"], found["detail"].endswith("execute_sql succeeded.")) == ("ok", True), found
 
         session_id = new_id("kept")
         stack.send("create_session", session_id, title="Kept")
@@ -353,11 +353,11 @@ class TestOurs:
         here = {"DATABASE_URL": stack.environment["DATABASE_URL"]}
         name = new_id("reader")
         done = cli.launch("db", "reader", "--role", name, "--json", environment=here)
-        assert "not shown again" in done.err
+        assert "not be shown again" in done.err
         assert done.json["role"] == name
         yield done.json
         dropped = cli.launch("db", "reader", "--role", name, "--drop", environment=here)
-        assert dropped.err == f"The role {name} is dropped.\n"
+        assert dropped.err == f"Dropped role {name}.\n"
 
 
 def is_open(port: int) -> bool:

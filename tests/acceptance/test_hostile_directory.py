@@ -110,7 +110,7 @@ class TestServersThatItNames:
                 address={"type": "http", "url": f"{listener.url}/mcp", "headers": {"X-API-Key": "${API_KEY}"}},
             )
             refused = cli.launch("doctor", "--mcp", *arguments, code=2).err
-            assert "There is no terminal to ask at: pass --yes" in refused
+            assert "Cannot prompt without a terminal: pass --yes" in refused
         assert not created.exists()
         assert listener.heard == []
 
@@ -152,7 +152,7 @@ class TestServersThatItNames:
         headers = {"X-API-Key": "${API_KEY}"} if "k=" not in url else {}
         path = name_servers(cli.folder, address={"type": "http", "url": url, "headers": headers})
         found = agreed(path, RELAY_URL="https://relay.example", WHERE="relay.example", API_KEY=SECRET)["address"]
-        assert "would get API_KEY" in found.detail
+        assert "would send API_KEY to" in found.detail
         assert "--pass-env API_KEY" in found.remedy
         assert listener.heard == []
 
@@ -189,12 +189,12 @@ class TestServersThatItNames:
         found = agreed(path).values()
         assert all("is not encrypted" in row.detail and "PLAIN_HTTP_HOSTS" in row.remedy for row in found)
         found = agreed(path, PLAIN_HTTP_HOSTS="x, Relay.invalid").values()
-        assert all("cannot be reached" in row.detail for row in found)
+        assert all("Cannot connect to" in row.detail for row in found)
 
     def test_what_is_too_long_to_be_looked_over_is_not_run(self, cli: CommandLine) -> None:
         created = cli.folder / "created"
         path = name_servers(cli.folder, long={"command": "sh", "args": ["-c", " " * 2_000 + f"touch {created}"]})
-        assert "too long to be looked over" in agreed(path)["long"].detail
+        assert "too long to review" in agreed(path)["long"].detail
         assert not created.exists()
 
     def test_the_file_of_the_program_itself_needs_no_agreement(self, cli: CommandLine) -> None:
@@ -207,11 +207,11 @@ class TestStackThatItNames:
     def test_the_key_of_the_environment_is_not_shown_to_its_address(self, cli: CommandLine, listener: Listener) -> None:
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
             refused = cli.launch("list", code=2).err
-            assert f"it is not shown to {listener.url}" in refused
-            assert "Set RELAY_URL, too, or unset API_KEY." in refused
+            assert f"the key is not sent to {listener.url}" in refused
+            assert "Set RELAY_URL too, or unset API_KEY." in refused
             assert SECRET not in refused
             (cli.folder / ".data" / "api_key").unlink()
-            assert "its key is not in .data" in cli.launch("list", code=2).err
+            assert ".data contains no key" in cli.launch("list", code=2).err
         assert listener.heard == []
 
     def test_a_key_of_elsewhere_that_it_links_is_not_sent(self, cli: CommandLine, listener: Listener) -> None:
@@ -219,7 +219,7 @@ class TestStackThatItNames:
         key.write_text(SECRET)
         with claiming_to_run(cli.folder, listener.url):
             (cli.folder / ".data" / "api_key").symlink_to(key)
-            assert "cannot be read" in cli.launch("list", code=2, environment={"API_KEY": ""}).err
+            assert "Cannot read" in cli.launch("list", code=2, environment={"API_KEY": ""}).err
         assert listener.heard == []
 
     def test_it_counts_only_while_a_stack_of_this_user_holds_it(self, cli: CommandLine, listener: Listener) -> None:

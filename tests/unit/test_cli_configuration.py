@@ -56,7 +56,7 @@ def test_the_environment_goes_before_the_login_and_that_before_the_stack(environ
 
 def test_a_key_of_the_environment_is_not_shown_to_an_address_of_a_folder(environment: dict[str, str]) -> None:
     with running_stack(Path(".data")):
-        with pytest.raises(SettingsError, match="not shown to http://127") as raised:
+        with pytest.raises(SettingsError, match="not sent to http://127") as raised:
             find_login({**environment, "API_KEY": "mine"})
         assert "RELAY_URL" in str(raised.value.hint)
         assert find_login({**environment, "API_KEY": "of-stack"}).url == "http://127.0.0.1:8123"
@@ -73,11 +73,11 @@ def test_a_key_is_not_shown_to_another_address(environment: dict[str, str]) -> N
 def test_a_stack_that_has_ended_or_is_elsewhere_is_none(environment: dict[str, str]) -> None:
     with running_stack(Path(".data")):
         pass
-    with pytest.raises(SettingsError, match="no relay"):
+    with pytest.raises(SettingsError, match="No relay"):
         find_login(environment)
     with (
         running_stack(Path(".data"), url="http://relay.example:8000"),
-        pytest.raises(SettingsError, match="no relay"),
+        pytest.raises(SettingsError, match="No relay"),
     ):
         find_login({**environment, "API_KEY": "mine"})
 
@@ -94,7 +94,7 @@ def test_the_login_is_for_this_user_alone(environment: dict[str, str]) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert "stored" not in repr(stored_login(environment))
     path.chmod(0o640)
-    with pytest.raises(SettingsError, match="Others can read"):
+    with pytest.raises(SettingsError, match="other users can read"):
         stored_login(environment)
     assert store_login(environment, url=URL, key="other") == path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -118,7 +118,7 @@ class TestWords:
         assert [count(n, "memory", "memories") for n in (0, 1, 1_000)] == ["0 memories", "1 memory", "1,000 memories"]
         stats = {"conversation_chunks": 2, "memories": 1, "tasks": 0, "artifacts": 3, "active_tasks": 0}
         assert contents(stats) == "2 chunks, 1 memory and 3 artifacts"
-        assert contents(dict.fromkeys(stats, 0)) == "nothing in it"
+        assert contents(dict.fromkeys(stats, 0)) == "no contents"
 
 
 class TestCommandLines:

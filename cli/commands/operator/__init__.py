@@ -1,1 +1,1 @@
-"""Commands for operators: status, keys, deliveries, dead letters, databases, doctor."""
+"""Operator commands: status, keys, deliveries, dead letters, databases, doctor."""

@@ -1,4 +1,4 @@
-"""What a relay knows of others: its agents, and requests that it has refused."""
+"""Lists a relay's agents and its rejected requests."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CAUSES = (
 @command("agents", AGENT)
 @limit_option()
 def agents(tool: CliContext, limit: int) -> None:
-    """List the agents that tasks can be delegated to."""
-    _list(tool, "read_agents", {}, AGENT, limit=limit, nothing="No agent has come yet.")
+    """List agents that can receive tasks."""
+    _list(tool, "read_agents", {}, AGENT, limit=limit, nothing="No agents registered.")
 
 
 @command("refusals", REFUSAL)
-@click.option("--cause", type=click.Choice(CAUSES), help="Only those.")
+@click.option("--cause", type=click.Choice(CAUSES), help="Filter by cause.")
 @limit_option()
 def refusals(tool: CliContext, cause: str | None, limit: int) -> None:
-    """List the latest refused requests, and why."""
-    _list(tool, "read_refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="None was refused.")
+    """List recently rejected requests with their causes."""
+    _list(tool, "read_refusals", {"cause": cause}, REFUSAL, limit=limit, nothing="No rejected requests.")
 
 
 def _list(
@@ -37,5 +37,5 @@ def _list(
 ) -> None:
     from cli.backends.relay_lists import fetch_page
 
-    found = pages(fetch_page(tool.client, address, wanted), limit=limit, tell_more=tool.terminal.note)
+    found = pages(fetch_page(tool.client, address, wanted), limit=limit, on_more=tool.terminal.note)
     tool.terminal.items(found, shape, nothing=nothing)

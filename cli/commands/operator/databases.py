@@ -1,5 +1,4 @@
-"""The store itself: its tables brought up to date, backups of all that is in it and how they come back, and a role that
-may read it."""
+"""Operates the store directly: migrations, backup and restore, and a read-only database role."""
 
 from __future__ import annotations
 
@@ -48,36 +47,36 @@ READER = OutputSchema(
     id_path="role",
 )
 _SENTENCES = {
-    "current": "The tables are those of this version.",
-    "behind": "The tables are of an older version: run `session-cli db upgrade`.",
-    "empty": "There are no tables yet: run `session-cli db upgrade`.",
-    "ahead": "The tables are of a newer version than this program: update the program.",
-    "differs": "The tables say that they are of this version, but somebody has changed them.",
+    "current": "The schema is up to date.",
+    "behind": "The schema is out of date. Run `session-cli db upgrade`.",
+    "empty": "The database has no tables. Run `session-cli db upgrade`.",
+    "ahead": "The schema is newer than this program. Update session-relay.",
+    "differs": "The schema has the expected revision, but its tables were changed by hand.",
 }
 
 
 @click.group("db")
 def databases() -> None:
-    """Look after the store itself. This goes past the relay, to the servers: those of DATABASE_URL and
-    REDIS_URL, else those of the stack in DATA_DIR, whether it runs or not; or, with --backend json, to the
-    files in DATA_DIR."""
+    """Migrate, check, back up and restore the store. These commands bypass the relay. They use the servers of
+    DATABASE_URL and REDIS_URL, else those of the stack in DATA_DIR, running or not; with --backend json, the files in
+    DATA_DIR."""
 
 
 @command("upgrade", SCHEMA)
 def upgrade(tool: CliContext) -> None:
-    """Bring the tables in Postgres to this version, by the migrations. May be repeated."""
+    """Migrate the Postgres schema to this version. Safe to repeat."""
     from local.operator.migrations import compare, upgrade
 
     with _database(tool) as database:
         upgrade(database)
         report = compare(database)
-    tool.terminal.done(f"{database.name} is at schema {report.revision}.")
+    tool.terminal.done(f"Database {database.name} is at schema revision {report.revision}.")
     _show(tool, report)
 
 
 @command("check", SCHEMA)
 def check(tool: CliContext) -> int:
-    """Tell whether the tables in Postgres are those of this version. If not, the exit code is 1."""
+    """Check that the Postgres schema is up to date. Exits with 1 if not."""
     from local.operator.migrations import compare
 
     with _database(tool) as database:
@@ -93,48 +92,47 @@ def check(tool: CliContext) -> int:
 @command("backup", BACKUP)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 def backup(tool: CliContext, file: Path) -> None:
-    """Write all that is in the store into FILE, at any time. Only you can read it. It is read to its end
-    before it counts; what was in FILE stays until then."""
+    """Back up the store to FILE. The relay may keep running. Only you can read FILE; an existing one is replaced once
+    the new backup is verified."""
     from cli.backends.backup_target import open_backup_target
 
-    with open_backup_target(tool) as keeper, tool.terminal.progress("Backing up", keeper.count()) as advance:
-        made = keeper.back_up(file, advance=advance)
-    tool.terminal.done(f"Backed up {_told(made)}, into {file}.")
+    with open_backup_target(tool) as target, tool.terminal.progress("Backing up", target.count()) as advance:
+        made = target.back_up(file, advance=advance)
+    tool.terminal.done(f"Backed up {_describe(made)} to {file}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(_item(file, made), BACKUP)
 
 
 @command("restore", BACKUP)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
-@click.option("--force", is_flag=True, help="Also while the database is in use, or has tables of others.")
+@click.option("--force", is_flag=True, help="Restore even if the database is in use or has foreign tables.")
 @yes_option()
 def restore(tool: CliContext, file: Path, force: bool, yes: bool) -> None:
-    """Put the backup in FILE in the place of all that is in the store. It is read to its end before anything
-    changes; then all of it changes at once, or nothing."""
+    """Replace everything in the store with a backup. FILE is verified first, then restored in one transaction."""
     from cli.backends.backup_target import open_backup_target
 
-    with open_backup_target(tool, restores=True) as keeper:
+    with open_backup_target(tool, restores=True) as target:
         if not force:
-            keeper.require_unused()
-        new, steps = keeper.look_into(file)
+            target.require_unused()
+        new, steps = target.inspect(file)
         tool.terminal.confirm(
-            f"Give up what is in {keeper.title}, {_told(keeper.held())}, for what is in {file}, {_told(new)}?", yes=yes
+            f"Replace {_describe(target.held())} in {target.title} with {_describe(new)} from {file}?", yes=yes
         )
         if not force:
-            keeper.require_unused()  # Somebody may have taken long to answer.
+            target.require_unused()  # Again: the prompt may have waited for long.
         with tool.terminal.progress("Restoring", steps) as advance:
-            keeper.restore(file, advance=advance)
-    tool.terminal.done(f"Restored {_told(new)}, from {file}.")
+            target.restore(file, advance=advance)
+    tool.terminal.done(f"Restored {_describe(new)} from {file}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(_item(file, new), BACKUP)
 
 
 @command("reader", READER)
-@click.option("--role", metavar="NAME", help="Another name than session_relay_reader.")
-@click.option("--drop", is_flag=True, help="Remove the role instead.")
+@click.option("--role", metavar="NAME", help="Name of the role.  [default: session_relay_reader]")
+@click.option("--drop", is_flag=True, help="Drop the role instead.")
 def reader(tool: CliContext, role: str | None, drop: bool) -> None:
-    """Make a role in Postgres that may read the sessions and nothing else, for programs such as an MCP server. Its
-    password is shown this once. Repeated, it gets a new one, and the rights of this version."""
+    """Create a Postgres role that can only read sessions. Use it for programs such as an MCP server. The password is
+    shown once; running this again sets a new one and updates the privileges."""
     import msgspec
 
     from local.operator.reader_role import ROLE, drop_reader, make_reader
@@ -143,26 +141,26 @@ def reader(tool: CliContext, role: str | None, drop: bool) -> None:
     with _database(tool) as database:
         if drop:
             was_there = drop_reader(database, role=role)
-            tool.terminal.done(f"The role {role} is {'dropped' if was_there else 'not there'}.")
+            tool.terminal.done(f"Dropped role {role}." if was_there else f"Role {role} does not exist.")
             return
         made = make_reader(database, role=role)
     tool.terminal.item(msgspec.structs.asdict(made), READER)
     for sentence in made.remains:
         tool.terminal.warn(sentence)
     if made.socket:
-        tool.terminal.warn(f"Whoever can enter {made.socket} may need no password there, for any role.")
-    tool.terminal.note("Keep the URL now: its password is not shown again.")
+        tool.terminal.warn(f"Users with access to {made.socket} may connect as any role without a password.")
+    tool.terminal.note("Save the URL now: its password will not be shown again.")
 
 
 def _database(tool: CliContext) -> Any:
-    """The database, within a block."""
+    """Open the database for a `with` block."""
     from contextlib import contextmanager
 
     from local.operator.postgres_tools import TargetDatabase
     from local.operator.server_discovery import open_servers
 
     if tool.backend_choice == "json":
-        raise click.UsageError("The JSON store has no tables; it needs no migrations.")
+        raise click.UsageError("The JSON store has no schema. Use --backend postgres.")
 
     @contextmanager
     def opened() -> Any:
@@ -181,11 +179,11 @@ def _show(tool: CliContext, report: SchemaReport) -> None:
         tool.terminal.note(report.differences)
 
 
-def _told(held: StoreSummary) -> str:
+def _describe(held: StoreSummary) -> str:
     from datetime import UTC, datetime
 
     active_at = held.latest_activity_at
-    latest = f", the latest active {ago(active_at.isoformat(), now=datetime.now(UTC))}" if active_at else ""
+    latest = f" (last active {ago(active_at.isoformat(), now=datetime.now(UTC))})" if active_at else ""
     return f"{count(held.sessions, 'session')}{latest}"
 
 

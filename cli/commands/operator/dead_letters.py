@@ -1,5 +1,4 @@
-"""Dead letters and parked events: what could not be applied, and what a session did not take. To look into, to replay,
-to give up."""
+"""Lists, shows, replays and discards dead letters and parked events."""
 
 from __future__ import annotations
 
@@ -28,50 +27,50 @@ _PLURAL = {False: "dead letters", True: "parked events"}
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look after what could not be applied.
+    """List, replay and discard failed commands.
 
-    `--parked` is for events of hooks and signed senders that came while their session was paused, completed or not
-    there: they are kept to be replayed."""
+    `--parked` selects parked events instead: webhooks of third parties that arrived while their session was paused,
+    completed or missing. They are kept for replay."""
 
 
 def _parked_option() -> Callable[[Body], Body]:
-    return click.option("--parked", "is_parked", is_flag=True, help="Events that their session did not take, instead.")
+    return click.option("--parked", "is_parked", is_flag=True, help="Parked events instead of dead letters.")
 
 
 def _source_option() -> Callable[[Body], Body]:
-    return click.option("--source", metavar="NAME", help="Whose it is, if it is not this key's.")
+    return click.option("--source", metavar="NAME", help="Sender, if not the owner of this key.")
 
 
 @command("list", DEAD_LETTER)
 @_parked_option()
-@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
-@click.option("--source", metavar="NAME", help="Only those of this sender.")
-@click.option("--command", "name", metavar="NAME", help="Only those of this command.")
+@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@click.option("--source", metavar="NAME", help="Filter by sender.")
+@click.option("--command", "name", metavar="NAME", help="Filter by command.")
 @limit_option()
 def list_dead(tool: CliContext, limit: int, is_parked: bool, **wanted: str | None) -> None:
-    """List dead letters, the oldest first, with the reason."""
+    """List dead letters with their reasons, oldest first."""
     from cli.backends.relay_lists import fetch_page
 
     wanted["command"] = wanted.pop("name")
     wanted["status"] = _status(is_parked)
-    found = pages(fetch_page(tool.client, "read_dead_letters", wanted), limit=limit, tell_more=tool.terminal.note)
-    tool.terminal.items(found, DEAD_LETTER, nothing=f"There are no {_PLURAL[is_parked]}.")
+    found = pages(fetch_page(tool.client, "read_dead_letters", wanted), limit=limit, on_more=tool.terminal.note)
+    tool.terminal.items(found, DEAD_LETTER, nothing=f"No {_PLURAL[is_parked]}.")
 
 
 @command("show", _IN_FULL)
 @id_argument("delivery_id")
 @_source_option()
 def show(tool: CliContext, delivery_id: str, source: str | None) -> None:
-    """Show a dead letter, or a parked event, with its payload and traceback."""
+    """Show a dead letter or parked event with its payload and traceback."""
     tool.terminal.item(_find(tool, delivery_id, source), _IN_FULL)
 
 
 @command("replay", _REPLAYED)
 @id_argument("delivery_id", "[ID]", required=False)
 @_parked_option()
-@click.option("--all", "is_all", is_flag=True, help="All that match, the oldest first.")
-@click.option("--session", "session_id", metavar="ID", help="With --all: only those of this session.")
-@click.option("--command", "name", metavar="NAME", help="With --all: only those of this command.")
+@click.option("--all", "is_all", is_flag=True, help="Replay all that match, oldest first.")
+@click.option("--session", "session_id", metavar="ID", help="With --all, filter by session.")
+@click.option("--command", "name", metavar="NAME", help="With --all, filter by command.")
 @_source_option()
 def replay(
     tool: CliContext,
@@ -82,10 +81,10 @@ def replay(
     name: str | None,
     source: str | None,
 ) -> None:
-    """Put a dead letter, or a parked event, back into the inbox, once its cause is mended. It takes effect once,
-    however often."""
+    """Put a dead letter or parked event back into the inbox. Fix the cause first. A command takes effect once, however
+    often it is replayed."""
     if is_all == (delivery_id is not None):
-        raise click.UsageError("Name a dead letter, or pass --all.")
+        raise click.UsageError("Pass either a delivery ID or --all.")
     if delivery_id is not None:
         target = request_to("replay_dead_letter", delivery_id=delivery_id)
         _, answer = tool.client.call(*target, {"source": source}, repeatable=True)
@@ -102,19 +101,19 @@ def replay(
 @_source_option()
 @yes_option()
 def discard(tool: CliContext, delivery_id: str, source: str | None, yes: bool) -> None:
-    """Give up a dead letter, or a parked event, for good. It stays known, so that it takes no effect when it is sent
-    again."""
+    """Discard a dead letter or parked event permanently. Its ID is kept, so that sending it again has no effect."""
     from datetime import UTC, datetime
 
     found = _find(tool, delivery_id, source)
     place = f" on {found['session_id']}" if found["session_id"] else ""
     since = ago(found["accepted_at"], now=datetime.now(UTC))
     tool.terminal.confirm(
-        f"Give up {delivery_id}, a {found['command']}{place} of {found['source']}, accepted {since}, for good?", yes=yes
+        f"Permanently discard {delivery_id} ({found['command']}{place} from {found['source']}, accepted {since})?",
+        yes=yes,
     )
     target = request_to("discard_dead_letter", delivery_id=delivery_id)
     _, answer = tool.client.call(*target, {"source": found["source"]}, repeatable=True)
-    tool.terminal.done(f"Gave up {delivery_id}.")
+    tool.terminal.done(f"Discarded {delivery_id}.")
     if tool.terminal.as_json or not tool.terminal.is_terminal:
         tool.terminal.item(answer, _DISCARDED)
 

@@ -1,4 +1,4 @@
-"""What became of webhooks."""
+"""Shows webhooks and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Colum
 @click.option(
     "--status",
     type=click.Choice(["accepted", "applied", "rejected", "parked", "failed", "ignored"]),
-    help="Only those; accepted are those that wait.",
+    help="Filter by status; accepted means waiting to be applied.",
 )
-@click.option("--session", "session_id", metavar="ID", help="Only those of this session.")
-@click.option("--source", metavar="NAME", help="Only those of this sender.")
+@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@click.option("--source", metavar="NAME", help="Filter by sender.")
 @limit_option()
 def deliveries(
     tool: CliContext,
@@ -31,7 +31,7 @@ def deliveries(
     source: str | None,
     limit: int,
 ) -> None:
-    """Tell what became of webhooks, the newest first. With an ID it shows one with its answer."""
+    """List webhooks and their outcomes, newest first. With an ID, show one webhook with its response."""
     from cli.backends.relay_lists import fetch_page
 
     if delivery_id is not None:
@@ -39,5 +39,5 @@ def deliveries(
         tool.terminal.item(found, _IN_FULL)
         return
     wanted = {"status": status, "session_id": session_id, "source": source}
-    listed = pages(fetch_page(tool.client, "read_deliveries", wanted), limit=limit, tell_more=tool.terminal.note)
-    tool.terminal.items(listed, DELIVERY, nothing="There are no such deliveries.")
+    listed = pages(fetch_page(tool.client, "read_deliveries", wanted), limit=limit, on_more=tool.terminal.note)
+    tool.terminal.items(listed, DELIVERY, nothing="No deliveries found.")

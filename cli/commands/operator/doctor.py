@@ -1,4 +1,4 @@
-"""What is wrong, and what to do about it."""
+"""Diagnoses problems of the relay, its servers, and configured MCP servers."""
 
 from __future__ import annotations
 
@@ -31,29 +31,27 @@ FINDING = OutputSchema(
 
 
 @command("doctor", FINDING)
-@click.option("--mcp", "looks_at_mcp", is_flag=True, help="Look at the MCP servers of a configuration file instead.")
+@click.option("--mcp", "checks_mcp", is_flag=True, help="Check the MCP servers of a configuration file instead.")
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="That file: else .mcp.json or mcp-config.json in this folder, or the mcp-config.json of session-relay.",
+    help="Configuration file.  [default: ./.mcp.json, ./mcp-config.json, or session-relay's own mcp-config.json]",
 )
-@click.option(
-    "--pass-env", multiple=True, metavar="NAME", help="Let an address that the file names have this variable."
-)
-@click.option("--yes", "-y", is_flag=True, help="Run and call what the file names without asking.")
-def doctor(tool: CliContext, looks_at_mcp: bool, config: Path | None, pass_env: tuple[str, ...], yes: bool) -> int:
-    """Look for trouble, and tell what to do about it. What the relay cannot tell is asked of the servers
-    themselves, if DATABASE_URL and REDIS_URL are set or a stack runs here. With --mcp: start or call each MCP server
-    that Claude Code would, list its tools, and make one harmless call; what a file of yours names is shown first. With
-    a trouble the exit code is 1."""
-    if (config or pass_env or yes) and not looks_at_mcp:
-        raise click.UsageError("--config, --pass-env and --yes go with --mcp.")
-    agreed = _agree_on_servers(tool, config, yes=yes) if looks_at_mcp else []
+@click.option("--pass-env", multiple=True, metavar="NAME", help="Allow sending this variable to URLs in the file.")
+@click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
+def doctor(tool: CliContext, checks_mcp: bool, config: Path | None, pass_env: tuple[str, ...], yes: bool) -> int:
+    """Diagnose problems and suggest fixes. Checks that the relay cannot answer are made on Postgres and Redis directly,
+    if DATABASE_URL and REDIS_URL are set or a local stack runs. With --mcp, each MCP server of a configuration file is
+    started or called as Claude Code would: its tools are listed and one read-only call is made, after a prompt that
+    shows what will run. Exits with 1 if there are problems."""
+    if (config or pass_env or yes) and not checks_mcp:
+        raise click.UsageError("--config, --pass-env and --yes require --mcp.")
+    approved = _approve_servers(tool, config, yes=yes) if checks_mcp else []
     found: list[Finding] = []
 
     def pages() -> Iterator[list[dict[str, str]]]:
-        for finding in _look_at_mcp(tool, agreed, pass_env) if looks_at_mcp else _look(tool):
+        for finding in _check_mcp(tool, approved, pass_env) if checks_mcp else _check_relay(tool):
             found.append(finding)
             yield [finding._asdict()]
 
@@ -67,20 +65,21 @@ def doctor(tool: CliContext, looks_at_mcp: bool, config: Path | None, pass_env: 
     troubles = sum(finding.state == "trouble" for finding in found)
     warnings = sum(finding.state == "warning" for finding in found)
     if troubles:
-        terminal.warn(f"{count(troubles, 'trouble')} and {count(warnings, 'warning')}.")
+        terminal.warn(f"{count(troubles, 'problem')}, {count(warnings, 'warning')}.")
     else:
-        terminal.done(f"No trouble; {count(warnings, 'warning')}.")
+        terminal.done(f"No problems, {count(warnings, 'warning')}.")
     return int(troubles > 0)
 
 
-def _look(tool: CliContext) -> Iterator[Finding]:
+def _check_relay(tool: CliContext) -> Iterator[Finding]:
     from cli.doctor.doctor import examine
 
     return examine(tool)
 
 
-def _agree_on_servers(tool: CliContext, config: Path | None, *, yes: bool) -> list[McpServer]:
-    """The servers of the file, once somebody agrees to what it names; the one of this program needs no agreement."""
+def _approve_servers(tool: CliContext, config: Path | None, *, yes: bool) -> list[McpServer]:
+    """Read the servers of the file, and ask for approval to run them. The file that ships with session-relay needs
+    none."""
     from cli.doctor.mcp_config import find_config, is_own, read_config
 
     path = find_config(config)
@@ -89,13 +88,13 @@ def _agree_on_servers(tool: CliContext, config: Path | None, *, yes: bool) -> li
     if is_own(path):
         servers = [server._replace(sends=()) for server in servers]
     elif used and not yes:
-        lines = [f"{visible(str(path))} names this:", *(f"  {visible(server.name)}: {server.shown}" for server in used)]
-        tool.terminal.confirm("Run and call it, with your rights?", yes=False, shown="\n".join(lines))
-    tool.terminal.note(f"Asking the servers of {path}.")
+        lines = [f"{visible(str(path))} contains:", *(f"  {visible(server.name)}: {server.shown}" for server in used)]
+        tool.terminal.confirm("Run and call these with your privileges?", yes=False, shown="\n".join(lines))
+    tool.terminal.note(f"Checking the servers of {path}.")
     return servers
 
 
-def _look_at_mcp(tool: CliContext, servers: list[McpServer], passed: tuple[str, ...]) -> list[Finding]:
+def _check_mcp(tool: CliContext, servers: list[McpServer], passed: tuple[str, ...]) -> list[Finding]:
     from cli.doctor.mcp_doctor import examine_servers
 
     return examine_servers(servers, tool.environment, passed=passed)

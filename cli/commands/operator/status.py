@@ -1,4 +1,4 @@
-"""How a relay is at the moment."""
+"""Shows the health of a relay."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ STATUS = OutputSchema(
 
 @command("status", STATUS)
 def status(tool: CliContext) -> int:
-    """Tell how the relay is. That is its servers and workers, what waits in each shard and since when, and what
-    failed; the exit code is 5 if something is away."""
+    """Show relay health. Covers servers, workers, the backlog of each shard, and failed commands. Exits with 5 if a
+    part is unavailable."""
     from cli.doctor.relay_health import fetch_status, is_well, parts
 
     found = fetch_status(tool.client)
