@@ -89,7 +89,7 @@ The relay is taken from RELAY_URL and API_KEY, else from `session-cli login`, el
 Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, PAGER, NO_COLOR.
 
 \b
-Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found, 4 unauthorized, 5 unavailable,
+Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found, 4 not authorized, 5 unavailable,
 130 interrupted.
 """
 

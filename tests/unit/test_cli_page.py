@@ -52,7 +52,7 @@ def test_every_command_is_shown() -> None:
 def test_the_exit_codes_are_those_of_the_program() -> None:
     table = dict(re.findall(r"^\| (\d+) \| (\w+)", PAGE, re.MULTILINE))
     names = ("FAILED", "NOT_FOUND", "NOT_ALLOWED", "UNAVAILABLE", "INTERRUPTED")
-    assert {table[str(getattr(main, name))] for name in names} == {"failed", "not", "unavailable", "interrupted"}
+    assert {table[str(getattr(main, name))] for name in names} == {"failure", "not", "unavailable", "interrupted"}
     told = dict(re.findall(r"(\d+) (\w+)", main.EPILOG.partition("Exit codes:")[2]))
     assert table == told
 
