@@ -1,7 +1,7 @@
-"""What claiming costs: `python -m bench.claims`, some minutes, on a stack of its own, on 127.0.0.1.
+"""Measures claims: `python -m bench.claims`, for a few minutes, on a stack of its own on 127.0.0.1.
 
-Printed are claims per second over HTTP and by the same statements without it; how soon a waiting claim gets a task that
-was delegated by webhook; what waiting claims and listeners cost the ingest; and the claim query on many tasks.
+Prints claims per second over HTTP and for the same statements without HTTP; the latency from a delegating webhook to a
+waiting claim; the cost of waiting claims and listeners for ingestion; and the time of the claim query on large tables.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, claim
 CLAIMERS, TASKS, RUNS = 64, 500, 3
 WAKE_UPS = 200
 WAITING = 1_000
-"""Claims, and as many listeners."""
+"""The number of waiting claims, and of listeners."""
 KEYS = 5
-"""One sender alone may hold only a quarter of the places to wait."""
+"""The number of keys, because one sender may hold only a quarter of the waiting slots."""
 FLOOD_PER_SECOND = 20_000
-"""More than the relay can take: what it takes is measured."""
+"""More than the relay accepts, so that its limit is measured."""
 FLOOD_SECONDS = 5.0
 TURNS = 5
 CALM_SHARE = 0.25
-"""Of one processor: hardly more than what those who wait cost."""
+"""The share of one processor below which the stack counts as idle: slightly more than the waiters cost."""
 IDLE_SECONDS = 45.0
-"""Longer than a claim waits, so that each is asked once more."""
+"""Longer than a claim waits, so that each is repeated once."""
 KEY = "key-of-the-bench"
 ROOT = Path(__file__).parent.parent
 
@@ -53,7 +53,7 @@ Json = dict[str, Any]
 
 
 class Bench:
-    """A client of the stack, and the database under it."""
+    """A client of the stack, with direct access to its database."""
 
     def __init__(self, port: int, engine: Engine, roots: list[psutil.Process]) -> None:
         self.port = port
@@ -65,15 +65,15 @@ class Bench:
         )
 
     async def send(self, command: str, session_id: str, **data: Any) -> Json:
-        """Send a command and wait for it."""
+        """Send a command and wait for its response."""
         body = {"command": command, "session_id": session_id, "data": data}
         answer = await self.client.post("/v1/webhook?wait=40", json=body)
         answer.raise_for_status()
-        told: Json = answer.json()
-        return told
+        response: Json = answer.json()
+        return response
 
     async def delegate(self, session_id: str, count: int, **fields: Any) -> None:
-        """A session with so many tasks."""
+        """Create a session with `count` tasks."""
         await self.send("create_session", session_id, title="Bench")
         tasks = [
             {"command": "delegate_task", "data": {"task_id": f"t{n}", "description": f"{n}", **fields}}
@@ -82,13 +82,13 @@ class Bench:
         await self.send("batch", session_id, commands=tasks)
 
     async def calm(self) -> None:
-        """Wait until the stack has done what was left to do, such as looks of those who came, and vacuuming."""
+        """Wait until the stack has finished background work, such as first polls and vacuuming."""
         limit_at = time.monotonic() + IDLE_SECONDS
         while await self.idle_share(seconds=1) > CALM_SHARE and time.monotonic() < limit_at:
             pass
 
     async def idle_share(self, *, seconds: float = IDLE_SECONDS) -> float:
-        """How much of one processor the stack and its servers take while nobody sends anything."""
+        """Measure the share of one processor that the idle stack and its servers use."""
         began_at, taken = time.perf_counter(), self._processor_seconds()
         await asyncio.sleep(seconds)
         return (self._processor_seconds() - taken) / (time.perf_counter() - began_at)
@@ -98,13 +98,13 @@ class Bench:
         return sum(sum(process.cpu_times()[:2]) for process in processes)
 
     async def register(self, name: str, **fields: Any) -> None:
-        """An agent that may hold all tasks."""
+        """Register an agent that may hold all tasks."""
         body = {"name": name, "type": "bench", "max_concurrent": 1_000, **fields}
         (await self.client.post("/v1/agents", json=body)).raise_for_status()
 
 
 async def measure_claims(bench: Bench) -> None:
-    """Claims per second: over HTTP, by the same statements in as many threads, and by a bare UPDATE."""
+    """Measure claims per second: over HTTP, with the same statements in threads, and with a bare UPDATE."""
     names = [f"racer-{number}" for number in range(8)]
     for name in names:
         await bench.register(name)
@@ -128,7 +128,7 @@ async def measure_claims(bench: Bench) -> None:
 
 
 async def race(port: int, name: str) -> list[str]:
-    """Claim on one connection until there is nothing left; gives what it got."""
+    """Claim on one connection until no task is left. Returns the ids of the claimed tasks."""
     body = msgspec.json.encode({"agent_name": name})
     head = f"POST /v1/tasks/claim HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: {len(body)}\r\n"
     request = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
@@ -145,7 +145,7 @@ async def race(port: int, name: str) -> list[str]:
 
 
 def clear(engine: Engine) -> None:
-    """No task is held or waits any more."""
+    """Complete all tasks."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -156,7 +156,7 @@ def clear(engine: Engine) -> None:
 
 
 def race_in_threads(engine: Engine, names: list[str]) -> float:
-    """Claims per second without HTTP."""
+    """Measure claims per second without HTTP."""
 
     def race(number: int) -> int:
         wanted = ClaimCriteria(agent_name=names[number % len(names)], worker="w", lease_seconds=60, source="bench")
@@ -171,7 +171,7 @@ def race_in_threads(engine: Engine, names: list[str]) -> float:
 
 
 def race_bare(engine: Engine) -> float:
-    """The least that a claim could be."""
+    """Measure the minimal claim, a single UPDATE."""
     statement = text(
         """
         UPDATE tasks SET status = 'claimed', lease_expires_at = now() + interval '1 minute', attempt = attempt + 1
@@ -193,7 +193,7 @@ def race_bare(engine: Engine) -> float:
 
 
 def rate_of(race: Any) -> float:
-    """Claims per second of as many threads as the app uses."""
+    """Measure claims per second with as many threads as the app uses."""
     threads = 6
     began_at = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
@@ -204,7 +204,7 @@ def rate_of(race: Any) -> float:
 
 
 async def measure_wake_ups(bench: Bench) -> None:
-    """From the posting of a webhook to the answer of the claim that has waited for it."""
+    """Measure the time from posting a webhook to the response of the waiting claim."""
     await bench.register("sleeper")
     await bench.send("create_session", "wake", title="Wake")
     seconds: list[float] = []
@@ -226,11 +226,11 @@ async def measure_wake_ups(bench: Bench) -> None:
     clear(bench.engine)
     ranked = sorted(seconds)
     p50, p99 = statistics.median(ranked), ranked[int(len(ranked) * 0.99)]
-    print(f"A waiting claim gets a task, ms, of {WAKE_UPS}: p50 {p50 * 1000:.1f}, p99 {p99 * 1000:.1f}.")
+    print(f"Latency of {WAKE_UPS} waiting claims, ms: p50 {p50 * 1000:.1f}, p99 {p99 * 1000:.1f}.")
 
 
 async def measure_ingest(bench: Bench) -> None:
-    """Webhooks accepted per second with nobody waiting, and with many, by turns."""
+    """Measure webhooks accepted per second, alternating between no waiters and many."""
     await bench.send("create_session", "flood", title="Flood")
     keys = []
     for number in range(KEYS):
@@ -244,9 +244,9 @@ async def measure_ingest(bench: Bench) -> None:
     before = await bench.idle_share()
     async with crowd(bench, keys) as count:
         share = await bench.idle_share()
-        print(f"{count()} take {share - before:.1%} of one processor, in all processes together.")
+        print(f"{count()} use {share - before:.1%} of one processor, over all processes.")
     for turn in range(TURNS):
-        for is_crowded in (turn % 2 > 0, turn % 2 == 0):  # Each goes first as often as the other: the tables grow.
+        for is_crowded in (turn % 2 > 0, turn % 2 == 0):  # Alternate the order, because the tables grow.
             async with crowd(bench, keys) if is_crowded else nullcontext(lambda: "nobody") as count:
                 await bench.calm()
                 taken = await flood(bench.port)
@@ -261,7 +261,7 @@ async def measure_ingest(bench: Bench) -> None:
 
 
 async def flood(port: int) -> float:
-    """Webhooks accepted per second at most."""
+    """Measure the maximum of webhooks accepted per second."""
     command = (sys.executable, "-m", "bench.flood", str(port), KEY, str(FLOOD_PER_SECOND), str(FLOOD_SECONDS))
     flooding = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
     output, _ = await flooding.communicate()
@@ -272,13 +272,13 @@ async def flood(port: int) -> float:
 
 
 async def settle(bench: Bench) -> None:
-    """Until all that was accepted is applied."""
+    """Wait until all accepted webhooks are applied."""
     await bench.send("get_session_summary", "flood")
 
 
 @asynccontextmanager
 async def crowd(bench: Bench, keys: list[str]) -> AsyncIterator[Any]:
-    """Many that wait, each on a connection of its own, held by a process that does nothing else."""
+    """Run waiters in a separate process, each on a connection of its own."""
     command = (sys.executable, "-m", "bench.crowd", str(bench.port), str(WAITING), *keys)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -292,7 +292,7 @@ async def crowd(bench: Bench, keys: list[str]) -> AsyncIterator[Any]:
 
 
 def measure_query(engine: Engine) -> None:
-    """The statements of one claim on tables of different sizes, with as many pending."""
+    """Measure the statements of one claim on tables of different sizes with equally many pending tasks."""
     times: dict[int, float] = {}
     for size in (10_000, 1_000_000):
         with engine.begin() as connection:
@@ -330,7 +330,7 @@ FROM generate_series(:first, :last) n
 
 
 def time_query(engine: Engine, *, show: bool) -> float:
-    """Seconds of a claim that is undone."""
+    """Measure the seconds of a claim that is rolled back."""
     wanted = ClaimCriteria(agent_name="busy", worker="w", lease_seconds=60, source="bench", task_types=("code",))
     seconds = []
     for number in range(201):
@@ -341,14 +341,14 @@ def time_query(engine: Engine, *, show: bool) -> float:
             if number:
                 seconds.append(time.perf_counter() - began_at)
             if not isinstance(found, ClaimedTask):
-                raise RuntimeError("There was none.")
+                raise RuntimeError("No task was found.")
             transaction.rollback()
     return statistics.median(seconds)
 
 
 @contextmanager
 def explained(connection: Any) -> Iterator[None]:
-    """Print the plans of the queries that find and take the task."""
+    """Print the plans of the queries that find and claim the task."""
 
     def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if "ORDER BY" in statement:
@@ -365,7 +365,7 @@ def explained(connection: Any) -> Iterator[None]:
 
 
 async def run(port: int, engine: Engine, roots: list[psutil.Process], parts: list[str]) -> None:
-    """The parts that were asked for, or all."""
+    """Run the selected parts, or all."""
     bench = Bench(port, engine, roots)
     await wait_until_ready(bench.client)
     for name, part in (("claims", measure_claims), ("wake", measure_wake_ups), ("ingest", measure_ingest)):
@@ -377,7 +377,7 @@ async def run(port: int, engine: Engine, roots: list[psutil.Process], parts: lis
 
 
 def main() -> None:
-    """Measure on a stack that is started for it, whose limits are too high to matter."""
+    """Measure on a new stack, with limits too high to matter."""
     port = free_port("127.0.0.1", 0, variable="PORT")
     with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as name:
         folder = Path(name)
@@ -395,7 +395,7 @@ def main() -> None:
             "BYTE_LIMIT": "1000000000000/minute",
             "MAX_BACKLOG": "1000000",
         }
-        print(f"Programs that wanted a processor in the last minute: {os.getloadavg()[0]:.1f} of {os.cpu_count()}.")
+        print(f"Load average over the last minute: {os.getloadavg()[0]:.1f}, on {os.cpu_count()} processors.")
         stack = subprocess.Popen((sys.executable, "-m", "local"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         try:
             engine = create_engine(read_settings(environment), application_name="bench", pool_size=8)

@@ -1,6 +1,6 @@
-"""CPU seconds that session-cli takes with a relay that runs: `python bench/cli.py [SESSION_ID [WORD]]`.
+"""Measures the CPU time of session-cli with a running relay: `python bench/cli.py [SESSION_ID [WORD]]`.
 
-The relay is found as session-cli finds it. Medians, and how they compare with `--version`.
+Finds the relay as session-cli does. Prints medians, and their ratios to `--version`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import NamedTuple
 PROGRAM = Path(__file__).resolve().parent.parent / "bin" / "session-cli"
 RUNS = 15
 LIMIT_SECONDS = 0.25
-"""Of CPU, for what needs no relay."""
+"""The limit of CPU time for commands that need no relay."""
 
 
 class Cost(NamedTuple):
-    """Medians over all runs, in seconds."""
+    """Medians of all runs, in seconds."""
 
     cpu: float
     wall: float
 
 
 def measure(*arguments: str) -> Cost:
-    """Run a command line often. Fails if it does."""
+    """Run a command line RUNS times. Raises CalledProcessError if it fails."""
     costs = []
     for _ in range(RUNS):
         before, started_at = _spent_by_children(), time.perf_counter()
@@ -42,7 +42,7 @@ def _spent_by_children() -> float:
 
 
 def main() -> int:
-    """Print a line for each command; 1 if `--version` or `--help` takes too long."""
+    """Print a line for each command. Returns 1 if `--version` or `--help` exceeds the limit."""
     session_id = sys.argv[1] if len(sys.argv) > 1 else ""
     word = sys.argv[2] if len(sys.argv) > 2 else "solar"
     lines = [["--version"], ["--help"]]
@@ -50,7 +50,7 @@ def main() -> int:
         shown = [["show", session_id]] if session_id else []
         lines += [["list"], *shown, ["search-conversations", word]]
     else:
-        print("No relay was found, so only what needs none is measured.")
+        print("No relay was found: only commands that need no relay are measured.")
     costs = {" ".join(line): measure(*line) for line in lines}
     least = costs["--version"]
     print(f"{'command':40} {'CPU ms':>8} {'ratio':>6} {'wall ms':>8} {'ratio':>6}")

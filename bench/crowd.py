@@ -1,5 +1,7 @@
-"""Many that wait: claims that find nothing, and listeners to quiet sessions, each on a connection of its own. They hold
-on until standard input ends. A process of its own, so that it takes nothing from who measures."""
+"""Holds many waiting claims, and listeners on quiet sessions, each on a connection of its own, until stdin is closed.
+
+Runs as a separate process, so that it does not slow down the measuring one.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ import uvloop
 
 QUIET_SESSIONS = 10
 AT_ONCE = 50
-"""Connections that are opened at the same time."""
+"""The number of connections opened concurrently."""
 
 
 class Crowd:
-    """All of them."""
+    """All waiters and listeners."""
 
     def __init__(self, port: int, keys: list[str]) -> None:
         self._port = port
@@ -25,7 +27,7 @@ class Crowd:
         self.refused = 0
 
     async def wait(self, number: int) -> None:
-        """Claim again and again, as an agent does that has nothing to do."""
+        """Claim repeatedly, as an idle agent does."""
         body = b'{"agent_name":"idle-%d","wait":40,"task_types":["nothing"]}' % (number % 100)
         head = b"POST /v1/tasks/claim HTTP/1.1\r\nHost: x\r\nX-API-Key: %b\r\nContent-Type: application/json\r\n"
         request = (
@@ -43,7 +45,7 @@ class Crowd:
                 return
 
     async def listen(self, number: int) -> None:
-        """Follow a journal."""
+        """Follow the events of a session."""
         path = b"/v1/sessions/quiet-%d/events" % (number % QUIET_SESSIONS)
         head = b"GET %b HTTP/1.1\r\nHost: x\r\nX-API-Key: %b\r\nAccept: text/event-stream\r\n\r\n"
         async with self._opening:
@@ -60,13 +62,13 @@ class Crowd:
 
 
 async def gather(port: int, count: int, keys: list[str]) -> None:
-    """Open them all, say how many there are, and hold them until standard input ends."""
+    """Open all connections, print their number, and hold them until stdin is closed."""
     crowd = Crowd(port, keys)
     tasks = [asyncio.create_task(crowd.wait(number)) for number in range(count)]
     tasks += [asyncio.create_task(crowd.listen(number)) for number in range(count)]
-    while crowd.waiting + crowd.listening + crowd.refused < 2 * count:  # noqa: ASYNC110 - nobody tells
+    while crowd.waiting + crowd.listening + crowd.refused < 2 * count:  # noqa: ASYNC110 - the server sends no signal
         await asyncio.sleep(0.1)
-    await asyncio.sleep(5)  # The first looks are made.
+    await asyncio.sleep(5)  # Let the first polls finish.
     print(f"{crowd.waiting} claims and {crowd.listening} listeners ({crowd.refused} refused)", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:

@@ -1,8 +1,8 @@
-"""What one key far over its limit does to another: `python -m bench.fairness`, about a minute, on a stack of its own.
+"""Measures the effect of a flooding key on another sender: `python -m bench.fairness`, about a minute, on a new stack.
 
-A signing sender, within its limit, posts webhooks one after the other, every second one waiting until it is applied;
-by turns alone, and while another key posts 2,000 requests a second. Printed are its times of answer, and how much the
-other managed.
+A signing sender within its limit posts webhooks one after another, waiting for every second one to be applied;
+alternately alone, and while another key posts 2,000 requests a second. Prints its response times, and the throughput of
+the flood.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from local.stack.environment import free_port
 
 FLOOD_PER_SECOND = 2_000
 ROUNDS = 4
-"""By turns, since other work of the machine comes and goes."""
+"""Phases alternate, because the machine's other load varies."""
 PHASE_SECONDS = 8.0
 PER_SECOND = 9.0
-"""Of the one that is measured: less than its 600 a minute."""
+"""The rate of the measured sender, below its limit of 600 a minute."""
 SETTLE_SECONDS = 2.0
-"""First answers are slower: connections are made, code is loaded."""
+"""Warm-up: first responses are slower, while connections are opened and code is loaded."""
 KEY, SECRET = "key-of-the-flood", secrets.token_bytes(32)
 ROOT = Path(__file__).parent.parent
 
 
 class Times:
-    """Seconds until an answer, of webhooks that were only accepted and of those that were waited for."""
+    """Response times in seconds, of webhooks that were only accepted and of those that were waited for."""
 
     def __init__(self) -> None:
         self.accepted: list[float] = []
         self.applied: list[float] = []
 
     def add(self, other: Times) -> None:
-        """Count those as well."""
+        """Merge other times into these."""
         self.accepted += other.accepted
         self.applied += other.applied
 
 
 async def measure(url: str, seconds: float) -> Times:
-    """Post for so long, one at a time. Raises RuntimeError for any answer but the one that is due."""
+    """Post one webhook at a time for `seconds`. Raises RuntimeError for an unexpected response."""
     times = Times()
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         loop = asyncio.get_running_loop()
@@ -75,7 +75,7 @@ async def measure(url: str, seconds: float) -> Times:
 
 
 def sign(body: bytes) -> dict[str, str]:
-    """The headers of Standard Webhooks."""
+    """Return the headers of Standard Webhooks for a body."""
     delivery_id, timestamp = secrets.token_hex(8), str(int(time.time()))
     digest = hmac.digest(SECRET, f"{delivery_id}.{timestamp}.".encode() + body, "sha256")
     return {
@@ -87,7 +87,7 @@ def sign(body: bytes) -> dict[str, str]:
 
 
 async def run(url: str, port: int) -> None:
-    """All phases."""
+    """Run all phases."""
     async with httpx.AsyncClient(base_url=url) as client:
         body = {"command": "create_session", "session_id": "measured", "data": {"title": "Measured"}}
         await wait_until_ready(client)
@@ -107,15 +107,15 @@ async def run(url: str, port: int) -> None:
 
 
 def show(alone: Times, pressed: Times, floods: list[Flooded]) -> None:
-    """Print what was measured."""
+    """Print the results."""
     answers = sum((Counter(flooded.answers) for flooded in floods), Counter[str]())
     seconds = sum(flooded.seconds for flooded in floods)
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(answers.items()))
-    print(f"The flood: {answers.total() / seconds:,.0f} of {FLOOD_PER_SECOND:,} requests/s, answered {statuses}.")
+    print(f"Flood: {answers.total() / seconds:,.0f} of {FLOOD_PER_SECOND:,} requests/s, responses {statuses}.")
     share = sum(flooded.cpu_seconds for flooded in floods) / seconds
-    print(f"It took {share:.0%} of one of {os.cpu_count()} processors itself, beside the servers and the measuring.")
-    print(f"Programs that wanted a processor in the last minute: {os.getloadavg()[0]:.1f}.")
-    print(f"{'the other sender, ms':<24}{'alone p50':>12}{'p95':>8}{'flooded p50':>14}{'p95':>8}{'p95 ratio':>12}")
+    print(f"The flooding process itself used {share:.0%} of one of {os.cpu_count()} processors.")
+    print(f"Load average over the last minute: {os.getloadavg()[0]:.1f}.")
+    print(f"{'measured sender, ms':<24}{'alone p50':>12}{'p95':>8}{'flooded p50':>14}{'p95':>8}{'p95 ratio':>12}")
     for name, before, during in (
         ("accepted", alone.accepted, pressed.accepted),
         ("applied", alone.applied, pressed.applied),
@@ -126,12 +126,12 @@ def show(alone: Times, pressed: Times, floods: list[Flooded]) -> None:
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float]:
-    """The median and the 95th percentile, in milliseconds."""
+    """Return the median and the 95th percentile, in milliseconds."""
     return statistics.median(seconds) * 1000, statistics.quantiles(seconds, n=20)[-1] * 1000
 
 
 def main() -> None:
-    """Measure on a stack that is started for it, with the limits that are the default."""
+    """Measure on a new stack, with the default limits."""
     port = free_port("127.0.0.1", 0, variable="PORT")
     with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as folder:
         Path(folder).chmod(0o755)  # Postgres runs as another user when this runs as root.

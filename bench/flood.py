@@ -1,6 +1,6 @@
-"""Posts one small webhook again and again at a given rate over kept-alive connections, and says how many it managed.
+"""Posts a small webhook at a given rate over keep-alive connections, and reports the responses.
 
-A process of its own, so that it takes nothing from who measures but its processor time, which it tells.
+Runs as a separate process, so that it does not slow down the measuring one; it reports its own CPU time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ BODY = b'{"command":"store_memory","session_id":"flood","data":{"key":"k","conte
 
 
 class Flooded(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a flood."""
+    """The result of a flood."""
 
     seconds: float
     answers: dict[str, int]
-    """How many, by status."""
+    """The number of responses by status."""
     cpu_seconds: float
-    """Of this process."""
+    """The CPU time of this process."""
 
 
 class _Line(asyncio.Protocol):
-    """One connection, with one request under way at a time; between them it is among the idle ones."""
+    """A connection with at most one request in flight. It is in `idle` between requests."""
 
     def __init__(self, request: bytes, answers: Counter[str], idle: deque[_Line]) -> None:
         self._request = request
@@ -59,7 +59,7 @@ class _Line(asyncio.Protocol):
 
 
 async def flood(port: int, api_key: str, *, per_second: float, seconds: float) -> Flooded:
-    """Send at that rate, as far as the other side keeps up: a request that finds no free connection is not sent."""
+    """Send at that rate, as far as the server keeps up: without an idle connection, a request is skipped."""
     head = f"POST /v1/webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {api_key}\r\nContent-Length: {len(BODY)}\r\n"
     request = head.encode() + b"Content-Type: application/json\r\n\r\n" + BODY
     answers: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""How session-cli does with 10,000 sessions and 100,000 chunks: `python bench/large.py [SESSIONS [CHUNKS]]`.
+"""Measures session-cli with 10,000 sessions and 100,000 chunks: `python bench/large.py [SESSIONS [CHUNKS]]`.
 
-Fills a Postgres of its own, and compares what `list`, `show` and `search-conversations` take over HTTP with what
-`session-cli --version` and the bare SQL of the relay take together. Medians of wall time; the exit code is 1 if one
-takes more than three times that.
+Fills a new Postgres, and compares the time of `list`, `show` and `search-conversations` over HTTP with the sum of
+`session-cli --version` and the relay's bare SQL. Prints medians of wall time. Exits with 1 if a command takes more than
+three times that.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "bin" / "session-cli"
 RUNS = 15
 LIMIT = 3.0
-"""Times `--version` and the bare SQL."""
+"""The maximum ratio to the sum of `--version` and the bare SQL."""
 RARE, COMMON = "zirconium", "weather"
-"""In one chunk of 1,000, and in every second one."""
+"""Words that occur in one chunk of 1,000, and in every second one."""
 WORDS_OF_A_CHUNK = 60
 API_KEY = "key-of-the-bench"
 START_SECONDS = 60.0
@@ -52,7 +52,7 @@ Statement = tuple[str, Any]
 
 
 class Case(NamedTuple):
-    """A command line, and the read that it asks the relay for."""
+    """A command line, and the read command that it sends."""
 
     arguments: tuple[str, ...]
     command: ReadCommand
@@ -60,13 +60,13 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it is typed."""
+        """The command line as typed."""
         return " ".join(self.arguments)
 
 
 def fill(url: str, *, sessions: int, chunks: int) -> None:
-    """Sessions and chunks through the real tables, so that their search columns are computed and indexed."""
-    chance = random.Random(1)  # noqa: S311 - the same each time
+    """Insert sessions and chunks into the real tables, so that their search columns are computed and indexed."""
+    chance = random.Random(1)  # noqa: S311 - reproducible
     vocabulary = ["".join(chance.choices("abcdefghijklmnoprstuvw", k=chance.randint(3, 9))) for _ in range(3_000)]
     now = datetime.now(UTC)
 
@@ -110,23 +110,23 @@ def fill(url: str, *, sessions: int, chunks: int) -> None:
 
 
 def statements_of(settings: Settings, case: Case) -> list[Statement]:
-    """What the relay sends to Postgres for a read."""
+    """Record the statements that the relay sends to Postgres for a read."""
     engine = create_engine(settings, application_name="session-relay bench", pool_size=1)
     sent: list[Statement] = []
 
-    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, ____: bool) -> None:
+    def record(_: Any, __: Any, statement: str, parameters: Any, ___: Any, ____: bool) -> None:
         sent.append((statement, parameters))
 
     origin: dict[str, Any] = {"session_id": case.session_id, "session_glob": None, "now": datetime.now(UTC)}
     with engine.connect() as connection:
-        event.listen(engine, "before_cursor_execute", note)
+        event.listen(engine, "before_cursor_execute", record)
         (read if isinstance(case.command, GetSessionSummary) else page)(connection, case.command, **origin)
     engine.dispose()
     return sent
 
 
 def run_statements(connection: Any, statements: list[Statement]) -> None:
-    """Have Postgres answer the statements, one after the other."""
+    """Execute the statements one after another."""
     with connection.cursor() as cursor:
         for statement, parameters in statements:
             cursor.execute(statement, parameters)
@@ -134,12 +134,12 @@ def run_statements(connection: Any, statements: list[Statement]) -> None:
 
 
 def run_program(environment: dict[str, str], *arguments: str) -> None:
-    """Run a command line. Fails if it does."""
+    """Run a command line. Raises CalledProcessError if it fails."""
     subprocess.run([PROGRAM, *arguments], env=environment, capture_output=True, check=True)  # noqa: S603
 
 
 def median_seconds(works: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """The median time of each work. They take turns, so that what else the machine does hits all alike."""
+    """Measure the median time of each task. They alternate, so that other load affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(RUNS + 1):
         for name, work in works.items():
@@ -183,7 +183,7 @@ def main() -> int:
 
 
 def compare(environment: dict[str, str], *, sessions: int) -> int:
-    """Measure all cases; 1 if one takes too long."""
+    """Measure all cases. Returns 1 if one exceeds the limit."""
     relay = f"http://127.0.0.1:{environment['PORT']}"
     wait_for_relay(Client(relay, API_KEY))
     seen_by_cli = {**environment, "RELAY_URL": relay}
@@ -221,7 +221,7 @@ def compare(environment: dict[str, str], *, sessions: int) -> int:
 
 
 def wait_for_relay(client: Client) -> None:
-    """Wait until the app answers. Raises the error of its last answer if it does not."""
+    """Wait until the app responds. Raises its last error on timeout."""
     limit_at = time.monotonic() + START_SECONDS
     while True:
         try:

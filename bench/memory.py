@@ -1,9 +1,8 @@
-"""What webhooks make Redis hold: `python -m bench.memory [RATE] [SECONDS] [MAXMEMORY]`, by default 100 a second for a
-minute at 64mb, on a stack of its own.
+"""Measures Redis' memory under load: `python -m bench.memory [RATE] [SECONDS] [MAXMEMORY]`, on a stack of its own.
 
-Posts webhooks, each under an id of its own, and prints what Redis holds at the end by kinds of keys; what that comes to
-if the rate is kept up for ever, since all but the constant part ends by itself; and how much of the memory was in use
-at most. Ends with 1 if a webhook was refused.
+Posts webhooks with distinct ids, by default 100 a second for a minute with a limit of 64mb. Prints the memory by kind
+of key, the steady state at a constant rate (all keys but the constant part expire), and the peak. Exits with 1 if a
+webhook was rejected.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from local.stack.environment import free_port
 KEY = "key-of-the-measuring"
 ROOT = Path(__file__).parent.parent
 RATES = (100, 500)
-"""Webhooks a second, for which the steady state is told."""
+"""Webhooks per second for which the steady state is printed."""
 DEFAULTS = ("100", "60", "64mb")
 PERMITTED = 0.7
-"""Of the memory: beyond it webhooks are refused."""
+"""The share of memory above which webhooks are rejected."""
 
 
 class Kind(NamedTuple):
-    """Keys of one kind at the end of a run."""
+    """The keys of one kind at the end of a run."""
 
     keys: int
     size: int
-    """Bytes of all of them."""
+    """The total size in bytes."""
     seconds: float
-    """For how long a new one is kept, -1 for ever."""
+    """The time to live of a new key, -1 for no expiry."""
 
     def steady(self, run_seconds: float) -> float:
-        """Bytes once as many end as begin."""
+        """Compute the size in bytes once as many keys expire as are created."""
         if self.seconds < 0:
             return float(self.size)
         return self.size / min(run_seconds, max(self.seconds, 1.0)) * self.seconds
 
 
 def kinds_of(redis: Redis) -> dict[str, Kind]:
-    """What is there, by the first two parts of its keys."""
+    """Group the keys in Redis by the first two parts of their names."""
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for key in redis.scan_iter(count=1_000):
         size, seconds = redis.memory_usage(key), redis.ttl(key)
@@ -64,7 +63,7 @@ def kinds_of(redis: Redis) -> dict[str, Kind]:
 
 
 async def run(port: int, redis: Redis, *, rate: float, seconds: float, limit: str) -> int:
-    """Post, measure and print. Says how many were refused."""
+    """Post, measure and print. Returns the number of rejected webhooks."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         await wait_until_ready(client)
         body = {"command": "create_session", "session_id": "flood", "data": {"title": "Flood"}}
@@ -84,17 +83,15 @@ async def run(port: int, redis: Redis, *, rate: float, seconds: float, limit: st
 
 
 def show(redis: Redis, flooded: Flooded, kinds: dict[str, Kind], *, idle: int, most: int) -> None:
-    """Print what was measured."""
+    """Print the results."""
     accepted = flooded.answers.get("202", 0)
     rate = accepted / flooded.seconds
     limit = int(redis.info("memory")["maxmemory"])
     answers = ", ".join(f"{count:,} x {status}" for status, count in sorted(flooded.answers.items()))
-    print(f"{rate:,.0f} webhooks/s for {flooded.seconds:,.0f} s, answered {answers}.")
-    print(
-        f"Redis: {idle / 1e6:.1f} MB before, {most / 1e6:.1f} MB at most, of {limit * PERMITTED / 1e6:.1f} permitted."
-    )
+    print(f"{rate:,.0f} webhooks/s for {flooded.seconds:,.0f} s, responses {answers}.")
+    print(f"Redis: {idle / 1e6:.1f} MB before, {most / 1e6:.1f} MB peak, limit {limit * PERMITTED / 1e6:.1f} MB.")
     steady = "".join(f"{f'MB at {rate}/s':>14}" for rate in RATES)
-    print(f"{'kind':<26}{'keys':>8}{'bytes each':>12}{'a webhook':>11}{'seconds':>9}{steady}")
+    print(f"{'kind':<26}{'keys':>8}{'bytes each':>12}{'per webhook':>13}{'seconds':>9}{steady}")
     sums = [idle / 1e6 for _ in RATES]
     for name, kind in sorted(kinds.items(), key=lambda item: -item[1].steady(flooded.seconds)):
         bytes_of_all = kind.steady(flooded.seconds)
@@ -103,14 +100,14 @@ def show(redis: Redis, flooded: Flooded, kinds: dict[str, Kind], *, idle: int, m
         sums = [total + more for total, more in zip(sums, megabytes, strict=True)]
         columns = "".join(f"{number:>14,.2f}" for number in megabytes)
         print(
-            f"{name:<26}{kind.keys:>8,}{kind.size / kind.keys:>12,.0f}{kind.size / max(accepted, 1):>11,.1f}"
+            f"{name:<26}{kind.keys:>8,}{kind.size / kind.keys:>12,.0f}{kind.size / max(accepted, 1):>13,.1f}"
             f"{kind.seconds:>9,.0f}{columns}"
         )
-    print(f"{'with what it held before':<66}" + "".join(f"{total:>14,.1f}" for total in sums))
+    print(f"{'total, including the start':<68}" + "".join(f"{total:>14,.1f}" for total in sums))
 
 
 def main() -> int:
-    """Measure on a stack that is started for it."""
+    """Measure on a new stack."""
     rate, seconds, limit = (*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :])
     port = free_port("127.0.0.1", 0, variable="PORT")
     with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as folder:

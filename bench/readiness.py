@@ -1,4 +1,4 @@
-"""Waiting for a stack to answer before anything is measured."""
+"""Waits for a stack to be ready before a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ START_SECONDS = 60
 
 
 async def wait_until_ready(client: httpx.AsyncClient) -> None:
-    """Until the stack answers."""
+    """Wait until the stack responds. Raises RuntimeError on timeout."""
     limit_at = time.monotonic() + START_SECONDS
     while time.monotonic() < limit_at:
         try:

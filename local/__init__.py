@@ -1,1 +1,1 @@
-"""The whole stack on one machine from wheels: embedded Postgres and Valkey, migrations, processes."""
+"""Runs the whole stack on one machine, with Postgres and Valkey from wheels; and tools for operators."""

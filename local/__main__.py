@@ -1,4 +1,4 @@
-"""`python -m local`: the whole stack on this machine, until Ctrl-C or SIGTERM."""
+"""Runs the whole stack on this machine until Ctrl-C or SIGTERM, as `python -m local`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from models.settings import read_settings
 
 
 def main() -> int:
-    """Run the stack; the exit code is 1 when it could not be started."""
+    """Run the stack. Returns exit code 1 if it fails to start."""
     console = Console()
     try:
         exit_with_parent()
         environment = {**read_env_file(Path(".env")), **os.environ}
         stack = Stack(read_settings(environment), environment, console=console)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup: the terminal's end is to be survived.
+            # Under nohup SIGHUP is ignored, and has to stay so.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda _signal, _frame: stack.stop())
         stack.run()
@@ -31,7 +31,7 @@ def main() -> int:
         console.error(" ".join(part for part in (error.message, error.hint) if part))
         return 1
     except OSError as error:
-        console.error(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
+        console.error(f"Cannot access {error.filename or 'a file'}: {error.strerror}.")
         return 1
     return 0
 

@@ -1,6 +1,6 @@
-"""Folders under DATA_DIR: private ones, one process at a time in each, short ones for sockets, and kept secrets.
+"""Manages folders under DATA_DIR: private folders, locks, socket folders with short paths, and stored secrets.
 
-What lies in them belongs to the services and to the stack.
+The services and the stack own the contents.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from models.atomic_files import PRIVATE, replacing
 from models.errors import SettingsError
 
 SOCKET_PATH_BYTES = 100
-"""Linux allows 107 bytes, macOS 103."""
+"""The maximum length of a socket's path. Linux allows 107 bytes, macOS 103."""
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
-"""Needs no quoting in a URL; a comma would mean several hosts to Postgres."""
+"""A path that needs no quoting in a URL. Postgres would read a comma as a list of hosts."""
 
 
 FolderId = tuple[int, int]
-"""Device and inode: a folder that was deleted and made anew has another one."""
+"""The device and inode of a folder, which differ after it is deleted and recreated."""
 
 
 class FolderError(SettingsError):
@@ -33,7 +33,8 @@ class FolderError(SettingsError):
 
 
 def make_data_dir(path: Path) -> Path:
-    """The data folder, absolute; made when it is missing. As root others may pass through it, not look into it."""
+    """Create the data folder if it is missing. Returns its absolute path. If created by root, other users may traverse
+    it, but not list it."""
     data_dir = path.expanduser().resolve()
     if not data_dir.is_dir():
         data_dir.mkdir(parents=True, mode=0o755)
@@ -42,7 +43,8 @@ def make_data_dir(path: Path) -> Path:
 
 
 def make_private(folder: Path, *, account: Account | None = None) -> Path:
-    """A folder that only its owner (this user, or the account) can enter. Raises FolderError if it is another's."""
+    """Create a folder that only its owner can enter: this user, or the account. Raises FolderError if another user owns
+    it."""
     try:
         folder.mkdir(mode=0o700)
         if account:
@@ -51,14 +53,17 @@ def make_private(folder: Path, *, account: Account | None = None) -> Path:
         found = folder.lstat()
         owner = account.uid if account else os.geteuid()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner:
-            raise FolderError(f"{folder} is not a folder of user {owner}. Remove it, or set DATA_DIR.") from None
+            raise FolderError(
+                f"{folder} is not a folder owned by user {owner}. Remove it, or set another DATA_DIR."
+            ) from None
         if found.st_mode & 0o077:
             folder.chmod(0o700)
     return folder
 
 
 def make_socket_folder(home: Path, socket_name: str, *, account: Account | None = None) -> Path:
-    """Where a service puts its socket: its own folder, or a private one in the temp folder if that path is unfit."""
+    """Choose the folder for a service's socket: its own, or a private one in the temp folder if that path is too long
+    or would need quoting."""
     if _fits(home / socket_name):
         return home
     name = f"session-relay-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
@@ -71,10 +76,10 @@ def _fits(path: Path) -> bool:
 
 
 class Lock:
-    """A folder's use by one process at a time. The kernel lets go of it however the holder ends."""
+    """An exclusive lock on a folder. The kernel releases it however the holder ends."""
 
     def __init__(self, path: Path, *, subject: str) -> None:
-        """Take it. Raises FolderError with the pid of the holder when another has it."""
+        """Acquire the lock. Raises FolderError with the holder's pid if another process holds it."""
         self._file = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,25 +88,25 @@ class Lock:
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise FolderError(
-                f"{subject} is in use by another process (pid {holder}). Stop that, or set DATA_DIR and PORT."
+                f"{subject} is in use by another process (pid {holder}). Stop it, or set another DATA_DIR and PORT."
             ) from error
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
 
     def release(self) -> None:
-        """Let go. May be repeated."""
+        """Release the lock. Safe to repeat."""
         self._file.close()
 
 
 def find_folders(*homes: Path) -> dict[Path, FolderId]:
-    """Find these folders and those right in them, each with its identity."""
+    """Identify these folders and their direct subfolders."""
     found = [*homes, *(path for home in homes for path in home.iterdir() if path.is_dir())]
     return {path: _identify(path) for path in found}
 
 
 def missing_folder(folders: Mapping[Path, FolderId]) -> Path | None:
-    """Return one of these folders that is gone, or is another one now."""
+    """Return a folder that was deleted or replaced since, or None."""
     for path, identity in folders.items():
         try:
             if _identify(path) != identity:
@@ -117,7 +122,7 @@ def _identify(path: Path) -> FolderId:
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in a file that only its owner can read; made once, when there is none."""
+    """Read the secret in a file that only its owner can read. Creates it if the file is missing or empty."""
     try:
         if secret := path.read_text().strip():
             return secret
@@ -128,6 +133,6 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at once by one that only its owner can read."""
+    """Replace a file atomically by one that only its owner can read."""
     with replacing(path, mode=PRIVATE) as file:
         file.write(f"{text}\n".encode())

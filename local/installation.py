@@ -1,6 +1,6 @@
-"""`python -m local.installation TITLE FILE`: install locked packages into this virtual environment, on one line.
+"""Installs locked packages into this virtual environment: `python -m local.installation TITLE FILE`.
 
-It imports the standard library alone, since nothing else may be installed yet.
+Imports only the standard library, because nothing else may be installed yet.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ UNUSED = (
     "drf_spectacular_sidecar/static/drf_spectacular_sidecar/redoc",
     "drf_spectacular_sidecar/static/drf_spectacular_sidecar/*/*.map",
 )
-"""Half of these two wheels: an older Postgres, files to compile extensions with, and another page than Swagger UI."""
+"""Unused parts of two wheels, half of their size: an older Postgres, files for compiling extensions, and ReDoc."""
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
 class InstallError(Exception):
-    """pip failed; the message is what it printed."""
+    """pip failed. The message is its stderr."""
 
 
 def install(title: str, requirements: Path, *, options: Sequence[str] = (), console: Console) -> None:
-    """Have pip install what is missing or has another version. Raises InstallError.
+    """Have pip install packages that are missing or have another version. Raises InstallError.
 
-    May be repeated: what is installed or was downloaded before is not downloaded again.
+    Safe to repeat: installed and cached packages are not downloaded again.
     """
     command = [*PIP, "install", "--require-hashes", "--no-deps", *options, "--requirement", str(requirements)]
     with console.step(title) as show, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
@@ -47,7 +47,7 @@ def install(title: str, requirements: Path, *, options: Sequence[str] = (), cons
 
 
 def remove_unused(packages: Path) -> None:
-    """Delete the parts of installed packages that nothing here runs. May be repeated."""
+    """Delete parts of installed packages that are never used. Safe to repeat."""
     for pattern in UNUSED:
         for path in packages.glob(pattern):
             if path.is_dir():
@@ -57,7 +57,7 @@ def remove_unused(packages: Path) -> None:
 
 
 def _progress(line: str) -> str:
-    """The package a line of pip's is about, or nothing."""
+    """Extract the progress from a line of pip's output: a package's name, or an empty text."""
     first, _, rest = line.strip().partition(" ")
     if first == "Collecting":
         return rest.partition("==")[0]
@@ -65,7 +65,7 @@ def _progress(line: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Install and clean up; the exit code is 1 when pip failed. Further arguments are options for pip."""
+    """Install and clean up. Returns exit code 1 if pip fails. Further arguments are passed to pip."""
     parser = argparse.ArgumentParser(prog="python -m local.installation", usage="%(prog)s TITLE FILE [PIP OPTIONS]")
     parser.add_argument("title")
     parser.add_argument("requirements", type=Path)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         install(given.title, given.requirements, options=options, console=console)
     except InstallError as error:
-        console.error(f"{error}\npip could not install {given.requirements}. Run the same command to try again.")
+        console.error(f"{error}\npip failed to install {given.requirements}. Run the same command to try again.")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,7 @@
-"""API keys from the command line: `python -m local.keys`, on the servers of the environment or of the running stack."""
+"""Creates, lists and revokes API keys directly on Postgres and Redis: `python -m local.keys`.
+
+The servers are those of DATABASE_URL and REDIS_URL, or of the running local stack.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ Action = Callable[[KeyRegister, argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make, list or revoke keys; 0 if done, 1 if not, 2 for wrong usage."""
+    """Create, list or revoke keys. Returns 0 for success, 1 for failure, 2 for invalid usage or settings."""
     asked = _parser().parse_args(arguments)
     action: Action = asked.action
     try:
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_servers(environment: Mapping[str, str]) -> Settings:
-    """The settings of the environment, with the servers of the stack that runs on DATA_DIR where it names none."""
+    """Read the settings, taking unset server URLs from the stack that runs on DATA_DIR."""
     settings = read_settings(environment)
     if settings.database_url and settings.redis_url:
         return settings
@@ -55,7 +58,7 @@ def find_servers(environment: Mapping[str, str]) -> Settings:
 
 
 def create(register: KeyRegister, asked: argparse.Namespace) -> None:
-    """Make a key and print it: alone on standard output, so that it can be piped to where it is needed."""
+    """Create a key. Prints only the key to stdout, so that it can be piped."""
     scopes = asked.scope or (["hook"] if asked.hook else ["write"])
     new = register.create(
         name=asked.name,
@@ -70,13 +73,13 @@ def create(register: KeyRegister, asked: argparse.Namespace) -> None:
     print(template_of("hook").format(token=new.secret) if new.secret.startswith(HOOK_PREFIX) else new.secret)
     print(
         f"{new.entry.key_id} for {new.entry.name!r} ({', '.join(new.entry.scopes)}; sessions: "
-        f"{new.entry.session_glob or 'all'}). It is shown this once, and works within 5 s.",
+        f"{new.entry.session_glob or 'all'}). It is shown only once, and becomes valid within 5 s.",
         file=sys.stderr,
     )
 
 
 def show(register: KeyRegister, asked: argparse.Namespace) -> None:
-    """Print all keys, as a table with tabs, or as JSON."""
+    """Print all keys as TSV or JSON."""
     items = [describe_key(entry) for entry in register.entries()]
     if asked.json:
         print(msgspec.json.encode(items).decode())
@@ -88,35 +91,35 @@ def show(register: KeyRegister, asked: argparse.Namespace) -> None:
 
 
 def revoke(register: KeyRegister, asked: argparse.Namespace) -> None:
-    """Revoke a key, or all keys of a name."""
+    """Revoke a key, or all keys of a sender."""
     revoked = register.revoke(asked.name_or_id, by=f"{getpass.getuser()} (command line)")
     if asked.json:
         print(msgspec.json.encode(describe_revocation(revoked)).decode())
         return
     for old in revoked.revocations:
-        print(f"{old.key_id} of {old.name!r} is refused within 5 s.")
+        print(f"Revoked {old.key_id} of {old.name!r}; relays reject it within 5 s.")
     if not revoked.recorded:
-        print("Postgres does not answer; a worker records it there when it is back.", file=sys.stderr)
+        print("Postgres is not responding; a worker will record the revocation once it is back.", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local.keys", description=__doc__)
     actions = parser.add_subparsers(required=True, metavar="create|list|revoke")
-    making = actions.add_parser("create", help="make a key, and show it this once")
-    making.add_argument("name", help="who sends with it: 1 to 64 letters, digits and . _ -")
-    making.add_argument("--scope", action="append", choices=ALL_SCOPES, help="may be repeated; write unless given")
+    making = actions.add_parser("create", help="create a key and show it once")
+    making.add_argument("name", help="sender: 1 to 64 letters, digits and . _ -")
+    making.add_argument("--scope", action="append", choices=ALL_SCOPES, help="scope; may be repeated (default: write)")
     where = making.add_mutually_exclusive_group()
-    where.add_argument("--sessions", metavar="PATTERN", help="only sessions that match, such as 'chat-*'")
-    where.add_argument("--hook", metavar="SESSION_ID", help="a token in an address, which stores into this session")
-    making.add_argument("--rotate", action="store_true", help="a further key of a sender that has one")
+    where.add_argument("--sessions", metavar="PATTERN", help="restrict to matching sessions, such as 'chat-*'")
+    where.add_argument("--hook", metavar="SESSION_ID", help="create a webhook URL that stores into this session")
+    making.add_argument("--rotate", action="store_true", help="add a key for a sender that already has one")
     making.set_defaults(action=create)
-    listing = actions.add_parser("list", help="show all keys, without their secrets")
+    listing = actions.add_parser("list", help="list all keys, without their secrets")
     listing.set_defaults(action=show)
-    ending = actions.add_parser("revoke", help="refuse a key, or all keys of a name, for ever")
+    ending = actions.add_parser("revoke", help="revoke a key, or all keys of a sender, permanently")
     ending.add_argument("name_or_id", metavar="NAME|KEY_ID")
     ending.set_defaults(action=revoke)
     for action in (making, listing, ending):
-        action.add_argument("--json", action="store_true", help="print JSON")
+        action.add_argument("--json", action="store_true", help="output JSON")
     return parser
 
 

@@ -1,1 +1,1 @@
-"""Operators' tools: backups, restore, migrations, and a read-only database role."""
+"""Tools for operators: backups, restore, migrations, and a read-only database role."""

@@ -1,7 +1,4 @@
-"""Backups of a database: made by pg_dump, read to their end before they count, and what is in them.
-
-Restoring one is in restoring.py.
-"""
+"""Makes backups of a database with pg_dump, verifies them, and summarizes their contents. restore.py restores them."""
 
 from __future__ import annotations
 
@@ -20,21 +17,21 @@ from models.atomic_files import PRIVATE, replacing
 from sessions.documents.store_summary import StoreSummary
 
 LOCK_WAIT = "10s"
-"""Of pg_dump for a migration that is under way."""
+"""The time that pg_dump waits for a running migration."""
 COPY = re.compile(rb"COPY (?:public\.)?(\w+) \((.*)\) FROM stdin;\n")
 END_OF_COPY = b"\\.\n"
 Advance = Callable[[], None]
 
 
 class Backup(NamedTuple):
-    """What is in a file that can be restored."""
+    """The contents of a valid backup file."""
 
     tables: int
     held: StoreSummary
 
 
 def make_backup(database: TargetDatabase, path: Path, *, advance: Advance) -> Backup:
-    """Write a backup and read it to its end. Raises Unavailable, ToolError, OSError."""
+    """Write a backup, and verify it by reading all of it. Raises Unavailable, ToolError, OSError."""
     with database.connect("cli") as connection:
         tools = tools_for(connection.server_version)
     with replacing(path, mode=PRIVATE) as draft:
@@ -43,14 +40,15 @@ def make_backup(database: TargetDatabase, path: Path, *, advance: Advance) -> Ba
 
 
 def count_tables(database: TargetDatabase) -> int:
-    """How many tables a backup will have."""
+    """Count the tables that a backup will contain."""
     with database.connect("cli") as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
         return int(cursor.fetchone()[0])
 
 
 def read_backup(path: Path, tools: Tools) -> Backup:
-    """Read a backup to its end, as a restore would. Raises ToolError if it cannot be, or is none of ours."""
+    """Read all of a backup, as a restore would. Raises ToolError if it is unreadable or not a backup of
+    session-relay."""
     tables, held = 0, StoreSummary()
     field: int | None = None
     for line in script_of(path, tools):
@@ -60,17 +58,17 @@ def read_backup(path: Path, tools: Tools) -> Backup:
             else:
                 active_at = line.rstrip(b"\n").split(b"\t")[field].decode()
                 held = held.with_session(datetime.fromisoformat(active_at))
-        elif line.startswith(b"COPY ") and (begun := COPY.fullmatch(line)):
+        elif line.startswith(b"COPY ") and (match := COPY.fullmatch(line)):
             tables += 1
-            if begun[1] == b"sessions":
-                field = begun[2].decode().split(", ").index("last_activity_at")
+            if match[1] == b"sessions":
+                field = match[2].decode().split(", ").index("last_activity_at")
     if not tables:
-        raise ToolError(f"{path} is no backup of a session-relay: there are no tables in it.")
+        raise ToolError(f"{path} is not a backup of session-relay: it contains no tables.")
     return Backup(tables, held)
 
 
 def script_of(path: Path, tools: Tools) -> Iterator[bytes]:
-    """A backup as the script for psql, line by line. Raises ToolError at the end unless it was the whole of it."""
+    """Yield a backup as a script for psql, line by line. Raises ToolError at the end if the backup is incomplete."""
     command = [tools.path("pg_restore"), "--no-owner", "--no-privileges", "--file=-", str(path)]
     with (
         tempfile.TemporaryFile() as errors,
@@ -85,7 +83,7 @@ def script_of(path: Path, tools: Tools) -> Iterator[bytes]:
 
 
 def held_by(connection: Connection) -> StoreSummary:
-    """What the database has now."""
+    """Summarize the current contents of the database."""
     with connection.cursor() as cursor:
         try:
             cursor.execute("SELECT count(*), max(last_activity_at) FROM sessions")
@@ -95,7 +93,7 @@ def held_by(connection: Connection) -> StoreSummary:
 
 
 def _dump(database: TargetDatabase, tools: Tools, path: str, *, advance: Advance) -> None:
-    """Run pg_dump, which tells of each table that it comes to."""
+    """Run pg_dump, which reports each table, for progress."""
     command = [tools.path("pg_dump"), "--format=custom", "--verbose", f"--lock-wait-timeout={LOCK_WAIT}"]
     with (
         tempfile.TemporaryFile() as errors,

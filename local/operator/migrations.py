@@ -1,4 +1,4 @@
-"""Migrations for operators: bringing a database to this version's tables, and telling how far it is from them."""
+"""Migrates a database to this version's schema, and compares it with that."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ State = schema_revision.State | Literal["differs"]
 
 
 class MigrationFailed(RelayError):
-    """The migrations could not be run."""
+    """The migrations failed."""
 
     code = "migration_failed"
 
 
 class SchemaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a database's tables are, compared with what this program needs."""
+    """A database's schema compared with the required one."""
 
     database: str
     state: State
     revision: str | None
     needed: str
     differences: str = ""
-    """What differs although the revision is right, in alembic's words."""
+    """Differences despite the expected revision, as alembic reports them."""
 
 
 def upgrade(database: TargetDatabase) -> None:
-    """Bring the tables to this version. May be repeated. Raises MigrationFailed; then what was done so far stays."""
+    """Migrate to this version. Safe to repeat. Raises MigrationFailed; completed migrations are kept then."""
     done = _alembic(database, "upgrade", "head")
     if done.returncode != 0:
         raise MigrationFailed(hint=_end_of(done))
 
 
 def read_revision(database: TargetDatabase) -> str | None:
-    """The schema revision, None for a database without our tables. Raises Unavailable, and what psycopg2 raises for a
+    """Read the schema revision, None for a database without our tables. Raises Unavailable, and psycopg2's error for a
     user who may not read them."""
     engine = create_engine("postgresql+psycopg2://", creator=lambda: database.open("cli"), poolclass=NullPool)
     try:
@@ -59,7 +59,7 @@ def read_revision(database: TargetDatabase) -> str | None:
 
 
 def compare(database: TargetDatabase) -> SchemaReport:
-    """Look at the revision and, if it is right, at every table. Raises Unavailable."""
+    """Compare the revision and, if it is the required one, every table. Raises Unavailable."""
     revision = read_revision(database)
     state: State = schema_revision.state_of(revision)
     differences = ""

@@ -1,6 +1,6 @@
-"""Postgres' own tools (pg_dump, pg_restore, psql): which of those on this machine fit a server, and how they reach it.
+"""Connects to a database, and finds the client tools (pg_dump, pg_restore, psql) that fit its version.
 
-A password never stands in a command line, where everybody on the machine could read it.
+Passwords are never put on a command line, where all users of the machine could read them.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from models.errors import RelayError, SettingsError, Unavailable
 from models.settings import sqlalchemy_url
 
 NAMES = ("pg_dump", "pg_restore", "psql")
-INVALID_URL = "DATABASE_URL is not valid: expected postgresql://user:password@host:port/database."
+INVALID_URL = "Invalid DATABASE_URL: expected postgresql://user:password@host:port/database."
 CONNECT_SECONDS = 5
 SESSION_OPTIONS = "-c statement_timeout=30s -c timezone=UTC"
 POOLER_REFUSAL = "unsupported startup parameter"
-"""What pgbouncer says to options; an operator's few statements do without them."""
+"""The error of pgbouncer for startup options, which an operator's few statements can do without."""
 TAIL_BYTES = 4_096
 SYSTEM_FOLDERS = "/usr/lib/postgresql/*/bin"
-"""Where Debian keeps each version; its /usr/bin has a wrapper that chooses one by rules of its own."""
+"""The folders in which Debian installs each version. Its wrapper in /usr/bin would choose a version by itself."""
 Connection = Any
-"""psycopg2's, whose types are not worth their length here."""
+"""A psycopg2 connection; its type stubs are too long to be useful here."""
 
 
 class ToolError(RelayError):
-    """A tool of Postgres is missing, or has failed."""
+    """A Postgres tool is missing or failed."""
 
     code = "postgres_tool"
 
 
 class TargetDatabase:
-    """One database, as the tools and this program reach it."""
+    """The connection settings of one database, for the tools and for psycopg2."""
 
     def __init__(self, database_url: str) -> None:
-        """Raises SettingsError for an address that is none."""
+        """Raises SettingsError for an invalid URL."""
         url = "postgresql://" + sqlalchemy_url(database_url).partition("://")[2]
         try:
             parts = parse_dsn(url)
@@ -54,7 +54,7 @@ class TargetDatabase:
         self.url = url
         password = parts.pop("password", None)
         self.dsn: str = make_dsn(**parts)
-        """How to reach it, without the password."""
+        """The connection string without the password."""
         self.name: str = parts.get("dbname") or parts.get("user") or "postgres"
         self.host: str = parts.get("host") or parts.get("hostaddr") or "this machine"
         self._secret = {"PGPASSWORD": password} if password else {}
@@ -63,7 +63,7 @@ class TargetDatabase:
         return f"Database({self.name!r} at {self.host!r})"
 
     def environment(self, application: str) -> dict[str, str]:
-        """For a tool that connects."""
+        """Build the environment for a tool that connects."""
         return {
             **os.environ,
             **self._secret,
@@ -73,19 +73,19 @@ class TargetDatabase:
         }
 
     def connect(self, application: str) -> closing[Connection]:
-        """A connection for some statements, each of which commits. Raises Unavailable."""
+        """Open an autocommit connection for a `with` block. Raises Unavailable."""
         connection = self.open(application)
         connection.autocommit = True
         return closing(connection)
 
     def open(self, application: str) -> Connection:
-        """A connection that the caller closes. Raises Unavailable."""
+        """Open a connection that the caller closes. Raises Unavailable."""
         try:
             return self._connect(application)
         except psycopg2.OperationalError as error:
             raise Unavailable(
-                f"Postgres does not answer ({self.name} at {self.host}): {str(error).strip()}",
-                hint="Start it, or check DATABASE_URL.",
+                f"Cannot connect to the database {self.name} at {self.host}: {str(error).strip()}",
+                hint="Start Postgres, or correct DATABASE_URL.",
             ) from error
 
     def _connect(self, application: str) -> Connection:
@@ -99,21 +99,21 @@ class TargetDatabase:
 
 
 class Tools(NamedTuple):
-    """The tools of one version, in one folder."""
+    """The client tools of one version."""
 
     folder: Path
     major: int
 
     def path(self, name: str) -> str:
-        """One of them."""
+        """Return the path of a tool."""
         return str(self.folder / name)
 
 
 def tools_for(
     server_version: int, *, reads: Path | None = None, among: Callable[[], Iterator[Path]] | None = None
 ) -> Tools:
-    """The oldest tools that are not older than the server, whose version is as libpq gives it (180004), and that know
-    the form of a backup, if one is to be read. Raises ToolError that says what there is, and what is needed."""
+    """Find the oldest tools that are not older than the server (version as in libpq: 180004) and that can read the
+    backup, if one is given. Raises ToolError that lists the required and the installed versions."""
     needed = server_version // 10_000
     found = [
         Tools(folder, major)
@@ -122,23 +122,22 @@ def tools_for(
     ]
     fitting = sorted((tools for tools in found if tools.major >= needed), key=lambda tools: tools.major)
     if not fitting:
-        there = ", ".join(f"{tools.major} in {tools.folder}" for tools in found) or "none"
+        installed = ", ".join(f"{tools.major} in {tools.folder}" for tools in found) or "none"
         raise ToolError(
-            f"The server is Postgres {needed}; that needs pg_dump, pg_restore and psql of at least this version. There "
-            f"are: {there}.",
+            f"Postgres {needed} requires pg_dump, pg_restore and psql {needed} or newer. Installed: {installed}.",
             hint=f"Install the client programs of Postgres {needed} (postgresql-client-{needed} on Debian).",
         )
-    # What none of them can read is told of when it is read.
+    # If no tools can list the backup, reading it will raise the error.
     return next((tools for tools in fitting if reads is None or _lists(tools, reads)), fitting[-1])
 
 
 def reap(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-    """Wait for the end of a tool. Raises ToolError with the end of what it complained of."""
+    """Wait for a tool to exit. Raises ToolError with the end of its stderr if it failed."""
     if process.wait() == 0:
         return
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - TAIL_BYTES))
-    told = errors.read().decode(errors="replace").strip()
-    raise ToolError(f"{Path(str(process.args[0])).name} has failed.", hint=told or None)  # type: ignore[index]
+    complaint = errors.read().decode(errors="replace").strip()
+    raise ToolError(f"{Path(str(process.args[0])).name} failed.", hint=complaint or None)  # type: ignore[index]
 
 
 def _lists(tools: Tools, backup: Path) -> bool:
@@ -154,13 +153,13 @@ def _folders() -> Iterator[Path]:
     try:
         yield postgres_binaries(None, say=silent)
     except StartError:
-        return  # Servers need no wheel.
+        return  # The wheel is optional with a server of one's own.
 
 
 def _major(program: Path) -> int:
     try:
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return 0
-    found = re.search(r"\d+", told)
+    found = re.search(r"\d+", output)
     return int(found[0]) if found else 0

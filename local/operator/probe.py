@@ -1,4 +1,4 @@
-"""How the servers of an operator are, seen without a relay between, and how the folder of a stack is."""
+"""Probes Postgres and Redis directly, without a relay, and checks a stack's data folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from models.settings import Settings
 from relay.redis_client import open_redis
 
 NOWHERE = {"database_url": "postgresql://127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"}
-"""Stands for a server of which nothing is known."""
+"""Placeholders for unknown servers."""
 LEFT_SECONDS = 86_400
-"""What a process that still runs has begun is younger."""
+"""The age from which a temporary file is left over; running processes have younger ones."""
 
 
 def observe_servers(servers: Servers, settings: Settings) -> dict[str, Any]:
-    """What /v1/status would tell of them; without the parts of a server whose address is not known."""
+    """Report the servers' status as /v1/status does, omitting the parts of servers with unknown URLs."""
     observed = asyncio.run(_observe(servers, settings))
     if not servers.database_url:
         del observed["postgres"]
@@ -31,7 +31,7 @@ def observe_servers(servers: Servers, settings: Settings) -> dict[str, Any]:
 
 
 def free_share(folder: Path) -> tuple[int, float] | None:
-    """How many bytes are free where the folder is, and what part of all; None if there is no such folder."""
+    """Return the free bytes of the folder's disk, and their share of it; None for a missing folder."""
     if not folder.is_dir():
         return None
     usage = shutil.disk_usage(folder)
@@ -39,8 +39,8 @@ def free_share(folder: Path) -> tuple[int, float] | None:
 
 
 def leftovers(data_dir: Path) -> list[Path]:
-    """What killed commands have left in a data folder: passing folders and drafts of the JSON store, unfinished data of
-    Postgres."""
+    """Find files that killed commands left in a data folder: temporary folders and drafts of the JSON store, and
+    incomplete Postgres data."""
     patterns = ("json-store/.passing-*", "json-store/sessions/*.tmp", "postgres/data.new", ".stack.json.*")
     before = time.time() - LEFT_SECONDS
     found = [path for pattern in patterns for path in data_dir.glob(pattern)]

@@ -1,4 +1,4 @@
-"""What a role that may only read is allowed to see, and what it could do beyond that."""
+"""Grants the read-only role its privileges, and checks it for excess ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ UNSEEN: dict[str, tuple[str, ...]] = {
     "tasks": ("claim_token",),
     "agents": ("command",),
 }
-"""The tables that it may read, each without these columns. A table that is not named here it may not read."""
+"""The readable tables, each with its hidden columns. Tables that are not listed are hidden."""
 WRITERS = ("lo_creat", "lo_create", "lo_from_bytea", "pg_logical_emit_message")
-"""Functions by which everybody may write something into every database. Nothing of ours uses them."""
+"""Functions by which every role can write to every database. session-relay does not use them."""
 
 
 def grant_reading(cursor: Any, role: str) -> None:
-    """Allow it to read what it should."""
+    """Grant SELECT on the readable tables and columns."""
     for name, unseen in UNSEEN.items():
         columns = [column.name for column in Base.metadata.tables[name].columns if column.name not in unseen]
         listed = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if unseen else sql.SQL("")
@@ -28,8 +28,8 @@ def grant_reading(cursor: Any, role: str) -> None:
 
 
 def revoke_public(cursor: Any, role: str) -> None:
-    """Take from PUBLIC what lets everybody write something, and leave it to those whose tables these are. What the
-    current user may not take away stays."""
+    """Revoke from PUBLIC the privileges by which every role could write, keeping them for the owners of the tables.
+    Privileges that the current user cannot revoke stay."""
     cursor.execute(
         "SELECT current_user UNION SELECT tableowner FROM pg_tables"
         " WHERE schemaname = 'public' AND tablename = ANY (%s)",
@@ -51,7 +51,7 @@ def revoke_public(cursor: Any, role: str) -> None:
 
 
 def excess(cursor: Any, role: str) -> list[str]:
-    """What it could do with tables and schemas beyond reading what it should."""
+    """List the role's privileges on tables and schemas beyond those granted."""
     hidden = [name for name in Base.metadata.tables if name not in UNSEEN]
     columns = [(table, column) for table, unseen in UNSEEN.items() for column in unseen]
     cursor.execute(
@@ -80,27 +80,27 @@ def excess(cursor: Any, role: str) -> list[str]:
             "columns": [column for _, column in columns],
         },
     )
-    return [told for (told,) in cursor]
+    return [privilege for (privilege,) in cursor]
 
 
 def remains(cursor: Any, role: str) -> list[str]:
-    """What it could do by functions that everybody may call, in sentences."""
-    told = []
+    """Describe what the role can do through functions that every role may call."""
+    warnings = []
     if writers := _writers(cursor, role):
         names = ", ".join(sorted({name.partition("(")[0].removeprefix("pg_catalog.") for name in writers}))
-        told.append(f"It can fill the disk, by {names}: only a superuser may take these functions away.")
+        warnings.append(f"The role can fill the disk with {names}; only a superuser can revoke these functions.")
     cursor.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE prosecdef AND has_function_privilege(%s, oid, 'EXECUTE')"
         " AND has_schema_privilege(%s, pronamespace, 'USAGE') ORDER BY 1",
         (role, role),
     )
     if functions := ", ".join(name for (name,) in cursor):
-        told.append(f"It can call functions that have the rights of their owners: {functions}.")
-    return told
+        warnings.append(f"The role can call functions that run with their owners' privileges: {functions}.")
+    return warnings
 
 
 def is_superuser(cursor: Any) -> bool:
-    """Whether the current user is one."""
+    """True if the current user is a superuser."""
     cursor.execute("SELECT current_setting('is_superuser') = 'on'")
     return bool(cursor.fetchone()[0])
 

@@ -1,6 +1,6 @@
-"""A role that may only read, for programs that run the SQL of others: how it is made, and how it goes.
+"""Creates and drops a read-only role, for programs that run untrusted SQL.
 
-What keeps it from writing are its privileges, in reader_rights.py. Its settings are no walls: a role may change them.
+Its privileges, in reader_privileges.py, prevent writes. Its settings do not: a role may change them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sessions.postgres.operations.schema_revision import state_of
 
 ROLE = "session_relay_reader"
 MARK = "May read the sessions of session-relay. Made by `session-cli db reader`."
-"""The comment by which a role is known to be one of ours."""
+"""The comment that identifies roles created here."""
 CONNECTIONS = 5
 SETTINGS = {
     "default_transaction_read_only": "on",
@@ -30,11 +30,11 @@ SETTINGS = {
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "10s",
 }
-"""Against accidents: whoever is connected can set them otherwise."""
+"""Guards against accidents; a client can override them."""
 SUPERUSER_SETTINGS = {"temp_file_limit": "1GB"}
-"""Set only by a superuser, and so nothing that the role could change."""
+"""Settings that only a superuser can change, so that the role cannot override them."""
 URL_PARTS = ("host", "port", "sslmode", "sslrootcert", "channel_binding")
-"""What another role needs, too, to reach the database."""
+"""Connection parameters that the role's URL keeps."""
 
 
 class ReaderRole(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,26 +44,26 @@ class ReaderRole(msgspec.Struct, frozen=True, kw_only=True):
     database: str
     url: str
     socket: str | None
-    """The folder of the server's socket, if it is reached by one."""
+    """The folder of the server's socket, if the URL uses one."""
     tables: list[str]
     remains: list[str]
-    """What it can do beyond reading, in sentences; nothing, if a superuser has made it."""
+    """Warnings about privileges beyond reading; empty if a superuser created the role."""
 
     def __repr__(self) -> str:
         return f"Reader({self.role!r}, {self.database!r})"
 
 
 def make_reader(database: TargetDatabase, *, role: str = ROLE) -> ReaderRole:
-    """Make the role, or give the one that is there a new password and the privileges of this version; who was
-    connected with the old password is disconnected. It has been tried before this returns. Raises Conflict if the role
-    is somebody else's, or could do more than read; Forbidden without the right to make roles; Unavailable."""
+    """Create the role, or reset the existing one's password and privileges and disconnect its clients. Verifies the
+    login before it returns. Raises Conflict if the role was not created here or could do more than read; Forbidden
+    without the right to create roles; Unavailable."""
     password = secrets.token_urlsafe(24)
     with database.connect("cli") as connection:
         connection.autocommit = False
         try:
             if (state := state_of(read_revision(database))) != "current":
                 hint = "Run `session-cli db upgrade`."
-                raise Conflict(f"The tables are not those of this version: {state}.", hint=hint)
+                raise Conflict(f"The database schema is not up to date: {state}.", hint=hint)
             with connection, connection.cursor() as cursor:
                 if not _exists(cursor, role):
                     _run(cursor, "CREATE ROLE {role} NOLOGIN NOINHERIT", role=role)
@@ -77,15 +77,15 @@ def make_reader(database: TargetDatabase, *, role: str = ROLE) -> ReaderRole:
                 revoke_public(cursor, role)
                 if beyond := excess(cursor, role):
                     raise Conflict(
-                        f"The role {role} could do more than read: {'; '.join(beyond)}. Nothing was changed.",
-                        hint="Run this as the owner of the database, or take away what PUBLIC has been granted.",
+                        f"The role {role} would have more than read access: {'; '.join(beyond)}. Nothing was changed.",
+                        hint="Run this as the owner of the database, or revoke these privileges from PUBLIC.",
                     )
-                told = remains(cursor, role)
+                warnings = remains(cursor, role)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise _not_allowed(error) from error
-        told += _disconnect(connection, role)
+        warnings += _disconnect(connection, role)
     url = _url_of(database, role, password)
-    _try(url)
+    _verify_login(url)
     host = parse_dsn(url).get("host", "")
     return ReaderRole(
         role=role,
@@ -93,7 +93,7 @@ def make_reader(database: TargetDatabase, *, role: str = ROLE) -> ReaderRole:
         url=url,
         socket=host if host.startswith("/") else None,
         tables=sorted(UNSEEN),
-        remains=told,
+        remains=warnings,
     )
 
 
@@ -116,13 +116,15 @@ def drop_reader(database: TargetDatabase, *, role: str = ROLE) -> bool:
             raise _not_allowed(error) from error
         except psycopg2.errors.DependentObjectsStillExist as error:
             detail = error.diag.message_detail or ""
-            hint = "Drop it in the other databases, too: the last time it goes."
-            raise Conflict(f"{role} cannot log in any more, but has rights elsewhere: {detail}.", hint=hint) from error
+            hint = "Run this for the other databases too; the last run drops the role."
+            raise Conflict(
+                f"{role} can no longer log in, but has privileges elsewhere: {detail}.", hint=hint
+            ) from error
     return True
 
 
 def _exists(cursor: Any, role: str) -> bool:
-    """Whether there is the role, one of ours. Raises Conflict if it is none, or more than we have made of it."""
+    """Return True if the role exists. Raises Conflict if it was not created here, or was given more privileges."""
     cursor.execute(
         "SELECT shobj_description(oid, 'pg_authid'),"
         " rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,"
@@ -134,15 +136,15 @@ def _exists(cursor: Any, role: str) -> bool:
         return False
     comment, is_powerful, memberships = found
     if comment != MARK:
-        raise Conflict(f"There is a role {role}, which was not made by this command.", hint="Choose another --role.")
+        raise Conflict(f"The role {role} was not created by this command.", hint="Choose another --role.")
     if is_powerful or memberships:
-        told = f"it is a member of {', '.join(memberships)}" if memberships else "it has attributes of an administrator"
-        raise Conflict(f"Somebody has made more of the role {role}: {told}.", hint="Drop it, or choose another --role.")
+        excess = f"is a member of {', '.join(memberships)}" if memberships else "has administrator attributes"
+        raise Conflict(f"The role {role} {excess}.", hint="Drop it, or choose another --role.")
     return True
 
 
 def _set(cursor: Any, role: str) -> None:
-    """Its settings, and none that it may have set for itself."""
+    """Reset the role's settings, including those that it may have set itself."""
     _run(cursor, "ALTER ROLE {role} RESET ALL", role=role)
     _run(cursor, "ALTER ROLE {role} IN DATABASE {database} RESET ALL", role=role)
     for name, value in (SETTINGS | (SUPERUSER_SETTINGS if is_superuser(cursor) else {})).items():
@@ -163,12 +165,12 @@ def _grant(cursor: Any, role: str) -> None:
 
 
 def _disconnect(connection: Connection, role: str) -> list[str]:
-    """End the connections of the role; a sentence if that is not allowed."""
+    """Disconnect the role's clients. Returns a warning if the current user is not allowed to."""
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (role,))
     except psycopg2.errors.InsufficientPrivilege:
-        return ["Who is connected with an earlier password stays connected: only a superuser may end that."]
+        return ["Clients connected with an earlier password stay connected; only a superuser can disconnect them."]
     return []
 
 
@@ -186,25 +188,25 @@ def _url_of(database: TargetDatabase, role: str, password: str) -> str:
     return f"postgresql://{quote(role, safe='')}:{password}@{place}/{quote(database.name, safe='')}{query}"
 
 
-def _try(url: str) -> None:
-    """Log in as the role, and read. Raises Unavailable if it cannot."""
+def _verify_login(url: str) -> None:
+    """Log in as the role, and read. Raises Unavailable if that fails."""
     database = TargetDatabase(url)
     try:
         with database.connect("cli") as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM sessions")
     except (Unavailable, psycopg2.Error) as error:
-        raise Unavailable(f"The role was made, but cannot be used: {str(error).strip()}") from error
+        raise Unavailable(f"The role was created, but cannot log in: {str(error).strip()}") from error
 
 
 def _not_allowed(error: psycopg2.Error) -> Forbidden:
-    told = error.diag.message_primary or "permission denied"
+    reason = error.diag.message_primary or "permission denied"
     return Forbidden(
-        f"Postgres does not allow it: {told}. Nothing was changed.",
-        hint="Run this as a role that may make roles, and owns the database.",
+        f"Postgres denied this: {reason}. Nothing was changed.",
+        hint="Run this as a role that may create roles and owns the database.",
     )
 
 
 def _run(cursor: Any, statement: str, *values: str, role: str) -> None:
-    """Execute a statement with names in it."""
+    """Execute a statement, inserting names and values safely."""
     names = {"role": sql.Identifier(role), "database": sql.Identifier(cursor.connection.info.dbname)}
     cursor.execute(sql.SQL(statement).format(*map(sql.Literal, values), **names))

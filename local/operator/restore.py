@@ -1,7 +1,7 @@
-"""Restoring a backup: first Redis forgets what it has seen, then one transaction empties the database and fills it.
+"""Restores a backup: deletes the delivery marks in Redis, then replaces the database's contents in one transaction.
 
-Killed at any moment it has done nothing to the database, or all. What Redis has forgotten until then costs nothing:
-Postgres recognizes repeats by itself. Keys that were revoked, and what waits in the inboxes, stay in Redis.
+A kill at any moment leaves the database either unchanged or fully restored. Lost marks do no harm, because Postgres
+recognizes repeated deliveries, too. Revoked keys and the inboxes stay in Redis.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from models.queue.redis_options import REDIS_OPTIONS
 from models.tables import Base
 
 FORGOTTEN = (dedup_key("*", "*"), outcome_key("*", "*", "*"))
-"""Patterns of the marks by which repeats are recognized, and of answers that are kept."""
+"""Key patterns of deduplication marks and kept responses."""
 UNLINKED_AT_ONCE = 500
 REDIS_SECONDS = 5.0
 FIRST_VERSION_WITH_TRANSACTION_TIMEOUT = 170_000
 TRANSACTION_TIMEOUT = b"SET transaction_timeout = 0;\n"
-"""Newer tools say this also to servers that do not know it."""
+"""Newer tools emit this even for servers that do not know it."""
 
 BEGINNING = b"""\
 BEGIN;
@@ -46,18 +46,18 @@ END = b"SELECT '%s';\n" % READY.rstrip()
 
 
 def restore(database: TargetDatabase, redis_url: str, path: Path, *, tools: Tools, advance: Advance) -> None:
-    """Put a backup in the place of all that is in the database, and bring it to this version's tables. Raises
-    Unavailable or ToolError: then the database is as before. Raises MigrationFailed: then only that is left to do."""
+    """Replace everything in the database with a backup, and migrate it to this version. Raises Unavailable or
+    ToolError, which leave the database unchanged; MigrationFailed, after which only the migration is left to do."""
     forget_deliveries(redis_url)
     _replace(database, path, tools=tools, advance=advance)
-    # A worker that still ran may have marked what the backup does not know.
+    # A worker that was still running may have marked deliveries that the backup does not contain.
     forget_deliveries(redis_url)
     upgrade(database)
 
 
 def forget_deliveries(redis_url: str) -> int:
-    """Have Redis forget which deliveries it has seen, and the answers it keeps; how many keys. Raises Unavailable."""
-    forgotten = 0
+    """Delete the deduplication marks and kept responses in Redis. Returns the number of keys. Raises Unavailable."""
+    deleted = 0
     try:
         retry = Retry(NoBackoff(), 0)
         with Redis.from_url(redis_url, **REDIS_OPTIONS, socket_timeout=REDIS_SECONDS, retry=retry) as redis:
@@ -65,14 +65,16 @@ def forget_deliveries(redis_url: str) -> int:
                 found = redis.scan_iter(match=pattern, count=UNLINKED_AT_ONCE)
                 while keys := list(islice(found, UNLINKED_AT_ONCE)):
                     redis.unlink(*keys)
-                    forgotten += len(keys)
+                    deleted += len(keys)
     except (RedisError, OSError) as error:
-        raise Unavailable("Redis does not answer, and it has to forget what it has seen.", hint=str(error)) from error
-    return forgotten
+        raise Unavailable(
+            "Redis is not responding; its delivery marks have to be deleted before a restore.", hint=str(error)
+        ) from error
+    return deleted
 
 
 def users_of(connection: Connection) -> list[str]:
-    """Who of us is connected to the database, beside session-cli: such as `session-relay worker`."""
+    """List the connected processes of session-relay other than session-cli, such as `session-relay worker`."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
@@ -83,7 +85,7 @@ def users_of(connection: Connection) -> list[str]:
 
 
 def strangers_in(connection: Connection) -> list[str]:
-    """Tables that are not of this version of this program, and would be lost: another program's, or a newer one's."""
+    """List tables that this version does not know and a restore would drop: another program's, or a newer version's."""
     ours = [*Base.metadata.tables, "alembic_version"]
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL (%s)", (ours,))
@@ -91,7 +93,7 @@ def strangers_in(connection: Connection) -> list[str]:
 
 
 def _replace(database: TargetDatabase, path: Path, *, tools: Tools, advance: Advance) -> None:
-    """Empty the database and fill it, in one transaction: only when the whole backup was read is it committed."""
+    """Empty and fill the database in one transaction, which is committed only after all of the backup was read."""
     with database.connect("cli") as connection:
         is_new = connection.server_version >= FIRST_VERSION_WITH_TRANSACTION_TIMEOUT
     with _psql(database, tools) as (script, answers):
@@ -104,17 +106,18 @@ def _replace(database: TargetDatabase, path: Path, *, tools: Tools, advance: Adv
                 advance()
         script.write(END)
         script.flush()
-        # Who is killed before that has sent no COMMIT ahead.
+        # COMMIT is sent only after psql has confirmed everything, so that a kill before that rolls back.
         is_complete = READY in answers
         if is_complete:
             script.write(b"COMMIT;\n")
     if not is_complete:
-        raise ToolError("psql ended before everything was in; nothing was changed.")
+        raise ToolError("psql exited before the restore was complete. Nothing was changed.")
 
 
 @contextlib.contextmanager
 def _psql(database: TargetDatabase, tools: Tools) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Input and output of a psql that stops at the first error. What was not committed when it ends is undone."""
+    """Run psql, stopping at the first error. Yields its input and output. Uncommitted changes are rolled back when it
+    exits."""
     command = [tools.path("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
     command.append(f"--dbname={database.dsn}")
     options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -126,7 +129,7 @@ def _psql(database: TargetDatabase, tools: Tools) -> Iterator[tuple[IO[bytes], I
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # Its own words, below, say more.
+            with contextlib.suppress(BrokenPipeError):  # reap() reports psql's own error.
                 yield process.stdin, process.stdout
                 process.stdin.close()
             reap(process, errors)

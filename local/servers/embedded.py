@@ -1,4 +1,4 @@
-"""One real server at a time, held by a handle: for the tests. The stack runs the same services under its supervisor."""
+"""Runs a single server under a handle, for tests and operators' commands. The stack uses its supervisor instead."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from local.servers.valkey import prepare_valkey
 from worker.supervision import ChildProcess
 
 START_SECONDS = 60.0
-"""Long enough to recover from a crash."""
+"""Long enough for crash recovery."""
 POLL_SECONDS = 0.01
 RETRY_SECONDS = 0.1
 
 
 class EmbeddedServer:
-    """A running server. Its URL stays the same over restarts; `stop` is final for the lock on its data."""
+    """A running server. Its URL stays the same across restarts. `stop` releases the lock on its data for good."""
 
     def __init__(self, service: Service, data_dir: Path) -> None:
         self.url = service.url
@@ -34,37 +34,37 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The process id of its main process."""
+        """The id of its main process."""
         return self._running.pid
 
     def stop(self) -> None:
-        """End it cleanly and give up its data folder. May be repeated, also after `kill`."""
+        """Stop it cleanly and release its data folder. Safe to repeat, also after `kill`."""
         self._running.stop()
         self._service.release()
 
     def pause(self) -> None:
-        """End it cleanly; `restart` brings it back."""
+        """Stop it cleanly, keeping its data folder for `restart`."""
         self._running.stop()
 
     def kill(self) -> None:
-        """End it and its children as a power cut does; `restart` brings it back."""
+        """Kill it and its children, as a power cut would. `restart` starts it again."""
         self._running.kill()
         end_orphans(self._data_dir, self._service.role, home=self._service.home)
 
     def restart(self) -> None:
-        """End it cleanly if it runs, and start it again. Returns when it answers."""
+        """Stop it cleanly if it is running, and start it again. Returns when it responds."""
         self._running.stop()
         self._running = self._start()
 
     def _start(self) -> ChildProcess:
-        """Start it until it answers: after a crash it may refuse as long as old children of it are alive."""
+        """Start it, retrying until it responds: after a crash it may exit while old children are alive."""
         limit_at = time.monotonic() + START_SECONDS
         running = ChildProcess(self._service.child)
         while not self._service.answers():
             if time.monotonic() > limit_at:
                 running.kill()
                 log = self._service.child.log
-                raise StartError(f"{self._service.title} does not start ({log}):\n{last_lines(log)}")
+                raise StartError(f"{self._service.title} failed to start. The end of {log}:\n{last_lines(log)}")
             if running.ended():
                 time.sleep(RETRY_SECONDS)
                 running = ChildProcess(self._service.child)
@@ -75,7 +75,7 @@ class EmbeddedServer:
 def start_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedServer:
     """Start Postgres on the data in that folder. `settings`: server settings such as fsync. Raises StartError.
 
-    For root the folder must be one that an unprivileged user can enter, or the data go to a folder of the system.
+    For root, an unprivileged user must be able to enter the folder; otherwise the data is stored in a system folder.
     """
     folder = make_data_dir(data_dir)
     return EmbeddedServer(prepare_postgres(folder, settings=settings), folder)

@@ -1,7 +1,7 @@
-"""Ends what a killed stack left running.
+"""Stops processes that a killed stack left running.
 
-Each process of a stack carries a mark in its environment, which its own children inherit; so it is recognised from its
-first moment, and a process id that was given to somebody else is never mistaken for it.
+Each process of a stack has a mark in its environment, which its children inherit. It identifies the process from its
+start, and a reused process id is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import psutil
 
 MARK = "SESSION_RELAY_LOCAL"
 SERVERS = {"postgres": signal.SIGINT, "valkey-server": signal.SIGTERM}
-"""Names of the servers' processes with their signal for a fast, clean stop; all others take SIGTERM."""
+"""The signal for a fast, clean shutdown of each server, by process name; other processes receive SIGTERM."""
 STOP_SECONDS = 10.0
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.02
 
 
 def mark(data_dir: Path, role: str) -> dict[str, str]:
-    """What to add to the environment of a process of that role in the stack of that data folder."""
+    """Return the environment variables that mark a process of that role in the stack of that data folder."""
     return {MARK: f"{role}:{data_dir}"}
 
 
 def end_orphans(data_dir: Path, role: str, *, home: Path | None = None) -> list[str]:
-    """Stop, or kill after STOP_SECONDS, every process of that role. Returns who it was. May be repeated.
+    """Stop every process of that role, killing it after STOP_SECONDS. Returns their names and pids. Safe to repeat.
 
-    With `home`, also servers that work in that folder: the children of a killed Postgres have overwritten their mark.
+    With `home`, also stops servers that work in that folder: children of Postgres overwrite their mark.
     """
     found = [process for process in psutil.process_iter() if _belongs(process, data_dir, role, home)]
     names = [f"{_name(process)} (pid {process.pid})" for process in found]
@@ -46,7 +46,7 @@ def end_orphans(data_dir: Path, role: str, *, home: Path | None = None) -> list[
 
 
 def _wait_for(processes: list[psutil.Process], *, limit_seconds: float) -> list[psutil.Process]:
-    """Those that are still there after the limit. A zombie is gone: whether anybody reaps it is not our business."""
+    """Wait for processes to exit. Returns those still running after the limit. Zombies count as exited."""
     limit_at = time.monotonic() + limit_seconds
     while (alive := [process for process in processes if _alive(process)]) and time.monotonic() < limit_at:
         time.sleep(POLL_SECONDS)

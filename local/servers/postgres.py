@@ -1,6 +1,6 @@
-"""Embedded Postgres: where its data are, how its database is made, and the command to run it.
+"""Prepares embedded Postgres: its folders, its database, and the command to run it.
 
-The binaries are found by binaries.py; the running is left to a supervisor.
+binaries.py finds the binaries; a supervisor runs the command.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from worker.supervision import Child
 ROLE = "postgres"
 TITLE = f"Postgres {MAJOR}"
 SOCKET_NAME = ".s.PGSQL.5432.lock"
-"""The longer of the two names that Postgres makes in its socket folder."""
+"""The longer of the two file names that Postgres uses in its socket folder."""
 STOP_SECONDS = 30.0
-"""A fast shutdown writes a checkpoint."""
+"""Long enough for a fast shutdown, which writes a checkpoint."""
 SETTINGS = {"max_connections": "100", "listen_addresses": "", "port": "5432", "unix_socket_permissions": "0700"}
 
 
 def prepare_postgres(data_dir: Path, *, settings: Mapping[str, str] | None = None, say: Say = silent) -> Service:
-    """Make it ready to start: lock and leftovers, folders, account, binaries, and at the first time the database.
+    """Prepare the start: lock, orphans, folders, account, binaries, and on the first run the database.
 
-    The socket lies in a folder that only its owner can enter, so whoever reaches it is trusted. `settings` are server
-    settings; with `fsync` off the data are made without syncing either. Raises FolderError, StartError.
+    The socket is in a folder that only its owner can enter, so all clients are trusted. `settings` are server settings;
+    with `fsync` off, initdb does not sync either. Raises FolderError, StartError.
     """
     home = _home(data_dir, say=say)
     lock = Lock(home.with_name(f"{home.name}.lock"), subject=f"The Postgres data folder {home}")
     try:
         if ended := end_orphans(data_dir, ROLE, home=home):
-            say(f"Postgres of a killed stack was stopped: {ended[0]}.")
+            say(f"Stopped the Postgres of a killed stack: {ended[0]}.")
         account = unprivileged_account(home)
         make_private(home, account=account)
         binaries = postgres_binaries(account, say=say)
@@ -91,18 +91,19 @@ def _answers(url: str) -> bool:
 
 
 def _home(data_dir: Path, *, say: Say) -> Path:
-    """The folder of data and socket: under DATA_DIR, or if root's account cannot get there, linked from there."""
+    """Choose the folder of data and socket: in DATA_DIR, or in a system folder that is linked from there if Postgres'
+    account cannot enter DATA_DIR."""
     home = data_dir / "postgres"
     account = unprivileged_account(home)
     if account and not home.exists():
-        home.unlink(missing_ok=True)  # A link that leads nowhere any more.
+        home.unlink(missing_ok=True)  # A dangling link.
         if not can_enter(account, data_dir):
             home.symlink_to(_home_elsewhere(data_dir))
     if home.is_symlink():
-        say(f"Postgres' data are in {home.resolve()}, since its user cannot enter {data_dir}.")
+        say(f"Postgres stores its data in {home.resolve()}, because its user cannot enter {data_dir}.")
     home = home.resolve()
     if account and not can_enter(account, home if home.exists() else home.parent):
-        raise FolderError(f"Postgres' user {account.name} cannot enter all folders of {home}.")
+        raise FolderError(f"Postgres' user {account.name} cannot enter all parent folders of {home}.")
     return home
 
 
@@ -114,13 +115,13 @@ def _home_elsewhere(data_dir: Path) -> Path:
 def _make_database(
     home: Path, binaries: Path, *, account: Account | None, environment: Mapping[str, str], log: Path, synced: bool
 ) -> None:
-    """Run initdb beside its place and move the result there, so that a half-made one is never started."""
+    """Run initdb in a temporary folder and rename that, so that an incomplete database is never started."""
     draft = home / "data.new"
     if draft.exists():
         shutil.rmtree(draft)
     command = [str(binaries / "initdb"), "-D", str(draft), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
-    # The builtin provider sorts and folds case without the system's locales; but full-text search takes the system's
-    # word for what is a letter: with plain C, dashes and quotes of other scripts stick to their words.
+    # The builtin provider sorts and folds case without the system's locales. Full-text search, however, uses the
+    # system's character types: with plain C, non-ASCII dashes and quotes would become parts of words.
     command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", f"--lc-ctype={_letters()}"]
     command += ["--no-instructions", *([] if synced else ["--no-sync"])]
     with log.open("ab") as output:
@@ -139,12 +140,12 @@ def _make_database(
             check=False,
         )
     if done.returncode != 0:
-        raise StartError(f"Postgres' data folder could not be made ({log}):\n{last_lines(log)}")
+        raise StartError(f"initdb failed. The end of {log}:\n{last_lines(log)}")
     draft.rename(home / "data")
 
 
 def _letters() -> str:
-    """The name of a UTF-8 character type that this machine has, else C."""
+    """Return the name of a UTF-8 character type of this machine, else C."""
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         for name in ("C.UTF-8", "en_US.UTF-8"):
@@ -161,6 +162,6 @@ def _check_version(data: Path) -> None:
     version = (data / "PG_VERSION").read_text().strip()
     if version != str(MAJOR):
         raise StartError(
-            f"{data} was made by Postgres {version}; this is {MAJOR}.",
-            hint="Dump it with the old version and load it into a new DATA_DIR.",
+            f"{data} was created by Postgres {version}, but this is Postgres {MAJOR}.",
+            hint="Dump it with the old version and restore it into a new DATA_DIR.",
         )

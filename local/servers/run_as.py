@@ -1,6 +1,6 @@
-"""Whom Postgres runs as when the stack is started by root, which it refuses, and what that account can reach.
+"""Chooses the account of Postgres when root starts the stack, since Postgres refuses to run as root.
 
-Nobody's folder is opened for it: what it cannot reach is put into STATE_FOLDER.
+Folders are never opened up for the account: files that it cannot access are put into STATE_FOLDER.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from models.errors import SettingsError
 
 STATE_FOLDER = Path("/var/lib/session-relay")
 CANDIDATES = ("postgres", "nobody")
-"""The machine's account for exactly this, else the one that owns nothing. initdb needs an account that has a name."""
+"""The machine's Postgres account, else one without files of its own. initdb requires a named account."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """An unprivileged user with its main group."""
+    """An unprivileged user and its primary group."""
 
     name: str
     uid: int
@@ -28,12 +28,12 @@ class Account:
 
     @property
     def ids(self) -> tuple[int, int]:
-        """User and group id."""
+        """The user id and group id."""
         return self.uid, self.gid
 
 
 def unprivileged_account(data: Path) -> Account | None:
-    """Whom to run as: None for an ordinary user, who stays itself; for root the owner of the data if there are any."""
+    """Choose the account: None for an ordinary user; for root, the owner of existing data, else a candidate."""
     if os.geteuid() != 0:
         return None
     owner = data.stat().st_uid if data.exists() else 0
@@ -45,13 +45,14 @@ def unprivileged_account(data: Path) -> Account | None:
         if entry.pw_uid != 0:
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise SettingsError(
-        f"Postgres does not run as root, and there is no user {' or '.join(CANDIDATES)} to run it as.",
+        f"Postgres cannot run as root, and the user {' or '.join(CANDIDATES)} does not exist.",
         hint="Start the stack as an ordinary user, or set DATABASE_URL.",
     )
 
 
 def make_state_folder(name: str = "") -> Path:
-    """The system's folder for what an account could not reach elsewhere, or one in it; everybody may pass through."""
+    """Create the system folder for files that an account cannot access elsewhere, or a subfolder of it. All users may
+    traverse it."""
     folder = STATE_FOLDER / name
     for path in (STATE_FOLDER, folder):
         if not path.is_dir():
@@ -61,12 +62,12 @@ def make_state_folder(name: str = "") -> Path:
 
 
 def can_enter(account: Account, folder: Path) -> bool:
-    """Whether the account can pass through all folders on the way, and through this one."""
+    """True if the account can enter the folder and all its parents."""
     return can_run(account, "/bin/sh", "-c", 'test -x "$0"', str(folder))
 
 
 def can_run(account: Account, *command: str) -> bool:
-    """Whether a command succeeds as the account. It is tried: modes alone do not tell about ACLs and mounts."""
+    """Run a command as the account. Returns True if it succeeds. File modes alone would not cover ACLs and mounts."""
     try:
         done = subprocess.run(  # noqa: S603
             command,

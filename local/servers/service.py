@@ -1,4 +1,4 @@
-"""What a server of the local stack is to those who run it: a child process, its URL, and how to see that it answers."""
+"""Describes a server of the local stack: its process, URL and health check. Also manages the stack's log files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from models.errors import RelayError
 from worker.supervision import Child
 
 LOG_BYTES = 10 * 1_048_576
-"""A log that is larger when its process is started anew makes room for a new one; one older log is kept."""
+"""The size from which a log is rotated when its process starts; one older log is kept."""
 TAIL_LINES = 8
 TAIL_BYTES = 8_192
 
 Say = Callable[[str], None]
-"""Takes a line for the person at the terminal."""
+"""Prints a line to the user."""
 
 
 class StartError(RelayError):
-    """A part of the stack does not start."""
+    """A part of the stack failed to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A server that is ready to be started. It holds the lock on its data until it is released."""
+    """A server that is ready to start. It holds the lock on its data until `release`."""
 
     title: str
     child: Child
@@ -39,7 +39,7 @@ class Service:
     lock: Lock
 
     def release(self) -> None:
-        """Give up its data, once it runs no more. May be repeated."""
+        """Release the lock on the data, after the server has stopped. Safe to repeat."""
         if self.sockets != self.home:
             with suppress(OSError):
                 self.sockets.rmdir()
@@ -47,11 +47,11 @@ class Service:
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """Discard a line."""
 
 
 def log_file(data_dir: Path, name: str) -> Path:
-    """Where the process of that name logs to, appended; made smaller when it has grown too large."""
+    """Return the path of a process' log, rotating it if it is too large. Processes append to it."""
     folder = data_dir / "logs"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name}.log"
@@ -61,7 +61,7 @@ def log_file(data_dir: Path, name: str) -> Path:
 
 
 def last_lines(log: Path | None) -> str:
-    """The end of a log, indented."""
+    """Read the end of a log, indented."""
     if log is None or not log.exists():
         return ""
     with log.open("rb") as file:

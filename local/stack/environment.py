@@ -1,4 +1,4 @@
-"""The environment of the local stack: `.env` under the real one, free ports, and what its processes are given."""
+"""Prepares the environment of the local stack: reads `.env`, finds free ports, and checks that processes respond."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import psutil
 from models.errors import SettingsError
 
 ANSWER_SECONDS = 2.0
-"""A process that is well answers its own machine at once."""
+"""The timeout of a health check; a healthy process responds to its own machine at once."""
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*+(.*)")
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The KEY=VALUE lines of a file, values bare or in quotes; empty without the file. Raises SettingsError."""
+    """Read the KEY=VALUE lines of a file, with optional quotes around values. Returns an empty result for a missing
+    file. Raises SettingsError."""
     if not path.is_file():
         return {}
     values: dict[str, str] = {}
@@ -31,7 +32,7 @@ def read_env_file(path: Path) -> dict[str, str]:
             continue
         match = _ASSIGNMENT.fullmatch(line)
         if match is None:
-            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE.")
+            raise SettingsError(f"{path}, line {number} is invalid: expected KEY=VALUE.")
         name, value = match.groups()
         quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
         values[name] = value[1:-1] if quoted else value
@@ -39,22 +40,22 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def free_port(host: str, port: int, *, variable: str) -> int:
-    """The port, or any free one for 0. Raises SettingsError that names the variable when it cannot be listened on."""
+    """Return the port, or any free one for 0. Raises SettingsError with the variable's name if it is not available."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as listener:
-            # As the server itself will do: a connection of before that is being closed is no obstacle.
+            # As the server itself does: connections in TIME_WAIT do not block the port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             return int(listener.getsockname()[1])
     except OSError as error:
-        reason = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error}"
+        reason = "is in use by another program" if error.errno == errno.EADDRINUSE else f"is not available: {error}"
         raise SettingsError(f"Port {port} on {host or 'all addresses'} {reason}. Set another {variable}.") from error
 
 
 def free_port_or_other(host: str, port: int, *, variable: str) -> int:
-    """The port, or any free one when another program has it. Raises SettingsError when the host cannot be used."""
+    """Return the port, or any free one if it is in use. Raises SettingsError if the host is not available."""
     try:
         return free_port(host, port, variable=variable)
     except SettingsError:
@@ -62,13 +63,13 @@ def free_port_or_other(host: str, port: int, *, variable: str) -> int:
 
 
 def local_url(host: str, port: int) -> str:
-    """The address under which this machine reaches what listens there."""
+    """Return the URL by which this machine reaches a listener on that host and port."""
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{name}:{port}"
 
 
 def answers(url: str, *, pid: int) -> bool:
-    """Whether the process of that id, and no other, is listening there and is well, or at least asks who is calling."""
+    """Check that this process, and not another one, listens there and is healthy or asks for credentials."""
     address = urlsplit(url)
     try:
         sockets = psutil.Process(pid).net_connections(kind="tcp")
@@ -76,7 +77,7 @@ def answers(url: str, *, pid: int) -> bool:
         return False
     if not any(found.status == psutil.CONN_LISTEN and found.laddr.port == address.port for found in sockets):
         return False
-    # Not urllib.request: that would ask the proxy of the environment.
+    # urllib.request would use the environment's proxy.
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", address.path or "/")
@@ -89,5 +90,5 @@ def answers(url: str, *, pid: int) -> bool:
 
 
 def child_environment(base: Mapping[str, str], **given: str | int | Path) -> dict[str, str]:
-    """The base with the settings given, by field name, as variables."""
+    """Add settings, by field name, to the environment as variables."""
     return {**base, **{name.upper(): str(value) for name, value in given.items()}}

@@ -1,6 +1,6 @@
-"""The whole stack in its order: leftovers, ports, servers, migrations, processes; kept alive; and stopped in reverse.
+"""Starts the stack (orphans, ports, servers, migrations, processes), keeps it running, and stops it in reverse order.
 
-The servers are described in postgres.py and valkey.py; the keeping alive is the supervisor's.
+postgres.py and valkey.py define the servers; the supervisor restarts processes that die.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 ROLE = "process"
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = {"worker": "worker", "dashboard": "worker.dashboard", "relay": "api"}
-"""Each process with its module, in the order of the start."""
+"""Each process with its module, in start order."""
 STOP_SECONDS = 30.0
-"""For each process; the worker gives its own processes 20 s to finish the drain in hand."""
+"""The limit for each process; the worker gives its own processes 20 s to finish the current drain."""
 SERVER_START_SECONDS = 120.0
-"""Recovery after a crash replays a log."""
+"""Long enough for crash recovery, which replays a log."""
 PROCESS_START_SECONDS = 60.0
 HOPELESS_FAILURES = 4
-"""What ends this often before it has ever answered is not going to: then the start as a whole has failed."""
+"""The number of exits before the first response after which the start is given up."""
 POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):
-    """The stack was asked to stop."""
+    """A stop of the stack was requested."""
 
 
 class Prepare(Protocol):
-    """Makes a server ready to be started."""
+    """Prepares a server for its start."""
 
     def __call__(self, data_dir: Path, *, say: Say) -> Service: ...
 
 
 class Stack:
-    """One stack on one data folder. `run` is called once; `stop` may come from a signal handler."""
+    """A stack on a data folder. `run` is called once; `stop` may be called from a signal handler."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], *, console: Console) -> None:
         self._settings = settings
@@ -63,17 +63,17 @@ class Stack:
         self._supervisor = Supervisor(on_death=self._report)
         self._services: list[Service] = []
         self._folders: Mapping[Path, FolderId] = {}
-        """Those that the servers write to; gone, what they answer is lost with their end."""
+        """The folders that the servers write to. If one is deleted, new data is lost when the servers stop."""
         self._stopping = threading.Event()
         self._stops = 0
 
     def stop(self) -> None:
-        """Ask `run` to stop everything and return; asked again, whatever is left is killed."""
+        """Request `run` to stop everything and return. A second call kills the remaining processes."""
         self._stops += 1
         self._stopping.set()
 
     def run(self) -> None:
-        """Start everything, keep it alive until `stop`, end everything. Raises what prevented the start."""
+        """Start everything, keep it running until `stop`, and stop it. Raises the error that prevented the start."""
         lock = Lock(self._data_dir / "stack.lock", subject=f"The data folder {self._data_dir}")
         try:
             self._start()
@@ -87,7 +87,7 @@ class Stack:
 
     def _start(self) -> None:
         if ended := end_orphans(self._data_dir, ROLE):
-            self._console.say(f"A killed stack had left these, which are now stopped: {', '.join(ended)}.")
+            self._console.say(f"Stopped the remaining processes of a killed stack: {', '.join(ended)}.")
         environment = self._prepare_environment()
         environment["DATABASE_URL"] = self._settings.database_url or self._serve(
             postgres.TITLE, postgres.prepare_postgres
@@ -122,10 +122,11 @@ class Stack:
         )
 
     def _prepare_environment(self) -> dict[str, str]:
-        """What all processes are given, but for the URLs of the servers. Raises SettingsError for a port in use."""
+        """Build the environment of all processes, except for the servers' URLs. Raises SettingsError for a port in
+        use."""
         settings = self._settings
         port = free_port(settings.host, settings.port, variable="PORT")
-        # A port that somebody asked for is taken or refused; the default one is not worth a failed start.
+        # A configured port is used or fails; the default one is not worth a failed start.
         choose = free_port if self._environment.get("DASHBOARD_PORT", "").strip() else free_port_or_other
         return child_environment(
             {**self._environment, **mark(self._data_dir, ROLE)},
@@ -143,10 +144,10 @@ class Stack:
         wanted = self._settings.dashboard_port
         if dashboard_port == wanted or wanted == 0:
             return "Processes"
-        return f"Processes (the dashboard on port {dashboard_port}, since {wanted} is taken)"
+        return f"Processes (dashboard on port {dashboard_port}, since {wanted} is in use)"
 
     def _serve(self, title: str, prepare: Prepare) -> str:
-        """Start an embedded server and return its URL once it answers."""
+        """Start an embedded server. Returns its URL once it responds."""
         with self._console.step(title):
             service = prepare(self._data_dir, say=self._console.say)
             self._services.append(service)
@@ -166,7 +167,7 @@ class Stack:
         finally:
             migration.stop()
         if migration.exit_code != 0:
-            raise StartError(f"The migration {ended} ({log}):\n{last_lines(log)}")
+            raise StartError(f"The migration {ended}. The end of {log}:\n{last_lines(log)}")
 
     def _start_processes(self, environment: Mapping[str, str]) -> None:
         for name, module in PROCESSES.items():
@@ -186,31 +187,32 @@ class Stack:
         while (pid := self._supervisor.pid(name)) is None or not answers(pid=pid):
             if time.monotonic() > limit_at or self._supervisor.failures(name) >= HOPELESS_FAILURES:
                 log = log_file(self._data_dir, name)
-                raise StartError(f"The {name} does not start. The end of {log}:\n{last_lines(log)}")
+                raise StartError(f"The {name} failed to start. The end of {log}:\n{last_lines(log)}")
             self._tend()
 
     def _tend(self) -> None:
-        """Look after the children, then rest a moment. Raises Stopped when that was asked for."""
+        """Wait a moment, then restart dead processes. Raises Stopped if a stop was requested."""
         if self._stopping.wait(POLL_SECONDS):
             raise Stopped
         if gone := missing_folder(self._folders):
             raise StartError(
-                f"{gone} was deleted or replaced while the stack ran. All is stopped, since what would be stored now "
-                "would be lost. Start it again; it begins with what is in the folder then."
+                f"{gone} was deleted or replaced while the stack was running. The stack stopped, because new data "
+                "would be lost. Start it again; it uses the folder's current contents."
             )
         self._supervisor.tend()
 
     def _report(self, death: UnexpectedExit) -> None:
-        """Tell of each first death, and then ever more rarely of one that keeps dying, with what it said last."""
+        """Report a process that died: the first time, then at the 2nd, 4th, 8th … failure in a row, with the end of its
+        log."""
         if death.failures & (death.failures - 1):
             return
-        line = f"The {death.child.name} {death.reason}; it starts again in {death.restart_in_seconds:.1f} s."
+        line = f"The {death.child.name} {death.reason}; restarting in {death.restart_in_seconds:.1f} s."
         if death.failures > 1:
             line += f" ({death.failures} times in a row.) The end of {death.child.log}:\n{last_lines(death.child.log)}"
         self._console.say(line)
 
     def _end(self) -> None:
-        """Stop the processes, then the servers, and look that nobody stayed behind."""
+        """Stop the processes, then the servers, and kill orphans."""
         self._supervisor.stop(hurry=lambda: self._stops > 1)
         end_orphans(self._data_dir, ROLE)
         for service in self._services:

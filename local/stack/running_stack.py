@@ -1,7 +1,7 @@
-"""The stack that runs on a data folder, as it describes itself: believed only while it runs, and if it is this user's.
+"""Reads the description of the stack that runs on a data folder.
 
-A folder may be anybody's, such as one that was unpacked or lies in /tmp. So nothing counts that no living process
-vouches for, no link is followed, and no file of another user is read.
+A folder may be anybody's, such as an unpacked archive or one in /tmp. A description is therefore trusted only while a
+process holds the folder's lock; links are not followed, and files of other users are not read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ LARGEST_FILE_BYTES = 65_536
 
 
 def running_stack(data_dir: Path) -> dict[str, Any] | None:
-    """What the stack that holds the data folder says of itself; None if none does. Raises Unavailable while it is being
-    started, and SettingsError for what is another user's."""
+    """Read the description of the stack that holds the data folder's lock, or return None. Raises Unavailable while it
+    is starting or stopping, and SettingsError for another user's files."""
     lock = _open(data_dir / "stack.lock")
     if lock is None:
         return None
@@ -35,12 +35,12 @@ def running_stack(data_dir: Path) -> dict[str, Any] | None:
     try:
         description = json.loads(read_own(data_dir / "stack.json") or "")
     except ValueError:
-        raise Unavailable(f"The stack on {data_dir} is being started, or stopped.") from None
+        raise Unavailable(f"The stack on {data_dir} is starting or stopping. Try again.") from None
     return description if isinstance(description, dict) else None
 
 
 def read_own(path: Path) -> str | None:
-    """The text of a small file of this user; None if there is none. Raises SettingsError for any other."""
+    """Read a small file of this user, or return None for a missing one. Raises SettingsError for any other file."""
     descriptor = _open(path)
     if descriptor is None:
         return None
@@ -54,12 +54,12 @@ def _open(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read.", hint=error.strerror) from error
+        raise SettingsError(f"Cannot read {path}.", hint=error.strerror) from error
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
         return descriptor
     os.close(descriptor)
     raise SettingsError(
-        f"{path} is not a file of yours, so what it says is not believed.",
-        hint="Set RELAY_URL and API_KEY, or run this as the user whose stack it is.",
+        f"{path} is not trusted, because you do not own it.",
+        hint="Set RELAY_URL and API_KEY, or run this as the owner of the stack.",
     )

@@ -65,7 +65,7 @@ class TestSessions:
             assert {item["status"] for item in found} == {status}
         done = cli.run("list", "--limit", "2")
         assert len(done.rows) == 2
-        assert "there are more" in done.err
+        assert "Use --limit 0" in done.err
         assert cli.run("list", "--status", "sleeping", code=2).out == ""
 
     def test_a_list_of_any_length_is_complete(self, cli: CommandLine, stack: Stack) -> None:

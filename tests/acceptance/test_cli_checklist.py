@@ -133,7 +133,7 @@ class TestCreateWithMinimalArguments:
 
     def test_without_an_id_it_is_wrongly_used(self, cli: CommandLine) -> None:
         assert "Missing argument 'ID'" in cli.run("create", code=2).err
-        assert "is no id" in cli.run("create", "two words", code=2).err
+        assert "Invalid id 'two words'" in cli.run("create", "two words", code=2).err
 
 
 class TestCreateWithAllArguments:

@@ -189,10 +189,10 @@ class TestTroubles:
     @pytest.mark.parametrize(
         ("status", "headers", "told"),
         [
-            (401, {}, "refuses the key or token (HTTP 401)"),
-            (403, {}, "does not allow it (HTTP 403)"),
-            (404, {}, "no MCP server at this address (HTTP 404)"),
-            (500, {}, "answered with an error (HTTP 500)"),
+            (401, {}, "rejected the key or token (HTTP 401)"),
+            (403, {}, "lacks permission (HTTP 403)"),
+            (404, {}, "No MCP server at this URL (HTTP 404)"),
+            (500, {}, "returned an error (HTTP 500)"),
             (200, {"Content-Type": "text/html"}, "Not an MCP server"),
             (302, {"Location": "http://127.0.0.1:9/other"}, "Not an MCP server"),
             (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "compressed"),

@@ -230,9 +230,9 @@ class TestStackThatItNames:
             if os.geteuid() == 0:
                 os.chown(cli.folder / ".data" / "stack.json", 12_345, 12_345)
                 told = cli.launch("list", code=2, environment=without_key).err
-                assert "is not a file of yours" in told
+                assert "you do not own it" in told
                 os.chown(cli.folder / ".data" / "stack.json", 0, 0)
-        assert "There is no relay to talk to" in cli.launch("list", code=2, environment=without_key).err
+        assert "No relay is configured" in cli.launch("list", code=2, environment=without_key).err
         assert listener.heard == []
 
     def test_its_database_is_not_started_unasked(self, cli: CommandLine) -> None:
@@ -242,7 +242,7 @@ class TestStackThatItNames:
         (data / "PG_VERSION").write_text("18")
         (data / "postgresql.conf").write_text(f"ssl = on\nssl_passphrase_command = 'touch {created}'")
         refused = cli.launch("db", "check", code=2, environment={"API_KEY": ""}).err
-        assert "is not started unasked" in refused
+        assert "was not started" in refused
         assert "DATA_DIR" in refused
         assert not created.exists()
 

@@ -113,7 +113,7 @@ class LocalStack:
         def ready() -> bool:
             if self._process.poll() is not None:
                 pytest.fail(self.output)
-            return "Ctrl-C stops everything" in self.output
+            return "Press Ctrl-C to stop" in self.output
 
         wait_for(ready, seconds=START_SECONDS, what="running")
         return self
@@ -294,7 +294,7 @@ def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_
     with listener_on_the_dashboards_port() as port:
         # Empty is not set.
         stack = run(DASHBOARD_PORT="").wait_until_ready()
-    assert f" since {port} is taken) ... ready (" in stack.output
+    assert f" since {port} is in use) ... ready (" in stack.output
     lines = stack.output.splitlines()
     assert next(number for number, line in enumerate(lines, start=1) if line.startswith("curl ")) <= MOST_LINES
     stored, read = paste(stack.output)
@@ -341,7 +341,7 @@ def test_everything_that_dies_is_started_again(run: Callable[..., LocalStack]) -
     wait_for(stack.remembers, seconds=60, what="remembering")
     dashboard_url = stack.description["dashboard_url"]
     wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="asking for the password")
-    assert stack.output.count("was ended by SIGKILL; it starts again") == 5
+    assert stack.output.count("was ended by SIGKILL; restarting") == 5
 
 
 def test_a_killed_stack_is_cleaned_up_by_the_next_start_which_has_all_it_stored(run: Callable[..., LocalStack]) -> None:
@@ -367,7 +367,7 @@ def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
     assert f"in use by another process (pid {first.pid})" in same_folder.output
     same_port = run(data_dir.with_name("other"), PORT=str(first.port))
     assert same_port.wait_for_exit() == 1
-    assert f"Port {first.port} on 127.0.0.1 is taken by another program. Set another PORT." in same_port.output
+    assert f"Port {first.port} on 127.0.0.1 is in use by another program. Set another PORT." in same_port.output
     assert processes_of(same_port.data_dir) == []
     second = run(data_dir.with_name("other")).wait_until_ready()
     paste(first.output)

@@ -277,7 +277,7 @@ class TestMaking:
     def test_a_role_of_somebody_else_is_left_alone(self, owner: TargetDatabase) -> None:
         before = state(owner.url)
         for call in (make_reader, drop_reader):
-            with pytest.raises(Conflict, match="not made by this command"):
+            with pytest.raises(Conflict, match="not created by this command"):
                 call(owner, role="postgres")
         assert state(owner.url) == before
 
@@ -322,7 +322,7 @@ class TestDropping:
             migrate(url)
             make_reader(TargetDatabase(url), role="shared")
             made = make_reader(owner, role="shared")
-            with pytest.raises(Conflict, match="cannot log in any more"):
+            with pytest.raises(Conflict, match="can no longer log in"):
                 drop_reader(owner, role="shared")
             with pytest.raises(Unavailable), TargetDatabase(made.url).connect("tests"):
                 pass

@@ -114,5 +114,5 @@ def test_a_damaged_login_is_named(environment: dict[str, str], text: str) -> Non
     if text == "[]":
         assert stored_login(environment) is None
         return
-    with pytest.raises(SettingsError, match="is not valid JSON|is not a valid login file"):
+    with pytest.raises(SettingsError, match=r"is not valid JSON|is not a valid login file"):
         stored_login(environment)
