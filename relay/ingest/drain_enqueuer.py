@@ -1,6 +1,6 @@
-"""Waking workers for shards that have something new: in a thread of its own, because RQ blocks.
+"""Enqueues drains of shards with new entries, in its own thread, because RQ blocks.
 
-Waking only saves time: what it fails to wake, the worker's sweeper finds.
+This only saves time: the worker's sweeper enqueues the drains that it misses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class DrainEnqueuer:
-    """A thread that puts drain jobs on the queue, together for all shards that were marked meanwhile."""
+    """A thread that enqueues drain jobs, together for all shards that were marked meanwhile."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(
@@ -33,14 +33,14 @@ class DrainEnqueuer:
             retry=Retry(NoBackoff(), 1),
         )
         self._shards: SimpleQueue[int | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name="waker", daemon=True)
+        self._thread = Thread(target=self._run, name="drain-enqueuer", daemon=True)
 
     def start(self) -> None:
-        """Begin. To be called once."""
+        """Start the thread. Call it once."""
         self._thread.start()
 
     def enqueue(self, shards: Iterable[int]) -> None:
-        """Have these shards drained soon. Returns at once, and never fails."""
+        """Enqueue drains of these shards soon. Returns at once, and never fails."""
         for shard in shards:
             self._shards.put(shard)
 
@@ -64,4 +64,5 @@ class DrainEnqueuer:
             try:
                 enqueue_drains(queue, sorted(shard for shard in batch if shard is not None))
             except REDIS_ERRORS as error:
-                logger.warning("Could not wake %d shards (%s); the sweeper will.", len(batch), type(error).__name__)
+                cause = type(error).__name__
+                logger.warning("Could not enqueue %d drains (%s); the sweeper will.", len(batch), cause)

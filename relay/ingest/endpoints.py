@@ -1,4 +1,4 @@
-"""The addresses that webhooks and commands are posted to, and all that a process needs to take them."""
+"""The endpoints of webhooks and commands, and the connections and background tasks that a process needs for them."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ from relay.redis_client import open_redis
 from relay.rejections import RejectionLog
 
 COMMAND_WAIT_SECONDS = 10.0
-"""For /v1/commands: whoever calls a command by its address wants its answer."""
+"""For /v1/commands, whose callers expect the outcome."""
 SIDE_CONNECTIONS = 14
-"""For looking at outcomes, keys, rates and the load, health, deliveries, and one for each channel that is followed."""
+"""For outcomes, keys, rate limits, load, health, deliveries, and one for each subscribed channel."""
 
 WAITING_PLACES = 1_000
-"""For senders that wait for outcomes in this process: each costs a connection and some 20 kB."""
+"""Senders that may wait for outcomes in this process: each costs a connection and about 20 kB."""
 RESTART_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class Ingest:
-    """The ingest of one process: its connections to Redis, its background tasks, and its endpoints."""
+    """One process' ingest: its connections to Redis, its background tasks, and its endpoints."""
 
     def __init__(self, settings: Settings, *, read_task: ReadTask | None = None) -> None:
-        """Connects nothing yet. `read_task` reads tasks again for the senders that wait for them. Raises SettingsError
+        """Does not connect yet. `read_task` reads a task again for a sender that waits for it. Raises SettingsError
         without a credential or REDIS_URL."""
         signers = {secret.source for secret in webhook_secrets(settings)}
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
-        """For whatever else this process asks of Redis."""
+        """For everything but pushes."""
         self._key_cache = ApiKeyCache(self.redis, other_names=signers, first_key=settings.api_key)
         self.access = AccessControl(settings, self._key_cache, RequestRates(self.redis, settings))
         self.refusals = RejectionLog(self.redis)
-        """Of requests to this process."""
+        """Rejected requests of this process."""
         self.stopping = asyncio.Event()
-        """Set when the process is about to end: whoever waits is answered now."""
+        """Set when the process is about to end, to answer all waiting requests."""
         self._push_redis: Redis = open_redis(settings.redis_url, connections=BATCHES_IN_FLIGHT)
         self._enqueuer = DrainEnqueuer(settings.redis_url)
         self._pusher = Pusher(self._push_redis, wake=self._enqueuer.enqueue)
         self._outcomes = OutcomeWaiters(self.redis)
         self.tasks = TaskNotifier(self.redis)
-        """For who waits for what becomes of tasks."""
+        """Notifies requests that wait for tasks."""
         self._load = LoadShedder(
             self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis
         )
@@ -85,7 +85,7 @@ class Ingest:
 
     @property
     def routes(self) -> list[Route]:
-        """Where webhooks and commands are posted to."""
+        """The routes of webhooks and commands."""
         return [
             route("webhook", self.post_webhook),
             route("webhook_alias", self.post_webhook),
@@ -95,7 +95,7 @@ class Ingest:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the background tasks within the block. Starts also while Redis is away."""
+        """Run the background tasks within the block. Starts even while Redis is unavailable."""
         self._enqueuer.start()
         await asyncio.gather(self._load.sample(), self._key_cache.refresh())
         services = [self._key_cache.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
@@ -113,7 +113,7 @@ class Ingest:
             await self.redis.aclose()
 
     def refusal(self) -> str | None:
-        """Why no webhooks are taken at the moment, if none are."""
+        """Returns why no webhooks are accepted at the moment, or None."""
         try:
             self._load.check()
         except Unavailable as error:
@@ -121,11 +121,11 @@ class Ingest:
         return None
 
     def redis_answers(self) -> bool:
-        """Whether Redis did all that was asked of it the last time."""
+        """Whether Redis answered the last sample."""
         return self._load.is_answered
 
     async def post_webhook(self, request: Request) -> Response:
-        """Take an envelope."""
+        """Accept an envelope."""
         headers = request.headers
         takes_forms = is_from_github(headers)
 
@@ -138,7 +138,7 @@ class Ingest:
         return await self.pipeline.take(Sender.of(request), authenticate, parse, takes_forms=takes_forms)
 
     async def post_command(self, request: Request) -> Response:
-        """Take the data of the command that the path names."""
+        """Accept the data of the command in the path."""
         name = request.path_params["command"]
         authenticate = await self.access.authenticate_with_body(request.headers, request.state)
         sender = Sender.of(request)
@@ -147,10 +147,10 @@ class Ingest:
         )
 
     async def post_hook(self, request: Request) -> Response:
-        """Take any JSON, or a form, for the session of the token in the path."""
+        """Accept any JSON, or a form, for the session of the token in the path."""
         headers = request.headers
         authenticate = await self.access.authenticate_token_webhook(request.path_params["token"], request.state)
-        if request.method == "HEAD":  # Trello asks so whether there is a receiver.
+        if request.method == "HEAD":  # Trello verifies a receiver like this.
             return Response()
         own, parameters = split_parameters(request.query_params)
 
@@ -165,10 +165,10 @@ class Ingest:
 
 
 async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
-    """Run a background service until cancelled; a bug in it is logged, and it is started again."""
+    """Run a background service until cancelled. A bug in it is logged, and the service restarted."""
     while True:
         try:
             await service()
-        except Exception:  # Whatever it is, webhooks must go on.
+        except Exception:  # Webhooks must go on.
             logger.exception("Bug: a background service ended.")
         await asyncio.sleep(RESTART_SECONDS)

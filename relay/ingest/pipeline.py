@@ -1,7 +1,6 @@
-"""The straight path of a webhook: read, authenticate, parse, authorize, admit, push, wait, answer.
+"""The path of a webhook: read, authenticate, parse, authorize, admit, push, wait, answer.
 
-Each step stands in one place, and takes headers, a body or an entry rather than a request, so that any ASGI app can run
-them.
+Each step is in one place, and takes headers, a body or an entry instead of a request, so that any ASGI app can run it.
 """
 
 from __future__ import annotations
@@ -40,62 +39,62 @@ from relay.notifications.outcomes import OutcomeWaiters
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier, is_settled
 
 SYNC_WAIT_SECONDS = 30.0
-"""For `sync: true`: within what HTTP clients and proxies usually grant."""
+"""For `sync: true`: within the usual timeouts of HTTP clients and proxies."""
 LEAST_READ_SECONDS = 2.0
-"""For the first reading of a task that its sender waits for, also when it waits for less."""
+"""For the first read of a task that its sender waits for, even if it waits for less."""
 
 Parsed = Submission | IgnoredEvent
 Parse = Callable[[bytes, Caller], Parsed | Response]
-"""Parses a body; a Response answers a request that is no webhook."""
+"""Parses a body; a Response answers a request other than a webhook."""
 Authenticate = Callable[[bytes], Awaitable[Caller]]
-"""Authenticates the body of a request whose headers were checked, and counts its bytes."""
+"""Authenticates the body of a request with checked headers, and counts its bytes."""
 ReadTask = Callable[[Caller, Entry, GetTask], Awaitable[Outcome]]
-"""Reads a task once more, as the command would. Raises Unavailable or TooManyRequests if it cannot be read now."""
+"""Reads a task again, as the command would. Raises Unavailable or TooManyRequests if that is impossible now."""
 
 
 class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of a POST."""
+    """Query parameters of a POST."""
 
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] | None = None
 
 
 class Sender(NamedTuple):
-    """The other end of a request."""
+    """The client's side of a request."""
 
     headers: Headers
     query: QueryParams
     receive: Receive
     parts: AsyncIterator[bytes]
-    """Of the body, as they arrive."""
+    """The body's parts as they arrive."""
     address: str | None = None
 
     @classmethod
     def of(cls, request: Request) -> Sender:
-        """Return the sender of a request."""
+        """Returns the sender of a request."""
         address = getattr(request.state, "address", None)
         return cls(request.headers, request.query_params, request.receive, request.stream(), address)
 
 
 class Waits(NamedTuple):
-    """How long a sender waits."""
+    """The sender's wishes for waiting."""
 
     asked_seconds: float | None = None
-    """By the parameter of the address."""
+    """From the query parameter."""
     default_seconds: float = 0.0
 
 
 class Admitted(NamedTuple):
-    """An entry that may be pushed, and how long its sender waits for the outcome."""
+    """An entry to push, and the time for which its sender waits for the outcome."""
 
     entry: Entry
     wait_seconds: float
     task: GetTask | None = None
-    """That the sender waits for, once it is read."""
+    """A task that the sender waits for after the first read."""
     is_flat: bool = False
 
 
 class Pipeline:
-    """The steps of one process, in order."""
+    """The steps of the path, in order."""
 
     def __init__(
         self,
@@ -131,8 +130,8 @@ class Pipeline:
         takes_forms: bool = False,
         is_known: bool = False,
     ) -> Response:
-        """Take a request whose headers were checked, through all steps. `is_known` says that its sender is known
-        whether its body is signed or not."""
+        """Take a request with checked headers through all steps. `is_known` says that its sender is authenticated even
+        if its body is signed."""
         self._load.check()
         waits = Waits(decode_parameters(sender.query, WaitParameters).wait, default_wait_seconds)
         body = await read_body(
@@ -151,8 +150,8 @@ class Pipeline:
         return await self.submit(sender, caller, parsed, waits)
 
     async def submit(self, sender: Sender, caller: Caller, parsed: Parsed, waits: Waits) -> Response:
-        """Take what a caller sends, by whatever door: authorize it, and go on from there. Raises Forbidden, Conflict,
-        TooManyRequests, or Unavailable if nothing was stored."""
+        """Take a caller's submission, from any interface, through the steps from authorize on. Raises Forbidden,
+        Conflict, TooManyRequests, or Unavailable if nothing was stored."""
         self._load.check()
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
@@ -163,10 +162,10 @@ class Pipeline:
             return error_response(error, {IDEMPOTENCY_KEY: admitted.entry.delivery_id})
 
     def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None) -> Admitted:
-        """Make the entry, and find a place for its sender to wait. Raises Invalid for a delivery id that is none."""
+        """Make the entry, and check whether its sender may wait. Raises Invalid for an invalid delivery id."""
         own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
         if "hook" in caller.scopes:
-            header = None  # It is the own id already, whatever it is made of.
+            header = None  # The hook's event already has its id.
         wait_seconds = _choose_wait(parsed, waits)
         origin: dict[str, Any] = {
             "source": caller.source,
@@ -184,8 +183,7 @@ class Pipeline:
         return Admitted(entry, wait_seconds, _task_to_wait_for(parsed, waits), parsed.is_flat)
 
     def has_place(self, source: str) -> bool:
-        """Whether the sender may wait. Without a place its webhook is stored all the same, and told at once to be
-        pending."""
+        """Whether a slot is free for the sender to wait. Otherwise its webhook is stored, and pending at once."""
         try:
             self._limiter.require_free_slot(source)
         except (TooManyRequests, Unavailable):
@@ -193,8 +191,8 @@ class Pipeline:
         return True
 
     async def deliver(self, sender: Sender, caller: Caller, admitted: Admitted) -> Response:
-        """Push an entry; answer with its receipt, or with its outcome, if its sender waits and that comes in time.
-        Raises Conflict, TooManyRequests or Unavailable, or Unauthorized if its key was revoked meanwhile."""
+        """Push an entry; answer with its receipt, or with its outcome if its sender waits and the outcome arrives in
+        time. Raises Conflict, TooManyRequests, Unavailable, or Unauthorized if the key was revoked meanwhile."""
         entry, wait_seconds, task, is_flat = admitted
         if not entry.waits:
             pushed = await self.push(entry)
@@ -212,14 +210,14 @@ class Pipeline:
         return response
 
     async def push(self, entry: Entry) -> Pushed:
-        """Store an entry. Raises Unavailable, or TooManyRequests if its source has its share of the backlog."""
+        """Store an entry. Raises Unavailable, or TooManyRequests if its source has used its share of the backlog."""
         with self._load.reserve(entry):
             return await self._pusher.push(entry)
 
     async def _push_and_wait(
         self, entry: Entry, gone: asyncio.Future[None], *, seconds: float
     ) -> tuple[Pushed, Outcome | None]:
-        """Wait until the outcome is there, the time is over, the sender has gone, or the process stops."""
+        """Push, then wait until the outcome arrives, the time is over, the client disconnects, or the process stops."""
         key = outcome_key(entry.source, entry.delivery_id, entry.hash)
         with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
             pushed = await self.push(entry)
@@ -230,8 +228,8 @@ class Pipeline:
     async def _wait_for_task(
         self, caller: Caller, entry: Entry, task: GetTask, gone: asyncio.Future[None]
     ) -> tuple[Pushed, Outcome | None]:
-        """Read a task at its place in the order; then read it again until it has finished or asks. The relay alone
-        cannot read, so its sender gets the first reading."""
+        """Read a task in order with the session's commands; then read it again until it has finished or asks. A relay
+        without Postgres cannot read again, so its sender gets the first read."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + task.wait
         with self._tasks.settled(entry.session_id or "", task.task_id) as settled:
@@ -248,7 +246,7 @@ class Pipeline:
                 try:
                     outcome = await self._read_task(caller, entry, task)
                 except (TooManyRequests, Unavailable):
-                    continue  # What was read before is still the best answer.
+                    continue  # The previous read is still the best answer.
         return pushed, outcome
 
 
@@ -261,7 +259,7 @@ def _choose_wait(parsed: Parsed, waits: Waits) -> float:
 
 
 def _task_to_wait_for(parsed: Submission, waits: Waits) -> GetTask | None:
-    """The task that a sender waits for, for no longer than it asked to wait for the answer."""
+    """Returns the task that the sender waits for, at most as long as it waits for the response."""
     if not isinstance(parsed.command, GetTask) or not parsed.command.wait or waits.asked_seconds == 0:
         return None
     wait = parsed.command.wait if waits.asked_seconds is None else min(parsed.command.wait, waits.asked_seconds)

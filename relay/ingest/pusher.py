@@ -1,6 +1,6 @@
-"""Pushing accepted commands into the inbox: those that are in flight at the same time go in one script call.
+"""Pushes entries into the inbox; those that arrive at the same time share one script call.
 
-What a command is, and what its sender is told, is decided elsewhere.
+Parsing commands and answering their senders is left to others.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ PushVerdict = Literal["accepted", "duplicate", "conflict"]
 BATCH_ENTRIES = 64
 BATCH_BYTES = 1_048_576
 GATHER_SECONDS = 0.002
-"""How long at most a push waits for company while others are under way; alone it goes at once."""
+"""Longest time for which a push waits for others while batches are in flight; alone it is sent at once."""
 BATCHES_IN_FLIGHT = 4
-"""So that the next batch does not wait for the answer to the last one; each needs a connection."""
+"""Several, so that a batch does not wait for the reply to the one before; each needs a connection."""
 
 PUSH_SCRIPT = """
 local receipts, woken = {}, {}
@@ -68,10 +68,10 @@ for i = 0, #KEYS / 5 - 1 do
 end
 return {receipts, woken}
 """.replace("WAKE_SECONDS", str(WAKE_SECONDS)).replace("ENTRY_BYTES", str(ENTRY_BYTES))
-"""Pushes entries, each once: five keys and six arguments an entry, see `push_arguments`. Returns for each entry what
-it was, with the receipt in force unless that is its own, and the streams of the shards to drain. A duplicate whose
-sender waits is pushed again: the worker drops it, and answers. What is known from before the moment of the last
-argument, if there is one, is another event with the same content."""
+"""Pushes entries, each once: five keys and six arguments per entry, see `push_arguments`. Returns each entry's verdict,
+with the earlier receipt if there is one, and the streams of the shards to drain. A duplicate whose sender waits is
+pushed again: the worker drops it, and sends the outcome. A delivery from before the last argument's time, if there is
+one, counts as another event with the same content."""
 
 _SCRIPT_HASH = hashlib.sha1(PUSH_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -79,14 +79,14 @@ logger = logging.getLogger(__name__)
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """What the inbox said: a conflict was not stored; a duplicate has the receipt of the first."""
+    """The inbox' verdict: a conflict was not stored; a duplicate has the receipt of the first."""
 
     verdict: PushVerdict
     receipt: Receipt
 
 
 class PendingPush(NamedTuple):
-    """An entry, encoded, on its way into the inbox."""
+    """An encoded entry that is being pushed."""
 
     delivery_id: str
     receipt: Receipt
@@ -96,7 +96,7 @@ class PendingPush(NamedTuple):
     result: asyncio.Future[Pushed]
 
     def settle(self, verdict: bytes, receipt: bytes) -> None:
-        """Pass on what the script said of the entry."""
+        """Set the result to the script's verdict."""
         if self.result.done():
             return
         if verdict == b"accepted":
@@ -111,10 +111,10 @@ class PendingPush(NamedTuple):
 
 
 class Pusher:
-    """Gathers entries into batches in the order in which they come, and pushes those."""
+    """Pushes entries in batches, in the order in which they arrive."""
 
     def __init__(self, redis: Redis, *, wake: Callable[[Iterable[int]], None]) -> None:
-        """`redis` has BATCHES_IN_FLIGHT connections; `wake` is told the shards to drain, and returns at once."""
+        """`redis` has BATCHES_IN_FLIGHT connections; `wake` is called with the shards to drain, and returns at once."""
         self._redis = redis
         self._wake = wake
         self._waiting: deque[PendingPush] = deque()
@@ -124,9 +124,9 @@ class Pusher:
         self._enough = asyncio.Event()
 
     async def push(self, entry: Entry) -> Pushed:
-        """Store the entry durably, once. Raises Unavailable, with the id to repeat it under, if that is not certain.
+        """Store the entry durably, once. Raises Unavailable, with the id for a retry, if that is not certain.
 
-        Who is cancelled meanwhile may find it stored or not.
+        If the call is cancelled, the entry may be stored or not.
         """
         receipt = receipt_of(entry)
         keys, arguments = push_arguments(entry, receipt)
@@ -151,7 +151,7 @@ class Pusher:
                 if batch := self._take():
                     sending = batches.create_task(self._send(batch))
                     sending.add_done_callback(lambda _: slots.release())
-                else:  # What was waiting failed meanwhile.
+                else:  # The waiting entries failed meanwhile.
                     slots.release()
 
     async def _gather(self) -> None:
@@ -185,7 +185,7 @@ class Pusher:
         except REDIS_ERRORS as error:
             logger.warning("Redis did not confirm %d webhooks (%s).", len(batch), type(error).__name__)
             if isinstance(error, RedisTimeoutError):
-                # The others would wait as long, one batch after the other, and their senders with them.
+                # The other entries would wait as long, batch after batch, and their senders with them.
                 batch += self._waiting
                 self._waiting.clear()
                 self._waiting_bytes = 0
@@ -205,12 +205,12 @@ class Pusher:
         arguments = [argument for pending in batch for argument in pending.arguments]
         try:
             return await self._redis.evalsha(_SCRIPT_HASH, len(keys), *keys, *arguments)
-        except NoScriptError:  # Nothing was run; EVAL also loads it for the next time.
+        except NoScriptError:  # Nothing was run; EVAL also loads the script.
             return await self._redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
 
 
 def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str | bytes]]:
-    """Keys and arguments of PUSH_SCRIPT for an entry."""
+    """Returns the keys and arguments of PUSH_SCRIPT for an entry."""
     shard = shard_of(entry.session_id)
     keys = [dedup_key(entry.source, entry.delivery_id), inbox_key(shard), drain_pending_key(shard)]
     waits = "1" if entry.waits or entry.resolution else "0"
@@ -222,6 +222,6 @@ def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str 
 
 def _not_confirmed(delivery_id: str) -> Unavailable:
     return Unavailable(
-        "The inbox did not confirm that the webhook is stored. Send it again under the same id; it takes effect once.",
-        hint=f"Repeat it with the header Idempotency-Key: {delivery_id}",
+        "The inbox did not confirm that the webhook is stored. Send it again with the same id; it takes effect once.",
+        hint=f"Retry it with the header Idempotency-Key: {delivery_id}",
     )

@@ -1,4 +1,4 @@
-"""Answers a sender: with the receipt of what was stored, or with the outcome of its command."""
+"""Responses to a sender: the receipt of its webhook, or the outcome of its command."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from models.routes import template_of
 from relay.http.responses import JsonResponse
 from relay.ingest.pusher import Pushed
 
-PENDING = "Safely stored; it will take effect. Do not send it again; ask status_url."
+PENDING = "Safely stored; it will take effect. Do not send it again; GET status_url for its outcome."
 RETRY_AFTER_SECONDS = 5
 
 
 def receipt_response(entry: Entry, pushed: Pushed, *, status: Literal["accepted", "pending"]) -> Response:
-    """Answer with the receipt in force. Raises Conflict if nothing was stored because of another command."""
+    """Returns the response with the valid receipt. Raises Conflict if another command has the delivery id."""
     if pushed.verdict == "conflict":
         raise Conflict(
-            "Another command was sent under this delivery id before.",
+            "Another command has this delivery id.",
             code="delivery_conflict",
             field="id",
-            hint=f"Send it under a new id; GET {_status_url(entry)} shows what became of the other.",
+            hint=f"Send it with a new id. GET {_status_url(entry)} shows the other command's outcome.",
         )
     content = {
         "status": "ignored" if entry.ignored else status,
@@ -44,7 +44,7 @@ def receipt_response(entry: Entry, pushed: Pushed, *, status: Literal["accepted"
 
 
 def outcome_response(outcome: Outcome, *, is_flat: bool = False) -> Response:
-    """Pass an outcome on, as the worker encoded it. To a flat command an error names its field by its flat path."""
+    """Returns the response with an outcome, as the worker encoded it. For a flat command errors name the flat field."""
     body = bytes(outcome.body)
     if is_flat and outcome.status >= HTTPStatus.BAD_REQUEST:
         body = _with_flat_field(body)
@@ -62,6 +62,6 @@ def _with_flat_field(body: bytes) -> bytes:
 
 
 def _status_url(entry: Entry) -> str:
-    # Who cannot read does not ask; whoever asks has another source of its own.
+    # A sender without `read` cannot follow the URL; a reader has another source and must name this one.
     url = template_of("read_delivery").format(delivery_id=entry.delivery_id)
     return url if allows(entry.scopes, "read") else f"{url}?source={entry.source}"

@@ -1,4 +1,4 @@
-"""What a signed body is: a command, alone or in GitHub's repository_dispatch, or an event that is only kept."""
+"""Parses signed bodies: a command, alone or in GitHub's repository_dispatch, or an event to ignore."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from models.commands.strict_form import ENVELOPE_TYPE
 from models.decoding.strict import decode_json
 
 REPOSITORY_DISPATCH = "repository_dispatch"
-"""The one event of GitHub whose content somebody chose."""
+"""The only GitHub event whose content its sender chooses."""
 
 
 class IgnoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A body that is not meant for the relay, though its sender is known."""
+    """An authenticated body that is not meant for the relay."""
 
     reason: str
     hash: str
 
 
 def parse_signed(body: bytes, *, event: str) -> Submission | IgnoredEvent:
-    """The command that a body is, or in a repository_dispatch holds. Raises NotJson, or Invalid for a command that is
-    meant as one and wrong; never because it is none."""
+    """Returns the command in a body, or in a repository_dispatch. Raises NotJson, or Invalid for a malformed command;
+    never for a body without a command."""
     if found := parse_envelope_strictly(body):
         return found
-    value = decode_json(body, unique_keys=False)  # Nobody asked for those of others, which have no effect.
+    value = decode_json(body, unique_keys=False)  # Bodies that are ignored may repeat keys.
     if _is_command(value):
         return parse_envelope(body)
     if event == REPOSITORY_DISPATCH and isinstance(value, dict) and _is_command(value.get("client_payload")):
@@ -37,15 +37,15 @@ def parse_signed(body: bytes, *, event: str) -> Submission | IgnoredEvent:
 
 
 def _is_command(value: Any) -> bool:
-    """Whether it is meant as one, right or wrong; events of others have a type, too, but not ours."""
+    """Whether it is meant as a command, valid or not. Other senders' events have another type."""
     return isinstance(value, dict) and (value["type"] == ENVELOPE_TYPE if "type" in value else "command" in value)
 
 
 def _reason(value: Any, event: str) -> str:
     if event == REPOSITORY_DISPATCH:
-        return "The client_payload of the repository_dispatch is no command."
+        return "The client_payload of the repository_dispatch is not a command."
     if event:
-        return f"The GitHub event {event} is no command."
+        return f"The GitHub event {event} is not a command."
     if isinstance(value, dict) and "type" in value:
         return f"Its type is not {ENVELOPE_TYPE}."
     return "It has no command."

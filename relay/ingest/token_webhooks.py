@@ -1,4 +1,4 @@
-"""What is posted to a token's address, by senders that can set no header: JSON or a form, which becomes a memory."""
+"""Webhooks with a token in the URL, for senders that cannot set headers: any JSON or form becomes a memory."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from relay.http.forms import PAYLOAD, collect_fields, is_form, read_form
 from relay.http.responses import JsonResponse
 
 ID_HEADERS = ("Idempotency-Key", "webhook-id", "svix-id", "X-GitHub-Delivery")
-"""Where senders name a delivery, in the order in which they count. None of them has to be signed here: whoever knows
-the address of a hook may post what it likes."""
+"""Headers with a sender's delivery id, in the order of preference. They need no signature here: whoever knows a hook's
+URL may post anything."""
 KIND_FIELDS = ("type", "event", "action")
-"""Where senders commonly say what has happened."""
+"""Fields in which senders commonly name the event."""
 OWN_PARAMETERS = frozenset({"wait"})
-"""Parameters in the address that are meant for the relay; all others belong to the event."""
+"""Query parameters for the relay; all others belong to the event."""
 VALIDATION = "validationToken"
-"""The parameter with which Microsoft asks whether an address is a receiver of its events."""
+"""The parameter with which Microsoft verifies a receiver of its events."""
 
 
 class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What was posted to a hook."""
+    """An event that was posted to a hook."""
 
     content: bytes
-    """JSON: what came; with the parameters of the address, if there are any, as `{"query": …, "body": …}`."""
+    """The body as JSON; with query parameters, if there are any, as `{"query": …, "body": …}`."""
     value: Any
-    """What came, decoded."""
+    """The decoded body."""
     sender_id: str | None = None
-    """The id that the sender has given to its delivery."""
+    """The sender's delivery id."""
 
 
 def split_parameters(query: QueryParams) -> tuple[QueryParams, list[tuple[str, str]]]:
-    """The parameters that are meant for the relay, and those that belong to the event."""
+    """Returns the parameters for the relay, and those of the event."""
     items = query.multi_items()
     own = QueryParams([(name, value) for name, value in items if name in OWN_PARAMETERS])
     return own, [(name, value) for name, value in items if name not in OWN_PARAMETERS]
 
 
 def read_event(body: bytes, *, headers: Headers, parameters: Sequence[tuple[str, str]] = ()) -> HookEvent:
-    """The event in a request. Raises NotJson or Invalid."""
+    """Parses the event in a request. Raises NotJson or Invalid."""
     content = msgspec.json.encode(read_form(body)) if is_form(headers, body) else without_mark(body).strip()
     value = None
     if content or not parameters:
@@ -64,7 +64,7 @@ def read_event(body: bytes, *, headers: Headers, parameters: Sequence[tuple[str,
 
 
 def answer_handshake(event: HookEvent, parameters: Sequence[tuple[str, str]]) -> Response | None:
-    """The answer to a sender that only asks whether this is a receiver of its events: Slack, Microsoft."""
+    """Returns the response to a sender that verifies its receiver (Slack, Microsoft), or None."""
     value = event.value
     if isinstance(value, dict) and value.get("type") == "url_verification" and isinstance(value.get("challenge"), str):
         return JsonResponse({"challenge": value["challenge"]})
@@ -74,9 +74,8 @@ def answer_handshake(event: HookEvent, parameters: Sequence[tuple[str, str]]) ->
 
 
 def parse_hook(event: HookEvent, *, session_id: str, name: str, at: datetime | None = None) -> Submission:
-    """The command that stores the event, as it is, as a memory tagged with the token's name, with a key of its own. The
-    sender's id decides what is the same delivery; without one, the same content is, within the minutes in which senders
-    repeat what was not answered."""
+    """Returns the command that stores the event unchanged as a memory with its own key, tagged with the token's name.
+    The sender's id identifies the delivery; without one, its content does, within the minutes in which senders retry."""
     fingerprint = hashlib.sha256(b"%b\n%b" % (session_id.encode(), event.content)).hexdigest()
     of_this = hashlib.sha256(f"{event.sender_id or ''}\n{fingerprint}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
     parts = (name, make_slug(_kind(event.value)), f"{at or datetime.now(UTC):%Y%m%dT%H%M%SZ}", of_this)
@@ -98,7 +97,7 @@ def _sender_id_of(headers: Headers) -> str | None:
 
 
 def _kind(value: Any) -> str:
-    """What has happened, if the sender says so where it is commonly said. Other words could be secrets."""
+    """Returns the event's name from the usual fields; other fields could hold secrets."""
     if not isinstance(value, dict):
         return ""
     said = (part.get(field) for part in (value, value.get(PAYLOAD)) if isinstance(part, dict) for field in KIND_FIELDS)

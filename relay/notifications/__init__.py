@@ -1,4 +1,4 @@
-"""Wakes whoever waits in this process when Redis announces an outcome, a settled task or a grown journal.
+"""Wakes requests of this process when Redis announces an outcome, a settled task or new events.
 
-Waiters hold neither a thread nor a connection; each kind is also looked for now and then, as announcements can be lost.
+Waiters hold neither a thread nor a connection. As messages can be lost, each notifier also polls.
 """

@@ -1,4 +1,4 @@
-"""Wakes whoever follows a session's journal when it grows."""
+"""Wakes requests that follow a session's journal when it grows."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 2.0
-"""How late an event may come whose announcement was missed."""
+"""Largest delay of an event whose message was lost."""
 MAX_LISTENERS = 1_000
-"""Waiting at a time in this process."""
+"""Concurrent listeners in this process."""
 
 FindPositions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
-"""Where the journals of these sessions end. Raises Unavailable."""
+"""Returns the last position of each session's journal. Raises Unavailable."""
 
 
 class JournalNotifier:
-    """Those in this process who wait for events, by session."""
+    """Notifies this process' requests that wait for events, by session."""
 
     def __init__(self, redis: Redis, find_positions: FindPositions) -> None:
         self._redis = redis
         self._find_positions = find_positions
         self._waiters: Waiters[str, asyncio.Event] = Waiters()
         self._positions: dict[str, int] = {}
-        """Where the journals ended that are listened to, at the last look."""
+        """Last positions of the followed journals, as of the last poll."""
         self._limiter = ConcurrencyLimiter(MAX_LISTENERS)
 
     async def run(self) -> None:
@@ -41,13 +41,12 @@ class JournalNotifier:
             tasks.create_task(self._look_now_and_then())
 
     def require_place(self, source: str) -> None:
-        """Raise TooManyRequests or Unavailable when there is no place to wait for the source."""
+        """Raise TooManyRequests or Unavailable if no slot is free for the source."""
         self._limiter.require_free_slot(source)
 
     @contextmanager
     def listen(self, session_id: str, *, source: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's journal grows, within the block. Raises what require_place
-        does."""
+        """Gives an event that is set whenever the session's journal grows. Raises as `require_place` does."""
         try:
             with self._limiter.acquire(source), self._waiters.add(session_id, asyncio.Event()) as grown:
                 yield grown
@@ -64,8 +63,7 @@ class JournalNotifier:
             grown.set()
 
     async def _look_now_and_then(self) -> None:
-        """One look for all listeners, for what was not announced: to wake each of them for it would cost more than all
-        else about them."""
+        """Poll the journals of all listeners at once: polling for each of them would be far more expensive."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             session_ids = self._waiters.keys()

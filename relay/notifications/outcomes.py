@@ -1,7 +1,7 @@
-"""Waiting for what becomes of a delivery: announcements as they come, and a look at the keys each second.
+"""Waits for outcomes of deliveries: by pub/sub messages, and by polling their keys each second.
 
-Any number of senders wait on one connection; who waits for nothing any more leaves no trace. Large outcomes are
-announced by their keys and fetched from there; what was passed on is soon deleted.
+Any number of senders wait on one connection. The message of a large outcome holds only its key, from which the outcome
+is fetched; outcomes that were passed on are soon deleted.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from relay.notifications.waiters import Waiters
 from relay.redis_client import REDIS_ERRORS
 
 LOOK_SECONDS = 1.0
-"""How late an outcome may come whose announcement was missed."""
+"""Largest delay of an outcome whose message was lost."""
 RELEASE_SECONDS = 0.2
-"""How long an outcome is still kept that was passed on."""
+"""Time until an outcome that was passed on is deleted."""
 KEYS_AT_ONCE = 500
-"""Keys in one command, so that none holds up the server."""
+"""Keys per command, so that none blocks the server."""
 FETCHED_AT_ONCE = 16
-"""Outcomes in one answer: each may be as large as one is kept."""
+"""Outcomes per reply: each may have the maximum size."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    """One wait for an outcome."""
+    """A request that waits for an outcome."""
 
     future: asyncio.Future[Outcome]
     accepted_at: datetime
 
 
 class OutcomeWaiters:
-    """The senders that wait in this process, by the key of the outcome they wait for."""
+    """This process' waiting senders, by the key of the outcome."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiters: Waiters[str, _Waiter] = Waiters()
         self._announced: set[str] = set()
-        """Keys of outcomes that are there to be fetched."""
+        """Keys of outcomes that can be fetched."""
         self._some_announced = asyncio.Event()
         self._passed_on: set[str] = set()
-        """Keys of outcomes that nobody needs any more."""
+        """Keys of outcomes that can be deleted."""
 
     @contextmanager
     def watch(self, key: str, *, accepted_at: datetime) -> Iterator[asyncio.Future[Outcome]]:
-        """A future for the outcome of this key, within the block. To be entered before the push. The outcome of what
-        was accepted before that moment is not taken for it: this delivery may be judged anew."""
+        """Gives a future for the outcome of this key. Enter it before the push. The outcome of an attempt that was
+        accepted before `accepted_at` is ignored, as this delivery may be judged anew."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._passed_on.discard(key)  # What is there when it is deleted could be the next one.
+        self._passed_on.discard(key)  # It could be the next outcome that would be deleted.
         with self._waiters.add(key, _Waiter(future, accepted_at)):
             try:
                 yield future
@@ -64,7 +64,7 @@ class OutcomeWaiters:
                 future.cancel()
 
     async def run(self) -> None:
-        """Serve those that wait, until cancelled."""
+        """Serve the waiting senders, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(subscribe(self._redis, OUTCOME_CHANNEL, self._on_message))
             tasks.create_task(self._fetch_announced())
@@ -95,10 +95,10 @@ class OutcomeWaiters:
                         if value is not None:
                             self._settle(key, decode_outcome(value))
             except REDIS_ERRORS:
-                continue  # They are found again within a second.
+                continue  # Polling finds them again within a second.
 
     async def _look_each_second(self) -> None:
-        """Whether there is anything whose announcement was missed. Whoever waits is told in time if Redis is away."""
+        """Poll for outcomes whose message was lost."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -118,7 +118,7 @@ class OutcomeWaiters:
                 while self._passed_on:
                     await self._release([self._passed_on.pop() for _ in range(min(len(self._passed_on), KEYS_AT_ONCE))])
             except REDIS_ERRORS:
-                continue  # They end by themselves.
+                continue  # They expire.
 
     async def _release(self, keys: list[str]) -> None:
         await self._redis.eval(RELEASE_SCRIPT, len(keys), *keys)

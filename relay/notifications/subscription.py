@@ -1,4 +1,4 @@
-"""Following a Redis channel for as long as the process lives, through restarts of the server."""
+"""Subscribes to a Redis channel, and again after the connection is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from relay.redis_client import REDIS_ERRORS
 
 RECONNECT_SECONDS = 0.5
-"""Short, because messages are missed meanwhile; whoever follows a channel also looks by itself now and then."""
+"""Short, because messages are lost meanwhile; subscribers also poll."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,7 @@ logger = logging.getLogger(__name__)
 async def subscribe(redis: Redis, channel: str, handle: Callable[[bytes], None]) -> None:
     """Call `handle` with each message, until cancelled. Holds one connection.
 
-    Messages that are sent while the connection is lost are lost too; one that `handle` cannot decode is logged and
-    skipped.
+    Messages that are sent while the connection is lost are lost; one that `handle` cannot decode is logged and skipped.
     """
     lost = False
     while True:
@@ -29,15 +28,15 @@ async def subscribe(redis: Redis, channel: str, handle: Callable[[bytes], None])
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(channel)
                 if lost:
-                    logger.info("Following %s again.", channel)
+                    logger.info("Subscribed to %s again.", channel)
                     lost = False
                 async for message in pubsub.listen():
                     try:
                         handle(message["data"])
                     except (msgspec.DecodeError, UnicodeDecodeError):
-                        logger.warning("An announcement on %s could not be read.", channel)
+                        logger.warning("Skipped an unreadable message on %s.", channel)
         except REDIS_ERRORS as error:
             if not lost:
-                logger.warning("Lost the channel %s (%s); trying again.", channel, type(error).__name__)
+                logger.warning("Lost the subscription to %s (%s); retrying.", channel, type(error).__name__)
             lost = True
         await asyncio.sleep(RECONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""Those who wait until a task has finished or asks. They hold neither a thread nor a connection."""
+"""Wakes requests that wait until a task has finished or asks a question."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 
 LOOK_SECONDS = 5.0
-"""How late it may be known whose announcement was missed."""
+"""Largest delay of a change whose message was lost."""
 
 
 class TaskNotifier:
-    """The news of tasks in this process: for who waits for one task, and for whoever else listens."""
+    """Passes task notifications on to requests that wait for one task, and to listeners for all tasks."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -28,16 +28,16 @@ class TaskNotifier:
         self._listeners: list[Callable[[TaskNotification], None]] = []
 
     async def run(self) -> None:
-        """Hear the news, until cancelled."""
+        """Receive notifications, until cancelled."""
         await subscribe(self._redis, TASKS_CHANNEL, self._on_message)
 
     def listen(self, listener: Callable[[TaskNotification], None]) -> None:
-        """Call it with all news from now on."""
+        """Call `listener` with all notifications from now on."""
         self._listeners.append(listener)
 
     @contextmanager
     def settled(self, session_id: str, task_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the task finishes or asks, within the block."""
+        """Gives an event that is set when the task finishes or asks."""
         with self._waiters.add((session_id, task_id), asyncio.Event()) as event:
             yield event
 
@@ -63,8 +63,8 @@ class _Shown(msgspec.Struct):
 
 
 def is_settled(outcome: Outcome) -> bool:
-    """Whether the answer to a get_task is worth no more waiting."""
+    """Whether the sender of a get_task need not wait any longer."""
     try:
         return msgspec.json.decode(outcome.body, type=_Shown).data.task.status in SETTLED
     except msgspec.ValidationError:
-        return True  # It is an error, or tells nothing to who may not read.
+        return True  # An error, or a response to a sender that may not read.

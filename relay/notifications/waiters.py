@@ -1,4 +1,4 @@
-"""Keeps those that wait in this process, by the key of what they wait for."""
+"""A registry of this process' waiters, by the key that they wait for."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ Waiter = TypeVar("Waiter", bound=Hashable)
 
 
 class Waiters(Generic[Key, Waiter]):
-    """A registry of waiters. A key that nobody waits for leaves no trace."""
+    """Waiters by key. A key without waiters leaves no trace."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, dict[Waiter, None]] = {}
 
     def __contains__(self, key: Key) -> bool:
-        """Whether anybody waits for it."""
+        """Whether the key has waiters."""
         return key in self._by_key
 
     def keys(self) -> list[Key]:
-        """Everything that somebody waits for."""
+        """Returns all keys with waiters."""
         return list(self._by_key)
 
     def get(self, key: Key) -> Collection[Waiter]:
-        """The waiters of a key, the longest waiting first."""
+        """Returns the waiters of a key, the longest waiting first."""
         return tuple(self._by_key.get(key, ()))
 
     @contextmanager
     def add(self, key: Key, waiter: Waiter) -> Iterator[Waiter]:
-        """Let it wait for the key, within the block."""
+        """Register a waiter for the key within the block."""
         self._by_key.setdefault(key, {})[waiter] = None
         try:
             yield waiter

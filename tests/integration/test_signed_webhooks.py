@@ -256,7 +256,7 @@ def test_with_a_key_what_is_no_command_is_refused_as_ever(relay: Serving, redis:
 def test_a_github_event_is_ignored_once_under_any_delivery_id(relay: Serving, redis: Redis, engine: Engine) -> None:
     body = b'{"zen": "Design for failure.", "hook_id": 1}'
     first = send_github(relay, body, event="ping", id="one").json()
-    assert (first["status"], first["reason"]) == ("ignored", "The GitHub event ping is no command.")
+    assert (first["status"], first["reason"]) == ("ignored", "The GitHub event ping is not a command.")
     assert first["status_url"] == f"/v1/deliveries/{first['delivery_id']}?source=github"
     again = send_github(relay, body, event="ping", id="two").json()
     assert again == first | {"duplicate": True}

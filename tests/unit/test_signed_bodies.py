@@ -15,7 +15,7 @@ from models.commands.strict_form import ENVELOPE_TYPE
 from models.errors import Invalid, NotJson
 from relay.ingest.signed_bodies import IgnoredEvent, parse_signed
 
-NO_COMMAND_INSIDE = "The client_payload of the repository_dispatch is no command."
+NO_COMMAND_INSIDE = "The client_payload of the repository_dispatch is not a command."
 ENVELOPE = {"command": "store_memory", "session_id": "s", "data": {"content": 1}}
 
 
@@ -54,8 +54,8 @@ def test_a_command_in_a_repository_dispatch_is_that_command_as_it_was_written() 
         ([ENVELOPE], "", "It has no command."),
         ("store_memory", "", "It has no command."),
         (None, "", "It has no command."),
-        ({"zen": "Design for failure."}, "ping", "The GitHub event ping is no command."),
-        ({"client_payload": ENVELOPE}, "push", "The GitHub event push is no command."),
+        ({"zen": "Design for failure."}, "ping", "The GitHub event ping is not a command."),
+        ({"client_payload": ENVELOPE}, "push", "The GitHub event push is not a command."),
         ({"client_payload": ENVELOPE}, "", "It has no command."),
         (
             {"client_payload": {"a": 1}},
