@@ -75,7 +75,7 @@ def answer_handshake(event: HookEvent, parameters: Sequence[tuple[str, str]]) ->
 
 def parse_hook(event: HookEvent, *, session_id: str, name: str, at: datetime | None = None) -> Submission:
     """Returns the command that stores the event unchanged as a memory with its own key, tagged with the token's name.
-    The sender's id identifies the delivery; without one, its content does, within the minutes in which senders retry."""
+    The sender's id identifies the delivery; without one its content does, within the minutes in which senders retry."""
     fingerprint = hashlib.sha256(b"%b\n%b" % (session_id.encode(), event.content)).hexdigest()
     of_this = hashlib.sha256(f"{event.sender_id or ''}\n{fingerprint}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
     parts = (name, make_slug(_kind(event.value)), f"{at or datetime.now(UTC):%Y%m%dT%H%M%SZ}", of_this)
