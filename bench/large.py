@@ -35,6 +35,7 @@ from models.field_types import MAX_CHARACTERS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from sessions.postgres.reads.read_commands import page, read
+from sessions.reads.read_scope import ReadScope
 from worker.supervision import Child, ChildProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +121,7 @@ def statements_of(settings: Settings, case: Case) -> list[Statement]:
     origin: dict[str, Any] = {"session_id": case.session_id, "session_glob": None, "now": datetime.now(UTC)}
     with engine.connect() as connection:
         event.listen(engine, "before_cursor_execute", record)
-        (read if isinstance(case.command, GetSessionSummary) else page)(connection, case.command, **origin)
+        (read if isinstance(case.command, GetSessionSummary) else page)(connection, case.command, ReadScope(**origin))
     engine.dispose()
     return sent
 

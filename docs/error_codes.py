@@ -165,9 +165,9 @@ def _missing_in(command: str) -> set[str]:
         for function in _tree(path).body:
             if isinstance(function, ast.FunctionDef) and function.name == command:
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-                missing = [call for call in calls if getattr(call.func, "attr", "") == "missing"]
+                missing = [call for call in calls if getattr(call.func, "id", "") == "missing_in"]
                 found |= {
-                    f"{call.args[1].value!s}_not_found" for call in missing if isinstance(call.args[1], ast.Constant)
+                    f"{call.args[2].value!s}_not_found" for call in missing if isinstance(call.args[2], ast.Constant)
                 }
     return found
 

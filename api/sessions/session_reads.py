@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
@@ -41,6 +41,7 @@ from relay.http.waiting import wait_any
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
 from sessions.postgres.reads.read_commands import page, read, read_transcript
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 
 MAX_WAITING = 1_000
@@ -123,14 +124,12 @@ class Reads:
         require_session(caller, session_id)
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
         command = decode_parameters(_parameters(chosen, request), chosen.command, **given)
-        origin: dict[str, Any] = {"session_id": session_id, "session_glob": caller.session_glob}
         if chosen.answer == "list":
-            origin["now"] = datetime.now(UTC)
-            listed = reading(caller, session_id, partial(page, command=command, **origin))
+            listed = reading(caller, session_id, partial(page, command=command, read_scope=_scope(caller, session_id)))
             return list_response(await self._database.read(listed, source=caller.source))
 
         def run_command(connection: Connection) -> ReadResult:
-            return read(connection, command, now=datetime.now(UTC), source=caller.source, **origin)
+            return read(connection, command, _scope(caller, session_id))
 
         work = reading(caller, session_id, run_command)
         if isinstance(command, GetTask) and command.wait:
@@ -166,6 +165,12 @@ class Reads:
                     return answer
                 await wait_any(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
                 self._access.require_valid(caller)
+
+
+def _scope(caller: Caller, session_id: str | None) -> ReadScope:
+    return ReadScope(
+        session_id=session_id, session_glob=caller.session_glob, now=datetime.now(UTC), source=caller.source
+    )
 
 
 def choose_session(request: Request) -> str | None:

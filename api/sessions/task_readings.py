@@ -17,6 +17,7 @@ from models.errors import Rejected, TooManyRequests
 from models.queue.inbox import Entry, Outcome
 from relay.auth.authentication import Caller
 from sessions.postgres.reads.read_commands import find_updates, read
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import listener_of
 
@@ -29,8 +30,10 @@ async def read_task(database: Database, caller: Caller, entry: Entry, command: G
 
     def read_with_updates(connection: Connection) -> tuple[ReadResult, Updates]:
         now = datetime.now(UTC)
-        where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": entry.session_glob}
-        answer = read(connection, command, **where, now=now, source=entry.source)
+        read_scope = ReadScope(
+            session_id=entry.session_id, session_glob=entry.session_glob, now=now, source=entry.source
+        )
+        answer = read(connection, command, read_scope)
         listener = listener_of(entry, b"{}")
         return answer, find_updates(connection, [listener], now).get(listener, []) if listener else []
 

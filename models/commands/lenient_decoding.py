@@ -165,7 +165,7 @@ def _specs_of(shape: type[msgspec.Struct]) -> dict[str, _Spec]:
 def _spec_of(hint: Any) -> _Spec:
     if hint == JsonObject:
         return _Spec("object", hint)
-    hint = _plain(hint)
+    hint = plain_type(hint)
     if get_origin(hint) is list:
         return _Spec("list", get_args(hint)[0])
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -175,12 +175,12 @@ def _spec_of(hint: Any) -> _Spec:
     return _Spec({int: "integer", float: "number", bool: "boolean"}.get(hint, "text"), hint)  # type: ignore[arg-type]
 
 
-def _plain(hint: Any) -> Any:
+def plain_type(hint: Any) -> Any:
     """Return the type without annotations and null."""
     if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])
+        return plain_type(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
-        return next(_plain(part) for part in get_args(hint) if part is not type(None))
+        return next(plain_type(part) for part in get_args(hint) if part is not type(None))
     return hint
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 import msgspec
 from msgspec import Raw
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.commands.lenient_decoding import decode_leniently
+from models.commands.lenient_decoding import decode_leniently, plain_type
 from models.errors import Invalid
 from relay.http.responses import Note, error_response
 
@@ -71,7 +70,7 @@ def decode_parameters(query: QueryParams, shape: type[T], **given: str) -> T:
 
 @cache
 def _types_of(shape: type[msgspec.Struct]) -> dict[str, Any]:
-    return {field.encode_name: _plain(field.type) for field in msgspec.structs.fields(shape)}
+    return {field.encode_name: plain_type(field.type) for field in msgspec.structs.fields(shape)}
 
 
 def _write(name: str, texts: list[str], hint: Any) -> Raw:
@@ -88,12 +87,3 @@ def _write(name: str, texts: list[str], hint: Any) -> Raw:
     if hint is bool and text.lower() in ("true", "false"):
         return Raw(text.lower().encode())
     return Raw(msgspec.json.encode(text))
-
-
-def _plain(hint: Any) -> Any:
-    """Returns the type without annotations and None."""
-    if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])
-    if get_origin(hint) in (Union, UnionType):
-        return next(_plain(part) for part in get_args(hint) if part is not type(None))
-    return hint

@@ -27,6 +27,7 @@ from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadTimeBudget, 
 from sessions.commands.repeated_batches import LatestChanges, answer_again
 from sessions.commands.session_titles import is_taken, name_session
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.recorded_responses import recorded
 from sessions.responses.redaction import redacted
@@ -292,18 +293,15 @@ class SessionManager:
         self._flush()
         if time.monotonic() > self._read_until:
             raise too_slow()
-        where: dict[str, Any] = {
-            "session_id": entry.session_id,
-            "session_glob": entry.session_glob,
-            "now": datetime.now(UTC),
-            "source": entry.source,
-        }
+        read_scope = ReadScope(
+            session_id=entry.session_id, session_glob=entry.session_glob, now=datetime.now(UTC), source=entry.source
+        )
         if self._reading is None:
-            return self._store.read(command, **where)
+            return self._store.read(command, read_scope)
         seconds = self._reading.left(entry.source)
         began_at = time.monotonic()
         try:
-            return self._store.read(command, **where, seconds=seconds)
+            return self._store.read(command, read_scope, seconds=seconds)
         except Rejected as error:
             if error.code == too_slow().code and seconds < AT_ONCE_SECONDS:
                 raise exhausted() from error  # With all of its time it might have been done.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from models.commands.definitions import ReadCommand
 from models.errors import Invalid, Rejected
 from models.queue.inbox import Entry
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
 from sessions.rules.dispatch import ReadSet
@@ -78,16 +79,7 @@ class Store(Protocol):
     def parked_in(self, session_id: str) -> int:
         """How many events are kept for a replay in a session."""
 
-    def read(
-        self,
-        command: ReadCommand,
-        *,
-        session_id: str | None,
-        session_glob: str | None,
-        now: datetime,
-        source: str,
-        seconds: float | None = None,
-    ) -> ReadResult:
+    def read(self, command: ReadCommand, read_scope: ReadScope, *, seconds: float | None = None) -> ReadResult:
         """The answer to a read, which sees what was written in this transaction, and may take so many `seconds` where
         others wait for it. The source has seen the task that it is shown. Raises Rejected."""
 

@@ -22,10 +22,11 @@ from sessions.documents.document import session_record
 from sessions.documents.import_validation import read_document, require_same
 from sessions.files.reads import page, read_events, read_transcript
 from sessions.files.session_file import load_session_file, save_document, save_session_file
-from sessions.files.session_reader import ReadScope, SessionReader
+from sessions.files.session_reader import SessionReader
 from sessions.files.store import FilesStore
 from sessions.files.store_folder import Folder
 from sessions.reads.markdown import write_markdown
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.rules.lifecycle import further_ids, goes_on
 
@@ -52,7 +53,7 @@ class FilesBackend:
         if isinstance(asked, ReadCommand) and not isinstance(asked, GetTask):
             contents = SessionReader(self._folder).find(session_id) if session_id else None
             store = FilesStore(self._folder, contents)
-            answer = store.read(asked, **self._reading(session_id))
+            answer = store.read(asked, self._scope(session_id))
             return respond(entry, answer, store)
         assert session_id is not None, "Every change needs a session."
         entry = self._name_session(entry, asked)
@@ -62,7 +63,7 @@ class FilesBackend:
             contents = load_session_file(self._folder, session_id)
             store = FilesStore(self._folder, contents)
             if isinstance(asked, GetTask):
-                answer = store.read(asked, **self._reading(session_id))
+                answer = store.read(asked, self._scope(session_id))
                 outcome = respond(entry, answer, store)
             else:
                 [applied] = SessionManager(store).apply([entry])
@@ -75,8 +76,8 @@ class FilesBackend:
             raise outcome
         return outcome
 
-    def _reading(self, session_id: str | None) -> dict[str, Any]:
-        return {"session_id": session_id, "session_glob": None, "now": datetime.now(UTC), "source": self._source}
+    def _scope(self, session_id: str | None) -> ReadScope:
+        return ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC), source=self._source)
 
     def _name_session(self, entry: Entry, asked: Command) -> Entry:
         """Choose the session_id for a title: that of a session to continue, or a new one."""
@@ -92,8 +93,7 @@ class FilesBackend:
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
         """Return a page of a list command."""
         asked, session_id = parse_list(command, data, session_id=session_id)
-        read_scope = ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC))
-        return plain_page(page(SessionReader(self._folder), asked, read_scope=read_scope))
+        return plain_page(page(SessionReader(self._folder), asked, read_scope=self._scope(session_id)))
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
         """Return a page of the conversation in order."""

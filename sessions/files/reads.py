@@ -37,10 +37,11 @@ from sessions.files.row_views import (
 )
 from sessions.files.search import search
 from sessions.files.session_file import SessionFile
-from sessions.files.session_reader import ReadScope, SessionReader, not_in_session
+from sessions.files.session_reader import SessionReader, not_in_session
 from sessions.reads.pagination import RowPosition, decode_cursor, decode_position, fill
 from sessions.reads.partial_values import Columns, json_columns
 from sessions.reads.read_commands import answer_list, answer_one
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page, ReadResult
 from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
 from sessions.reads.serializers import (

@@ -17,9 +17,10 @@ import msgspec
 
 from models.commands.definitions import Search
 from sessions.files.session_file import SessionFile
-from sessions.files.session_reader import ReadScope, SessionReader
+from sessions.files.session_reader import SessionReader
 from sessions.files.text_query import Text, TextQuery, Token, has_any, nearness, parse_text_query, tokenize
 from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
 from sessions.reads.search_query import (

@@ -11,10 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from models.access.session_glob import matches_glob, require_visible
-from models.commands.definitions import PeriodCommand
 from models.errors import NotFound
 from models.field_types import ID_PATTERN
 from sessions.documents.document import SessionItem, TaskItem
@@ -22,23 +19,11 @@ from sessions.files.row_views import count_contents, count_outline
 from sessions.files.session_file import SessionFile, load_session_file, parse_outline, parse_session_file, parse_tasks
 from sessions.files.store_folder import SESSION, BrokenFile, Folder
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
+from sessions.reads.read_scope import ReadScope
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
-    """The sessions that a read may access: one, or all that the pattern allows."""
-
-    session_id: str | None
-    session_glob: str | None
-    now: datetime
-
-    def during(self, command: PeriodCommand) -> Callable[[datetime], bool]:
-        """Return a function that checks whether a time is in the command's period."""
-        since, until = command.period(self.now)
-        return lambda moment: (since is None or moment >= since) and (until is None or moment < until)
 
 
 class SessionReader:

@@ -20,8 +20,9 @@ from sessions.documents.document import TaskItem, event_item_of, item_of, record
 from sessions.files.reads import read
 from sessions.files.row_views import count_contents, last_question
 from sessions.files.session_file import SavedDelivery, SessionFile
-from sessions.files.session_reader import ReadScope, SessionReader
+from sessions.files.session_reader import SessionReader
 from sessions.files.store_folder import Folder
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import (
     ELSEWHERE_FOR,
@@ -172,22 +173,12 @@ class FilesStore:
         """Return zero: the JSON store receives no webhooks to park."""
         return 0
 
-    def read(
-        self,
-        command: ReadCommand,
-        *,
-        session_id: str | None,
-        session_glob: str | None,
-        now: datetime,
-        source: str,
-        seconds: float | None = None,
-    ) -> ReadResult:
+    def read(self, command: ReadCommand, read_scope: ReadScope, *, seconds: float | None = None) -> ReadResult:
         """Run a read, which sees earlier writes. Ignores the time limit, since nothing else waits for the read. Raises
         Rejected."""
-        read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)
         answer = read(SessionReader(self._folder, self.contents), command, read_scope=read_scope)
         if isinstance(command, GetTask) and self.contents:
-            self._mark_seen(self.contents, command.task_id, source)
+            self._mark_seen(self.contents, command.task_id, read_scope.source or "")
         return answer
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:

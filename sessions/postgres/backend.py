@@ -43,6 +43,7 @@ from sessions.postgres.reads.read_commands import (
     read_events,
     read_transcript,
 )
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 
 SPOOL_BYTES = 1_048_576
@@ -78,7 +79,7 @@ class PostgresBackend:
         """Return a page of a list command."""
         asked, session_id = parse_list(command, data, session_id=session_id)
         with self._transaction() as connection:
-            found = page(connection, asked, session_id=session_id, session_glob=None, now=datetime.now(UTC))
+            found = page(connection, asked, _scope(session_id))
         return plain_page(found)
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
@@ -155,11 +156,14 @@ class PostgresBackend:
             raise
 
 
+def _scope(session_id: str | None, *, source: str | None = None) -> ReadScope:
+    return ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC), source=source)
+
+
 def _answer(connection: Connection, entry: Entry, command: Any) -> dict[str, Any] | RelayError:
     store = PostgresStore(connection)
     if isinstance(command, ReadCommand):
-        where: dict[str, Any] = {"session_id": entry.session_id, "session_glob": None, "now": datetime.now(UTC)}
-        return respond(entry, read(connection, command, source=entry.source, **where), store)
+        return respond(entry, read(connection, command, _scope(entry.session_id, source=entry.source)), store)
     try:
         lock_shard(connection, shard_of(entry.session_id))
     except SQLAlchemyError as error:

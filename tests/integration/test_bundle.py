@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from models.commands.definitions import ResumeBundle
 from models.errors import NotFound
 from sessions.postgres.reads.read_commands import read
+from sessions.reads.read_scope import ReadScope
 from tests.support.stores.rows import NOW, Rows
 
 GLOB = "bundle-*"
@@ -37,7 +38,7 @@ def walk(connection: Connection) -> Rows:
 def bundle(rows: Rows, **fields: Any) -> dict[str, Any]:
     session_id = fields.pop("session_id", rows.session_id)
     command = ResumeBundle(**fields)
-    answer = read(rows.connection, command, session_id=session_id, session_glob=GLOB, now=NOW)
+    answer = read(rows.connection, command, ReadScope(session_id=session_id, session_glob=GLOB, now=NOW))
     encoded = msgspec.json.encode(answer.data)
     assert len(encoded.decode()) <= command.max_characters + 1_500
     assert len(answer.message) <= 200
@@ -99,6 +100,6 @@ def test_without_session_the_latest_active_one_is_taken_that_the_key_may_see(wal
 
 def test_without_any_active_session_the_hint_shows_the_way(connection: Connection) -> None:
     with pytest.raises(NotFound) as refused:
-        read(connection, ResumeBundle(), session_id=None, session_glob="no-such-*", now=NOW)
+        read(connection, ResumeBundle(), ReadScope(session_id=None, session_glob="no-such-*", now=NOW))
     assert refused.value.code == "session_not_found"
     assert "create_session" in (refused.value.hint or "")

@@ -26,6 +26,7 @@ from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
 from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, read_transcript, similar_ids
 from sessions.postgres.tasks.task_updates import find_updates
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page, ReadResult
 from sessions.responses.task_updates import Listener
 from tests.support.stores.rows import NOW, Rows
@@ -44,7 +45,7 @@ def walk(connection: Connection) -> Rows:
 def ask(rows: Rows, command: ReadCommand, **where: Any) -> ReadResult:
     """A read of the session, encoded and decoded as a sender would get it."""
     given: dict[str, Any] = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
-    answer = read(rows.connection, command, **given)
+    answer = read(rows.connection, command, ReadScope(**given))
     assert len(answer.message) <= 200
     return ReadResult(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
 
@@ -58,9 +59,9 @@ def updates_of(connection: Connection, session_id: str, *, source: str = "somebo
 
 
 def pages(rows: Rows, command: Any, **where: Any) -> Iterator[Page]:
-    given = {"session_id": None, "session_glob": GLOB, "now": NOW} | where
+    given: dict[str, Any] = {"session_id": None, "session_glob": GLOB, "now": NOW} | where
     while True:
-        found = page(rows.connection, command, **given)
+        found = page(rows.connection, command, ReadScope(**given))
         yield found
         if found.next_cursor is None:
             return
@@ -110,9 +111,8 @@ def test_decisions_are_found_by_type_and_come_back_as_they_were(walk: Rows) -> N
     content = '{"z": 1e23, "a": -0.0,  "ü": "\\u00fc"}'
     walk.memory("database", content, "decision", tags=["tech", "db"])
     walk.memory("roof", '"solar"', "idea")
-    given = read(
-        walk.connection, QueryMemories(type="decision"), session_id=walk.session_id, session_glob=None, now=NOW
-    )
+    read_scope = ReadScope(session_id=walk.session_id, session_glob=None, now=NOW)
+    given = read(walk.connection, QueryMemories(type="decision"), read_scope)
     assert content.encode() in msgspec.json.encode(given.data)
     assert given.message == 'Found 1 decision in "Morning walk".'
     (memory,) = ask(walk, QueryMemories(type="decision")).data["memories"]
@@ -302,12 +302,12 @@ def test_get_task_waits_for_nobody_who_is_changing_the_task(engine: Engine) -> N
     try:
         with engine.connect() as holder, engine.connect() as reader:
             holder.execute(select(TaskRow.task_id).where(TaskRow.session_id == "reading-locked").with_for_update())
-            where: dict[str, Any] = {"session_id": "reading-locked", "session_glob": None, "now": NOW, "source": "chat"}
-            assert read(reader, GetTask(task_id="t1"), **where).data["task"]["status"] == "completed"
+            read_scope = ReadScope(session_id="reading-locked", session_glob=None, now=NOW, source="chat")
+            assert read(reader, GetTask(task_id="t1"), read_scope).data["task"]["status"] == "completed"
             [told] = updates_of(reader, "reading-locked", source="chat")
             assert "seen" not in told
             holder.rollback()
-            read(reader, GetTask(task_id="t1"), **where)
+            read(reader, GetTask(task_id="t1"), read_scope)
             assert updates_of(reader, "reading-locked", source="chat") == [told | {"seen": True}]
     finally:
         with engine.begin() as connection:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from models.commands.definitions import Search
 from sessions.postgres.reads.read_commands import read
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from tests.support.stores.rows import NOW, Rows
 
@@ -23,8 +24,8 @@ def walk(connection: Connection) -> Rows:
 
 
 def search(rows: Rows, q: str, **fields: Any) -> ReadResult:
-    where = {"session_id": fields.pop("session_id", None), "session_glob": GLOB, "now": NOW}
-    answer = read(rows.connection, Search(q=q, **fields), **where)
+    where: dict[str, Any] = {"session_id": fields.pop("session_id", None), "session_glob": GLOB, "now": NOW}
+    answer = read(rows.connection, Search(q=q, **fields), ReadScope(**where))
     assert len(answer.message) <= 200
     return ReadResult(data=msgspec.json.decode(msgspec.json.encode(answer.data)), message=answer.message)
 

@@ -25,6 +25,7 @@ from sessions.postgres.reads.read_commands import find_updates, read, similar_id
 from sessions.postgres.reads.read_timeout import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.tasks.dependent_tasks import FailedDependent, fail_dependents
 from sessions.postgres.tasks.leases import holds_task
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
 from sessions.rules.dispatch import ReadSet
@@ -135,26 +136,15 @@ class PostgresStore:
         with _translated():
             return parked_in(self._connection, session_id)
 
-    def read(
-        self,
-        command: ReadCommand,
-        *,
-        session_id: str | None,
-        session_glob: str | None,
-        now: datetime,
-        source: str,
-        seconds: float | None = None,
-    ) -> ReadResult:
+    def read(self, command: ReadCommand, read_scope: ReadScope, *, seconds: float | None = None) -> ReadResult:
         """Run a read. Raises Rejected, also if it takes too long: reads must not block a shard."""
-        where: dict[str, Any] = {"session_id": session_id, "session_glob": session_glob, "now": now}
-        where["source"] = source
         with _translated():
             try:
                 with self._connection.begin_nested():
                     if seconds is None:
-                        return read(self._connection, command, **where)
+                        return read(self._connection, command, read_scope)
                     with time_limit(self._connection, seconds):
-                        answer = read(self._connection, command, **where)
+                        answer = read(self._connection, command, read_scope)
                     lift_time_limit(self._connection)
                     return answer
             except OutOfTime as error:

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, select
 from models.commands.definitions import GetArtifact, ListArtifacts
 from models.tables import ArtifactRow, SessionRow
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.serializers import artifact_item, whole_artifact
 
@@ -25,7 +26,7 @@ def get_artifact(connection: Connection, command: GetArtifact, *, read_scope: Re
     )
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise read_scope.missing(connection, "artifact", command.artifact_id)
+        raise missing_in(connection, read_scope, "artifact", command.artifact_id)
     return whole_artifact(row._mapping, offset=offset, room=room)
 
 
@@ -34,7 +35,7 @@ def list_artifacts(connection: Connection, command: ListArtifacts, *, read_scope
     statement = (
         select(*artifact_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
         .join(SessionRow, SessionRow.session_id == ArtifactRow.session_id)
-        .where(read_scope.within(ArtifactRow.session_id), read_scope.during(command, ArtifactRow.created_at))
+        .where(within(read_scope, ArtifactRow.session_id), during(read_scope, command, ArtifactRow.created_at))
     )
     for name in ("type", "task_id"):
         if (wanted := getattr(command, name)) is not None:

@@ -11,8 +11,9 @@ from sqlalchemy import ARRAY, ColumnElement, Connection, Text, cast, select, tup
 from models.commands.definitions import ListMemories, QueryMemories, RetrieveMemory
 from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.serializers import memory_item
 from sessions.reads.truncation import fit
@@ -30,7 +31,7 @@ def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_sco
         if command.revision is None:
             break
     message = f"{command.key!r} does not have revision {command.revision}." if command.revision else ""
-    raise read_scope.missing(connection, "memory", command.key, message=message)
+    raise missing_in(connection, read_scope, "memory", command.key, message=message)
 
 
 def list_memories(connection: Connection, command: ListMemories | QueryMemories, *, read_scope: ReadScope) -> Page:
@@ -39,7 +40,7 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
     statement = select(*columns, SessionRow.title.label("session_title")).join(
         SessionRow, SessionRow.session_id == MemoryRow.session_id
     )
-    statement = statement.where(read_scope.within(MemoryRow.session_id), *_filters(command, read_scope))
+    statement = statement.where(within(read_scope, MemoryRow.session_id), *_filters(command, read_scope))
     order = (MemoryRow.updated_at, MemoryRow.session_id, MemoryRow.key)
     if after := decode_cursor(command.cursor, tuple[datetime, str, str]):
         statement = statement.where(tuple_(*order) < after)
@@ -63,7 +64,7 @@ def memory_columns(
 def _filters(command: ListMemories | QueryMemories, read_scope: ReadScope) -> list[ColumnElement[bool]]:
     if isinstance(command, ListMemories):
         return []
-    filters = [read_scope.during(command, MemoryRow.updated_at)]
+    filters = [during(read_scope, command, MemoryRow.updated_at)]
     if command.type is not None:
         filters.append(MemoryRow.type == command.type)
     if command.tags:

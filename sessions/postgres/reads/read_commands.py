@@ -7,31 +7,17 @@ that the task's state was seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from models.commands.definitions import (
-    GetArtifact,
-    GetSessionSummary,
-    GetTask,
-    ListArtifacts,
-    ListMemories,
-    ListSessions,
-    ListTasks,
-    QueryMemories,
-    ReadCommand,
-    ResumeBundle,
-    RetrieveMemory,
-    Search,
-)
+from models.commands.definitions import ReadCommand, name_of
 from sessions.postgres.documents.exports import export_session
 from sessions.postgres.reads.artifacts import get_artifact, list_artifacts
 from sessions.postgres.reads.events import last_positions, read_events
 from sessions.postgres.reads.markdown import export_markdown
 from sessions.postgres.reads.memories import list_memories, retrieve_memory
-from sessions.postgres.reads.read_scope import ReadScope, require_session, similar_ids
+from sessions.postgres.reads.read_scope import require_session, similar_ids
 from sessions.postgres.reads.resume_bundle import resume_bundle
 from sessions.postgres.reads.search import search
 from sessions.postgres.reads.sessions import get_session_summary, list_sessions
@@ -39,6 +25,7 @@ from sessions.postgres.reads.tasks import get_task, list_tasks
 from sessions.postgres.reads.transcript import read_transcript
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_commands import answer_list, answer_one
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page, ReadResult
 
 __all__ = [
@@ -53,51 +40,41 @@ __all__ = [
     "similar_ids",
 ]
 
-_ONE: dict[type[ReadCommand], Callable[..., dict[str, Any]]] = {
-    GetSessionSummary: get_session_summary,
-    RetrieveMemory: retrieve_memory,
-    GetTask: get_task,
-    GetArtifact: get_artifact,
-    ResumeBundle: resume_bundle,
+_ONE: dict[str, Callable[..., dict[str, Any]]] = {
+    "get_session_summary": get_session_summary,
+    "retrieve_memory": retrieve_memory,
+    "get_task": get_task,
+    "get_artifact": get_artifact,
+    "resume_bundle": resume_bundle,
 }
-_LISTS: dict[type[ReadCommand], Callable[..., Page]] = {
-    ListSessions: list_sessions,
-    QueryMemories: list_memories,
-    ListMemories: list_memories,
-    ListTasks: list_tasks,
-    ListArtifacts: list_artifacts,
-    Search: search,
+_LISTS: dict[str, Callable[..., Page]] = {
+    "list_sessions": list_sessions,
+    "query_memories": list_memories,
+    "list_memories": list_memories,
+    "list_tasks": list_tasks,
+    "list_artifacts": list_artifacts,
+    "search": search,
 }
 
 
-def read(
-    connection: Connection,
-    command: ReadCommand,
-    *,
-    session_id: str | None,
-    session_glob: str | None,
-    now: datetime,
-    source: str | None = None,
-) -> ReadResult:
+def read(connection: Connection, command: ReadCommand, read_scope: ReadScope) -> ReadResult:
     """Run a read command; returns its data and a message. Marks a task as seen by the source, if given. Raises
     Forbidden, NotFound or Invalid."""
-    read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now, source=source)
-    title = None if session_id is None else require_session(connection, session_id, session_glob)
-    if type(command) in _ONE:
-        return answer_one(command, _ONE[type(command)](connection, command, read_scope=read_scope))
-    return answer_list(command, _LISTS[type(command)](connection, command, read_scope=read_scope), title=title)
+    title = _require_visible(connection, read_scope)
+    name = name_of(command)
+    if name in _ONE:
+        return answer_one(command, _ONE[name](connection, command, read_scope=read_scope))
+    return answer_list(command, _LISTS[name](connection, command, read_scope=read_scope), title=title)
 
 
-def page(
-    connection: Connection,
-    command: ReadCommand,
-    *,
-    session_id: str | None,
-    session_glob: str | None,
-    now: datetime,
-) -> Page:
+def page(connection: Connection, command: ReadCommand, read_scope: ReadScope) -> Page:
     """Return a page of a list command. Raises Forbidden, NotFound or Invalid."""
-    if session_id is not None:
-        require_session(connection, session_id, session_glob)
-    read_scope = ReadScope(session_id=session_id, session_glob=session_glob, now=now)
-    return _LISTS[type(command)](connection, command, read_scope=read_scope)
+    _require_visible(connection, read_scope)
+    return _LISTS[name_of(command)](connection, command, read_scope=read_scope)
+
+
+def _require_visible(connection: Connection, read_scope: ReadScope) -> str | None:
+    """Return the title of the session, if the read is of one. Raises Forbidden or NotFound."""
+    if read_scope.session_id is None:
+        return None
+    return require_session(connection, read_scope.session_id, read_scope.session_glob)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, cast
 
-import msgspec
 from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, select, true
 
 from models.access.session_glob import like_pattern, require_visible
@@ -16,6 +14,7 @@ from models.errors import NotFound
 from models.field_types import ID_PATTERN
 from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
+from sessions.reads.read_scope import ReadScope
 
 ROWS_AT_A_TIME = 50
 """Rows fetched at once; a row may be as large as the whole response."""
@@ -29,30 +28,25 @@ _IDS: dict[Kind, tuple[Any, Any]] = {
 """The id column of each kind, and the column that orders it by age."""
 
 
-class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
-    """The access and time of one read."""
+def within(read_scope: ReadScope, column: Any) -> ColumnElement[bool]:
+    """Return the condition on a session_id column."""
+    return _within(column, read_scope.session_id, read_scope.session_glob)
 
-    session_id: str | None
-    session_glob: str | None
-    now: datetime
-    source: str | None = None
-    """The source of the reader."""
 
-    def within(self, column: Any) -> ColumnElement[bool]:
-        """Return the condition on a session_id column."""
-        return _within(column, self.session_id, self.session_glob)
+def missing_in(
+    connection: Connection, read_scope: ReadScope, kind: Kind, wanted: str, *, message: str = ""
+) -> NotFound:
+    """Return the error for an id that does not exist."""
+    session_id, session_glob = read_scope.session_id, read_scope.session_glob
+    return not_found(connection, kind, wanted, session_id=session_id, session_glob=session_glob, message=message)
 
-    def missing(self, connection: Connection, kind: Kind, wanted: str, message: str = "") -> NotFound:
-        """Return the error for an id that does not exist."""
-        where = {"session_id": self.session_id, "session_glob": self.session_glob}
-        return not_found(connection, kind, wanted, **where, message=message)
 
-    def during(self, command: PeriodCommand, column: Any) -> ColumnElement[bool]:
-        """Return the condition that a time is in the command's period."""
-        since, until = command.period(self.now)
-        after = true() if since is None else column >= since
-        before = true() if until is None else column < until
-        return and_(after, before)
+def during(read_scope: ReadScope, command: PeriodCommand, column: Any) -> ColumnElement[bool]:
+    """Return the condition that a time is in the command's period."""
+    since, until = command.period(read_scope.now)
+    after = true() if since is None else column >= since
+    before = true() if until is None else column < until
+    return and_(after, before)
 
 
 def require_session(connection: Connection, session_id: str, session_glob: str | None = None) -> str:
@@ -91,8 +85,8 @@ def similar_ids(
 ) -> list[str]:
     """Return up to three similar ids, the closest first, among the latest that the key may read."""
     column, latest = _IDS[kind]
-    within = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
-    statement = select(column).where(within).order_by(latest.desc()).limit(CANDIDATES)
+    is_visible = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
+    statement = select(column).where(is_visible).order_by(latest.desc()).limit(CANDIDATES)
     known = connection.execute(statement).scalars().all()
     return nearest_of(wanted, known)
 

@@ -12,10 +12,11 @@ from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.artifacts import artifact_columns
 from sessions.postgres.reads.memories import memory_columns
 from sessions.postgres.reads.partial_values import json_excerpt
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import stream, within
 from sessions.postgres.reads.sessions import session_columns
 from sessions.postgres.reads.tasks import task_columns
 from sessions.reads.partial_values import Columns
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
 
 _TOTAL = func.count().over().label("total")
@@ -76,7 +77,7 @@ _SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {
 def _latest_active(connection: Connection, read_scope: ReadScope) -> str:
     statement = (
         select(SessionRow.session_id)
-        .where(SessionRow.status == "active", read_scope.within(SessionRow.session_id))
+        .where(SessionRow.status == "active", within(read_scope, SessionRow.session_id))
         .order_by(SessionRow.last_activity_at.desc(), SessionRow.session_id.desc())
     )
     session_id = connection.execute(statement.limit(1)).scalar_one_or_none()

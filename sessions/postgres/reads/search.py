@@ -29,9 +29,10 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from models.commands.definitions import Search
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import during, stream, within
 from sessions.postgres.reads.search_query import SearchQuery, build_query
 from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
 from sessions.reads.search_query import mark, normalize_marks
@@ -155,7 +156,7 @@ def _candidates(
         area.table.search,
         area.latest.label("latest"),
     ]
-    rows = select(*columns).where(read_scope.within(area.table.session_id), read_scope.during(command, area.at))
+    rows = select(*columns).where(within(read_scope, area.table.session_id), during(read_scope, command, area.at))
     if command.type is not None:
         rows = rows.where(area.kind == command.type)
     if command.tags:

@@ -12,8 +12,9 @@ from models.commands.definitions import GetSessionSummary, ListSessions
 from models.field_types import UNFINISHED
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import text_excerpt
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import stream, within
 from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.serializers import session_item
 from sessions.reads.truncation import fit
@@ -28,7 +29,7 @@ _COUNTED = (
 
 def list_sessions(connection: Connection, command: ListSessions, *, read_scope: ReadScope) -> Page:
     """List sessions, the most recently active first."""
-    statement = select(*session_columns(command.max_characters // 2)).where(read_scope.within(SessionRow.session_id))
+    statement = select(*session_columns(command.max_characters // 2)).where(within(read_scope, SessionRow.session_id))
     if command.filter != "all":
         statement = statement.where(SessionRow.status == command.filter)
     order = (SessionRow.last_activity_at, SessionRow.session_id)

@@ -15,8 +15,9 @@ from models import field_types as v
 from models.commands.definitions import GetTask, ListTasks
 from models.tables import SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
-from sessions.postgres.reads.read_scope import ReadScope, stream
+from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.serializers import TASK_TIMES, task_item, whole_task
 from sessions.responses.task_updates import seen_after
@@ -46,7 +47,7 @@ def get_task(connection: Connection, command: GetTask, *, read_scope: ReadScope)
     this = (TaskRow.session_id == read_scope.session_id, TaskRow.task_id == command.task_id)
     row = connection.execute(select(*columns).where(*this)).one_or_none()
     if row is None:
-        raise read_scope.missing(connection, "task", command.task_id)
+        raise missing_in(connection, read_scope, "task", command.task_id)
     if read_scope.source is not None:
         _mark_seen(connection, row, read_scope.source)
     return whole_task(row._mapping, offset=offset, room=room)
@@ -91,7 +92,7 @@ def _in_order(connection: Connection, command: ListTasks, read_scope: ReadScope)
     statement = (
         select(*task_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
         .join(SessionRow, SessionRow.session_id == TaskRow.session_id)
-        .where(read_scope.within(TaskRow.session_id), read_scope.during(command, TaskRow.updated_at))
+        .where(within(read_scope, TaskRow.session_id), during(read_scope, command, TaskRow.updated_at))
         .limit(command.limit + 1)
     )
     for name in ("status", "agent_name", "task_type"):
