@@ -1,7 +1,6 @@
-"""The one list of the relay's addresses: the app serves them, the OpenAPI document describes them, clients call them,
-and logs show them.
+"""The relay's routes, shared by the app, the OpenAPI document, clients and logs.
 
-What is done at an address belongs to `relay` and `api`, which attach a handler to each by its name.
+`relay` and `api` implement them and attach a handler to each by its name.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
 class Address(NamedTuple):
-    """A method and a path. Parameters stand in braces; one that ends in `:path` may hold slashes."""
+    """A method and a path. Parameters are in braces; one that ends in `:path` may contain slashes."""
 
     method: str
     path: str
     tag: Tag | None = None
-    """Its chapter in the OpenAPI document; None for what other protocols describe."""
+    """Its section in the OpenAPI document; None for routes that other protocols define."""
     more_methods: tuple[str, ...] = ()
 
     @property
     def template(self) -> str:
-        """The path as it is shown, with the bare names of its parameters."""
+        """The path for display, with the bare names of its parameters."""
         return _PARAMETER.sub(r"{\1}", self.path)
 
 
@@ -91,19 +90,20 @@ ADDRESSES: dict[str, Address] = {
     "show_sign_in": Address("GET", "/oauth/sign-in"),
     "sign_in": Address("POST", "/oauth/sign-in"),
 }
-"""By name; those with a tag have it as their operationId, but for `command`, which is one operation for each."""
+"""Routes by name, which is the operationId of those with a tag, except for `command`: it is one operation per
+command."""
 
 
 def template_of(name: str) -> str:
-    """The path of an address with its parameters in braces."""
+    """Return the path of a route with its parameters in braces."""
     return ADDRESSES[name].template
 
 
 def path_to(name: str, /, **parameters: str) -> str:
-    """The path of an address with these parameters, quoted."""
+    """Return the path of a route with these parameters, percent-encoded."""
     return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), ADDRESSES[name].path)
 
 
 def request_to(name: str, /, **parameters: str) -> tuple[str, str]:
-    """The method and the path of an address with these parameters."""
+    """Return the method and path of a route with these parameters."""
     return ADDRESSES[name].method, path_to(name, **parameters)

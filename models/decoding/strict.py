@@ -140,8 +140,9 @@ def explain(message: str, shape: Any, prefix: str, *, body: bytes, beside: Seque
         options = [o for hint in _hints_at(shape, path) for o in get_args(hint) if get_origin(hint) is Literal]
         expected, got = f"one of: {', '.join(options)}", text.partition("enum value ")[2]
     expected, got = _readable(expected), _readable(got)
+    subject = f"The field {field!r}" if field else "The value"
     return Invalid(
-        f"The field {field or 'given'!r} is not valid: expected {expected}" + (f", got {got}." if got else "."),
+        f"{subject} is not valid: expected {expected}" + (f", got {got}." if got else "."),
         code="invalid_field",
         field=field or None,
         expected=expected,

@@ -48,14 +48,14 @@ def load(connection: Connection, wanted: ReadSet) -> State:
     if wanted.open_tasks:
         known = {record.key for record in records}
         records += (record for record in _load_open_tasks(connection, wanted.open_tasks) if record.key not in known)
-    recipients = {whom for group in wanted.recipients.values() for whom in group}
+    recipients = {recipient for group in wanted.recipients.values() for recipient in group}
     records += (record for record in _load_alike(connection, wanted.descriptions) if record.key not in known)
     return State(
         records,
         stats=load_stats(connection, wanted.stats),
         agents=_load_agents(connection, _names_of(recipients)),
         online_types=_count_online(connection, _types_of(recipients)),
-        queues={glob: _load_queue(connection, glob, whom) for glob, whom in wanted.recipients.items()},
+        queues={glob: _load_queue(connection, glob, recipients) for glob, recipients in wanted.recipients.items()},
         last_chunks=_load_last_chunks(connection, wanted.conversations),
         alike=_count_alike(connection, wanted.descriptions),
     )
@@ -158,11 +158,11 @@ def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str
 
 
 def _names_of(recipients: Collection[Recipient]) -> list[str]:
-    return sorted({whom.agent_name for whom in recipients if whom.agent_name is not None})
+    return sorted({recipient.agent_name for recipient in recipients if recipient.agent_name is not None})
 
 
 def _types_of(recipients: Collection[Recipient]) -> list[str]:
-    return sorted({whom.task_type for whom in recipients if whom.agent_name is None})
+    return sorted({recipient.task_type for recipient in recipients if recipient.agent_name is None})
 
 
 def _load_agents(connection: Connection, names: list[str]) -> list[Agent]:

@@ -20,7 +20,7 @@ from sessions.postgres.commands.task_notifications import find_notifications
 from sessions.postgres.commands.writing import write_changes, write_deliveries, write_events
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.dead_letters import parked_by, parked_in
-from sessions.postgres.operations.deliveries import find_known, last_said, note_conflict, set_apart
+from sessions.postgres.operations.deliveries import find_known, last_said, record_conflict, set_apart
 from sessions.postgres.reads.read_commands import find_updates, read, similar_ids
 from sessions.postgres.reads.read_timeout import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.tasks.dependent_tasks import FailedDependent, fail_dependents
@@ -119,7 +119,7 @@ class PostgresStore:
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Record that the delivery id was reused with other content."""
         with _translated():
-            note_conflict(self._connection, entry, at)
+            record_conflict(self._connection, entry, at)
 
     def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
         """Rename the delivery that was accepted at that time, so that the entry can use its id."""

@@ -111,8 +111,8 @@ def parked_in(connection: Connection, session_id: str) -> int:
 
 def _select(*more: Any) -> Select[Any]:
     names = ("position", "source", "delivery_id", "status", "command", "session_id", "accepted_at", "decided_at")
-    said = DeliveryRow.response["error"]["message"].as_string().label("said")
-    return select(*(getattr(DeliveryRow, name) for name in names), said, *more)
+    message = DeliveryRow.response["error"]["message"].as_string().label("message")
+    return select(*(getattr(DeliveryRow, name) for name in names), message, *more)
 
 
 def _page(statement: Select[Any], wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Select[Any]:
@@ -136,5 +136,5 @@ def _describe(row: Row[Any]) -> dict[str, Any]:
         "session_id": row.session_id,
         "accepted_at": format_utc(row.accepted_at),
         "failed_at": format_utc(row.decided_at),
-        "reason": shorten(lines[-1] if lines else row.said or "", REASON_LENGTH),
+        "reason": shorten(lines[-1] if lines else row.message or "", REASON_LENGTH),
     }

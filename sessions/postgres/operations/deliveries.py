@@ -127,7 +127,7 @@ def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Sai
     }
 
 
-def note_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
+def record_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
     """Record that the delivery id was reused with other content, which was not applied."""
     connection.execute(
         update(DeliveryRow)

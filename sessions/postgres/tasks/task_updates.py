@@ -56,29 +56,30 @@ def find_updates(
 
     Runs three statements for all listeners together, each reading a bounded number of rows per listener.
     """
-    asked = sorted(set(listeners), key=lambda listener: (listener.session_id, listener.source))
-    if not asked:
+    ordered = sorted(set(listeners), key=lambda listener: (listener.session_id, listener.source))
+    if not ordered:
         return {}
-    chosen = {listener: choose(news) for listener, news in _find_news(connection, asked, now).items()}
-    texts = _find_texts(connection, {(who.session_id, item.task_id) for who, news in chosen.items() for item in news})
-    elsewhere = _find_elsewhere(connection, asked, now)
+    chosen = {listener: choose(news) for listener, news in _find_news(connection, ordered, now).items()}
+    tasks = {(listener.session_id, item.task_id) for listener, items in chosen.items() for item in items}
+    texts = _find_texts(connection, tasks)
+    elsewhere = _find_elsewhere(connection, ordered, now)
     updates: dict[Listener, list[dict[str, Any]]] = {}
-    for who in asked:
+    for listener in ordered:
         described = [
-            describe_update(**texts[who.session_id, item.task_id], task_id=item.task_id, seen=item.seen)
-            for item in chosen.get(who, ())
+            describe_update(**texts[listener.session_id, item.task_id], task_id=item.task_id, seen=item.seen)
+            for item in chosen.get(listener, ())
         ]
-        described += describe_elsewhere(elsewhere.get(who.source, ()), who)
+        described += describe_elsewhere(elsewhere.get(listener.source, ()), listener)
         if described:
-            updates[who] = described
+            updates[listener] = described
     return updates
 
 
-def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[Listener, list[TaskUpdate]]:
+def _find_news(connection: Connection, ordered: Sequence[Listener], now: datetime) -> dict[Listener, list[TaskUpdate]]:
     """Return the updates that no source has seen, and the latest of those that one has seen."""
     arrays = [
-        bindparam("sessions", [listener.session_id for listener in asked], type_=ARRAY(Text)),
-        bindparam("sources", [listener.source for listener in asked], type_=ARRAY(Text)),
+        bindparam("sessions", [listener.session_id for listener in ordered], type_=ARRAY(Text)),
+        bindparam("sources", [listener.source for listener in ordered], type_=ARRAY(Text)),
     ]
     names = (column("session_id", Text), column("source", Text))
     wanted = func.unnest(*arrays).table_valued(*names, with_ordinality="number").render_derived("wanted")
@@ -118,7 +119,7 @@ def _find_news(connection: Connection, asked: Sequence[Listener], now: datetime)
     found: dict[Listener, list[TaskUpdate]] = {}
     for row in rows:
         news = TaskUpdate(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
-        found.setdefault(asked[row.number - 1], []).append(news)
+        found.setdefault(ordered[row.number - 1], []).append(news)
     return found
 
 
@@ -140,9 +141,9 @@ def _without_keys(row: Row[Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row._mapping.items() if name not in ("session_id", "task_id")}
 
 
-def _find_elsewhere(connection: Connection, asked: Sequence[Listener], now: datetime) -> dict[str, list[Elsewhere]]:
+def _find_elsewhere(connection: Connection, ordered: Sequence[Listener], now: datetime) -> dict[str, list[Elsewhere]]:
     """Return, per source, the updated tasks that it delegated in any session and has not seen."""
-    sources = sorted({listener.source for listener in asked if listener.may_read})
+    sources = sorted({listener.source for listener in ordered if listener.may_read})
     if not sources:
         return {}
     wanted = func.unnest(bindparam("sources", sources, type_=ARRAY(Text))).table_valued("source").render_derived("who")
