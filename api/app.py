@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> Starlette:
     access = ingest.access
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
     mcp = McpEndpoint(
-        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), on_error=ingest.refusals.record
+        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), on_error=ingest.rejections.record
     )
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> Starlette:
         instructions_route(public_url=settings.public_url),
         *docs_routes(),
         *ingest.routes,
-        *rejection_routes(ingest.refusals, access=access),
+        *rejection_routes(ingest.rejections, access=access),
         *Status(
             access=access,
             database=database,

@@ -36,7 +36,7 @@ def create_relay(settings: Settings) -> Starlette:
     routes = [
         *health_routes(ingest, links=INGEST_LINKS),
         *ingest.routes,
-        *rejection_routes(ingest.refusals, access=ingest.access),
+        *rejection_routes(ingest.rejections, access=ingest.access),
     ]
     return assemble(routes, ingest, settings=settings, running=ingest.running())
 
@@ -46,7 +46,7 @@ def assemble(
 ) -> Starlette:
     """Returns an app with these routes that answers errors in the usual form and keeps `running` while it is served.
 
-    A server sets the event `state.stopping` to end all waiting, and calls `state.note_refusal` for requests that it
+    A server sets the event `state.stopping` to end all waiting, and calls `state.record_rejection` for requests that it
     rejects itself.
     """
 
@@ -55,12 +55,12 @@ def assemble(
         async with running:
             yield
 
-    note = ingest.refusals.record
+    record = ingest.rejections.record
     barrier = Middleware(
         IpAllowlistMiddleware,
         networks=parse_networks(settings.allowed_ips),
         proxy_header=settings.trusted_proxy_header,
-        note=note,
+        record_rejection=record,
     )
     app = Starlette(
         routes=routes,
@@ -70,12 +70,12 @@ def assemble(
             Middleware(RateLimitHeadersMiddleware),
             Middleware(ServerErrorMiddleware),
             barrier,
-            Middleware(ParameterLimitMiddleware, note=note),
+            Middleware(ParameterLimitMiddleware, record_rejection=record),
         ],
-        exception_handlers=exception_handlers(note),
+        exception_handlers=exception_handlers(record),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # Most clients lose a POST that is redirected.
     app.state.stopping = ingest.stopping
-    app.state.note_refusal = note
+    app.state.record_rejection = record
     return app

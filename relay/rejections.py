@@ -181,17 +181,17 @@ def cause_of(error: RelayError) -> Cause | None:
     return _BY_CODE.get(error.code) or _BY_STATUS.get(error.status)
 
 
-def rejection_routes(refusals: RejectionLog, *, access: AccessControl) -> list[Route]:
+def rejection_routes(rejections: RejectionLog, *, access: AccessControl) -> list[Route]:
     """`GET /v1/refusals`. Needs Redis only."""
 
-    async def list_refusals(request: Request) -> Response:
+    async def list_rejections(request: Request) -> Response:
         caller = await access.authorize(request, "admin")
         require_all_sessions(caller)
         asked = decode_parameters(request.query_params, RejectionParameters)
-        items, counts = await refusals.read()
+        items, counts = await rejections.read()
         return JsonResponse({**_page(items, asked), "counts": counts})
 
-    return [route("read_refusals", list_refusals)]
+    return [route("read_refusals", list_rejections)]
 
 
 def _page(items: list[Rejection], asked: RejectionParameters) -> dict[str, Any]:

@@ -25,14 +25,16 @@ from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.routes import template_of
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
-from relay.http.responses import Note, error_response
+from relay.http.responses import RecordRejection, error_response
 from relay.http.routing import route
 
 
 class McpEndpoint:
     """The endpoint. `run` must be entered for as long as requests are served."""
 
-    def __init__(self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, on_error: Note) -> None:
+    def __init__(
+        self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, on_error: RecordRejection
+    ) -> None:
         self._access = access
         self._on_error = on_error
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}

@@ -19,7 +19,7 @@ from api.mcp.tool_handlers import ToolHandlers
 from api.mcp.tools import INSTRUCTIONS, tools
 from models.errors import RelayError
 from models.version import version
-from relay.http.responses import Note
+from relay.http.responses import RecordRejection
 
 T = TypeVar("T")
 Context = ServerRequestContext[Any, Request]
@@ -27,7 +27,7 @@ Context = ServerRequestContext[Any, Request]
 logger = logging.getLogger(__name__)
 
 
-def make_server(calls: ToolHandlers, *, on_error: Note) -> Server[Any]:
+def make_server(calls: ToolHandlers, *, on_error: RecordRejection) -> Server[Any]:
     """Create the server. Each request's state must hold the caller and the message, with the arguments undecoded.
     `on_error` records rejected requests."""
     resources, listed = McpResources(calls), types.ListToolsResult(tools=tools())

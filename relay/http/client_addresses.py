@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models.errors import Forbidden
 from models.routes import template_of
 from models.settings import Network
-from relay.http.responses import Note, error_response
+from relay.http.responses import RecordRejection, error_response
 
 EXEMPT_PATHS = frozenset({template_of("health"), template_of("readiness")})
 """Platforms probe them from any address, and they reveal nothing."""
@@ -27,11 +27,13 @@ class IpAllowlistMiddleware:
     """Middleware: puts the client's address into `scope["state"]["address"]`, as text or None if unknown, and rejects
     the request unless one of the allowed networks, if there are any, contains it."""
 
-    def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxy_header: str, note: Note) -> None:
+    def __init__(
+        self, app: ASGIApp, *, networks: Sequence[Network], proxy_header: str, record_rejection: RecordRejection
+    ) -> None:
         self._app = app
         self._networks = networks
         self._proxy_header = proxy_header
-        self._note = note
+        self._record_rejection = record_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +45,7 @@ class IpAllowlistMiddleware:
             await self._app(scope, receive, send)
             return
         error = Forbidden("Requests from this address are not allowed.", code="address_not_allowed")
-        self._note(scope, error)
+        self._record_rejection(scope, error)
         await error_response(error)(scope, receive, send)
 
     def _allows(self, address: Address | None) -> bool:

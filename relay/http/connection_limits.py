@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import msgspec
 from uvicorn.server import ServerState
 
-from relay.http.responses import Note
+from relay.http.responses import RecordRejection
 
 MAX_CONNECTIONS = 10_000
 """Open at a time; each costs about 10 kB while it is idle."""
@@ -48,10 +48,10 @@ class HttpConnection(Protocol):
 class ConnectionRegistry(ServerState):
     """All connections of a server. Adds to uvicorn's state a limit, a clock, and the idle connections."""
 
-    def __init__(self, *, limit: int, timeouts: Timeouts, note: Note) -> None:
+    def __init__(self, *, limit: int, timeouts: Timeouts, record_rejection: RecordRejection) -> None:
         super().__init__()
         self.timeouts = timeouts
-        self.record_rejection = note
+        self.record_rejection = record_rejection
         """Called for requests that never reach the app."""
         self.now = 0.0
         """Seconds, advanced by each check: cheaper than reading the time for each part of each request."""

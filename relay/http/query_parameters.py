@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.commands.lenient_decoding import decode_leniently, plain_type
 from models.errors import Invalid
-from relay.http.responses import Note, error_response
+from relay.http.responses import RecordRejection, error_response
 
 MAX_PARAMETERS = 250
 """Per URL. The longest lists have a hundred items."""
@@ -27,9 +27,9 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
 class ParameterLimitMiddleware:
     """Middleware: rejects a URL with too many parameters before they are parsed."""
 
-    def __init__(self, app: ASGIApp, *, note: Note) -> None:
+    def __init__(self, app: ASGIApp, *, record_rejection: RecordRejection) -> None:
         self._app = app
-        self._note = note
+        self._record_rejection = record_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count, or pass the request on."""
@@ -39,7 +39,7 @@ class ParameterLimitMiddleware:
         error = Invalid(
             "The URL has too many parameters.", code="too_many_parameters", expected=f"at most {MAX_PARAMETERS}"
         )
-        self._note(scope, error)
+        self._record_rejection(scope, error)
         await error_response(error)(scope, receive, send)
 
 

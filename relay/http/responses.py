@@ -32,7 +32,7 @@ LINGER_SECONDS = 2.0
 """Time for which the rest of a body that is too large is read and discarded, so that its sender sees the response."""
 LINGER_BYTES = 32 * 1_048_576
 
-Note = Callable[[Scope, RelayError], None]
+RecordRejection = Callable[[Scope, RelayError], None]
 """Called with the error of a rejected request."""
 
 logger = logging.getLogger(__name__)
@@ -94,12 +94,12 @@ def _headers_of(error: RelayError) -> dict[str, str]:
     return {}
 
 
-def exception_handlers(note: Note) -> dict[Any, Any]:
-    """Exception handlers that return error responses; they call `note` for each RelayError."""
+def exception_handlers(record_rejection: RecordRejection) -> dict[Any, Any]:
+    """Exception handlers that return error responses; they call `record_rejection` for each RelayError."""
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RelayError)
-        note(request.scope, error)
+        record_rejection(request.scope, error)
         if error.hint and request.method == "GET":
             error.hint = to_routes(error.hint)
         return error_response(error)

@@ -65,7 +65,9 @@ def main(create: Callable[[Settings], Starlette]) -> int:
 def serve(app: Starlette, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Requests in flight are answered, waiting ones at once."""
     collect_seldom()
-    clients = ConnectionRegistry(limit=raise_file_limit(), timeouts=Timeouts(), note=app.state.note_refusal)
+    clients = ConnectionRegistry(
+        limit=raise_file_limit(), timeouts=Timeouts(), record_rejection=app.state.record_rejection
+    )
     with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
         RelayServer(app, settings, clients=clients).run()
 

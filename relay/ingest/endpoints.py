@@ -58,7 +58,7 @@ class Ingest:
         """For everything but pushes."""
         self._key_cache = ApiKeyCache(self.redis, other_names=signers, first_key=settings.api_key)
         self.access = AccessControl(settings, self._key_cache, RequestRates(self.redis, settings))
-        self.refusals = RejectionLog(self.redis)
+        self.rejections = RejectionLog(self.redis)
         """Rejected requests of this process."""
         self.stopping = asyncio.Event()
         """Set when the process is about to end, to answer all waiting requests."""
@@ -99,7 +99,7 @@ class Ingest:
         self._enqueuer.start()
         await asyncio.gather(self._load.sample(), self._key_cache.refresh())
         services = [self._key_cache.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
-        services += [self.refusals.run, self.access.run]
+        services += [self.rejections.run, self.access.run]
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -108,7 +108,7 @@ class Ingest:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._enqueuer.stop)
-            await self.refusals.flush()
+            await self.rejections.flush()
             await self._push_redis.aclose()
             await self.redis.aclose()
 
@@ -135,14 +135,14 @@ class Ingest:
             return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
 
         authenticate = await self.access.authenticate_with_body(headers, request.state)
-        return await self.pipeline.take(Sender.of(request), authenticate, parse, takes_forms=takes_forms)
+        return await self.pipeline.run(Sender.of(request), authenticate, parse, takes_forms=takes_forms)
 
     async def post_command(self, request: Request) -> Response:
         """Accept the data of the command in the path."""
         name = request.path_params["command"]
         authenticate = await self.access.authenticate_with_body(request.headers, request.state)
         sender = Sender.of(request)
-        return await self.pipeline.take(
+        return await self.pipeline.run(
             sender, authenticate, lambda body, _: parse_flat(name, body), default_wait_seconds=COMMAND_WAIT_SECONDS
         )
 
@@ -161,7 +161,7 @@ class Ingest:
             return parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
 
         sender = Sender.of(request)._replace(query=own)
-        return await self.pipeline.take(sender, authenticate, parse, takes_forms=True, is_known=True)
+        return await self.pipeline.run(sender, authenticate, parse, takes_forms=True, is_known=True)
 
 
 async def keep_running(service: Callable[[], Awaitable[None]]) -> None:

@@ -120,7 +120,7 @@ class Pipeline:
         self._unproven = UnauthenticatedBytes(body_limit=max_body_bytes)
         self._read_task = read_task
 
-    async def take(
+    async def run(
         self,
         sender: Sender,
         authenticate: Authenticate,

@@ -148,7 +148,7 @@ class Pusher:
                 await self._some.wait()
                 if self._in_flight:
                     await self._gather()
-                if batch := self._take():
+                if batch := self._next_batch():
                     sending = batches.create_task(self._send(batch))
                     sending.add_done_callback(lambda _: slots.release())
                 else:  # The waiting entries failed meanwhile.
@@ -159,7 +159,7 @@ class Pusher:
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._enough.wait()
 
-    def _take(self) -> list[PendingPush]:
+    def _next_batch(self) -> list[PendingPush]:
         batch: list[PendingPush] = []
         size = 0
         while self._waiting and len(batch) < BATCH_ENTRIES:

@@ -237,7 +237,7 @@ def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> No
 
 
 def test_nobody_is_cut_off_because_the_process_was_stopped() -> None:
-    clients = ConnectionRegistry(limit=1, timeouts=Timeouts(), note=lambda *_: None)
+    clients = ConnectionRegistry(limit=1, timeouts=Timeouts(), record_rejection=lambda *_: None)
     clients.close_overdue(3600.0)
     assert clients.now == LONGEST_STEP_SECONDS < Timeouts().head_seconds
 

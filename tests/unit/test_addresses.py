@@ -96,7 +96,7 @@ def ask(
     def note(_: Scope, error: RelayError) -> None:
         noted.append(error)
 
-    barrier = IpAllowlistMiddleware(app, networks=parse_networks(allowed), proxy_header=header, note=note)
+    barrier = IpAllowlistMiddleware(app, networks=parse_networks(allowed), proxy_header=header, record_rejection=note)
 
     async def request() -> httpx.Response:
         transport = httpx.ASGITransport(barrier, client=peer)

@@ -50,7 +50,7 @@ class Edge:
         app.state.stopping = asyncio.Event()
         self._released = asyncio.Event()
         self.clients = ConnectionRegistry(
-            limit=limit, timeouts=timeouts, note=lambda scope, error: self.noted.append((scope, error))
+            limit=limit, timeouts=timeouts, record_rejection=lambda scope, error: self.noted.append((scope, error))
         )
         self._server = RelayServer(app, Settings(port=self.port), clients=self.clients)
         self._server.config.timeout_keep_alive = keep_alive_seconds
