@@ -52,7 +52,7 @@ class FairThreads:
         except TimeoutError as error:
             if self.has_share(source):
                 raise too_many() from error
-            raise Unavailable("The relay is serving too many reads; try again in a few seconds.") from error
+            raise Unavailable("The relay is serving too many reads; retry in a few seconds.") from error
         try:
             begun: Future[T] = self._pool.submit(work)
         except BaseException:

@@ -115,14 +115,14 @@ def claim(
 ) -> Claim | None:
     """Claim a task, waiting for one if necessary. Returns None without a task in time. If the response is lost, the
     lease expires."""
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "agent_name": agent_name,
         "worker": worker,
         "wait": wait_seconds,
         "lease_seconds": lease_seconds,
     }
     more = {"task_types": task_types, "created_by": created_by}
-    body = msgspec.json.encode(asked | {name: value for name, value in more.items() if value})
+    body = msgspec.json.encode(fields | {name: value for name, value in more.items() if value})
     status, task = client.call(
         *request_to("claim_task"),
         body=body,
@@ -137,8 +137,8 @@ def register(
     client: Client, name: str, *, type: str, max_concurrent: int, capabilities: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Register an agent, or update its registration."""
-    asked = {"name": name, "type": type, "max_concurrent": max_concurrent, "capabilities": capabilities}
-    registered = client.call(*request_to("register_agent"), body=msgspec.json.encode(asked), repeatable=True)[1]
+    fields = {"name": name, "type": type, "max_concurrent": max_concurrent, "capabilities": capabilities}
+    registered = client.call(*request_to("register_agent"), body=msgspec.json.encode(fields), repeatable=True)[1]
     return _validate_agent(client, registered)
 
 

@@ -56,9 +56,9 @@ class ToolHandlers:
         return await self._submit(request, parse_flat(command, data))
 
     async def _send_any(self, request: Request, _: Caller, arguments: Raw) -> Json:
-        asked = decode_leniently(arguments, SendCommand)
-        fields = fields_of(asked.data, "data.")
-        envelope = {"command": asked.command, "session_id": asked.session_id, "id": fields.pop("id", None)}
+        call = decode_leniently(arguments, SendCommand)
+        fields = fields_of(call.data, "data.")
+        envelope = {"command": call.command, "session_id": call.session_id, "id": fields.pop("id", None)}
         return await self._submit(request, parse_envelope(msgspec.json.encode({**envelope, "data": fields})))
 
     async def _submit(self, request: Request, submission: Submission) -> Json:
@@ -68,33 +68,33 @@ class ToolHandlers:
 
     async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")
-        asked = decode_leniently(arguments, ClaimTask)
-        task = await self._claims.hand_out(request, caller, ClaimRequest(**msgspec.structs.asdict(asked)))
+        call = decode_leniently(arguments, ClaimTask)
+        task = await self._claims.claim_task(request, caller, ClaimRequest(**msgspec.structs.asdict(call)))
         content: Json = msgspec.json.decode(msgspec.json.encode({"task": task}))
         return content | ({"notice": TASK_NOTICE} if task else {})
 
     async def _report(self, request: Request, caller: Caller, arguments: Raw) -> Json:
         require_scope(caller, "agent")
-        asked = decode_leniently(arguments, ReportTask)
-        held = read_claim_token(asked.claim_token)
-        require_session(caller, held.session_id)
-        match asked.status:
+        report = decode_leniently(arguments, ReportTask)
+        token = read_claim_token(report.claim_token)
+        require_session(caller, token.session_id)
+        match report.status:
             case "working":
                 lease = await self._claims.extend(
-                    caller, held, HeartbeatRequest(progress=asked.progress, percent=asked.percent)
+                    caller, token, HeartbeatRequest(progress=report.progress, percent=report.percent)
                 )
                 return _of_lease(lease, "Stop: the task was cancelled." if lease["cancelled"] else "Continue.")
             case "released":
-                return _of_lease(await self._claims.release_claim(caller, held), "Released the task.")
+                return _of_lease(await self._claims.release_claim(caller, token), "Released the task.")
             case "completed":
                 end: CompleteRequest | FailRequest | AskRequest = CompleteRequest(
-                    output=asked.output, artifacts=asked.artifacts
+                    output=report.output, artifacts=report.artifacts
                 )
             case "failed":
-                end = FailRequest(error=asked.error or "", retryable=asked.retryable)
+                end = FailRequest(error=report.error or "", retryable=report.retryable)
             case "question":
-                end = AskRequest(question=asked.question or "")
-        return _answer(await self._claims.finish(request, caller, held, end))
+                end = AskRequest(question=report.question or "")
+        return _answer(await self._claims.finish(request, caller, token, end))
 
 
 def _answer(response: Response, *, notice: str = "") -> Json:

@@ -54,7 +54,7 @@ class ReportTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         for status, name in (("failed", "error"), ("question", "question")):
             if self.status == status and getattr(self, name) is None:
-                raise Invalid(f"Missing field {name!r}.", code="missing_field", field=name)
+                raise Invalid(f"The field {name!r} is missing.", code="missing_field", field=name)
 
 
 class SendCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

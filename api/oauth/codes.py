@@ -102,4 +102,4 @@ def _decode(found: object) -> Grant | str | None:
 
 
 def _unavailable() -> Unavailable:
-    return Unavailable("Sign-in is temporarily unavailable; try again in a few seconds.")
+    return Unavailable("Sign-in is temporarily unavailable; retry in a few seconds.")

@@ -134,7 +134,7 @@ class OAuth:
         """Check the key and redirect the user to the app with a code. Shows the page again for an invalid key."""
         await self._access.count_anonymous(request)
         form = dict(parse_qsl((await _read(request)).decode(errors="replace"), keep_blank_values=True))
-        given, answer = form.pop("key", "").strip(), form.pop("answer", "")
+        key, answer = form.pop("key", "").strip(), form.pop("answer", "")
         page = self._page(request, form)
         if page.status_code != 200:
             return page
@@ -144,7 +144,7 @@ class OAuth:
             back = construct_redirect_uri(redirect_uri, error="access_denied", state=form.get("state"), iss=issuer)
             return _redirect(back)
         try:
-            caller, parent_hash = self._identify(given)
+            caller, parent_hash = self._identify(key)
         except RelayError as error:
             return self._page(request, form, error=error.message, status=error.status)
         code = await self._codes.issue(
@@ -164,35 +164,35 @@ class OAuth:
         )
         return _redirect(construct_redirect_uri(redirect_uri, code=code, state=form.get("state"), iss=issuer))
 
-    def _identify(self, given: str) -> tuple[Caller, str]:
+    def _identify(self, key: str) -> tuple[Caller, str]:
         """Return the caller of a key, and the key's hash. Raises Unauthorized or Unavailable."""
-        if given.startswith(OAUTH_PREFIX):
+        if key.startswith(OAUTH_PREFIX):
             raise Unauthorized("This is a token of another app. Paste an API key instead.")
-        caller = self._access.identify(given)
+        caller = self._access.identify(key)
         return caller, caller.key_hash or hash_key(self._first_key)
 
-    def _page(self, request: Request, asked: dict[str, str], *, error: str = "", status: int = 200) -> Response:
+    def _page(self, request: Request, parameters: dict[str, str], *, error: str = "", status: int = 200) -> Response:
         try:
-            app, redirect_uri = _find_app(asked)
+            app, redirect_uri = _find_app(parameters)
         except ValueError as error_of_app:
             return refusal_page(str(error_of_app))
         if not is_own_resource(
-            request, [asked["resource"]] if "resource" in asked else [], public_url=self._public_url
+            request, [parameters["resource"]] if "resource" in parameters else [], public_url=self._public_url
         ):
             return refusal_page(WRONG_RESOURCE, code="invalid_target")
         return sign_in_page(
             app=app.client_name or "",
             redirect_uri=redirect_uri,
             relay=public_url_of(request, public_url=self._public_url).partition("://")[2],
-            asked=asked,
+            parameters=parameters,
             error=error,
             status=status,
         )
 
     async def _issue_token(self, request: Request) -> Response:
         """Exchange a code for a token. Refuses requests for another server's token."""
-        asked = parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True)
-        resources = [value for name, value in asked if name == "resource"]
+        form = parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True)
+        resources = [value for name, value in form if name == "resource"]
         if not is_own_resource(request, resources, public_url=self._public_url):
             refusal = {"error": "invalid_target", "error_description": WRONG_RESOURCE}
             return JsonResponse(refusal, 400)
@@ -229,15 +229,18 @@ class OAuth:
         return JsonResponse(content, headers=ANYWHERE)
 
 
-def _find_app(asked: dict[str, str]) -> tuple[clients.App, str]:
+def _find_app(parameters: dict[str, str]) -> tuple[clients.App, str]:
     """Return the requesting app and its redirect URI. Raises ValueError for an invalid request."""
-    app = clients.find(asked.get("client_id", ""))
+    app = clients.find(parameters.get("client_id", ""))
     if app is None:
         raise ValueError("The app is not registered: its client_id is invalid.")
-    if not CHALLENGE.fullmatch(asked.get("code_challenge", "")) or len(asked.get("state", "")) > MAX_STATE_LENGTH:
+    if (
+        not CHALLENGE.fullmatch(parameters.get("code_challenge", ""))
+        or len(parameters.get("state", "")) > MAX_STATE_LENGTH
+    ):
         raise ValueError("The app's request is incomplete: its code_challenge or state is invalid.")
     try:
-        named = AnyUrl(asked["redirect_uri"]) if "redirect_uri" in asked else None
+        named = AnyUrl(parameters["redirect_uri"]) if "redirect_uri" in parameters else None
         return app, str(app.validate_redirect_uri(named))
     except (ValidationError, InvalidRedirectUriError) as error:
         raise ValueError("The app's redirect_uri is not registered.") from error

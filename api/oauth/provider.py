@@ -58,14 +58,14 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             raise AuthorizeError("invalid_request", "Invalid code_challenge: use the method S256.")
         if len(params.state or "") > MAX_STATE_LENGTH:
             raise AuthorizeError("invalid_request", f"The state has more than {MAX_STATE_LENGTH:,} characters.")
-        asked = {
+        parameters = {
             "client_id": client.client_id,
             "redirect_uri": str(params.redirect_uri) if params.redirect_uri_provided_explicitly else None,
             "code_challenge": params.code_challenge,
             "state": params.state,
             "resource": params.resource,
         }
-        return f"{SIGN_IN_PATH}?{urlencode({name: value for name, value in asked.items() if value is not None})}"
+        return f"{SIGN_IN_PATH}?{urlencode({name: value for name, value in parameters.items() if value is not None})}"
 
     async def load_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: str

@@ -36,11 +36,11 @@ p.error small { color: inherit; display: inline; }
 
 
 def sign_in_page(
-    *, app: str, redirect_uri: str, relay: str, asked: Mapping[str, str], error: str = "", status: int = 200
+    *, app: str, redirect_uri: str, relay: str, parameters: Mapping[str, str], error: str = "", status: int = 200
 ) -> Response:
-    """Render the form, which posts the `asked` parameters with the key. All of them are untrusted."""
+    """Render the form, which posts `parameters` with the key. All of them are untrusted."""
     hidden = "".join(
-        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in asked.items()
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
     )
     problem = f'<p class="error" role="alert">{escape(error)}</p>' if error else ""
     target = where_to(redirect_uri)

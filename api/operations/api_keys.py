@@ -89,26 +89,26 @@ class Keys:
         decode_parameters(request.query_params, NoParameters)
         body = await read_body(request.headers, request.stream(), limit=MAX_REQUEST_BYTES)
         decode_json(body)
-        asked = decode_leniently(body, KeyRequest)
+        requested = decode_leniently(body, KeyRequest)
         new = await _in_thread(
             lambda: self._register.create(
-                name=asked.name,
-                scopes=asked.scopes,
-                session_glob=asked.sessions,
+                name=requested.name,
+                scopes=requested.scopes,
+                session_glob=requested.sessions,
                 created_by=caller.source,
-                rotate=asked.rotate,
+                rotate=requested.rotate,
             )
         )
-        shown = {"key": new.secret, **describe_key(new.entry)}
+        content = {"key": new.secret, **describe_key(new.entry)}
         if "hook" in new.entry.scopes:
-            shown["url"] = template_of("hook").format(token=new.secret)
-        return JsonResponse(shown, 201)
+            content["url"] = template_of("hook").format(token=new.secret)
+        return JsonResponse(content, 201)
 
     async def revoke(self, request: Request) -> Response:
         """Revoke a key, or all keys of a name."""
         caller = await self._authorize(request)
-        asked = decode_parameters(request.query_params, KeyChoice, **request.path_params)
-        revoked = await _in_thread(lambda: self._register.revoke(asked.name_or_id, by=caller.source))
+        choice = decode_parameters(request.query_params, KeyChoice, **request.path_params)
+        revoked = await _in_thread(lambda: self._register.revoke(choice.name_or_id, by=caller.source))
         return JsonResponse(describe_revocation(revoked))
 
     async def _authorize(self, request: Request) -> Caller:

@@ -77,33 +77,33 @@ class DeadLetters:
 
     async def list(self, request: Request) -> Response:
         """List the matching dead letters, oldest first, with their errors but without payloads."""
-        caller, asked, wanted = await self._many(request)
-        work = partial(list_dead_letters, wanted=wanted, limit=asked.limit, cursor=asked.cursor)
+        caller, parameters, criteria = await self._many(request)
+        work = partial(list_dead_letters, wanted=criteria, limit=parameters.limit, cursor=parameters.cursor)
         return list_response(await self._database.read(work, source=caller.source))
 
     async def show(self, request: Request) -> Response:
         """Return one dead letter with its payload and traceback."""
-        caller, wanted = await self._one(request)
-        found = await self._database.read(partial(find_dead_letter, wanted=wanted), source=caller.source)
+        caller, criteria = await self._one(request)
+        found = await self._database.read(partial(find_dead_letter, wanted=criteria), source=caller.source)
         if found is None:
-            raise _not_found(wanted)
+            raise _not_found(criteria)
         return JsonResponse(found)
 
     async def replay(self, request: Request) -> Response:
         """Return one to the inbox, at the end of its shard. Repeatable: it takes effect once."""
-        caller, wanted = await self._one(request)
-        await self._resolve(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
+        caller, criteria = await self._one(request)
+        await self._resolve(criteria, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
         """Return the matching dead letters to the inbox, oldest first, at most `limit` from `cursor` on. Repeatable,
         also after an interruption."""
-        caller, asked, wanted = await self._many(request)
+        caller, parameters, criteria = await self._many(request)
         resolution = DeadLetterResolution(by=caller.source, at=datetime.now(UTC))
-        replayed, cursor = 0, asked.cursor
-        while replayed < asked.limit:
-            step = min(STEP, asked.limit - replayed)
-            work = partial(entries_to_rule, wanted=wanted, resolution=resolution, limit=step, cursor=cursor)
+        replayed, cursor = 0, parameters.cursor
+        while replayed < parameters.limit:
+            step = min(STEP, parameters.limit - replayed)
+            work = partial(entries_to_rule, wanted=criteria, resolution=resolution, limit=step, cursor=cursor)
             entries, cursor = await self._database.read(work, source=caller.source)
             for entry in entries:
                 await self._push(entry)
@@ -115,40 +115,42 @@ class DeadLetters:
     async def discard(self, request: Request) -> Response:
         """Discard one. It goes through the inbox like a replay, and remains a rejected delivery, so that it has no
         effect if sent again. Repeatable."""
-        caller, wanted = await self._one(request)
-        await self._resolve(wanted, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
+        caller, criteria = await self._one(request)
+        await self._resolve(criteria, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
         return JsonResponse({"discarded": 1}, 202)
 
-    async def _resolve(self, wanted: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
-        work = partial(entries_to_rule, wanted=wanted, resolution=resolution)
+    async def _resolve(self, criteria: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
+        work = partial(entries_to_rule, wanted=criteria, resolution=resolution)
         entries, _ = await self._database.read(work, source=resolution.by)
         if not entries:
-            raise _not_found(wanted)
+            raise _not_found(criteria)
         await self._push(entries[0])
 
     async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, DeadLetterFilter]:
         caller = await self._access.authorize(request, "admin")
-        asked = decode_parameters(request.query_params, ManyDeadLetters)
-        require_session(caller, asked.session_id)
-        wanted = DeadLetterFilter(
-            status=asked.status,
-            source=asked.source,
-            session_id=asked.session_id,
-            command=asked.command,
+        parameters = decode_parameters(request.query_params, ManyDeadLetters)
+        require_session(caller, parameters.session_id)
+        criteria = DeadLetterFilter(
+            status=parameters.status,
+            source=parameters.source,
+            session_id=parameters.session_id,
+            command=parameters.command,
             session_glob=caller.session_glob,
         )
-        return caller, asked, wanted
+        return caller, parameters, criteria
 
     async def _one(self, request: Request) -> tuple[Caller, DeadLetterFilter]:
         caller = await self._access.authorize(request, "admin")
-        asked = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
-        source = asked.source or caller.source
-        return caller, DeadLetterFilter(source=source, delivery_id=asked.delivery_id, session_glob=caller.session_glob)
+        parameters = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
+        source = parameters.source or caller.source
+        return caller, DeadLetterFilter(
+            source=source, delivery_id=parameters.delivery_id, session_glob=caller.session_glob
+        )
 
 
-def _not_found(wanted: DeadLetterFilter) -> NotFound:
+def _not_found(criteria: DeadLetterFilter) -> NotFound:
     return NotFound(
-        f"Dead letter {wanted.delivery_id!r} of source {wanted.source!r} not found.",
+        f"Dead letter {criteria.delivery_id!r} of source {criteria.source!r} not found.",
         code="dead_letter_not_found",
         field="delivery_id",
         hint="GET /v1/dead-letters lists all dead letters. Set source if it belongs to another key.",

@@ -72,22 +72,22 @@ class Deliveries:
         """List decided deliveries, or with `status=accepted` waiting ones, newest first and without results. A key with
         the scope admin sees all sources."""
         caller = await self._access.authorize(request, "read")
-        asked = decode_parameters(request.query_params, ManyDeliveries)
-        require_session(caller, asked.session_id)
-        source = _source_for(caller, asked.source) if asked.source or not caller.has("admin") else None
-        if asked.status == "accepted":
-            matches = partial(_matches, caller=caller, asked=asked, source=source)
-            return list_response(await list_waiting(self._redis, limit=asked.limit, matches=matches))
+        parameters = decode_parameters(request.query_params, ManyDeliveries)
+        require_session(caller, parameters.session_id)
+        source = _source_for(caller, parameters.source) if parameters.source or not caller.has("admin") else None
+        if parameters.status == "accepted":
+            matches = partial(_matches, caller=caller, parameters=parameters, source=source)
+            return list_response(await list_waiting(self._redis, limit=parameters.limit, matches=matches))
         page = await self._database.read(
             partial(
                 list_deliveries,
-                status=asked.status,
-                session_id=asked.session_id,
+                status=parameters.status,
+                session_id=parameters.session_id,
                 session_glob=caller.session_glob,
                 own_source=caller.source,
                 source=source,
-                limit=asked.limit,
-                cursor=asked.cursor,
+                limit=parameters.limit,
+                cursor=parameters.cursor,
             ),
             source=caller.source,
         )
@@ -96,11 +96,11 @@ class Deliveries:
     async def get(self, request: Request) -> Response:
         """Return one delivery, also while it waits, and while Postgres is away."""
         caller = await self._access.authorize(request, "read")
-        asked = decode_parameters(request.query_params, OneDelivery, **request.path_params)
-        delivery = await self._find(caller, _source_for(caller, asked.source), asked.delivery_id)
+        parameters = decode_parameters(request.query_params, OneDelivery, **request.path_params)
+        delivery = await self._find(caller, _source_for(caller, parameters.source), parameters.delivery_id)
         if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
             raise NotFound(
-                f"Delivery {asked.delivery_id!r} not found.",
+                f"Delivery {parameters.delivery_id!r} not found.",
                 code="delivery_not_found",
                 field="delivery_id",
                 hint="GET /v1/deliveries lists decided deliveries.",
@@ -143,7 +143,7 @@ class Deliveries:
                 pipeline.pttl(key)
                 seen, expiry = await pipeline.execute()
         except REDIS_ERRORS as error:
-            raise Unavailable("The inbox does not respond; try again in a few seconds.") from error
+            raise Unavailable("The inbox does not answer at the moment; retry in a few seconds.") from error
         if seen is None:
             return None, False
         receipt = decode_receipt(seen)
@@ -176,8 +176,8 @@ class Deliveries:
         return {"result" if outcome.status < 400 else "error": outcome.body}
 
 
-def _matches(entry: Entry, *, caller: Caller, asked: ManyDeliveries, source: str | None) -> bool:
-    of_session = asked.session_id is None or entry.session_id == asked.session_id
+def _matches(entry: Entry, *, caller: Caller, parameters: ManyDeliveries, source: str | None) -> bool:
+    of_session = parameters.session_id is None or entry.session_id == parameters.session_id
     is_visible = _may_see(caller, source=entry.source, session_id=entry.session_id)
     return of_session and source in (None, entry.source) and is_visible
 

@@ -32,7 +32,7 @@ async def list_waiting(redis: Redis, *, limit: int, matches: Callable[[Entry], b
         try:
             more, cut = await _read_shard(redis, shard, matches=matches)
         except REDIS_ERRORS as error:
-            raise Unavailable("The inbox does not answer at the moment; try again in some seconds.") from error
+            raise Unavailable("The inbox does not answer at the moment; retry in a few seconds.") from error
         found = sorted(found + more, key=lambda item: str(item["accepted_at"]), reverse=True)
         truncated = truncated or cut or len(found) > limit
         del found[limit:]

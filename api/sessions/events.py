@@ -77,42 +77,44 @@ class Events:
     async def events(self, request: Request) -> Response:
         """Return the events after a cursor; with `wait`, once there is one or the time is over."""
         caller = await authorize_reader(self._access, request)
-        asked = decode_parameters(request.query_params, EventParameters, **request.path_params)
+        parameters = decode_parameters(request.query_params, EventParameters, **request.path_params)
         streamed = "text/event-stream" in request.headers.get("accept", "")
         if streamed and (last_id := request.headers.get("last-event-id")):
-            asked = msgspec.structs.replace(asked, after=last_id)
+            parameters = msgspec.structs.replace(parameters, after=last_id)
         if streamed:
             self._journal.require_place(caller.source)
-            asked = msgspec.structs.replace(asked, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
-            first = await self._read(caller, asked)  # Reports errors with a status before the stream begins.
+            parameters = msgspec.structs.replace(parameters, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
+            first = await self._read(caller, parameters)  # Reports errors with a status before the stream begins.
             return RevocableResponse(
-                self._stream(caller, asked, first),
+                self._stream(caller, parameters, first),
                 access=self._access,
                 caller=caller,
                 media_type="text/event-stream",
                 headers={"cache-control": "no-store", "x-accel-buffering": "no"},
             )
-        return list_response(await (self._wait(request, caller, asked) if asked.wait else self._read(caller, asked)))
+        return list_response(
+            await (self._wait(request, caller, parameters) if parameters.wait else self._read(caller, parameters))
+        )
 
-    async def _read(self, caller: Caller, asked: EventParameters) -> Page:
+    async def _read(self, caller: Caller, parameters: EventParameters) -> Page:
         work = partial(
             read_events,
-            session_id=asked.session_id,
-            after=asked.after,
-            limit=asked.limit,
-            max_characters=asked.max_characters,
+            session_id=parameters.session_id,
+            after=parameters.after,
+            limit=parameters.limit,
+            max_characters=parameters.max_characters,
         )
-        return await self._database.read(reading(caller, asked.session_id, work), source=caller.source)
+        return await self._database.read(reading(caller, parameters.session_id, work), source=caller.source)
 
-    async def _wait(self, request: Request, caller: Caller, asked: EventParameters) -> Page:
+    async def _wait(self, request: Request, caller: Caller, parameters: EventParameters) -> Page:
         clock = asyncio.get_running_loop().time
-        ends_at = clock() + asked.wait
-        listening = self._journal.listen(asked.session_id, source=caller.source)
+        ends_at = clock() + parameters.wait
+        listening = self._journal.listen(parameters.session_id, source=caller.source)
         with self._access.watch_caller(request.receive, caller) as gone, listening as grown:
             while True:
                 grown.clear()
                 read_at = clock()
-                found = await self._read(caller, asked)
+                found = await self._read(caller, parameters)
                 left = ends_at - clock()
                 if found.items or left <= 0 or gone.done() or self._stopping.is_set():
                     return found
@@ -120,7 +122,7 @@ class Events:
                 await wait_any(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
                 self._access.require_valid(caller)  # The key may have been revoked meanwhile.
 
-    async def _stream(self, caller: Caller, asked: EventParameters, first: Page) -> AsyncIterator[bytes]:
+    async def _stream(self, caller: Caller, parameters: EventParameters, first: Page) -> AsyncIterator[bytes]:
         """Stream events until the client disconnects, its key is revoked, or the process stops. Errors end the stream;
         clients reconnect."""
         clock = asyncio.get_running_loop().time
@@ -128,7 +130,7 @@ class Events:
         read_at = quiet_since = clock()
         try:
             with (
-                self._journal.listen(asked.session_id, source=caller.source) as grown,
+                self._journal.listen(parameters.session_id, source=caller.source) as grown,
                 self._access.watch_revocation(caller, grown.set),
             ):
                 yield b"retry: 2000\n\n"
@@ -154,8 +156,8 @@ class Events:
                         return
                     grown.clear()
                     read_at = clock()
-                    asked = msgspec.structs.replace(asked, after=found.next_cursor)
-                    found = await self._read(caller, asked)
+                    parameters = msgspec.structs.replace(parameters, after=found.next_cursor)
+                    found = await self._read(caller, parameters)
         except RelayError as error:
             yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 

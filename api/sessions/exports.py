@@ -57,28 +57,28 @@ class Exports:
     async def export(self, request: Request) -> Response:
         """Spool the document, then send it: a slow client must not hold a transaction open."""
         caller = await authorize_reader(self._access, request)
-        asked = decode_parameters(request.query_params, ExportParameters, **request.path_params)
-        work = reading(caller, asked.session_id, partial(_write, asked=asked))
+        parameters = decode_parameters(request.query_params, ExportParameters, **request.path_params)
+        work = reading(caller, parameters.session_id, partial(_write, parameters=parameters))
         spool = await self._database.read(work, source=caller.source, one_state=True, seconds=EXPORT_SECONDS)
         return RevocableResponse(
             _send(spool),
             access=self._access,
             caller=caller,
-            media_type=_MEDIA_TYPES[asked.format],
+            media_type=_MEDIA_TYPES[parameters.format],
             headers={
                 "cache-control": "no-store",
-                "content-disposition": f'attachment; filename="{asked.session_id}.{_SUFFIXES[asked.format]}"',
+                "content-disposition": f'attachment; filename="{parameters.session_id}.{_SUFFIXES[parameters.format]}"',
             },
         )
 
 
-def _write(connection: Connection, *, asked: ExportParameters) -> IO[bytes]:
+def _write(connection: Connection, *, parameters: ExportParameters) -> IO[bytes]:
     spool: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed after sending
     try:
-        if asked.format == "json":
-            parts: Iterable[bytes] = export_session(connection, asked.session_id)
+        if parameters.format == "json":
+            parts: Iterable[bytes] = export_session(connection, parameters.session_id)
         else:
-            parts = (part.encode() for part in export_markdown(connection, asked.session_id))
+            parts = (part.encode() for part in export_markdown(connection, parameters.session_id))
         ends_at = time.monotonic() + EXPORT_SECONDS
         for part in parts:
             spool.write(part)

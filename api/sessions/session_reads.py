@@ -114,8 +114,8 @@ class Reads:
         """Return the conversation in chunks."""
         caller = await authorize_reader(self._access, request)
         session_id = choose_session(request) or ""
-        asked = decode_parameters(request.query_params, TranscriptParameters)
-        work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(asked))
+        parameters = decode_parameters(request.query_params, TranscriptParameters)
+        work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(parameters))
         return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
 
     async def _answer(self, chosen: ReadRoute, request: Request) -> Response:

@@ -71,8 +71,8 @@ class Agents:
     async def list(self, request: Request) -> Response:
         """List all agents by name, with their claimed tasks that the caller may see."""
         caller = await self._access.authorize(request, "read")
-        asked = decode_parameters(request.query_params, AgentParameters)
-        work = partial(_list_agents, asked=asked, caller=caller)
+        parameters = decode_parameters(request.query_params, AgentParameters)
+        work = partial(_list_agents, parameters=parameters, caller=caller)
         return list_response(await self._database.read(work, source=caller.source))
 
     async def register(self, request: Request) -> Response:
@@ -82,16 +82,18 @@ class Agents:
         decode_parameters(request.query_params, NoParameters)
         body = await self._access.read_body(request, caller, limit=MAX_REQUEST_BYTES)
         decode_json(body)
-        asked = decode_leniently(body, AgentRequest)
-        return JsonResponse(await self._database.write(partial(_register, asked=asked), source=caller.source))
+        registration = decode_leniently(body, AgentRequest)
+        return JsonResponse(
+            await self._database.write(partial(_register, registration=registration), source=caller.source)
+        )
 
 
-def _register(connection: Connection, *, asked: AgentRequest) -> dict[str, Any]:
-    given = msgspec.structs.asdict(asked)
-    changes = {name: value for name, value in given.items() if name != "name"}
+def _register(connection: Connection, *, registration: AgentRequest) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(registration)
+    changes = {name: value for name, value in fields.items() if name != "name"}
     statement = (
         insert(AgentRow)
-        .values(**given, registered_at=func.now(), is_registered=True)
+        .values(**fields, registered_at=func.now(), is_registered=True)
         .on_conflict_do_update(index_elements=[AgentRow.name], set_=changes | {"is_registered": True})
         .returning(AgentRow.__table__, literal_column("xmax = 0").label("created"))
     )
@@ -99,23 +101,23 @@ def _register(connection: Connection, *, asked: AgentRequest) -> dict[str, Any]:
     return _describe(row, datetime.now(UTC)) | {"command": row.command, "created": row.created}
 
 
-def _list_agents(connection: Connection, *, asked: AgentParameters, caller: Caller) -> Page:
-    statement = select(AgentRow.__table__).order_by(AgentRow.name).limit(asked.limit + 1)
-    if asked.cursor is not None:
-        statement = statement.where(AgentRow.name > asked.cursor)
+def _list_agents(connection: Connection, *, parameters: AgentParameters, caller: Caller) -> Page:
+    statement = select(AgentRow.__table__).order_by(AgentRow.name).limit(parameters.limit + 1)
+    if parameters.cursor is not None:
+        statement = statement.where(AgentRow.name > parameters.cursor)
     rows = connection.execute(statement).all()
-    shown = rows[: asked.limit]
-    held = _find_held(connection, [row.name for row in shown])
+    page_rows = rows[: parameters.limit]
+    claimed = _find_claimed(connection, [row.name for row in page_rows])
     now = datetime.now(UTC)
     items = []
-    for row in shown:
-        visible = [task for task in held.get(row.name, []) if caller.sees(task["session_id"])]
+    for row in page_rows:
+        visible = [task for task in claimed.get(row.name, []) if caller.sees(task["session_id"])]
         items.append(_describe(row, now) | {"holding": len(visible), "holds": visible[:SHOWN_TASKS]})
-    return Page(items=items, next_cursor=items[-1]["name"] if len(rows) > asked.limit else None)
+    return Page(items=items, next_cursor=items[-1]["name"] if len(rows) > parameters.limit else None)
 
 
-def _find_held(connection: Connection, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    held: dict[str, list[dict[str, Any]]] = {}
+def _find_claimed(connection: Connection, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    claimed: dict[str, list[dict[str, Any]]] = {}
     columns = (TaskRow.claimed_by, TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.worker)
     statement = (
         select(*columns, TaskRow.claimed_at, TaskRow.lease_expires_at)
@@ -126,8 +128,8 @@ def _find_held(connection: Connection, names: list[str]) -> dict[str, list[dict[
         task = {name: getattr(row, name) for name in ("session_id", "task_id", "status", "worker")}
         times = {name: getattr(row, name) for name in ("claimed_at", "lease_expires_at")}
         task |= {name: time and format_utc(time) for name, time in times.items()}
-        held.setdefault(row.claimed_by or "", []).append(task)
-    return held
+        claimed.setdefault(row.claimed_by or "", []).append(task)
+    return claimed
 
 
 def _describe(row: Any, now: datetime) -> dict[str, Any]:

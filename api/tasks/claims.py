@@ -129,23 +129,23 @@ class Claims:
         """Claim the first task available to the agent, with its token. Responds 204 without a task in time."""
         caller = await self._access.authorize(request, "agent")
         decode_parameters(request.query_params, NoParameters)
-        task = await self.hand_out(request, caller, await self._read(request, caller, ClaimRequest))
+        task = await self.claim_task(request, caller, await self._read(request, caller, ClaimRequest))
         if task is None:
             return Response(status_code=204, headers={"cache-control": "no-store"})
         return JsonResponse(task)
 
-    async def hand_out(self, request: Request, caller: Caller, asked: ClaimRequest) -> dict[str, Any] | None:
+    async def claim_task(self, request: Request, caller: Caller, body: ClaimRequest) -> dict[str, Any] | None:
         """Claim a task and return it with its token, or None without a task in time."""
-        wanted = ClaimCriteria(
-            agent_name=asked.agent_name,
-            worker=asked.worker or asked.agent_name,
-            lease_seconds=asked.lease_seconds,
+        criteria = ClaimCriteria(
+            agent_name=body.agent_name,
+            worker=body.worker or body.agent_name,
+            lease_seconds=body.lease_seconds,
             source=caller.source,
             session_glob=caller.session_glob,
-            task_types=tuple(dict.fromkeys(asked.task_types)) if asked.task_types else None,
-            created_by=asked.created_by,
+            task_types=tuple(dict.fromkeys(body.task_types)) if body.task_types else None,
+            created_by=body.created_by,
         )
-        found = await (self._wait(request, caller, wanted, asked.wait) if asked.wait else self._claim(wanted))
+        found = await (self._wait(request, caller, criteria, body.wait) if body.wait else self._claim(criteria))
         if isinstance(found, NoTask):
             return None
         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
@@ -153,75 +153,75 @@ class Claims:
 
     async def heartbeat(self, request: Request) -> Response:
         """Extend the lease. The response says if the task was cancelled."""
-        caller, held, asked = await self._open(request, HeartbeatRequest)
-        return JsonResponse(await self.extend(caller, held, asked))
+        caller, token, body = await self._authorize(request, HeartbeatRequest)
+        return JsonResponse(await self.extend(caller, token, body))
 
-    async def extend(self, caller: Caller, held: ClaimToken, asked: HeartbeatRequest) -> dict[str, Any]:
+    async def extend(self, caller: Caller, token: ClaimToken, body: HeartbeatRequest) -> dict[str, Any]:
         """Extend the lease of a claim, store the progress, and return the lease."""
-        progress = {"text": asked.progress, "percent": asked.percent}
-        given = {name: value for name, value in progress.items() if value is not None}
-        stored = msgspec.json.encode(given | {"at": format_utc(datetime.now(UTC))}) if given else None
-        work = partial(extend, claim=held, lease_seconds=asked.lease_seconds, progress=stored)
+        progress = {"text": body.progress, "percent": body.percent}
+        known = {name: value for name, value in progress.items() if value is not None}
+        stored = msgspec.json.encode(known | {"at": format_utc(datetime.now(UTC))}) if known else None
+        work = partial(extend, claim=token, lease_seconds=body.lease_seconds, progress=stored)
         return _describe(await self._database.write(work, source=caller.source))
 
     async def start(self, request: Request) -> Response:
         """Record that the work has begun."""
-        caller, held, _ = await self._open(request, NoDetails)
-        work = partial(start, claim=held, source=caller.source)
+        caller, token, _ = await self._authorize(request, NoDetails)
+        work = partial(start, claim=token, source=caller.source)
         lease = await self._database.write(work, source=caller.source)
-        await self._publish(held.session_id)
+        await self._publish(token.session_id)
         return JsonResponse(_describe(lease))
 
     async def release(self, request: Request) -> Response:
         """Return the task to the queue."""
-        caller, held, _ = await self._open(request, NoDetails)
-        return JsonResponse(await self.release_claim(caller, held))
+        caller, token, _ = await self._authorize(request, NoDetails)
+        return JsonResponse(await self.release_claim(caller, token))
 
-    async def release_claim(self, caller: Caller, held: ClaimToken) -> dict[str, Any]:
+    async def release_claim(self, caller: Caller, token: ClaimToken) -> dict[str, Any]:
         """Return a claimed task to the queue, and return the ended lease."""
-        work = partial(release, claim=held, source=caller.source)
+        work = partial(release, claim=token, source=caller.source)
         lease, notification = await self._database.write(work, source=caller.source)
-        await self._publish(held.session_id, notification)
+        await self._publish(token.session_id, notification)
         return _describe(lease)
 
     async def complete(self, request: Request) -> Response:
         """Store the result with its artifacts."""
-        caller, held, asked = await self._open(request, CompleteRequest, limit=self._max_body_bytes)
-        return await self.finish(request, caller, held, asked)
+        caller, token, body = await self._authorize(request, CompleteRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, token, body)
 
     async def fail(self, request: Request) -> Response:
         """Report that the task failed."""
-        caller, held, asked = await self._open(request, FailRequest, limit=self._max_body_bytes)
-        return await self.finish(request, caller, held, asked)
+        caller, token, body = await self._authorize(request, FailRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, token, body)
 
     async def ask(self, request: Request) -> Response:
         """Ask the task's delegator."""
-        caller, held, asked = await self._open(request, AskRequest, limit=self._max_body_bytes)
-        return await self.finish(request, caller, held, asked)
+        caller, token, body = await self._authorize(request, AskRequest, limit=self._max_body_bytes)
+        return await self.finish(request, caller, token, body)
 
     async def finish(
-        self, request: Request, caller: Caller, held: ClaimToken, asked: CompleteRequest | FailRequest | AskRequest
+        self, request: Request, caller: Caller, token: ClaimToken, body: CompleteRequest | FailRequest | AskRequest
     ) -> Response:
         """Send the end of a claim through the inbox. A repeated request is the same delivery and gets the same
         response."""
-        claim: dict[str, Any] = {"task_id": held.task_id, "claim": held.hash}
+        claim: dict[str, Any] = {"task_id": token.task_id, "claim": token.hash}
         command: ClaimCommand
-        match asked:
+        match body:
             case CompleteRequest():
-                artifacts = [_of_task(artifact, held.task_id) for artifact in asked.artifacts]
-                name, command = "complete_task", CompleteTask(**claim, output=asked.output, artifacts=artifacts)
+                artifacts = [_of_task(artifact, token.task_id) for artifact in body.artifacts]
+                name, command = "complete_task", CompleteTask(**claim, output=body.output, artifacts=artifacts)
             case FailRequest():
-                name, command = "fail_task", FailTask(**claim, error=asked.error, retryable=asked.retryable)
+                name, command = "fail_task", FailTask(**claim, error=body.error, retryable=body.retryable)
             case AskRequest():
-                name, command = "ask_task", AskTask(**claim, question=asked.question)
+                name, command = "ask_task", AskTask(**claim, question=body.question)
         data = msgspec.json.encode(command)
-        fingerprint = content_hash([name, held.session_id, msgspec.json.decode(data)])
+        fingerprint = content_hash([name, token.session_id, msgspec.json.decode(data)])
         entry = Entry(
             source=caller.source,
             delivery_id=f"claim-{fingerprint[:ID_DIGITS]}",
             hash=fingerprint,
             command=name,
-            session_id=held.session_id,
+            session_id=token.session_id,
             data=Raw(data),
             accepted_at=datetime.now(UTC),
             scopes=list(caller.scopes),
@@ -230,25 +230,25 @@ class Claims:
         )
         return await self._ingest.pipeline.deliver(Sender.of(request), caller, Admitted(entry, v.MAX_WAIT_SECONDS))
 
-    async def _claim(self, wanted: ClaimCriteria) -> ClaimedTask | NoTask:
-        found = await self._database.write(partial(claim, wanted=wanted), source=wanted.source)
+    async def _claim(self, criteria: ClaimCriteria) -> ClaimedTask | NoTask:
+        found = await self._database.write(partial(claim, wanted=criteria), source=criteria.source)
         if isinstance(found, ClaimedTask):
             await self._publish(found.session_id)
         return found
 
     async def _wait(
-        self, request: Request, caller: Caller, wanted: ClaimCriteria, seconds: float
+        self, request: Request, caller: Caller, criteria: ClaimCriteria, seconds: float
     ) -> ClaimedTask | NoTask:
         """Try to claim now and at each notification, until the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + seconds
         waiter = ClaimWaiter(
-            agent_name=wanted.agent_name,
-            types=wanted.task_types or (),
-            created_by=wanted.created_by,
+            agent_name=criteria.agent_name,
+            types=criteria.task_types or (),
+            created_by=criteria.created_by,
             sees=caller.sees,
         )
-        is_known = wanted.task_types is not None
+        is_known = criteria.task_types is not None
         with (
             self._waiters.wait(waiter, source=caller.source),
             self._access.watch_caller(request.receive, caller) as gone,
@@ -256,7 +256,7 @@ class Claims:
             gone.add_done_callback(lambda _: waiter.woken.set())
             while True:
                 self._waiters.set_idle(waiter)
-                found = await self._claim(wanted)
+                found = await self._claim(criteria)
                 if isinstance(found, ClaimedTask):
                     if gone.done():  # The client has disconnected and cannot receive the task.
                         token = claim_token(found.secret, session_id=found.session_id, task_id=found.task["task_id"])
@@ -275,15 +275,15 @@ class Claims:
                     return found
                 self._access.require_valid(caller)
 
-    async def _open(
+    async def _authorize(
         self, request: Request, shape: type[T], *, limit: int = MAX_REQUEST_BYTES
     ) -> tuple[Caller, ClaimToken, T]:
         """Authorize a request. Returns the caller, the claim in the path, and the decoded body."""
         caller = await self._access.authorize(request, "agent")
-        held = read_claim_token(request.path_params["claim_token"])
-        require_session(caller, held.session_id)
+        token = read_claim_token(request.path_params["claim_token"])
+        require_session(caller, token.session_id)
         decode_parameters(request.query_params, NoParameters)
-        return caller, held, await self._read(request, caller, shape, limit=limit)
+        return caller, token, await self._read(request, caller, shape, limit=limit)
 
     async def _read(self, request: Request, caller: Caller, shape: type[T], *, limit: int = MAX_REQUEST_BYTES) -> T:
         body = await self._access.read_body(request, caller, limit=limit) or b"{}"
