@@ -1,4 +1,4 @@
-"""Which session a title names that comes without a session_id: one that goes on, or a new one."""
+"""Resolves a title that was sent without a session_id to an existing session or a new one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sessions.rules.records import session_key
 from sessions.rules.state import State
 
 IDS_AT_A_TIME = 50
-"""Looked up, when a title was used before."""
+"""Ids to check per query when a title was used before."""
 
 
 def is_taken(entry: Entry, command: Command, *, state: State) -> bool:
-    """Whether the id that the title gives is that of a session which does not go on, or of another one."""
+    """Check whether the title's id belongs to a different or a completed session."""
     session = state.session(entry.session_id or "")
     return session is not None and not goes_on(session, command)
 
 
 def name_session(entry: Entry, command: Command, *, state: State, store: Store) -> Entry:
-    """The entry with another session_id that its title can have, and the state with what the command touches there.
-    All changes must have been written. Raises Forbidden if the key's pattern allows no other id."""
-    session_id = _find_further(entry.session_id or "", command, store)
+    """Give the entry another session_id that its title can have, and load what the command touches there. All changes
+    must have been written. Raises Forbidden if the key's pattern allows no other id."""
+    session_id = _find_available_id(entry.session_id or "", command, store)
     if session_id is None:
         return entry
     require_visible(session_id, entry.session_glob)
@@ -38,7 +38,7 @@ def name_session(entry: Entry, command: Command, *, state: State, store: Store) 
     return msgspec.structs.replace(entry, session_id=session_id, names_session=False)
 
 
-def _find_further(taken: str, command: Command, store: Store) -> str | None:
+def _find_available_id(taken: str, command: Command, store: Store) -> str | None:
     further = further_ids(taken)
     while some := list(islice(further, IDS_AT_A_TIME)):
         known = store.load(ReadSet(keys={session_key(session_id) for session_id in some}))

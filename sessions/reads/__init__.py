@@ -1,1 +1,1 @@
-"""Answering reads, whichever store they are from: results, pages, truncation, search, Markdown."""
+"""Answers reads for all stores: results, pages, truncation, search, Markdown."""

@@ -1,4 +1,4 @@
-"""A session as a document that one would send to a colleague. Nothing reads it back; for that there is the export."""
+"""Renders a session as a Markdown document for people. It cannot be imported; the JSON export can."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ HEADINGS = {
     "note": "Notes",
     "general": "Other",
 }
-"""Of the memories, in the order of the document."""
+"""Headings of memory types, in the order of the document."""
 TEXT_FORMATS = {None, "markdown", "md", "text", "txt", "plain"}
-"""Of artifacts that are put into the document as they are; others are quoted as code."""
+"""Formats of artifacts that are included verbatim; others are quoted as code."""
 
 
 def write_markdown(
@@ -38,9 +38,8 @@ def write_markdown(
     artifacts: Iterable[Any],
     chunks: Iterable[Any],
 ) -> Iterator[str]:
-    """The document, piece by piece: what was decided and is to be done first, the conversation last. All are objects
-    with the fields of `sessions.documents.document`, in the order in which they were made; `memories` gives those of a
-    type."""
+    """Yield the document in pieces: decisions and actions first, the conversation last. All items have the fields of
+    `sessions.documents.document` and are in order of creation; `memories` returns those of a type."""
     yield f"# {session.title}\n\n{session.status.capitalize()}. "
     yield f"Started {_day(session.created_at)}, last active {_day(session.last_activity_at)}."
     yield f"\n\nWith {', '.join(session.participants)}." if session.participants else ""
@@ -60,15 +59,15 @@ def _section(heading: str, pieces: Iterable[str]) -> Iterator[str]:
 
 def _memory(memory: Any) -> str:
     box = ("[x] " if memory.status == "done" else "[ ] ") if memory.type == "action_item" else ""
-    says_state = memory.status == "superseded" or (memory.type == "question" and memory.status == "done")
-    notes = ([memory.status] if says_state else []) + [f"#{tag}" for tag in memory.tags]
+    shows_status = memory.status == "superseded" or (memory.type == "question" and memory.status == "done")
+    notes = ([memory.status] if shows_status else []) + [f"#{tag}" for tag in memory.tags]
     return _bullet(box + _prose(memory.content) + (f" ({', '.join(notes)})" if notes else ""))
 
 
 def _task(task: Any) -> str:
     box = "[x]" if task.status == "completed" else "[ ]"
-    whom = f", {task.agent_name}" if task.agent_name else ""
-    text = f"{box} {task.description} ({task.status.replace('_', ' ')}{whom})"
+    agent = f", {task.agent_name}" if task.agent_name else ""
+    text = f"{box} {task.description} ({task.status.replace('_', ' ')}{agent})"
     text += f"\n\n{task.error}" if task.error else ""
     text += f"\n\n{_prose(task.output)}" if task.output is not None else ""
     return _bullet(text)
@@ -88,12 +87,12 @@ def _content(artifact: Any) -> str:
 
 
 def _chunk(chunk: Any) -> str:
-    who = f", {', '.join(chunk.participants)}" if chunk.participants else ""
-    return f"### {format_utc(chunk.start_at or chunk.created_at)}{who}\n\n{chunk.content}\n\n"
+    participants = f", {', '.join(chunk.participants)}" if chunk.participants else ""
+    return f"### {format_utc(chunk.start_at or chunk.created_at)}{participants}\n\n{chunk.content}\n\n"
 
 
 def _prose(content: Raw) -> str:
-    """JSON as somebody would write it down: the first text of an object, then the rest in points."""
+    """JSON as prose: the first value of an object, then the others as bullets."""
     match msgspec.json.decode(content):
         case str(text):
             return text

@@ -1,4 +1,4 @@
-"""What a reader is told of an id under which there is nothing."""
+"""Not-found errors, with similar ids as suggestions."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from models.errors import NotFound
 Kind = Literal["session", "memory", "task", "artifact"]
 
 CANDIDATES = 200
-"""Latest ids among which similar ones are looked for. Comparing all of them takes less than a millisecond, however long
-and alike they are: what cannot be found must cost nobody else time."""
+"""Most recent ids that are compared for suggestions. Comparing all of them takes less than a millisecond, however long
+and similar they are: a missing id must not delay other senders."""
 SIMILARITY = 60
-"""Of 100; below it an id is rather another one than the same misspelt."""
+"""Out of 100; a less similar id is more likely another id than a misspelling."""
 
 _FIELDS = {"session": "session_id", "memory": "data.key", "task": "data.task_id", "artifact": "data.artifact_id"}
 _LISTS = {"memory": "list_memories", "task": "list_tasks", "artifact": "list_artifacts"}
 
 
 def nearest_of(wanted: str, known: Iterable[str]) -> list[str]:
-    """Up to three of the ids that are most like the one wanted, the nearest first."""
+    """Up to three of the known ids that are most similar to the wanted one, nearest first."""
     choices = list(dict.fromkeys(known))
     found = process.extract(wanted, choices, scorer=fuzz.ratio, score_cutoff=SIMILARITY, limit=3)
     return [name for name, _, _ in found]
 
 
 def missing(kind: Kind, wanted: str, *, similar: list[str], message: str = "") -> NotFound:
-    """The error, with the nearest ids that are there."""
+    """The error, with the most similar existing ids as suggestions."""
     hints = [f"Did you mean {' or '.join(repr(name) for name in similar)}?"] if similar else []
     if kind == "session":
-        hints.append("create_session starts one; list_sessions shows those that exist.")
+        hints.append("list_sessions shows existing sessions; create_session creates one.")
     elif not similar:
-        hints.append(f"{_LISTS[kind]} shows those that exist.")
+        hints.append(f"{_LISTS[kind]} shows existing ones.")
     where = "" if kind == "session" else " in this session"
     return NotFound(
-        message or f"There is no {kind} {wanted[:128]!r}{where}.",
+        message or f"{kind.capitalize()} {wanted[:128]!r} not found{where}.",
         code=f"{kind}_not_found",
         field=_FIELDS[kind],
         hint=" ".join(hints),

@@ -1,4 +1,4 @@
-"""Pages: opaque cursors that hold the sort key of the last item, and how many items fit."""
+"""Pages of lists: opaque cursors that hold the sort key of the last item, and the number of items that fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.reads.truncation import fit, measure
 
 T = TypeVar("T")
 RowPosition = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-"""In a `position` column."""
+"""Value of a `position` column."""
 
 
 def encode_cursor(position: object) -> str:
@@ -26,7 +26,8 @@ def encode_cursor(position: object) -> str:
 
 
 def decode_cursor(cursor: str | None, shape: type[T]) -> T | None:
-    """The position that a cursor holds, None without cursor. Raises Invalid for a cursor that we did not make."""
+    """The position that a cursor holds, or None without a cursor. Raises Invalid for a cursor that the relay did not
+    issue."""
     if cursor is None:
         return None
     try:
@@ -34,30 +35,30 @@ def decode_cursor(cursor: str | None, shape: type[T]) -> T | None:
         position = msgspec.json.decode(text, type=shape)
         for part in _parts_of(position):
             if isinstance(part, str) and "\0" in part:
-                raise ValueError("no id contains NUL")
-            # Postgres takes fewer offsets than ISO 8601 has, and near the ends of time UTC is beyond them.
+                raise ValueError("ids cannot contain NUL")
+            # Postgres accepts fewer offsets than ISO 8601, and near the limits of its range UTC is beyond them.
             if isinstance(part, datetime) and part.utcoffset() != timedelta(0):
-                raise ValueError("our cursors hold times in UTC")
+                raise ValueError("cursors hold times in UTC")
         return position
     except (ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
         raise Invalid(
-            "This cursor is none of ours, or of another list.",
+            "Invalid cursor: the relay did not issue it, or it belongs to another list.",
             field="cursor",
-            expected="next_cursor of the page before",
-            hint="Leave it out to start from the beginning.",
+            expected="next_cursor of the previous page",
+            hint="Omit it to start from the beginning.",
         ) from error
 
 
 def decode_position(cursor: str | None) -> int:
-    """The position in a journal that a cursor names, 0 without one. Raises Invalid."""
+    """The journal position that a cursor names, or 0 without a cursor. Raises Invalid."""
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20 and int(cursor) < 2**63):
         raise Invalid(
-            "This is no position in a journal.",
+            f"Invalid position in a journal: {cursor[:64]!r}.",
             field="after",
-            expected="next_cursor of the page before, or the cursor of an event",
-            hint="Leave it out to start from the beginning.",
+            expected="next_cursor of the previous page, or the cursor of an event",
+            hint="Omit it to start from the beginning.",
         )
     return int(cursor)
 
@@ -69,9 +70,9 @@ def _parts_of(position: object) -> Iterable[object]:
 
 
 def fill(entries: Iterable[tuple[object, dict[str, Any] | None]], *, limit: int, room: int) -> Page:
-    """A page of at most `limit` items within `room` characters, but at least one. `entries` are positions and items
-    in order, one more than `limit` if there are more; None for an item says that what follows belongs to another page.
-    One item takes at most half of the room."""
+    """A page of at most `limit` items within `room` characters, but at least one item. `entries` are positions and
+    items in order, one more than `limit` if there are more; None instead of an item ends the page early. One item takes
+    at most half of the room."""
     items: list[dict[str, Any]] = []
     used, position, full = 0, None, False
     for next_position, entry in entries:

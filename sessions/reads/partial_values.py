@@ -1,6 +1,6 @@
-"""Long values that are read in part: the columns that a store gives for them, and the LongText that these make.
+"""Long values that are read in part: the columns that a store returns for them, and the LongText made of these.
 
-A store that has the whole value cuts it here; one that has not selects the same columns itself.
+A store that holds the whole value cuts it here; any other selects the same columns itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sessions.reads.truncation import LongText
 
 
 class Columns(Protocol):
-    """Values by name: a row of Postgres, or a dictionary."""
+    """Values by name: a Postgres row or a dictionary."""
 
     def __getitem__(self, name: str, /) -> Any:
         """The value; raises KeyError."""
@@ -24,14 +24,14 @@ class Columns(Protocol):
 
 
 def text_columns(text: str | None, name: str, *, room: int, offset: int = 0) -> dict[str, Any]:
-    """At most `room` characters of a text from `offset` on, and how long it is."""
+    """At most `room` characters of a text from `offset` on, and its length."""
     if text is None:
         return {f"{name}_text": None, f"{name}_length": None}
     return {f"{name}_text": text[offset : offset + room], f"{name}_length": len(text)}
 
 
 def json_columns(value: Raw | None, name: str, *, room: int, offset: int = 0) -> dict[str, Any]:
-    """A JSON value if it has at most `room` characters, and a part of its text."""
+    """The JSON value if it has at most `room` characters, and a part of its text."""
     if value is None:
         return text_columns(None, name, room=room)
     verbatim = bytes(value).decode()
@@ -45,7 +45,7 @@ def json_columns(value: Raw | None, name: str, *, room: int, offset: int = 0) ->
 
 
 def long_text(columns: Columns, name: str, *, offset: int = 0, paged: bool = False) -> LongText | None:
-    """What the columns of one of the above hold; None for nothing."""
+    """The LongText of such columns; None for a null value."""
     if columns[f"{name}_length"] is None:
         return None
     return LongText(

@@ -1,4 +1,4 @@
-"""How a read command is answered, once a store has found what it asks for: the data, and a sentence on it. Pure."""
+"""Builds the result of a read command from the data that a store found: the data and a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
     ListArtifacts: ("artifacts", "artifact"),
     Search: ("hits", "hit"),
 }
-"""The commands that list: the field of the answer, and what one of them is called."""
+"""The list commands: the field of the result, and the noun for one item."""
 
 
 def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:
-    """The answer to a command that asks for one thing."""
+    """The result of a command that reads one record."""
     match command:
         case GetSessionSummary():
             return ReadResult(data=data, message=of_session(data))
@@ -49,7 +49,7 @@ def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:
 
 
 def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadResult:
-    """The answer to a command that lists; `title` is that of the session that was asked for, if any."""
+    """The result of a list command; `title` is that of the requested session, if any."""
     field, noun = LISTS[type(command)]
     data: dict[str, Any] = {field: page.items, "count": len(page.items), "next_cursor": page.next_cursor}
     if page.truncated:

@@ -1,4 +1,4 @@
-"""What a read gives back, before a door puts it into its own form."""
+"""Results of reads, before an interface serializes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import msgspec
 
 
 class ReadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A command's result: `data` for programs, `message` for people, one sentence that can be read aloud."""
+    """The result of a command: `data` for programs; `message` for people, one sentence fit to be read aloud."""
 
     data: dict[str, Any]
     message: str
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of a list. `next_cursor` continues it; `truncated` says that text or items were cut to fit."""
+    """Part of a list. `next_cursor` continues it; `truncated` means that texts or items were cut to fit."""
 
     items: list[dict[str, Any]]
     next_cursor: str | None = None

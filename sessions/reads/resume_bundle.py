@@ -1,6 +1,6 @@
-"""The resume bundle: what somebody who was not there needs to go on with a session, within a budget.
+"""The resume bundle: the context that a newcomer needs to continue a session, within a budget.
 
-Stores give the rows, the most useful of each section first.
+Stores supply the rows of each section, most useful first.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from sessions.reads.serializers import artifact_item, last_words, memory_item, s
 from sessions.reads.truncation import SMALLEST_PIECE, fit, measure
 
 MOST_ITEMS = 100
-"""Of each section."""
+"""Per section."""
 HEAD_CHARACTERS = 500
-"""Of an artifact: enough to tell what it is."""
+"""Of an artifact's content: enough to recognize it."""
 SESSION_SHARE = 0.2
 READ_ON = (
-    "The rest of what was cut: retrieve_memory and get_artifact with next_offset, get_task. "
-    "What was left out: query_memories by type, list_tasks, list_artifacts; search for the conversation."
+    "To read texts that were cut, use retrieve_memory or get_artifact with next_offset, or get_task. "
+    "To read items that were left out, use query_memories by type, list_tasks, list_artifacts, or search."
 )
 
-_KNOWN = ("session_id", "revision", "created_at", "created_by", "metadata")
-"""Fields that a bundle can do without."""
+_OMITTED_FIELDS = ("session_id", "revision", "created_at", "created_by", "metadata")
+"""Fields that a bundle omits."""
 
 
 class Memories(msgspec.Struct, frozen=True):
-    """Which memories make a section: of these types in these states, the latest first."""
+    """The memories of a section: of these types and statuses, latest first."""
 
     types: Sequence[MemoryType]
     statuses: Sequence[MemoryStatus]
@@ -43,25 +43,25 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     share: float
-    """Of the room that the sections before left over."""
+    """Fraction of the room that the previous sections left."""
     item: Callable[[Columns, int], dict[str, Any]]
-    """A row, cut to the characters that are left."""
+    """Serializes a row within the characters that are left."""
     memories: Memories | None = None
 
 
 Rows = Callable[[Section, int], Iterator[Columns]]
-"""A section's rows, in order, for the characters that one text may have; each has the `total` that there are."""
+"""Returns a section's rows in order; takes the characters that one text may have. Each row has the `total` of rows."""
 
 
 def compose(session: Columns, rows: Rows, *, room: int) -> dict[str, Any]:
-    """The bundle of a session."""
+    """Compose the bundle of a session."""
     head = fit(session_item(session), int(room * SESSION_SHARE))
     room -= measure(head) + measure(READ_ON)
     sections: dict[str, list[dict[str, Any]]] = {}
     left_out: dict[str, int] = {}
     for section in SECTIONS:
         share = max(int(room * section.share), 0)
-        sections[section.name], missing = _take(section, rows(section, share), room=share)
+        sections[section.name], missing = _fit_items(section, rows(section, share), room=share)
         room -= measure(sections[section.name])
         if missing:
             left_out[section.name] = missing
@@ -74,18 +74,18 @@ def compose(session: Columns, rows: Rows, *, room: int) -> dict[str, Any]:
 
 
 def none_active() -> NotFound:
-    """The error when there is no session to go on with."""
+    """The error when no session is active."""
     return NotFound(
         "No session is active.",
         code="session_not_found",
         field="session_id",
-        hint="list_sessions shows paused and completed ones; resume_session or create_session goes on.",
+        hint="list_sessions shows paused and completed sessions; send resume_session or create_session.",
     )
 
 
-def _take(section: Section, rows: Iterator[Columns], *, room: int) -> tuple[list[dict[str, Any]], int]:
-    """The items that fit, and how many do not."""
-    taken: list[dict[str, Any]] = []
+def _fit_items(section: Section, rows: Iterator[Columns], *, room: int) -> tuple[list[dict[str, Any]], int]:
+    """The items that fit, and the number of those that do not."""
+    fitting: list[dict[str, Any]] = []
     total = 0
     for row in rows:
         total = row["total"]
@@ -93,25 +93,25 @@ def _take(section: Section, rows: Iterator[Columns], *, room: int) -> tuple[list
         size = measure(item) + 1
         if size > room or (room < SMALLEST_PIECE and "truncated" in item):
             break
-        taken.append(item)
+        fitting.append(item)
         room -= size
-    return taken, total - len(taken)
+    return fitting, total - len(fitting)
 
 
-def _half(item: dict[str, Any], room: int) -> dict[str, Any]:
-    return fit({name: value for name, value in item.items() if name not in _KNOWN}, room // 2)
+def _fit_half(item: dict[str, Any], room: int) -> dict[str, Any]:
+    return fit({name: value for name, value in item.items() if name not in _OMITTED_FIELDS}, room // 2)
 
 
 def _memory(row: Columns, room: int) -> dict[str, Any]:
-    return _half(memory_item(row), room)
+    return _fit_half(memory_item(row), room)
 
 
 def _task(row: Columns, room: int) -> dict[str, Any]:
-    return _half(task_item(row), room)
+    return _fit_half(task_item(row), room)
 
 
 def _artifact(row: Columns, room: int) -> dict[str, Any]:
-    return _half(artifact_item(row) | {"content": long_text(row, "content", paged=True)}, room)
+    return _fit_half(artifact_item(row) | {"content": long_text(row, "content", paged=True)}, room)
 
 
 _OTHER_TYPES: Sequence[MemoryType] = ("context", "preference", "fact", "risk", "idea", "note", "general")

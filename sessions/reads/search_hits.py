@@ -1,4 +1,4 @@
-"""What a search gives: its hits, and where a page of them ended; whichever store it is from."""
+"""Search hits, and the position where a page of them ended, for all stores."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sessions.reads.partial_values import Columns
 Match = Literal["all", "partial"]
 
 MOST_HITS = 1_000
-"""That can be paged through: hits are ranked anew for each page. Of each area so many, the latest, are ranked."""
+"""Hits that can be paged through: they are ranked anew for each page. Each area ranks at most this many, the latest."""
 SMALLEST_HIT = 150
-"""Characters. So many hits as fit at most are given snippets, which cost more than finding them."""
+"""Characters. Only as many hits as can fit get snippets, which cost more than finding the hits."""
 ID_NAMES = {"conversations": "chunk_id", "memories": "key", "artifacts": "artifact_id"}
-"""Of what is found in each area."""
+"""Name of the id in each area."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a page ended: after so many hits of this kind."""
+    """The end of a page: after `offset` hits of this kind."""
 
     match: Match
     offset: Annotated[int, Meta(ge=0, le=MOST_HITS)]
 
 
 def hit_item(columns: Columns, *, snippet: str, match: Match) -> dict[str, Any]:
-    """A hit as all searches show it."""
+    """A hit as all searches return it."""
     item = {
         "area": columns["area"],
         "session_id": columns["session_id"],

@@ -1,4 +1,4 @@
-"""What a search asks for: words, and runs of scripts that are written without spaces; and its marks in a text. Pure."""
+"""Parses search queries into words and runs of scripts written without spaces, and marks these in a text. Pure."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import msgspec
 from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
 
 MOST_NEEDLES = 64
-"""Runs, and parts of runs, that are looked for: each costs a look at every candidate."""
+"""Runs and parts of runs to search for: each is searched in every candidate."""
 MOST_WORDS = 20
-"""Of which any will do, the longest; ranking large texts by more of them takes seconds."""
+"""Words of which any may match, the longest ones; ranking large texts by more of them takes seconds."""
 BEGINNING_LENGTH = 4
-"""Letters: "post" finds "posts", but "to" should not find "tomorrow"."""
+"""Letters of a word that also matches as a prefix: "post" finds "posts", but "to" should not find "tomorrow"."""
 SNIPPET_LENGTH = 400
-"""Characters, so that some can be read aloud."""
+"""Characters; short enough to be read aloud."""
 MARK = "**"
 
 _RUN = re.compile(f"[{UNSPACED_SYLLABLES}]+|[{UNSPACED_LETTERS}]+")
 _LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
 _DASHES = re.compile(r'(?<!\w)-(?:[^\w"]*-)+')
-"""Postgres nests a negation for each dash, at most 32 deep."""
+"""Runs of dashes. Postgres nests a negation for each dash, at most 32 deep."""
 _UNWANTED = re.compile(r'(?:^|(?<=\s))-(?:"[^"]*"?|\S+)')
 
 
 class ParsedQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A query, taken apart."""
+    """A parsed query."""
 
     text: str
-    """Without the runs, in the syntax of web searches: "phrases", OR, -unwanted."""
+    """The query without the runs, in web search syntax: "phrases", OR, -unwanted."""
     wanted: str
-    """The same without what is unwanted."""
+    """The same without the unwanted terms."""
     unwanted: list[str]
-    """Words and "phrases" that must not be there, also where only some of the others are."""
+    """Words and "phrases" that must not occur, even in partial matches."""
     runs: list[str]
     parts: list[str]
-    """Pairs of syllables (fours of letters) of the runs, as there are no words to take."""
+    """Pairs of syllables (or groups of four letters) of the runs, which have no word boundaries."""
 
     @property
     def needles(self) -> list[str]:
-        """Runs and parts, the best first."""
+        """Runs and parts, best first."""
         return list(dict.fromkeys([*self.runs, *self.parts]))
 
 
 def parse_query(query: str) -> ParsedQuery:
-    """Any text is a query; what means nothing is left out."""
+    """Parse any text as a query; terms without meaning are dropped."""
     text = _DASHES.sub("-", unicodedata.normalize("NFC", query.replace("\0", " ")))
     wanted = _UNWANTED.sub(" ", text)
     runs = list(dict.fromkeys(_RUN.findall(wanted)))[:MOST_NEEDLES]
@@ -57,14 +57,14 @@ def parse_query(query: str) -> ParsedQuery:
 
 
 def any_of(lexemes: list[str]) -> list[str]:
-    """A tsquery for each of the longest lexemes; those that are long enough also stand for words that begin so."""
+    """A tsquery for each of the longest lexemes; those that are long enough also match as prefixes."""
     longest = sorted(lexemes, key=len, reverse=True)[:MOST_WORDS]
     quoted = {word: "'" + word.replace("\\", "\\\\").replace("'", "''") + "'" for word in longest}
     return [f"{text}:*" if len(word) >= BEGINNING_LENGTH else text for word, text in quoted.items()]
 
 
 def mark(text: str, needles: list[str]) -> str:
-    """The text with every occurrence of a needle between marks; those that touch are marked as one."""
+    """The text with each occurrence of a needle between marks; adjoining occurrences share one pair."""
     marked = [False] * len(text)
     for needle in needles:
         at = text.find(needle)
@@ -80,7 +80,7 @@ def mark(text: str, needles: list[str]) -> str:
 
 
 def normalize_marks(snippet: str) -> str:
-    """On one line, and cut around the first mark."""
+    """The snippet on one line, cut around its first mark."""
     line = " ".join(snippet.split())
     if len(line) <= SNIPPET_LENGTH:
         return line

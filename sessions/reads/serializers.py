@@ -1,7 +1,6 @@
-"""How reads show a session and what is in it, whichever store it is from.
+"""Serializes sessions and their records for reads, for all stores.
 
-A store gives each as columns by name, with long ones as in `sessions.reads.partial_values`; texts are cut to fit
-afterwards.
+A store supplies columns by name, long ones as in `sessions.reads.partial_values`; texts are cut to fit afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TASK_TIMES = ("not_before", "claimed_at", "lease_expires_at", "created_at", "upd
 
 
 def session_item(columns: Columns) -> dict[str, Any]:
-    """A session as all reads show it: its summary."""
+    """The summary of a session, the same in all reads."""
     stats = Stats(**{name: columns[name] for name in Stats.__struct_fields__})
     fields = {name: columns[name] for name in Session.__struct_fields__ if name != "context"}
     context = long_text(columns, "context") or LongText(text="", length=0)
@@ -27,7 +26,7 @@ def session_item(columns: Columns) -> dict[str, Any]:
 
 
 def chunk_item(columns: Columns, *, offset: int = 0) -> dict[str, Any]:
-    """A piece of conversation; from an offset on it is only its content."""
+    """A chunk; from an offset on, only its content."""
     content = long_text(columns, "content", offset=offset, paged=True)
     if offset:
         return {"chunk_id": columns["chunk_id"], "content": content, "offset": offset}
@@ -42,12 +41,12 @@ def chunk_item(columns: Columns, *, offset: int = 0) -> dict[str, Any]:
         "created_by": columns["created_by"],
         "created_at": _time(columns["created_at"]),
     }
-    return _without_nothing(item)
+    return _without_empty(item)
 
 
 def last_words(columns: Columns, room: int) -> dict[str, Any]:
-    """A piece of conversation with the end of its content, which is where it goes on: `content` has as much of it as
-    could be shown, `length` is that of the whole."""
+    """A chunk with the end of its content, where the conversation continues. The column `content` has as much of it as
+    could be shown; `length` is that of the whole content."""
     times = {name: _time(columns[name]) for name in ("start_at", "created_at") if columns[name]}
     item = {"chunk_id": columns["chunk_id"], **times, "content": ""}
     content = cut(columns["content"], room - measure(item | {"truncated": True}), from_end=True)
@@ -55,7 +54,7 @@ def last_words(columns: Columns, room: int) -> dict[str, Any]:
 
 
 def memory_item(columns: Columns, *, offset: int = 0, titled: bool = False) -> dict[str, Any]:
-    """A memory as all reads show it; with its session's title where it may be of any session."""
+    """A memory as all reads show it; with its session's title in lists over several sessions."""
     item = {
         "key": columns["key"],
         "type": columns["type"],
@@ -73,7 +72,7 @@ def memory_item(columns: Columns, *, offset: int = 0, titled: bool = False) -> d
 
 
 def task_item(columns: Columns, *, titled: bool = False, main: str = "") -> dict[str, Any]:
-    """A task as all reads show it. `main` is the text that can be read on with get_task, which lists cannot know."""
+    """A task as all reads show it. `main` is the text that get_task can continue; lists have none."""
     asks = columns["status"] == "input_required"
     item = {
         "task_id": columns["task_id"],
@@ -92,17 +91,17 @@ def task_item(columns: Columns, *, titled: bool = False, main: str = "") -> dict
         "depends_on": columns["depends_on"] or None,
         "blocked_by": columns["blocked_by"],
         "cancel_reason": long_text(columns, "cancel_reason"),
-        # Of a task that was put back it is who had it last.
+        # On a requeued task this names the previous holder.
         "claimed_by": columns["claimed_by"] if columns["status"] != "pending" else None,
         "created_by": columns["created_by"],
         **{name: _time(columns[name]) for name in TASK_TIMES},
     }
-    return _without_nothing(item)
+    return _without_empty(item)
 
 
 def whole_task(columns: Columns, *, offset: int, room: int) -> dict[str, Any]:
-    """A task with all that belongs to it; with `offset` only the text that is read on: the output if there is one,
-    else the description."""
+    """A task with all its fields; with `offset`, only the text that is continued: the output if there is one, else the
+    description."""
     main = "description" if columns["output_length"] is None else "output"
     if offset:
         part = {name: columns[name] for name in ("session_id", "task_id", "status")}
@@ -111,11 +110,11 @@ def whole_task(columns: Columns, *, offset: int, room: int) -> dict[str, Any]:
     item["input_data"] = long_text(columns, "input_data")
     item["output"] = long_text(columns, "output", paged=True)
     item["questions"] = long_text(columns, "questions")
-    return fit(_without_nothing(item), room)
+    return fit(_without_empty(item), room)
 
 
 def artifact_item(columns: Columns, *, titled: bool = False) -> dict[str, Any]:
-    """An artifact as all reads show it, without content."""
+    """An artifact as all reads show it, without its content."""
     item = {
         "artifact_id": columns["artifact_id"],
         "session_id": columns["session_id"],
@@ -128,11 +127,11 @@ def artifact_item(columns: Columns, *, titled: bool = False) -> dict[str, Any]:
         "created_by": columns["created_by"],
         "created_at": _time(columns["created_at"]),
     }
-    return _without_nothing(item)
+    return _without_empty(item)
 
 
 def whole_artifact(columns: Columns, *, offset: int, room: int) -> dict[str, Any]:
-    """An artifact with its content; with `offset` only that."""
+    """An artifact with its content; with `offset`, only the content from there on."""
     item = artifact_item(columns) | {"content": long_text(columns, "content", offset=offset, paged=True)}
     if offset:
         item = {name: item[name] for name in ("artifact_id", "session_id", "name", "content")}
@@ -140,7 +139,7 @@ def whole_artifact(columns: Columns, *, offset: int, room: int) -> dict[str, Any
 
 
 def event_item(columns: Columns) -> dict[str, Any]:
-    """An entry of a journal."""
+    """A journal entry."""
     return {
         "cursor": str(columns["event_id"]),
         **{name: columns[name] for name in ("event", "status", "delivery_id", "source")},
@@ -154,6 +153,6 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else format_utc(moment)
 
 
-def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(item: dict[str, Any]) -> dict[str, Any]:
     empty = [name for name, value in item.items() if value is None or (isinstance(value, LongText) and value.is_empty)]
     return {name: value for name, value in item.items() if name not in empty}

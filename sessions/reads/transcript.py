@@ -1,4 +1,4 @@
-"""Pages of a conversation, chunk after chunk, whichever store it is from. Long chunks go on in the next page."""
+"""Pages of a conversation, chunk by chunk, for all stores. A long chunk continues on the next page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sessions.reads.serializers import chunk_item
 from sessions.reads.truncation import fit, measure
 
 SMALLEST_SHARE = 0.1
-"""Of a page: with less room left, a chunk that does not fit waits for the next page."""
+"""Fraction of a page: with less room left, a chunk that does not fit moves to the next page."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Where to read on: a chunk by its time and position, and a place in its content."""
+    """The position to continue from: a chunk by time and position, and an offset in its content."""
 
     said_at: datetime
     position: RowPosition
@@ -28,8 +28,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int) -> Page:
-    """Chunks in order, each with its `said_at`, its `position` and the `offset` at which it begins; one more than the
-    limit if there are more. One that does not fit is cut, and `next_cursor` goes on within it."""
+    """A page of chunks. They are passed in order, each with its `said_at`, its `position` and the `offset` at which it
+    begins, one more than the limit if there are more. A chunk that does not fit is cut, and `next_cursor` continues
+    within it."""
     items: list[dict[str, Any]] = []
     left = max_characters
     for chunk in chunks:

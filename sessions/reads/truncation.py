@@ -1,4 +1,4 @@
-"""Fitting what is read into `max_characters`: long texts and lists are cut, everything else stays. Pure."""
+"""Truncates reads to `max_characters`: long texts and lists are cut, everything else stays. Pure."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 import msgspec
 
 SMALLEST_PIECE = 100
-"""Characters of a text that is read piece by piece: each answer goes on by at least these, however small the budget."""
+"""Characters of a paged text that each page has at least, so that reading advances however small the budget."""
 
 
 class LongText(msgspec.Struct, frozen=True, kw_only=True):
     """A text or JSON value of any length, of which only a part was fetched."""
 
     text: str
-    """From `offset` on, as much as could be shown at most; a JSON value that is no string as its JSON text."""
+    """At most as much as could be shown, from `offset` on; JSON values other than strings are JSON text."""
     length: int
     offset: int = 0
     whole: msgspec.Raw | None = None
     """The JSON value exactly as it was sent, if it is short enough to be shown whole."""
     is_json: bool = False
     paged: bool = False
-    """Whether the reader can go on at `next_offset`."""
+    """True if the reader can continue at `next_offset`."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is a JSON object or list with nothing in it."""
+        """True for an empty JSON object or list."""
         return self.whole is not None and bytes(self.whole) in (b"{}", b"[]")
 
 
 def measure(value: Any) -> int:
-    """Characters of the value as JSON."""
+    """The length of the value as JSON, in characters."""
     return len(msgspec.json.encode(value).decode())
 
 
 def cut(text: str, room: int, *, from_end: bool = False) -> str:
-    """The longest beginning (or end) of the text that takes at most `room` characters as JSON, quotes included."""
+    """The longest prefix (or suffix) of the text that takes at most `room` characters as JSON, quotes included."""
 
     def part(length: int) -> str:
         return text[len(text) - length :] if from_end else text[:length]
@@ -47,8 +47,8 @@ def cut(text: str, room: int, *, from_end: bool = False) -> str:
 
 
 def fit(item: Mapping[str, Any], room: int) -> dict[str, Any]:
-    """The item with its long texts and lists cut to fit. The short ones stay whole and the long ones share what is
-    left; then `truncated` is true, with `next_offset` for the text that can be read on."""
+    """Cut the item's long texts and lists to fit. Short ones stay whole; long ones share the room that is left. Then
+    `truncated` is true, with `next_offset` for a text that can be continued."""
     elastic = {name: value for name, value in item.items() if isinstance(value, LongText | list)}
     left = room - measure({name: value for name, value in item.items() if name not in elastic})
     left -= sum(measure(name) + len(":,") for name in elastic)

@@ -1,1 +1,1 @@
-"""What each command means, as pure functions: state and command in, changes and response out."""
+"""Rules for commands: pure functions from a state and a command to changes and a response."""

@@ -11,19 +11,19 @@ from sessions.rules.state import State
 
 
 def add_artifact(state: State, command: AddArtifact, context: Context) -> Decision:
-    """Add an artifact; the same again is a no-op. Raises Conflict if another has the id, NotFound for an unknown
+    """Add an artifact; repeating it is a no-op. Raises Conflict if another artifact has the id, NotFound for an unknown
     task."""
     return put_artifact(state, command, context, session=active_session(state, context.session_id))
 
 
 def put_artifact(state: State, command: AddArtifact, context: Context, *, session: Session) -> Decision:
-    """The same in whatever state the session is."""
+    """Add an artifact, whatever the session's status."""
     if command.task_id and state.find(task_key(context.session_id, command.task_id), Task) is None:
         raise NotFound(
-            f"There is no task {command.task_id!r} in this session.",
+            f"Task {command.task_id!r} not found in this session.",
             code="task_not_found",
             field="data.task_id",
-            hint="Leave task_id (or metadata.relates_to_task) out, or delegate the task first.",
+            hint="Omit task_id (or metadata.relates_to_task), or delegate the task first.",
         )
     artifact = Artifact(
         session_id=context.session_id,
@@ -45,13 +45,13 @@ def put_artifact(state: State, command: AddArtifact, context: Context, *, sessio
         return Decision(message=f'Added "{artifact.name}".', data=data | {"created": True}, put=put)
     if not _same(known, artifact):
         raise Conflict(
-            f'Another artifact has this id: "{known.name}".',
+            f'Another artifact already has this id: "{known.name}".',
             code="artifact_exists",
             field="data.artifact_id",
-            hint="Give this one another artifact_id, or none.",
+            hint="Choose another artifact_id, or omit it to have one generated.",
             data={"artifact_id": known.artifact_id, "name": known.name, "type": known.type},
         )
-    return Decision(message=f'"{artifact.name}" is there already.', data=data | {"created": False})
+    return Decision(message=f'"{artifact.name}" already exists.', data=data | {"created": False})
 
 
 def _same(one: Artifact, other: Artifact) -> bool:

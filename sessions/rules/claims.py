@@ -1,5 +1,5 @@
-"""Rules for what the holder of a claim does with its task: complete, fail, ask. Whoever has the token may, in a session
-of any state, until the task went to somebody else. Claims and leases themselves are not decided here."""
+"""Rules for the commands of a claim's holder: complete, fail, ask. The claim token is all that the holder needs,
+whatever the session's status, until another agent claims the task. Claims and leases are decided elsewhere."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sessions.rules.tasks import describe_task
 
 FIRST_BACKOFF_SECONDS = 10
 LAST_BACKOFF_SECONDS = 600
-"""Before another attempt: twice as long after each, as most trouble that passes does so in minutes."""
+"""Delay before the next attempt: it doubles each time, since most transient failures pass within minutes."""
 
 
 def complete_task(state: State, command: CompleteTask, context: Context) -> Decision:
-    """Keep the output and the artifacts; the same again is a no-op. Raises Conflict when the claim is lost, the task
-    was cancelled, or an artifact has another's id."""
-    session, task = _claimed(state, command, context)
+    """Complete the task with its output and artifacts; repeating it is a no-op. Raises Conflict when the claim is lost,
+    the task was cancelled, or another artifact has the id of one of these."""
+    session, task = _require_claim(state, command, context)
     output = None if command.output == NOTHING else command.output
     title = shorten(task.description, TITLE_LENGTH)
     artifacts = [artifact.artifact_id for artifact in command.artifacts]
     if task.status == "completed":
         if not _same(task.output, output):
-            raise _finished(task, title)
+            raise _finished_error(task, title)
         data = describe_task(task) | {"artifacts": artifacts}
-        return Decision(message=f'"{title}" is completed already.', data=data)
+        return Decision(message=f'"{title}" is already completed.', data=data)
     put: list[Record] = []
     for number, artifact in enumerate(command.artifacts):
         try:
@@ -58,13 +58,13 @@ def complete_task(state: State, command: CompleteTask, context: Context) -> Deci
 
 
 def fail_task(state: State, command: FailTask, context: Context) -> Decision:
-    """Give the task up, which ends the claim. If another attempt is worth it, and allowed, it goes back to the queue
-    and waits there, longer each time. Raises Conflict when the claim is lost or the task was cancelled or completed."""
-    session, task = _claimed(state, command, context)
+    """Fail the task and end the claim. If the failure is retryable and attempts remain, requeue the task with
+    exponential backoff. Raises Conflict when the claim is lost or the task was cancelled or completed."""
+    session, task = _require_claim(state, command, context)
     title = shorten(task.description, TITLE_LENGTH)
     if task.status == "completed":
-        raise _finished(task, title)
-    given_up = msgspec.structs.replace(
+        raise _finished_error(task, title)
+    released = msgspec.structs.replace(
         task,
         error=command.error,
         claim_token=None,
@@ -75,30 +75,32 @@ def fail_task(state: State, command: FailTask, context: Context) -> Decision:
     if command.retryable and task.attempt < task.max_attempts:
         seconds = min(FIRST_BACKOFF_SECONDS * 2 ** max(task.attempt - 1, 0), LAST_BACKOFF_SECONDS)
         failed = msgspec.structs.replace(
-            given_up,
+            released,
             status="pending",
             claimed_by=None,
             not_before=context.at + timedelta(seconds=seconds),
             finished_at=None,
         )
-        message = f'"{title}" failed; it is tried again in {seconds} s.'
+        message = f'"{title}" failed; it will be retried in {seconds} s.'
     else:
-        failed = msgspec.structs.replace(given_up, status="failed", finished_at=context.at)
+        failed = msgspec.structs.replace(released, status="failed", finished_at=context.at)
         message = f'"{title}" failed.'
     put: list[Record] = [failed, touch(session, context.at)]
     return Decision(message=message, data=describe_task(failed), put=put)
 
 
 def ask_task(state: State, command: AskTask, context: Context) -> Decision:
-    """Ask the one who delegated the task, and let go of it until the answer is there; the same again is a no-op.
-    Raises Conflict when the claim is lost or the task is finished."""
-    session, task = _claimed(state, command, context)
+    """Ask the delegating sender a question, and suspend the task until it is answered; repeating it is a no-op. Raises
+    Conflict when the claim is lost or the task is finished."""
+    session, task = _require_claim(state, command, context)
     title = shorten(task.description, TITLE_LENGTH)
     questions = msgspec.json.decode(task.questions, type=list[Question])
     if task.status == "input_required" and questions[-1].question == command.question:
-        return Decision(message=f'"{title}" asks this already.', data=describe_task(task))
+        return Decision(
+            message=f'"{title}" is already waiting for the answer to this question.', data=describe_task(task)
+        )
     if task.status in ("completed", "input_required"):
-        raise _finished(task, title)
+        raise _finished_error(task, title)
     questions.append(Question(question=command.question, asked_at=context.at))
     asking = msgspec.structs.replace(
         task,
@@ -111,20 +113,20 @@ def ask_task(state: State, command: AskTask, context: Context) -> Decision:
         shown_at=None,
     )
     put: list[Record] = [asking, touch(session, context.at)]
-    return Decision(message=f'"{title}" waits for an answer.', data=describe_task(asking), put=put)
+    return Decision(message=f'"{title}" is waiting for an answer.', data=describe_task(asking), put=put)
 
 
 def claim_lost() -> Conflict:
-    """The error for a token whose task went to somebody else, was given up, or is gone."""
+    """The error for a claim token that no longer holds its task."""
     return Conflict(
-        "This claim is not good any more: the task was given up, or went to somebody else.",
+        "This claim is no longer valid: the task was released, requeued or claimed by another agent.",
         code="claim_lost",
         field="claim_token",
-        hint="Stop working on it, and claim another task.",
+        hint="Stop working on this task, and claim another.",
     )
 
 
-def _claimed(state: State, command: ClaimCommand, context: Context) -> tuple[Session, Task]:
+def _require_claim(state: State, command: ClaimCommand, context: Context) -> tuple[Session, Task]:
     session = state.session(context.session_id)
     task = state.find(task_key(context.session_id, command.task_id), Task)
     if session is None or task is None or task.claim_token != command.claim:
@@ -134,14 +136,15 @@ def _claimed(state: State, command: ClaimCommand, context: Context) -> tuple[Ses
             f'"{shorten(task.description, TITLE_LENGTH)}" was cancelled.',
             code="task_cancelled",
             field="claim_token",
-            hint="Stop working on it, and claim another task.",
+            hint="Stop working on this task, and claim another.",
         )
     return session, task
 
 
-def _finished(task: Task, title: str) -> Conflict:
+def _finished_error(task: Task, title: str) -> Conflict:
+    state = "waiting for an answer" if task.status == "input_required" else task.status
     return Conflict(
-        f'"{title}" is {task.status.replace("_", " ")} already.',
+        f'"{title}" is already {state}.',
         code="task_finished" if task.status != "input_required" else "task_asking",
         field="claim_token",
         data=describe_task(task),

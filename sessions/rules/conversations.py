@@ -1,4 +1,4 @@
-"""Rules for conversation chunks and the memories that were found in them."""
+"""Rules for conversation chunks and the memories extracted from them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ ITEM_TYPES: dict[str, MemoryType] = {
 
 
 def append_chunk(state: State, command: ConversationChunk, context: Context) -> Decision:
-    """Append a chunk, and a memory for each item found in it; an item that was closed is open again. The same under
-    the sender's own id is a no-op; without one it is said again. Raises Conflict if other content has the id."""
+    """Append a chunk, and a memory for each item extracted from it; a closed memory is reopened. Repeating it under the
+    sender's own id is a no-op; without an id it is appended as said again. Raises Conflict if other content has the
+    id."""
     session = active_session(state, context.session_id)
     chunk = Chunk(
         session_id=context.session_id,
@@ -51,7 +52,7 @@ def append_chunk(state: State, command: ConversationChunk, context: Context) -> 
     is_said_again = known is not None and _is_derived(command)
     is_repeat = known is not None and not is_said_again
     if is_said_again:
-        chunk_id, is_repeat = _say_again(command, state.last_chunk(context.session_id), context)
+        chunk_id, is_repeat = _id_when_said_again(command, state.last_chunk(context.session_id), context)
         chunk = msgspec.structs.replace(chunk, chunk_id=chunk_id)
     items = [_store(state, item, chunk, context) for item in extracted(command.extracted_items)]
     data: dict[str, object] = {
@@ -61,28 +62,28 @@ def append_chunk(state: State, command: ConversationChunk, context: Context) -> 
         "memory_keys": [item.memory.memory_key for item in items],
     }
     if is_repeat:
-        if known and not is_said_again and not _same(known, _with_times_of(known, chunk, command)):
+        if known and not is_said_again and not _is_same(known, _with_times_of(known, chunk, command)):
             raise Conflict(
-                "Other conversation is stored under this chunk_id.",
+                "Another chunk with different content already has this chunk_id.",
                 code="chunk_exists",
                 field="data.chunk_id",
-                hint="Give this one another chunk_id, or none.",
+                hint="Choose another chunk_id, or omit it to have one generated.",
                 data={"chunk_id": known.chunk_id, "content_size": len(known.content)},
             )
         data["created"] = False
-        return Decision(message="This piece of conversation is stored already.", data=data)
+        return Decision(message="This part of the conversation is already stored.", data=data)
     reopened = [item.memory.memory_key for item in items if item.outcome == "reopened"]
     if reopened:
         data["reopened"] = reopened
     put: list[Record] = [chunk, *(record for item in items for record in item.put), touch(session, context.at)]
     message = f"Stored {len(command.content):,} characters of conversation"
-    message += f" and {len(items)} items found in it" if items else ""
-    message += f", {len(reopened)} of them open again." if reopened else "."
+    message += f" and {len(items)} item{'s' if len(items) > 1 else ''} extracted from it" if items else ""
+    message += f", {len(reopened)} of them reopened." if reopened else "."
     return Decision(message=message, data=data | {"created": True}, put=put)
 
 
 def extracted(items: ExtractedItems) -> list[tuple[str, MemoryType, Raw]]:
-    """Key, type and content of each memory that a chunk's items become; the same content has the same key."""
+    """Key, type and content of each memory that a chunk's items become; equal content has equal keys."""
     found: dict[str, tuple[str, MemoryType, Raw]] = {}
     for field, kind in ITEM_TYPES.items():
         for raw in getattr(items, field):
@@ -93,13 +94,13 @@ def extracted(items: ExtractedItems) -> list[tuple[str, MemoryType, Raw]]:
 
 
 def chunk_keys(command: ConversationChunk, session_id: str) -> list[Key]:
-    """What appending the chunk may touch."""
+    """Keys of the records that appending the chunk may change."""
     memories = [memory_key(session_id, key) for key, _, _ in extracted(command.extracted_items)]
     return [("conversation_chunks", session_id, command.chunk_id or ""), *memories]
 
 
 def _store(state: State, item: tuple[str, MemoryType, Raw], chunk: Chunk, context: Context) -> Stored:
-    """The memory that an item of a chunk is: new, or said again, unless it was changed after the chunk was said."""
+    """Store an extracted item as a memory: create it, or restate it unless it was changed after the chunk was said."""
     key, kind, content = item
     said_at = chunk.start_at or context.at
     known = state.find(memory_key(context.session_id, key), Memory)
@@ -122,9 +123,9 @@ def _store(state: State, item: tuple[str, MemoryType, Raw], chunk: Chunk, contex
     return revise(known, wanted, context=context, said_at=ended_at, chunk_id=chunk.chunk_id, is_statement=True)
 
 
-def _say_again(command: ConversationChunk, last: LastChunk | None, context: Context) -> tuple[str, bool]:
-    """The id of what was said before, and whether that was just now: then it is its own. Else what came last tells the
-    two apart."""
+def _id_when_said_again(command: ConversationChunk, last: LastChunk | None, context: Context) -> tuple[str, bool]:
+    """The chunk id for content that was sent before, and whether this is a retry. A retry has the id of the chunk that
+    it repeats; otherwise the id also depends on the preceding chunk."""
     first = command.chunk_id or ""
 
     def after(chunk_id: str | None) -> str:
@@ -147,16 +148,16 @@ def _moment(text: str | None, now: datetime, field: str) -> datetime | None:
 
 
 def _with_times_of(known: Chunk, chunk: Chunk, command: ConversationChunk) -> Chunk:
-    """The chunk with the times that were meant by ages such as `2h` when it was stored."""
-    ages = {
+    """The chunk with relative times such as `2h` as they were resolved when it was first stored."""
+    relative_times = {
         at: getattr(known, at)
         for text, at in ((command.start_time, "start_at"), (command.end_time, "end_at"))
         if text is not None and is_relative(text)
     }
-    return msgspec.structs.replace(chunk, **ages)
+    return msgspec.structs.replace(chunk, **relative_times)
 
 
-def _same(one: Chunk, other: Chunk) -> bool:
+def _is_same(one: Chunk, other: Chunk) -> bool:
     plain = ("content", "format", "start_at", "end_at", "participants")
     return (
         all(getattr(one, name) == getattr(other, name) for name in plain)

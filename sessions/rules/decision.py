@@ -1,4 +1,4 @@
-"""What a rule is given besides the state, and what it decides. Rules change nothing themselves."""
+"""The input of a rule besides the state, and its decision. Rules change nothing themselves."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from sessions.rules.state import State
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, and when it was accepted: the time at which it counts as said, however late it is applied."""
+    """The sender of a command, and the time of acceptance: the command counts as sent at that time, however late it is
+    applied."""
 
     session_id: str
     source: str
     delivery_id: str
     at: datetime
     session_glob: str | None = None
-    """Of the sessions that who asks may see."""
+    """Pattern of the sessions that the sender may see."""
     is_unnamed: bool = False
-    """No id of the sender's stands for the command: only its content can tell a repeat."""
+    """The sender gave no delivery id, so only the content identifies a repeat."""
     upcoming_tasks: frozenset[str] = frozenset()
-    """Tasks that the rest of the same all-or-nothing batch will make."""
+    """Tasks that the rest of the same atomic batch will create."""
     waiting_events: int = 0
-    """Kept for a replay in the session, which is about to be resumed."""
+    """Events kept for replay in the session that is about to be resumed."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The changes that a command leads to, and the answer to its sender."""
+    """The changes that a command makes, and the response to its sender."""
 
     message: str
     data: dict[str, Any]
     put: list[Record] = []
     removed: list[Session | Memory] = []
     cancels_open_tasks: datetime | None = None
-    """When all open tasks of the session are cancelled, if they are."""
+    """The time at which all open tasks of the session are cancelled, if they are."""
 
     def apply(self, state: State, session_id: str) -> None:
-        """Make the changes."""
+        """Apply the changes to the state."""
         for removed in self.removed:
             state.remove(removed)
         if self.cancels_open_tasks is not None:
@@ -51,24 +52,24 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def existing_session(state: State, session_id: str) -> Session:
-    """The session, in whatever state. Raises NotFound."""
+    """The session, whatever its status. Raises NotFound."""
     if session := state.session(session_id):
         return session
     raise NotFound(
-        f"There is no session {session_id!r}.",
+        f"Session {session_id!r} not found.",
         code="session_not_found",
         field="session_id",
-        hint="Start it with create_session; list_sessions shows those that exist.",
+        hint="Create it with create_session; list_sessions shows existing sessions.",
     )
 
 
 def active_session(state: State, session_id: str) -> Session:
-    """The session, if it takes changes. Raises NotFound, or Conflict that names the way out."""
+    """The session, if it accepts changes. Raises NotFound, or Conflict with the command that resumes it."""
     session = existing_session(state, session_id)
     if session.status == "active":
         return session
     raise Conflict(
-        f'"{session.title}" is {session.status} and takes no changes.',
+        f'"{session.title}" is {session.status} and accepts no changes.',
         code=f"session_{session.status}",
         field="session_id",
         hint="Send resume_session first.",
@@ -76,11 +77,11 @@ def active_session(state: State, session_id: str) -> Session:
 
 
 def is_just_repeated(context: Context, *, source: str, at: datetime) -> bool:
-    """Whether what a source said at some moment is said once more by a sender that tries again."""
+    """Check whether a retrying sender repeats a statement that the source made at this time."""
     within = abs(context.at - at) < REPEAT_WINDOW
     return context.is_unnamed and context.source == source and within
 
 
 def touch(session: Session, at: datetime) -> Session:
-    """The session with this moment as its last activity."""
+    """The session with this time as its last activity."""
     return msgspec.structs.replace(session, last_activity_at=max(at, session.last_activity_at))

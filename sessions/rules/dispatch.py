@@ -1,4 +1,4 @@
-"""What each changing command means, as pure functions: state and command in, changes and answer out."""
+"""Dispatches each changing command to its rule, and collects the records that the rules need. Pure."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from sessions.rules.tasks import answer_task, cancel_task, delegate_task, descri
 
 
 class Recipient(NamedTuple):
-    """For whom a task is: an agent, or without a name whoever takes its type."""
+    """The recipient of a task: a named agent, or any agent that takes its type."""
 
     agent_name: str | None
     task_type: str
 
 
 class ReadSet(msgspec.Struct, kw_only=True):
-    """What has to be loaded before commands can be decided."""
+    """The records and counts to load before commands can be decided."""
 
     keys: set[Key] = msgspec.field(default_factory=set)
     held: set[Key] = msgspec.field(default_factory=set)
-    """Of those, tasks that a command may change, and an agent at the same moment: a store with agents locks them."""
+    """Keys of tasks that agents may change concurrently; a store with agents locks them."""
     stats: set[str] = msgspec.field(default_factory=set)
     """Sessions whose counts are shown."""
     descriptions: set[tuple[str, str]] = msgspec.field(default_factory=set)
-    """Sessions and hashes of task descriptions, of which is counted how many there are."""
+    """Sessions and description hashes whose tasks are counted."""
     conversations: set[str] = msgspec.field(default_factory=set)
-    """Sessions of which the last chunk's id is needed."""
+    """Sessions whose last chunk's id is needed."""
 
     open_tasks: set[str] = msgspec.field(default_factory=set)
-    """Sessions of which some open tasks are named."""
+    """Sessions whose open tasks are listed in part."""
     recipients: dict[str | None, set[Recipient]] = msgspec.field(default_factory=dict)
-    """By the pattern of sessions that a sender may see: whom it delegates to."""
+    """Recipients of delegated tasks, by the pattern of sessions that the sender may see."""
 
     def add(self, command: c.Command, session_id: str | None, session_glob: str | None = None) -> None:
-        """Add what a command touches, of a sender that may see the sessions of the pattern."""
+        """Add the records that a command touches; `session_glob` is the pattern of sessions that its sender may see."""
         if session_id is None or command.is_read:
             return
         self.keys.add(session_key(session_id))
@@ -91,7 +91,7 @@ class ReadSet(msgspec.Struct, kw_only=True):
 
 
 def decide(state: State, command: c.Command, context: Context) -> Decision:
-    """Decide one changing command that is no batch. Raises Rejected when it cannot be done."""
+    """Decide one changing command other than a batch. Raises Rejected if it cannot be applied."""
     match command:
         case c.CreateSession():
             return create_session(state, command, context)

@@ -23,32 +23,32 @@ from sessions.rules.task_endings import TITLE_LENGTH as TASK_TITLE_LENGTH
 from sessions.rules.tasks import describe_task
 
 OPEN_TASKS = 20
-"""That are loaded, so that it is known which of them end with another."""
+"""Open tasks to load, so that those that end with another are known."""
 NAMED_TASKS = 5
-"""Open tasks that the refusal to complete a session shows; list_tasks shows all."""
+"""Open tasks listed when completing a session is rejected; list_tasks lists all."""
 
 TITLE_LENGTH = 100
 MOST_IDS = 1_000
-"""Sessions that can be started with the same title, participants and context, and no session_id."""
+"""Sessions created without a session_id that can share one title, participants and context."""
 CONTEXT_LENGTH = 500
-"""Characters of a session's context in the answer to a change; get_session_summary shows more."""
+"""Characters of a session's context in the response to a change; get_session_summary returns more."""
 
 
 def create_session(state: State, command: CreateSession, context: Context) -> Decision:
-    """Start a session; the same again is a no-op. Raises Conflict if another one has the id."""
+    """Create a session; repeating it is a no-op. Raises Conflict if another session has the id."""
     title = (command.title.strip() and command.title) or context.session_id
     if session := state.session(context.session_id):
         if not _is_same(session, command, title):
             raise Conflict(
-                f'A session with this id exists already: "{session.title}".',
+                f'Another session already has this id: "{session.title}".',
                 code="session_exists",
                 field="session_id",
-                hint="Go on with it, or create yours under another session_id.",
+                hint="Use that session, or choose another session_id.",
                 data=_summary(state, session),
             )
-        message = f'"{shorten(title, TITLE_LENGTH)}" exists already'
+        message = f'"{shorten(title, TITLE_LENGTH)}" already exists'
         if session.status != "active":
-            message += f" and is {session.status}; send resume_session to go on with it"
+            message += f" and is {session.status}; send resume_session to continue it"
         return Decision(message=f"{message}.", data=_summary(state, session) | {"created": False})
     session = Session(
         session_id=context.session_id,
@@ -60,12 +60,12 @@ def create_session(state: State, command: CreateSession, context: Context) -> De
         created_at=context.at,
         last_activity_at=context.at,
     )
-    data = _describe_in_short(session, Stats()) | {"created": True}
+    data = _describe_briefly(session, Stats()) | {"created": True}
     return Decision(message=f'Started "{title}".', data=data, put=[session])
 
 
 def goes_on(session: Session, command: Command) -> bool:
-    """Whether a session that has the id of a title is the one that is asked for, and not completed."""
+    """Check whether the session with a title's id is the one requested, and not completed."""
     if isinstance(command, Batch):
         first = command.commands[0]
         command = decode_command(first.command, first.data)
@@ -73,8 +73,8 @@ def goes_on(session: Session, command: Command) -> bool:
 
 
 def further_ids(session_id: str) -> Iterator[str]:
-    """The ids that the same title can give when this one is taken: in the same shard, so that who holds the one holds
-    them all."""
+    """Generate the alternative ids of a title whose id is taken. All are in the same shard, so that one shard lock
+    covers them."""
     words, dash, _ = session_id.rpartition("-")
     shard = shard_of(session_id)
     for number in range(MOST_IDS * SHARDS):
@@ -84,68 +84,74 @@ def further_ids(session_id: str) -> Iterator[str]:
 
 
 def rename_session(state: State, command: RenameSession, context: Context) -> Decision:
-    """Give an active session another title; the same title is a no-op."""
+    """Rename an active session; repeating it is a no-op."""
     session = active_session(state, context.session_id)
     if session.title == command.title:
-        return Decision(message=f'The title is "{session.title}" already.', data=_summary(state, session))
+        return Decision(message=f'The title is already "{session.title}".', data=_summary(state, session))
     renamed = msgspec.structs.replace(touch(session, context.at), title=command.title)
     return Decision(message=f'Renamed to "{renamed.title}".', data=_summary(state, renamed), put=[renamed])
 
 
 def pause_session(state: State, context: Context) -> Decision:
-    """Pause an active session; repeated, a no-op."""
+    """Pause an active session; repeating it is a no-op."""
     session = existing_session(state, context.session_id)
     if session.status == "completed":
         active_session(state, context.session_id)
-    return _become(state, session, "paused", context.at)
+    return _change_status(state, session, "paused", context.at)
 
 
 def resume_session(state: State, context: Context) -> Decision:
-    """Make a paused or completed session active; repeated, a no-op. The answer says how many events wait."""
-    decision = _become(state, existing_session(state, context.session_id), "active", context.at)
+    """Resume a paused or completed session; repeating it is a no-op. The response counts the events that wait for
+    replay."""
+    decision = _change_status(state, existing_session(state, context.session_id), "active", context.at)
     waiting = context.waiting_events
     if not waiting:
         return decision
-    events = "1 event that came meanwhile waits" if waiting == 1 else f"{waiting:,} events that came meanwhile wait"
+    events = (
+        "1 event that arrived meanwhile is waiting"
+        if waiting == 1
+        else f"{waiting:,} events that arrived meanwhile are waiting"
+    )
     message = f"{shorten(decision.message, 130)} {events} to be replayed."
     return msgspec.structs.replace(decision, message=message, data=decision.data | {"waiting_events": waiting})
 
 
 def complete_session(state: State, command: CompleteSession, context: Context) -> Decision:
-    """Complete an active or paused session; repeated, a no-op. Raises Conflict that names its open tasks, unless they
-    are to be cancelled: in a completed session nobody could take or cancel them."""
+    """Complete an active or paused session; repeating it is a no-op. Raises Conflict listing its open tasks unless they
+    are to be cancelled: in a completed session they could be neither claimed nor cancelled."""
     session = existing_session(state, context.session_id)
-    decision = _become(state, session, "completed", context.at)
+    decision = _change_status(state, session, "completed", context.at)
     count = state.stats(context.session_id).active_tasks
     if not count or session.status == "completed":
         return decision
     if command.open_tasks == "refuse":
-        raise _still_open(state, session, count)
+        raise _open_tasks_error(state, session, count)
     decision.data["stats"]["active_tasks"] = 0
     cancelled = f"{count} open tasks" if count > 1 else "1 open task"
     return msgspec.structs.replace(
         decision,
-        message=f'Completed "{session.title}", and cancelled {cancelled}.',
+        message=f'Completed "{session.title}" and cancelled {cancelled}.',
         data=decision.data | {"cancelled_tasks": count},
         cancels_open_tasks=context.at,
     )
 
 
 def delete_session(state: State, command: DeleteSession, context: Context) -> Decision:
-    """Delete a session with all that is in it. Raises Invalid unless `confirm` repeats its id."""
+    """Delete a session and everything in it. Raises Invalid unless `confirm` repeats its id."""
     session = existing_session(state, context.session_id)
     if command.confirm != context.session_id:
         raise Invalid(
-            "Deleting needs the session's id once more, to be sure.",
+            "Deleting a session requires its id in `confirm`, as a confirmation.",
             code="not_confirmed",
             field="data.confirm",
             expected=context.session_id,
         )
-    return Decision(message="Deleted the session with all that was in it.", data={"deleted": True}, removed=[session])
+    return Decision(message="Deleted the session and everything in it.", data={"deleted": True}, removed=[session])
 
 
 def describe_session(session: Session, stats: Stats) -> dict[str, Any]:
-    """The summary of a session, as senders see it. In the answer to create_session `created` says whether it did."""
+    """The summary of a session, as senders see it. In the response to create_session, `created` is replaced by a
+    boolean."""
     end = session.completed_at or session.last_activity_at
     return {
         "session_id": session.session_id,
@@ -161,9 +167,9 @@ def describe_session(session: Session, stats: Stats) -> dict[str, Any]:
     }
 
 
-def _become(state: State, session: Session, status: SessionStatus, at: datetime) -> Decision:
+def _change_status(state: State, session: Session, status: SessionStatus, at: datetime) -> Decision:
     if session.status == status:
-        return Decision(message=f'"{session.title}" is {status} already.', data=_summary(state, session))
+        return Decision(message=f'"{session.title}" is already {status}.', data=_summary(state, session))
     changed = msgspec.structs.replace(
         touch(session, at), status=status, completed_at=at if status == "completed" else None
     )
@@ -172,11 +178,11 @@ def _become(state: State, session: Session, status: SessionStatus, at: datetime)
 
 
 def _is_same(session: Session, command: CreateSession, title: str = "") -> bool:
-    asked = (title or command.title, command.participants, command.context)
-    return (session.title, session.participants, session.context) == asked
+    requested = (title or command.title, command.participants, command.context)
+    return (session.title, session.participants, session.context) == requested
 
 
-def _still_open(state: State, session: Session, count: int) -> Conflict:
+def _open_tasks_error(state: State, session: Session, count: int) -> Conflict:
     tasks = [task for task in state.tasks(session.session_id) if task.status in UNFINISHED][:NAMED_TASKS]
     titles = " and ".join(f'"{shorten(task.description, TASK_TITLE_LENGTH // 2)}"' for task in tasks[:2])
     more = f" and {count - 2} more" if count > 2 and tasks else ""
@@ -186,17 +192,17 @@ def _still_open(state: State, session: Session, count: int) -> Conflict:
         code="open_tasks",
         field="data.open_tasks",
         expected="no open tasks, or open_tasks: cancel",
-        hint='Wait for them, cancel_task each, or send open_tasks: "cancel" to cancel all of them.',
+        hint='Wait until they finish, cancel each with cancel_task, or send open_tasks: "cancel" to cancel all.',
         data={"open_tasks": [describe_task(task) for task in tasks], "count": count},
     )
 
 
 def _summary(state: State, session: Session) -> dict[str, Any]:
-    return _describe_in_short(session, state.stats(session.session_id))
+    return _describe_briefly(session, state.stats(session.session_id))
 
 
-def _describe_in_short(session: Session, stats: Stats) -> dict[str, Any]:
-    """As answers to changes show it, which repeat no long texts."""
+def _describe_briefly(session: Session, stats: Stats) -> dict[str, Any]:
+    """The session as responses to changes show it, without long texts."""
     described = describe_session(session, stats)
     if len(session.context) <= CONTEXT_LENGTH:
         return described

@@ -1,4 +1,4 @@
-"""Rules for memories and their revisions: every change of one is a revision, and what is said again is open again."""
+"""Rules for memories and their revisions: each change creates a revision, and restating a closed memory reopens it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MemoryOutcome = Literal["created", "repeat", "restated", "revised", "reopened"]
 
 
 class Stored(NamedTuple):
-    """What became of a memory."""
+    """The result of storing a memory."""
 
     memory: Memory
     outcome: MemoryOutcome
@@ -31,9 +31,8 @@ class Stored(NamedTuple):
 
 
 def store_memory(state: State, command: StoreMemory, context: Context) -> Decision:
-    """Store a memory. Any change under a known key is a new revision; what the sender left out stays as it was, but
-    something closed that is said again is open again. Raises Conflict when `if_revision` is not the revision that is
-    there."""
+    """Store a memory. A change under a known key creates a revision. Fields that the sender omits keep their values,
+    but restating a closed memory reopens it. Raises Conflict when `if_revision` is not the current revision."""
     session = active_session(state, context.session_id)
     key = command.key or ""
     known = state.find(memory_key(context.session_id, key), Memory)
@@ -74,8 +73,8 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
     if stored.outcome not in ("created", "repeat"):
         data |= {"outcome": stored.outcome, "status": memory.status}
     is_derived = is_derived or (known is None and _is_derived(command))
-    what = type_name(memory.type) if is_derived else f'{type_name(memory.type)} "{key}"'
-    return Decision(message=_sentence(stored, known, what), data=data, put=put)
+    noun = type_name(memory.type) if is_derived else f'{type_name(memory.type)} "{key}"'
+    return Decision(message=_message(stored, known, noun), data=data, put=put)
 
 
 def revise(
@@ -87,8 +86,8 @@ def revise(
     chunk_id: str | None,
     is_statement: bool,
 ) -> Stored:
-    """The memory as it is wanted, at the next revision if anything differs. A statement that changes nothing is a
-    repeat when its source has just made it, else it is noted that it was made again."""
+    """Revise the memory if anything differs. A statement that changes nothing is a repeat if its source has just made
+    it; otherwise it updates the memory's time."""
     said_at = max(said_at, known.updated_at)
     if _is_same(known, wanted) and known.status == wanted.status:
         is_repeat = is_just_repeated(context, source=known.created_by, at=known.updated_at)
@@ -111,7 +110,7 @@ def revise(
 
 
 def delete_memory(state: State, command: DeleteMemory, context: Context) -> Decision:
-    """Delete a memory with all its revisions. Raises NotFound."""
+    """Delete a memory and all its revisions. Raises NotFound."""
     session = active_session(state, context.session_id)
     memory = state.find(memory_key(context.session_id, command.key), Memory)
     if memory is None:
@@ -153,8 +152,8 @@ def new_memory(
 
 
 def _require_revision(command: StoreMemory, known: Memory | None, stored: Stored, context: Context) -> None:
-    """Raise Conflict unless the memory is at the revision that the sender has seen. A sender that repeats the write
-    which made the latest revision is no conflict: it changes nothing."""
+    """Raise Conflict unless the memory is at the revision that the sender has seen. Repeating the write that created
+    the latest revision is allowed: it changes nothing."""
     there = known.revision if known else 0
     fitting = {None, there}
     if known is not None and stored.outcome == "repeat" and known.created_by == context.source:
@@ -165,35 +164,35 @@ def _require_revision(command: StoreMemory, known: Memory | None, stored: Stored
             code="revision_conflict",
             field="data.if_revision",
             expected=str(there),
-            hint="Read it with retrieve_memory, then store again.",
+            hint="Read the current revision with retrieve_memory, then store again.",
             data={"key": command.key, "revision": there},
         )
 
 
-def _sentence(stored: Stored, known: Memory | None, what: str) -> str:
+def _message(stored: Stored, known: Memory | None, noun: str) -> str:
     memory = stored.memory
     match stored.outcome:
         case "created":
-            return f"Stored the {what}."
+            return f"Stored the {noun}."
         case "repeat":
-            return f"The {what} is stored already."
+            return f"The {noun} is already stored."
         case "restated":
-            return f"The {what} is stored already; noted that it was said again."
+            return f"The {noun} was already stored; its time was updated."
         case "reopened":
-            return f"Reopened the {what}, which was {known.status if known else 'closed'}."
+            return f"Reopened the {noun}, which was {known.status if known else 'closed'}."
         case "revised":
             state = "" if memory.status == "open" else f"; it is {memory.status}"
-            return f"Stored revision {memory.revision} of the {what}{state}."
+            return f"Stored revision {memory.revision} of the {noun}{state}."
 
 
 def _is_derived(command: StoreMemory) -> bool:
-    """Whether the key was made from the content: then it is not fit to be read aloud, and what is stored is a statement
-    rather than a change of something that the sender knows."""
+    """Check whether the key was derived from the content. Such a key is unfit to read aloud, and the command is a
+    statement rather than a change of a memory that the sender knows."""
     return with_ids(msgspec.structs.replace(command, key=None)) == command
 
 
 def _is_same(known: Memory, wanted: Memory) -> bool:
-    """Whether both say the same, in whatever status."""
+    """Compare all but the status."""
     return known.type == wanted.type and known.tags == wanted.tags and same_json(known.content, wanted.content)
 
 

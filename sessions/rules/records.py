@@ -1,4 +1,4 @@
-"""The records that rules work on, one to a row. JSON that senders gave is kept as the text that they sent."""
+"""The records that rules work on, one per row. JSON from senders is kept as the text that they sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> Key:
-        """By which the record is found and written."""
+        """The key under which the record is stored."""
         raise NotImplementedError
 
 
@@ -46,7 +46,7 @@ class Session(Record, frozen=True, kw_only=True):
 
 
 class Chunk(Record, frozen=True, kw_only=True):
-    """A piece of conversation."""
+    """A chunk of the conversation."""
 
     chunk_id: str
     content: str
@@ -148,7 +148,7 @@ class Artifact(Record, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an agent asked about its task, and what was answered."""
+    """A question that an agent asked about its task, and the answer."""
 
     question: str
     asked_at: datetime
@@ -157,7 +157,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Stats(msgspec.Struct, kw_only=True):
-    """What a session holds."""
+    """Counts of a session's records."""
 
     conversation_chunks: int = 0
     memories: int = 0
@@ -167,7 +167,7 @@ class Stats(msgspec.Struct, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent, as far as delegating needs to know."""
+    """The fields of an agent that delegating needs."""
 
     name: str
     type: str
@@ -182,7 +182,7 @@ RECORDS: dict[str, type[Record]] = {
     "tasks": Task,
     "artifacts": Artifact,
 }
-"""In the order in which they refer to each other."""
+"""By table, in the order in which tables refer to each other."""
 
 
 def session_key(session_id: str) -> Key:
@@ -201,7 +201,7 @@ def task_key(session_id: str, task_id: str) -> Key:
 
 
 def search_text(*parts: Any) -> str:
-    """All words in these texts and JSON values, for full-text search."""
+    """The words of these texts and JSON values, for full-text search."""
     words: list[str] = []
     remaining = list(reversed(parts))
     while remaining:

@@ -1,4 +1,4 @@
-"""The slice of all sessions that a batch of commands touches, with the changes made to it so far. Pure."""
+"""The part of all sessions that a batch of commands touches, with the changes made so far. Pure."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from sessions.rules.task_endings import DEAD, SESSION_COMPLETED, cancel, fail_de
 R = TypeVar("R", bound=Record)
 
 Lane = tuple[str | None, str, int]
-"""Agent, type and priority of tasks that wait."""
+"""Agent, type and priority of pending tasks."""
 GENERAL = "general"
-"""The type of agents that take tasks of any type which name no agent."""
+"""The type of agents that claim tasks of any type, unless they name an agent."""
 ONLINE_SECONDS = 120
-"""An agent that was not seen for longer does not count as online."""
+"""An agent last seen longer ago does not count as online."""
 
 
 class Changes(msgspec.Struct, kw_only=True):
-    """What is to be written: first the removals, then the cancellations, then the records, each at its latest, and last
-    what depends on tasks that have ended."""
+    """Changes to write, in this order: the removals, the cancellations, each record at its latest, and the dependents
+    of ended tasks."""
 
     removed: dict[Key, None] = msgspec.field(default_factory=dict)
     cancelled: dict[str, datetime] = msgspec.field(default_factory=dict)
-    """Sessions whose open tasks were all cancelled, and when; those among `put` are as they were after that."""
+    """Sessions whose open tasks were all cancelled, and when; tasks in `put` are as they were after that."""
     ended: dict[Key, Task] = msgspec.field(default_factory=dict)
-    """Tasks that will not be completed any more: what depends on them fails."""
+    """Tasks that will never be completed: their dependents fail."""
     put: dict[Key, Record] = msgspec.field(default_factory=dict)
 
 
 class LastChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """The piece of conversation that was stored last in a session."""
+    """The chunk that was stored last in a session."""
 
     chunk_id: str
     before_id: str | None
-    """Of the one before it."""
+    """Id of the chunk before it."""
     created_by: str
     created_at: datetime
 
 
 class State:
-    """Records by key. What was not loaded is not there: what to load is named by the rules' `Slice`."""
+    """Records by key. Holds only what was loaded, which the rules' `ReadSet` names."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class State:
         last_chunks: dict[str, LastChunk] | None = None,
         alike: Counter[tuple[str, str]] | None = None,
     ) -> None:
-        """`agents` are those that tasks name, `online_types` how many are online of each type that tasks have, and
-        `queues` what waits in the sessions that each pattern allows."""
+        """`agents` are those that tasks name, `online_types` counts the online agents by type, and `queues` counts the
+        pending tasks in the sessions that each pattern allows."""
         self._records: dict[Key, Record | None] = {record.key: record for record in records}
         self._stats = stats or {}
         self._agents = {agent.name: agent for agent in agents}
@@ -73,7 +73,7 @@ class State:
         self.changes = Changes()
 
     def fork(self) -> State:
-        """A copy, to go back to when what follows is refused."""
+        """A copy to return to if the commands that follow are rejected."""
         twin = State(stats={name: msgspec.structs.replace(item) for name, item in self._stats.items()})
         twin._records, twin._agents, twin._online_types = dict(self._records), self._agents, self._online_types
         twin._queues = {glob: queue.copy() for glob, queue in self._queues.items()}
@@ -93,31 +93,31 @@ class State:
         return record if isinstance(record, kind) else None
 
     def session(self, session_id: str) -> Session | None:
-        """The session of that id."""
+        """The session with this id."""
         return self.find(session_key(session_id), Session)
 
     def tasks(self, session_id: str) -> Iterator[Task]:
-        """The tasks of a session that were loaded or made."""
+        """The tasks of a session that were loaded or created."""
         return (r for r in self._records.values() if isinstance(r, Task) and r.session_id == session_id)
 
     def is_awaited(self, task: Task) -> bool:
-        """Whether a task depends on this one that was made before it, as only a batch can have it."""
+        """Check whether an earlier task depends on this one; only a batch can cause that."""
         return task.key in self._awaited
 
     def alike(self, session_id: str, description_hash: str) -> int:
-        """How many tasks of the session ask for the same."""
+        """Count the session's tasks that request the same."""
         return self._alike[session_id, description_hash]
 
     def stats(self, session_id: str) -> Stats:
-        """What the session holds, the changes included."""
+        """Counts of the session's records, including the changes."""
         return self._stats.setdefault(session_id, Stats())
 
     def last_chunk(self, session_id: str) -> LastChunk | None:
-        """The piece of conversation that was stored last."""
+        """The chunk that was stored last."""
         return self._last_chunks.get(session_id)
 
     def absorb(self, other: State) -> None:
-        """Add what another state knows of sessions that this one was not asked for."""
+        """Add the records of another state for sessions that this one has not loaded."""
         self._records = other._records | self._records
         self._stats = other._stats | self._stats
         self._last_chunks = other._last_chunks | self._last_chunks
@@ -146,24 +146,24 @@ class State:
         if isinstance(record, Task) and record.status in DEAD:
             self.changes.ended[record.key] = record
             for dependent in fail_dependents([record], self.tasks(record.session_id), at=record.updated_at):
-                self._change(dependent)
+                self._apply_store_change(dependent)
 
     def cancel_open_tasks(self, session_id: str, at: datetime) -> None:
-        """Cancel all tasks of a session that are not finished, also those that were not loaded."""
+        """Cancel all unfinished tasks of a session, including those that were not loaded."""
         for task in [task for task in self.tasks(session_id) if task.status in UNFINISHED]:
-            self._change(cancel(task, SESSION_COMPLETED, at))
+            self._apply_store_change(cancel(task, SESSION_COMPLETED, at))
         self.stats(session_id).active_tasks = 0
         self.changes.cancelled[session_id] = at
 
-    def _change(self, task: Task) -> None:
-        """Keep what the store changes by itself: it is written only if it is to be written anyway."""
+    def _apply_store_change(self, task: Task) -> None:
+        """Apply a change that the store makes itself: it is written only if the task is written anyway."""
         self._count(self._records.get(task.key), task)
         self._records[task.key] = task
         if task.key in self.changes.put:
             self.changes.put[task.key] = task
 
     def remove(self, record: Session | Memory) -> None:
-        """Remove a record with all that belongs to it."""
+        """Remove a record and all that belongs to it."""
         self._count(record, None)
         belongs = record.key[1:]
         for key in [key for key in self._records if key[1 : 1 + len(belongs)] == belongs and _is_below(key, record)]:
@@ -179,13 +179,13 @@ class State:
                 del self._alike[pair]
 
     def take_changes(self) -> Changes:
-        """The changes since the last call, for writing."""
+        """Return the changes since the last call, to be written."""
         changes, self.changes = self.changes, Changes()
         return changes
 
     def ahead_of(self, task: Task, session_glob: str | None) -> int:
-        """How many pending tasks the same agent, or those that take what names nobody, would get before this one; of
-        the sessions that the pattern allows."""
+        """Count the pending tasks, in the sessions of the pattern, that the same agent (or agents of the same type, if
+        the task names none) would claim before this one."""
         return sum(
             count
             for (agent_name, task_type, priority), count in self._queues.get(session_glob, Counter()).items()
@@ -195,7 +195,7 @@ class State:
         )
 
     def agents_online(self, task: Task, now: datetime) -> int:
-        """How many agents were seen lately and would take this task."""
+        """Count the recently seen agents that would claim this task."""
         if task.agent_name is None:
             return sum(self._online_types.get(kind, 0) for kind in {task.task_type, GENERAL})
         agent = self._agents.get(task.agent_name)

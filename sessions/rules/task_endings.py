@@ -1,5 +1,4 @@
-"""How tasks end that nobody works on: they are cancelled, or fail as one that they depend on will not be completed.
-Pure."""
+"""Endings of tasks that no agent works on: cancelled, or failed because a dependency will not be completed. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +14,11 @@ from models.field_types import TaskStatus
 from sessions.rules.event_log import Event
 
 DEAD: frozenset[TaskStatus] = frozenset({"failed", "cancelled"})
-"""In which a task will not be completed by itself any more."""
+"""Statuses in which a task will not be completed unless a client acts."""
 TITLE_LENGTH = 80
 SESSION_COMPLETED = "The session was completed."
 SWEEPER = "sweeper"
-"""Who does what follows by itself, in journals."""
+"""Source of automatic changes in journals."""
 
 
 class Dependent(Protocol):
@@ -31,11 +30,11 @@ class Dependent(Protocol):
 
     @property
     def status(self) -> TaskStatus:
-        """Its state."""
+        """Its status."""
 
     @property
     def description(self) -> str:
-        """What is to be done."""
+        """Its description."""
 
     @property
     def depends_on(self) -> Sequence[str]:
@@ -45,20 +44,20 @@ class Dependent(Protocol):
 D = TypeVar("D", bound=Dependent)
 
 
-def cancel(task: D, why: str | None, at: datetime) -> D:
-    """The task as cancelled. Whoever cancels it knows of it, so `updates` do not mention it."""
-    values = {"status": "cancelled", "cancel_reason": why, "lease_expires_at": None}
+def cancel(task: D, cancel_reason: str | None, at: datetime) -> D:
+    """The task as cancelled. The sender that cancels it knows of it, so `updates` omit it."""
+    values = {"status": "cancelled", "cancel_reason": cancel_reason, "lease_expires_at": None}
     return _replace(task, {**values, "updated_at": at, "finished_at": at, "shown_at": at})
 
 
 def reason(title: str, status: str) -> str:
-    """Why a task fails that depends on one in this status."""
-    became = "was cancelled" if status == "cancelled" else status
-    return f'It depends on "{shorten(title, TITLE_LENGTH)}", which {became}.'
+    """The reason cancel_reason a task fails that depends on one in this status."""
+    outcome = "was cancelled" if status == "cancelled" else status
+    return f'It depends on "{shorten(title, TITLE_LENGTH)}", which {outcome}.'
 
 
 def fail_dependents(ended: Iterable[D], tasks: Iterable[D], *, at: datetime) -> list[D]:
-    """The pending ones of these tasks of one session that depend on the ended ones, directly or not, as failed."""
+    """Fail those pending tasks of a session that depend on the ended ones, directly or indirectly."""
     waiting: dict[str, list[D]] = {}
     for task in tasks:
         if task.status == "pending":
@@ -79,7 +78,7 @@ def fail_dependents(ended: Iterable[D], tasks: Iterable[D], *, at: datetime) -> 
 def event_of_dependent(
     *, session_id: str, task_id: str, title: str, attempt: int, error: str | None, at: datetime
 ) -> Event:
-    """What the journal tells of a task that failed because of another."""
+    """The journal entry of a task that failed because of a dependency."""
     return Event(
         session_id=session_id,
         event="fail_task",

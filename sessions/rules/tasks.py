@@ -1,4 +1,4 @@
-"""Rules for delegated tasks, for those who delegate: delegate, cancel, answer. What agents do is in `claims`."""
+"""Rules for senders that delegate tasks: delegate, cancel, answer. The commands of agents are in `claims`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sessions.rules.task_endings import DEAD, TITLE_LENGTH, cancel
 
 
 def delegate_task(state: State, command: DelegateTask, context: Context) -> Decision:
-    """Put a task into the queue. The same under the sender's own id, or without one as an unfinished task that its
-    source has just delegated, returns the one that is there. Raises NotFound or Invalid for dependencies, Conflict for
-    the id."""
+    """Enqueue a task. A repeat returns the existing task: with the sender's own id, or without an id if the source has
+    just delegated the same task and it is unfinished. Raises NotFound or Invalid for dependencies, Conflict for the
+    id."""
     session = active_session(state, context.session_id)
     digest = description_hash(command.agent_name, command.description)
-    task_id = command.task_id or _free_id(state, command, context, count=state.alike(context.session_id, digest))
+    task_id = command.task_id or _next_free_id(state, command, context, count=state.alike(context.session_id, digest))
     task = Task(
         session_id=context.session_id,
         task_id=task_id,
@@ -60,38 +60,39 @@ def delegate_task(state: State, command: DelegateTask, context: Context) -> Deci
                 and is_just_repeated(context, source=other.created_by, at=other.created_at)
                 and _same(other, task, command)
             ):
-                return _delegated(state, other, context, created=False)
+                return _delegated_decision(state, other, context, created=False)
     known = state.find(task.key, Task)
     if known is not None:
         if known.description != task.description or not _same(known, task, command):
             raise Conflict(
-                f"Another task has this id: {shorten(known.description, TITLE_LENGTH)}",
+                f"Another task already has this id: {shorten(known.description, TITLE_LENGTH)}",
                 code="task_exists",
                 field="data.task_id",
-                hint="Give this one another task_id, or none.",
+                hint="Choose another task_id, or omit it to have one generated.",
                 data=describe_task(known),
             )
-        return _delegated(state, known, context, created=False)
+        return _delegated_decision(state, known, context, created=False)
     _check_dependencies(state, task, context)
-    return _delegated(state, task, context, created=True, put=[task, touch(session, context.at)])
+    return _delegated_decision(state, task, context, created=True, put=[task, touch(session, context.at)])
 
 
 def cancel_task(state: State, command: CancelTask, context: Context) -> Decision:
-    """Cancel an unfinished task, in an active or paused session; repeated, a no-op. Raises NotFound or Conflict."""
+    """Cancel an unfinished task in an active or paused session; repeating it is a no-op. Raises NotFound or
+    Conflict."""
     session = existing_session(state, context.session_id)
     if session.status == "completed":
         active_session(state, context.session_id)
     task = _existing_task(state, command.task_id, context)
     title = shorten(task.description, TITLE_LENGTH)
     if task.status == "cancelled":
-        return Decision(message=f'"{title}" is cancelled already.', data=describe_task(task))
+        return Decision(message=f'"{title}" is already cancelled.', data=describe_task(task))
     if task.status in FINISHED:
         raise Conflict(
-            f'"{title}" is {task.status} already.',
+            f'"{title}" is already {task.status}.',
             code="task_finished",
             field="data.task_id",
             data=describe_task(task),
-            hint="There is nothing to cancel; get_task shows its result.",
+            hint="Nothing is left to cancel; get_task shows its result.",
         )
     cancelled = cancel(task, command.reason or None, context.at)
     put: list[Record] = [cancelled, touch(session, context.at)]
@@ -99,27 +100,27 @@ def cancel_task(state: State, command: CancelTask, context: Context) -> Decision
 
 
 def answer_task(state: State, command: AnswerTask, context: Context) -> Decision:
-    """Answer the open question of a task, which goes back to the queue; repeated, a no-op."""
+    """Answer the open question of a task and requeue the task; repeating it is a no-op."""
     session = active_session(state, context.session_id)
     task = _existing_task(state, command.task_id, context)
     title = shorten(task.description, TITLE_LENGTH)
     questions = msgspec.json.decode(task.questions, type=list[Question])
     if task.status != "input_required" or not questions:
         if questions and questions[-1].answer == command.answer:
-            return Decision(message=f'"{title}" has this answer already.', data=describe_task(task))
+            return Decision(message=f'"{title}" already has this answer.', data=describe_task(task))
         raise Conflict(
-            f'"{title}" asks nothing: it is {task.status}.',
+            f'"{title}" has no open question; its status is {task.status}.',
             code="task_not_asking",
             field="data.task_id",
             data=describe_task(task),
-            hint="get_task shows its state; only a task that is input_required can be answered.",
+            hint="Only a task with status input_required can be answered; get_task shows the status.",
         )
     questions[-1] = msgspec.structs.replace(questions[-1], answer=command.answer, answered_at=context.at)
     answered = msgspec.structs.replace(
         task,
         status="pending",
         questions=Raw(msgspec.json.encode(questions)),
-        attempt=max(task.attempt - 1, 0),  # A question is no failed attempt.
+        attempt=max(task.attempt - 1, 0),  # Asking a question does not use up an attempt.
         claimed_by=None,
         claim_token=None,
         lease_expires_at=None,
@@ -127,11 +128,13 @@ def answer_task(state: State, command: AnswerTask, context: Context) -> Decision
         shown_at=None,
     )
     put: list[Record] = [answered, touch(session, context.at)]
-    return Decision(message=f'Answered; "{title}" goes on.', data=describe_task(answered), put=put)
+    return Decision(
+        message=f'Answered the question; "{title}" is back in the queue.', data=describe_task(answered), put=put
+    )
 
 
 def describe_task(task: Task) -> dict[str, Any]:
-    """A task as the answer to a write shows it: its state, not its content."""
+    """A task as responses to writes show it: its state, not its content."""
     described = {
         "task_id": task.task_id,
         "agent_name": task.agent_name,
@@ -149,12 +152,12 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 
 def description_hash(agent_name: str | None, description: str) -> str:
-    """By which a repeated request is recognized, and counted: what is asked, and of whom."""
-    asked = f"{agent_name or ''}\n{' '.join(description.split()).casefold()}"
-    return hashlib.sha256(asked.encode()).hexdigest()
+    """Identifies repeated requests, for comparing and counting: the request and the agent."""
+    request = f"{agent_name or ''}\n{' '.join(description.split()).casefold()}"
+    return hashlib.sha256(request.encode()).hexdigest()
 
 
-def _delegated(
+def _delegated_decision(
     state: State, task: Task, context: Context, *, created: bool, put: list[Record] | None = None
 ) -> Decision:
     title = shorten(task.description, TITLE_LENGTH)
@@ -163,16 +166,20 @@ def _delegated(
     data = describe_task(task) | {"created": created, "agents_online": online}
     if task.status == "pending":
         data["ahead_in_queue"] = ahead if created else max(ahead - 1, 0)
-    whom = task.agent_name or f"any agent for {task.task_type}"
-    message = f'Delegated "{title}" to {whom}.' if created else f'"{title}" is delegated already; it is {task.status}.'
+    recipient = task.agent_name or f"any agent for {task.task_type}"
+    message = (
+        f'Delegated "{title}" to {recipient}.'
+        if created
+        else f'"{title}" is already delegated; its status is {task.status}.'
+    )
     if not online and task.status == "pending":
-        data["warning"] = "No agent that takes it is online at the moment; it waits until one is."
+        data["warning"] = "No agent that can claim this task is online; it stays queued until one is."
         message += " No agent is online yet."
     return Decision(message=message, data=data, put=put or [])
 
 
-def _free_id(state: State, command: DelegateTask, context: Context, *, count: int) -> str:
-    """From the content, and from how many times it was asked before."""
+def _next_free_id(state: State, command: DelegateTask, context: Context, *, count: int) -> str:
+    """Derive an id from the content and the number of earlier requests of the same."""
     number = count
     while True:
         task_id = derive_id("task", command.description, [command.agent_name, command.description, number])
@@ -186,34 +193,35 @@ def _check_dependencies(state: State, task: Task, context: Context) -> None:
         known = state.find(task_key(context.session_id, task_id), Task)
         if known is None and task_id not in context.upcoming_tasks and task_id != task.task_id:
             raise NotFound(
-                f"There is no task {task_id!r} in this session to depend on.",
+                f"Dependency {task_id!r} not found in this session.",
                 code="task_not_found",
                 field=f"data.depends_on[{number}]",
-                hint="Delegate that task first, or in the same atomic batch.",
+                hint="Delegate the dependency first, or in the same atomic batch.",
             )
         if known is not None and known.status in DEAD:
             raise Conflict(
-                f'"{shorten(known.description, TITLE_LENGTH)}" is {known.status}: what depends on it never begins.',
+                f'"{shorten(known.description, TITLE_LENGTH)}" is {known.status}: its dependents would never start.',
                 code="dependency_failed",
                 field=f"data.depends_on[{number}]",
-                hint="Delegate that one anew under another task_id, and depend on the new one.",
+                hint="Delegate the dependency again under another task_id, and depend on the new task.",
                 data=describe_task(known),
             )
     if path := _cycle(state, task):
         raise Invalid(
-            f"The tasks would wait for each other: {' → '.join(path)}.",
+            f"The dependencies form a cycle: {' → '.join(path)}.",
             code="dependency_cycle",
             field="data.depends_on",
-            hint="Leave out one of these dependencies.",
+            hint="Remove one of these dependencies.",
         )
 
 
 def _cycle(state: State, task: Task) -> list[str] | None:
-    """A path from the task back to itself. Only tasks of the same batch can point forward, and those are in state."""
+    """A path from the task back to itself. Only tasks of the same batch can refer forward, and those are in the
+    state."""
     if task.task_id not in task.depends_on and not state.is_awaited(task):
         return None
     waiting_for: dict[str, str] = {}
-    """Of each task that was reached, one that waits for it."""
+    """For each task reached, a task that waits for it."""
     reached = [task]
     while reached:
         waiting = reached.pop()
@@ -228,7 +236,7 @@ def _cycle(state: State, task: Task) -> list[str] | None:
 
 
 def _path_to(last: str, waiting_for: dict[str, str], *, start: str) -> list[str]:
-    """From the start to the last task, and back to the start."""
+    """The path from the start to the last task, and back to the start."""
     path = [start]
     while last != start:
         path.append(last)
@@ -240,7 +248,7 @@ def _existing_task(state: State, task_id: str, context: Context) -> Task:
     task = state.find(task_key(context.session_id, task_id), Task)
     if task is None:
         raise NotFound(
-            f"There is no task {task_id!r} in this session.",
+            f"Task {task_id!r} not found in this session.",
             code="task_not_found",
             field="data.task_id",
             hint="list_tasks shows the tasks of a session.",
@@ -249,7 +257,7 @@ def _existing_task(state: State, task_id: str, context: Context) -> Task:
 
 
 def _same(known: Task, task: Task, command: DelegateTask) -> bool:
-    """Whether both ask for the same, but for the description. A time such as `in 2h` is meant as of the first."""
+    """Compare all but the description. A relative time such as `in 2h` counts from the first request."""
     plain = ["agent_name", "task_type", "priority", "depends_on", "max_attempts"]
     if command.not_before is None or not is_relative(command.not_before):
         plain.append("not_before")

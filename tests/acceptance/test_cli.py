@@ -87,7 +87,7 @@ class TestSessions:
     def test_a_session_that_is_not_there_is_named(self, cli: CommandLine, full: str) -> None:
         done = cli.run("show", full + "x", code=3)
         assert done.out == ""
-        assert done.err.startswith(f"Error: There is no session '{full}x'.\n")
+        assert done.err.startswith(f"Error: Session '{full}x' not found.\n")
         assert repr(full) in done.err
         error = json.loads(cli.run("show", full + "x", "--json", code=3).err)["error"]
         assert (error["code"], error["field"]) == ("session_not_found", "session_id")

@@ -207,7 +207,7 @@ class TestShowWhatIsNotThere:
         missing = new_id("missing")
         done = cli.run(*line.format(missing).split(), code=3)
         assert done.out == ""
-        assert done.err.startswith(f"Error: There is no session '{missing}'.\n")
+        assert done.err.startswith(f"Error: Session '{missing}' not found.\n")
 
     def test_the_nearest_is_offered(self, cli: CommandLine, filled: Filled) -> None:
         done = cli.run("show", filled.session_id[:-1], code=3)
@@ -391,7 +391,7 @@ class TestWithAnEmptyDatabase:
 
     def test_what_is_named_is_not_found(self, empty: CommandLine) -> None:
         done = empty.run("show", "x", code=3)
-        assert (done.out, done.err.splitlines()[0]) == ("", "Error: There is no session 'x'.")
+        assert (done.out, done.err.splitlines()[0]) == ("", "Error: Session 'x' not found.")
 
     def test_an_export_of_all_is_empty(self, empty: CommandLine) -> None:
         done = empty.run("export", "--all")

@@ -46,13 +46,13 @@ def test_events_of_a_hook_whose_session_was_paused_are_kept_and_replayed(
     assert stack.client.get("/v1/dead-letters", params={"session_id": deploys}).json()["items"] == []
     listed = cli.run("dead-letters", "list", "--parked", "--session", deploys, "--json", "id,reason").json
     assert listed == [
-        {"id": each, "reason": '"Deploys" is paused and takes no changes.'} for each in (first, second, third)
+        {"id": each, "reason": '"Deploys" is paused and accepts no changes.'} for each in (first, second, third)
     ]
     shown = cli.run("dead-letters", "show", first, "--source", name, "--json", "payload").json
     assert shown["payload"]["content"] == {"type": "deploy", "number": 1}
     assert stack.client.get("/v1/status").json()["postgres"]["parked_events"] >= 3
     resumed = stack.send("resume_session", deploys)
-    assert resumed["message"] == 'Resumed "Deploys". 3 events that came meanwhile wait to be replayed.'
+    assert resumed["message"] == 'Resumed "Deploys". 3 events that arrived meanwhile are waiting to be replayed.'
     assert resumed["data"]["waiting_events"] == 3
     # One is given up, one is sent again, and one is replayed: each takes effect once at most.
     cli.run("dead-letters", "discard", third, "--source", name, "--yes")

@@ -40,7 +40,7 @@ class TestTasks:
         stack.send("delegate_task", session_id, task_id="roof", description="Build the roof", depends_on=["walls"])
         roof = stack.send("get_task", session_id, task_id="roof")
         assert roof["data"]["task"]["blocked_by"] == [{"task_id": "walls", "status": "pending"}]
-        assert roof["message"] == '"Build the roof" waits for other tasks.'
+        assert roof["message"] == '"Build the roof" is waiting for other tasks.'
         unknown = stack.ask("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
         assert refused(unknown, 404, "task_not_found")["field"] == "data.depends_on[1]"
 

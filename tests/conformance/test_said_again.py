@@ -49,7 +49,7 @@ def test_an_action_item_found_in_a_later_conversation_is_open_again(walk: Backen
     send(walk, "store_memory", key=key, content="Call Ann", status="done")
     again = walk.send("conversation_chunk", {"content": "Ann again!", "extracted_items": found}, session_id=SESSION)
     assert again["data"]["reopened"] == [key]
-    assert again["message"].endswith("1 of them open again.")
+    assert again["message"].endswith("1 of them reopened.")
     assert (memory(walk, key)["status"], memory(walk, key)["chunk_id"]) == ("open", again["data"]["chunk_id"])
     assert [item["key"] for item in send(walk, "resume_bundle")["action_items"]] == [key]
 
@@ -179,7 +179,7 @@ def test_the_id_of_a_session_that_does_not_go_on_starts_no_other(walk: Backend, 
     send(walk, f"{state.removesuffix('d')}_session")
     answer = walk.send("create_session", {"title": "Morning walk"}, session_id=SESSION)
     assert (answer["data"]["created"], answer["data"]["status"]) == (False, state)
-    assert answer["message"] == f'"Morning walk" exists already and is {state}; send resume_session to go on with it.'
+    assert answer["message"] == f'"Morning walk" already exists and is {state}; send resume_session to continue it.'
     assert list(walk.session_ids()) == [SESSION]
 
 

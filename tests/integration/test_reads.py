@@ -237,12 +237,12 @@ def test_a_task_says_what_it_waits_for_and_what_failed(walk: Rows) -> None:
     walk.task("fine", status="completed")
     walk.task("open")
     walk.task("next", "Read it again", depends_on=["open", "fine"])
-    assert ask(walk, GetTask(task_id="next")).message == '"Read it again" waits for other tasks.'
+    assert ask(walk, GetTask(task_id="next")).message == '"Read it again" is waiting for other tasks.'
     walk.task("last", "Write the summary", depends_on=["open", "broken", "fine"])
     answer = ask(walk, GetTask(task_id="last"))
     blocked_by = [{"task_id": "broken", "status": "failed"}, {"task_id": "open", "status": "pending"}]
     assert answer.data["task"]["blocked_by"] == blocked_by
-    assert answer.message == '"Write the summary" waits for a task that will not be completed.'
+    assert answer.message == '"Write the summary" is waiting for a task that will not be completed.'
 
 
 def test_a_task_shows_its_result_and_no_claim_token(walk: Rows) -> None:
@@ -270,7 +270,7 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
     seen: set[str] = set()
 
     expected = {
-        "asks": '"Research" waits for an answer to a question.',
+        "asks": '"Research" is waiting for an answer to a question.',
         "lying": '"Nobody wants it" was not yet claimed by codex.',
     }
     assert news() == expected

@@ -158,7 +158,7 @@ def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
     assert drain(redis, engine, entry("pause_session", walk), item)[0].endswith(": 1 applied, 1 parked")
     [listed] = parked(engine, walk)
     assert (listed["delivery_id"], listed["status"]) == (item.delivery_id, "parked")
-    assert listed["reason"] == '"Walk" is paused and takes no changes.'
+    assert listed["reason"] == '"Walk" is paused and accepts no changes.'
     with engine.connect() as connection:
         found = find_dead_letter(connection, DeadLetterFilter(source=item.source, delivery_id=item.delivery_id))
         assert found is not None
@@ -242,7 +242,7 @@ def test_who_resumes_a_session_hears_how_many_events_wait(redis: Redis, engine: 
     drain(redis, engine, entry("pause_session", walk), *items, resume)
     body = answer_of(redis, resume)
     assert body["data"]["waiting_events"] == 3
-    assert body["message"] == 'Resumed "Walk". 3 events that came meanwhile wait to be replayed.'
+    assert body["message"] == 'Resumed "Walk". 3 events that arrived meanwhile are waiting to be replayed.'
     batch = entry("batch", walk, waits=True, commands=[{"command": "resume_session"}])
     drain(redis, engine, batch)
     assert answer_of(redis, batch)["data"]["results"][0]["data"]["waiting_events"] == 3

@@ -9,7 +9,7 @@ from cli.main import SECTIONS
 from models.commands.definitions import COMMANDS
 from models.commands.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
 
-HINT = "Start it with create_session; list_sessions shows those that exist."
+HINT = "Create it with create_session; list_sessions shows existing sessions."
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,9 @@ HINT = "Start it with create_session; list_sessions shows those that exist."
     [
         (
             HINT,
-            "Start it with create_session; send_command list_sessions shows those that exist.",
-            "Start it with POST /v1/commands/create_session; GET /v1/sessions shows those that exist.",
-            "Start it with session-cli create; session-cli list shows those that exist.",
+            "Create it with create_session; send_command list_sessions shows existing sessions.",
+            "Create it with POST /v1/commands/create_session; GET /v1/sessions shows existing sessions.",
+            "Create it with session-cli create; session-cli list shows existing sessions.",
         ),
         (
             "Send resume_session first.",

@@ -223,10 +223,10 @@ def test_completing_a_session_cancels_its_open_tasks_if_asked(world: World) -> N
     world.do("delegate_task", task_id="t1", description="x", allow_duplicate=True)
     world.do("delegate_task", task_id="t2", description="y", depends_on=["t1"])
     decision = world.do("complete_session", open_tasks="cancel")
-    assert decision.message == 'Completed "Morning walk", and cancelled 2 open tasks.'
+    assert decision.message == 'Completed "Morning walk" and cancelled 2 open tasks.'
     assert [world.task(name).status for name in ("done", "t1", "t2")] == ["completed", "cancelled", "cancelled"]
     assert world.task("t2").cancel_reason == "The session was completed."
-    assert world.do("complete_session").message == '"Morning walk" is completed already.'
+    assert world.do("complete_session").message == '"Morning walk" is already completed.'
 
 
 def test_what_depends_on_a_cancelled_task_fails_with_that_reason(world: World) -> None:
