@@ -1,1 +1,1 @@
-"""What commands mean: rules as pure functions, the session manager, the stores, reads, search and export."""
+"""Sessions: rules as pure functions, the session manager, the stores, reads, search and export."""

@@ -1,7 +1,7 @@
-"""The register of API keys: making, listing and revoking them, and bringing the copy in Redis that relays read.
+"""The register of API keys: creates, lists and revokes them, and synchronizes the copy in Redis that relays read.
 
-Postgres has the truth. A revocation is in Redis first, where every relay finds it within seconds, also while Postgres
-is away, and stays there.
+Postgres is authoritative. A revocation is written to Redis first, where every relay finds it within seconds, even while
+Postgres is unavailable. It stays there.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ from sessions.postgres.operations.api_keys import (
 
 REDIS_TIMEOUT_SECONDS = 5.0
 RESERVED_NAMES = frozenset({"default", "github", "dashboard"})
-"""Those of API_KEY, of GITHUB_WEBHOOK_SECRET, and of who works in the dashboard."""
+"""Names of other senders: API_KEY, GITHUB_WEBHOOK_SECRET, and users of the dashboard."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key that was just made; its secret is known here and never again."""
+    """A new key. Its secret is available only here."""
 
     secret: str
     entry: KeyEntry
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a revocation led to."""
+    """The result of a revocation."""
 
     revocations: Sequence[Revocation]
     recorded: bool
-    """Whether Postgres knows it, too. If not, a worker tells it when it is back."""
+    """True if Postgres has recorded it. Otherwise a worker records it once Postgres is available."""
 
 
 def connect_register(settings: Settings, *, taken_names: Collection[str] = ()) -> KeyRegister:
-    """The register on the servers that the settings name; connects when it is first used, and says soon when one of
-    them is away. `taken_names` are those of signing secrets. Raises SettingsError."""
+    """The register on the servers that the settings name. It connects on first use, and reports an unavailable server
+    soon. `taken_names` are those of signing secrets. Raises SettingsError."""
     if not settings.redis_url:
         raise SettingsError("REDIS_URL is not set: expected redis://:password@host:port/0.")
     seconds = {"socket_timeout": REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": REDIS_TIMEOUT_SECONDS}
@@ -84,7 +84,7 @@ class KeyRegister:
     """The register, on one Postgres and one Redis."""
 
     def __init__(self, engine: Engine, redis: Redis, *, taken_names: Collection[str] = ()) -> None:
-        """`taken_names` stand for other senders: deliveries are told apart by the name of who sent them."""
+        """`taken_names` belong to other senders: deliveries are distinguished by the names of their senders."""
         self._engine = engine
         self._redis = redis
         self._taken_names = RESERVED_NAMES | frozenset(taken_names)
@@ -98,9 +98,9 @@ class KeyRegister:
         created_by: str,
         rotate: bool = False,
     ) -> NewKey:
-        """Make a key, which works within 5 s. A name stands for one sender for ever: a further key of that sender is
-        made with `rotate`, for the same sessions. If it raises, which may be Invalid, Conflict, NotFound or
-        Unavailable, none was made."""
+        """Create a key, which works within 5 s. A name identifies one sender forever: a further key of that sender is
+        created with `rotate`, for the same sessions. Raises Invalid, Conflict, NotFound or Unavailable; then no key was
+        created."""
         self._check(name, scopes, session_glob)
         is_hook = "hook" in scopes
         secret = make_secret(HOOK_PREFIX if is_hook else KEY_PREFIX)
@@ -119,33 +119,33 @@ class KeyRegister:
                 lock_register(connection)
                 earlier = find_keys(connection, name_or_id=name)
                 if bool(earlier) != rotate:
-                    raise _name_known(name) if earlier else _name_unknown(name)
+                    raise _name_known_error(name) if earlier else _name_unknown_error(name)
                 if any(known.session_glob != session_glob for known in earlier):
                     raise Conflict(
-                        "The sender's other keys are for other sessions, and it can ask for all its deliveries.",
+                        "All keys of a sender must have the same session pattern: each can read all its deliveries.",
                         code="pattern_differs",
                         field="sessions",
-                        expected=f"the same as theirs: {earlier[0].session_glob or 'nothing'}",
-                        hint="For other sessions make a key with another name.",
+                        expected=f"the pattern of its other keys: {earlier[0].session_glob or 'none'}",
+                        hint="To use other sessions, create a key with another name.",
                     )
                 if is_hook and not session_exists(connection, session_glob or ""):
                     raise NotFound(
-                        f"There is no session {session_glob!r}.",
+                        f"Session {session_glob!r} not found.",
                         code="session_not_found",
                         field="sessions",
-                        hint="create_session starts it; a hook stores into a session that is there.",
+                        hint="Create it with create_session first; a hook stores into an existing session.",
                     )
                 add_key(connection, entry)
         except SQLAlchemyError as error:
-            raise _database_trouble(error) from error
+            raise _database_error(error) from error
         self._announce(entry)
         return NewKey(secret=secret, entry=entry)
 
     def derive(
         self, *, parent_hash: str, name: str, scopes: Sequence[Scope], session_glob: str | None, app: str
     ) -> NewKey:
-        """Make a token for an app whose user has a key: it may do what that key may, for the same sender, and is
-        refused as soon as the key is. It works within 5 s. Raises Unavailable; then none was made."""
+        """Create a token for an app whose user has a key. It acts for the same sender with that key's rights, and is
+        refused as soon as the key is. It works within 5 s. Raises Unavailable; then no token was created."""
         secret = make_secret(OAUTH_PREFIX)
         key_hash = hash_key(secret)
         entry = KeyEntry(
@@ -162,38 +162,40 @@ class KeyRegister:
             with self._engine.begin() as connection:
                 add_key(connection, entry)
         except SQLAlchemyError as error:
-            raise _database_trouble(error) from error
+            raise _database_error(error) from error
         self._announce(entry)
         return NewKey(secret=secret, entry=entry)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._redis.close()
         self._engine.dispose()
 
     def entries(self) -> list[KeyEntry]:
-        """All keys, revoked ones too. Raises Unavailable."""
+        """All keys, including revoked ones. Raises Unavailable."""
         try:
             with self._engine.connect() as connection:
                 return find_keys(connection)
         except SQLAlchemyError as error:
-            raise _database_trouble(error) from error
+            raise _database_error(error) from error
 
     def revoke(self, name_or_id: str, *, by: str) -> Revoked:
-        """Refuse a key, or all keys of a name, within 5 s and for ever. May be repeated. Raises NotFound; or
-        Unavailable without Redis, which alone can tell all relays: then it is not certain what was revoked."""
+        """Revoke a key, or all keys of a name, within 5 s and permanently. May be repeated. Raises NotFound. Raises
+        Unavailable without Redis, which alone reaches all relays: then it is uncertain what was revoked."""
         try:
-            copy = self._copied()
+            copy = self._redis_copy()
             revoked = self._revocations()
-            truth = self._recorded(name_or_id)
-            if truth is None and not self._redis.exists(VERSION_KEY):
-                raise Unavailable("Neither Postgres nor the copy of the keys in Redis is there; nothing was revoked.")
+            recorded = self._find_recorded(name_or_id)
+            if recorded is None and not self._redis.exists(VERSION_KEY):
+                raise Unavailable(
+                    "Neither Postgres nor the keys in Redis are available; no key was revoked. Repeat it later."
+                )
             found = {h: record for h, record in copy.items() if name_or_id in (record.name, record.key_id)}
-            found.update({entry.key_hash: entry.record for entry in truth or []})
+            found.update({entry.key_hash: entry.record for entry in recorded or []})
             known = {h: old for h, old in revoked.items() if name_or_id in (old.name, old.key_id)}
             if not found and not known:
                 raise NotFound(
-                    f"There is no key {name_or_id[:64]!r}.", code="key_not_found", hint="GET /v1/keys lists them all."
+                    f"Key {name_or_id[:64]!r} not found.", code="key_not_found", hint="GET /v1/keys lists all keys."
                 )
             now = datetime.now(UTC)
             for key_hash, record in found.items():
@@ -203,19 +205,21 @@ class KeyRegister:
             self._put_revocations(known)
         except RedisError as error:
             raise Unavailable(
-                "Redis does not answer, so that relays cannot be told: the key may go on to work. Repeat it."
+                "Redis does not respond, so the key may still work at the relays. Repeat the revocation."
             ) from error
         return Revoked(revocations=list(known.values()), recorded=self._record(known))
 
     def synchronize(self) -> bool:
-        """Bring what Redis and Postgres know of each other; says whether the copy in Redis was changed. May be
-        repeated. Raises SQLAlchemyError or RedisError when a server is away."""
+        """Synchronize Redis and Postgres; returns whether the copy in Redis changed. May be repeated. Raises
+        SQLAlchemyError or RedisError when a server is unavailable."""
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.watch(VERSION_KEY)  # type: ignore[no-untyped-call]
             revoked = self._revocations()
             with self._engine.begin() as connection:
                 entries = find_keys(connection)
-                mark_revoked(connection, [(e.key_hash, revoked[e.key_hash]) for e in entries if _is_news(e, revoked)])
+                mark_revoked(
+                    connection, [(e.key_hash, revoked[e.key_hash]) for e in entries if _is_unrecorded(e, revoked)]
+                )
             lost = {
                 entry.key_hash: Revocation(
                     key_id=entry.key_id,
@@ -227,7 +231,7 @@ class KeyRegister:
                 if entry.revoked_at is not None and entry.key_hash not in revoked
             }
             wanted = {e.key_hash: e.record for e in entries if e.revoked_at is None and e.key_hash not in revoked}
-            if not lost and pipeline.get(VERSION_KEY) is not None and self._copied() == wanted:
+            if not lost and pipeline.get(VERSION_KEY) is not None and self._redis_copy() == wanted:
                 return False
             pipeline.multi()
             pipeline.delete(REGISTER_KEY)
@@ -238,20 +242,20 @@ class KeyRegister:
             pipeline.set(VERSION_KEY, make_secret(""))
             try:
                 pipeline.execute()
-            except WatchError:  # Somebody changed a key meanwhile; the next turn sees it.
+            except WatchError:  # A key changed meanwhile; the next run sees it.
                 return False
         return True
 
     def _check(self, name: str, scopes: Sequence[Scope], session_glob: str | None) -> None:
         if not re.search(NAME_PATTERN, name):
             raise Invalid(
-                f"The name {name[:64]!r} is not valid.",
+                f"Invalid name {name[:64]!r}.",
                 field="name",
-                expected="1 to 64 letters, digits and . _ -, the first a letter or digit, and no key_ before it",
+                expected="1 to 64 letters, digits and . _ -, starting with a letter or digit, but not with key_",
             )
         if name in self._taken_names:
             raise Conflict(
-                f"The name {name!r} stands for another sender: that of API_KEY, or of a signing secret.",
+                f"The name {name!r} is reserved for another sender, such as that of API_KEY or of a signing secret.",
                 code="name_taken",
                 field="name",
                 hint="Choose another name.",
@@ -259,25 +263,25 @@ class KeyRegister:
         is_hook = list(scopes) == ["hook"]
         if not scopes or not (is_hook or set(scopes) <= set(ALL_SCOPES)):
             raise Invalid(
-                "The scopes are not valid.",
+                f"Invalid scopes: {', '.join(scopes)[:64] or 'none'}.",
                 field="scopes",
-                expected=f"some of {', '.join(ALL_SCOPES)}; or hook alone, for a token that stands in an address",
+                expected=f"some of {', '.join(ALL_SCOPES)}; or only hook, for a token in a webhook URL",
             )
         if is_hook and (session_glob is None or not re.search(ID_PATTERN, session_glob)):
             raise Invalid(
-                "A hook stores into one session, which has to be named.",
+                "A hook stores into one session, which must be given by its id.",
                 field="sessions",
                 expected="the id of a session",
             )
         if session_glob is not None and not re.search(GLOB_PATTERN, session_glob):
             raise Invalid(
-                "The pattern of sessions is not valid.",
+                f"Invalid session pattern {session_glob[:64]!r}.",
                 field="sessions",
                 expected="1 to 128 letters, digits and . _ : @ -, with * for any text and ? for one character",
             )
 
     def _announce(self, entry: KeyEntry) -> None:
-        """Tell the relays at once; should that fail, a worker does within seconds."""
+        """Publish the key to the relays at once; if that fails, a worker does so within seconds."""
         try:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hset(REGISTER_KEY, entry.key_hash, msgspec.json.encode(entry.record))
@@ -294,7 +298,7 @@ class KeyRegister:
             pipeline.set(VERSION_KEY, make_secret(""), xx=True)
             pipeline.execute()
 
-    def _copied(self) -> dict[str, KeyRecord]:
+    def _redis_copy(self) -> dict[str, KeyRecord]:
         copy = cast("dict[bytes, bytes]", self._redis.hgetall(REGISTER_KEY))
         return {key_hash.decode(): msgspec.json.decode(record, type=KeyRecord) for key_hash, record in copy.items()}
 
@@ -302,8 +306,8 @@ class KeyRegister:
         revoked = cast("dict[bytes, bytes]", self._redis.hgetall(REVOKED_KEY))
         return {key_hash.decode(): msgspec.json.decode(old, type=Revocation) for key_hash, old in revoked.items()}
 
-    def _recorded(self, name_or_id: str) -> list[KeyEntry] | None:
-        """What Postgres knows, or None while it is away."""
+    def _find_recorded(self, name_or_id: str) -> list[KeyEntry] | None:
+        """The keys in Postgres, or None while it is unavailable."""
         try:
             with self._engine.connect() as connection:
                 return find_keys(connection, name_or_id=name_or_id)
@@ -323,27 +327,27 @@ class KeyRegister:
         return True
 
 
-def _is_news(entry: KeyEntry, revoked: Mapping[str, Revocation]) -> bool:
+def _is_unrecorded(entry: KeyEntry, revoked: Mapping[str, Revocation]) -> bool:
     return entry.revoked_at is None and entry.key_hash in revoked
 
 
-def _name_known(name: str) -> Conflict:
+def _name_known_error(name: str) -> Conflict:
     return Conflict(
-        f"There is, or was, a key with the name {name!r}.",
+        f"A key named {name!r} already exists, or existed and was revoked.",
         code="name_known",
         field="name",
-        hint="A name stands for one sender for ever. Choose another, or give this sender a further key with rotate.",
+        hint="A name identifies one sender forever. Choose another, or use rotate for a further key of this sender.",
     )
 
 
-def _name_unknown(name: str) -> NotFound:
+def _name_unknown_error(name: str) -> NotFound:
     return NotFound(
-        f"There is no key with the name {name!r} to be rotated.",
+        f"No key named {name!r} exists, so it cannot be rotated.",
         code="key_not_found",
         field="name",
-        hint="Leave rotate out.",
+        hint="Omit rotate to create the sender's first key.",
     )
 
 
-def _database_trouble(error: SQLAlchemyError) -> Exception:
+def _database_error(error: SQLAlchemyError) -> Exception:
     return unavailable() if is_unavailable(error) else error

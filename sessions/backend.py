@@ -1,6 +1,6 @@
-"""What a person's tools ask of a store as a whole: the same for Postgres, for files, and for a relay over HTTP.
+"""The interface of a store as a whole, for tools: the same for Postgres, for files, and for a relay over HTTP.
 
-Each call is complete in itself: what it changed is durable when it returns.
+Each call is complete in itself: its changes are durable when it returns.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from sessions.reads.results import Page
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one document: it is there now, or was there already just so."""
+    """The result of importing one document: `created` is false if the same session was already there."""
 
     session_id: str
     created: bool
 
 
 class Backend(Protocol):
-    """Where sessions are. Each method may raise Rejected, with what is wrong, or Unavailable; then nothing was done."""
+    """Access to all sessions. Each method may raise Rejected, with the reason, or Unavailable; then nothing was
+    changed."""
 
     def send(
         self, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
     ) -> dict[str, Any]:
-        """Apply a command, changing or reading, and give its response, which is a success. The same delivery id again
-        has no second effect. Raises the error of a command that was refused."""
+        """Apply a command, a change or a read, and return its success response. Repeating the delivery id has no second
+        effect. Raises the error of a rejected command."""
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
-        """A page of a command that lists (list_sessions, query_memories, list_tasks, list_artifacts, search)."""
+        """A page of a list command (list_sessions, query_memories, list_tasks, list_artifacts, search)."""
 
     def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
         """Chunks of a conversation, in order."""
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
-        """Entries of a journal after a cursor; waits so long for one, if there is none. `next_cursor` is never None."""
+        """Journal entries after a cursor; waits up to `wait_seconds` for the first. `next_cursor` is never None."""
 
     def export(self, session_id: str, *, format: Literal["json", "markdown"]) -> Iterator[bytes]:
-        """A whole session as a document, part by part, of one state."""
+        """A whole session as a document, piece by piece, of one state."""
 
     def import_document(self, document: IO[bytes]) -> Imported:
-        """Take over a session from its JSON document with nothing changed: exported again it is the same bytes.
-        Raises Conflict if another session has its id, and Invalid with the place of what is wrong."""
+        """Import a session from its JSON document unchanged: exporting it again returns the same bytes. Raises Conflict
+        if another session has its id, and Invalid with the path of an error."""
 
     def session_ids(self) -> Iterator[str]:
-        """All that there are, the oldest first."""
+        """All session ids, oldest first."""
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""

@@ -1,1 +1,1 @@
-"""Applying commands: the session manager, batches, and the state and records that rules work on."""
+"""Applies commands: the session manager, batches, and the records of deliveries and events."""

@@ -1,4 +1,4 @@
-"""Batches: several commands on one session, all or nothing, or each for itself."""
+"""Batches: several commands on one session, all or nothing, or each on its own."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OUT_OF_TIME_CODES = (too_slow().code, exhausted().code)
 Read = Callable[[ReadCommand], ReadResult]
 
 LEAST_OF_READ = 200
-"""Characters: with less room a read is not made. Also what the frame of an item and its message may take beside it."""
+"""Characters. With less room a read is not executed. Also the allowance for the envelope and message of an item."""
 LEAST_OF_ITEM = 100
-"""Characters of an item that finds no room."""
+"""Characters of an item that does not fit."""
 SHORT_MESSAGE_LENGTH = 80
 KEPT_IN_SHORT = EVENT_FIELDS | {"outcome"}
-DONE, REFUSED = "Done.", "Refused."
+DONE, REJECTED = "Done.", "Rejected."
 NOT_READ = ReadResult(data={"truncated": True}, message="Not read.")
-READ_ON = "What says truncated found no room within max_characters: ask for it alone, or in a smaller batch."
+READ_ON = "Items marked truncated did not fit within max_characters: request them alone, or in a smaller batch."
 
 
 def run_batch(
@@ -46,9 +46,9 @@ def run_batch(
     events: list[Event],
     read: Read,
 ) -> ReadResult:
-    """Run the commands on `state` in order and answer for each, all within one budget. In atomic mode the first that is
-    refused raises its error, with the place in the batch, and the caller gives up `state`; in partial mode it is only
-    reported, and so is a read for which there is no time in either: it says nothing against what the batch changes."""
+    """Run the commands on `state` in order and answer each, all within one budget. In atomic mode the first rejected
+    command raises its error, with its place in the batch, and the caller discards `state`; in partial mode it is only
+    reported. A read that runs out of time is only reported in both modes: it does not affect the batch's changes."""
     if mode == "atomic":
         upcoming = frozenset(c.task_id for c in commands if isinstance(c, DelegateTask) and c.task_id)
         context = msgspec.structs.replace(context, upcoming_tasks=upcoming)
@@ -58,8 +58,8 @@ def run_batch(
     for number, command in enumerate(commands):
         name = name_of(command)
         try:
-            fitting = budget.narrow(command)
-            answer = NOT_READ if fitting is None else _run(state, fitting, context, entry, events=events, read=read)
+            allowed = budget.narrow(command)
+            answer = NOT_READ if allowed is None else _run(state, allowed, context, entry, events=events, read=read)
             result = {"command": name, "status": "success", "message": shorten(answer.message), "data": answer.data}
         except Rejected as error:
             if error.field:
@@ -68,7 +68,9 @@ def run_batch(
             if error.data:
                 result["data"] = error.data
             if mode == "atomic" and error.code not in OUT_OF_TIME_CODES:
-                error.message = shorten(f"Nothing was done: command {number + 1} ({name}) was refused. {error.message}")
+                error.message = shorten(
+                    f"Nothing was applied: command {number + 1} ({name}) was rejected. {error.message}"
+                )
                 error.data = {
                     "processed": 0,
                     "failed_item": number,
@@ -81,9 +83,11 @@ def run_batch(
         same += _is_repeat(result)
         results.append(budget.fit(result))
     done = len(results) - failed
-    message = f"Did all {done} commands" if not failed else f"Did {done} of {len(results)} commands; {failed} refused"
+    message = f"Executed all {done} commands"
+    if failed:
+        message = f"Executed {done} of {len(results)} commands; {failed} rejected"
     if same:
-        message += f"; {same} of them changed nothing, as {'it was' if same == 1 else 'they were'} there already"
+        message += f"; {same} of them changed nothing because {'it was' if same == 1 else 'they were'} already stored"
     message += "."
     data: dict[str, Any] = {"results": results, "processed": done, "failed": failed}
     if any("truncated" in result.get("data", {}) for result in results):
@@ -96,40 +100,40 @@ def _is_repeat(result: dict[str, Any]) -> bool:
 
 
 class Budget:
-    """The characters of a batch's answer, which all of its items share."""
+    """The characters of a batch's response, which its items share."""
 
     def __init__(self, characters: int, *, items: int) -> None:
         self._left = characters
         self._items = items
-        """That are still to come."""
+        """Items that are still to come."""
 
     def narrow(self, command: Command) -> Command | None:
-        """The command; a read with as much room as there is for it, None if there is too little."""
+        """The command, a read limited to the available room; None if that is too little."""
         if not isinstance(command, ReadCommand):
             return command
         room = min(command.max_characters, self._room())
         return msgspec.structs.replace(command, max_characters=room) if room >= LEAST_OF_READ else None
 
     def fit(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The next result; when there is no room for it, the ids of what it is about, and the code of its error."""
-        fitted = result if measure(result) <= self._room() + LEAST_OF_READ else _in_short(result)
+        """The next result; if it does not fit, only the ids that it concerns and the code of its error."""
+        fitted = result if measure(result) <= self._room() + LEAST_OF_READ else _abridge(result)
         self._left -= measure(fitted) + 1
         self._items -= 1
         return fitted
 
     def _room(self) -> int:
-        """For the next item: something is left for those after it, but no more than half."""
+        """Room for the next item: some is reserved for those after it, but at most half."""
         return self._left - min((self._items - 1) * LEAST_OF_ITEM, max(self._left, 0) // 2)
 
 
-def _in_short(result: dict[str, Any]) -> dict[str, Any]:
+def _abridge(result: dict[str, Any]) -> dict[str, Any]:
     ids = {name: value for name, value in result.get("data", {}).items() if name in KEPT_IN_SHORT}
     data = {name: value for name, value in ids.items() if not isinstance(value, list | dict)} | {"truncated": True}
     if "error" not in result:
         return result | {"message": DONE, "data": data}
     error = {name: value for name, value in result["error"].items() if name in ("code", "field", "retryable")}
     error["message"] = shorten(result["error"]["message"], SHORT_MESSAGE_LENGTH)
-    return result | {"message": REFUSED, "error": error, "data": data}
+    return result | {"message": REJECTED, "error": error, "data": data}
 
 
 def _run(

@@ -1,5 +1,5 @@
-"""Commands that come to a store directly, outside of the inbox, one at a time: from text to entry, and from what was
-applied to the response or the error."""
+"""Runs commands that reach a store without the inbox, one at a time: from text to entry, and from the result to the
+response or error."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from sessions.rules.event_log import ApplyResult
 def parse_direct(
     command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
 ) -> Submission:
-    """The command, checked as if it had come as a webhook. Raises NotJson or Invalid."""
+    """Parse the command with the checks of a webhook. Raises NotJson or Invalid."""
     envelope = {"command": command, "session_id": session_id, "data": data, "id": delivery_id}
     return parse_envelope(msgspec.json.encode({name: value for name, value in envelope.items() if value is not None}))
 
 
 def parse_list(command: str, data: dict[str, Any], *, session_id: str | None) -> tuple[ReadCommand, str | None]:
-    """A command that lists, and its session. Raises Invalid."""
+    """Parse a list command; returns it with its session. Raises Invalid."""
     submission = parse_direct(command, data, session_id=session_id)
     if not isinstance(submission.command, ReadCommand) or definition_of(command) not in LISTS:
-        raise Invalid(f"{command} gives no list.", field="command")
+        raise Invalid(f"{command} is not a list command.", field="command")
     return submission.command, submission.session_id
 
 
 def direct_entry(submission: Submission, *, source: str) -> Entry:
-    """The entry that the inbox would have had, accepted now."""
+    """The entry that the inbox would have held, accepted now."""
     return make_entry(
         submission,
         source=source,
@@ -53,7 +53,7 @@ def direct_entry(submission: Submission, *, source: str) -> Entry:
 
 
 def respond(entry: Entry, answer: ReadResult, store: Store) -> dict[str, Any]:
-    """The response to a read, with the news of the session."""
+    """The response to a read, with the updates of the session."""
     now = datetime.now(UTC)
     body = success(
         command=entry.command,
@@ -63,20 +63,20 @@ def respond(entry: Entry, answer: ReadResult, store: Store) -> dict[str, Any]:
         message=answer.message,
         data=answer.data,
     )
-    return _with_news(plain(body), listener_of(entry, msgspec.json.encode(body)), store, now)
+    return _with_updates(plain(body), listener_of(entry, msgspec.json.encode(body)), store, now)
 
 
 def response_of(applied: ApplyResult, store: Store) -> dict[str, Any] | RelayError:
-    """The response to a command that took effect, with the news of the session; or the error, which is to be raised
-    once what was recorded of it is kept."""
+    """The response to an applied command, with the updates of the session; or its error, to be raised once its record
+    is stored."""
     body: dict[str, Any] = msgspec.json.decode(applied.response)
     if "error" in body:
         return parse_error(body, status=applied.http_status)
-    return _with_news(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
+    return _with_updates(body, listener_of(applied.entry, applied.response), store, datetime.now(UTC))
 
 
 def plain(value: Any) -> Any:
-    """The value as it is after it was sent: JSON that was kept as text is decoded."""
+    """The value as it is after sending: JSON that was kept as text is decoded."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
@@ -85,6 +85,6 @@ def plain_page(page: Page) -> Page:
     return msgspec.structs.replace(page, items=plain(page.items))
 
 
-def _with_news(body: dict[str, Any], listener: Listener | None, store: Store, now: datetime) -> dict[str, Any]:
-    news = store.updates([listener], now).get(listener) if listener else None
-    return body | {"updates": plain(news)} if news else body
+def _with_updates(body: dict[str, Any], listener: Listener | None, store: Store, now: datetime) -> dict[str, Any]:
+    updates = store.updates([listener], now).get(listener) if listener else None
+    return body | {"updates": plain(updates)} if updates else body

@@ -1,6 +1,6 @@
 """The session manager: applies entries in order, inside one transaction of a store.
 
-It decides what is a duplicate, rejected, or poison; rules decide what commands mean, the store keeps it.
+It detects duplicates, rejections and poison; rules decide the effect of commands, and the store records it.
 """
 
 from __future__ import annotations
@@ -44,22 +44,20 @@ Identity = tuple[str, str]
 """Source and delivery id."""
 
 TRANSACTION_SECONDS = 2.0
-"""After which no further entry is begun, so that slow reads cannot make a transaction so long that it never ends."""
+"""Time after which no further entry is started, so that slow reads cannot prolong a transaction endlessly."""
 READ_SECONDS = 10.0
 """For all reads of one batch together."""
 RESUME_SESSION = name_of(ResumeSession())
-KEPT = "It is kept: once the session takes changes again, replay it, or send it again."
-NOT_KEPT = "Too many events of this sender are kept already; send it again once the session takes changes."
+KEPT = "The event is kept: once the session accepts changes again, replay it or send it again."
+NOT_KEPT = "Too many events of this sender are already kept; send it again once the session accepts changes."
 TRACE_LENGTH = 8_000
-"""Characters of a traceback that are kept, the last: what was raised may quote all that came, and RQ keeps it too."""
-LONGEST_DATA = MAX_CHARACTERS - 2_000
-"""Characters of the answer to a change, whose lists of ids can be long; the rest is for what is around it."""
+"""Characters that are kept of a traceback, the last ones: its error may quote the whole input, and RQ keeps it too."""
 SUGGESTIONS = 10
-"""In one transaction: looking for similar ids costs some milliseconds each."""
+"""Per transaction: searching for similar ids costs some milliseconds each."""
 
 
 class RetryOnce(Unavailable):
-    """This took too long; it is tried once more."""
+    """An entry took too long; it is retried once."""
 
 
 class SessionManager:
@@ -74,10 +72,10 @@ class SessionManager:
         reading: ReadTimeBudget | None = None,
     ) -> None:
         """`suspect` is the source and delivery id of an entry that took too long the last time; `reading` limits the
-        time that reads take, where others wait for them."""
+        time of reads where other senders wait for them."""
         self.slow: Identity | None = None
-        """The entry that took too long this time, and is to be tried once more as the suspect: a database that stood
-        still for a while must not make a dead letter of whatever was at hand."""
+        """The entry that took too long this time, to be retried once as the suspect: a database that stalled for a
+        while must not make a dead letter of the entry at hand."""
         self._suspect = suspect
         self._reading = reading
         self._store = store
@@ -91,9 +89,10 @@ class SessionManager:
         self._events: list[Event] = []
 
     def apply(self, entries: Sequence[Entry]) -> list[ApplyResult]:
-        """Apply entries in order, each once, and say what became of each. An entry that cannot be applied becomes a
-        dead letter by itself; the others go on. When the time is up, what is left is not begun: the answer is shorter
-        than the entries, by less than all. Raises Unavailable, after which the transaction must be given up."""
+        """Apply entries in order, each once, and return the result of each. An entry that cannot be applied becomes a
+        dead letter on its own; the others go on. When the time is up, the remaining entries are not started: the
+        results are fewer than the entries, but at least one. Raises Unavailable, after which the transaction must be
+        rolled back."""
         if len(entries) > 1 and any(_identity(entry) == self._suspect for entry in entries):
             return self._apply_singly(entries)
         try:
@@ -109,7 +108,7 @@ class SessionManager:
                 with self._store.savepoint():
                     session_id = entries[0].session_id
                     self._state = self._store.load(ReadSet(keys={session_key(session_id)} if session_id else set()))
-                    applied = [redacted(self._give_up(entries[0], error), _decode(entries[0]))]
+                    applied = [redacted(self._decide_failed(entries[0], error), _decode(entries[0]))]
                     self._flush(journal=True)
                 return applied
             if error.too_slow:
@@ -120,17 +119,19 @@ class SessionManager:
             return applied
         return applied + self.apply(entries[middle:])
 
-    def _give_up(self, entry: Entry, error: StatementFailed) -> ApplyResult:
-        """What becomes of an entry whose statement fails by itself: its sender has to mend it, or we have."""
+    def _decide_failed(self, entry: Entry, error: StatementFailed) -> ApplyResult:
+        """Decide an entry whose statement fails on its own: reject a value that the sender must change, else make a
+        dead letter."""
         if not error.bad_value:
             return self._dead_letter(entry, error)
         logger.error(
-            "Delivery %s of %s holds a value that no check refused: %s", entry.delivery_id, entry.source, error
+            "Delivery %s of %s holds a value that no check rejected: %s", entry.delivery_id, entry.source, error
         )
         return self._reject(entry, value_refused(), datetime.now(UTC))
 
     def _apply_singly(self, entries: Sequence[Entry]) -> list[ApplyResult]:
-        """Halving would cost the time limit of a statement at each turn; the entry to blame then costs it once."""
+        """Apply the entries one by one. Halving would cost the time limit of a statement at each step; the entry at
+        fault now costs it once."""
         self._ends_at = time.monotonic() + TRANSACTION_SECONDS
         applied: list[ApplyResult] = []
         for entry in entries:
@@ -145,7 +146,7 @@ class SessionManager:
         return applied
 
     def _is_time_up(self) -> bool:
-        """Whether no further entry is to be begun: the transaction has gone on for long enough, or its reads have."""
+        """Check whether the transaction, or its reads, have taken too long to start a further entry."""
         return time.monotonic() > self._ends_at or (self._reading is not None and self._reading.is_over)
 
     def _apply(self, entries: Sequence[Entry]) -> list[ApplyResult]:
@@ -155,7 +156,7 @@ class SessionManager:
         for entry in entries:
             decoded.append(_decode(entry, wanted))
             if entry.session_id and (entry.resolution or isinstance(decoded[-1], Exception)):
-                wanted.keys.add(session_key(entry.session_id))  # Whatever it is, its journal tells of it.
+                wanted.keys.add(session_key(entry.session_id))  # The session's journal records any entry.
         self._latest = LatestChanges(self._store)
         self._latest.look_up(zip(entries, decoded, strict=True))
         self._state = self._store.load(wanted)
@@ -173,9 +174,9 @@ class SessionManager:
                 earlier = None
                 handled.pop(identity, None)
             if entry.resolution and (earlier is None or entry.session_id in deleted):
-                # A dead letter goes with its session; one made anew under the id must see nothing of it.
+                # A dead letter is deleted with its session; a new session with this id must not see it.
                 outcome = ApplyResult(entry=entry, status="duplicate", http_status=200, response=EMPTY_OBJECT)
-            elif earlier is None or _is_judged_anew(entry, earlier):
+            elif earlier is None or _is_decided_anew(entry, earlier):
                 outcome = self._decide(entry, item, is_kept=earlier is not None and earlier.status in REPLAYABLE)
                 handled[identity] = PriorDelivery.of(outcome)
                 if isinstance(item, DeleteSession) and outcome.status == "applied":
@@ -189,8 +190,8 @@ class SessionManager:
     def _decide(self, entry: Entry, command: Command | Exception, *, is_kept: bool) -> ApplyResult:
         now = datetime.now(UTC)
         if entry.resolution and entry.resolution.discards:
-            given_up = Rejected("It could not be applied, and an operator has discarded it.", code="discarded")
-            return self._reject(entry, given_up, now)
+            discarded = Rejected("The command could not be applied, and an operator discarded it.", code="discarded")
+            return self._reject(entry, discarded, now)
         if entry.ignored:
             return self._ignore(entry, now)
         try:
@@ -238,7 +239,7 @@ class SessionManager:
             return self._run_batch(entry, command, context, events)
         decision = decide(self._state, command, context)
         if isinstance(command, DeleteSession):
-            self._flush()  # Deleting blanks what the deliveries before it have recorded.
+            self._flush()  # Deleting clears the recorded responses of earlier deliveries.
             self._latest.forget(context.session_id)
             self._events = [event for event in self._events if event.session_id != entry.session_id]
         decision.apply(self._state, context.session_id)
@@ -247,7 +248,7 @@ class SessionManager:
         return ReadResult(data=decision.data, message=decision.message)
 
     def _count_waiting_events(self, entry: Entry, command: Command) -> int:
-        """How many events are kept for a replay in the session, for who resumes it."""
+        """Count the events kept for replay in the session, if the command resumes it."""
         resumes = isinstance(command, ResumeSession) or (
             isinstance(command, Batch) and any(item.command == RESUME_SESSION for item in command.commands)
         )
@@ -257,8 +258,8 @@ class SessionManager:
         return self._store.parked_in(entry.session_id)
 
     def _require_permission(self, entry: Entry, command: Command) -> None:
-        """Raise Forbidden for what only the holder of a task may do, unless the sender holds one in the session now.
-        All else was checked when it was accepted."""
+        """Raise Forbidden for a command that only the holder of a task may send, unless the sender holds one in the
+        session now. Other permissions were checked on acceptance."""
         if not needs_held_task(entry.scopes, command):
             return
         self._flush()
@@ -268,7 +269,7 @@ class SessionManager:
 
     def _run_batch(self, entry: Entry, batch: Batch, context: Context, events: list[Event]) -> ReadResult:
         commands = [decode_command(item.command, item.data) for item in batch.commands]
-        how: dict[str, Any] = {"entry": entry, "events": events, "max_characters": batch.max_characters}
+        options: dict[str, Any] = {"entry": entry, "events": events, "max_characters": batch.max_characters}
         before = self._state.fork()
 
         def read(command: ReadCommand) -> ReadResult:
@@ -277,12 +278,12 @@ class SessionManager:
 
         try:
             if not any(isinstance(command, ReadCommand) for command in commands):
-                return run_batch(self._state, commands, batch.mode, context, read=read, **how)
-            # Reads see what the batch has written, so writes go to the store before it is known whether all succeed.
+                return run_batch(self._state, commands, batch.mode, context, read=read, **options)
+            # Reads see the batch's writes, so these go to the store before it is known whether all succeed.
             self._flush()
             before = self._state.fork()
             with self._store.savepoint():
-                answer = run_batch(self._state, commands, batch.mode, context, read=read, **how)
+                answer = run_batch(self._state, commands, batch.mode, context, read=read, **options)
                 self._flush()
                 return answer
         except Exception:
@@ -304,13 +305,14 @@ class SessionManager:
             return self._store.read(command, read_scope, seconds=seconds)
         except Rejected as error:
             if error.code == too_slow().code and seconds < AT_ONCE_SECONDS:
-                raise exhausted() from error  # With all of its time it might have been done.
+                raise exhausted() from error  # With its full time it might have finished.
             raise
         finally:
             self._reading.spend(entry.source, time.monotonic() - began_at)
 
     def _repeat(self, entry: Entry, command: Command | Exception, earlier: PriorDelivery) -> ApplyResult:
-        """A delivery id for the second time: the first answer again, or a conflict if it is not the same command."""
+        """Answer a delivery id that was decided before: with the first response again, or a conflict if the command
+        differs."""
         now = datetime.now(UTC)
         before = ApplyResult(
             entry=entry,
@@ -323,7 +325,7 @@ class SessionManager:
             self._flush()
             self._store.record_conflict(entry, now)
             conflict = Conflict(
-                "Other content was sent under this delivery id before; this was not applied.",
+                "This delivery id was already used for other content; this command was not applied.",
                 code="delivery_conflict",
                 field="id",
                 hint="Send it again under a new id.",
@@ -338,21 +340,23 @@ class SessionManager:
                 return _failed(entry, error, status="duplicate", now=now)
             return ApplyResult(entry=entry, status="duplicate", http_status=200, response=response)
         if before.response == EMPTY_OBJECT and before.http_status == 200:
-            gone = ReadResult(data={}, message="This was done before; its answer was deleted with the session.")
-            before = msgspec.structs.replace(before, response=_succeeded(entry, gone, now))
+            deleted_response = ReadResult(
+                data={}, message="This command was already executed; its response was deleted with the session."
+            )
+            before = msgspec.structs.replace(before, response=_succeeded(entry, deleted_response, now))
         elif before.response == EMPTY_OBJECT:
-            refused = Rejected("This was refused before; the reason was deleted with the session.")
-            refused.status = before.http_status
-            return _failed(entry, refused, status="duplicate", now=now)
+            rejected = Rejected("This command was already rejected; the reason was deleted with the session.")
+            rejected.status = before.http_status
+            return _failed(entry, rejected, status="duplicate", now=now)
         return before
 
     def _reject(self, entry: Entry, error: Rejected, now: datetime, *, is_kept: bool = False) -> ApplyResult:
         if error.code == "session_not_found" and entry.session_id and self._suggestions:
             self._suggestions -= 1
             self._flush()
-            near = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
-            if near and isinstance(error, NotFound):
-                error.hint = f"Did you mean {' or '.join(repr(name) for name in near)}? Else start it: create_session."
+            similar = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
+            if similar and isinstance(error, NotFound):
+                error.hint = f"Did you mean {' or '.join(map(repr, similar))}? Otherwise create it with create_session."
         kept = None
         if error.code in STATE_CODES and is_unattended(entry):
             kept = self._parking.park(entry, is_kept=is_kept)
@@ -367,7 +371,7 @@ class SessionManager:
             now=now,
             kept=kept,
         )
-        # Who may do nothing in a session, makes up a claim on its tasks, or reads too much leaves no trace in it.
+        # Senders without permission, with an invalid claim or with too many reads leave no trace in a session.
         is_traced = not isinstance(error, Forbidden) and error.code not in UNTRACED_CODES
         if entry.session_id and self._state.session(entry.session_id) and is_traced:
             ids = {"code": error.code, **({"kept": True} if kept else {})}
@@ -375,35 +379,37 @@ class SessionManager:
         return rejected
 
     def _ignore(self, entry: Entry, now: datetime) -> ApplyResult:
-        """Keep that it came, and why nothing was done."""
+        """Record that the entry arrived, and why it was ignored."""
         reason = Raw(msgspec.json.encode(entry.ignored))
         self._record(entry, status="ignored", http_status=202, response=reason, now=now)
         return ApplyResult(entry=entry, status="ignored", http_status=202, response=reason)
 
     def _dead_letter(self, entry: Entry, error: Exception) -> ApplyResult:
-        """Make a dead letter of an entry that raised where nothing should raise."""
+        """Make a dead letter of an entry that raised an unexpected error."""
         now = datetime.now(UTC)
-        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__)
-        told = RelayError(
-            "It could not be applied because of a fault in the relay; it is kept and can be replayed by an operator.",
-            code="dead_letter",
-            hint=f"It is stored: do not send it again. GET /v1/deliveries/{entry.delivery_id} tells what became of it.",
+        logger.error(
+            "Delivery %s of %s became a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__
         )
-        # What caused a failed statement may quote what was to be stored.
+        fault = RelayError(
+            "A fault in the relay kept this command from being applied; it is stored, and an operator can replay it.",
+            code="dead_letter",
+            hint=f"Do not send it again. GET /v1/deliveries/{entry.delivery_id} shows its outcome.",
+        )
+        # The cause of a failed statement may quote the content to be stored.
         lines = traceback.format_exception(error, chain=not isinstance(error, StatementFailed))
         trace = "".join(lines)[-TRACE_LENGTH:]
-        failed = msgspec.structs.replace(_failed(entry, told, status="failed", now=now), trace=trace)
+        failed = msgspec.structs.replace(_failed(entry, fault, status="failed", now=now), trace=trace)
         self._record(
             entry,
             status="failed",
-            http_status=told.status,
+            http_status=fault.status,
             response=failed.response,
             now=now,
             kept=Raw(msgspec.json.encode(entry)),
             trace=trace,
         )
         if entry.session_id and self._state.session(entry.session_id):
-            self._events.append(make_event(entry, entry.command, "failed", told.message, {"code": told.code}))
+            self._events.append(make_event(entry, entry.command, "failed", fault.message, {"code": fault.code}))
         return failed
 
     def _record(
@@ -433,7 +439,7 @@ class SessionManager:
         )
 
     def _flush(self, *, journal: bool = False) -> None:
-        """Write what is pending; the journal only at the end, because its lock is taken last."""
+        """Write pending changes; the journal only at the end, because its lock is taken last."""
         changes = self._state.take_changes()
         events = self._events if journal else []
         if changes.put or changes.removed or self._deliveries or events:
@@ -444,8 +450,8 @@ class SessionManager:
 
 
 def _decode(entry: Entry, wanted: ReadSet | None = None) -> Command | Exception:
-    """Decode the command, once for all that is done with it, and add what it touches to what is wanted. What fails here
-    fails for this entry alone: it is rejected, or a dead letter."""
+    """Decode the command, once for all uses, and add the records that it touches to `wanted`. An error affects this
+    entry alone: it is rejected, or becomes a dead letter."""
     try:
         command = decode_command(entry.command, entry.data)
         if wanted is not None:
@@ -460,18 +466,19 @@ def _identity(entry: Entry) -> Identity:
 
 
 def _is_another_event(entry: Entry, earlier: PriorDelivery) -> bool:
-    """Whether an entry has the id of an earlier event only because its sender gives none, and says the same."""
+    """Check whether an entry shares the id of an earlier event only because its sender sends none and repeats the
+    content."""
     return entry.by_content and not entry.resolution and entry.accepted_at >= earlier.accepted_at + REPEAT_WINDOW
 
 
-def _is_judged_anew(entry: Entry, earlier: PriorDelivery) -> bool:
-    """Whether an entry is decided although its delivery id was decided before."""
+def _is_decided_anew(entry: Entry, earlier: PriorDelivery) -> bool:
+    """Check whether an entry is decided although its delivery id was decided before."""
     if entry.resolution:
         return earlier.status in REPLAYABLE and entry.hash == earlier.hash
-    # What was accepted no later is no redelivery: it was judged by a worker that died before it could say so.
+    # An entry accepted no later is not a redelivery: a worker decided it and died before acknowledging it.
     if entry.accepted_at <= earlier.accepted_at:
         return False
-    # What is kept may still take effect, so its id stands for that content.
+    # A parked event may still be applied, so its id stands for its content.
     return not binds(earlier) and (earlier.status != "parked" or entry.hash == earlier.hash)
 
 

@@ -1,4 +1,5 @@
-"""The time that reads sent as commands may take: their answers keep the order of a shard, so others wait for them."""
+"""Limits the time of reads sent as commands: their responses keep the order of a shard, so other senders wait for
+them."""
 
 from __future__ import annotations
 
@@ -8,37 +9,37 @@ from functools import cache
 from models.errors import TooManyRequests
 
 AT_ONCE_SECONDS = 0.3
-"""Of one source, if it has read nothing for a while."""
+"""Time of one source that has not read for a while."""
 SHARE = 0.3
-"""Of each second that passes, given back to a source. With what it has at once, and the transaction in hand, others
-wait for at most a second."""
+"""Fraction of each elapsed second that is given back to a source. Together with the time that a source has at once, and
+the current transaction, other senders wait for at most a second."""
 TOGETHER_SECONDS = 0.5
-"""Of all sources in one transaction, which then ends; and of one source while nobody else waits."""
+"""Time of all sources in one transaction, which then ends; and of one source while no other sender waits."""
 SMALLEST_SECONDS = 0.02
-"""With less no read is begun: it would be given up, and its time be lost."""
+"""With less time no read is started: it would be cancelled, and its time wasted."""
 
 
 class ReadTimeBudget:
-    """The time for the reads in one transaction. A source that takes more than it has owes the rest."""
+    """The time for the reads in one transaction. A source that exceeds its time owes the rest."""
 
     def __init__(self, owed: Callable[[str], float], *, is_alone: Callable[[str], bool]) -> None:
-        """`owed` tells what a source has taken before, and was not given back yet; `is_alone`, whether nobody but the
-        source waits for what is done here."""
+        """`owed` returns the time that a source has used before and was not given back yet; `is_alone`, whether no
+        other sender waits for this transaction."""
         self._owed = owed
         self._is_alone = cache(is_alone)
         self._left: dict[str, float] = {}
         self._together = TOGETHER_SECONDS
         self.taken: dict[str, float] = {}
-        """Seconds, by source."""
+        """Seconds used, by source."""
 
     @property
     def is_over(self) -> bool:
-        """Whether what is left is less than a source has at once: in the next transaction it has all of that."""
+        """True if less is left than a source has at once: in the next transaction it has all of that."""
         return self._together < AT_ONCE_SECONDS
 
     def left(self, source: str) -> float:
-        """How long the next read of a source may take. Raises TooManyRequests if that is too little. As long as nobody
-        else waits a source is refused nothing: on a busy machine its reads may be slow without being large."""
+        """The time that the next read of a source may take. Raises TooManyRequests if that is too little. While no
+        other sender waits, a source is refused nothing: on a busy machine its reads may be slow without being large."""
         if source not in self._left:
             self._left[source] = AT_ONCE_SECONDS - self._owed(source)
         seconds = self._left[source]
@@ -50,18 +51,18 @@ class ReadTimeBudget:
         return seconds
 
     def spend(self, source: str, seconds: float) -> None:
-        """Note that a read has taken so long."""
+        """Record the time that a read took."""
         self._left[source] -= seconds
         self._together -= seconds
         self.taken[source] = self.taken.get(source, 0.0) + seconds
 
 
 def exhausted() -> TooManyRequests:
-    """The refusal of a read for which there is no time now. Its delivery id is not bound by it; the id of a batch is
-    bound by what else the batch did."""
+    """The error for a read for which no time is left. It does not bind its delivery id; the id of a batch is bound by
+    the batch's other effects."""
     return TooManyRequests(
-        "Reads that were sent as commands take too long at the moment; this one was not done. All else goes on.",
+        "Reads sent as commands are taking too long; this one was not executed. Other commands are processed.",
         code="reads_too_slow",
         retry_after_seconds=2,
-        hint="Send this read again in some seconds, or read by GET; ask for less: one session, a shorter period.",
+        hint="Send this read again in a few seconds, or read with GET. Ask for less: one session, a shorter period.",
     )

@@ -1,4 +1,5 @@
-"""Batches that a source has just sent, sent once more without an id. Of single commands the rules tell a repeat."""
+"""Recognizes batches that a source has just sent and sends again without an id. Rules recognize repeats of single
+commands."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from sessions.rules.event_log import Said
 
 
 class LatestChanges:
-    """By session the last change, agents' reports aside, as far as a batch can repeat it; in one transaction."""
+    """The last change of each session, agents' commands aside, as far as a batch can repeat it; in one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -26,7 +27,7 @@ class LatestChanges:
         self._known: set[str] = set()
 
     def look_up(self, sent: Iterable[tuple[Entry, Command | Exception]]) -> None:
-        """Find out what was said last in the sessions of these entries, unless that is known."""
+        """Load the last changes of the sessions of these entries, unless they are known."""
         entries = [entry for entry, command in sent if may_repeat(entry, command)]
         entries = [entry for entry in entries if entry.session_id not in self._known]
         if entries:
@@ -34,12 +35,12 @@ class LatestChanges:
             self._known.update(entry.session_id for entry in entries if entry.session_id)
 
     def find_repeated(self, entry: Entry, command: Command) -> Said | None:
-        """What the entry repeats."""
+        """The change that the entry repeats, if any."""
         said = self._said.get(entry.session_id or "")
         return said if said and may_repeat(entry, command) and is_repeat(entry, said) else None
 
     def remember(self, entry: Entry, command: Command, response: Raw) -> None:
-        """Note that the entry has changed its session."""
+        """Record that the entry has changed its session."""
         if entry.session_id is None or entry.command in AGENT_COMMANDS:
             return
         self.forget(entry.session_id)
@@ -48,20 +49,21 @@ class LatestChanges:
             self._said[entry.session_id] = said
 
     def forget(self, session_id: str) -> None:
-        """Forget what was said last in a session: it cannot be repeated any more."""
+        """Forget the last change of a session: it can no longer be repeated."""
         self._said.pop(session_id, None)
         self._known.add(session_id)
 
 
 def may_repeat(entry: Entry, command: Command | Exception) -> bool:
-    """Whether only its content can tell that it is a repeat. What is read in a batch is read anew each time."""
+    """Check whether only its content can identify a repeat. Batches with reads are executed again each time."""
     if not isinstance(command, Batch) or not entry.is_unnamed or entry.resolution or entry.session_id is None:
         return False
     return not any(COMMANDS[item.command].is_read for item in command.commands)
 
 
 def is_repeat(entry: Entry, said: Said | None) -> bool:
-    """Whether it says what was said last in its session, by the same source, a moment ago."""
+    """Check whether the entry repeats the last change of its session, by the same source and within the repeat
+    window."""
     return (
         said is not None
         and (said.source, said.hash) == (entry.source, entry.hash)
@@ -70,12 +72,12 @@ def is_repeat(entry: Entry, said: Said | None) -> bool:
 
 
 def answer_again(said: Said) -> ReadResult:
-    """The first answer, marked as that to a repeat."""
+    """The first response, marked as that to a repeat."""
     first = msgspec.json.decode(said.response)
     data: dict[str, Any] = first["data"]
     for part in (data, *(result.get("data") or {} for result in data.get("results", ()))):
         if "created" in part:
             part["created"] = False
         part.pop("outcome", None)
-    message = f"Taken for a repeat of what was just sent, and not done again: {first['message']}"
+    message = f"Recognized as a repeat of the batch just sent and not executed again: {first['message']}"
     return ReadResult(data=data, message=shorten(message))

@@ -1,4 +1,4 @@
-"""What the session manager asks of a store. One store is Postgres; another can be files."""
+"""The interface of a store for the session manager: one transaction, in Postgres or in files."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from sessions.rules.state import Changes, State
 
 
 class StatementFailed(Exception):
-    """The store refused a statement; what caused it has to be found by doing less at once."""
+    """The store rejected a statement; to find the cause, apply fewer entries at once."""
 
     def __init__(self, message: str, *, too_slow: bool = False, bad_value: bool = False) -> None:
-        """`bad_value` says that the store cannot hold or compute one of the values, whoever sends them."""
+        """`bad_value` means that the store cannot hold or compute one of the values, whoever sends it."""
         super().__init__(message)
         self.too_slow = too_slow
         self.bad_value = bad_value
 
 
 def value_refused() -> Rejected:
-    """The refusal of a value that no check foresaw and the store cannot hold or compute."""
+    """The error for a value that passed all checks and that the store cannot hold or compute."""
     return Invalid(
-        "One of the values is beyond what can be stored or searched.",
+        "One of the values exceeds what can be stored or searched.",
         expected="times, numbers and texts of ordinary size",
         hint="If a text is long, split it.",
     )
 
 
 def too_slow() -> Rejected:
-    """The refusal of a read that takes so long that it would hold up all others of its shard."""
+    """The error for a read that takes so long that it would delay all others of its shard."""
     return Rejected(
-        "This took too long and was given up.",
+        "The read took too long and was cancelled.",
         code="too_slow",
         hint="Ask for less: one session, a shorter period, fewer words, fewer reads at once.",
     )
@@ -50,41 +50,41 @@ class Store(Protocol):
     """One transaction on a store. Each method may raise Unavailable, after which nothing was changed."""
 
     def savepoint(self) -> AbstractContextManager[object]:
-        """Undo what was written in it when it is left by an exception."""
+        """Undo the writes inside it when it is left by an exception."""
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
-        """Which of these were decided before, by source and delivery id."""
+        """The deliveries of these entries that were decided before, by source and delivery id."""
 
     def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
-        """By session the last change, as far as it has the content of one of these entries."""
+        """The last change of each session, where it has the content of one of these entries."""
 
     def load(self, wanted: ReadSet) -> State:
-        """The records that exist of those wanted."""
+        """The existing records among those wanted."""
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Write all of it. Raises StatementFailed."""
 
     def holds_task(self, source: str, session_id: str) -> bool:
-        """Whether somebody with this key has claimed a task of the session, and has it still."""
+        """Check whether this key has claimed a task of the session and still holds it."""
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
-        """Note that the delivery id came again with other content."""
+        """Record that the delivery id arrived again with other content."""
 
     def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
-        """Give the delivery that was accepted at that moment an id of its own, so that the entry can have its id."""
+        """Give the delivery that was accepted at that time another id, so that the entry can have its id."""
 
     def parked_by(self, source: str) -> tuple[int, int]:
-        """How many events of a source are kept for a replay, and their bytes."""
+        """The number and the bytes of a source's events that are kept for replay."""
 
     def parked_in(self, session_id: str) -> int:
-        """How many events are kept for a replay in a session."""
+        """The number of events kept for replay in a session."""
 
     def read(self, command: ReadCommand, read_scope: ReadScope, *, seconds: float | None = None) -> ReadResult:
-        """The answer to a read, which sees what was written in this transaction, and may take so many `seconds` where
-        others wait for it. The source has seen the task that it is shown. Raises Rejected."""
+        """The result of a read, which sees the writes of this transaction, and may take at most `seconds` where other
+        senders wait for it. Records that the source has seen the task that it reads. Raises Rejected."""
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Up to three existing ids that are like this one."""
+        """Up to three existing ids similar to this one."""
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
-        """What each should hear of its session's tasks, and of those that it delegated elsewhere."""
+        """The updates for each listener: on its session's tasks, and on those that it delegated elsewhere."""

@@ -1,7 +1,7 @@
-"""A whole session as one JSON document: what is in it, and how it is written.
+"""A whole session as one JSON document: its content, and writing it.
 
-Left out is what follows from the rest (search texts, counts, the numbers by which a store sorts) and what would let
-somebody act (claim tokens). Reading one that comes from elsewhere is `sessions.documents.import_validation`'s.
+It omits data that follow from the rest (search texts, counts, a store's sort numbers) and data that grant rights (claim
+tokens). Reading a document from elsewhere is left to `sessions.documents.import_validation`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sessions.rules.records import Artifact, Chunk, Memory, MemoryRevision, Reco
 from sessions.rules.tasks import description_hash
 
 FORMAT = "session-relay/1"
-"""Changes when a reader of the one before could not read it."""
+"""Changes when a reader of the previous format could not read it."""
 PIECE_BYTES = 65_536
-"""Written at a time: a session may have many small items."""
+"""Bytes written at a time: a session may have many small items."""
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 if TYPE_CHECKING:
     JsonOrNothing = Raw | None
 else:
-    JsonOrNothing = Raw  # As a union msgspec would take nothing but null.
+    JsonOrNothing = Raw  # As a union, msgspec would accept nothing but null.
 R = TypeVar("R", bound=Record)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something in a session."""
+    """An item of a session."""
 
 
 class SessionItem(Item, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class SessionItem(Item, frozen=True, kw_only=True):
 
 
 class ChunkItem(Item, frozen=True, kw_only=True):
-    """A piece of conversation."""
+    """A chunk of the conversation."""
 
     chunk_id: v.Id
     content: Annotated[str, Meta(min_length=1)]
@@ -66,7 +66,7 @@ class ChunkItem(Item, frozen=True, kw_only=True):
 
     @property
     def said_at(self) -> datetime:
-        """When it began, as far as its sender has told, else when it was sent."""
+        """The time at which it began, if its sender has given one, else the time at which it was sent."""
         return self.start_at or self.created_at
 
 
@@ -86,13 +86,13 @@ class RevisionItem(Item, frozen=True, kw_only=True):
 
 
 class MemoryItem(RevisionItem, frozen=True, kw_only=True):
-    """A memory at its latest revision, with those before, the oldest first."""
+    """A memory at its latest revision, with the earlier ones, oldest first."""
 
     revisions: list[RevisionItem]
 
 
 class TaskItem(Item, frozen=True, kw_only=True):
-    """A delegated task. Who holds it goes on doing so only with its claim token, which is not here."""
+    """A delegated task. Its holder can continue only with the claim token, which is not here."""
 
     task_id: v.Id
     agent_name: v.Id | None
@@ -119,7 +119,7 @@ class TaskItem(Item, frozen=True, kw_only=True):
     finished_at: Moment | None
     shown_at: Moment | None
     seen_by: Annotated[list[v.Name], Meta(max_length=32)] = []
-    """Missing in documents of before."""
+    """Missing in older documents."""
 
     def __post_init__(self) -> None:
         for name in ("output", "progress"):
@@ -142,7 +142,7 @@ class ArtifactItem(Item, frozen=True, kw_only=True):
 
 
 class EventItem(Item, frozen=True, kw_only=True):
-    """An entry of the journal."""
+    """A journal entry."""
 
     event: Word
     status: EventStatus
@@ -160,15 +160,15 @@ LISTS: dict[str, type[Item]] = {
     "artifacts": ArtifactItem,
     "events": EventItem,
 }
-"""The lists of a document in their order. Items are in the order in which they were made, memories of one moment by
-their keys."""
+"""The lists of a document in their order. Items are in order of creation, memories of the same time in order of
+keys."""
 
 
 def write_document(
     session: SessionItem | None, lists: Iterable[Iterable[Item]], *, more: bytes = b""
 ) -> Iterator[bytes]:
-    """The document in pieces: each item on a line of its own. `lists` are those of LISTS. `more` are further fields,
-    with their comma, that only the store that writes them understands."""
+    """The document in pieces, one item per line. `lists` are those of LISTS. `more` are further fields, with their
+    comma, that only the store that writes them understands."""
     piece = bytearray(b'{"format":%s,\n"session":%s' % (msgspec.json.encode(FORMAT), msgspec.json.encode(session)))
     for name, items in zip(LISTS, lists, strict=True):
         piece += b',\n"%s":[' % name.encode()
@@ -182,7 +182,7 @@ def write_document(
 
 
 def make_item(kind: type[Any], columns: Any) -> Any:
-    """The item with these values by name, of which there may be more."""
+    """The item with these values by name; further values are ignored."""
     return kind(**{name: columns[name] for name in kind.__struct_fields__})
 
 
@@ -192,7 +192,7 @@ def session_record(item: SessionItem) -> Session:
 
 
 def records(item: Item, session_id: str) -> Iterator[Record]:
-    """An item as rules work on it, with what follows from it; of a memory also its revisions."""
+    """The records that rules work on, of an item, with derived fields; for a memory also its revisions."""
     match item:
         case ChunkItem():
             yield _record(Chunk, item, session_id=session_id)
@@ -210,7 +210,7 @@ def records(item: Item, session_id: str) -> Iterator[Record]:
 
 
 def event_record(item: EventItem, session_id: str) -> Event:
-    """An entry of the journal as stores write it."""
+    """A journal entry as stores write it."""
     values = {name: getattr(item, name) for name in item.__struct_fields__}
     return Event(session_id=session_id, **values)
 
@@ -221,7 +221,7 @@ def _record(kind: type[R], item: Item, **known: Any) -> R:
 
 
 def item_of(record: Record, *, revisions: Iterable[RevisionItem] = ()) -> Any:
-    """A record as it is in the document; `revisions` are those of a memory."""
+    """A record as an item of the document; `revisions` are those of a memory."""
     if isinstance(record, MemoryRevision):
         return _item(RevisionItem, record)
     if isinstance(record, Memory):
@@ -230,7 +230,7 @@ def item_of(record: Record, *, revisions: Iterable[RevisionItem] = ()) -> Any:
 
 
 def event_item_of(event: Event) -> EventItem:
-    """An entry of the journal as it is in the document."""
+    """A journal entry as an item of the document."""
     return EventItem(**{name: getattr(event, name) for name in EventItem.__struct_fields__})
 
 

@@ -1,6 +1,6 @@
-"""Reading a session's document that comes from elsewhere: every field is checked as strictly as commands are.
+"""Reads a session document from elsewhere: every field is checked as strictly as in commands.
 
-The document is held in memory once; what is in it is decoded item by item, twice: to check it, and to store it.
+The document is held in memory once. Its items are decoded twice, one by one: to check them, and to store them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from sessions.documents.document import (
 from sessions.rules.records import Question
 
 MAX_DOCUMENT_BYTES = 512 * 1_048_576
-"""A document is held in memory while it is imported."""
+"""Limit, since a document is held in memory while it is imported."""
 MAX_ITEM_BYTES = 64 * 1_048_576
-"""As large as the body of a webhook can be allowed to be."""
+"""The largest body that a webhook can be configured to have."""
 
 
 class _DocumentOutline(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,14 +54,14 @@ class _Head(msgspec.Struct):
 
 
 class Document:
-    """A document that was checked."""
+    """A document that passed all checks."""
 
     def __init__(self, outline: _DocumentOutline) -> None:
         self._outline = outline
         self.session = msgspec.json.decode(outline.session, type=SessionItem)
 
     def count(self, name: str) -> int:
-        """How many items one of LISTS has."""
+        """The number of items in one of LISTS."""
         return len(getattr(self._outline, name))
 
     def items(self, name: str) -> Iterator[Any]:
@@ -69,30 +69,30 @@ class Document:
         raws: list[Raw] = getattr(self._outline, name)
         if name != "memories":
             return (msgspec.json.decode(raw, type=LISTS[name]) for raw in raws)
-        order = [msgspec.json.decode(raw, type=_Made) for raw in raws]
+        order = [msgspec.json.decode(raw, type=_SortKey) for raw in raws]
         in_order = sorted(range(len(raws)), key=lambda number: (order[number].created_at, order[number].key))
         return (msgspec.json.decode(raws[number], type=MemoryItem) for number in in_order)
 
     def pieces(self, *, more: bytes = b"") -> Iterator[bytes]:
-        """The document as a store that has taken it over exports it; `more` as in write_document."""
+        """The document as a store exports it after importing it; `more` as in write_document."""
         return write_document(self.session, [self.items(name) for name in LISTS], more=more)
 
 
-class _Made(msgspec.Struct):
+class _SortKey(msgspec.Struct):
     key: str
     created_at: datetime
 
 
 def read_document(stream: IO[bytes]) -> Document:
-    """The document, checked as a whole. Raises NotJson, TooLarge, or Invalid with the path of what is wrong."""
+    """Read and check the whole document. Raises NotJson, TooLarge, or Invalid with the path of the error."""
     body = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(BYTE_ORDER_MARK)
     if len(body) > MAX_DOCUMENT_BYTES:
-        raise TooLarge(f"The document has more than {MAX_DOCUMENT_BYTES // 1_048_576} MiB.")
+        raise TooLarge(f"The document is larger than {MAX_DOCUMENT_BYTES // 1_048_576} MiB.")
     outline = _read_outline(body)
     with _within("session"):
         session = _decode(outline.session, SessionItem)
         _check_session(session)
-    _Check(outline).run()
+    _ListChecker(outline).run()
     return Document(outline)
 
 
@@ -100,10 +100,10 @@ def require_same(wanted: Iterable[bytes], there: Iterable[bytes], session_id: st
     """Raise Conflict unless both documents are the same."""
     if _digest(wanted) != _digest(there):
         raise Conflict(
-            f"There is another session {session_id!r}; it was left as it is.",
+            f"Another session already has the id {session_id!r}; it was not changed.",
             code="session_exists",
             field="session.session_id",
-            hint="Delete or export that one first, if this is to take its place.",
+            hint="To replace it, export it if you need it, delete it, and import this document again.",
         )
 
 
@@ -119,20 +119,20 @@ def _read_outline(body: bytes) -> _DocumentOutline:
         head = decode_as(body, _Head)
         if head.format != FORMAT:
             raise Invalid(
-                f"The document has the format {head.format[:64]!r}.",
+                f"Unsupported document format {head.format[:64]!r}.",
                 field="format",
                 expected=FORMAT,
-                hint="Export it again, with the version that imports it.",
+                hint="Export the session again with the version that imports it.",
             )
         return decode_as(body, _DocumentOutline)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"The document is not valid JSON ({error}).", expected="a JSON object") from error
     except RecursionError as error:
-        raise Invalid("The JSON is nested too deep.") from error
+        raise Invalid("The JSON is nested too deeply.") from error
 
 
-class _Check:
-    """The lists of a document, whose records refer to each other."""
+class _ListChecker:
+    """Checks the lists of a document, whose records refer to each other."""
 
     def __init__(self, outline: _DocumentOutline) -> None:
         self._outline = outline
@@ -140,7 +140,7 @@ class _Check:
         self._tasks: dict[str, list[str]] = {}
 
     def run(self) -> None:
-        """Raises Invalid."""
+        """Check all lists. Raises Invalid."""
         seen: set[str] = set()
         for name, kind in LISTS.items():
             seen.clear()
@@ -175,7 +175,7 @@ class _Check:
                     _require_known(item.task_id, self._tasks, "task_id", "task")
 
     def _check_cycles(self) -> None:
-        """Take away tasks that wait for none of those left, until all are gone."""
+        """Remove tasks that wait for none of the rest, until all are removed. Raises Invalid if some remain."""
         waiting_for = {task_id: set(needed) for task_id, needed in self._tasks.items()}
         needed_by: dict[str, list[str]] = {}
         for task_id, needed in waiting_for.items():
@@ -192,7 +192,9 @@ class _Check:
         if waiting_for:
             number = next(number for number, task_id in enumerate(self._tasks) if task_id in waiting_for)
             raise Invalid(
-                "The tasks would wait for each other.", code="dependency_cycle", field=f"tasks[{number}].depends_on"
+                "The dependencies of the tasks form a cycle.",
+                code="dependency_cycle",
+                field=f"tasks[{number}].depends_on",
             )
 
 
@@ -209,7 +211,11 @@ def _check_memory(memory: MemoryItem, chunks: Collection[str]) -> None:
         if revision.revision <= before or revision.key != memory.key:
             field = "revision" if revision.key == memory.key else "key"
             expected = f"more than {before}" if field == "revision" else repr(memory.key)
-            raise Invalid("The revisions of a memory do not fit together.", field=where + field, expected=expected)
+            raise Invalid(
+                "The revisions of a memory must have the same key and increasing numbers.",
+                field=where + field,
+                expected=expected,
+            )
         before = revision.revision
         _check_revision(revision, chunks, where)
 
@@ -231,8 +237,8 @@ def _check_task(task: TaskItem) -> None:
 
 def _decode(raw: Raw, kind: type[Any]) -> Any:
     if len(bytes(raw)) > MAX_ITEM_BYTES:
-        raise Invalid(f"This has more than {MAX_ITEM_BYTES // 1_048_576} MiB.")
-    decode_json(bytes(raw), unique_keys=False)  # It is kept as it came once.
+        raise Invalid(f"The item is larger than {MAX_ITEM_BYTES // 1_048_576} MiB.")
+    decode_json(bytes(raw), unique_keys=False)  # It was stored as it was once sent, perhaps with repeated keys.
     item = decode_as(bytes(raw), kind)
     _require_utc(item, "")
     return item
@@ -242,12 +248,12 @@ def _require_utc(item: Item, where: str) -> None:
     for name in item.__struct_fields__:
         moment = getattr(item, name)
         if isinstance(moment, datetime) and moment.utcoffset():
-            raise Invalid("This time is not in UTC.", field=where + name, expected="ISO 8601 with Z")
+            raise Invalid("The time is not in UTC.", field=where + name, expected="ISO 8601 with Z")
 
 
 @contextmanager
 def _within(path: str) -> Iterator[None]:
-    """Let errors name the whole path."""
+    """Prefix the fields of errors with the path."""
     try:
         yield
     except Rejected as error:
@@ -258,29 +264,31 @@ def _within(path: str) -> Iterator[None]:
 
 def _require_new(key: str, seen: set[str], field: str) -> str:
     if key in seen:
-        raise Invalid(f"{key!r} is there twice.", field=field)
+        raise Invalid(f"Duplicate {field} {key!r}.", field=field)
     seen.add(key)
     return key
 
 
 def _require_known(key: str, known: Collection[str], field: str, noun: str) -> None:
     if key not in known:
-        raise Invalid(f"There is no {noun} {key!r} in the document.", field=field or None)
+        raise Invalid(f"The document contains no {noun} {key!r}.", field=field or None)
 
 
 def _require_object(value: Raw, field: str) -> None:
     if not bytes(value).startswith(b"{"):
-        raise Invalid("This is no JSON object.", field=field, expected="a JSON object")
+        raise Invalid("The value is not a JSON object.", field=field, expected="a JSON object")
 
 
 def _require_pair(field: str, is_there: bool, is_needed: bool) -> None:
     if is_there != is_needed:
         raise Invalid(
-            "This does not fit to the status.", field=field, expected="a time" if is_needed else "null in this status"
+            "The value does not match the status.",
+            field=field,
+            expected="a time" if is_needed else "null in this status",
         )
 
 
 def _require_nfc(names: list[str], field: str) -> None:
     for name in names:
         if not unicodedata.is_normalized("NFC", name):
-            raise Invalid("A name is not in the form in which names are compared.", field=field, expected="Unicode NFC")
+            raise Invalid("The name is not in normalized form.", field=field, expected="Unicode NFC")

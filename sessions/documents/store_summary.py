@@ -1,4 +1,4 @@
-"""What somebody would miss if a store were gone: asked before one is replaced, and told of what is in a backup."""
+"""Summary of a store's sessions, shown before the store is replaced and for a backup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 
 class StoreSummary(NamedTuple):
-    """How many sessions, and when the latest of them was active."""
+    """The number of sessions, and the time of the latest activity."""
 
     sessions: int = 0
     latest_activity_at: datetime | None = None
 
     def with_session(self, active_at: datetime | None) -> StoreSummary:
-        """And one more."""
+        """The summary with one more session."""
         latest = self.latest_activity_at
         later = max(latest, active_at) if latest and active_at else latest or active_at
         return StoreSummary(self.sessions + 1, later)

@@ -1,1 +1,1 @@
-"""Changing a response before it is stored or sent: redaction, size limits, and news of the session's tasks."""
+"""Changes responses before they are stored or sent: redaction, size limits, and updates on the session's tasks."""

@@ -1,4 +1,4 @@
-"""Responses that are too large, or come too thick, to be passed on to a sender that waits: what it is told instead."""
+"""Replaces responses that are too large, or too many, to be passed on to a waiting sender."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RETRY_AFTER_SECONDS = 5
 
 
 def without_data(entry: Entry, outcome: Outcome, *, passing: bool) -> Outcome:
-    """The outcome of a change without its data, which its delivery has; for a read, an error. `passing` says that it
-    was not too large, but that there is no room for it at the moment."""
+    """The outcome of a change without its data, which its delivery has; for a read, an error. `passing` means that the
+    response is not too large, but that no memory is left for it at the moment."""
     if outcome.status < 400 and entry.command in COMMANDS and COMMANDS[entry.command].is_read:
         return _refuse_read(entry, passing=passing)
     content: dict[str, Any] = msgspec.json.decode(outcome.body, type=dict[str, Raw])
-    what = "It took effect" if outcome.status < 400 else "It was refused"
-    where = f"GET /v1/deliveries/{entry.delivery_id} has it."
-    content["message"] = f"{what}, and the answer is too large to be passed on at the moment. {where}"
+    effect = "applied" if outcome.status < 400 else "rejected"
+    where = f"GET /v1/deliveries/{entry.delivery_id} returns it."
+    content["message"] = f"The command was {effect}, but its response is too large to return at the moment. {where}"
     content["data"] = {"truncated": True}
     content.pop("updates", None)
     return msgspec.structs.replace(outcome, body=Raw(msgspec.json.encode(content)))
@@ -32,16 +32,16 @@ def without_data(entry: Entry, outcome: Outcome, *, passing: bool) -> Outcome:
 
 def _refuse_read(entry: Entry, *, passing: bool) -> Outcome:
     error: RelayError = TooManyRequests(
-        "The answers of this sender that nobody has fetched take up its share of the memory.",
+        "Responses that this sender has not fetched fill its share of the memory.",
         code="answer_share",
         retry_after_seconds=RETRY_AFTER_SECONDS,
-        hint="Send it again in some seconds, and wait for the answer; or ask for less with max_characters.",
+        hint="Send it again in a few seconds and wait for the response, or ask for less with max_characters.",
     )
     if not passing:
         error = Rejected(
-            "The answer is too large to be passed on.",
+            "The response is too large to return.",
             code="answer_too_large",
-            hint="Ask for less: a smaller max_characters, or fewer things at once.",
+            hint="Ask for less: a smaller max_characters, or fewer items at once.",
         )
     body = failure(
         error, command=entry.command, session_id=entry.session_id, delivery_id=entry.delivery_id, now=datetime.now(UTC)

@@ -1,4 +1,5 @@
-"""What is recorded of a response: what was done, and nothing of what was read, which may be deleted later. Pure."""
+"""Reduces responses to their records: the effects of a command, and no content that was read, which may be deleted
+later. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from msgspec import Raw
 
 from models.commands.definitions import COMMANDS
 
-NOT_RECORDED = "It was read; what was there is not recorded. To read it again, send it under another id."
+NOT_RECORDED = "The read was executed; its result is not recorded. To read again, send it under another id."
 FIRST_ERROR = 400
 
 
 def recorded(response: Raw, *, command: str, http_status: int) -> Raw | None:
-    """The response to a command as its delivery keeps it; None for a read that was answered."""
+    """The response to a command as its delivery keeps it; None for a successful read."""
     is_refused = http_status >= FIRST_ERROR
     if not is_refused and command != "batch":
         return None if _is_read(command) else response
@@ -34,7 +35,7 @@ def _of_item(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_suggestion(part: dict[str, Any]) -> dict[str, Any]:
-    """Without the ids that are like the one that was not found."""
+    """The part without suggestions of similar ids."""
     error = part.get("error")
     if not error or not error["code"].endswith("_not_found") or not error.get("hint", "").startswith("Did you mean"):
         return part

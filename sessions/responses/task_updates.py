@@ -1,5 +1,5 @@
-"""What those who work in a session are told of its tasks, since they cannot be called: what finished, asks, or is left
-lying."""
+"""Updates on tasks for sources that work in a session, since they cannot be called: finished, asking and unclaimed
+tasks."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from models.queue.inbox import Entry
 from models.timestamps import format_utc
 
 SETTLED: tuple[TaskStatus, ...] = ("completed", "failed", "input_required")
-"""In which a task is news at once; one that is pending is so once it has lain for UNCLAIMED_AFTER."""
+"""Statuses that are news at once; a pending task is news once it is unclaimed for UNCLAIMED_AFTER."""
 AT_MOST = 5
-"""Of one session: those that the source has not seen, then those that it has, the latest first."""
+"""Per session: tasks that the source has not seen, then those that it has, latest first."""
 UNCLAIMED_AFTER = timedelta(minutes=10)
 SEEN_FOR = timedelta(days=1)
-"""How long after its last change a task comes again, marked, to a source that has seen it: several chats may have one
-key, and only one of them has told its user."""
+"""Time after its last change for which a task is reported again, marked, to a source that has seen it: several chats
+may share a key, and only one of them has informed its user."""
 SHOWN_FOR = timedelta(days=7)
-"""How long after its last change a task that some source has seen is news for the others."""
+"""Time after its last change for which a task that some source has seen is news for the others."""
 LOOKED_AT = 100
-"""Tasks of a session that some source has seen are looked through, the latest."""
+"""Tasks of a session, seen by some source, that are examined, the latest."""
 SOURCES_KEPT = 32
-"""Of those that have seen a task, the latest."""
+"""Sources recorded as having seen a task, the latest."""
 ELSEWHERE_FOR = timedelta(days=1)
 ELSEWHERE_TASKS = 200
-"""Of a source are looked through, the latest."""
+"""Tasks of a source that are examined, the latest."""
 ELSEWHERE_SESSIONS = 3
-"""Are named."""
+"""Sessions that are named."""
 ELSEWHERE_TITLE_LENGTH = 40
 TITLE_LENGTH = 80
 BUNDLE = "resume_bundle"
 EXCERPT_LENGTH = 300
-"""Characters of a question or an error; get_task shows it whole."""
+"""Characters of a question or an error; get_task returns all of it."""
 
 
 def describe_update(
@@ -53,14 +53,14 @@ def describe_update(
     updated_at: datetime,
     seen: bool,
 ) -> dict[str, Any]:
-    """The news of one task; texts may be longer than what is shown of them."""
+    """The update on one task; texts may be longer than they are shown."""
     title = shorten(title, TITLE_LENGTH)
-    whom = f" by {agent_name}" if agent_name else ""
+    by = f" by {agent_name}" if agent_name else ""
     message = {
         "completed": f'"{title}" is completed.',
         "failed": f'"{title}" failed.',
-        "input_required": f'"{title}" waits for an answer to a question.',
-        "pending": f'"{title}" was not yet claimed{whom}.',
+        "input_required": f'"{title}" is waiting for an answer to a question.',
+        "pending": f'"{title}" has not been claimed{by} yet.',
     }[status]
     update: dict[str, Any] = {"task_id": task_id, "status": status, "message": message, "at": format_utc(updated_at)}
     if status == "input_required" and question:
@@ -73,7 +73,7 @@ def describe_update(
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told of tasks with an answer about a session."""
+    """The recipient of task updates in a response about a session."""
 
     session_id: str
     source: str
@@ -82,7 +82,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of which a listener may be told."""
+    """A task that may be reported to a listener."""
 
     task_id: str
     updated_at: datetime
@@ -91,7 +91,7 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the tasks that a source delegated in a session have news of one kind that it has not seen."""
+    """The number of tasks that a source delegated in a session and that have unseen news of one kind."""
 
     session_id: str
     title: str
@@ -101,27 +101,28 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(news: Iterable[TaskUpdate]) -> list[TaskUpdate]:
-    """Those that are told, in order."""
+    """The updates to report, in order."""
     latest = sorted(news, key=lambda item: (item.updated_at, item.position), reverse=True)
     return sorted(latest, key=lambda item: item.seen)[:AT_MOST]
 
 
 def is_shown(shown_at: datetime | None, updated_at: datetime) -> bool:
-    """Whether somebody has seen the task as it is; then it is known who."""
+    """Check whether some source has seen the task in its current state; then it is known which."""
     return shown_at is not None and shown_at >= updated_at
 
 
 def seen_after(
     seen_by: Sequence[str], source: str, *, shown_at: datetime | None, updated_at: datetime
 ) -> list[str] | None:
-    """Who has seen a task after it was shown to the source; None if that changes nothing."""
+    """The sources that have seen a task once it is shown to this source; None if that changes nothing."""
     if not is_shown(shown_at, updated_at):
         return [source]
     return None if source in seen_by else [*seen_by, source][-SOURCES_KEPT:]
 
 
 def describe_elsewhere(found: Iterable[Elsewhere], listener: Listener) -> list[dict[str, Any]]:
-    """One line for what the listener's source delegated in other sessions that it may see; none if there is none."""
+    """One line for the tasks that the listener's source delegated in other sessions that it may see; an empty list
+    without any."""
     sessions: dict[str, list[Elsewhere]] = {}
     for item in sorted(found, key=lambda item: item.updated_at, reverse=True):
         if item.session_id != listener.session_id and matches_glob(item.session_id, listener.session_glob):
@@ -142,10 +143,14 @@ def describe_elsewhere(found: Iterable[Elsewhere], listener: Listener) -> list[d
 
 
 def _describe_session(items: Sequence[Elsewhere]) -> str:
-    verbs = {"input_required": ("asks", "ask"), "failed": ("failed", "failed"), "completed": ("finished", "finished")}
+    verbs = {
+        "input_required": ("awaits an answer", "await an answer"),
+        "failed": ("failed", "failed"),
+        "completed": ("finished", "finished"),
+    }
     counts = {item.status: item.count for item in items}
-    told = [f"{counts[status]} {verbs[status][counts[status] > 1]}" for status in verbs if status in counts]
-    return f'{" and ".join(told)} in "{shorten(items[0].title, ELSEWHERE_TITLE_LENGTH)}"'
+    parts = [f"{counts[status]} {verbs[status][counts[status] > 1]}" for status in verbs if status in counts]
+    return f'{" and ".join(parts)} in "{shorten(items[0].title, ELSEWHERE_TITLE_LENGTH)}"'
 
 
 class _SessionUpdates(msgspec.Struct, frozen=True):
@@ -161,8 +166,8 @@ class _UpdatedResponse(msgspec.Struct, frozen=True):
 
 
 def listener_of(entry: Entry, response: bytes) -> Listener | None:
-    """Who is told of tasks with the answer, if it is about a session: the sender's, or the one that a bundle was made
-    of without one."""
+    """The recipient of updates in the response, if it is about a session: that of the sender's session, or of the
+    session that a bundle without a session_id was made of."""
     session_id = entry.session_id
     if session_id is None and entry.command == BUNDLE:
         session_id = msgspec.json.decode(response, type=_UpdatedResponse).data.session.session_id

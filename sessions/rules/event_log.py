@@ -1,4 +1,4 @@
-"""What is recorded of each command: its delivery, and its entries in the session's journal."""
+"""Records of each command: its delivery, and its entries in the session's journal."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ EVENT_FIELDS = frozenset(
         "type",
     }
 )
-"""What of an answer goes into the journal: ids and kinds, no content."""
+"""Fields of a response that enter the journal: ids and kinds, no content."""
 
 REPLAYABLE: tuple[DeliveryStatus, ...] = ("failed", "parked")
-"""The deliveries that are kept with all that came: dead letters, and events that a session did not take."""
+"""Statuses of deliveries that are kept with all their content: dead letters, and events that a session did not
+accept."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry in a session's journal: which command, what became of it, and the ids it concerns."""
+    """An entry in a session's journal: the command, its outcome, and the ids that it concerns."""
 
     session_id: str
     event: str
@@ -51,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one delivery."""
+    """The outcome of one delivery."""
 
     source: str
     delivery_id: str
@@ -68,7 +69,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """The last change of a session by a command, agents' reports aside: what a repeat repeats."""
+    """The last change of a session, agents' commands aside, for recognizing repeats."""
 
     source: str
     hash: str
@@ -87,7 +88,7 @@ class PriorDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, applied: ApplyResult) -> PriorDelivery:
-        """Return what was decided a moment ago."""
+        """The delivery that was just decided."""
         return cls(
             hash=applied.entry.hash,
             status=applied.status,  # type: ignore[arg-type]
@@ -98,23 +99,23 @@ class PriorDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What applying an entry led to."""
+    """The result of applying an entry."""
 
     entry: Entry
     status: Literal["applied", "rejected", "parked", "failed", "ignored", "duplicate", "conflict"]
     http_status: int
     response: Raw
     redacted: Raw | None = None
-    """The response for its sender, who waits and may not read all of it."""
+    """The response for a sender that waits and may not read all of it."""
     binds: bool = True
-    """Whether its delivery id stands for this from now on; otherwise the same delivery is judged anew."""
+    """True if the delivery id stands for this result from now on; otherwise the same delivery is decided anew."""
     trace: str = ""
-    """Of a dead letter: what was raised."""
+    """The traceback of a dead letter."""
 
 
 def make_event(entry: Entry, command: str, status: EventStatus, message: str, data: Mapping[str, object]) -> Event:
-    """The journal's entry for one command of a delivery; of `data` it keeps the ids. That of a dead letter which came
-    again tells who wanted that, and when."""
+    """The journal entry for one command of a delivery; of `data` it keeps the ids. For a replayed or discarded dead
+    letter it adds the operator and the time."""
     ids = {name: value for name, value in data.items() if name in EVENT_FIELDS}
     if entry.resolution:
         word = "discarded" if entry.resolution.discards else "replayed"

@@ -257,7 +257,7 @@ class TestBatches:
         answer = stack.send("batch", session_id, mode="partial", commands=list(self.ITEMS))
         data = answer["data"]
         assert (data["processed"], data["failed"]) == (3, 1)
-        assert answer["message"] == "Did 3 of 4 commands; 1 refused."
+        assert answer["message"] == "Executed 3 of 4 commands; 1 rejected."
         first, second, third, fourth = data["results"]
         assert [item["status"] for item in data["results"]] == ["success", "error", "success", "success"]
         assert (first["data"]["key"], third["data"]["key"]) == ("first", "third")

@@ -185,6 +185,6 @@ def test_the_command_line_makes_lists_and_revokes_keys(stack: Stack) -> None:
     wait_for(lambda: try_key(stack.url, key) == 401, seconds=WITHIN_SECONDS)
     unknown = run("revoke", "nobody")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "There is no key 'nobody'" in unknown.stderr
+    assert "Key 'nobody' not found" in unknown.stderr
     assert run("create", name).returncode == 1
     assert run("create", "x", "--scope", "root").returncode == 2

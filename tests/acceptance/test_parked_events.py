@@ -38,7 +38,7 @@ def test_events_of_a_hook_whose_session_was_paused_are_kept_and_replayed(
     first, second, third = (answer.json()["delivery_id"] for answer in refused)
     query = {"source": name}
     found = stack.client.get(f"/v1/deliveries/{first}", params=query).json()
-    assert (found["status"], found["error"]["error"]["hint"][:11]) == ("parked", "It is kept:")
+    assert (found["status"], found["error"]["error"]["hint"][:18]) == ("parked", "The event is kept:")
     assert [
         item["status"]
         for item in stack.client.get("/v1/deliveries", params={"status": "parked", **query}).json()["items"]

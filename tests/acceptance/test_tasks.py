@@ -58,7 +58,7 @@ class TestTasks:
         error = refused(answer, 422, "dependency_cycle")
         assert error["field"] == "data.commands[2].data.depends_on"
         for name in ("a", "b", "c"):
-            assert name in error["message"].partition("for each other: ")[2]
+            assert name in error["message"].partition("form a cycle: ")[2]
         assert stack.send("list_tasks", session_id)["data"]["tasks"] == []
         stack.send("batch", session_id, commands=tasks(a=["b"], b=["c"], c=[]))
         assert stack.send("get_task", session_id, task_id="a")["data"]["task"]["depends_on"] == ["b"]
@@ -117,7 +117,7 @@ class TestUpdates:
         change(engine, session_id, "updated_at = now() - interval '11 minutes'")
         [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "pending")
-        assert update["message"] == '"Find a baker" was not yet claimed by nobody.'
+        assert update["message"] == '"Find a baker" has not been claimed by nobody yet.'
 
     def test_other_sessions_hear_nothing_of_it(self, stack: Stack, session_id: str, engine: Engine) -> None:
         other = new_id("tasks")

@@ -82,7 +82,9 @@ def test_what_is_sent_twice_with_nothing_in_between_is_a_repeat(walk: Backend) -
 def test_a_batch_that_is_sent_twice_is_done_once(walk: Backend) -> None:
     chunks = [{"command": "conversation_chunk", "data": {"content": text}} for text in ("Yes.", "No.", "Yes.")]
     first, second = (walk.send("batch", {"commands": chunks}, session_id=SESSION) for _ in range(2))
-    assert second["message"].startswith("Taken for a repeat of what was just sent, and not done again: Did all 3")
+    assert second["message"].startswith(
+        "Recognized as a repeat of the batch just sent and not executed again: Executed all 3"
+    )
     assert [result["data"]["created"] for result in second["data"]["results"]] == [False] * 3
     assert transcript(walk) == ["Yes.", "No.", "Yes."]
     send(walk, "conversation_chunk", content="And now?")
@@ -134,14 +136,14 @@ def test_tasks_that_differ_in_anything_are_two(walk: Backend, other: dict[str, A
 def test_a_batch_says_what_it_did(walk: Backend) -> None:
     tasks = [{"command": "delegate_task", "data": {**TASK, "input_data": {"file": name}}} for name in "abc"]
     answer = walk.send("batch", {"commands": tasks}, session_id=SESSION)
-    assert answer["message"] == "Did all 3 commands."
+    assert answer["message"] == "Executed all 3 commands."
     assert len({result["data"]["task_id"] for result in answer["data"]["results"]}) == 3
     assert len(items(walk, "list_tasks", SESSION)) == 3
     notes = [{"command": "store_memory", "data": {"content": text}} for text in ("a", "b", "a")]
     answer = walk.send("batch", {"commands": notes}, session_id=SESSION)
-    assert answer["message"] == "Did all 3 commands; 1 of them changed nothing, as it was there already."
+    assert answer["message"] == "Executed all 3 commands; 1 of them changed nothing because it was already stored."
     again = walk.send("batch", {"commands": notes}, session_id=SESSION)
-    assert again["message"].startswith("Taken for a repeat")
+    assert again["message"].startswith("Recognized as a repeat")
     assert {result["data"]["created"] for result in again["data"]["results"]} == {False}
 
 

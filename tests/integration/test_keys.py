@@ -93,7 +93,7 @@ def test_a_key_that_cannot_be_is_refused_and_not_made(
 
 def test_a_name_stands_for_one_sender_for_ever(register: KeyRegister, redis_url: str) -> None:
     first = make(register)
-    with pytest.raises(Conflict, match="There is, or was"):
+    with pytest.raises(Conflict, match="already exists, or existed"):
         make(register)
     second = make(register, rotate=True, scopes=["read"])
     assert find(redis_url, first.secret) is not None

@@ -271,7 +271,7 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
 
     expected = {
         "asks": '"Research" is waiting for an answer to a question.',
-        "lying": '"Nobody wants it" was not yet claimed by codex.',
+        "lying": '"Nobody wants it" has not been claimed by codex yet.',
     }
     assert news() == expected
     assert news() == expected

@@ -68,7 +68,9 @@ def test_the_answer_to_a_repeat_is_the_first_one_and_says_so() -> None:
         "results": [{"data": {"key": "k", "created": False}}, {"status": "error"}],
         "processed": 1,
     }
-    assert again.message.startswith("Taken for a repeat of what was just sent, and not done again: Did all")
+    assert again.message.startswith(
+        "Recognized as a repeat of the batch just sent and not executed again: Executed all"
+    )
     assert len(again.message) == 200
 
 
