@@ -19,7 +19,6 @@ from models.commands.definitions import Batch, Command, DeleteSession, ReadComma
 from models.commands.payloads import decode_command
 from models.commands.responses import failure, success
 from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
-from models.field_types import MAX_CHARACTERS
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.batches import run_batch
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended

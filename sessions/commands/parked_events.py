@@ -79,7 +79,9 @@ class Parking:
         count, size = self._taken.get(entry.source) or self._store.parked_by(entry.source)
         if count >= MAX_EVENTS or size + len(kept) > MAX_BYTES:
             if entry.source not in self._full:
-                logger.warning("Events of %s are no longer kept: too many are waiting for replay.", entry.source)
+                logger.warning(
+                    "Events of %s are now rejected without being kept: too many are waiting for replay.", entry.source
+                )
             self._full.add(entry.source)
             return None
         self._taken[entry.source] = (count + 1, size + len(kept))

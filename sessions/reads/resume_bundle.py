@@ -20,7 +20,7 @@ from sessions.reads.truncation import SMALLEST_PIECE, fit, measure
 MOST_ITEMS = 100
 """Per section."""
 HEAD_CHARACTERS = 500
-"""Of an artifact's content: enough to recognize it."""
+"""Characters of an artifact's content: enough to recognize it."""
 SESSION_SHARE = 0.2
 READ_ON = (
     "To read texts that were cut, use retrieve_memory or get_artifact with next_offset, or get_task. "

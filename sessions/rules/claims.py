@@ -119,7 +119,7 @@ def ask_task(state: State, command: AskTask, context: Context) -> Decision:
 def claim_lost() -> Conflict:
     """The error for a claim token that no longer holds its task."""
     return Conflict(
-        "This claim is no longer valid: the task was released, requeued or claimed by another agent.",
+        "This claim no longer holds its task: it was released, requeued or claimed by another agent.",
         code="claim_lost",
         field="claim_token",
         hint="Stop working on this task, and claim another.",

@@ -114,7 +114,12 @@ def delete_memory(state: State, command: DeleteMemory, context: Context) -> Deci
     session = active_session(state, context.session_id)
     memory = state.find(memory_key(context.session_id, command.key), Memory)
     if memory is None:
-        raise NotFound(f'There is no memory "{command.key}" here.', code="memory_not_found", field="data.key")
+        raise NotFound(
+            f"Memory {command.key!r} not found in this session.",
+            code="memory_not_found",
+            field="data.key",
+            hint="list_memories shows the memories of a session.",
+        )
     return Decision(
         message=f'Deleted the memory "{command.key}".',
         data={"key": command.key, "deleted": True},

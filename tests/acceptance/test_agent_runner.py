@@ -274,7 +274,7 @@ class TestFailures:
             change_tasks(engine, session_id, "claim_token = 'of somebody else'")
             [lost] = runner.wait_for_event("lost")
             assert are_gone(pids)
-            assert "no longer valid" in lost["message"]
+            assert "no longer holds" in lost["message"]
             delegate("next")
             assert settled(stack, session_id, "next")["status"] == "completed"
 

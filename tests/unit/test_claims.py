@@ -91,7 +91,7 @@ def test_who_lost_the_claim_or_never_had_it_changes_nothing(world: World, comman
     assert refused(world, command) == "claim_lost"
     assert refused(world, msgspec.structs.replace(command, task_id="none")) == "claim_lost"
     elsewhere = Context(session_id="nowhere", source="agent", delivery_id="d", at=world.now)
-    with pytest.raises(Rejected, match="no longer valid"):
+    with pytest.raises(Rejected, match="no longer holds"):
         decide(world.state, command, elsewhere)
 
 
