@@ -80,7 +80,7 @@ def _encode(item: ApplyResult, updates: list[dict[str, Any]], stale: Collection[
         kept = refused = _message(key, encoded)
     else:
         kept = _message(key)
-        refused = _message(key, msgspec.json.encode(without_data(entry, outcome, passing=fits)))
+        refused = _message(key, msgspec.json.encode(without_data(entry, outcome, is_temporary=fits)))
     return EncodedOutcome(
         key=key,
         source=entry.source,

@@ -123,9 +123,7 @@ class SessionManager:
         dead letter."""
         if not error.bad_value:
             return self._dead_letter(entry, error)
-        logger.error(
-            "Delivery %s of %s holds a value that no check rejected: %s", entry.delivery_id, entry.source, error
-        )
+        logger.error("No check rejected a value of delivery %s of %s: %s", entry.delivery_id, entry.source, error)
         return self._reject(entry, value_refused(), datetime.now(UTC))
 
     def _apply_singly(self, entries: Sequence[Entry]) -> list[ApplyResult]:
@@ -339,12 +337,12 @@ class SessionManager:
                 return _failed(entry, error, status="duplicate", now=now)
             return ApplyResult(entry=entry, status="duplicate", http_status=200, response=response)
         if before.response == EMPTY_OBJECT and before.http_status == 200:
-            deleted_response = ReadResult(
-                data={}, message="This command was already executed; its response was deleted with the session."
+            done = ReadResult(
+                data={}, message="This command was executed before; its response was deleted with the session."
             )
-            before = msgspec.structs.replace(before, response=_succeeded(entry, deleted_response, now))
+            before = msgspec.structs.replace(before, response=_succeeded(entry, done, now))
         elif before.response == EMPTY_OBJECT:
-            rejected = Rejected("This command was already rejected; the reason was deleted with the session.")
+            rejected = Rejected("This command was rejected before; the reason was deleted with the session.")
             rejected.status = before.http_status
             return _failed(entry, rejected, status="duplicate", now=now)
         return before
@@ -386,9 +384,7 @@ class SessionManager:
     def _dead_letter(self, entry: Entry, error: Exception) -> ApplyResult:
         """Make a dead letter of an entry that raised an unexpected error."""
         now = datetime.now(UTC)
-        logger.error(
-            "Delivery %s of %s became a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__
-        )
+        logger.error("Delivery %s of %s is a dead letter: %s", entry.delivery_id, entry.source, type(error).__name__)
         fault = RelayError(
             "A fault in the relay kept this command from being applied; it is stored, and an operator can replay it.",
             code="dead_letter",
