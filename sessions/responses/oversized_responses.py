@@ -17,8 +17,8 @@ RETRY_AFTER_SECONDS = 5
 
 
 def without_data(entry: Entry, outcome: Outcome, *, is_temporary: bool) -> Outcome:
-    """The outcome of a change without its data, which its delivery has; for a read, an error. `is_temporary` means that the
-    response is not too large, but that no memory is left for it at the moment."""
+    """The outcome of a change without its data, which its delivery has; for a read, an error. `is_temporary` means that
+    the response is not too large, but that no memory is left for it at the moment."""
     if outcome.status < 400 and entry.command in COMMANDS and COMMANDS[entry.command].is_read:
         return _refuse_read(entry, is_temporary=is_temporary)
     content: dict[str, Any] = msgspec.json.decode(outcome.body, type=dict[str, Raw])

@@ -53,7 +53,7 @@ def test_the_reads_of_a_batch_share_one_budget(walk: Backend, asked: int) -> Non
     assert [(item["command"], item["status"]) for item in results] == [(name, "success") for name in names]
     assert (answer["processed"], answer["failed"], answer["truncated"]) == (ITEMS, 0, True)
     assert results[-1]["data"] == {"truncated": True}
-    assert "ask for it alone" in answer["read_on"]
+    assert "request them alone" in answer["read_on"]
     assert (results[0]["data"] != {"truncated": True}) == (asked > 200)
 
 
