@@ -143,11 +143,7 @@ def describe_elsewhere(found: Iterable[Elsewhere], listener: Listener) -> list[d
 
 
 def _describe_session(items: Sequence[Elsewhere]) -> str:
-    verbs = {
-        "input_required": ("awaits an answer", "await an answer"),
-        "failed": ("failed", "failed"),
-        "completed": ("finished", "finished"),
-    }
+    verbs = {"input_required": ("asks", "ask"), "failed": ("failed", "failed"), "completed": ("finished", "finished")}
     counts = {item.status: item.count for item in items}
     parts = [f"{counts[status]} {verbs[status][counts[status] > 1]}" for status in verbs if status in counts]
     return f'{" and ".join(parts)} in "{shorten(items[0].title, ELSEWHERE_TITLE_LENGTH)}"'

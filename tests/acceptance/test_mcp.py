@@ -181,7 +181,7 @@ def test_a_failed_call_says_what_to_mend(stack: Stack) -> None:
             await client.call_tool("remember", {})
         with pytest.raises(MCPError, match="session-relay://sessions/"):
             await client.read_resource("file:///etc/passwd")
-        with pytest.raises(MCPError, match="Artifact .nothing. not found"):
+        with pytest.raises(MCPError, match=r"Artifact .nothing. not found"):
             await client.read_resource(f"session-relay://sessions/{session_id}/artifacts/nothing")
         with pytest.raises(MCPError, match="resume_session"):
             await client.get_prompt("other")

@@ -84,9 +84,9 @@ def test_what_one_delegated_elsewhere_is_told_in_one_line(stack: Stack, agent: A
     assert brief(chat("list_memories", one)) == [("t", "completed", False)]
     agent.done(agent.claim(), "ask", question="By train?")
     [line] = chat("list_memories", third)
-    assert line["message"] == '1 task awaits an answer in "Summer trip" and 1 finished in "Bike rental".'
+    assert line["message"] == '1 task asks in "Summer trip" and 1 finished in "Bike rental".'
     assert line["session_ids"] == [other, one]
-    assert chat("list_memories", one)[1]["message"] == '1 task awaits an answer in "Summer trip".'
+    assert chat("list_memories", one)[1]["message"] == '1 task asks in "Summer trip".'
     chat("complete_session", one)
     assert [line] == chat("list_memories", third)
     chat("get_task", one, task_id="t")

@@ -142,9 +142,7 @@ def test_what_a_source_delegated_elsewhere_is_one_line_at_the_end(chat_of: ChatO
     told = hear(phone)
     assert brief(told) == [("t0", False), ("elsewhere", False)]
     line = told[-1]
-    assert line["message"].startswith(
-        '2 tasks await an answer in "Bike rental", 2 finished in "Garden", 2 finished in "Summer'
-    )
+    assert line["message"].startswith('2 tasks ask in "Bike rental", 2 finished in "Garden", 2 finished in "Summer')
     assert line["message"].endswith(" and 2 more.")
     assert len(line["message"]) <= 200
     assert line["session_ids"] == ["s1", "s4", "s3"]
