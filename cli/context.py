@@ -63,7 +63,7 @@ class CliContext:
         if self._client is None:
             from cli.backends.selection import connect_client
 
-            self._client = connect_client(self.environment, tell=self.terminal.warn)
+            self._client = connect_client(self.environment, on_retry=self.terminal.warn)
         return self._client
 
     @property

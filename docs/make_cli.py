@@ -1,6 +1,6 @@
-"""Writes the pictures in docs/CLI.md: `python -m docs.make_cli` starts a stack of its own, lets session-cli do
-everything there, and puts what a terminal of 96 columns shows between the marks. What would differ each time is evened
-out, so that only real changes show."""
+"""Writes the examples in docs/CLI.md: `python -m docs.make_cli` starts a stack, runs all commands of session-cli on a
+terminal of 96 columns, and puts their output between the marks. Times, ids and keys are replaced by fixed ones, so that
+diffs show real changes only."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ BEGIN, END = "<!-- begin: python -m docs.make_cli -->\n", "<!-- end -->\n"
 COLUMNS = 96
 HOME = "/home/anna"
 OLDER = "2 hours 10 minutes"
-"""Ages are told in whole hours: so one that is no whole number stays the same for as long as this runs."""
+"""The age of the data. Ages are shown in whole hours, so this one stays the same during the run."""
 BREAK = """
 CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'out of order'; END $$;
 CREATE TRIGGER broken BEFORE INSERT ON memories FOR EACH ROW WHEN (new.key = 'invoice') EXECUTE FUNCTION broken()
 """
-"""So that some commands cannot be applied."""
+"""Makes some commands fail."""
 EVENED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?[0-9]+[hl]"), ""),
-    # A line that was drawn over, such as a bar that has gone.
+    # A line that was overwritten, such as a finished progress bar.
     (re.compile(r"^[^\n]*\r\x1b\[2K", re.MULTILINE), ""),
     (re.compile(r"^(?:[^\n]*\n\r?\x1b\[1A\x1b\[2K)+", re.MULTILINE), ""),
     (re.compile(r"\r"), ""),
@@ -56,22 +56,22 @@ EVENED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<!\d)\d+ busy"), "0 busy"),
     (re.compile(r"in use by .+"), "in use by session-relay api, session-relay worker."),
 )
-"""What differs each time, and what stands for it."""
+"""Patterns of variable output, with their replacements."""
 
 
 class Sheet:
-    """The pictures, in order, as Markdown."""
+    """The examples, in order, as Markdown."""
 
     def __init__(self, cli: CommandLine) -> None:
         self.cli = cli
         self.parts: list[str] = []
 
     def title(self, text: str, said: str = "") -> None:
-        """Begin a group."""
+        """Begin a section."""
         self.parts.append(f"\n### {text}\n" + (f"\n{said}\n" if said else ""))
 
     def shown(self, line: str, *, typed: str = "", code: int = 0, environment: Environment | None = None) -> None:
-        """What a terminal shows of a command line, with what is typed at its question."""
+        """Add the terminal output of a command line, including input typed at its prompt."""
         terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500, environment=environment)
         if typed:
             terminal.wait_for("Key for" if typed == API_KEY else "[y/N]")
@@ -82,7 +82,7 @@ class Sheet:
     def watched(
         self, line: str, stack: Stack, *, until: str, command: tuple[str, str, dict[str, Any]], code: int = 130
     ) -> None:
-        """What it shows while something happens, until that and Ctrl-C."""
+        """Add the output of a command that follows events: sends a command, waits for its effect, presses Ctrl-C."""
         terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500)
         terminal.wait_for("Ctrl-C")
         name, session_id, data = command
@@ -94,7 +94,7 @@ class Sheet:
         self._add(line, f"{text[:after]}^C\n{text[after:]}", ended, code)
 
     def piped(self, line: str, *, code: int = 0) -> None:
-        """What a line of the shell writes where there is no terminal, errors last."""
+        """Add the output of a shell command without a terminal, stderr last."""
         done = self.cli.shell(line)
         self._add(line, done.out + done.err, done.code, code)
 
@@ -109,7 +109,7 @@ class Sheet:
 
 
 def words_of(line: str) -> list[str]:
-    """The words after `session-cli`."""
+    """Split a command line, without its first word `session-cli`."""
     program, *words = shlex.split(line)
     if program != "session-cli":
         raise ValueError(line)
@@ -117,7 +117,7 @@ def words_of(line: str) -> list[str]:
 
 
 def age(database_url: str, interval: str = OLDER) -> None:
-    """Make all that is in the database older."""
+    """Subtract an interval from all times in the database."""
     connection = psycopg2.connect(database_url)
     with connection, connection.cursor() as cursor:
         cursor.execute(
@@ -131,7 +131,7 @@ def age(database_url: str, interval: str = OLDER) -> None:
 
 
 def fill(stack: Stack, database_url: str) -> None:
-    """Three sessions of different age, an agent, and a dead letter."""
+    """Create three sessions of different ages, an agent, and two dead letters."""
     stack.send("create_session", "release-1.4", title="Release 1.4", participants=["Ben", "Carla"])
     stack.send("store_memory", "release-1.4", key="date", type="decision", content="We release on Thursday.")
     stack.send("complete_session", "release-1.4")
@@ -185,7 +185,7 @@ def fill(stack: Stack, database_url: str) -> None:
 
 
 def execute(database_url: str, statement: str) -> None:
-    """A statement by itself."""
+    """Execute one statement."""
     connection = psycopg2.connect(database_url)
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
@@ -193,7 +193,7 @@ def execute(database_url: str, statement: str) -> None:
 
 
 def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
-    """All commands, in the order of `session-cli --help`."""
+    """Run all commands, in the order of `session-cli --help`."""
     sheet.title("Sessions")
     sheet.shown("session-cli list")
     sheet.shown("session-cli list --status paused --limit 10")
@@ -269,7 +269,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.title("Shell")
     sheet.piped("session-cli completion bash | head -3")
     sheet.title(
-        "For programs", "In a pipe it is TSV with a heading line, with `--json` JSON; errors are on standard error."
+        "For scripts", "In a pipe, output is TSV with a header line, or JSON with `--json`; errors go to stderr."
     )
     sheet.piped("session-cli list --status active | cut -f 1-4")
     sheet.piped("session-cli list --json id,title")
@@ -283,7 +283,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
 
 @contextmanager
 def new_sheet() -> Iterator[tuple[Sheet, Stack, str]]:
-    """A sheet for a stack that is filled."""
+    """Start a stack, fill it, and yield an empty sheet for it."""
     with tempfile.TemporaryDirectory(prefix="session-cli-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -297,7 +297,7 @@ def new_sheet() -> Iterator[tuple[Sheet, Stack, str]]:
 
 
 def main() -> int:
-    """Write the page anew."""
+    """Regenerate the page."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     with new_sheet() as (sheet, stack, database_url):

@@ -20,11 +20,11 @@ def listed(
     tool: CliContext, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
 ) -> Iterator[Items]:
     """Page through a list command. Empty parameters are omitted."""
-    given = {name: value for name, value in wanted.items() if value}
+    parameters = {name: value for name, value in wanted.items() if value}
 
     def fetch(size: int, cursor: str | None) -> Page:
-        data = {**given, "limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
-        return tool.backend.page(command, data, session_id=session_id)
+        page = {"limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
+        return tool.backend.page(command, {**parameters, **page}, session_id=session_id)
 
     return pages(fetch, limit=limit, on_more=tool.terminal.note)
 

@@ -13,14 +13,14 @@ BACKENDS = ("http", "postgres", "json")
 DEFAULT = "http"
 
 
-def connect_client(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> Client:
+def connect_client(environment: Mapping[str, str], *, on_retry: Callable[[str], None]) -> Client:
     """Create a client for the configured relay. Raises SettingsError if none is configured."""
     from agent.http.client import Client
     from agent.http.relay_url import plain_http_hosts
     from cli.configuration import find_login
 
     login = find_login(environment)
-    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), on_retry=tell)
+    return Client(login.url, login.key, plain_hosts=plain_http_hosts(environment), on_retry=on_retry)
 
 
 def connect_store(name: str, environment: Mapping[str, str], *, data_dir: str | None) -> Backend:

@@ -30,7 +30,7 @@ POOLER_REFUSAL = "unsupported startup parameter"
 """The error of pgbouncer for startup options, which an operator's few statements can do without."""
 TAIL_BYTES = 4_096
 SYSTEM_FOLDERS = "/usr/lib/postgresql/*/bin"
-"""The folders in which Debian installs each version. Its wrapper in /usr/bin would choose a version by itself."""
+"""The folders in which Debian installs each version. Its wrapper in /usr/bin chooses a version by its own rules."""
 Connection = Any
 """A psycopg2 connection; its type stubs are too long to be useful here."""
 

@@ -98,8 +98,9 @@ def make_reader(database: TargetDatabase, *, role: str = ROLE) -> ReaderRole:
 
 
 def drop_reader(database: TargetDatabase, *, role: str = ROLE) -> bool:
-    """Disconnect and remove the role; whether there was one. May be repeated. Raises Conflict if it is somebody else's,
-    or has rights in another database, too, where this has to be called first; Forbidden; Unavailable."""
+    """Disconnect and drop the role. Returns False if it does not exist. Safe to repeat. Raises Conflict if the role was
+    not created here, or has privileges in another database, from which it has to be dropped first; Forbidden;
+    Unavailable."""
     with database.connect("cli") as connection:
         connection.autocommit = False
         try:

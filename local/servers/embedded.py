@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.1
 
 
 class EmbeddedServer:
-    """A running server. Its URL stays the same across restarts. `stop` releases the lock on its data for good."""
+    """A running server. Its URL stays the same across restarts. `stop` also releases the lock on its data."""
 
     def __init__(self, service: Service, data_dir: Path) -> None:
         self.url = service.url

@@ -38,7 +38,7 @@ SERVER_START_SECONDS = 120.0
 """Long enough for crash recovery, which replays a log."""
 PROCESS_START_SECONDS = 60.0
 HOPELESS_FAILURES = 4
-"""The number of exits before the first response after which the start is given up."""
+"""The number of exits before the first response that makes the whole start fail."""
 POLL_SECONDS = 0.1
 
 
