@@ -41,7 +41,7 @@ class ErrorResponse(NamedTuple):
     sometimes: tuple[str, ...] = RATE_HEADERS
 
 
-REFUSALS: Mapping[int, ErrorResponse] = {
+ERROR_RESPONSES: Mapping[int, ErrorResponse] = {
     400: ErrorResponse("Invalid HTTP, or a body that is not a JSON object or not encoded as declared."),
     401: ErrorResponse("A valid key or signature is required.", ("WWW-Authenticate",), ()),
     403: ErrorResponse("The key or the client's address does not permit this."),
@@ -76,8 +76,8 @@ def answer(description: str, component: str | None, *more_types: str, is_open: b
 def response_components() -> Json:
     """The responses that `error_responses` references, by name."""
     return {
-        _name(status): answer(refusal.meaning, "Error") | {"headers": _headers(refusal.always, refusal.sometimes)}
-        for status, refusal in REFUSALS.items()
+        _name(status): answer(response.meaning, "Error") | {"headers": _headers(response.always, response.sometimes)}
+        for status, response in ERROR_RESPONSES.items()
     }
 
 

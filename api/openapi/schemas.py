@@ -30,8 +30,8 @@ def schema_of(hint: Any) -> dict[str, Any]:
 
 def component_schemas(definitions: Iterable[type[msgspec.Struct]]) -> dict[str, dict[str, Any]]:
     """The schemas of these definitions and of those they reference, by name."""
-    twins = [_twin(definition) for definition in definitions]
-    _, components = msgspec.json.schema_components(twins, ref_template=COMPONENT)
+    copies = [_with_plain_defaults(definition) for definition in definitions]
+    _, components = msgspec.json.schema_components(copies, ref_template=COMPONENT)
     return _in_ecmascript(components)
 
 
@@ -179,7 +179,7 @@ def _in_ecmascript(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _twin(definition: type[msgspec.Struct]) -> type[msgspec.Struct]:
+def _with_plain_defaults(definition: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """Copy a definition with serializable defaults: msgspec cannot put a Raw default into a schema."""
     fields = []
     for field in msgspec.structs.fields(definition):
@@ -190,7 +190,7 @@ def _twin(definition: type[msgspec.Struct]) -> type[msgspec.Struct]:
             options["default"] = field.default
         elif field.default_factory is not msgspec.NODEFAULT:
             options["default_factory"] = field.default_factory
-        fields.append((field.name, _with_twins(field.type), msgspec.field(**options)))
+        fields.append((field.name, _with_plain_types(field.type), msgspec.field(**options)))
     config = definition.__struct_config__
     return msgspec.defstruct(
         definition.__name__,
@@ -201,13 +201,13 @@ def _twin(definition: type[msgspec.Struct]) -> type[msgspec.Struct]:
     )
 
 
-def _with_twins(hint: Any) -> Any:
+def _with_plain_types(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return _twin(hint)
+        return _with_plain_defaults(hint)
     if not arguments or origin is Literal:
         return hint
     if origin is Annotated:
-        return Annotated[(_with_twins(arguments[0]), *arguments[1:])]
-    inner = tuple(_with_twins(argument) for argument in arguments)
+        return Annotated[(_with_plain_types(arguments[0]), *arguments[1:])]
+    inner = tuple(_with_plain_types(argument) for argument in arguments)
     return reduce(or_, inner) if origin in (Union, UnionType) else origin[inner]

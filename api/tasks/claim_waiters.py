@@ -88,14 +88,14 @@ class ClaimWaiters:
             del self._idle[waiter]
             self._full[waiter] = None
 
-    def notify(self, news: TaskNotification) -> None:
+    def notify(self, notification: TaskNotification) -> None:
         """Wake one waiter for each claimable task and each freed agent, and no more."""
-        for agent_name in news.freed:
+        for agent_name in notification.freed:
             freed = next((waiter for waiter in self._full if waiter.agent_name == agent_name), None)
             if freed is not None:
                 del self._full[freed]
                 freed.woken.set()
-        for task in news.claimable:
+        for task in notification.claimable:
             chosen = next((waiter for waiter in self._idle if waiter.suits(task)), None)
             if chosen is not None:
                 del self._idle[chosen]
