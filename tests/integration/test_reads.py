@@ -168,7 +168,7 @@ def test_a_memory_is_read_at_any_of_its_revisions(walk: Rows) -> None:
     walk.revision("plan", 1, '"first"')
     assert ask(walk, RetrieveMemory(key="plan")).data["memory"]["content"] == "second"
     assert ask(walk, RetrieveMemory(key="plan", revision=1)).data["memory"]["content"] == "first"
-    with pytest.raises(NotFound, match="no revision 3"):
+    with pytest.raises(NotFound, match="revision 3"):
         ask(walk, RetrieveMemory(key="plan", revision=3))
 
 
