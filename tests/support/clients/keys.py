@@ -13,6 +13,6 @@ def make_key(stack: Stack, name: str = "", **fields: object) -> Payload:
     return body
 
 
-def new_key(stack: Stack, **fields: object) -> str:
+def new_key(stack: Stack, name: str = "", **fields: object) -> str:
     """The secret of a key made for the test."""
-    return str(make_key(stack, new_id("key"), **fields)["key"])
+    return str(make_key(stack, name, **fields)["key"])

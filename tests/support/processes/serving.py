@@ -26,7 +26,7 @@ from models.queue.inbox import (
 )
 from tests.support.logs import require_no_secret
 from tests.support.ports import free_port
-from tests.support.processes.stack import NO_LIMITS, wait_for
+from tests.support.processes.stack import NO_LIMITS, START_SECONDS, wait_for
 from tests.support.project import API_KEY, ROOT
 from worker.inbox import OUTCOME_SCRIPT
 from worker.outcomes import ANNOUNCED_BYTES
@@ -58,7 +58,7 @@ class Serving:
                 stop_timeout_seconds=30,
             )
         )
-        wait_for(lambda: self.client.get("/healthz").status_code == 200, what="answering")
+        wait_for(lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="answering")
 
     def log(self) -> str:
         """What the process has logged."""

@@ -24,6 +24,9 @@ from worker.supervision import Child, ChildProcess
 
 T = TypeVar("T")
 
+START_SECONDS = 90
+"""A start takes two seconds, on a machine that does nothing else."""
+
 Payload = dict[str, Any]
 
 NO_LIMITS = {"RATE_LIMIT": "1000000000/minute", "BYTE_LIMIT": "1000000000000/minute"}
@@ -77,8 +80,10 @@ class Stack:
         return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60, limits=limits)
 
     def start(self, *names: str) -> None:
-        """Start `api`, `worker` or both, and wait until the app answers."""
+        """Start `api`, `worker` or both, unless they run, and wait until the app answers."""
         for name in names or ("api", "worker"):
+            if name in self._running and self._running[name].ended() is None:
+                continue
             self._running[name] = ChildProcess(
                 Child(
                     name=name,
@@ -90,7 +95,7 @@ class Stack:
                 )
             )
         if "api" in self._running:
-            wait_for(lambda: self.client.get("/healthz").status_code == 200, what="answering")
+            wait_for(lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="answering")
 
     def stop(self, *names: str) -> None:
         """Stop processes cleanly."""

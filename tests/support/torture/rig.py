@@ -45,6 +45,7 @@ def new_rig(
     valkey_folder: Path | None = None,
     valkey_settings: Mapping[str, str] | None = None,
     postgres_settings: Mapping[str, str] = NO_SYNC,
+    workers: int = 3,
     **environment: str,
 ) -> Iterator[Rig]:
     """A rig, started."""
@@ -54,7 +55,9 @@ def new_rig(
         ends.callback(postgres.stop)
         valkey = start_valkey(valkey_folder or home, settings=valkey_settings)
         ends.callback(valkey.stop)
-        stack = Stack(database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=3, **environment)
+        stack = Stack(
+            database_url=postgres.url, redis_url=valkey.url, folder=home / "stack", workers=workers, **environment
+        )
         ends.callback(stack.close)
         stack.start()
         yield Rig(postgres=postgres, valkey=valkey, stack=stack)

@@ -21,18 +21,24 @@ from tests.support.processes.command_line import PROGRAM, CommandLine
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY
 from tests.support.servers import NO_SYNC, execute, migrate, new_folder
-from tests.support.torture.rig import Rig
+from tests.support.torture.rig import Rig, new_rig
 
 GATE = 7_305_099
 """An advisory lock that a restore is made to wait for."""
 
 
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    """Servers and processes of this module's own, the fewest, since its tests stop them again and again."""
+    with new_rig(workers=1) as rig:
+        yield rig
+
+
 @pytest.fixture
-def stack(rig: Rig) -> Iterator[Stack]:
-    """Its processes, which run before and after each test."""
-    yield rig.stack
-    rig.stack.stop()
+def stack(rig: Rig) -> Stack:
+    """Its processes, which run before each test."""
     rig.stack.start()
+    return rig.stack
 
 
 @pytest.fixture
@@ -112,7 +118,7 @@ class TestPostgres:
         terminal.type("n\n")
         code, text = terminal.end()
         assert (code, "Nothing was changed." in text) == (1, True)
-        stack.start()
+        stack.start("api")
         assert everything(cli) == before
 
     def test_forced_while_all_runs_it_is_whole_and_repeats_are_taken_again(
@@ -144,11 +150,11 @@ class TestPostgres:
             wait_for(is_reached, what="in the middle")
             os.kill(restoring.pid, signal.SIGKILL)
             restoring.wait()
-        stack.start()
+        stack.start("api")
         assert everything(cli) == before
         stack.stop()
         cli.launch("db", "restore", "old.dump", "--yes")
-        stack.start()
+        stack.start("api")
         assert stack.journal(session_id) == old
 
     def test_a_damaged_backup_is_noticed_before_anything_changes(self, cli: CommandLine, stack: Stack) -> None:
@@ -161,7 +167,7 @@ class TestPostgres:
         for damaged in (whole[: len(whole) // 2], whole[:-10], b"", b"nonsense" * 1_000):
             (cli.folder / "damaged.dump").write_bytes(damaged)
             assert "Error:" in cli.launch("db", "restore", "damaged.dump", "--yes", code=1).err
-        stack.start()
+        stack.start("api")
         assert everything(cli) == before
 
     def test_a_backup_that_fails_leaves_the_one_before(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:

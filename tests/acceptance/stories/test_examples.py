@@ -26,6 +26,14 @@ def run_all(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def stored(stack: Stack) -> Stack:
+    """The stack, with the examples sent once."""
+    run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return stack
+
+
 def test_all_examples_pass_twice_in_a_row_against_the_same_data(stack: Stack) -> None:
     for _ in range(2):
         run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
@@ -43,10 +51,10 @@ def test_a_wrong_key_is_noticed_and_named(stack: Stack) -> None:
     assert "unknown_key" in run.stdout
 
 
-def test_a_stored_state_that_differs_is_noticed(stack: Stack) -> None:
-    stack.send("store_memory", "example-solar-roof", key="one-more", content="It is in no example.")
-    run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
-    stack.send("delete_memory", "example-solar-roof", key="one-more")
+def test_a_stored_state_that_differs_is_noticed(stored: Stack) -> None:
+    stored.send("store_memory", "example-solar-roof", key="one-more", content="It is in no example.")
+    run = run_all(RELAY_URL=stored.url, API_KEY=stored.api_key)
+    stored.send("delete_memory", "example-solar-roof", key="one-more")
     assert run.returncode == 1
     wrong = [line for line in run.stdout.splitlines() if line.startswith("WRONG")]
     assert "WRONG  get_session_summary.json" in wrong
@@ -69,11 +77,11 @@ def test_a_relay_that_does_not_answer_is_named() -> None:
     assert "No answer from http://127.0.0.1:1." in run.stderr
 
 
-def test_the_curl_commands_of_the_readme_work_when_pasted_twice_over(stack: Stack) -> None:
+def test_the_curl_commands_of_the_readme_work_when_pasted_twice_over(stored: Stack) -> None:
     readme = (ROOT / "examples" / "README.md").read_text()
     commands = re.findall(r"^```sh\n(curl .*?)^```", readme, re.DOTALL | re.MULTILINE)
     assert len(commands) > 25
-    environment = {"PATH": os.environ["PATH"], "RELAY_URL": stack.url, "API_KEY": stack.api_key}
+    environment = {"PATH": os.environ["PATH"], "RELAY_URL": stored.url, "API_KEY": stored.api_key}
     for command in commands * 2:
         run = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=True, timeout=60

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.support.clients.keys import make_key
 from tests.support.processes.command_line import CommandLine, json_lines
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
+from tests.support.project import ROOT
 
 WORD = "photovoltaicwagon"
 
@@ -286,7 +286,7 @@ class TestSending:
         assert done.err.startswith("Error: ")
 
     def test_the_examples_can_be_sent(self, cli: CommandLine) -> None:
-        example = Path(__file__).parent.parent.parent / "examples" / "create_session.json"
+        example = ROOT / "examples" / "create_session.json"
         assert cli.run("send", str(example), "--wait", "30").rows[0]["status"] == "success"
 
 

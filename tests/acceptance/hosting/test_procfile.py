@@ -14,7 +14,7 @@ import pytest
 
 from local.servers.embedded import EmbeddedServer
 from tests.support.ports import free_port
-from tests.support.processes.stack import new_id, wait_for
+from tests.support.processes.stack import START_SECONDS, new_id, wait_for
 from tests.support.project import API_KEY, ROOT
 from tests.support.servers import new_database
 from worker.supervision import Child, Supervisor
@@ -42,7 +42,9 @@ def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> It
             command = ("bash", "-c", f"exec env {PROCFILE[process]}")
             supervisor.start(Child(name=process, command=command, environment=environment, folder=ROOT, log=log))
         relay_url = f"http://127.0.0.1:{environment['PORT']}"
-        wait_for(lambda: httpx.get(f"{relay_url}/readyz").json()["postgres"] == "ok", what="ready")
+        wait_for(
+            lambda: httpx.get(f"{relay_url}/readyz").json()["postgres"] == "ok", seconds=START_SECONDS, what="ready"
+        )
         yield {**environment, "RELAY_URL": relay_url}
         supervisor.stop(together=True)
 

@@ -1,0 +1,1 @@
+"""Who may do what: keys, scopes, OAuth, and what is shown to nobody."""

@@ -1,0 +1,1 @@
+"""Agents that claim tasks, and the runner that does so for a command."""

@@ -1,0 +1,1 @@
+"""The commands of session-cli as people and programs use them."""

@@ -1,0 +1,1 @@
+"""What is killed, damaged or away, and how it heals."""

@@ -1,0 +1,1 @@
+"""What senders post, sound or hostile, and what they are answered."""

@@ -1,0 +1,1 @@
+"""Documents, examples and stories, from their first line to their last."""

@@ -1,0 +1,1 @@
+"""The public app with its processes."""

@@ -1,0 +1,1 @@
+"""Limits and shares: of requests, bytes, backlog, reads and time."""

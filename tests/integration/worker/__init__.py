@@ -1,0 +1,1 @@
+"""The drain, the sweeper, and the processes under the supervisor."""

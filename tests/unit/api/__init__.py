@@ -1,0 +1,1 @@
+"""The OpenAPI document, MCP and OAuth without servers."""

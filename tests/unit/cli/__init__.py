@@ -1,0 +1,1 @@
+"""session-cli and the agent's runner without a relay."""

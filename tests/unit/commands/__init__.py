@@ -1,0 +1,1 @@
+"""How commands are read: their forms, spellings, times and ids."""

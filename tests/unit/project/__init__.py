@@ -1,0 +1,1 @@
+"""The project itself: its shape, documents, packages and images."""

@@ -1,0 +1,1 @@
+"""What commands mean, and how sessions are shown."""
