@@ -1,1 +1,1 @@
-"""The commands: their definitions, their fields, parsing a payload into one, and the response to it."""
+"""Command definitions and field descriptions, parsing of payloads, and responses."""

@@ -1,1 +1,1 @@
-"""Decoding JSON from clients, strictly or leniently, with errors that say how to fix it."""
+"""Decodes strict JSON from clients, with errors that say how to fix it."""

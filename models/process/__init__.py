@@ -1,1 +1,1 @@
-"""Set-up that every process shares: logging, garbage collection, ending with the parent process."""
+"""Process set-up shared by all processes: logging, garbage collection, and exiting with the parent process."""

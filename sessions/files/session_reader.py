@@ -1,5 +1,4 @@
-"""Reads sessions of the JSON store, one in memory at a time, including the uncommitted changes of the current
-command."""
+"""Reads sessions of the JSON store, one in memory at a time, including unsaved changes of the current command."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Tokenizes texts and queries like Postgres' full-text search: lower case, stemmed, without stop words. Pure
-functions."""
+"""Tokenizes texts and queries like Postgres' full-text search: in lower case, stemmed and without stop words."""
 
 from __future__ import annotations
 
@@ -73,7 +72,7 @@ class TextQuery(msgspec.Struct, frozen=True):
 
     choices: Sequence[Sequence[_Phrase]]
     words: Sequence[str]
-    """Words for matching any of them: their stems, or the stop words themselves if there are no others."""
+    """Words for matching any of them: their stems, or the stop words themselves in a query of nothing else."""
 
     def matches(self, text: Text) -> bool:
         """Return whether the text matches the whole query."""

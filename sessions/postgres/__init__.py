@@ -1,1 +1,1 @@
-"""The store in Postgres: loading what a batch touches, writing its changes, reads and search."""
+"""The Postgres store: loading and writing the state of commands, reads, tasks, documents and operations."""

@@ -1,1 +1,1 @@
-"""Loading the state that commands need from Postgres, and writing their changes."""
+"""Loads the state that commands need from Postgres, and writes their changes."""

@@ -1,1 +1,1 @@
-"""Reads in Postgres: one module for each kind of item, search, and what a key may see."""
+"""Reads in Postgres: one module per kind of item, search, and the scope of a read."""

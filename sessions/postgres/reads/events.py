@@ -17,7 +17,7 @@ from sessions.reads.serializers import event_item
 
 def read_events(connection: Connection, *, session_id: str, after: str | None, limit: int, max_characters: int) -> Page:
     """List events in the order in which they became visible. `next_cursor` is never None: clients can continue from it
-    even if there are no events yet. Raises NotFound, or Invalid for an invalid position."""
+    even while the log is empty. Raises NotFound, or Invalid for an invalid position."""
     position = decode_position(after)
     require_session(connection, session_id)
     plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")

@@ -110,7 +110,7 @@ def build_query(connection: Connection, q: str) -> SearchQuery:
     return SearchQuery(
         parsed=parsed,
         has_words=nodes > 0,
-        # Stop words are searched only if there are no other words.
+        # Stop words are searched only when the query has nothing else.
         words=any_of(language or simple),
         configuration=_LANGUAGE if language else _SIMPLE,
     )
