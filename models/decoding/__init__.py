@@ -1,1 +1,1 @@
-"""Decodes strict JSON from clients, with errors that say how to fix it."""
+"""Decodes JSON from clients strictly, with errors that say how to fix it."""
