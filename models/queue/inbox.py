@@ -1,7 +1,7 @@
-"""The inbox in Redis, as all processes agree on it: its keys, its entries, and the outcomes of those.
+"""The format of the inbox in Redis: keys, entries and outcomes.
 
-A shard is a stream; all commands of a session are in one shard, in the order in which they were accepted. Pushing is
-the relay's work, draining and acknowledging the worker's.
+Each shard is a stream. All commands of a session are in one shard, in the order in which they were accepted. The relay
+pushes entries; workers drain and acknowledge them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from models.commands.payloads import Submission
 from models.field_types import Scope
 
 SHARDS = 16
-"""At most this many workers drain at a time."""
+"""The maximum number of workers that drain at a time."""
 WAKE_SECONDS = 5
-"""How long a shard counts as woken: as long as one drain job may go on."""
+"""Expiry of the pending mark of a shard's drain: the maximum duration of a drain job."""
 OUTCOME_SECONDS = 60
-"""How long an outcome is kept that no waiting sender has got yet."""
+"""Expiry of an outcome that no waiting sender has received."""
 PERMITTED_MEMORY = 0.7
-"""Of `maxmemory`, for what senders make Redis hold; workers need the rest to start and to drain."""
+"""The share of `maxmemory` for data of senders; workers need the rest to start and to drain."""
 ENTRY_BYTES = 1_000
-"""What an entry takes in Redis beside its text, the mark of its delivery among it: 550 to 700 bytes were measured, and
-up to 3 % more for large ones."""
+"""Memory of an entry in Redis besides its text, including its dedup key: 550 to 700 bytes measured, and up to 3 % more
+for large entries."""
 
 ENTRY_FIELD = b"e"
 OUTCOME_CHANNEL = "sr:outcomes"
-"""All outcomes that somebody waits for, each as an OutcomeMessage."""
+"""The channel of OutcomeMessages for waiting senders."""
 BACKLOG_KEY = "sr:backlog"
-"""How many entries of each source wait, in all shards together. Who has none is not in it."""
+"""A hash from each source to the number of its waiting entries in all shards, without zeros."""
 BACKLOG_BYTES_KEY = "sr:backlog:bytes"
-"""How many bytes these take, ENTRY_BYTES for each included."""
+"""A hash from each source to the bytes of its waiting entries, including ENTRY_BYTES for each."""
 JOURNAL_CHANNEL = "sr:journal"
-"""The ids of sessions whose journal has grown, one to a line."""
+"""The channel of the ids of sessions with new events, one per line."""
 
 REPEAT_WINDOW = timedelta(seconds=REPEAT_SECONDS)
 
@@ -50,17 +50,17 @@ local function release(key)
   if size and redis.call('EXISTS', share) == 1 then redis.call('DECRBY', share, size) end
 end
 """
-"""Deletes a kept outcome and gives its size back to the share of its source."""
+"""Deletes a kept outcome and subtracts its size from the quota of its source."""
 
 RELEASE_SCRIPT = f"""#!lua flags=allow-oom
 {RELEASE_LUA}
 for _, key in ipairs(KEYS) do release(key) end
 """
-"""Deletes kept outcomes: KEYS. Relays run it for those that were passed on, workers for those of deleted sessions."""
+"""Deletes the outcomes in KEYS. Relays run it for delivered outcomes, workers for those of deleted sessions."""
 
 
 class DeadLetterResolution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operator wants of a dead letter: that it is applied once more, or given up."""
+    """An operator's decision on a dead letter: replay or discard."""
 
     by: str
     at: datetime
@@ -68,7 +68,7 @@ class DeadLetterResolution(msgspec.Struct, frozen=True, kw_only=True, omit_defau
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A command as it waits in the inbox, with what its sender was allowed when it was accepted."""
+    """A command in the inbox, with the permissions that its sender had when it was accepted."""
 
     source: str
     delivery_id: str
@@ -81,19 +81,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session_glob: str | None = None
     waits: bool = False
     resolution: DeadLetterResolution | None = None
-    """Of a dead letter that comes again: the one entry that may meet its own delivery."""
+    """Set for a dead letter that is pushed again: only this entry may replace its earlier delivery."""
     ignored: str = ""
-    """Why it is no command: then it has none, and is only kept as a delivery."""
+    """The reason why the event does not contain a command; the entry is then only recorded as a delivery."""
     by_content: bool = False
-    """Whether the delivery id is made from the content, so that it is a repeat for REPEAT_SECONDS only."""
+    """The delivery id is derived from the content, so that it identifies repeats for REPEAT_SECONDS only."""
     is_unnamed: bool = False
-    """Its sender gave no delivery id, so that only the content can tell a repeat."""
+    """The sender gave no delivery id, so that only the content identifies repeats."""
     names_session: bool = False
-    """The session_id was made from the title."""
+    """The session_id is derived from the title."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a delivery that waits in the inbox, without Postgres."""
+    """The data of a waiting delivery that is available without Postgres."""
 
     command: str
     session_id: str | None
@@ -101,23 +101,23 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a delivery: the HTTP status and the body for a sender that waits."""
+    """The outcome of a delivery: the HTTP status and body for a waiting sender."""
 
     status: int
     body: Raw
     accepted_at: datetime | None = None
-    """When the entry of this outcome was accepted: a redelivery does not get the outcome of an earlier attempt."""
+    """The time the entry was accepted, so that a redelivery does not receive the outcome of an earlier attempt."""
 
 
 class OutcomeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is published on OUTCOME_CHANNEL when a sender waits: a small outcome, or that one is kept under the key."""
+    """A message on OUTCOME_CHANNEL for a waiting sender: a small outcome itself, or only the key of a kept one."""
 
     key: str
     outcome: Outcome | None = None
 
 
 def make_entry(submission: Submission, **origin: Any) -> Entry:
-    """An entry for a submission; `origin` gives source, delivery_id, accepted_at, scopes, session_glob, waits,
+    """Create the entry of a submission. `origin` are source, delivery_id, accepted_at, scopes, session_glob, waits and
     is_unnamed."""
     return Entry(
         hash=submission.hash,
@@ -131,53 +131,53 @@ def make_entry(submission: Submission, **origin: Any) -> Entry:
 
 
 def shard_of(session_id: str | None) -> int:
-    """The shard of a session; what belongs to none is in shard 0."""
+    """Return the shard of a session; shard 0 for commands without a session."""
     return zlib.crc32(session_id.encode()) % SHARDS if session_id else 0
 
 
 def inbox_key(shard: int) -> str:
-    """The stream of a shard."""
+    """Return the key of a shard's stream."""
     return f"sr:inbox:{shard:02d}"
 
 
 def shard_of_key(key: bytes) -> int:
-    """The shard whose stream has this key."""
+    """Return the shard whose stream has this key."""
     return int(key[-2:])
 
 
 def drain_pending_key(shard: int) -> str:
-    """Present while a drain of the shard is on its way."""
+    """Return the key that exists while a drain of the shard is enqueued."""
     return f"sr:wake:{shard:02d}"
 
 
 def dedup_key(source: str, delivery_id: str) -> str:
-    """Present since a delivery was accepted; without expiry until it was applied."""
+    """Return the key that exists since a delivery was accepted. It does not expire until the delivery is applied."""
     return f"sr:seen:{source}:{delivery_id}"
 
 
 def outcome_key(source: str, delivery_id: str, content_hash: str) -> str:
-    """The outcome for a sender that waits, until that has got it, or for a minute.
+    """Return the key of an outcome for a waiting sender, kept until it is delivered, or for OUTCOME_SECONDS.
 
-    With the content in the key, since two commands under one delivery id have different outcomes.
+    It includes the content's hash, since two commands with the same delivery id have different outcomes.
     """
     return f"sr:outcome:{source}:{delivery_id}:{content_hash[:16]}"
 
 
 def seen_value(entry: Entry) -> bytes:
-    """What a seen key holds: the hash of the content, by which a conflict is told, and the receipt."""
+    """Return the value of a dedup key: the hash of the content, which identifies conflicts, and the receipt."""
     return entry.hash.encode() + msgspec.json.encode(receipt_of(entry))
 
 
 def receipt_of(entry: Entry) -> Receipt:
-    """The receipt of an entry that was accepted for the first time."""
+    """Return the receipt of an entry that was accepted for the first time."""
     return Receipt(command=entry.command, session_id=entry.session_id, accepted_at=entry.accepted_at)
 
 
 def decode_receipt(value: bytes) -> Receipt:
-    """The receipt in the value of a seen key, which follows the hash."""
+    """Decode the receipt in the value of a dedup key, where it follows the hash."""
     return msgspec.json.decode(value[64:], type=Receipt)
 
 
 def decode_outcome(value: bytes) -> Outcome:
-    """The outcome as it is kept, behind what it takes and whose share that is."""
+    """Decode a kept outcome, which follows a line with its size and the quota key of its source."""
     return msgspec.json.decode(value.partition(b"\n")[2] or value, type=Outcome)

@@ -60,7 +60,8 @@ def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, s
 
 
 @pytest.mark.parametrize(
-    ("revision", "told"), [(None, "does not have the tables"), ("0001", "has schema 0001"), ("9999", "Update this program")]
+    ("revision", "told"),
+    [(None, "does not have the tables"), ("0001", "has schema 0001"), ("9999", "Update this program")],
 )
 def test_another_schema_is_told_before_anything_is_done(
     postgres: EmbeddedServer, revision: str | None, told: str
