@@ -128,7 +128,7 @@ def test_a_token_dies_with_its_key_and_can_be_revoked_alone(stack: Stack, app: A
     [made] = [item for item in listed if item["key_id"] == key_id_of(key)]
     assert stack.client.delete(f"/v1/keys/{made['key_id']}").status_code == 200
     wait_for(lambda: status_with(stack, second) == 401, seconds=5)
-    assert "not valid" in Person(stack).sign_in(app.url(), key).text
+    assert "Invalid API key" in Person(stack).sign_in(app.url(), key).text
 
 
 def key_id_of(key: str) -> str:
