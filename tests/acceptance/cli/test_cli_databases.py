@@ -114,7 +114,7 @@ class TestPostgres:
         before = everything(cli)
         stack.stop()
         terminal = cli.terminal("db", "restore", "all.dump", columns=200)
-        assert "the latest active" in terminal.wait_for("[y/N]")
+        assert "(last active " in terminal.wait_for("[y/N]")
         terminal.type("n\n")
         code, text = terminal.end()
         assert (code, "Nothing was changed." in text) == (1, True)
