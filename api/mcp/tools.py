@@ -9,14 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from api.openapi.schemas import answer_schemas, component_schemas, flat_schema
-from api.tasks.claims import LeaseSeconds
+from api.tasks.lease_defaults import MCP_LEASE_SECONDS, LeaseSeconds
 from models import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, Text
 from models.commands.definitions import COMMANDS, EMPTY_OBJECT, Command, JsonObject, JsonValue
 from models.errors import Invalid
-
-LEASE_SECONDS = 1_800
-"""The default lease of claims over MCP, since models send no heartbeats."""
 
 Json = dict[str, Any]
 TaskReport = Literal["working", "completed", "failed", "question", "released"]
@@ -32,7 +29,7 @@ class ClaimTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     created_by: Annotated[v.Name, Meta(description="Only tasks delegated with this key")] | None = None
     wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds to wait for a task")] = 0.0
     lease_seconds: Annotated[LeaseSeconds, Meta(description="How long the claim lasts; report_task extends it")] = (
-        LEASE_SECONDS
+        MCP_LEASE_SECONDS
     )
 
 

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from api.database import Database
 from api.tasks.claim_waiters import ClaimWaiter, ClaimWaiters
+from api.tasks.lease_defaults import DEFAULT_LEASE_SECONDS, LeaseSeconds
 from models import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, AskTask, ClaimCommand, CompleteTask, FailTask, Text
 from models.commands.content_ids import content_hash
@@ -48,7 +49,6 @@ MAX_REQUEST_BYTES = 65_536
 ID_DIGITS = 40
 """Hex digits of the hash used as the delivery id: 160 bits."""
 
-LeaseSeconds = Annotated[int, Meta(ge=1, le=3_600)]
 T = TypeVar("T")
 
 
@@ -58,7 +58,9 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     agent_name: v.Id
     worker: Annotated[v.Name, Meta(description="The agent's process or machine, as free text")] | None = None
     wait: Annotated[float, Meta(ge=0, le=v.MAX_WAIT_SECONDS, description="Seconds to wait for a task")] = 0.0
-    lease_seconds: Annotated[LeaseSeconds, Meta(description="Any call with the claim token extends the lease")] = 60
+    lease_seconds: Annotated[LeaseSeconds, Meta(description="Any call with the claim token extends the lease")] = (
+        DEFAULT_LEASE_SECONDS
+    )
     task_types: (
         Annotated[
             list[v.Label],

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from models.access.scopes import allows
-from models.errors import Conflict
+from models.delivery_conflict import delivery_conflict
 from models.queue.inbox import Entry, Outcome
 from models.routes import template_of
 from relay.http.responses import JsonResponse
@@ -22,11 +22,8 @@ RETRY_AFTER_SECONDS = 5
 def receipt_response(entry: Entry, pushed: Pushed, *, status: Literal["accepted", "pending"]) -> Response:
     """Returns the response with the valid receipt. Raises Conflict if another command has the delivery id."""
     if pushed.verdict == "conflict":
-        raise Conflict(
-            "Another command has this delivery id.",
-            code="delivery_conflict",
-            field="id",
-            hint=f"Send it with a new id. GET {_status_url(entry)} shows the other command's outcome.",
+        raise delivery_conflict(
+            hint=f"Send it with a new id. GET {_status_url(entry)} shows the other command's outcome."
         )
     content = {
         "status": "ignored" if entry.ignored else status,

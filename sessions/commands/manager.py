@@ -18,7 +18,8 @@ from msgspec import Raw
 from models.commands.definitions import Batch, Command, DeleteSession, ReadCommand, ResumeSession, name_of
 from models.commands.payloads import decode_command
 from models.commands.responses import failure, success
-from models.errors import Conflict, Forbidden, NotFound, Rejected, RelayError, Unavailable
+from models.delivery_conflict import delivery_conflict
+from models.errors import Forbidden, NotFound, Rejected, RelayError, Unavailable
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.batches import run_batch
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
@@ -321,13 +322,7 @@ class SessionManager:
         if entry.hash != earlier.hash:
             self._flush()
             self._store.record_conflict(entry, now)
-            conflict = Conflict(
-                "This delivery id was already used for other content; this command was not applied.",
-                code="delivery_conflict",
-                field="id",
-                hint="Send it again under a new id.",
-            )
-            return _failed(entry, conflict, status="conflict", now=now)
+            return _failed(entry, delivery_conflict(), status="conflict", now=now)
         if isinstance(command, ReadCommand) and before.http_status == 200:
             self._read_until = time.monotonic() + READ_SECONDS
             try:
