@@ -10,7 +10,7 @@ import click
 
 from cli.backends.selection import BACKENDS
 from cli.context import CliContext
-from cli.output.output_schemas import OutputSchema
+from cli.output.table_columns import OutputSchema
 
 Body = Callable[..., Any]
 

@@ -13,7 +13,7 @@ import click
 
 from cli.command_declaration import Id, command, id_argument
 from cli.context import CliContext
-from cli.output.output_schemas import AGENT, Column, OutputSchema
+from cli.output.table_columns import AGENT, Column, OutputSchema
 
 if TYPE_CHECKING:
     from agent.runner import Runner

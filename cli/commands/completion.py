@@ -6,7 +6,7 @@ import click
 
 from cli.command_declaration import command
 from cli.context import CliContext
-from cli.output.output_schemas import Column, OutputSchema
+from cli.output.table_columns import Column, OutputSchema
 
 _SCRIPT = OutputSchema((Column("shell"), Column("script")), id_path="shell")
 

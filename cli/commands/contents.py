@@ -11,7 +11,7 @@ from cli.backends.pages import PIECE_CHARACTERS, Items, listed, pages
 from cli.command_declaration import command, id_argument, limit_option, session_argument
 from cli.commands.search import MEMORY_TYPES, split_tags
 from cli.context import CliContext
-from cli.output.output_schemas import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
+from cli.output.table_columns import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
 
 TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
 

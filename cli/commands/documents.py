@@ -11,7 +11,7 @@ import click
 from cli.command_declaration import command, id_argument
 from cli.context import CliContext
 from cli.output.humanize import count
-from cli.output.output_schemas import IMPORTED
+from cli.output.table_columns import IMPORTED
 
 Format = Literal["json", "markdown"]
 

@@ -8,7 +8,7 @@ import click
 
 from cli.command_declaration import command
 from cli.context import CliContext
-from cli.output.output_schemas import Column, OutputSchema
+from cli.output.table_columns import Column, OutputSchema
 from models.routes import path_to
 
 _LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_path="url")

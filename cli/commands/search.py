@@ -10,7 +10,7 @@ import click
 from cli.backends.pages import listed
 from cli.command_declaration import Body, command, limit_option
 from cli.context import CliContext
-from cli.output.output_schemas import CONVERSATION_HIT, MEMORY_HIT, OutputSchema
+from cli.output.table_columns import CONVERSATION_HIT, MEMORY_HIT, OutputSchema
 
 MEMORY_TYPES = (
     *("idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"),

@@ -8,7 +8,7 @@ import click
 
 from cli.command_declaration import command
 from cli.context import CliContext
-from cli.output.output_schemas import RECEIPT
+from cli.output.table_columns import RECEIPT
 
 
 @command("send", RECEIPT)

@@ -10,7 +10,7 @@ from cli.backends.pages import PIECE_CHARACTERS, listed
 from cli.command_declaration import command, limit_option, session_argument, yes_option
 from cli.context import CliContext
 from cli.output.humanize import contents
-from cli.output.output_schemas import BUNDLE, SESSION, SESSION_IN_FULL
+from cli.output.table_columns import BUNDLE, SESSION, SESSION_IN_FULL
 
 
 @command("create", SESSION_IN_FULL)

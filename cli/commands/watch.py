@@ -10,7 +10,7 @@ import click
 
 from cli.command_declaration import command, session_argument
 from cli.context import CliContext
-from cli.output.output_schemas import EVENT
+from cli.output.table_columns import EVENT
 
 WAIT_SECONDS = 25.0
 """The length of one long poll. Proxies cut connections that are idle for 30 s."""

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.doctor.relay_health import Status, format_seconds, parts
-from cli.output.output_schemas import Column
 from cli.output.rich_output import GAP, cell, paragraph
+from cli.output.table_columns import Column
 
 FULL, EIGHTHS = "█", " ▏▎▍▌▋▊▉"
 BAR_CELLS = 24

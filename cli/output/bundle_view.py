@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from cli.output.output_schemas import SESSION_IN_FULL
 from cli.output.rich_output import paragraph, sheet
+from cli.output.table_columns import SESSION_IN_FULL
 
 _SECTIONS = (
     ("open_questions", "Open questions"),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from cli.output.escaping import field, json_text
-from cli.output.output_schemas import OutputSchema, at_path
+from cli.output.table_columns import OutputSchema, at_path
 
 Pages = Iterable[list[dict[str, Any]]]
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from cli.output.escaping import visible, visible_lines
 from cli.output.humanize import ago
 from cli.output.machine_output import json_line
-from cli.output.output_schemas import Column, OutputSchema, at_path
+from cli.output.table_columns import Column, OutputSchema, at_path
 
 GAP = 2
 NARROWEST_NAME = 20

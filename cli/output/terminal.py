@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from cli.output.machine_output import Pages
-    from cli.output.output_schemas import OutputSchema
+    from cli.output.table_columns import OutputSchema
 
 SIGPIPE_CODE = 141
 """The exit code by which shells report SIGPIPE."""

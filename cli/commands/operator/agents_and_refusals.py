@@ -9,7 +9,7 @@ import click
 from cli.backends.pages import pages
 from cli.command_declaration import command, limit_option
 from cli.context import CliContext
-from cli.output.output_schemas import AGENT, REFUSAL, OutputSchema
+from cli.output.table_columns import AGENT, REFUSAL, OutputSchema
 
 CAUSES = (
     *("address", "bad_signature", "clock_skew", "conflict", "media_type", "missing_scope", "no_key", "not_json"),

@@ -10,7 +10,7 @@ import click
 from cli.command_declaration import command, yes_option
 from cli.context import CliContext
 from cli.output.humanize import ago, count
-from cli.output.output_schemas import Column, OutputSchema
+from cli.output.table_columns import Column, OutputSchema
 
 if TYPE_CHECKING:
     from local.operator.migrations import SchemaReport

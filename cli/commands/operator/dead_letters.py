@@ -11,7 +11,7 @@ from cli.backends.pages import pages
 from cli.command_declaration import Body, command, id_argument, limit_option, yes_option
 from cli.context import CliContext
 from cli.output.humanize import ago, count
-from cli.output.output_schemas import DEAD_LETTER, Column, OutputSchema
+from cli.output.table_columns import DEAD_LETTER, Column, OutputSchema
 from models.routes import path_to, request_to
 
 _IN_FULL = DEAD_LETTER._replace(

@@ -7,7 +7,7 @@ import click
 from cli.backends.pages import pages
 from cli.command_declaration import command, id_argument, limit_option
 from cli.context import CliContext
-from cli.output.output_schemas import DELIVERY, Column
+from cli.output.table_columns import DELIVERY, Column
 from models.routes import path_to
 
 _IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Column("error"), Column("reason")))

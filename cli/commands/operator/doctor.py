@@ -11,7 +11,7 @@ from cli.command_declaration import command
 from cli.context import CliContext
 from cli.output.escaping import visible
 from cli.output.humanize import count
-from cli.output.output_schemas import Column, OutputSchema
+from cli.output.table_columns import Column, OutputSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import click
 
 from cli.command_declaration import command, id_argument, yes_option
 from cli.context import CliContext
-from cli.output.output_schemas import KEY, NEW_KEY, Column, OutputSchema
+from cli.output.table_columns import KEY, NEW_KEY, Column, OutputSchema
 from models.routes import path_to, request_to
 
 _REVOKED = OutputSchema((Column("revoked", "Revoked"), Column("recorded", "Recorded", "state")), id_path="revoked")

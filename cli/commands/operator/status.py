@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.command_declaration import command
 from cli.context import CliContext
-from cli.output.output_schemas import PART, Column, OutputSchema
+from cli.output.table_columns import PART, Column, OutputSchema
 
 STATUS = OutputSchema(
     tuple(

@@ -18,7 +18,7 @@ from cli.main import MODULES, cli
 from cli.output.escaping import field, json_text, visible, visible_lines
 from cli.output.humanize import ago, contents, count
 from cli.output.machine_output import json_array, tsv
-from cli.output.output_schemas import SESSION, Column, OutputSchema
+from cli.output.table_columns import SESSION, Column, OutputSchema
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
