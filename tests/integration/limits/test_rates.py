@@ -154,7 +154,7 @@ async def count_granted(rates: RequestRates, source: str, tries: int) -> int:
     return sum(await asyncio.gather(*(one() for _ in range(tries))))
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("timeouts")
 def test_the_whole_limit_can_be_used_and_no_more(redis_url: str) -> None:
     async def work(rates: RequestRates) -> None:
         assert await count_granted(rates, "a", 700) == 600
@@ -164,7 +164,7 @@ def test_the_whole_limit_can_be_used_and_no_more(redis_url: str) -> None:
     run(redis_url, work, rate_limit="600/day")
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("timeouts")
 def test_several_processes_share_one_limit(redis_url: str) -> None:
     granted: list[int] = []
 
@@ -176,7 +176,7 @@ def test_several_processes_share_one_limit(redis_url: str) -> None:
     assert 960 <= sum(granted) <= 1_000
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("timeouts")
 def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis_url: str, redis: Redis) -> None:
     def commands() -> int:
         return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
@@ -195,7 +195,7 @@ def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis
     run(redis_url, work, rate_limit="30000/day")
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("timeouts")
 def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
     left: list[int] = []
 

@@ -45,7 +45,7 @@ def journal(engine: Engine, session_id: str) -> list[tuple[str, str, dict[str, A
         return [tuple(row) for row in connection.execute(statement, {"id": session_id})][1:]
 
 
-@pytest.mark.parametrize("ruling", [REPLAY, DISCARD])
+@pytest.mark.parametrize("resolution", [REPLAY, DISCARD])
 def test_a_ruling_on_what_is_not_known_does_nothing(
     redis: Redis, engine: Engine, walk: str, resolution: DeadLetterResolution
 ) -> None:

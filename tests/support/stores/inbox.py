@@ -19,8 +19,8 @@ _numbers = itertools.count(1)
 
 
 def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
-    """An entry as the relay makes it. `delivery_id`, `source`, `waits` and `ruling` are not data."""
-    given = {name: data.pop(name) for name in ("delivery_id", "source", "waits", "ruling") if name in data}
+    """An entry as the relay makes it. `delivery_id`, `source`, `waits` and `resolution` are not data."""
+    given = {name: data.pop(name) for name in ("delivery_id", "source", "waits", "resolution") if name in data}
     body = {"command": command, "session_id": session_id, "data": data}
     origin: dict[str, Any] = {
         "source": "tests",
