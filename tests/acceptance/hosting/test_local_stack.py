@@ -442,6 +442,6 @@ def test_a_deleted_data_folder_stops_the_stack_rather_than_losing_what_it_accept
 
     wait_for(refused, seconds=30, what="refused")
     assert stack.wait_for_exit() == 1
-    [told] = re.findall(r"(\S+) was deleted or replaced while the stack ran", stack.output)
+    [told] = re.findall(r"(\S+) was deleted or replaced while the stack was running", stack.output)
     assert told == str(data_dir / part) if part else Path(told).is_relative_to(data_dir)
     assert "Traceback" not in stack.output
