@@ -1,4 +1,4 @@
-# One image for all processes of the Procfile; docker-compose.yml names the command of each.
+# One image for all processes of the Procfile; docker-compose.yml sets the command of each.
 FROM python:3.12-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -6,7 +6,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin relay
 WORKDIR /app
 
-# Dependencies first: they change rarely, and their layer is kept.
+# Dependencies first: they rarely change, so their layer stays cached.
 COPY requirements.txt .
 RUN pip install --require-hashes --no-deps --requirement requirements.txt
 
@@ -23,7 +23,7 @@ COPY cli ./cli
 COPY bin ./bin
 
 USER relay
-# Empty: all addresses, IPv4 and IPv6.
+# An empty HOST listens on all addresses, IPv4 and IPv6.
 ENV HOST="" PORT=8000 PATH="/app/bin:$PATH"
 EXPOSE 8000
 CMD ["python", "-m", "api"]

@@ -38,10 +38,10 @@ def run_migrations() -> None:
 
 
 def _take_turn(connection: Connection) -> None:
-    """Hold the migration lock until this transaction ends. Exits when another migration holds it for longer than
-    TURN_TIMEOUT, or than `alembic -x turn_timeout=…` says."""
+    """Hold the migration lock until this transaction ends. Exits if another migration holds it for longer than
+    TURN_TIMEOUT or `alembic -x turn_timeout=…`."""
     timeout = context.get_x_argument(as_dictionary=True).get("turn_timeout", TURN_TIMEOUT)
-    # A lock of the transaction, not of the session: a pooler keeps the session, and with it the lock, for others.
+    # Locks the transaction, not the session: a pooler would pass the session, and its lock, to other clients.
     for name, value in (("lock_timeout", timeout), ("idle_in_transaction_session_timeout", "0")):
         connection.execute(select(func.set_config(name, value, True)))
     try:

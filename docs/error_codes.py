@@ -1,6 +1,6 @@
-"""The error codes of the product, found in its source: with which status they come, and which command can get which.
+"""Finds the product's error codes in its source, with the statuses of each and the commands that can return it.
 
-What causes each, and what to do about it, is written in `error_texts`.
+`error_texts` has their causes and remedies.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from models.field_types import SessionStatus
 
 ROOT = Path(__file__).parent.parent
 SERVED = ("models", "sessions", "relay", "api", "worker")
-"""Rooms whose errors are answered over HTTP."""
+"""Rooms whose errors are returned over HTTP."""
 TOOLS = ("agent", "cli", "local", "sessions/files", "sessions/postgres/backend.py")
-"""What people run on their own machine, and the stores that only that uses."""
+"""Rooms that run on a user's machine, and the stores that only they use."""
 
 RULES = {"conversation_chunk": "append_chunk"}
-"""Functions that are not called as their command is."""
+"""Rules whose names differ from their commands."""
 NEVER = {"pause_session": {"session_paused"}, "cancel_task": {"session_paused"}}
-"""What these allow, though a function that they call for other states would refuse it."""
+"""Codes that a called function can raise, but never for these commands."""
 KINDS = ("session", "memory", "task", "artifact")
-"""Of things that may be missing: what `{kind}` stands for in a code."""
+"""Values of `{kind}` in the codes of missing items."""
 
 
 class Found(NamedTuple):
-    """An error as the source makes it."""
+    """An error as the source raises it."""
 
     code: str
     status: int
@@ -39,23 +39,23 @@ class Found(NamedTuple):
 
 @cache
 def served_codes() -> dict[str, list[Found]]:
-    """All codes of errors over HTTP, each with the statuses that it comes with."""
+    """Return all codes of errors over HTTP, with the statuses of each."""
     found = {error for room in SERVED for error in _errors_in(room)}
-    # Wrong settings end a process before it answers anything.
+    # Invalid settings end a process before it serves requests.
     codes = {error.code for error in found} - {errors.SettingsError.code}
     return {code: sorted(error for error in found if error.code == code) for code in codes}
 
 
 @cache
 def tool_codes() -> set[str]:
-    """All codes that only session-cli, agents and the local stack show."""
+    """Return the codes that only session-cli, agents and the local stack show."""
     found = {error.code for place in TOOLS for error in _errors_in(place)}
     return (found | {errors.SettingsError.code}) - served_codes().keys()
 
 
 @cache
 def codes_of(command: str) -> list[str]:
-    """What a command may be refused with beside what any may be, by name."""
+    """Return the codes specific to a command, sorted by name."""
     definition = COMMANDS[command]
     found: set[str] = set()
     if definition.is_read:
@@ -80,11 +80,11 @@ def _paths(place: str) -> list[Path]:
 
 @cache
 def _classes() -> dict[str, Found]:
-    """Classes of errors by name, wherever they are."""
+    """Return all error classes by name."""
     known: dict[str, Found] = {"RelayError": Found("internal", 500, False)}
     definitions = [node for place in (*SERVED, *TOOLS) for path in _paths(place) for node in ast.walk(_tree(path))]
     classes = [node for node in definitions if isinstance(node, ast.ClassDef)]
-    for _ in range(4):  # As deep as the hierarchy may get.
+    for _ in range(4):  # The greatest depth of the hierarchy.
         for node in classes:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in known]
             if bases:
@@ -102,7 +102,7 @@ def _classes() -> dict[str, Found]:
 
 
 def _errors_in(place: str) -> Iterator[Found]:
-    """The errors that are made there."""
+    """Yield the errors that a room or module creates."""
     for path in _paths(place):
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _classes():
@@ -122,7 +122,7 @@ def _codes_given(call: ast.Call) -> list[str]:
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """What an expression may be: a text, one of two, or one with a word in it that is not yet known."""
+    """Return the possible values of an expression: a literal, a condition's branches, or an f-string's expansions."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value] if node.value else []
     if isinstance(node, ast.IfExp):
@@ -141,7 +141,7 @@ def _functions() -> dict[str, ast.FunctionDef]:
 
 
 def _reachable(function: str) -> set[str]:
-    """The codes that a rule, and what it calls, may raise."""
+    """Return the codes that a rule and its callees may raise."""
     codes: set[str] = set()
     seen: set[str] = set()
     waiting = [function]
@@ -159,7 +159,7 @@ def _reachable(function: str) -> set[str]:
 
 
 def _missing_in(command: str) -> set[str]:
-    """What a read says is not there."""
+    """Return the not-found codes of a read."""
     found: set[str] = set()
     for path in _paths("sessions/postgres"):
         for function in _tree(path).body:

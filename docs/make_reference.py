@@ -1,5 +1,5 @@
-"""Writes the reference in docs/LLM_SESSION_API.md: `python -m docs.make_reference` puts all commands, as
-`models.commands` defines them, and all errors, as the source makes them, between its marks."""
+"""Generates the reference in docs/LLM_SESSION_API.md: `python -m docs.make_reference` writes all commands of
+`models.commands`, and all errors that the source raises, between the marks of the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAIN_EXAMPLES = {
     "add_artifact": "add_artifact_document",
     "batch": "conversation_batch",
 }
-"""Of commands with several examples, and of those whose example is named otherwise."""
+"""The example to show for commands that have several, or whose example has another name."""
 ANSWERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
@@ -71,7 +71,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "list_artifacts": ("artifacts", "count", "next_cursor"),
     "batch": ("results", "processed", "failed"),
 }
-"""The fields of `data` in the answer of each command. A test sends the examples, and looks."""
+"""The fields of `data` in each command's response. A test sends the examples and checks them."""
 SOMETIMES: dict[str, tuple[str, ...]] = {
     "complete_session": ("cancelled_tasks",),
     "delegate_task": ("created", "agents_online", "ahead_in_queue", "warning", "depends_on", "not_before"),
@@ -80,43 +80,43 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "resume_session": ("waiting_events",),
     "resume_bundle": ("truncated", "left_out", "read_on"),
 }
-"""Those that depend on the command or on what is there. Lists that were cut have `truncated`, too."""
+"""Fields that only some responses have. Truncated lists also have `truncated`."""
 NEVER_AGAIN = {"dead_letter", "internal", "discarded", "rejected"}
-"""Errors that are not mended by sending anything."""
+"""Errors that the client cannot fix by sending anything."""
 FORMS = {v.PATTERNS[v.ID_PATTERN]: "id", v.PATTERNS[v.NAME_PATTERN]: "name", v.PATTERNS[v.LABEL_PATTERN]: "label"}
-"""What is explained once, before the commands."""
+"""Forms of values that the page explains once, before the commands."""
 
 
 def make_commands() -> str:
-    """A section for each command."""
+    """Return a section for each command."""
     return "\n".join(line for name, definition in COMMANDS.items() for line in _command(name, definition))
 
 
 def make_errors() -> str:
-    """The tables of errors."""
-    between = "These come from `session-cli`, from the programs of an agent or of the local stack, and never over HTTP:"
+    """Return the tables of errors."""
+    between = "Only `session-cli`, the agent's runner and the local stack return these, never the relay over HTTP:"
     return "\n".join([*_rows_of_served(), "", between, "", *_rows_of_tools()])
 
 
 def make_page(text: str) -> str:
-    """The page with its generated parts made anew."""
+    """Return the page with its generated parts replaced."""
     for part, content in (("commands", make_commands()), ("errors", make_errors())):
         begin, end = (mark.format(part=part) for mark in MARKS)
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
-            raise SystemExit(f"{PAGE.name} has lost the marks of {part}.")
+            raise SystemExit(f"{PAGE.name} lacks the marks of {part}: restore them.")
         text = f"{before}{begin}\n{content}\n\n{end}{after}"
     return text
 
 
 def example_of(name: str) -> Path:
-    """The example that the reference shows of a command."""
+    """Return the path of the example that the reference shows for a command."""
     return EXAMPLES / f"{MAIN_EXAMPLES.get(name, name)}.json"
 
 
 def main() -> int:
-    """Write the page anew."""
+    """Rewrite the page."""
     PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
@@ -124,7 +124,7 @@ def main() -> int:
 def _command(name: str, definition: type[Command]) -> Iterator[str]:
     path = example_of(name)
     if parse_envelope(path.read_bytes()).command.__class__ is not definition:
-        raise SystemExit(f"{path.name} is no example of {name}.")
+        raise SystemExit(f"Invalid example: {path.name} holds another command than {name}.")
     schema = _document()["components"]["schemas"][f"{definition.__name__}Request"]
     yield f"#### `{name}`"
     yield ""
@@ -143,23 +143,23 @@ def _command(name: str, definition: type[Command]) -> Iterator[str]:
     yield path.read_text(encoding="utf-8").strip()
     yield "```"
     yield ""
-    told = ", ".join(f"`{field}`" for field in ANSWERS[name])
+    fields = ", ".join(f"`{field}`" for field in ANSWERS[name])
     sometimes = SOMETIMES.get(name)
-    yield f"`data` in the answer: {told}" + (f"; and {_listed(sometimes)} where they apply." if sometimes else ".")
+    yield f"`data` in the response: {fields}" + (f"; also {_listed(sometimes)} if they apply." if sometimes else ".")
     yield ""
     special = codes_of(name)
     if name == "batch":
         yield "Errors specific to this command: those of its commands, with the place in the batch in `field`."
     else:
-        told = f"Errors specific to this command: {_listed(special, link=True)}."
-        yield told if special else "It has no errors specific to this command."
+        errors = f"Errors specific to this command: {_listed(special, link=True)}."
+        yield errors if special else "It has no errors specific to this command."
     yield ""
 
 
 def _place(definition: type[Command]) -> str:
-    """What is special about where it can be sent."""
-    said = ["It changes nothing." if definition.is_read else "", "" if definition.in_batch else "Not in a batch."]
-    return " ".join(part for part in said if part)
+    """Say whether a command only reads, and whether a batch may contain it."""
+    notes = ["It changes nothing." if definition.is_read else "", "" if definition.in_batch else "Not in a batch."]
+    return " ".join(note for note in notes if note)
 
 
 def _takes(schema: dict[str, Any], *, needed: bool) -> str:
@@ -210,7 +210,7 @@ def _listed(names: Any, *, link: bool = False) -> str:
 
 def _rows_of_served() -> Iterator[str]:
     _require_same(served_codes().keys(), SERVED.keys())
-    yield "| code | status | cause | what to do | send it again? |"
+    yield "| code | status | cause | what to do | retry? |"
     yield "|---|---|---|---|---|"
     for code, text in SERVED.items():
         statuses = " or ".join(str(found.status) for found in served_codes()[code])
@@ -221,7 +221,7 @@ def _rows_of_served() -> Iterator[str]:
 def _again(error: Found) -> str:
     if error.code in NEVER_AGAIN:
         return "no"
-    return "yes, as it is" if error.retryable else "when it is mended"
+    return "yes, unchanged" if error.retryable else "after fixing it"
 
 
 def _rows_of_tools() -> Iterator[str]:

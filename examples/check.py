@@ -1,8 +1,8 @@
-"""Makes the requests of test_all.sh, and compares each answer with what expected.py and error_examples.json say.
+"""Creates the requests of test_all.sh, and compares the responses with expected.py and error_examples.json.
 
-`check.py plan FOLDER` writes the bodies into the folder and prints one request a line; `check.py answers FOLDER` reads
-the number and status of each answer from its input, and the answer itself from the folder. Needs nothing but Python 3.9
-or newer; sending is left to curl.
+`check.py plan FOLDER` writes the bodies to the folder and prints one request per line. `check.py answers FOLDER` reads
+the number and status of each response from stdin, and its body from the folder. Needs only Python 3.9 or newer; curl
+sends the requests.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from expected import AFTERWARDS, STEPS, Ask, Get, Has, Refused, Send
 
 EXAMPLES = Path(__file__).parent
 MESSAGE_LENGTH = 200
-"""Characters of a message at most: it is meant to be read aloud."""
+"""The most characters of a message, which may be read aloud."""
 SHOWN = 300
-"""Characters of a value in a difference."""
+"""The most characters shown of a differing value."""
 
 
 class Request(NamedTuple):
-    """A request, and what must come back."""
+    """A request and its expected response."""
 
     name: str
     path: str
     body: bytes
     answer: Any
-    """None: only a success."""
+    """None accepts any success."""
     repeats: bool = False
     with_key: bool = True
 
 
 def main(command: str, folder: Path) -> int:
-    """Run one of the two commands; 1 means that an answer is not as it must be."""
+    """Run a command; return 1 if a response is wrong or missing."""
     requests = list(all_requests())
     if command == "plan":
         for number, request in enumerate(requests):
@@ -50,17 +50,17 @@ def main(command: str, folder: Path) -> int:
         print(*(f"         {difference}\n" for difference in differences), sep="", end="", flush=True)
         checked, wrong = checked + 1, wrong + bool(differences)
     if checked < len(requests):
-        print(f"Only {checked} of {len(requests)} answers came.")
+        print(f"Only {checked} of {len(requests)} responses arrived.")
     if wrong:
-        print(f"{wrong} of {checked} answers are not as they must be.")
+        print(f"{wrong} of {checked} responses are wrong.")
     if wrong or checked < len(requests):
         return 1
-    print(f"All {checked} answers are as they must be.")
+    print(f"All {checked} responses are correct.")
     return 0
 
 
 def all_requests() -> Iterator[Request]:
-    """Every example, every error example, and what is read back between and after them, in order."""
+    """Yield all examples, error examples, and the reads between and after them, in order."""
     for step in STEPS:
         yield from requests_of(step)
     for case in json.loads((EXAMPLES / "error_examples.json").read_text(encoding="utf-8")):
@@ -77,13 +77,13 @@ def all_requests() -> Iterator[Request]:
 
 
 def requests_of(step: Any) -> Iterator[Request]:
-    """The requests that a step consists of."""
+    """Yield the requests of a step."""
     if isinstance(step, Get):
         yield Request(f"GET {step.path}", step.path, b"", step.answer)
         return
     name = f"{step.example}.json"
     body = (EXAMPLES / name).read_bytes()
-    # An example that asks for its answer itself needs no `wait`.
+    # An example with `sync` needs no `wait`.
     path = "/v1/webhook" if isinstance(step, Ask) else "/v1/webhook?wait=30"
     yield Request(name, path, body, step.answer)
     if isinstance(step, Send):
@@ -91,11 +91,11 @@ def requests_of(step: Any) -> Iterator[Request]:
 
 
 def check(request: Request, status: int, text: bytes) -> Iterator[str]:
-    """What is wrong with an answer."""
+    """Yield the differences between a response and the expected one."""
     try:
         answer = json.loads(text)
     except ValueError:
-        yield f"status {status}, and the body is no JSON: {shown(text.decode(errors='replace'))}"
+        yield f"status {status}, and the body is not JSON: {shown(text.decode(errors='replace'))}"
         return
     expected = request.answer
     wanted = expected.status if isinstance(expected, Refused) else 200
@@ -120,7 +120,7 @@ def check(request: Request, status: int, text: bytes) -> Iterator[str]:
 
 
 def check_response(request: Request, answer: Any) -> Iterator[str]:
-    """What holds for every response of a command."""
+    """Check the properties that all responses to commands share."""
     sent = json.loads(request.body)
     outcome = "error" if isinstance(request.answer, Refused) else "success"
     same = {"command": sent["command"], "session_id": sent.get("session_id"), "status": outcome}
@@ -134,14 +134,14 @@ def check_response(request: Request, answer: Any) -> Iterator[str]:
 
 
 def compare(expected: Any, got: Any, path: str) -> Iterator[str]:
-    """Where `got` is not as expected: objects must have the named fields, lists exactly the items."""
+    """Yield where `got` differs: objects must contain the expected fields, lists exactly the expected items."""
     if callable(expected):
         try:
             fits = expected(got)
-        except Exception as error:  # An answer of any shape is only a wrong answer.
+        except Exception as error:  # A response of another shape is wrong, not a reason to stop.
             fits = not error
         if not fits:
-            yield f"{path}: not as it must be: {shown(got)}"
+            yield f"{path}: unexpected value: {shown(got)}"
     elif isinstance(expected, Has):
         for item in expected.items:
             if not isinstance(got, list) or not any(not list(compare(item, one, path)) for one in got):
@@ -157,7 +157,7 @@ def compare(expected: Any, got: Any, path: str) -> Iterator[str]:
 
 
 def shown(value: Any) -> str:
-    """A value on a line."""
+    """Format a value on one line."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=lambda _: "…")
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 

@@ -1,6 +1,6 @@
-"""What the relay must answer to each example, in the order in which test_all.sh sends them, and what is stored then.
+"""The expected response to each example, in the order in which test_all.sh sends them, and the data stored then.
 
-How an answer is compared with this is left to check.py.
+check.py compares the responses with these.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ ROOF, TRIP, BIKE = "example-solar-roof", "example-weekend-trip", "example-bike-r
 
 
 class Has(NamedTuple):
-    """A list with these among its items, in any order."""
+    """Matches a list that contains these items, in any order."""
 
     items: tuple[Any, ...]
 
 
 class Refused(NamedTuple):
-    """The error that an example must get."""
+    """The error that an example must return."""
 
     status: int
     code: str
@@ -26,13 +26,13 @@ class Refused(NamedTuple):
 
 
 class Send(NamedTuple):
-    """An example that changes something. It is sent twice: the second time must change nothing, and say so."""
+    """An example that changes something. It is sent twice: the repeat must change nothing, and say so."""
 
     example: str
     answer: Any
-    """The data of the answer, or the error."""
+    """The data of the response, or the error."""
     again: Any = None
-    """The same for the second time, where it is something else."""
+    """The same for the repeat, if it differs."""
 
 
 class Ask(NamedTuple):
@@ -43,19 +43,19 @@ class Ask(NamedTuple):
 
 
 class Get(NamedTuple):
-    """What is stored, as the relay's own addresses show it."""
+    """A read of the stored data over HTTP."""
 
     path: str
     answer: Any
 
 
 def has(*items: Any) -> Has:
-    """A list with these among its items."""
+    """Match a list that contains these items."""
     return Has(items)
 
 
 def counts(chunks: int, memories: int, *, tasks: int, active_tasks: int, artifacts: int) -> dict[str, int]:
-    """The counts of a session."""
+    """Return the counts of a session."""
     return {
         "conversation_chunks": chunks,
         "memories": memories,
@@ -66,12 +66,12 @@ def counts(chunks: int, memories: int, *, tasks: int, active_tasks: int, artifac
 
 
 def memory(key: str, kind: str, **more: Any) -> dict[str, Any]:
-    """A memory that was stored once, however often it was sent."""
+    """Match a memory that was stored exactly once."""
     return {"key": key, "type": kind, "revision": 1, **more}
 
 
 def bundle_of_the_roof(data: dict[str, Any]) -> bool:
-    """Whether a bundle has what another LLM needs: the title, the open question, the decision and a task."""
+    """Check that a bundle has what another LLM needs: the title, the open question, the decision and a task."""
     text = str(data)
     wanted = ("Solar roof for the barn", "planning permission", "We take a hybrid inverter.", "battery-prices")
     return all(words in text for words in wanted)
@@ -114,7 +114,7 @@ INVERTER = memory(
 
 
 def stored(chunk_id: str, items: int) -> dict[str, Any]:
-    """A chunk, and the memories that were made of the items found in it."""
+    """Match the response to a chunk, and the memories created from its extracted items."""
     return {
         "chunk_id": chunk_id,
         "content_size": lambda size: size > 100,
@@ -124,7 +124,7 @@ def stored(chunk_id: str, items: int) -> dict[str, Any]:
 
 
 def batch(*results: tuple[str, Any]) -> dict[str, Any]:
-    """A batch of which every command was done."""
+    """Match a batch in which every command succeeded."""
     items = [{"command": command, "status": "success", "data": data} for command, data in results]
     return {"results": items, "processed": len(items), "failed": 0}
 
@@ -261,4 +261,4 @@ AFTERWARDS: list[Send | Ask | Get] = [
     ),
     Get("/v1/sessions/example-nowhere", Refused(404, "session_not_found", "session_id")),
 ]
-"""After the error examples: nothing of what was refused is stored."""
+"""Reads after the error examples: nothing that was rejected is stored."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends every example to a running relay, checks each answer and what is stored then, and exits non-zero if anything is
-# not as it must be. It may be run any number of times against the same data. Needs bash, curl and python3.
+# Sends every example to a running relay, checks each response and the stored data, and exits non-zero if anything is
+# wrong. Repeatable against the same data. Needs bash, curl and python3.
 #
 #   RELAY_URL=http://127.0.0.1:8000 API_KEY=... examples/test_all.sh
 set -uo pipefail
@@ -20,11 +20,11 @@ done
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# In a file, so that the key stands in no list of processes.
+# The key is in a file, so that process lists do not show it.
 printf 'X-API-Key: %s\n' "$API_KEY" >"$folder/key"
 : >"$folder/none"
 
-# Sends what the plan says, and prints the number and the status of each answer.
+# Sends the planned requests, and prints the number and status of each response.
 send_all() {
   local number method key path status
   while read -r number method key path; do

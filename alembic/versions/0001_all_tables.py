@@ -1,4 +1,4 @@
-"""All tables, the text search configuration, and the agents that are known out of the box."""
+"""Creates all tables, the text search configuration, and the default agents."""
 
 import sqlalchemy as sa
 from alembic import context, op

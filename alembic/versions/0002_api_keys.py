@@ -1,4 +1,4 @@
-"""The register of API keys."""
+"""Creates the table of API keys."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Who holds a task, and indexes by which the next task for an agent is found."""
+"""Claims on tasks, and indexes to find an agent's next task."""
 
 import sqlalchemy as sa
 from alembic import op

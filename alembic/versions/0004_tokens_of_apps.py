@@ -1,4 +1,4 @@
-"""The key that an app's token stands for."""
+"""The API key behind an app's OAuth token."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Without its key, nothing would end such a token.
+    # A token without its key could never be revoked.
     op.execute("DELETE FROM api_keys WHERE parent_hash IS NOT NULL")
     op.drop_column("api_keys", "parent_hash")

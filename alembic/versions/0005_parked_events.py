@@ -1,4 +1,4 @@
-"""Events that a session did not take because of its state, kept for a replay."""
+"""Parked events, which a session rejected because of its state, kept for a replay."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Agents that only claim are told apart from those that somebody registered; what batches have read is forgotten."""
+"""Marks agents that claimed without being registered, and deletes the recorded results of batches' reads."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,12 +9,12 @@ down_revision = "0005"
 
 def upgrade() -> None:
     op.add_column("agents", sa.Column("is_registered", sa.Boolean(), server_default=sa.text("false"), nullable=False))
-    # A claim makes agents of this form. Of those that are of it, it is not known who made them known.
+    # A claim creates agents with these values. Agents with them may also have been registered: nothing tells which.
     op.execute(
         "UPDATE agents SET is_registered = true WHERE last_seen_at IS NULL OR type <> 'general' OR max_concurrent <> 1"
         " OR command IS NOT NULL OR capabilities <> '{}'"
     )
-    # By how the names of commands begin that read.
+    # Matches the commands that read by the beginning of their names.
     op.execute(
         "UPDATE deliveries SET response = NULL WHERE command = 'batch' AND status = 'applied' AND response::text"
         """ ~ '"command":"(get|list|query|resume_bundle|retrieve|search)'"""

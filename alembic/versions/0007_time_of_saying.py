@@ -1,4 +1,4 @@
-"""The order of a transcript is that in which it was said; what was found in it is as old as that."""
+"""Orders transcripts by `start_time`, and gives extracted items the time of their chunk."""
 
 from alembic import op
 
@@ -19,7 +19,7 @@ def downgrade() -> None:
 
 
 def _set_times(*, to: str, of: str) -> None:
-    """Of what was found in a chunk and has not changed since, `updated_at` is that of the chunk, too."""
+    """Set the times of extracted items; `updated_at` too for those unchanged since."""
     for table in ("memories", "memory_revisions"):
         op.execute(
             f"UPDATE {table} AS m SET created_at = c.{to},"  # noqa: S608 - names of our own

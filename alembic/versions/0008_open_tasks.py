@@ -1,4 +1,4 @@
-"""The open tasks of a session: whether it can be completed, and what fails with a task that others depend on."""
+"""Indexes the unfinished tasks of each session, to decide whether it can be completed and which dependent tasks fail."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Long words of underscores and tildes are taken apart before Postgres parses them, which took quadratic time."""
+"""Splits long words of underscores and tildes before Postgres parses them, which took quadratic time."""
 
 from alembic import op
 
@@ -8,7 +8,7 @@ revision = "0010"
 down_revision = "0009"
 
 COLUMNS = {"conversation_chunks": "content", "memories": "search_text", "artifacts": "search_text"}
-"""Of each table, the one whose words are searched."""
+"""The searched column of each table."""
 UNSPACED = f"[{UNSPACED_SYLLABLES}{UNSPACED_LETTERS}]+"
 
 
@@ -27,7 +27,7 @@ def _spaced(column: str) -> str:
 
 
 def _replace(table: str, words: str) -> None:
-    """Writes the table anew, with the words of each row, and then the index."""
+    """Rewrite the table with the words of each row, then create the index."""
     vector = f"to_tsvector('simple', {words}) || to_tsvector('session_relay', {words})"
     index = f"ix_{table}_search"
     op.execute(f"DROP INDEX {index}")

@@ -1,4 +1,4 @@
-"""Who has seen a task: each source until get_task has shown it the task, also where it delegated it elsewhere."""
+"""The sources that have seen a task, so that `updates` can repeat it to the others."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -39,7 +39,7 @@ def test_all_examples_pass_twice_in_a_row_against_the_same_data(stack: Stack) ->
         run = run_all(RELAY_URL=stack.url, API_KEY=stack.api_key)
         assert run.returncode == 0, run.stdout + run.stderr
         lines = run.stdout.splitlines()
-        assert lines[-1] == f"All {len(lines) - 1} answers are as they must be."
+        assert lines[-1] == f"All {len(lines) - 1} responses are correct."
         assert all(line.startswith("ok ") for line in lines[:-1])
         assert "WRONG" not in run.stdout
 
