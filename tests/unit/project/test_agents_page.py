@@ -41,7 +41,7 @@ def test_its_placeholders_and_variables_are_those_of_the_runner() -> None:
 
 
 def test_its_numbers_are_those_of_the_runner() -> None:
-    assert f"{FILE_BYTES:,} bytes, a task {MAX_FILES} files, all of it together {BODY_BYTES:,} bytes" in PAGE
+    assert f"{FILE_BYTES:,} bytes per file, {MAX_FILES} files per task, and {BODY_BYTES:,} bytes in total" in PAGE
     assert f"exit code {TRY_AGAIN} " in PAGE
     assert f"after {LONGEST_BEAT_SECONDS:g} seconds or a third of the lease" in PAGE
 
