@@ -249,8 +249,8 @@ class _Drawing:
 
 
 def leave_quietly() -> int:
-    """Exit silently by SIGPIPE, as programs do whose reader has closed the pipe. Returns the equivalent exit code where
-    there are no signals."""
+    """Exit silently by SIGPIPE, as programs do whose reader has closed the pipe. Returns the equivalent exit code on
+    systems without signals."""
     import signal
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,7 +30,7 @@ STEP_BYTES = 65_536
 MAX_UNPROVEN_BYTES = 128 * 1_048_576
 """All bodies together that are arriving from unauthenticated senders."""
 MAX_ADDRESS_BYTES = 16 * 1_048_576
-"""Of them, those from one address."""
+"""Limit for one address among them."""
 LARGE_BYTES = 65_536
 """Larger bodies take more than a few milliseconds to decode."""
 EVICTED_SECONDS = 5
