@@ -287,7 +287,7 @@ class TestLeases:
         wait_for(lambda: "return_task" in events_of(stack, session_id), what="returned")
         [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "failed")
-        assert "lost" in task_of(stack, session_id)["error"]
+        assert "stopped responding" in task_of(stack, session_id)["error"]
         # It was only slow: nobody else has it.
         agent.done(task, "complete", output="late")
         shown = task_of(stack, session_id)

@@ -32,10 +32,10 @@ WITH_CHILD = (
 )
 PARENT = """
 import sys, time
-from worker.supervision import Child, Running
-child = "from models.process.parent_death import hold_lifeline; import time; hold_lifeline(); print('up', flush=True)"
-child += "; time.sleep(600)"
-print(Running(Child(name="a", command=(sys.executable, "-c", child), environment={})).pid, flush=True)
+from worker.supervision import Child, ChildProcess
+child = "from models.process.parent_death import exit_with_parent; import time; exit_with_parent();"
+child += "print('up', flush=True); time.sleep(600)"
+print(ChildProcess(Child(name="a", command=(sys.executable, "-c", child), environment={})).pid, flush=True)
 time.sleep(600)
 """
 
