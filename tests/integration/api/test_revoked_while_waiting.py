@@ -68,7 +68,7 @@ def test_a_stream_that_works_through_a_backlog_ends(stack: Stack, session_id: st
 
 
 def test_what_waits_for_a_reader_that_takes_nothing_is_broken_off(stack: Stack, session_id: str, key: Payload) -> None:
-    before = stack.log("api").count("A stream was broken off")
+    before = stack.log("api").count("Cut off a stream")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         connection.settimeout(30)
@@ -78,7 +78,7 @@ def test_what_waits_for_a_reader_that_takes_nothing_is_broken_off(stack: Stack, 
         assert b"200 OK" in connection.recv(1_000)
         revoke(stack, key)
         wait_for(
-            lambda: stack.log("api").count("A stream was broken off") == before + 1,
+            lambda: stack.log("api").count("Cut off a stream") == before + 1,
             seconds=WITHIN_SECONDS,
             what="broken off",
         )

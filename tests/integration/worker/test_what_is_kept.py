@@ -62,7 +62,7 @@ def test_the_answer_to_a_read_is_not_kept_when_nobody_waits_or_it_was_passed_on(
         wait_for(lambda: not list(stack.redis.scan_iter(f"sr:outcome:default:{delivery_id}:*")), what="gone")  # noqa: B023
         delivery = decided(stack, delivery_id)
         assert "result" not in delivery
-        assert "Send it again" in delivery["hint"]
+        assert "Send the read again" in delivery["hint"]
     body = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "db"}}
     again = stack.client.post("/v1/webhook?wait=30", json=body, headers={"Idempotency-Key": unheard})
     assert again.json()["data"]["memory"]["content"] == "We picked Postgres 18 as database"
