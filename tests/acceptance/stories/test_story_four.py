@@ -86,7 +86,10 @@ def listening(stack: Stack, session_id: str) -> Iterator[list[Payload]]:
 
 def test_the_result_is_in_the_session_and_a_listener_is_told(stack: Stack, session_id: str, cli: CommandLine) -> None:
     name = new_id("researcher")
-    with running_agent(cli, "--agent", name, command=[EXAMPLE]), listening(stack, session_id) as heard:
+    with (
+        running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]),
+        listening(stack, session_id) as heard,
+    ):
         receipt = stack.post(
             "delegate_task",
             session_id,
@@ -132,7 +135,7 @@ def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
     task_id = delegated["data"]["task_id"]
     assert delegated["data"]["agents_online"] == 0
     assert fresh(delegated) == []
-    with running_agent(cli, "--agent", name, command=[EXAMPLE]) as runner:
+    with running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]) as runner:
         runner.wait_for_event("finished")
     for _ in range(2):  # It is repeated until the task was looked at.
         answer = ask("store_memory", type="note", content="Meanwhile we spoke of colours.")
@@ -151,7 +154,7 @@ def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
     stack: Stack, session_id: str, cli: CommandLine
 ) -> None:
     name = new_id("researcher")
-    with running_agent(cli, "--agent", name, command=[EXAMPLE]) as runner:
+    with running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]) as runner:
         stack.send("delegate_task", session_id, task_id="prices", description=RESEARCH, agent_name=name)
         asking = stack.send("get_task", session_id, task_id="prices", wait=20)["data"]["task"]
         assert asking["status"] == "input_required"
