@@ -96,5 +96,5 @@ def _with_field(body: Raw, field: bytes) -> Raw:
 
 
 def _message(key: str, outcome: bytes = b"") -> bytes:
-    """An Announcement, without encoding the outcome again."""
+    """Returns an encoded OutcomeMessage, without encoding the outcome again."""
     return b'{"key":%b%b}' % (msgspec.json.encode(key), outcome and b',"outcome":%b' % outcome)

@@ -62,6 +62,6 @@ def test_the_steps_to_a_command_name_every_file_in_which_a_command_is() -> None:
 
 def test_every_make_target_that_is_named_is_there() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make (\w+)|^make (\w+)", CONTRIBUTING, re.MULTILINE)) <= {
-        pair for target in targets for pair in ((target, ""), ("", target))
-    }
+    named = set(re.findall(r"(?:`|^)make (\w+)", CONTRIBUTING, re.MULTILINE))
+    assert len(named) > 3
+    assert named <= targets

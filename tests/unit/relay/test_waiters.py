@@ -1,4 +1,4 @@
-"""The registry of those that wait, and the channels that wake them."""
+"""The registry of waiters, by the key that they wait for."""
 
 from __future__ import annotations
 
