@@ -16,6 +16,8 @@ from models.commands.responses import failure, success
 from models.errors import Rejected, TooManyRequests
 from models.queue.inbox import Entry, Outcome
 from relay.auth.authentication import Caller
+from sessions.commands.store import too_slow
+from sessions.postgres.connections import unavailable
 from sessions.postgres.reads.read_commands import find_updates, read
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
@@ -45,6 +47,8 @@ async def read_task(database: Database, caller: Caller, entry: Entry, command: G
     except TooManyRequests:
         raise
     except Rejected as error:
+        if error.code == too_slow().code:  # Temporary, so it must not replace what was read before.
+            raise unavailable() from error
         body = failure(error, **named, now=datetime.now(UTC))
         return Outcome(status=error.status, body=Raw(msgspec.json.encode(body)))
     body = success(**named, now=datetime.now(UTC), message=answer.message, data=answer.data)

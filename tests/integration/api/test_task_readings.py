@@ -1,0 +1,38 @@
+"""Reading a task again for a sender that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from api.database import Database
+from api.sessions.task_readings import read_task
+from models.commands.definitions import GetTask
+from models.errors import Unavailable
+from models.settings import Settings
+from relay.auth.authentication import Caller
+from sessions.commands.store import too_slow
+from tests.support.stores.inbox import entry
+
+
+def test_a_reading_that_took_too_long_does_not_replace_the_one_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_slowly(*_: Any) -> Any:
+        raise too_slow()
+
+    monkeypatch.setattr("api.sessions.task_readings.read", read_slowly)
+    caller = Caller(source="tests", scopes=("read", "write"))
+    asked = entry("get_task", "walk", task_id="t")
+
+    async def read() -> None:
+        database = Database(settings)
+        try:
+            await read_task(database, caller, asked, GetTask(task_id="t"))
+        finally:
+            database.close()
+
+    with pytest.raises(Unavailable):
+        asyncio.run(read())
