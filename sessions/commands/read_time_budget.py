@@ -29,8 +29,10 @@ class ReadTimeBudget:
         self._is_alone = cache(is_alone)
         self._left: dict[str, float] = {}
         self._together = TOGETHER_SECONDS
+        self._unlimited: set[str] = set()
+        """Sources that have exceeded their time, but are alone: it costs nobody anything, so it adds to no debt."""
         self.taken: dict[str, float] = {}
-        """Seconds used, by source."""
+        """Seconds used, by source, that it owes."""
 
     @property
     def is_over(self) -> bool:
@@ -45,6 +47,7 @@ class ReadTimeBudget:
         seconds = self._left[source]
         if seconds < AT_ONCE_SECONDS and self._is_alone(source):
             seconds = TOGETHER_SECONDS
+            self._unlimited.add(source)
         seconds = min(seconds, self._together)
         if seconds < SMALLEST_SECONDS:
             raise exhausted()
@@ -54,7 +57,8 @@ class ReadTimeBudget:
         """Record the time that a read took."""
         self._left[source] -= seconds
         self._together -= seconds
-        self.taken[source] = self.taken.get(source, 0.0) + seconds
+        if source not in self._unlimited:
+            self.taken[source] = self.taken.get(source, 0.0) + seconds
 
 
 def exhausted() -> TooManyRequests:

@@ -42,6 +42,15 @@ def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transacti
     assert reading.is_over
 
 
+def test_a_source_that_reads_while_nobody_else_waits_owes_nothing_for_it_when_others_come() -> None:
+    """Its debt would grow with each read that it is granted beyond its time, and then refuse it for minutes."""
+    reading = ReadTimeBudget(lambda source: AT_ONCE_SECONDS if source == "alone" else 0.0, is_alone=lambda _: True)
+    for source in ("alone", "within its time"):
+        reading.left(source)
+        reading.spend(source, 0.1)
+    assert reading.taken == {"within its time": pytest.approx(0.1)}
+
+
 def test_no_read_of_another_entry_is_begun_with_what_earlier_ones_have_left_of_the_time() -> None:
     """It would be refused for lack of it, though its source owes nothing; the next transaction has all of it."""
     reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: True)
