@@ -16,9 +16,11 @@ SPOOL_BYTES = 8 * 1_048_576
 
 
 def save(name: str, parts: Iterable[bytes]) -> None:
-    """Write a file atomically: the previous content stays until the new one is complete."""
+    """Write a file atomically: the previous content stays until the new one is complete. A device, or what a link leads
+    to, is written in place."""
     path = Path(name)
-    if path.exists() and not path.is_file():  # such as /dev/null
+    # Such as /dev/null, and /dev/stdout, which is a link: neither must be replaced.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         with path.open("wb") as file:
             file.writelines(parts)
         return

@@ -47,9 +47,11 @@ def install(title: str, requirements: Path, *, options: Sequence[str] = (), cons
 
 
 def remove_unused(packages: Path) -> None:
-    """Delete parts of installed packages that are never used. Safe to repeat."""
+    """Delete parts of installed packages that are never used, but nothing that a link leads to. Safe to repeat."""
     for pattern in UNUSED:
         for path in packages.glob(pattern):
+            if path.resolve() != packages.resolve() / path.relative_to(packages):
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:

