@@ -18,6 +18,7 @@ from tests.support.clients.keys import make_key
 from tests.support.clients.signing import WEBHOOK_SECRET
 from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
 from tests.support.project import API_KEY
+from tests.support.sockets import receive_all
 
 OFFER = (
     "Connection: Upgrade, HTTP2-Settings\r\n"
@@ -198,7 +199,7 @@ def test_a_body_that_was_not_announced_is_an_empty_object_and_no_other(
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nConnection: close\r\n".encode()
         with socket.create_connection(("127.0.0.1", fuzzed.port), timeout=60) as connection:
             connection.sendall(head + EMPTY[kind])
-            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+            answer = receive_all(connection)
         assert b'"not_json"' in answer or b" 200 " in answer, answer
         return int(answer.split(b" ")[1])
 
@@ -221,7 +222,7 @@ def test_a_credential_in_a_trailer_lets_nobody_in(fuzzed: Stack, trailer: str) -
         chunked = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(body), body, trailer.encode())
         with socket.create_connection(("127.0.0.1", fuzzed.port), timeout=60) as connection:
             connection.sendall(head.encode() + chunked)
-            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+            answer = receive_all(connection)
         assert answer.startswith(b"HTTP/1.1 401"), (path, answer)
 
 
@@ -237,6 +238,6 @@ def test_a_signature_and_an_id_in_a_trailer_count_for_nothing(fuzzed: Stack) -> 
         head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\n{key}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         with socket.create_connection(("127.0.0.1", fuzzed.port), timeout=60) as connection:
             connection.sendall(f"{head}{len(body):x}\r\n{body}\r\n0\r\n{trailer}\r\n".encode())
-            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+            answer = receive_all(connection)
         assert answer.startswith(b"HTTP/1.1 " + status), answer
         assert b'"delivery_id":"t"' not in answer

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from tests.support.processes.serving import Stopwatch
 from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.sockets import receive_all
 
 WITHIN_SECONDS = 5.0
 """As every revoked key is refused. Without a look at the key these would go on for 20 to 60 seconds."""
@@ -82,7 +83,7 @@ def test_what_waits_for_a_reader_that_takes_nothing_is_broken_off(stack: Stack, 
             seconds=WITHIN_SECONDS,
             what="broken off",
         )
-        rest = b"".join(iter(lambda: connection.recv(65_536), b""))
+        rest = receive_all(connection)
     assert not rest.endswith(b"0\r\n\r\n")  # So nobody takes it for the whole session.
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from relay.http.connection_limits import Timeouts
-from tests.support.processes.edge import Edge, receive_all
+from tests.support.processes.edge import Edge
 from tests.support.processes.serving import Serving
 from tests.support.project import API_KEY
+from tests.support.sockets import receive_all, send_parts
 
 BODY = b'{"size":' + b"1" * 90 + b"}"
 OFFERS = {
@@ -53,8 +54,7 @@ def answers(data: bytes) -> list[dict[str, object]]:
 def send_in_parts(edge: Edge, parts: list[bytes]) -> bytes:
     connection = edge.connect()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for part in parts:
-        connection.sendall(part)
+    send_parts(connection, parts)
     return receive_all(connection)
 
 

@@ -14,9 +14,10 @@ import pytest
 from redis import Redis
 
 from relay.http.connection_limits import LONGEST_STEP_SECONDS, ConnectionRegistry, Timeouts
-from tests.support.processes.edge import LARGE, Edge, receive_all
+from tests.support.processes.edge import LARGE, Edge
 from tests.support.processes.serving import Serving, Stopwatch
 from tests.support.processes.stack import wait_for
+from tests.support.sockets import receive_all
 
 TIMEOUTS = Timeouts(
     head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, check_seconds=0.05

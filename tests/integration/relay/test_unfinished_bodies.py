@@ -16,6 +16,7 @@ from models.errors import TooManyRequests
 from relay.http.bodies import UnauthenticatedBytes
 from relay.http.client_addresses import network_of
 from tests.support.processes.serving import Serving, entries
+from tests.support.sockets import receive_all
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"command":"store_memory","session_id":"s","data":{"content":"hello"}}'
@@ -60,7 +61,7 @@ def send_signed(serving: Serving, name: str, address: str) -> bytes:
     )
     with socket.create_connection(("127.0.0.1", serving.port), timeout=30, source_address=(address, 0)) as connection:
         connection.sendall(f"{head}{BODY}".encode())
-        return b"".join(iter(lambda: connection.recv(65_536), b""))
+        return receive_all(connection)
 
 
 def test_halves_of_bodies_from_one_address_stop_nobody(serving: Serving, redis: Redis) -> None:

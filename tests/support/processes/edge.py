@@ -111,9 +111,3 @@ class Edge:
 
     async def _large(self, _: Request) -> Response:
         return Response(LARGE)
-
-
-def receive_all(connection: socket.socket) -> bytes:
-    """What comes until the connection is closed."""
-    with connection:
-        return b"".join(iter(lambda: connection.recv(65_536), b""))

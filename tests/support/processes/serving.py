@@ -28,6 +28,7 @@ from tests.support.logs import require_no_secret
 from tests.support.ports import free_port
 from tests.support.processes.stack import NO_LIMITS, START_SECONDS, wait_for
 from tests.support.project import API_KEY, ROOT
+from tests.support.sockets import receive_all, send_parts
 from worker.inbox import OUTCOME_SCRIPT
 from worker.outcomes import ANNOUNCED_BYTES
 from worker.supervision import Child, ChildProcess
@@ -78,8 +79,8 @@ class Serving:
     def talk(self, data: bytes) -> bytes:
         """All that comes back for raw bytes, until the connection is closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
-            connection.sendall(data)
-            return b"".join(iter(lambda: connection.recv(65_536), b""))
+            send_parts(connection, [data])
+            return receive_all(connection)
 
 
 def entries(redis: Redis) -> list[Entry]:
