@@ -24,7 +24,7 @@ from api.sessions.events import Events, find_positions
 from api.sessions.exports import Exports
 from api.sessions.imports import Imports
 from api.sessions.session_reads import Reads
-from api.sessions.task_readings import read_task
+from api.sessions.waiting_task_reads import read_task
 from api.tasks.agents import Agents
 from api.tasks.claim_waiters import ClaimWaiters
 from api.tasks.claims import Claims

@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from api.fair_threads import RELAY, RELAY_THREADS, FairThreads
+from api.fair_thread_pool import RELAY, RELAY_THREADS, FairThreads
 from models.errors import Unavailable
 from models.settings import Settings
 from sessions.commands.store import too_slow, value_refused

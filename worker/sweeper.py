@@ -1,5 +1,5 @@
 """The sweeper: re-enqueues missed drains, requeues expired leases, repairs the failed list and the backlogs, and prunes
-old deliveries.
+old deliveries (worker/retention.py).
 
 One sweeper leads among all hosts; every sweeper re-enqueues drains. All duties are repeatable and retried each turn.
 """
@@ -11,13 +11,12 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
 import msgspec
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import Engine, delete, select, tuple_
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.process.log_setup import configure_logging
@@ -25,11 +24,9 @@ from models.process.parent_death import exit_with_parent
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
     BACKLOG_KEY,
-    ENTRY_FIELD,
     JOURNAL_CHANNEL,
     SHARDS,
     WAKE_SECONDS,
-    Entry,
     drain_pending_key,
     inbox_key,
 )
@@ -37,12 +34,12 @@ from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, open_queue
 from models.queue.redis_options import REDIS_OPTIONS
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from models.settings import Settings, read_settings
-from models.tables import DeliveryRow
 from sessions.api_keys import KeyRegister
 from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, requeue_expired
 from worker.dead_letters import LISTED, FailedList
+from worker.retention import Retention
 from worker.worker_process import wait_for_schema
 
 T = TypeVar("T")
@@ -56,10 +53,6 @@ TERM_SECONDS = 10
 """Another sweeper takes over from a dead leader after that."""
 FAIL_STUCK_EVERY_SECONDS = 10.0
 """Usually done when a task ends; this covers tasks that were imported, or delegated at that moment."""
-PRUNE_EVERY_SECONDS = 60.0
-PRUNE_SECONDS = 1.0
-"""Longest pruning in one turn; the next turn continues. 2,000,000 rows must not cost the leadership."""
-PRUNED_AT_ONCE = 5_000
 
 CLEAR_BACKLOG_SCRIPT = """
 for i = 3, #KEYS do
@@ -77,12 +70,11 @@ class Sweeper:
     def __init__(self, redis: Redis, engine: Engine, *, retention_days: int) -> None:
         self._redis = redis
         self._engine = engine
-        self._retention = timedelta(days=retention_days)
         self.name = secrets.token_hex(8)
         """The value of the leader's key."""
         self._failed_list = FailedList(redis)
         self._register = KeyRegister(engine, redis)
-        self._prune_at = 0.0
+        self._retention = Retention(redis, engine, days=retention_days)
         self._fail_stuck_at = 0.0
         self._failures: dict[str, str] = {}
         """Duties that failed in this turn, with the cause."""
@@ -106,8 +98,8 @@ class Sweeper:
             self._fail_stuck_at = time.monotonic() + FAIL_STUCK_EVERY_SECONDS
         self._do("forget agents that have gone", lambda: forget_gone_agents(self._engine))
         self._do("update the failed list", self._list_dead_letters)
-        if time.monotonic() >= self._prune_at:
-            self._do("prune old deliveries", self._prune)
+        if self._retention.is_due():
+            self._do("prune old deliveries", self._retention.prune)
 
     def _do(self, duty: str, work: Callable[[], T]) -> T | None:
         """Do one duty, and record a failure."""
@@ -134,15 +126,6 @@ class Sweeper:
         with self._engine.connect() as connection:
             dead = failed_deliveries(connection, limit=LISTED)
         self._failed_list.reconcile(dead)
-
-    def _prune(self) -> None:
-        """Prune for PRUNE_SECONDS; the next turn continues if rows are left."""
-        ends_at = time.monotonic() + PRUNE_SECONDS
-        before = min(datetime.now(UTC) - self._retention, oldest_waiting(self._redis) or datetime.now(UTC))
-        while prune_deliveries(self._engine, before) == PRUNED_AT_ONCE:
-            if time.monotonic() >= ends_at:
-                return
-        self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
 
     def _is_leader(self) -> bool:
         if self._redis.set(SWEEPER_KEY, self.name, nx=True, ex=TERM_SECONDS):
@@ -199,29 +182,6 @@ def forget_gone_agents(engine: Engine) -> int:
     """Forget unregistered agents that have gone, or exceed the limit; returns their number."""
     with engine.begin() as connection:
         return forget_agents(connection)
-
-
-def oldest_waiting(redis: Redis) -> datetime | None:
-    """Returns when the oldest entry of all inboxes was accepted, or None."""
-    oldest: list[datetime] = []
-    for shard in range(SHARDS):
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), count=1))
-        oldest += [msgspec.json.decode(fields[ENTRY_FIELD], type=Entry).accepted_at for _, fields in rows]
-    return min(oldest, default=None)
-
-
-def prune_deliveries(engine: Engine, before: datetime) -> int:
-    """Delete up to PRUNED_AT_ONCE deliveries decided before `before`, except dead letters; returns their number."""
-    old = (
-        select(DeliveryRow.source, DeliveryRow.delivery_id)
-        .where(DeliveryRow.decided_at < before, DeliveryRow.status != "failed")
-        .limit(PRUNED_AT_ONCE)
-    )
-    with engine.begin() as connection:
-        result = connection.execute(
-            delete(DeliveryRow).where(tuple_(DeliveryRow.source, DeliveryRow.delivery_id).in_(old))
-        )
-    return int(result.rowcount)
 
 
 def main() -> None:

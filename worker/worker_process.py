@@ -18,7 +18,7 @@ from rq.timeouts import BaseDeathPenalty
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.process.garbage_collection import collect_seldom
+from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging
 from models.process.parent_death import exit_with_parent
 from models.queue.job_queue import ALLOWED_JOBS, QUEUE

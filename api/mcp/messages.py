@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from models.commands.lenient_decoding import NULL
 from models.commands.payloads import Submission, parse_flat_strictly
-from models.commands.strict_form import is_unusual
+from models.commands.strict_payloads import is_unusual
 from models.decoding.strict import decode_json
 from models.errors import Rejected
 

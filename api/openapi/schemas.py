@@ -14,7 +14,7 @@ from msgspec import Raw
 from models import field_types as v
 from models.commands.definitions import COMMANDS, Command
 from models.commands.responses import RESPONSE_TYPE
-from models.commands.strict_form import ALIASES, ENVELOPE_TYPE
+from models.commands.strict_payloads import ALIASES, ENVELOPE_TYPE
 
 COMPONENT = "#/components/schemas/{name}"
 

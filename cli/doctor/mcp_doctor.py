@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from agent.http.relay_url import PLAIN_HTTP_VARIABLE, is_loopback, may_send_secrets, plain_http_hosts
-from cli.doctor.diagnostics import Finding
+from cli.doctor.findings import Finding
 from cli.doctor.mcp_config import McpServer
 from cli.doctor.mcp_probe import Reached, Unreached, reach
 from cli.output.humanize import count

@@ -24,7 +24,7 @@ from models.commands.definitions import (
 )
 from models.commands.derived_ids import derive_session, with_ids
 from models.commands.lenient_decoding import MAX_PROBLEMS, NULL, combine, decode_leniently, read_object
-from models.commands.strict_form import ALIASES, ENVELOPE_TYPE, StrictCommand, read_envelope, read_flat
+from models.commands.strict_payloads import ALIASES, ENVELOPE_TYPE, StrictCommand, read_envelope, read_flat
 from models.decoding.strict import decode_as, decode_json, missing_field, nearest
 from models.errors import Invalid, NotJson
 

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from models.errors import SettingsError
-from models.process.garbage_collection import collect_seldom
+from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging
 from models.process.parent_death import exit_with_parent
 from models.settings import Settings, read_settings

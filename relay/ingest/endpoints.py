@@ -19,7 +19,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Caller
 from relay.auth.signing_secrets import webhook_secrets
-from relay.http.forms import is_form, payload_of
+from relay.http.form_bodies import is_form, payload_of
 from relay.http.routing import route
 from relay.http.signature_headers import is_from_github
 from relay.ingest.drain_enqueuer import DrainEnqueuer

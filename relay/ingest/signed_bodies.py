@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from models.commands.content_ids import content_hash
 from models.commands.payloads import Submission, parse_envelope, parse_envelope_strictly
-from models.commands.strict_form import ENVELOPE_TYPE
+from models.commands.strict_payloads import ENVELOPE_TYPE
 from models.decoding.strict import decode_json
 
 REPOSITORY_DISPATCH = "repository_dispatch"

@@ -18,7 +18,7 @@ from models.commands.payloads import Submission
 from models.decoding.strict import decode_json
 from relay.delivery_ids import ID_DIGITS, as_delivery_id, unquoted
 from relay.http.bodies import without_mark
-from relay.http.forms import PAYLOAD, collect_fields, is_form, read_form
+from relay.http.form_bodies import PAYLOAD, collect_fields, is_form, read_form
 from relay.http.responses import JsonResponse
 
 ID_HEADERS = ("Idempotency-Key", "webhook-id", "svix-id", "X-GitHub-Delivery")

@@ -25,7 +25,7 @@ from sessions.files.session_file import load_session_file, save_document, save_s
 from sessions.files.session_reader import SessionReader
 from sessions.files.store import FilesStore
 from sessions.files.store_folder import Folder
-from sessions.reads.markdown import write_markdown
+from sessions.reads.markdown_rendering import write_markdown
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.rules.lifecycle import further_ids, goes_on

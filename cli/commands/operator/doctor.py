@@ -16,7 +16,7 @@ from cli.output.table_columns import Column, OutputSchema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cli.doctor.diagnostics import Finding
+    from cli.doctor.findings import Finding
     from cli.doctor.mcp_config import McpServer
 
 FINDING = OutputSchema(
@@ -72,7 +72,7 @@ def doctor(tool: CliContext, checks_mcp: bool, config: Path | None, pass_env: tu
 
 
 def _check_relay(tool: CliContext) -> Iterator[Finding]:
-    from cli.doctor.doctor import examine
+    from cli.doctor.checks import examine
 
     return examine(tool)
 

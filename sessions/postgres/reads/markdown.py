@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, cast, select
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import Verbatim
 from sessions.postgres.reads.read_scope import require_session, stream
-from sessions.reads.markdown import write_markdown
+from sessions.reads.markdown_rendering import write_markdown
 
 
 def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:

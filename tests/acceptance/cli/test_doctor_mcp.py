@@ -21,7 +21,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from cli.doctor import mcp_probe
-from cli.doctor.diagnostics import Finding
+from cli.doctor.findings import Finding
 from cli.doctor.mcp_config import read_config
 from cli.doctor.mcp_doctor import examine_servers
 from models.errors import SettingsError

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli.doctor.diagnostics import Finding
+from cli.doctor.findings import Finding
 from cli.doctor.mcp_config import read_config
 from cli.doctor.mcp_doctor import examine_servers
 from tests.support.processes.command_line import CommandLine

@@ -31,7 +31,7 @@ from tests.support.stores.effects import memories, status_of
 from tests.support.stores.inbox import drain, entry, push
 from worker.drain import Drain
 from worker.inbox import read_entries
-from worker.sweeper import prune_deliveries
+from worker.retention import prune_deliveries
 
 STATES = {"paused": "pause_session", "completed": "complete_session"}
 RULING = DeadLetterResolution(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC))

@@ -16,7 +16,7 @@ from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from tests.support.ports import free_port
 from tests.support.stores.inbox import drain, entry
-from worker import sweeper as sweeping
+from worker import retention
 from worker.sweeper import Sweeper
 
 
@@ -105,8 +105,8 @@ def test_a_cause_is_logged_once_although_not_all_duties_are_due_each_turn(
 def test_pruning_much_leaves_the_turn_to_the_other_duties(
     redis: Redis, engine: Engine, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "PRUNED_AT_ONCE", 1_000)
-    monkeypatch.setattr(sweeping, "PRUNE_SECONDS", 0.0)
+    monkeypatch.setattr(retention, "PRUNED_AT_ONCE", 1_000)
+    monkeypatch.setattr(retention, "PRUNE_SECONDS", 0.0)
     source = f"old-{secrets.token_hex(4)}"
     with engine.begin() as connection:
         connection.execute(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.commands.strict_form import ENVELOPE_TYPE as ENVELOPE
+from models.commands.strict_payloads import ENVELOPE_TYPE as ENVELOPE
 from tests.support.project import ROOT
 
 DOCUMENTS = sorted(

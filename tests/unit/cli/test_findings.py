@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.doctor.diagnostics import Finding, judge, judge_clock, judge_disk
+from cli.doctor.findings import Finding, judge, judge_clock, judge_disk
 
 GOOD: dict[str, Any] = {
     "webhooks": {"taken": True, "reason": None},

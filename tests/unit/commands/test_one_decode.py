@@ -24,7 +24,10 @@ BATCH = msgspec.json.encode(
     {"command": "batch", "session_id": "walk", "data": {"commands": [{"command": "store_memory", "data": DATA}] * 3}}
 )
 
-ITEM = ["decode in models.commands.strict_form._read_command", "decode in models.commands.strict_form._decode_free"]
+ITEM = [
+    "decode in models.commands.strict_payloads._read_command",
+    "decode in models.commands.strict_payloads._decode_free",
+]
 PUSHED = [
     "encode in models.commands.content_ids.canonical",  # For the hash.
     "encode in models.queue.inbox.make_entry",
@@ -43,13 +46,13 @@ def test_an_envelope_is_decoded_once() -> None:
     accept(parse_envelope(ENVELOPE))
     with json_calls() as calls:
         accept(parse_envelope(ENVELOPE))
-    assert calls == ["decode in models.commands.strict_form.read_envelope", *ITEM, *PUSHED]
+    assert calls == ["decode in models.commands.strict_payloads.read_envelope", *ITEM, *PUSHED]
 
 
 def test_a_signed_envelope_is_decoded_once() -> None:
     with json_calls() as calls:
         accept(parse_signed(ENVELOPE, event=""))
-    assert calls == ["decode in models.commands.strict_form.read_envelope", *ITEM, *PUSHED]
+    assert calls == ["decode in models.commands.strict_payloads.read_envelope", *ITEM, *PUSHED]
 
 
 def test_a_flat_command_is_decoded_once() -> None:

@@ -18,7 +18,7 @@ from models.commands.payloads import parse_envelope
 from models.decoding.repeated_keys import require_unique_keys
 from models.decoding.strict import decode_json
 from models.errors import Invalid, NotJson, RelayError
-from relay.http.forms import MAX_FIELDS, payload_of, read_form
+from relay.http.form_bodies import MAX_FIELDS, payload_of, read_form
 from relay.http.path_normalization import normalize_path
 from relay.ingest.token_webhooks import parse_hook, read_event, split_parameters
 from tests.support.inputs.hostile import require_linear

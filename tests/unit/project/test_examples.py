@@ -12,7 +12,7 @@ import pytest
 from examples.expected import STEPS, Get
 from models.commands.definitions import COMMANDS, name_of
 from models.commands.payloads import parse_envelope
-from models.commands.strict_form import ENVELOPE_TYPE
+from models.commands.strict_payloads import ENVELOPE_TYPE
 from tests.support.project import ROOT
 
 EXAMPLES = ROOT / "examples"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.commands.definitions import StoreMemory
 from models.commands.payloads import Submission, parse_envelope
-from models.commands.strict_form import ENVELOPE_TYPE
+from models.commands.strict_payloads import ENVELOPE_TYPE
 from models.errors import Invalid, NotJson
 from relay.ingest.signed_bodies import IgnoredEvent, parse_signed
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from api.fair_threads import MAX_WAITING, RELAY, FairThreads
+from api.fair_thread_pool import MAX_WAITING, RELAY, FairThreads
 from models.errors import TooManyRequests, Unavailable
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 from agent.http.client import Client
 from agent.http.relay_url import is_loopback
 from cli.context import CliContext
-from cli.doctor.diagnostics import Finding, judge, judge_clock, judge_disk
+from cli.doctor.findings import Finding, judge, judge_clock, judge_disk
 from cli.doctor.relay_health import Status, fetch_status
 from models.errors import RelayError, SettingsError, Unauthorized, Unavailable
 from models.settings import read_settings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.database import Database
-from api.sessions.task_readings import read_task
+from api.sessions.waiting_task_reads import read_task
 from models.commands.definitions import GetTask
 from models.errors import Unavailable
 from models.settings import Settings
@@ -23,7 +23,7 @@ def test_a_reading_that_took_too_long_does_not_replace_the_one_before(
     def read_slowly(*_: Any) -> Any:
         raise too_slow()
 
-    monkeypatch.setattr("api.sessions.task_readings.read", read_slowly)
+    monkeypatch.setattr("api.sessions.waiting_task_reads.read", read_slowly)
     caller = Caller(source="tests", scopes=("read", "write"))
     asked = entry("get_task", "walk", task_id="t")
 

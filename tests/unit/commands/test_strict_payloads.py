@@ -13,7 +13,7 @@ import pytest
 
 from models.commands import payloads
 from models.commands.payloads import Submission, parse_envelope, parse_flat
-from models.commands.strict_form import read_envelope, read_flat
+from models.commands.strict_payloads import read_envelope, read_flat
 from models.errors import Rejected
 from tests.support.project import ROOT
 
