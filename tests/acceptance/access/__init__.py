@@ -1,1 +1,1 @@
-"""Who may do what: keys, scopes, OAuth, and what is shown to nobody."""
+"""Authorization: keys, scopes, OAuth, and secrets that are shown to nobody."""

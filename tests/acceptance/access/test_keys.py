@@ -23,16 +23,16 @@ WITHIN_SECONDS = 5.0
 
 
 def try_key(url: str, key: str) -> int:
-    """What a relay says to a webhook with the key."""
+    """Return the status of a relay's response to a webhook with the key."""
     return httpx.post(f"{url}/v1/webhook", json=envelope("list_sessions"), headers={"X-API-Key": key}).status_code
 
 
 def answers(url: str, key: str, *statuses: int) -> bool:
-    """Whether a relay says one of these to it."""
+    """Return whether the relay's response has one of these statuses."""
     return try_key(url, key) in statuses
 
 
-def test_a_key_revoked_while_postgres_is_down_is_refused_by_every_relay_and_for_ever(
+def test_a_key_revoked_while_postgres_is_down_stays_refused_by_every_relay(
     own_stack: Stack, own_postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path
 ) -> None:
     second = Serving("relay", tmp_path, REDIS_URL=own_redis_url)
@@ -63,7 +63,7 @@ def test_a_key_revoked_while_postgres_is_down_is_refused_by_every_relay_and_for_
     second.close()
 
 
-def test_who_waits_with_a_key_that_is_revoked_is_let_go(own_stack: Stack) -> None:
+def test_a_stream_ends_when_its_key_is_revoked(own_stack: Stack) -> None:
     session_id = new_id("journal")
     own_stack.send("create_session", session_id, title="Watched")
     new = make_key(own_stack, scopes=["read"])
@@ -113,12 +113,12 @@ def test_keys_are_listed_without_their_secrets(stack: Stack) -> None:
         ({"name": "x", "scopes": ["hook"]}, "sessions"),
     ],
 )
-def test_a_request_for_a_key_that_is_wrong_says_where(stack: Stack, body: Payload, field: str) -> None:
+def test_an_invalid_request_for_a_key_names_the_field(stack: Stack, body: Payload, field: str) -> None:
     answer = stack.client.post("/v1/keys", json=body)
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, field), answer.text
 
 
-def test_what_a_hook_receives_is_a_memory_of_its_one_session(stack: Stack) -> None:
+def test_an_event_posted_to_a_hook_becomes_a_memory_of_its_session(stack: Stack) -> None:
     session_id = new_id("deploys")
     stack.send("create_session", session_id, title="Deploys")
     name = new_id("railway")
@@ -152,7 +152,7 @@ def test_what_a_hook_receives_is_a_memory_of_its_one_session(stack: Stack) -> No
     assert b'["plain", 1e23]' in stack.client.get(f"/v1/sessions/{session_id}/export").content
     not_json = post(b"{")
     assert (not_json.status_code, not_json.json()["error"]["code"]) == (400, "not_json")
-    # It opens nothing else.
+    # The hook's key allows nothing else.
     for path in ("/v1/webhook", "/v1/commands/list_sessions"):
         refused = httpx.post(f"{stack.url}{path}", json={}, headers={"X-API-Key": hook["key"]})
         assert refused.status_code == 401
@@ -165,7 +165,7 @@ def test_what_a_hook_receives_is_a_memory_of_its_one_session(stack: Stack) -> No
     assert hook["key"] not in stack.log("api") + stack.log("worker")
 
 
-def test_the_command_line_makes_lists_and_revokes_keys(stack: Stack) -> None:
+def test_the_command_line_creates_lists_and_revokes_keys(stack: Stack) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "local.keys", *arguments]
         return subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Signing in with OAuth: the official client from a 401 to a token, and everything in it that could let somebody in."""
+"""Signing in with OAuth: the official client from a 401 to a token, and attempts to gain access without permission."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def status_with(stack: Stack, token: str, path: str = "/v1/sessions") -> int:
 
 @pytest.fixture(scope="module")
 def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The run's servers with an app behind a proxy, so that each test has an address of its own."""
+    """The worker's servers with an app behind a proxy, so that each test has a client address of its own."""
     own = Stack(
         database_url=stack.environment["DATABASE_URL"],
         redis_url=stack.environment["REDIS_URL"],
@@ -51,14 +51,14 @@ def app(stack: Stack) -> App:
 
 @pytest.fixture
 def key(stack: Stack) -> str:
-    """A key for some sessions, for reading."""
+    """A read-only key for some sessions."""
     made = new_key(stack, scopes=["read"], sessions="chat-*")
     wait_for(lambda: status_with(stack, made) == 200, seconds=5)
     return made
 
 
 class Storage(TokenStorage):
-    """Where the official client keeps what it gets."""
+    """Stores the tokens and registration of the official client."""
 
     tokens: OAuthToken | None = None
     client_info: OAuthClientInformationFull | None = None
@@ -76,7 +76,7 @@ class Storage(TokenStorage):
         self.client_info = client_info
 
 
-def test_the_official_client_signs_in_by_itself_and_may_what_the_key_may(stack: Stack, key: str) -> None:
+def test_the_official_client_signs_in_and_gets_the_rights_of_the_key(stack: Stack, key: str) -> None:
     own, storage = new_id("chat"), Storage()
     stack.send("create_session", own, title="Ours")
     asked: list[str] = []
@@ -114,7 +114,7 @@ def test_the_official_client_signs_in_by_itself_and_may_what_the_key_may(stack: 
     assert storage.tokens.scope == "read"
 
 
-def test_a_token_dies_with_its_key_and_can_be_revoked_alone(stack: Stack, app: App, key: str) -> None:
+def test_a_token_is_revoked_with_its_key_and_can_be_revoked_alone(stack: Stack, app: App, key: str) -> None:
     first, second = app.get_token(key), app.get_token(key)
     listed = stack.client.get("/v1/keys").json()["items"]
     apps = [item for item in listed if item["created_by"] == "app:Test app"]
@@ -139,7 +139,7 @@ def test_the_first_key_signs_in_too(stack: Stack, app: App) -> None:
     assert status_with(stack, app.get_token(API_KEY), "/v1/keys") == 200
 
 
-def test_a_code_is_good_once_and_a_second_use_ends_the_token(stack: Stack, app: App, key: str) -> None:
+def test_a_code_can_be_used_once_and_a_second_use_revokes_the_token(stack: Stack, app: App, key: str) -> None:
     code = app.get_code(key)
     token = app.exchange(code).json()["access_token"]
     assert status_with(stack, token) == 200
@@ -149,7 +149,7 @@ def test_a_code_is_good_once_and_a_second_use_ends_the_token(stack: Stack, app: 
     assert app.exchange("made-up").json()["error"] == "invalid_grant"
 
 
-def test_a_code_is_good_for_one_app_one_address_and_who_knows_the_verifier(stack: Stack, app: App, key: str) -> None:
+def test_a_code_is_bound_to_its_app_address_and_verifier(stack: Stack, app: App, key: str) -> None:
     code = app.get_code(key)
     other = App(stack, client_name="Other")
     wrong: list[tuple[App, Payload, str]] = [
@@ -176,7 +176,9 @@ def test_a_code_is_good_for_one_app_one_address_and_who_knows_the_verifier(stack
         {"client_id": None},
     ],
 )
-def test_who_may_not_be_answered_is_sent_nowhere(stack: Stack, app: App, changed: dict[str, str | None]) -> None:
+def test_a_request_of_an_unverified_app_is_not_sent_back(
+    stack: Stack, app: App, changed: dict[str, str | None]
+) -> None:
     answer = app.client.get(app.url(**changed))
     assert answer.status_code == 400
     assert "location" not in answer.headers
@@ -198,7 +200,7 @@ def test_who_may_not_be_answered_is_sent_nowhere(stack: Stack, app: App, changed
         ({"state": "x" * 3_000}, "invalid_request"),
     ],
 )
-def test_an_app_that_asks_wrongly_is_told_so(
+def test_an_invalid_request_shows_a_page_with_a_link_back_to_the_app(
     stack: Stack, app: App, changed: dict[str, str | None], error: str
 ) -> None:
     answer = app.client.get(app.url(**changed))
@@ -220,8 +222,8 @@ def test_an_app_that_asks_wrongly_is_told_so(
         {"redirect_uri": None, "response_type": "x"},
     ],
 )
-def test_no_link_to_the_relay_leads_elsewhere_by_itself(stack: Stack, changed: dict[str, str | None]) -> None:
-    """Whoever makes up an app has chosen its address."""
+def test_no_link_to_the_relay_redirects_elsewhere_without_consent(stack: Stack, changed: dict[str, str | None]) -> None:
+    """Anybody can register an app with an address of their choice."""
     evil = "https://evil.example/phish"
     app = App(stack, redirect_uris=[evil])
     answer = app.client.get(app.url(**{"redirect_uri": evil, **changed}))
@@ -249,7 +251,7 @@ def test_no_link_to_the_relay_leads_elsewhere_by_itself(stack: Stack, changed: d
         ("", False),
     ],
 )
-def test_a_token_is_given_for_this_relay_alone(stack: Stack, app: App, key: str, resource: str, is_own: bool) -> None:
+def test_a_token_is_issued_for_this_relay_only(stack: Stack, app: App, key: str, resource: str, is_own: bool) -> None:
     named = resource.format(url=stack.url, other=stack.url.rpartition(":")[0])
     asked = app.client.get(app.url(resource=named))
     form = {"client_id": app.id, "redirect_uri": CALLBACK, "code_challenge": app.challenge, "resource": named}
@@ -263,7 +265,7 @@ def test_a_token_is_given_for_this_relay_alone(stack: Stack, app: App, key: str,
     assert (exchanged.status_code, exchanged.json()["error"]) == (400, "invalid_target")
 
 
-def test_the_page_names_this_relay_first_then_the_app_and_says_what_it_may_do(stack: Stack, app: App) -> None:
+def test_the_page_names_the_relay_then_the_app_and_the_rights_it_gets(stack: Stack, app: App) -> None:
     page = app.client.get(app.client.get(app.url()).headers["location"]).text
     relay = stack.url.partition("://")[2]
     assert page.index(f"<h1>Sign in to {relay}</h1>") < page.index("Test app")
@@ -273,7 +275,7 @@ def test_the_page_names_this_relay_first_then_the_app_and_says_what_it_may_do(st
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
 
 
-def test_an_app_that_was_refused_signs_in_later_on_another_port(stack: Stack, app: App, key: str) -> None:
+def test_an_app_that_was_denied_signs_in_later_on_another_port(stack: Stack, app: App, key: str) -> None:
     person = Person(stack)
     other = CALLBACK.replace("7999", "53211")
     refused = person.client.get(app.url(redirect_uri=f"{other}/elsewhere"))
@@ -290,7 +292,7 @@ def test_an_app_that_was_refused_signs_in_later_on_another_port(stack: Stack, ap
     assert status_with(stack, answer.json()["access_token"]) == 200
 
 
-def test_an_app_that_was_refused_once_may_come_again(stack: Stack, app: App, key: str) -> None:
+def test_an_app_that_was_denied_may_ask_again(stack: Stack, app: App, key: str) -> None:
     assert Person(stack).client.get(app.url(redirect_uri="https://elsewhere.example.com/")).status_code == 400
     code = app.get_code(key)
     assert app.exchange(code, code_verifier="x" * 43).status_code == 400
@@ -305,7 +307,7 @@ def test_an_app_that_was_refused_once_may_come_again(stack: Stack, app: App, key
     assert status_with(stack, app.get_token(key)) == 200
 
 
-def test_somebody_may_decline_and_a_wrong_key_is_asked_for_again(stack: Stack, app: App, key: str) -> None:
+def test_a_person_can_decline_and_is_asked_again_after_a_wrong_key(stack: Stack, app: App, key: str) -> None:
     told = query_of(Person(stack).sign_in(app.url(), "", answer="deny"))
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "a state/&=?", stack.url)
     hook = new_key(stack, scopes=["hook"], sessions=new_session(stack))
@@ -337,7 +339,7 @@ def new_session(stack: Stack) -> str:
         "",
     ],
 )
-def test_no_app_is_called_back_at_a_dangerous_address(stack: Stack, app: App, redirect: str) -> None:
+def test_apps_with_dangerous_callback_addresses_are_refused(stack: Stack, app: App, redirect: str) -> None:
     answer = app.register(redirect_uris=[redirect])
     assert (answer.status_code, "client_id" in answer.json()) == (400, False)
     made_up = json.dumps(["Test app", [redirect]]).encode()
@@ -345,7 +347,7 @@ def test_no_app_is_called_back_at_a_dangerous_address(stack: Stack, app: App, re
     assert app.client.get(app.url(client_id=forged, redirect_uri=redirect)).status_code == 400
 
 
-def test_the_page_shows_strangers_words_as_words(stack: Stack) -> None:
+def test_the_page_escapes_text_from_apps(stack: Stack) -> None:
     name = '<script>alert(1)</script>"\u202e\x07 & Co'
     app = App(stack, client_name=name)
     sent = app.client.get(app.url(state='"><img src=x>'))
@@ -362,7 +364,7 @@ def test_the_page_shows_strangers_words_as_words(stack: Stack) -> None:
     assert re.findall(r'(?:src|href)="', page.text) == []
 
 
-def test_an_app_with_a_scheme_of_its_own_puts_nothing_into_the_policy_but_that(stack: Stack) -> None:
+def test_a_custom_scheme_adds_only_itself_to_the_content_security_policy(stack: Stack) -> None:
     redirect = "notebook.app://callback;script-src/"
     app = App(stack, redirect_uris=[redirect])
     page = app.client.get(app.client.get(app.url(redirect_uri=redirect)).headers["location"])
@@ -371,7 +373,7 @@ def test_an_app_with_a_scheme_of_its_own_puts_nothing_into_the_policy_but_that(s
     assert "the app that opens notebook.app: links" in page.text
 
 
-def test_what_apps_find_out_leads_them_here(stack: Stack) -> None:
+def test_discovery_metadata_points_to_this_relay(stack: Stack) -> None:
     refused = httpx.post(f"{stack.url}/mcp", json={}, headers={"Accept": "application/json"})
     [metadata] = re.findall(r'resource_metadata="([^"]+)"', refused.headers["www-authenticate"])
     resource = httpx.get(metadata).json()
@@ -382,7 +384,7 @@ def test_what_apps_find_out_leads_them_here(stack: Stack) -> None:
         assert httpx.options(server[name]).status_code in (204, 405)
 
 
-def test_strangers_may_ask_only_so_often(stack: Stack, app: App) -> None:
+def test_anonymous_requests_are_rate_limited(stack: Stack, app: App) -> None:
     def register_until_refused() -> Iterator[int]:
         for _ in range(200):
             answer = app.register()

@@ -1,4 +1,4 @@
-"""Who may do what: each scope against each route and command, and what a key for some sessions learns of others."""
+"""Authorization: each scope against each route and command, and what a key for some sessions sees of others."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ OF_OAUTH = ("/oauth/", "/.well-known/")
 
 @pytest.fixture(scope="module")
 def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The run's servers with an app that also knows a signing secret, for all sessions and for some."""
+    """The worker's servers with an app that also has signing secrets, for all sessions and for some."""
     own = Stack(
         database_url=stack.environment["DATABASE_URL"],
         redis_url=stack.environment["REDIS_URL"],
@@ -104,14 +104,14 @@ def keys(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def session_id(stack: Stack) -> str:
-    """A session that the commands are about."""
+    """The session that the commands refer to."""
     session_id = new_id("scopes")
     stack.send("create_session", session_id, title="Scopes")
     return session_id
 
 
 def judge(answer: httpx.Response, *, scope: str, needs: Scope) -> None:
-    """It is let through, or refused with the name of the scope that is missing."""
+    """Check that a request is let through, or refused with the name of the missing scope."""
     if needs in MAY[scope]:
         assert answer.status_code not in (401, 403), answer.text
     else:
@@ -135,13 +135,13 @@ def test_every_route_and_command_is_in_the_tables() -> None:
 
 @pytest.mark.parametrize("scope", ALL_SCOPES)
 @pytest.mark.parametrize("command", COMMAND_NEEDS)
-def test_each_scope_lets_its_commands_in(
+def test_each_scope_allows_its_commands(
     stack: Stack, keys: dict[str, str], session_id: str, command: str, scope: str
 ) -> None:
     needs, data = COMMAND_NEEDS[command]
     key = keys[scope]
     if scope == "agent" and needs in ("read", "write") and COMMANDS[command].session != "none":
-        # Whether it holds a task there is known only when the command is applied.
+        # Only applying the command shows whether the agent holds a task there.
         answer = ask(stack, key, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data))
         judge(answer, scope=scope, needs=needs)
         return
@@ -154,7 +154,7 @@ def test_each_scope_lets_its_commands_in(
 
 
 @pytest.mark.parametrize("command", COMMAND_NEEDS)
-def test_a_secret_sends_changing_commands_and_no_deletes(stack: Stack, session_id: str, command: str) -> None:
+def test_a_signing_secret_allows_changes_but_no_deletes(stack: Stack, session_id: str, command: str) -> None:
     needs, data = COMMAND_NEEDS[command]
     judge(send_signed(stack, envelope(command, session_id, **data)), scope="send", needs=needs)
     outside = send_signed(stack, envelope(command, session_id, **data), secret=OTHER_SECRET)
@@ -164,7 +164,7 @@ def test_a_secret_sends_changing_commands_and_no_deletes(stack: Stack, session_i
 
 @pytest.mark.parametrize("scope", ALL_SCOPES)
 @pytest.mark.parametrize(("method", "path"), ROUTE_NEEDS)
-def test_each_scope_lets_its_routes_in(
+def test_each_scope_allows_its_routes(
     stack: Stack, keys: dict[str, str], session_id: str, method: str, path: str, scope: str
 ) -> None:
     url = fill(path, session_id)
@@ -192,7 +192,7 @@ def hidden(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def own_session(stack: Stack) -> str:
-    """A session that they may see."""
+    """A session that the limited keys may see."""
     session_id = new_id("chat")
     stack.send("create_session", session_id, title="Ours")
     return session_id
@@ -200,7 +200,7 @@ def own_session(stack: Stack) -> str:
 
 @pytest.fixture(scope="module", params=["admin", "several"])
 def limited(stack: Stack, request: pytest.FixtureRequest) -> str:
-    """A key for chat-* alone, with all that a key can have."""
+    """A key for chat-* only, with every scope that a key can have."""
     scopes = ["admin"] if request.param == "admin" else ["read", "write", "delegate", "agent"]
     key = new_key(stack, scopes=scopes, sessions="chat-*")
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
@@ -208,7 +208,7 @@ def limited(stack: Stack, request: pytest.FixtureRequest) -> str:
 
 
 def without_ids(answer: httpx.Response, session_id: str) -> tuple[int, str]:
-    """What an answer tells, but for the session's id, its own id, and the time."""
+    """Return a response's status and text without the session's id, its own id, and times."""
     text = answer.text.replace(session_id, "SESSION")
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "DELIVERY", text)
     return answer.status_code, re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
@@ -270,7 +270,7 @@ def test_a_limited_key_sees_and_changes_nothing_of_other_sessions_by_any_command
     assert stack.client.get(f"/v1/sessions/{hidden}/events", params={"limit": 500}).json()["items"] == before
 
 
-def test_a_limited_key_cannot_look_after_what_concerns_all(stack: Stack, limited: str) -> None:
+def test_a_limited_key_cannot_operate_the_relay(stack: Stack, limited: str) -> None:
     for method, path in (
         ("GET", "/v1/keys"),
         ("POST", "/v1/keys"),
@@ -284,7 +284,7 @@ def test_a_limited_key_cannot_look_after_what_concerns_all(stack: Stack, limited
         assert answer.status_code == 403, answer.text
 
 
-def test_deliveries_of_other_keys_are_not_told_apart_from_none(stack: Stack, keys: dict[str, str], hidden: str) -> None:
+def test_deliveries_of_other_keys_look_like_missing_ones(stack: Stack, keys: dict[str, str], hidden: str) -> None:
     receipt = stack.post("store_memory", hidden, key="k2", content=WORD, delivery_id=new_id("delivery"))
     stack.wait_until_drained()
     for wanted in (receipt["delivery_id"], "nothing"):
@@ -296,7 +296,7 @@ def test_deliveries_of_other_keys_are_not_told_apart_from_none(stack: Stack, key
     assert "default" not in {item["source"] for item in listed}
 
 
-def test_an_admin_of_some_sessions_sees_of_no_session_only_its_own_deliveries(stack: Stack, hidden: str) -> None:
+def test_an_admin_of_some_sessions_sees_only_its_own_deliveries_without_a_session(stack: Stack, hidden: str) -> None:
     key = new_key(stack, scopes=["admin"], sessions="chat-*")
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     answer = stack.client.post("/v1/commands/search", json={"q": WORD})
@@ -340,7 +340,7 @@ def test_a_limited_key_counts_only_the_tasks_of_its_sessions(stack: Stack, limit
 
 
 @pytest.mark.parametrize("sender", ["secret", "delegate"])
-def test_who_may_not_read_is_told_nothing_of_what_is_there(
+def test_a_sender_without_read_access_learns_nothing_about_stored_data(
     stack: Stack, keys: dict[str, str], hidden: str, sender: str
 ) -> None:
     def send(command: str, session_id: str, **data: Any) -> httpx.Response:
@@ -378,11 +378,11 @@ def test_who_may_not_read_is_told_nothing_of_what_is_there(
     assert answers["done"].json()["data"]["created"] is True
     told = [item["status"] for item in answers["batch"].json()["data"]["results"]]
     assert told == ["error", "success"]
-    # The operator is told all.
+    # The operator sees everything.
     delivery = answers["exists"].json()["delivery_id"]
     source = "signer" if sender == "secret" else None
     full = stack.client.get(f"/v1/deliveries/{delivery}", params={"source": source} if source else {})
     if source:
         assert WORD in full.text
-    # For the next sender there is a task to cancel again.
+    # Restore a task that the next sender can cancel.
     stack.send("delegate_task", hidden, task_id=new_id("t"), description=f"{WORD} once more", allow_duplicate=True)

@@ -1,6 +1,6 @@
-"""Secrets and what people said are in no log, error, RQ job, list of refusals, page or command line.
+"""Secrets and content appear in no log, error, RQ job, list of refusals, page or command line.
 
-Everything that can carry one is sent through a whole stack that logs all it can, and then all of it is searched.
+All requests that can carry them are sent through a whole stack with full logging, and then all its output is searched.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CONTENT: Payload = {
 
 @pytest.fixture(scope="module")
 def talkative(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with all its processes, which log all they can."""
+    """A stack whose processes all log as much as they can."""
     with new_database(postgres) as database_url, running_valkey() as valkey:
         stack = Stack(
             database_url=database_url,
@@ -71,7 +71,7 @@ def talkative(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def sent(talkative: Stack) -> list[str]:
-    """All kinds of requests, right and wrong; gives the secrets that were in them."""
+    """Send all kinds of requests, valid and invalid. Returns the secrets that they contained."""
     stack = talkative
     session_id = new_id("walk")
     stack.send("create_session", session_id, title=SAID)
@@ -141,7 +141,7 @@ def sent(talkative: Stack) -> list[str]:
 
 
 def send_to_derived_ids(stack: Stack, key: str) -> None:
-    """Requests, right, refused and misspelt, with ids that were made from what was said."""
+    """Send valid, refused and misspelt requests with ids that were derived from content."""
     derived = stack.send("create_session", title=f"Say {SAID}")["session_id"]
     task = stack.send("delegate_task", derived, description=f"Find {SAID}")["data"]["task_id"]
     artifact = stack.send("add_artifact", derived, name=f"On {SAID}", content="text")["data"]["artifact_id"]
@@ -163,7 +163,7 @@ def send_to_derived_ids(stack: Stack, key: str) -> None:
 
 
 def mcp_messages(command: str, data: Payload) -> Iterator[Payload]:
-    """Calls that succeed, calls that fail, and what is no message at all."""
+    """Yield calls that succeed, calls that fail, and invalid messages."""
     call = {"command": command, "session_id": data["session_id"], "data": data}
     yield rpc("tools/call", name="send_command", arguments=call)
     yield rpc("tools/call", name=command, arguments=data)
@@ -185,13 +185,13 @@ def try_hook(stack: Stack, token: str, body: Any) -> httpx.Response:
 
 
 def require_none(text: str, sent: list[str], where: str) -> None:
-    """Each secret is looked for in any case, since pages and logs may change it."""
+    """Fail if a text contains a secret in any case, since pages and logs may change the case."""
     for secret in sent:
         found = re.search(re.escape(secret), text, re.IGNORECASE)
         assert found is None, f"{where}: …{text[max(0, found.start() - 200) : found.end() + 50]}…"
 
 
-def test_no_log_shows_any(talkative: Stack, sent: list[str]) -> None:
+def test_no_log_shows_a_secret(talkative: Stack, sent: list[str]) -> None:
     logs = list(talkative.folder.glob("*.log"))
     assert len(logs) == 3
     for log in logs:
@@ -200,7 +200,7 @@ def test_no_log_shows_any(talkative: Stack, sent: list[str]) -> None:
         require_none(text, sent, log.name)
 
 
-def test_no_job_shows_any(talkative: Stack, sent: list[str]) -> None:
+def test_no_job_shows_a_secret(talkative: Stack, sent: list[str]) -> None:
     keys = list(talkative.redis.scan_iter("rq:*"))
     assert any(b"rq:job:" in key for key in keys)
     for key in keys:
@@ -209,21 +209,21 @@ def test_no_job_shows_any(talkative: Stack, sent: list[str]) -> None:
             require_none(repr(talkative.redis.hgetall(key)), sent, key.decode())
 
 
-def test_no_mark_of_the_inbox_shows_any(talkative: Stack, sent: list[str]) -> None:
-    """What holds content by its nature is gone when it was applied, or says so: outcomes, and what is no entry."""
+def test_no_other_key_in_redis_shows_a_secret(talkative: Stack, sent: list[str]) -> None:
+    """Outcomes and unreadable entries are skipped, because they hold content by design."""
     for key in talkative.redis.scan_iter("sr:*"):
         if key.startswith((b"sr:outcome:", b"sr:unreadable", b"sr:seen:")):
             continue
         require_none(repr(talkative.redis.dump(key)), sent, key.decode())
 
 
-def test_the_list_of_refusals_shows_none(talkative: Stack, sent: list[str]) -> None:
+def test_the_list_of_refusals_shows_no_secret(talkative: Stack, sent: list[str]) -> None:
     refusals = talkative.client.get("/v1/refusals", params={"limit": 500})
     assert len(refusals.json()["items"]) > 10
     require_none(refusals.text, sent, "/v1/refusals")
 
 
-def test_no_page_of_the_dashboard_shows_any(talkative: Stack, sent: list[str]) -> None:
+def test_no_page_of_the_dashboard_shows_a_secret(talkative: Stack, sent: list[str]) -> None:
     url = f"http://127.0.0.1:{talkative.environment['DASHBOARD_PORT']}"
     seen: set[str] = set()
     with httpx.Client(base_url=url, auth=("admin", PASSWORD), timeout=30, follow_redirects=True) as client:
@@ -252,7 +252,7 @@ def test_no_page_of_the_dashboard_shows_any(talkative: Stack, sent: list[str]) -
         assert "Traceback" in shown
 
 
-def test_no_dead_letter_names_what_it_holds_but_to_who_asks_for_it(talkative: Stack, sent: list[str]) -> None:
+def test_only_the_details_of_a_dead_letter_show_its_payload(talkative: Stack, sent: list[str]) -> None:
     letters = talkative.client.get("/v1/dead-letters")
     assert len(letters.json()["items"]) == 1
     require_none(letters.text, sent, "/v1/dead-letters")
@@ -275,13 +275,13 @@ def test_no_error_repeats_a_secret(talkative: Stack, sent: list[str]) -> None:
         require_none(answer.text, sent[1:], str(answer.url))
 
 
-def test_no_command_line_shows_any(talkative: Stack, sent: list[str]) -> None:
+def test_no_command_line_shows_a_secret(talkative: Stack, sent: list[str]) -> None:
     processes = [psutil.Process(talkative.pid(name)) for name in ("api", "worker", "worker.dashboard")]
     for process in [child for parent in processes for child in (parent, *parent.children(recursive=True))]:
         require_none(" ".join(process.cmdline()), sent, process.name())
 
 
-def test_the_logs_say_something(talkative: Stack, sent: list[str]) -> None:
-    """Otherwise there would be nothing to find."""
+def test_the_logs_are_not_empty(talkative: Stack, sent: list[str]) -> None:
+    """Otherwise the search would find nothing in any case."""
     assert "/v1/hooks/{token}" in Path(talkative.folder / "api.log").read_text()
     assert "dead letter" in talkative.log("worker")

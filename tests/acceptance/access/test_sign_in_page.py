@@ -1,4 +1,4 @@
-"""The page on which somebody signs in, in a browser: from the app's address to the app's callback, and nowhere else."""
+"""The sign-in page in a browser: from the app's address to the app's callback, and nowhere else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALLOW = "document.querySelector('button.main').click()"
 
 
 class Callback(HTTPServer):
-    """Where an app on this machine hears the answer."""
+    """Receives the redirect as an app on this machine."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -39,7 +39,7 @@ class _Hear(BaseHTTPRequestHandler):
         self.wfile.write(b"Thank you.")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def callback() -> Iterator[Callback]:
     server.server_close()
 
 
-def test_somebody_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Browser, callback: Callback) -> None:
+def test_a_person_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Browser, callback: Callback) -> None:
     app = App(stack, client_name="A <b>notebook</b>", redirect_uris=[callback.url])
     browser.open(stack.url + app.url(redirect_uri=callback.url))
     browser.wait_for("document.querySelector('#key') === document.activeElement", what="the page, ready to type")

@@ -1,1 +1,1 @@
-"""Agents that claim tasks, and the runner that does so for a command."""
+"""Agents that claim tasks, and the runner that claims tasks for a command."""

@@ -1,4 +1,4 @@
-"""`session-cli agent run` with real commands: results, progress, and what becomes of a task whatever is killed."""
+"""`session-cli agent run` with real commands: results, progress, and the state of a task after a process is killed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ subprocess.run([sys.executable, "-c", middle], start_new_session=True)
 
 @pytest.fixture
 def cli(stack: Stack, tmp_path: Path) -> CommandLine:
-    """session-cli with the stack, and with something to hide."""
+    """session-cli with the stack, and with secrets in its environment."""
     return CommandLine(
         tmp_path,
         RELAY_URL=stack.url,
@@ -51,14 +51,14 @@ def cli(stack: Stack, tmp_path: Path) -> CommandLine:
 
 
 def settled(stack: Stack, session_id: str, task_id: str = "t") -> Payload:
-    """The task once it has finished or asks."""
+    """Return the task once it has finished or asks a question."""
     query = {"wait": 30}
     task: Payload = stack.client.get(f"/v1/sessions/{session_id}/tasks/{task_id}", params=query).json()
     return task
 
 
 def known_key(stack: Stack, *scopes: str, name: str = "") -> str:
-    """A key, once the relay knows it."""
+    """Create a key and wait until the relay accepts it."""
     made = stack.client.post("/v1/keys", json={"name": name or new_id("key"), "scopes": scopes}).json()
     headers = {"X-API-Key": made["key"]}
     wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="known")
@@ -66,7 +66,7 @@ def known_key(stack: Stack, *scopes: str, name: str = "") -> str:
 
 
 def family(folder: Path, task_id: str = "t") -> list[int]:
-    """The processes of FAMILY, once they run."""
+    """Return the ids of the processes of FAMILY once they run."""
     path = folder / task_id
     wait_for(path.exists, what="running")
     pids = [int(pid) for pid in path.read_text().split()]
@@ -75,12 +75,12 @@ def family(folder: Path, task_id: str = "t") -> list[int]:
 
 
 def are_gone(pids: list[int]) -> bool:
-    """Whether none of them runs."""
+    """Return whether all these processes have ended."""
     return not any(map(is_alive, pids))
 
 
 class TestResults:
-    def test_output_and_files_come_back_and_the_command_was_told_all_but_the_secrets(
+    def test_output_and_files_are_returned_and_the_command_sees_no_secrets(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -120,7 +120,7 @@ json.dump({"task": task, "words": sys.argv[1:], "told": told, "keeper": keeper},
         assert events_of(stack, session_id)[2:] == ["claim_task", "start_task", "complete_task"]
         assert not SECRETS.search("".join(runner.said))
 
-    def test_a_result_file_goes_before_standard_output_and_what_is_no_json_is_text(
+    def test_a_result_file_takes_precedence_over_stdout_and_other_output_is_text(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -134,7 +134,7 @@ if sys.argv[1] == "file":
             assert settled(stack, session_id, "a")["output"] == "the answer"
             assert settled(stack, session_id, "b")["output"] == "thinking"
 
-    def test_links_are_not_followed_and_what_is_no_text_or_too_large_is_named(
+    def test_links_are_not_followed_and_binary_or_large_files_are_named(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         secret = cli.folder / "secret"
@@ -174,7 +174,7 @@ print("x" * 700_000)
         assert "not for you" not in exported
         assert "truncated: 700,001 bytes in all" in exported
 
-    def test_a_folder_deeper_than_any_path_neither_ends_the_runner_nor_stays(
+    def test_a_folder_deeper_than_any_path_is_removed_and_the_runner_goes_on(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -196,7 +196,7 @@ os.mkfifo("pipe")
         found = stack.send("list_artifacts", session_id, task_id="t0")["data"]["artifacts"]
         assert {item["name"] for item in found} == {"notes.md", "left-out.txt"}
 
-    def test_progress_shows_in_the_task(
+    def test_progress_is_shown_in_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -214,7 +214,7 @@ while not os.path.exists(os.environ["PIDS"] + "/go"): time.sleep(0.05)
 
 
 class TestFailures:
-    def test_an_exit_code_fails_the_task_with_what_was_said_and_75_tries_again(
+    def test_an_exit_code_fails_the_task_with_its_stderr_and_75_retries(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = 'print("no such shop", file=sys.stderr)\nsys.exit(int(sys.argv[1]))'
@@ -239,7 +239,7 @@ class TestFailures:
         assert failed["error"].startswith("The description begins with -, so the agent's command would take it for")
         assert not (cli.folder / "ran").exists()
 
-    def test_a_time_out_kills_the_whole_tree_and_is_tried_again(
+    def test_a_timeout_kills_the_whole_process_tree_and_the_task_is_retried(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         with running_agent(cli, "--agent", agent.name, "--timeout", "3", command=python(FAMILY)) as runner:
@@ -264,12 +264,12 @@ class TestFailures:
             assert settled(stack, session_id, "next")["status"] == "completed"
         assert task_of(stack, session_id)["status"] == "cancelled"
 
-    def test_who_has_lost_a_claim_stops_working_on_it_and_goes_on(
+    def test_a_runner_that_loses_a_claim_stops_its_command_and_goes_on(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine, engine: Engine
     ) -> None:
         code = 'if os.environ["SESSION_RELAY_TASK_ID"] == "next": sys.exit()\n' + FAMILY
         with running_agent(cli, "--agent", agent.name, "--lease", "3", command=python(code)) as runner:
-            delegate(max_attempts=1)  # So that it does not come back.
+            delegate(max_attempts=1)  # So that the task is not requeued.
             pids = family(cli.folder)
             change_tasks(engine, session_id, "claim_token = 'of somebody else'")
             [lost] = runner.wait_for_event("lost")
@@ -278,7 +278,7 @@ class TestFailures:
             delegate("next")
             assert settled(stack, session_id, "next")["status"] == "completed"
 
-    def test_what_a_finished_command_has_left_running_is_ended(
+    def test_processes_that_a_finished_command_leaves_running_are_ended(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -291,7 +291,7 @@ print(child.pid)
 
 
 class TestWhoseTasks:
-    def test_only_tasks_of_the_named_key_are_taken(
+    def test_only_tasks_of_the_named_sender_are_claimed(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         trusted = new_id("trusted")
@@ -307,9 +307,7 @@ class TestWhoseTasks:
             assert settled(stack, session_id, "mine")["output"] == trusted
         assert task_of(stack, session_id, "theirs")["status"] == "pending"
 
-    def test_as_many_tasks_run_at_a_time_as_was_asked_for(
-        self, stack: Stack, session_id: str, cli: CommandLine
-    ) -> None:
+    def test_parallel_tasks_are_limited_by_the_option(self, stack: Stack, session_id: str, cli: CommandLine) -> None:
         agent = Agent(stack)
         delegate = delegating(stack, session_id, agent)
         code = """
@@ -328,7 +326,7 @@ while not os.path.exists(folder + "/go"): time.sleep(0.05)
             runner.wait_for_event("finished", count=4)
             assert not any("at a time" in line for line in runner.said)
 
-    def test_a_key_that_only_works_as_an_agent_is_enough_and_hears_what_it_may_not_get(
+    def test_a_key_with_agent_scope_suffices_and_is_told_what_it_may_not_claim(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         cli.environment["API_KEY"] = known_key(stack, "agent")
@@ -340,7 +338,7 @@ while not os.path.exists(folder + "/go"): time.sleep(0.05)
 
 
 class TestStopping:
-    def test_who_is_asked_to_stop_finishes_what_runs_and_takes_nothing_new(
+    def test_a_stopping_runner_finishes_its_tasks_and_claims_no_new_ones(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         code = """
@@ -359,7 +357,7 @@ print("finished in peace")
         assert task_of(stack, session_id, "a")["output"] == "finished in peace"
         assert task_of(stack, session_id, "b")["status"] == "pending"
 
-    def test_who_is_asked_again_kills_what_runs_and_gives_it_back(
+    def test_a_second_interrupt_kills_the_command_and_releases_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         with running_agent(cli, "--agent", agent.name, command=python(FAMILY)) as runner:
@@ -374,14 +372,14 @@ print("finished in peace")
         task = task_of(stack, session_id)
         assert (task["status"], task["attempt"]) == ("pending", 0)
 
-    def test_one_that_waits_stops_at_once(self, agent: Agent, cli: CommandLine) -> None:
+    def test_an_idle_runner_stops_at_once(self, agent: Agent, cli: CommandLine) -> None:
         with running_agent(cli, "--agent", agent.name, command=["true"]) as runner:
             began_at = time.monotonic()
             runner.stop()
             assert runner.end() == 0
         assert time.monotonic() - began_at < 5
 
-    def test_after_kill_9_its_processes_end_and_another_one_does_the_task(
+    def test_after_kill_9_the_command_ends_and_another_runner_does_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:
         with running_agent(cli, "--agent", agent.name, "--lease", "3", command=python(FAMILY)) as first:
@@ -396,9 +394,7 @@ print("finished in peace")
             wait_for(lambda: are_gone(pids), seconds=10, what="ended")
         assert events_of(stack, session_id).count("complete_task") == 1
 
-    def test_a_result_waits_for_a_relay_that_is_away_and_is_stored_once(
-        self, postgres: EmbeddedServer, tmp_path: Path
-    ) -> None:
+    def test_a_result_is_delivered_once_when_the_relay_is_back(self, postgres: EmbeddedServer, tmp_path: Path) -> None:
         with new_stack(postgres, tmp_path / "stack", workers=1) as stack:
             self._restart_in_the_middle(stack, tmp_path)
 
@@ -438,15 +434,15 @@ class TestUsage:
             (["no-such-program-at-all"], "Command not found: no-such-program-at-all"),
         ],
     )
-    def test_a_command_that_cannot_be_meant_is_refused(self, cli: CommandLine, command: list[str], said: str) -> None:
+    def test_an_unusable_command_is_refused(self, cli: CommandLine, command: list[str], said: str) -> None:
         assert said in cli.run("agent", "run", "--agent", "a", "--", *command, code=2).err
 
-    def test_it_needs_a_relay_and_a_key_that_is_valid(self, cli: CommandLine) -> None:
+    def test_it_needs_a_relay_and_a_valid_key(self, cli: CommandLine) -> None:
         line = ["agent", "run", "--agent", new_id("agent"), "--", "true"]
         assert "does not support --backend json" in cli.run("--backend", "json", *line, code=2).err
         assert "API key" in cli.run(*line, code=4, environment={"API_KEY": "wrong"}).err
 
-    def test_an_agent_is_registered_and_changed(self, stack: Stack, cli: CommandLine) -> None:
+    def test_an_agent_is_registered_and_updated(self, stack: Stack, cli: CommandLine) -> None:
         name = new_id("agent")
         first = cli.run("agent", "register", name, "--type", "code", "--json").json
         assert (first["created"], first["type"], first["max_concurrent"]) == (True, "code", 1)

@@ -1,4 +1,4 @@
-"""How the work on a claimed task ends, what that lets others do, and what an agent's key allows meanwhile."""
+"""Ends of claims: results, retries, dependent tasks, waiting requests, and the access of an agent's key meanwhile."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestResults:
         raw = stack.send("get_artifact", session_id, artifact_id="raw")["data"]["artifact"]
         assert raw["content"] == {"a": 1.50}
 
-    def test_a_completion_sent_twice_is_answered_twice_and_stored_once(
+    def test_a_repeated_completion_gets_the_same_response_and_is_stored_once(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -52,7 +52,7 @@ class TestResults:
         refused(agent.act(task, "complete", output=[2]), 409, "task_finished")
         assert task_of(stack, session_id)["output"] == [1]
 
-    def test_two_tasks_may_make_the_same_file(
+    def test_two_tasks_may_create_files_of_the_same_name(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         made: set[str] = set()
@@ -64,7 +64,7 @@ class TestResults:
         listed = stack.send("list_artifacts", session_id)["data"]["artifacts"]
         assert {item["task_id"] for item in listed} == {"t", "u"}
 
-    def test_a_completion_whose_artifact_has_anothers_id_changes_nothing(
+    def test_a_completion_with_the_id_of_another_artifact_changes_nothing(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -77,7 +77,7 @@ class TestResults:
         assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
         agent.done(task, "complete", output=1, artifacts=mine[:1])
 
-    def test_a_retryable_failure_is_tried_again_later_until_the_last_attempt(
+    def test_a_retryable_failure_is_retried_with_delay_until_the_last_attempt(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine
     ) -> None:
         delegate(max_attempts=2)
@@ -98,7 +98,7 @@ class TestResults:
         assert (shown["status"], shown["error"]) == ("failed", "Still none")
         refused(agent.act(again, "complete"), 409, "claim_lost")
 
-    def test_a_failure_that_is_not_retryable_is_the_end(
+    def test_a_failure_that_is_not_retryable_fails_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -107,7 +107,7 @@ class TestResults:
         assert (update["status"], update["error"]) == ("failed", "There is no such shop")
         assert task_of(stack, session_id)["status"] == "failed"
 
-    def test_a_question_is_answered_and_the_task_goes_on_with_the_answer(
+    def test_an_answered_question_returns_the_task_with_the_answer(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -126,7 +126,7 @@ class TestResults:
         agent.done(again, "complete", output="12 €")
         assert task_of(stack, session_id)["output"] == "12 €"
 
-    def test_a_claim_can_be_ended_while_the_session_is_paused(
+    def test_claims_can_be_ended_while_the_session_is_paused(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         agent.register(max_concurrent=5)
@@ -145,7 +145,7 @@ class TestResults:
 
 
 class TestDependencies:
-    def test_a_diamond_of_tasks_comes_out_in_order(self, agent: Agent, delegate: Delegate) -> None:
+    def test_a_diamond_of_dependent_tasks_is_claimed_in_order(self, agent: Agent, delegate: Delegate) -> None:
         agent.register(max_concurrent=5)
         delegate("base", priority=-1)
         delegate("left", depends_on=["base"])
@@ -162,7 +162,7 @@ class TestDependencies:
         agent.done(left, "complete")
         assert agent.claim()["task_id"] == "top"
 
-    def test_what_waits_for_a_task_that_failed_fails_with_it_and_the_sender_hears_of_it(
+    def test_dependents_of_a_failed_task_fail_and_the_sender_gets_updates(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("base")
@@ -177,7 +177,7 @@ class TestDependencies:
         told = {update["task_id"]: update for update in fresh(stack.send("list_memories", session_id))}
         assert told["last"]["error"] == listed["last"]["error"]
 
-    def test_what_waits_for_a_task_goes_on_waiting_while_that_can_be_tried_again(
+    def test_dependents_wait_while_the_failed_task_can_be_retried(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("base", max_attempts=2)
@@ -185,7 +185,7 @@ class TestDependencies:
         agent.done(agent.claim(), "fail", error="No", retryable=True)
         assert task_of(stack, session_id, "next")["status"] == "pending"
 
-    def test_what_waits_for_an_agent_that_is_lost_for_good_fails(
+    def test_dependents_of_a_task_whose_lease_expired_for_good_fail(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("base", max_attempts=1)
@@ -208,12 +208,12 @@ class TestWaiting:
             assert waiting.result(timeout=5)["task_id"] == "t"
             assert time.monotonic() - began_at < 2
 
-    def test_a_claim_that_waits_in_vain_is_answered_in_time(self, agent: Agent) -> None:
+    def test_a_waiting_claim_times_out_without_a_task(self, agent: Agent) -> None:
         began_at = time.monotonic()
         assert agent.finds_nothing(wait=1)
         assert 0.9 < time.monotonic() - began_at < 5
 
-    def test_a_waiting_claim_gets_what_becomes_free(
+    def test_a_waiting_claim_gets_a_task_that_becomes_available(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("a")
@@ -234,7 +234,7 @@ class TestWaiting:
             stack.send("resume_session", session_id)
             assert waiting.result(timeout=10)["task_id"] == "b"
 
-    def test_get_task_waits_until_the_task_has_finished_or_asks(
+    def test_get_task_waits_until_the_task_has_finished_or_asks_a_question(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -254,10 +254,10 @@ class TestWaiting:
         tasks = [answers[0].json(), *(answer.json()["data"]["task"] for answer in answers[1:])]
         assert [(task["status"], task["output"]) for task in tasks] == [("completed", "done")] * 3
 
-    def test_a_get_task_that_waits_takes_one_place_in_the_order(
+    def test_a_waiting_get_task_is_pushed_only_once(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
-        """It is read again as by GET, with the news of the session, and is seen by who asked."""
+        """It is read again as by GET, with the updates of the session, and marks the task as seen by its sender."""
         delegate()
         task = agent.claim()
 
@@ -270,13 +270,13 @@ class TestWaiting:
             wait_for(lambda: pushed() == before + 1 and stack.drained(), what="read for the first time")
             agent.done(task, "complete", output="done")
             answer = waiting.result(timeout=10)
-        assert pushed() == before + 2  # The read, and what completed the task.
+        assert pushed() == before + 2  # The read, and the completion of the task.
         assert (answer["status"], answer["command"]) == ("success", "get_task")
         assert answer["data"]["task"]["output"] == "done"
         assert [update["seen"] for update in answer["updates"] if "task_id" in update] == [True]
         assert answer["delivery_id"]
 
-    def test_get_task_shows_the_task_as_it_is_when_the_time_is_over(
+    def test_get_task_returns_the_current_task_on_timeout(
         self, stack: Stack, session_id: str, delegate: Delegate
     ) -> None:
         delegate()
@@ -309,7 +309,7 @@ class TestKeys:
             error = refused(limited.act(theirs, action), 403, "forbidden")
             assert (error["field"], error["expected"]) == ("session_id", "a session_id that matches mine-*")
 
-    def test_an_agent_reads_and_writes_where_it_holds_a_task_and_only_then(
+    def test_an_agent_has_access_to_a_session_only_while_it_holds_a_task_there(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         key = new_key(stack, scopes=["agent"])

@@ -1,4 +1,4 @@
-"""Claiming over HTTP: which task an agent gets, and how it keeps it or loses it."""
+"""Claims over HTTP: which task an agent gets, and how it keeps or loses it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for percent in range(100):
 
 
 class TestClaiming:
-    def test_a_claimed_task_comes_whole_with_its_token(
+    def test_a_claimed_task_is_complete_and_has_a_token(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate(input_data={"products": ["a", "b"], "n": 1.50}, priority=3, max_attempts=2)
@@ -54,7 +54,7 @@ class TestClaiming:
         assert agent.finds_nothing()
         assert events_of(stack, session_id) == ["create_session", "delegate_task", "claim_task"]
 
-    def test_tasks_go_out_by_priority_and_then_age(self, agent: Agent, delegate: Delegate) -> None:
+    def test_tasks_are_claimed_by_priority_and_then_age(self, agent: Agent, delegate: Delegate) -> None:
         for task_id, priority in (("low", -5), ("high", 9), ("first", 0), ("second", 0)):
             delegate(task_id, priority=priority)
         order = []
@@ -64,7 +64,7 @@ class TestClaiming:
             agent.done(task, "complete")
         assert order == ["high", "first", "second", "low"]
 
-    def test_an_agent_takes_its_own_tasks_and_those_of_its_type_that_name_nobody(
+    def test_an_agent_gets_its_own_tasks_and_unassigned_ones_of_its_type(
         self, stack: Stack, session_id: str, agent: Agent
     ) -> None:
         kind = new_id("kind")
@@ -81,7 +81,7 @@ class TestClaiming:
         assert [agent.claim()["task_id"] for _ in range(3)] == ["urgent", "kind", "named"]
         assert agent.finds_nothing()
 
-    def test_a_claim_may_name_the_types_and_the_sender_of_the_tasks_that_it_takes(
+    def test_a_claim_can_be_limited_to_types_and_a_sender(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         kind = new_id("kind")
@@ -90,7 +90,7 @@ class TestClaiming:
         assert agent.finds_nothing(task_types=[kind], created_by=new_id("somebody"))
         assert agent.claim(task_types=["x", kind], created_by="default")["task_id"] == "k"
 
-    def test_what_waits_for_its_time_or_another_task_or_a_paused_session_is_not_handed_out(
+    def test_deferred_blocked_and_paused_tasks_cannot_be_claimed(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine
     ) -> None:
         later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -144,7 +144,7 @@ class TestClaiming:
 
 class TestRaces:
     @pytest.mark.parametrize("run", range(RUNS))
-    def test_64_claimers_get_500_tasks_each_once_and_no_agent_holds_more_than_it_may(
+    def test_64_racing_agents_claim_500_tasks_once_each_within_their_limits(
         self, stack: Stack, session_id: str, run: int
     ) -> None:
         kind = new_id("kind")
@@ -175,7 +175,7 @@ class TestRaces:
                 assert answer.status_code == 200, answer.text
                 task = answer.json()
                 claimed.append(task["task_id"])
-                # By what was answered: a claim that is released by its answer counts until then.
+                # By the responses: a claim counts until the response to its completion.
                 holding[agent.name] += 1
                 if holding[agent.name] > limits[agent.name]:
                     exceeded.append(agent.name)
@@ -188,7 +188,7 @@ class TestRaces:
         assert exceeded == []
         listed = stack.client.get(f"/v1/sessions/{session_id}/tasks", params={"limit": 500}).json()["items"]
         assert {(task["status"], task["attempt"]) for task in listed} == {("completed", 1)}
-        # By the journal: between claim and completion a task is held.
+        # By the journal: a task is held between claim and completion.
         held, by = dict.fromkeys(limits, 0), {}
         for event in stack.journal(session_id):
             task_id = event["data"].get("task_id")
@@ -201,7 +201,7 @@ class TestRaces:
 
 
 class TestLeases:
-    def test_any_call_extends_the_lease_and_a_heartbeat_tells_how_far_the_work_is(
+    def test_any_call_extends_the_lease_and_a_heartbeat_reports_progress(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine
     ) -> None:
         delegate()
@@ -222,7 +222,7 @@ class TestLeases:
         )
         assert events_of(stack, session_id)[-2:] == ["claim_task", "start_task"]
 
-    def test_an_expired_lease_comes_back_by_itself_and_goes_to_another(
+    def test_a_task_with_an_expired_lease_is_requeued_and_claimed_by_another(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -242,7 +242,7 @@ class TestLeases:
         agent.done(again, "complete", output="by the second")
         assert task_of(stack, session_id)["output"] == "by the second"
 
-    def test_the_task_of_an_agent_that_is_killed_is_with_another_within_the_lease_and_5_seconds(
+    def test_the_task_of_a_killed_agent_is_reclaimed_within_the_lease_and_5_seconds(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -251,7 +251,7 @@ class TestLeases:
         assert process.stdout is not None
         token = process.stdout.readline().decode().strip()
         wait_for(lambda: task_of(stack, session_id).get("progress", {}).get("percent", 0) >= 3, what="beating")
-        assert agent.finds_nothing(wait=4)  # Its lease was extended, as it lives.
+        assert agent.finds_nothing(wait=4)  # Heartbeats extend the lease.
         process.kill()
         process.wait()
         process.stdout.close()
@@ -264,7 +264,7 @@ class TestLeases:
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"], shown["attempt"]) == ("completed", "by the second", 2)
 
-    def test_a_token_is_good_past_its_lease_while_nobody_else_has_the_task(
+    def test_a_token_works_after_its_lease_while_the_task_is_unclaimed(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate("a")
@@ -279,7 +279,7 @@ class TestLeases:
         agent.done(second, "complete", output=2)
         assert task_of(stack, session_id, "b")["output"] == 2
 
-    def test_a_task_whose_agents_are_lost_fails_after_its_last_attempt(
+    def test_a_task_whose_leases_expire_fails_after_its_last_attempt(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate(max_attempts=1)
@@ -288,13 +288,13 @@ class TestLeases:
         [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "failed")
         assert "stopped responding" in task_of(stack, session_id)["error"]
-        # It was only slow: nobody else has it.
+        # A slow agent may still complete it.
         agent.done(task, "complete", output="late")
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"]) == ("completed", "late")
         assert "error" not in shown
 
-    def test_a_released_task_is_handed_out_again_as_if_it_had_not_been_claimed(
+    def test_a_released_task_is_claimed_again_without_losing_an_attempt(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -305,7 +305,7 @@ class TestLeases:
         assert (again["task_id"], again["attempt"]) == ("t", 1)
         assert again["claim_token"] != task["claim_token"]
 
-    def test_the_holder_hears_that_its_task_was_cancelled(
+    def test_the_holder_is_told_that_its_task_was_cancelled(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
@@ -319,7 +319,7 @@ class TestLeases:
         assert agent.claim()["task_id"] == "next"
 
     @pytest.mark.parametrize("token", ["x", "srt_" + "x" * 40, "srt_" + "x" * 40 + "~a~b~c"])
-    def test_what_is_no_token_is_not_found(self, agent: Agent, token: str) -> None:
+    def test_an_invalid_token_is_not_found(self, agent: Agent, token: str) -> None:
         assert refused(agent.act(token, "heartbeat"), 404, "unknown_claim")["hint"]
 
     def test_a_token_of_another_task_is_lost(self, agent: Agent, delegate: Delegate, session_id: str) -> None:
@@ -330,7 +330,7 @@ class TestLeases:
             refused(agent.act(f"{secret}~{session_id}~b", action), 409, "claim_lost")
             refused(agent.act(f"{secret}~{new_id('nowhere')}~b", action), 409, "claim_lost")
 
-    def test_a_claim_that_is_made_up_leaves_nothing_in_the_journal(
+    def test_a_made_up_claim_leaves_no_event_in_the_journal(
         self, stack: Stack, agent: Agent, delegate: Delegate, session_id: str
     ) -> None:
         delegate()

@@ -1,4 +1,4 @@
-"""Delegated tasks up to the claim, and what senders hear of them. What agents do is written into Postgres here."""
+"""Delegated tasks up to the claim, and the updates that senders get. The tests play agents by SQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.processes.stack import Payload, Stack, fresh, new_id
 
 
 class TestTasks:
-    def test_the_same_request_for_an_unfinished_task_meets_the_first(self, stack: Stack, session_id: str) -> None:
+    def test_a_repeated_request_for_an_unfinished_task_returns_the_first(self, stack: Stack, session_id: str) -> None:
         asked = {"description": "Research the  prices", "agent_name": "researcher"}
         first = stack.send("delegate_task", session_id, **asked)["data"]
         again = stack.send("delegate_task", session_id, **asked | {"description": "research THE prices"})["data"]
@@ -22,7 +22,7 @@ class TestTasks:
         assert [task["created"] for task in (other, wanted, anew)] == [True, True, True]
         assert len({task["task_id"] for task in (first, other, wanted, anew)}) == 4
 
-    def test_tasks_are_listed_in_the_order_in_which_they_will_be_done(self, stack: Stack, session_id: str) -> None:
+    def test_tasks_are_listed_in_claim_order(self, stack: Stack, session_id: str) -> None:
         agent = new_id("agent")
         for task_id, priority in (("low", -5), ("high", 9), ("first", 0), ("second", 0)):
             delegated = stack.send(
@@ -35,7 +35,7 @@ class TestTasks:
         everywhere = stack.send("list_tasks", None, agent_name=agent)["data"]["tasks"]
         assert [task["session_title"] for task in everywhere] == ["Walk"] * 4
 
-    def test_a_task_waits_for_those_that_it_depends_on(self, stack: Stack, session_id: str) -> None:
+    def test_a_task_waits_for_its_dependencies(self, stack: Stack, session_id: str) -> None:
         stack.send("delegate_task", session_id, task_id="walls", description="Build the walls")
         stack.send("delegate_task", session_id, task_id="roof", description="Build the roof", depends_on=["walls"])
         roof = stack.send("get_task", session_id, task_id="roof")
@@ -44,7 +44,7 @@ class TestTasks:
         unknown = stack.ask("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
         assert refused(unknown, 404, "task_not_found")["field"] == "data.depends_on[1]"
 
-    def test_tasks_of_a_batch_may_point_forward_but_not_in_a_circle(self, stack: Stack, session_id: str) -> None:
+    def test_dependencies_in_a_batch_may_point_forward_but_not_in_a_cycle(self, stack: Stack, session_id: str) -> None:
         def tasks(**depends_on: list[str]) -> list[Payload]:
             return [
                 {
@@ -65,7 +65,7 @@ class TestTasks:
         itself = stack.ask("delegate_task", session_id, task_id="d", description="do d", depends_on=["d"])
         refused(itself, 422, "dependency_cycle")
 
-    def test_the_question_of_an_agent_is_told_answered_and_kept(
+    def test_the_question_of_an_agent_is_reported_answered_and_kept(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Book a table")
@@ -84,7 +84,7 @@ class TestTasks:
         [question] = stack.send("get_task", session_id, task_id="t")["data"]["task"]["questions"]
         assert (question["question"], question["answer"]) == ("At what time?", "At eight")
 
-    def test_a_finished_task_is_not_cancelled(self, stack: Stack, session_id: str, engine: Engine) -> None:
+    def test_a_finished_task_cannot_be_cancelled(self, stack: Stack, session_id: str, engine: Engine) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Book a table")
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
         refused(stack.ask("cancel_task", session_id, task_id="t"), 409, "task_finished")
@@ -92,7 +92,7 @@ class TestTasks:
 
 
 class TestUpdates:
-    def test_what_became_of_tasks_is_told_until_it_was_shown(
+    def test_finished_tasks_are_reported_until_they_were_shown(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         for number in range(7):
@@ -109,7 +109,7 @@ class TestUpdates:
             stack.send("get_task", session_id, task_id=f"t{number}")
         assert fresh(stack.send("get_session_summary", session_id)) == []
 
-    def test_a_task_that_nobody_claims_is_told_after_ten_minutes(
+    def test_an_unclaimed_task_is_reported_after_ten_minutes(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker", agent_name="nobody")
@@ -119,7 +119,7 @@ class TestUpdates:
         assert (update["task_id"], update["status"]) == ("t", "pending")
         assert update["message"] == '"Find a baker" has not been claimed by nobody yet.'
 
-    def test_other_sessions_hear_nothing_of_it(self, stack: Stack, session_id: str, engine: Engine) -> None:
+    def test_other_sessions_get_no_update(self, stack: Stack, session_id: str, engine: Engine) -> None:
         other = new_id("tasks")
         stack.send("create_session", other, title="Another")
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker")

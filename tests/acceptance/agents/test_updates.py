@@ -1,4 +1,4 @@
-"""Who hears what of tasks: each key until get_task has shown it the task, wherever it delegated it."""
+"""Recipients of task updates: each key until get_task has shown it the task, wherever it delegated the task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ask = Callable[..., list[Payload]]
 
 
 def as_key(stack: Stack, **fields: Any) -> Ask:
-    """Send commands with a key of one's own; gives the updates of the answer."""
+    """Create a key. Returns a function that sends commands with it and returns the updates in the response."""
     made = stack.client.post("/v1/keys", json={"name": new_id("chat"), "scopes": ["write", "delegate"], **fields})
     assert made.status_code == 201, made.text
     headers = {"X-API-Key": made.json()["key"]}
@@ -42,7 +42,7 @@ def brief(updates: list[Payload]) -> list[tuple[str, str, bool]]:
     return [(update["task_id"], update["status"], update.get("seen", False)) for update in updates]
 
 
-def test_a_task_that_one_chat_has_read_is_still_told_to_the_other(stack: Stack, session_id: str, agent: Agent) -> None:
+def test_a_task_read_by_one_key_is_still_reported_to_another(stack: Stack, session_id: str, agent: Agent) -> None:
     phone, laptop = as_key(stack), as_key(stack)
     phone("delegate_task", session_id, task_id="t", description="Find a baker", agent_name=agent.name)
     agent.done(agent.claim(), "complete", output="On the corner.")
@@ -56,7 +56,7 @@ def test_a_task_that_one_chat_has_read_is_still_told_to_the_other(stack: Stack, 
     assert brief(laptop("list_memories", session_id)) == [("t", "completed", True)]
 
 
-def test_a_change_is_news_again_for_all_who_had_seen_the_task(stack: Stack, session_id: str, agent: Agent) -> None:
+def test_a_change_is_reported_again_to_keys_that_had_seen_the_task(stack: Stack, session_id: str, agent: Agent) -> None:
     phone, laptop = as_key(stack), as_key(stack)
     phone("delegate_task", session_id, task_id="t", description="Book a table", agent_name=agent.name)
     agent.done(agent.claim(), "ask", question="At what time?")
@@ -69,7 +69,7 @@ def test_a_change_is_news_again_for_all_who_had_seen_the_task(stack: Stack, sess
         assert brief(chat("list_memories", session_id)) == [("t", "failed", False)]
 
 
-def test_what_one_delegated_elsewhere_is_told_in_one_line(stack: Stack, agent: Agent) -> None:
+def test_tasks_delegated_in_other_sessions_are_summarized_in_one_line(stack: Stack, agent: Agent) -> None:
     one, other, third = (new_id(name) for name in ("bikes", "trip", "talk"))
     chat, stranger = as_key(stack), as_key(stack)
     chat("create_session", one, title="Bike rental")
@@ -94,9 +94,7 @@ def test_what_one_delegated_elsewhere_is_told_in_one_line(stack: Stack, agent: A
     assert chat("list_memories", third) == []
 
 
-def test_keys_hear_nothing_of_sessions_that_they_may_not_see_or_read(
-    stack: Stack, session_id: str, agent: Agent
-) -> None:
+def test_keys_get_no_updates_of_sessions_that_they_may_not_read(stack: Stack, session_id: str, agent: Agent) -> None:
     inside = new_id("team")
     limited, blind = as_key(stack, sessions="team-*"), as_key(stack, scopes=["delegate"])
     stack.send("create_session", inside, title="Team")

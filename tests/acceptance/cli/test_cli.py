@@ -1,4 +1,4 @@
-"""session-cli over HTTP: the commands, what they write for programs, and how they end."""
+"""session-cli over HTTP: the commands, their output for programs, and their exit codes."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def full(stack: Stack) -> str:
 
 
 class TestSessions:
-    def test_create_takes_an_id_alone(self, cli: CommandLine) -> None:
+    def test_create_needs_only_an_id(self, cli: CommandLine) -> None:
         session_id = new_id("minimal")
         done = cli.run("create", session_id)
         [row] = done.rows
         assert (row["session_id"], row["title"], row["status"]) == (session_id, session_id, "active")
         assert done.err == f'Started "{session_id}".\n'
 
-    def test_create_takes_all_that_a_session_has(self, cli: CommandLine) -> None:
+    def test_create_accepts_all_fields_of_a_session(self, cli: CommandLine) -> None:
         session_id = new_id("whole")
         words = ["--title", "Solar roof", "--participants", "Anna, Ben", "-p", "Zoë", "--context", "Which panels?"]
         made = cli.run("create", session_id, *words, "--json").json
@@ -53,7 +53,7 @@ class TestSessions:
         assert again["created"] is False
         cli.run("create", session_id, "--title", "Another", code=1)
 
-    def test_list_can_be_narrowed_and_limited(self, cli: CommandLine, stack: Stack) -> None:
+    def test_list_can_be_filtered_and_limited(self, cli: CommandLine, stack: Stack) -> None:
         ids = [new_id("listed") for _ in range(3)]
         for session_id in ids:
             stack.send("create_session", session_id, title="Listed")
@@ -78,13 +78,13 @@ class TestSessions:
         found = cli.run("memories", session_id, "--limit", "0").rows
         assert len({row["key"] for row in found}) == 799
 
-    def test_show_tells_all_of_a_session(self, cli: CommandLine, full: str) -> None:
+    def test_show_prints_all_fields_of_a_session(self, cli: CommandLine, full: str) -> None:
         [row] = cli.run("show", full).rows
         assert (row["title"], row["participants"], row["context"]) == ("Solar roof", '["Anna","Ben"]', "Which panels?")
         counts = ("conversation_chunks", "memories", "tasks", "artifacts", "active_tasks")
         assert [row[f"stats.{name}"] for name in counts] == ["2", "3", "2", "2", "1"]
 
-    def test_a_session_that_is_not_there_is_named(self, cli: CommandLine, full: str) -> None:
+    def test_a_missing_session_is_named(self, cli: CommandLine, full: str) -> None:
         done = cli.run("show", full + "x", code=3)
         assert done.out == ""
         assert done.err.startswith(f"Error: Session '{full}x' not found.\n")
@@ -92,7 +92,7 @@ class TestSessions:
         error = json.loads(cli.run("show", full + "x", "--json", code=3).err)["error"]
         assert (error["code"], error["field"]) == ("session_not_found", "session_id")
 
-    def test_summary_tells_what_one_needs_to_go_on(self, cli: CommandLine, full: str) -> None:
+    def test_summary_prints_what_is_needed_to_continue(self, cli: CommandLine, full: str) -> None:
         summary = cli.run("summary", full, "--json").json
         assert [item["key"] for item in summary["open_questions"]] == ["who"]
         assert [item["key"] for item in summary["decisions"]] == ["panels"]
@@ -123,19 +123,19 @@ class TestDeleting:
     def exists(self, stack: Stack, session_id: str) -> bool:
         return stack.client.get(f"/v1/sessions/{session_id}").status_code == 200
 
-    def test_without_a_terminal_it_asks_for_yes(self, cli: CommandLine, stack: Stack, doomed: str) -> None:
+    def test_without_a_terminal_delete_requires_yes(self, cli: CommandLine, stack: Stack, doomed: str) -> None:
         done = cli.run("delete", doomed, code=2)
         assert "--yes" in done.err
         assert '"Doomed [red]"' in done.err
         assert self.exists(stack, doomed)
 
-    def test_with_yes_it_deletes(self, cli: CommandLine, stack: Stack, doomed: str) -> None:
+    def test_yes_deletes_without_a_prompt(self, cli: CommandLine, stack: Stack, doomed: str) -> None:
         assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" and its contents.\n'
         assert not self.exists(stack, doomed)
         cli.run("delete", doomed, "--yes", code=3)
 
     @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("yes", 0), ("y", 0)])
-    def test_in_a_terminal_it_names_what_goes_and_asks(
+    def test_in_a_terminal_it_lists_the_contents_and_asks(
         self, cli: CommandLine, stack: Stack, doomed: str, answer: str, code: int
     ) -> None:
         terminal = cli.terminal("delete", doomed, columns=200)
@@ -166,7 +166,7 @@ class TestSearching:
         assert cli.run("search-memories", WORD, "--type", "idea").rows == []
         assert cli.run("search-memories", WORD, "--tags", "garden").rows == []
 
-    def test_hostile_queries_are_only_words(self, cli: CommandLine) -> None:
+    def test_hostile_queries_are_treated_as_words(self, cli: CommandLine) -> None:
         for query in ("'; DROP TABLE sessions; --", "((((", "\\", "%", '"', "a & b | c <-> !", "日本", "x" * 1_000):
             assert cli.run("search-conversations", query, "--json").json is not None
         assert "1000" in cli.run("search-conversations", "x" * 1_001, code=1).err
@@ -197,7 +197,7 @@ class TestContents:
         assert cli.run("list-artifacts", "--session", full, "--json", "id").json == [{"id": "data"}, {"id": "report"}]
         assert cli.run("list-artifacts", "--session", full, "--type", "data").rows[0]["artifact_id"] == "data"
 
-    def test_an_artifact_comes_out_as_it_is(self, cli: CommandLine, full: str) -> None:
+    def test_an_artifact_is_written_unchanged(self, cli: CommandLine, full: str) -> None:
         assert cli.run("artifact", full, "report").out == "# Report\n\x1b[31m\n"
         assert cli.run("artifact", full, "data").json == {"a": [1, 2.5]}
         saved = cli.folder / "saved.md"
@@ -215,7 +215,7 @@ class TestDocuments:
         assert (cli.folder / "out.json").read_text() == stack.client.get(f"/v1/sessions/{full}/export").text
         assert cli.run("export", full).json["session"]["title"] == "Solar roof"
 
-    def test_what_cannot_be_exported_leaves_no_file_behind(self, cli: CommandLine) -> None:
+    def test_a_failed_export_leaves_no_file_behind(self, cli: CommandLine) -> None:
         kept = cli.folder / "kept.json"
         kept.write_text("before")
         cli.run("export", "not-there", "-o", str(kept), code=3)
@@ -224,7 +224,7 @@ class TestDocuments:
         cli.run("export", code=2)
         cli.run("export", "x", "--all", code=2)
 
-    def test_all_sessions_are_a_document_to_a_line(self, cli: CommandLine, full: str) -> None:
+    def test_an_export_of_all_has_one_document_a_line(self, cli: CommandLine, full: str) -> None:
         done = cli.run("export", "--all")
         documents = {item["session"]["session_id"]: item for item in json_lines(done.out)}
         assert documents[full] == cli.run("export", full).json
@@ -233,9 +233,7 @@ class TestDocuments:
         times = [item["session"]["created_at"] for item in documents.values()]
         assert times == sorted(times)
 
-    def test_what_was_exported_is_imported_with_nothing_changed(
-        self, cli: CommandLine, stack: Stack, full: str
-    ) -> None:
+    def test_an_export_can_be_imported_unchanged(self, cli: CommandLine, stack: Stack, full: str) -> None:
         if "/v1/import" not in stack.client.get("/openapi.json").json()["paths"]:
             pytest.skip("This relay cannot import yet.")
         one, other = new_id("one"), new_id("other")
@@ -265,7 +263,7 @@ class TestSending:
         answer = cli.run("send", "-", "--wait", "30", "--json", input=json.dumps(payload)).json
         assert (answer["status"], answer["data"]["revision"], answer["data"]["created"]) == ("success", 1, False)
 
-    def test_its_own_delivery_id_is_kept(self, cli: CommandLine, stack: Stack) -> None:
+    def test_the_delivery_id_of_a_payload_is_kept(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("sent")
         body = {"command": "create_session", "session_id": session_id, "id": new_id("id"), "data": {"title": "x"}}
         answers = [cli.run("send", "-", "--wait", "30", "--json", input=json.dumps(body)).json for _ in range(2)]
@@ -280,7 +278,7 @@ class TestSending:
             ('{"command": "pause_session", "session_id": "no"}', 3),
         ],
     )
-    def test_a_wrong_one_is_explained(self, cli: CommandLine, payload: str, code: int) -> None:
+    def test_an_invalid_payload_is_explained(self, cli: CommandLine, payload: str, code: int) -> None:
         done = cli.run("send", "-", "--wait", "30", input=payload, code=code)
         assert done.out == ""
         assert done.err.startswith("Error: ")
@@ -298,7 +296,7 @@ class TestOperators:
         assert shown["status"] == "applied"
         cli.run("deliveries", "no-such-delivery", code=3)
 
-    def test_keys_are_made_listed_and_revoked(self, cli: CommandLine, stack: Stack) -> None:
+    def test_keys_are_created_listed_and_revoked(self, cli: CommandLine, stack: Stack) -> None:
         name = new_id("sender")
         made = cli.run("keys", "create", name, "-s", "read", "-s", "write", "--sessions", f"{name}-*", "--json").json
         assert made["key"].startswith("srk_")
@@ -314,7 +312,7 @@ class TestOperators:
         wait_for(lambda: "Error:" in cli.run("list", code=4, environment=limited).err, what="refused")
         cli.run("keys", "revoke", "nobody", "--yes", code=3)
 
-    def test_refusals_and_agents_and_status_are_told(self, cli: CommandLine, stack: Stack) -> None:
+    def test_refusals_agents_and_status_are_printed(self, cli: CommandLine, stack: Stack) -> None:
         cli.run("list", code=4, environment={"API_KEY": "wrong"})
         wait_for(lambda: cli.run("refusals", "--cause", "unknown_key", "--limit", "1").rows, what="noted")
         assert "researcher" in [row["name"] for row in cli.run("agents", "--limit", "0").rows]
@@ -352,7 +350,7 @@ class TestProgramsThatRead:
         )
         assert done.out == f'"{named}","A title\\with a backslash"\n'
 
-    def test_a_reader_that_goes_ends_it_quietly(self, cli: CommandLine, named: str, full: str) -> None:
+    def test_a_closed_pipe_ends_it_quietly(self, cli: CommandLine, named: str, full: str) -> None:
         heading, code = cli.shell("session-cli list -n 0 | head -1; echo ${PIPESTATUS[0]}").out.splitlines()
         assert heading.startswith("session_id\ttitle\t")
         assert code in ("0", "141"), "it may have written everything before"
@@ -361,7 +359,7 @@ class TestProgramsThatRead:
             assert done.out.splitlines()[-1] == "141", f"{command}: {done.err}"
             assert done.err == ""
 
-    def test_cat_gets_what_a_program_gets(self, cli: CommandLine, named: str) -> None:
+    def test_cat_gets_the_output_for_programs(self, cli: CommandLine, named: str) -> None:
         assert cli.shell("session-cli list -n 3 | cat").out == cli.run("list", "-n", "3").out
         assert cli.run("list", "-n", "1").rows[0]["title"] == r"A title\\with a backslash"
 

@@ -1,4 +1,4 @@
-"""Each item of the checklist for session-cli, on a relay, on Postgres and on files alike."""
+"""Each item of the checklist for session-cli, with a relay, with Postgres and with files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Filled(NamedTuple):
-    """A session with something of each kind, and the words that stand in it and nowhere else."""
+    """A session with one item of each kind, and the words that occur only in them."""
 
     session_id: str
     spoken: str
@@ -66,7 +66,7 @@ def empty(
     postgres: EmbeddedServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[CommandLine]:
-    """session-cli where nothing was ever written."""
+    """session-cli on an empty store."""
     folder = tmp_path_factory.mktemp("empty")
     with ExitStack() as held:
         if request.param == "json":
@@ -81,7 +81,7 @@ def empty(
 
 @pytest.fixture(scope="module")
 def filled(cli: CommandLine) -> Filled:
-    """What is searched, listed and exported."""
+    """The session that is searched, listed and exported."""
     filled = Filled(new_id("filled"), f"photovoltaic{secrets.token_hex(4)}", f"inverter{secrets.token_hex(4)}")
     conversation = [
         ("c1", f"Anna: shall we put {filled.spoken} panels on the black roof?\nBen: Yes, before winter."),
@@ -114,7 +114,7 @@ def filled(cli: CommandLine) -> Filled:
 
 
 def send(cli: CommandLine, command: str, session_id: str, data: dict[str, Any]) -> None:
-    """Send a command and wait until it has taken effect."""
+    """Send a command and wait until it is applied."""
     body = {"command": command, "session_id": session_id, "data": data}
     assert cli.run("send", "-", "--wait", "30", "--json", "status", input=json.dumps(body)).json == {
         "status": "success"
@@ -131,7 +131,7 @@ class TestCreateWithMinimalArguments:
         assert (made["participants"], made["context"], made["stats.memories"]) == ("[]", "", "0")
         assert cli.run("show", session_id).rows == [made]
 
-    def test_without_an_id_it_is_wrongly_used(self, cli: CommandLine) -> None:
+    def test_a_missing_id_is_a_usage_error(self, cli: CommandLine) -> None:
         assert "Missing argument 'ID'" in cli.run("create", code=2).err
         assert "Invalid id 'two words'" in cli.run("create", "two words", code=2).err
 
@@ -139,14 +139,14 @@ class TestCreateWithMinimalArguments:
 class TestCreateWithAllArguments:
     WORDS = ("--title", "Solar roof", "--participants", "Anna, Ben", "-p", "Zoë", "--context", "Which\npanels?")
 
-    def test_all_that_was_given_is_there_when_it_is_read_again(self, cli: CommandLine) -> None:
+    def test_all_given_fields_are_stored(self, cli: CommandLine) -> None:
         session_id = new_id("whole")
         assert cli.run("create", session_id, *self.WORDS).err == 'Started "Solar roof".\n'
         shown = cli.run("show", session_id, "--json").json
         assert (shown["title"], shown["context"]) == ("Solar roof", "Which\npanels?")
         assert shown["participants"] == ["Anna", "Ben", "Zoë"]
 
-    def test_the_same_once_more_changes_nothing_and_another_is_refused(self, cli: CommandLine) -> None:
+    def test_a_repeat_changes_nothing_and_a_conflict_is_refused(self, cli: CommandLine) -> None:
         session_id = new_id("whole")
         made, again = (cli.run("create", session_id, *self.WORDS, "--json").json for _ in range(2))
         assert (made["created"], again["created"]) == (True, False)
@@ -156,7 +156,7 @@ class TestCreateWithAllArguments:
 
 
 class TestListWithFilters:
-    def test_by_status_the_latest_active_first(self, cli: CommandLine) -> None:
+    def test_sessions_are_filtered_by_status_the_latest_active_first(self, cli: CommandLine) -> None:
         ids = [new_id("listed") for _ in range(4)]
         for session_id in ids:
             cli.run("create", session_id)
@@ -172,7 +172,7 @@ class TestListWithFilters:
         everything = [row["session_id"] for row in cli.run("list", "--limit", "0").rows]
         assert [session_id for session_id in everything if session_id in ids] == [ids[2], ids[1], ids[0], ids[3]]
 
-    def test_by_number_and_it_is_said_that_there_are_more(self, cli: CommandLine, filled: Filled) -> None:
+    def test_a_limited_list_says_that_there_is_more(self, cli: CommandLine, filled: Filled) -> None:
         cli.run("create", new_id("another"))
         done = cli.run("list", "--limit", "1")
         assert len(done.rows) == 1
@@ -180,12 +180,14 @@ class TestListWithFilters:
         assert cli.run("list", "--limit", "0").err == ""
 
     @pytest.mark.parametrize("wrong", [("--status", "sleeping"), ("--limit", "-1"), ("--limit", "many")])
-    def test_a_filter_that_there_is_not_is_wrong_usage(self, cli: CommandLine, wrong: tuple[str, str]) -> None:
+    def test_an_unknown_filter_is_a_usage_error(self, cli: CommandLine, wrong: tuple[str, str]) -> None:
         done = cli.run("list", *wrong, code=2)
         assert done.out == ""
         assert wrong[1] in done.err
 
-    def test_tasks_by_status_and_agent_and_artifacts_by_type(self, cli: CommandLine, filled: Filled) -> None:
+    def test_tasks_are_filtered_by_status_and_agent_and_artifacts_by_type(
+        self, cli: CommandLine, filled: Filled
+    ) -> None:
         here = ("--session", filled.session_id, "--json", "id")
         assert cli.run("list-tasks", *here).json == [{"id": "prices"}, {"id": "order"}]
         assert cli.run("list-tasks", "--status", "cancelled", *here).json == [{"id": "order"}]
@@ -203,13 +205,13 @@ class TestShowWhatIsNotThere:
             *("export {}", "export {} --format markdown", "artifact {} report", "watch {}"),
         ],
     )
-    def test_it_is_named_and_the_exit_code_says_not_found(self, cli: CommandLine, line: str) -> None:
+    def test_a_missing_session_is_named_with_its_exit_code(self, cli: CommandLine, line: str) -> None:
         missing = new_id("missing")
         done = cli.run(*line.format(missing).split(), code=3)
         assert done.out == ""
         assert done.err.startswith(f"Error: Session '{missing}' not found.\n")
 
-    def test_the_nearest_is_offered(self, cli: CommandLine, filled: Filled) -> None:
+    def test_the_nearest_id_is_suggested(self, cli: CommandLine, filled: Filled) -> None:
         done = cli.run("show", filled.session_id[:-1], code=3)
         assert repr(filled.session_id) in done.err
 
@@ -219,7 +221,7 @@ class TestShowWhatIsNotThere:
         assert (done.out, error["code"], error["field"]) == ("", "session_not_found", "session_id")
         assert error["retryable"] is False
 
-    def test_an_artifact_that_is_not_there_is_named(self, cli: CommandLine, filled: Filled) -> None:
+    def test_a_missing_artifact_is_named(self, cli: CommandLine, filled: Filled) -> None:
         assert "'nothing'" in cli.run("artifact", filled.session_id, "nothing", code=3).err
 
 
@@ -234,7 +236,9 @@ class TestDeleteWithConfirmation:
         return session_id
 
     @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
-    def test_a_person_is_told_what_goes_and_asked(self, cli: CommandLine, doomed: str, answer: str, code: int) -> None:
+    def test_a_person_sees_the_contents_and_is_asked(
+        self, cli: CommandLine, doomed: str, answer: str, code: int
+    ) -> None:
         terminal = cli.terminal("delete", doomed, columns=200)
         shown = terminal.wait_for("[y/N]")
         assert f'Permanently delete "Doomed [red]" ({doomed}) with 1 memory and 1 task?' in shown
@@ -244,13 +248,13 @@ class TestDeleteWithConfirmation:
         assert ("Nothing was changed." if code else 'Deleted "Doomed [red]"') in text
         cli.run("show", doomed, code=0 if code else 3)
 
-    def test_a_program_has_to_say_yes(self, cli: CommandLine, doomed: str) -> None:
+    def test_a_program_must_pass_yes(self, cli: CommandLine, doomed: str) -> None:
         done = cli.run("delete", doomed, input="y\n", code=2)
         assert "pass --yes" in done.err
         assert cli.run("show", doomed).rows
         assert cli.run("delete", doomed, "--yes").err == 'Deleted "Doomed [red]" and its contents.\n'
 
-    def test_nothing_of_it_is_left(self, cli: CommandLine, doomed: str) -> None:
+    def test_a_deleted_session_leaves_nothing(self, cli: CommandLine, doomed: str) -> None:
         word = doomed.replace("-", "")
         assert len(cli.run("search-memories", word).rows) == 1
         cli.run("delete", doomed, "-y")
@@ -276,7 +280,7 @@ class TestSearchWithComplexQueries:
             ("{} PANEL", {"c1"}),
         ],
     )
-    def test_phrases_exclusions_and_alternatives(
+    def test_phrases_exclusions_and_alternatives_are_understood(
         self, cli: CommandLine, filled: Filled, query: str, expected: set[str]
     ) -> None:
         words = query.format(filled.spoken)
@@ -284,17 +288,17 @@ class TestSearchWithComplexQueries:
         assert {hit["chunk_id"] for hit in hits if hit["match"] == "all"} == expected
         assert all("**" in hit["snippet"] for hit in hits)
 
-    def test_words_of_any_script(self, cli: CommandLine, filled: Filled) -> None:
+    def test_words_of_any_script_are_found(self, cli: CommandLine, filled: Filled) -> None:
         for words in ("太阳能", "wärmepumpe"):
             rows = cli.run("search-conversations", words, "--session", filled.session_id).rows
             assert [row["chunk_id"] for row in rows] == ["c3"]
 
-    def test_those_with_some_of_the_words_come_last(self, cli: CommandLine, filled: Filled) -> None:
+    def test_partial_matches_come_last(self, cli: CommandLine, filled: Filled) -> None:
         rows = cli.run("search-conversations", f"{filled.spoken} neighbour").rows
         assert [(row["chunk_id"], row["match"]) for row in rows] == [("c2", "all"), ("c1", "partial")]
         assert {row["session_title"] for row in rows} == {"Solar roof"}
 
-    def test_narrowed_by_time_session_and_number(self, cli: CommandLine, filled: Filled) -> None:
+    def test_results_are_limited_by_time_session_and_number(self, cli: CommandLine, filled: Filled) -> None:
         def found(*narrowed: str) -> int:
             return len(cli.run("search-conversations", filled.spoken, *narrowed).rows)
 
@@ -303,7 +307,7 @@ class TestSearchWithComplexQueries:
         refused = cli.run("search-conversations", "x", "--since", "yesteryear", code=1)
         assert refused.err.startswith("Error: Invalid time 'yesteryear'.\n")
 
-    def test_memories_by_type_and_tags(self, cli: CommandLine, filled: Filled) -> None:
+    def test_memories_are_filtered_by_type_and_tags(self, cli: CommandLine, filled: Filled) -> None:
         def keys(*narrowed: str) -> set[str]:
             return {row["key"] for row in cli.run("search-memories", filled.remembered, *narrowed).rows}
 
@@ -314,16 +318,16 @@ class TestSearchWithComplexQueries:
         assert keys("--session", filled.session_id, "--since", "1d", "--type", "question") == {"who"}
 
     @pytest.mark.parametrize("query", ["'; DROP TABLE sessions; -- % ((((", '\\ * " a & b | c <-> !'])
-    def test_signs_that_mean_something_elsewhere_are_harmless(self, cli: CommandLine, query: str) -> None:
+    def test_special_characters_are_harmless(self, cli: CommandLine, query: str) -> None:
         assert cli.run("search-conversations", "--json", "--", query).json is not None
 
-    def test_what_cannot_be_a_query_is_said(self, cli: CommandLine) -> None:
+    def test_an_invalid_query_is_an_error(self, cli: CommandLine) -> None:
         assert "1000" in cli.run("search-conversations", "x" * 1_001, code=1).err
         assert cli.run("search-memories", "", code=1).err.startswith("Error: ")
 
 
 class TestExportInBothFormats:
-    def test_json_has_all_of_it_as_it_was_sent(self, cli: CommandLine, filled: Filled) -> None:
+    def test_json_contains_everything_as_it_was_sent(self, cli: CommandLine, filled: Filled) -> None:
         document = cli.run("export", filled.session_id).json
         assert document["session"]["title"] == "Solar roof"
         assert [chunk["chunk_id"] for chunk in document["chunks"]] == ["c1", "c2", "c3"]
@@ -335,13 +339,13 @@ class TestExportInBothFormats:
         [figures] = [item["content"] for item in document["artifacts"] if item["artifact_id"] == "figures"]
         assert json.dumps(figures) == '{"b": 1, "a": [1e+23, -0.0]}'
 
-    def test_markdown_is_a_document_to_read(self, cli: CommandLine, filled: Filled) -> None:
+    def test_markdown_is_a_readable_document(self, cli: CommandLine, filled: Filled) -> None:
         text = cli.run("export", filled.session_id, "--format", "markdown").out
         assert text.startswith("# Solar roof\n")
         for content in ("Anna, Ben", "Compare prices", f"{filled.remembered} of ACME", "Black panels.", "heat pump"):
             assert content in text
 
-    def test_to_a_file_all_or_nothing(self, cli: CommandLine, filled: Filled) -> None:
+    def test_a_file_is_written_completely_or_not_at_all(self, cli: CommandLine, filled: Filled) -> None:
         for form, name in (("json", "session.json"), ("markdown", "session.md")):
             done = cli.run("export", filled.session_id, "--format", form, "-o", name)
             assert (done.out, done.err) == ("", f"Exported to {name}.\n")
@@ -350,7 +354,7 @@ class TestExportInBothFormats:
         cli.run("export", "not-there", "-o", "session.md", code=3)
         assert (cli.folder / "session.md").read_text() == before
 
-    def test_imported_again_it_is_the_same_bytes(self, cli: CommandLine) -> None:
+    def test_an_import_exports_the_same_bytes(self, cli: CommandLine) -> None:
         session_id = new_id("moved")
         cli.run("create", session_id, "--title", "Moved")
         send(cli, "store_memory", session_id, {"key": "k", "content": {"b": 1, "a": [1e23, -0.0]}})
@@ -360,7 +364,7 @@ class TestExportInBothFormats:
         assert cli.run("import", "-", "--json", input=document).json == [{"session_id": session_id, "created": True}]
         assert cli.run("export", session_id).out == document
 
-    def test_all_sessions_are_a_document_to_a_line(self, cli: CommandLine, filled: Filled) -> None:
+    def test_an_export_of_all_has_one_document_a_line(self, cli: CommandLine, filled: Filled) -> None:
         documents = {item["session"]["session_id"]: item for item in json_lines(cli.run("export", "--all").out)}
         assert documents[filled.session_id] == cli.run("export", filled.session_id).json
         assert len(documents) == len(cli.run("list", "--limit", "0").rows)
@@ -374,7 +378,7 @@ class TestWithAnEmptyDatabase:
             *("list-tasks --agent nobody --status failed", "list-artifacts --type code"),
         ],
     )
-    def test_lists_have_a_heading_and_no_rows(self, empty: CommandLine, line: str) -> None:
+    def test_empty_lists_have_a_heading_and_no_rows(self, empty: CommandLine, line: str) -> None:
         done = empty.run(*line.split())
         assert (done.rows, done.err) == ([], "")
         assert "session_id" in done.out
@@ -383,24 +387,24 @@ class TestWithAnEmptyDatabase:
         assert empty.run("list", "--json").json == []
         assert empty.run("list", "--json", "id,title").out == "[\n]\n"
 
-    def test_people_are_told_that_there_is_nothing(self, empty: CommandLine) -> None:
+    def test_people_see_a_message_for_an_empty_list(self, empty: CommandLine) -> None:
         shown = STYLE.sub("", empty.shown("list"))
         assert shown == "No sessions yet. Create one: session-cli create ID --title TITLE\n"
         assert empty.shown("search-conversations", "roof") == "No results.\n"
         assert empty.shown("list-tasks") == "No tasks found.\n"
 
-    def test_what_is_named_is_not_found(self, empty: CommandLine) -> None:
+    def test_a_named_session_is_not_found(self, empty: CommandLine) -> None:
         done = empty.run("show", "x", code=3)
         assert (done.out, done.err.splitlines()[0]) == ("", "Error: Session 'x' not found.")
 
-    def test_an_export_of_all_is_empty(self, empty: CommandLine) -> None:
+    def test_an_export_of_an_empty_store_is_empty(self, empty: CommandLine) -> None:
         done = empty.run("export", "--all")
         assert (done.out, done.err) == ("", "Exported 0 sessions.\n")
         assert empty.run("import", "-", "--json").json == []
 
 
 class TestWatching:
-    def test_an_event_that_comes_is_shown(self, cli: CommandLine) -> None:
+    def test_a_new_event_is_shown(self, cli: CommandLine) -> None:
         session_id = new_id("watched")
         cli.run("create", session_id)
         terminal = cli.terminal("watch", session_id, "--json", "event")
@@ -415,7 +419,7 @@ class TestWatching:
 
 
 @pytest.mark.parametrize("backend", ["postgres", "json"])
-def test_what_only_a_relay_has_is_said_in_a_sentence_and_is_wrong_usage(tmp_path: Path, backend: str) -> None:
+def test_commands_that_need_a_relay_are_usage_errors_on_a_store(tmp_path: Path, backend: str) -> None:
     cli = on_store(tmp_path, backend=backend, database_url="postgresql://127.0.0.1:9/none")
     sentence = f"This command needs a relay; it does not support --backend {backend}."
     for line in (

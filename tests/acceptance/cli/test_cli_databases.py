@@ -1,4 +1,4 @@
-"""Backups made and restored by session-cli: complete, in order, and never half."""
+"""Backups made and restored by session-cli: complete, in order, and never partial."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ GATE = 7_305_099
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    """Servers and processes of this module's own, the fewest, since its tests stop them again and again."""
+    """Servers and processes of this module's own, as few as possible, since its tests restart them often."""
     with new_rig(workers=1) as rig:
         yield rig
 
 
 @pytest.fixture
 def stack(rig: Rig) -> Stack:
-    """Its processes, which run before each test."""
+    """The rig's processes, which run before each test."""
     rig.stack.start()
     return rig.stack
 
@@ -55,7 +55,7 @@ def cli(rig: Rig, tmp_path: Path) -> CommandLine:
 
 
 def fill(stack: Stack, session_id: str, numbers: range) -> None:
-    """Something of each kind."""
+    """Store one item of each kind."""
     stack.send("create_session", session_id, title='"Quotes", \\N and 火', context="A tab\t, a line\n")
     for number in numbers:
         stack.send("conversation_chunk", session_id, chunk_id=f"c{number}", content=f"Ana: {number}\n\\.\nBen: no")
@@ -64,14 +64,12 @@ def fill(stack: Stack, session_id: str, numbers: range) -> None:
 
 
 def everything(cli: CommandLine) -> str:
-    """All sessions as they are exported."""
+    """Export all sessions."""
     return cli.launch("export", "--all").out
 
 
 class TestPostgres:
-    def test_a_restored_backup_is_what_was_there_and_its_deliveries_are_known(
-        self, cli: CommandLine, stack: Stack
-    ) -> None:
+    def test_a_restored_backup_has_the_same_sessions_and_known_deliveries(self, cli: CommandLine, stack: Stack) -> None:
         kept, gone = new_id("kept"), new_id("gone")
         fill(stack, kept, range(3))
         fill(stack, gone, range(2))
@@ -108,7 +106,7 @@ class TestPostgres:
         news = stack.client.get(f"/v1/sessions/{kept}/events", params={"after": later}).json()["items"]
         assert [event["delivery_id"] for event in news] == [waiting]
 
-    def test_it_asks_before_and_a_no_changes_nothing(self, cli: CommandLine, stack: Stack) -> None:
+    def test_restore_asks_first_and_no_changes_nothing(self, cli: CommandLine, stack: Stack) -> None:
         fill(stack, new_id("asked"), range(1))
         cli.launch("db", "backup", "all.dump")
         before = everything(cli)
@@ -121,7 +119,7 @@ class TestPostgres:
         stack.start("api")
         assert everything(cli) == before
 
-    def test_forced_while_all_runs_it_is_whole_and_repeats_are_taken_again(
+    def test_a_forced_restore_of_a_running_stack_is_complete_and_accepts_repeats(
         self, cli: CommandLine, stack: Stack
     ) -> None:
         session_id = new_id("forced")
@@ -135,7 +133,7 @@ class TestPostgres:
             cli.launch("db", "restore", "all.dump", "--yes", "--force")
             assert everything(cli) == before
 
-    def test_killed_in_the_middle_it_has_done_nothing(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
+    def test_a_restore_killed_midway_changes_nothing(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
         session_id = new_id("old")
         fill(stack, session_id, range(2))
         cli.launch("db", "backup", "old.dump")
@@ -170,7 +168,7 @@ class TestPostgres:
         stack.start("api")
         assert everything(cli) == before
 
-    def test_a_backup_that_fails_leaves_the_one_before(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
+    def test_a_failed_backup_keeps_the_previous_one(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
         cli.launch("db", "backup", "all.dump")
         before = (cli.folder / "all.dump").read_bytes()
         rig.postgres.pause()
@@ -181,7 +179,7 @@ class TestPostgres:
         assert (cli.folder / "all.dump").read_bytes() == before
         assert [path.name for path in cli.folder.iterdir() if "dump" in path.name] == ["all.dump"]
 
-    def test_tables_of_others_are_not_thrown_away(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
+    def test_foreign_tables_are_not_dropped(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
         cli.launch("db", "backup", "all.dump")
         stack.stop()
         execute(rig.postgres.url, "CREATE TABLE recipes (name text)")
@@ -189,11 +187,11 @@ class TestPostgres:
         cli.launch("db", "restore", "all.dump", "--yes", "--force")
         assert cli.launch("db", "check", "--json", "state").json == {"state": "current"}
 
-    def test_older_tools_than_the_server_are_refused_with_what_is_needed(self) -> None:
+    def test_tools_older_than_the_server_are_refused_with_the_required_version(self) -> None:
         with pytest.raises(ToolError, match=r"Postgres 99 requires .* 99 or newer"):
             tools_for(990_001)
 
-    def test_no_password_stands_in_a_command_line(self) -> None:
+    def test_no_command_line_contains_a_password(self) -> None:
         database = TargetDatabase("postgres://user:swordfish%21@db.example:5433/relay?sslmode=require")
         assert "swordfish" not in database.dsn + repr(database)
         assert database.environment("backup")["PGPASSWORD"] == "swordfish!"
@@ -201,7 +199,7 @@ class TestPostgres:
 
 
 class TestLocalStack:
-    def test_the_servers_of_a_stack_that_does_not_run_are_started_for_it(self, tmp_path: Path) -> None:
+    def test_the_servers_of_a_stopped_stack_are_started(self, tmp_path: Path) -> None:
         data_dir = make_data_dir(new_folder("stack"))
         cli = CommandLine(tmp_path, DATA_DIR=str(data_dir))
         assert "DATABASE_URL" in cli.launch("db", "check", code=2).err
@@ -217,7 +215,7 @@ class TestLocalStack:
         assert cli.launch("db", "backup", "again.dump").rows[0]["sessions"] == "1"
         assert not (data_dir / "postgres" / "data" / "postmaster.pid").exists()
 
-    def test_a_stack_that_runs_is_backed_up_and_not_overwritten(self, cli: CommandLine, rig: Rig) -> None:
+    def test_a_running_stack_is_backed_up_but_not_overwritten(self, cli: CommandLine, rig: Rig) -> None:
         data_dir = make_data_dir(cli.folder / "data")
         lock = Lock(data_dir / "stack.lock", subject="It")
         running = {name: value for name, value in cli.environment.items() if name not in ("DATABASE_URL", "REDIS_URL")}
@@ -241,8 +239,8 @@ def add_session(url: str, session_id: str) -> None:
 
 @contextmanager
 def waiting_gate(rig: Rig) -> Iterator[Callable[[], bool]]:
-    """Have whoever makes an index wait, which a restore does when all rows are in their tables; gives what tells
-    whether somebody waits."""
+    """Block CREATE INDEX, which a restore runs once all rows are in their tables. Yields a function that returns
+    whether anybody is blocked."""
     connection = psycopg2.connect(rig.postgres.url)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -276,7 +274,7 @@ class TestFiles:
             cli.launch("create", f"walk-{number}")
         return cli
 
-    def test_a_restored_archive_is_what_was_there(self, files: CommandLine) -> None:
+    def test_a_restored_archive_has_the_same_sessions(self, files: CommandLine) -> None:
         before = everything(files)
         assert files.launch("db", "backup", "all.tgz").rows[0]["sessions"] == "5"
         assert stat.S_IMODE((files.folder / "all.tgz").stat().st_mode) == 0o600
@@ -289,7 +287,7 @@ class TestFiles:
         files.launch("pause", "walk-1")
         assert [path.name for path in (files.folder / "data" / "json-store").glob(".*")] == []
 
-    def test_killed_in_the_middle_it_has_done_nothing(self, files: CommandLine) -> None:
+    def test_a_restore_killed_midway_changes_nothing(self, files: CommandLine) -> None:
         store = files.folder / "data" / "json-store"
         files.launch("db", "backup", "all.tgz")
         files.launch("create", "later")

@@ -1,4 +1,4 @@
-"""What `status` and `doctor` say of a relay and its servers, when all is well and when something is not."""
+"""The output of `status` and `doctor` for a healthy relay and its servers, and for each fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_BACKLOG = 20
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    """Servers and processes that are all well."""
+    """Servers and processes without faults."""
     with new_rig(postgres_settings={}, MAX_BACKLOG=str(MAX_BACKLOG)) as rig:
         rig.stack.send("create_session", "walk", title="Walk")
         yield rig
@@ -29,13 +29,13 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def cli(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli that knows the relay alone."""
+    """session-cli that knows only the relay."""
     return CommandLine(tmp_path_factory.mktemp("doctor"), RELAY_URL=rig.stack.url, API_KEY=API_KEY)
 
 
 @pytest.fixture(scope="module")
 def direct(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli that knows the servers alone."""
+    """session-cli that knows only the servers."""
     return CommandLine(
         tmp_path_factory.mktemp("direct"), DATABASE_URL=rig.postgres.url, REDIS_URL=rig.valkey.url, MAX_BACKLOG="20"
     )
@@ -46,7 +46,7 @@ def troubles(done: Done) -> set[str]:
 
 
 def find(cli: CommandLine, check: str) -> dict[str, str]:
-    """The finding of that check, as soon as it is trouble; its remedy is told."""
+    """Return the result of a check once it reports trouble. Fails if it has no remedy."""
 
     def look() -> dict[str, str]:
         found = cli.launch("doctor", code=1).findings.get(check, {})
@@ -58,19 +58,19 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
 
 
 def troubles_of(cli: CommandLine) -> list[dict[str, Any]]:
-    """All troubles, whatever the exit code."""
+    """Return all troubles, whatever the exit code."""
     items = json.loads(cli.shell("session-cli doctor --json check,state").out)
     return [item for item in items if item["state"] == "trouble"]
 
 
 def settle(cli: CommandLine) -> None:
-    """Wait until nothing is wrong."""
+    """Wait until no check reports trouble."""
     wait_for(lambda: not troubles_of(cli), seconds=60, what="well")
 
 
 @contextmanager
 def paused(server: Any) -> Iterator[None]:
-    """A server that is away within the block."""
+    """Suspend a server within the block."""
     server.pause()
     try:
         yield
@@ -95,14 +95,14 @@ class TestDoctor:
         assert shown.count("✓") == len(found)
         assert "✗" not in shown
 
-    def test_redis_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+    def test_redis_down_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         with paused(rig.valkey):
             assert "REDIS_URL" in find(cli, "redis")["remedy"]
             assert "webhooks" in troubles(cli.launch("doctor", code=1))
             assert "Start Redis" in find(direct, "redis")["remedy"]
         settle(cli)
 
-    def test_postgres_down_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+    def test_postgres_down_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         with paused(rig.postgres):
             found = find(cli, "postgres")
             assert "Webhooks are accepted and queued" in found["detail"]
@@ -111,7 +111,7 @@ class TestDoctor:
             assert "Start Postgres" in find(direct, "postgres")["remedy"]
         settle(cli)
 
-    def test_a_schema_behind_is_told_and_its_remedy_mends_it(
+    def test_an_old_schema_is_reported_and_its_remedy_works(
         self, cli: CommandLine, direct: CommandLine, rig: Rig
     ) -> None:
         rig.stack.stop("worker")
@@ -126,7 +126,7 @@ class TestDoctor:
         rig.stack.start("worker")
         settle(cli)
 
-    def test_weaker_syncing_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+    def test_weaker_syncing_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         rig.stack.redis.config_set("appendfsync", "everysec")
         try:
             for who in (cli, direct):
@@ -137,7 +137,7 @@ class TestDoctor:
             rig.stack.redis.config_set("appendfsync", "always")
         settle(cli)
 
-    def test_a_full_backlog_is_told_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+    def test_a_full_backlog_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         made = rig.stack.client.post("/v1/keys", json={"name": new_id("second"), "scopes": ["write"]}).json()
         rig.stack.stop("worker")
         for key in (API_KEY, made["key"]):
@@ -151,20 +151,20 @@ class TestDoctor:
         rig.stack.wait_until_drained()
         settle(cli)
 
-    def test_a_relay_that_is_away_is_told_and_its_servers_are_looked_at(self, rig: Rig, direct: CommandLine) -> None:
+    def test_an_unreachable_relay_is_reported_and_its_servers_are_checked(self, rig: Rig, direct: CommandLine) -> None:
         nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
         done = direct.launch("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
         assert done.findings["schema"]["state"] == "ok"
         assert done.err == "1 problem, 0 warnings.\n"
 
-    def test_servers_alone_are_looked_at(self, direct: CommandLine) -> None:
+    def test_servers_are_checked_without_a_relay(self, direct: CommandLine) -> None:
         found = direct.launch("doctor").findings
         assert found.pop("relay")["state"] == "warning"
         assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
         assert {row["state"] for row in found.values()} == {"ok"}
 
-    def test_a_key_that_is_wrong_or_narrow_is_told(self, cli: CommandLine, rig: Rig) -> None:
+    def test_a_wrong_or_limited_key_is_reported(self, cli: CommandLine, rig: Rig) -> None:
         wrong = cli.launch("doctor", code=1, environment={"API_KEY": "wrong"})
         assert troubles(wrong) == {"key"}
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
@@ -176,7 +176,7 @@ class TestDoctor:
 
 
 def fill_backlog(rig: Rig, key: str) -> None:
-    """Send until no more is taken."""
+    """Send until the relay refuses more."""
 
     def is_full() -> bool:
         body = {"command": "store_memory", "session_id": "walk", "data": {"key": "k", "content": new_id()}}
@@ -186,7 +186,7 @@ def fill_backlog(rig: Rig, key: str) -> None:
 
 
 class TestStatus:
-    def test_all_parts_are_told_in_each_form(self, cli: CommandLine, rig: Rig) -> None:
+    def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, rig: Rig) -> None:
         settle(cli)
         states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
@@ -198,7 +198,7 @@ class TestStatus:
         assert len(told["inbox"]["shards"]) == 16
         assert cli.launch("status", "--json", "workers.alive").json == {"workers.alive": 3}
 
-    def test_what_waits_is_drawn_by_shard_while_postgres_is_away(self, cli: CommandLine, rig: Rig) -> None:
+    def test_the_backlog_is_shown_by_shard_while_postgres_is_down(self, cli: CommandLine, rig: Rig) -> None:
         with paused(rig.postgres):
             for number in range(MAX_BACKLOG // 2 - 1):
                 rig.stack.post("store_memory", f"walk-{number % 3}", key="k", content=new_id())
@@ -214,7 +214,7 @@ class TestStatus:
             assert max(map(len, shown.splitlines())) < 120
         settle(cli)
 
-    def test_a_key_for_some_sessions_is_told_no_numbers(self, cli: CommandLine, rig: Rig) -> None:
+    def test_a_key_for_some_sessions_sees_no_numbers(self, cli: CommandLine, rig: Rig) -> None:
         settle(cli)
         narrow = {"name": new_id("narrow"), "scopes": ["admin"], "sessions": "walk*"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]

@@ -1,4 +1,4 @@
-"""session-cli for those who look after a relay: dead letters, keys, and a journal that grows while it is watched."""
+"""session-cli for operators: dead letters, keys, and watching a journal as it grows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def keys_in(stack: Stack, session_id: str) -> list[str]:
-    """The keys of the memories that were stored after all."""
+    """Return the keys of the stored memories."""
     return sorted(memory["key"] for memory in stack.send("list_memories", session_id)["data"]["memories"])
 
 
 class TestDeadLetters:
-    def test_they_are_listed_and_shown_with_all_that_is_known(
+    def test_dead_letters_are_listed_and_shown_with_all_details(
         self, cli: CommandLine, stack: Stack, poisoned: str
     ) -> None:
         first, second = dead_letters.send_poison(stack, poisoned, 2)
@@ -47,7 +47,7 @@ class TestDeadLetters:
         missing = cli.run("dead-letters", "show", "no-such-delivery", code=3)
         assert "no-such-delivery" in missing.err
 
-    def test_one_is_replayed_when_its_cause_is_mended(
+    def test_a_dead_letter_is_replayed_once_its_cause_is_fixed(
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
     ) -> None:
         delivery_id, _ = dead_letters.send_poison(stack, poisoned, 2)
@@ -58,7 +58,9 @@ class TestDeadLetters:
         assert keys_in(stack, poisoned) == ["poison-0"]
         cli.run("dead-letters", "replay", delivery_id, code=3)
 
-    def test_all_of_a_session_are_replayed(self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine) -> None:
+    def test_all_dead_letters_of_a_session_are_replayed(
+        self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
+    ) -> None:
         dead_letters.send_poison(stack, poisoned, 3)
         dead_letters.mend(engine)
         other = cli.run(
@@ -71,11 +73,11 @@ class TestDeadLetters:
         assert keys_in(stack, poisoned) == ["poison-0", "poison-1", "poison-2"]
 
     @pytest.mark.parametrize("line", ["replay", "replay x --all", "discard", "show"])
-    def test_which_one_has_to_be_said(self, cli: CommandLine, line: str) -> None:
+    def test_replay_requires_an_id_or_all(self, cli: CommandLine, line: str) -> None:
         cli.run("dead-letters", *line.split(), code=2)
 
     @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
-    def test_before_one_is_given_up_a_person_is_asked(
+    def test_discarding_asks_a_person_first(
         self, cli: CommandLine, stack: Stack, poisoned: str, answer: str, code: int
     ) -> None:
         [delivery_id] = dead_letters.send_poison(stack, poisoned, 1)
@@ -92,7 +94,7 @@ class TestDeadLetters:
             assert f"Discarded {delivery_id}." in text
             wait_for(lambda: not dead_letters.dead(stack, poisoned), what="empty")
 
-    def test_without_a_terminal_it_takes_yes_and_it_stays_given_up(
+    def test_discarding_without_a_terminal_requires_yes_and_is_final(
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
     ) -> None:
         [delivery_id] = dead_letters.send_poison(stack, poisoned, 1)
@@ -108,7 +110,7 @@ class TestDeadLetters:
 
 
 class TestKeys:
-    def test_a_key_is_made_shown_once_and_revoked_after_a_person_agreed(self, cli: CommandLine, stack: Stack) -> None:
+    def test_a_key_is_shown_once_and_revoked_after_confirmation(self, cli: CommandLine, stack: Stack) -> None:
         name = new_id("phone")
         done = cli.run("keys", "create", name, "-s", "write", "--sessions", "walk-*")
         [made] = done.rows
@@ -124,7 +126,7 @@ class TestKeys:
             revoked = {key["key_id"]: key["revoked_at"] for key in cli.run("keys", "list", "--json").json}
             assert (revoked[made["key_id"]] is None) == bool(code)
 
-    def test_a_further_key_of_a_sender_has_to_be_wanted(self, cli: CommandLine) -> None:
+    def test_a_second_key_of_a_sender_needs_an_option(self, cli: CommandLine) -> None:
         name = new_id("rotated")
         first = cli.run("keys", "create", name, "-s", "read", "--json").json
         refused = cli.run("keys", "create", name, "-s", "read", "--json", code=1)
@@ -137,7 +139,7 @@ class TestKeys:
         assert second["key_id"] in left
         cli.run("keys", "revoke", name, "--yes")
 
-    def test_what_a_key_may_not_do_is_said_with_the_scope_that_is_missing(self, cli: CommandLine) -> None:
+    def test_a_forbidden_command_names_the_missing_scope(self, cli: CommandLine) -> None:
         made = cli.run("keys", "create", new_id("reader"), "-s", "read", "--json").json
         reader = {"API_KEY": made["key"]}
         wait_for(lambda: "admin" in cli.run("keys", "list", code=4, environment=reader).err, what="known")
@@ -146,7 +148,7 @@ class TestKeys:
             assert done.out == ""
 
 
-def test_what_happens_while_it_is_watched_comes_through_a_pipe_at_once(cli: CommandLine, stack: Stack) -> None:
+def test_watched_events_come_through_a_pipe_at_once(cli: CommandLine, stack: Stack) -> None:
     session_id = new_id("watched")
     stack.send("create_session", session_id, title="Watched")
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""session-cli in a terminal: colours, widths, the pager, and titles of strangers that want to act on it."""
+"""session-cli in a terminal: colours, widths, the pager, and hostile titles with control characters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTENT = (
 
 @pytest.fixture(scope="module")
 def hostile(stack: Stack) -> dict[str, str]:
-    """Sessions with such titles, and such content in the first."""
+    """Sessions with hostile titles, and with hostile content in the first."""
     ids = {}
     for kind, title in TITLES.items():
         ids[kind] = new_id("hostile")
@@ -44,7 +44,7 @@ def hostile(stack: Stack) -> dict[str, str]:
 
 
 def readable(shown: str) -> str:
-    """What a person reads of it; fails if anything in it acts on the terminal, but styles."""
+    """Return the visible text. Fails if anything but styles acts on the terminal."""
     text = STYLE.sub("", shown)
     found = HARMFUL.search(text)
     assert found is None, f"{found!r} in {text!r}"
@@ -52,14 +52,14 @@ def readable(shown: str) -> str:
 
 
 def joined(text: str) -> str:
-    """Without the breaks of lines that were too long."""
+    """Return the text without line breaks."""
     return re.sub(r"\s+", "", text)
 
 
 @pytest.mark.parametrize("kind", TITLES)
 @pytest.mark.parametrize("columns", [40, 80, 200])
 class TestTitles:
-    def test_a_title_is_shown_and_does_nothing(
+    def test_a_hostile_title_is_shown_harmlessly(
         self, cli: CommandLine, hostile: dict[str, str], kind: str, columns: int
     ) -> None:
         text = readable(cli.shown("show", hostile[kind], columns=columns))
@@ -67,7 +67,9 @@ class TestTitles:
         assert joined(expected) in joined(text)
         assert max(map(cell_len, text.splitlines())) <= columns
 
-    def test_it_fits_into_lists(self, cli: CommandLine, hostile: dict[str, str], kind: str, columns: int) -> None:
+    def test_a_hostile_title_fits_into_lists(
+        self, cli: CommandLine, hostile: dict[str, str], kind: str, columns: int
+    ) -> None:
         drawn, _, _ = readable(cli.shown("list", "-n", "20", columns=columns)).partition("Showing the first 20")
         assert hostile[kind] in drawn
         assert max(map(cell_len, drawn.splitlines())) <= columns
@@ -94,7 +96,7 @@ def test_hostile_content_never_reaches_the_terminal(cli: CommandLine, hostile: d
         readable(cli.shown(*words, columns=columns))
 
 
-def test_piped_output_is_harmless_too(cli: CommandLine, hostile: dict[str, str]) -> None:
+def test_piped_output_is_harmless(cli: CommandLine, hostile: dict[str, str]) -> None:
     session_id = hostile["escape sequences"]
     for words in (
         ["list"],
@@ -106,17 +108,17 @@ def test_piped_output_is_harmless_too(cli: CommandLine, hostile: dict[str, str])
     assert cli.run("memories", session_id, "--json").json[0]["content"] == CONTENT
 
 
-def test_errors_are_harmless_too(cli: CommandLine) -> None:
+def test_errors_are_harmless(cli: CommandLine) -> None:
     done = cli.run("show", "\x1b[31mred\u202e", code=2)
     assert HARMFUL.search(done.err) is None
 
 
 class TestColours:
-    def test_there_are_colours_in_a_terminal(self, cli: CommandLine, hostile: dict[str, str]) -> None:
+    def test_output_in_a_terminal_has_colours(self, cli: CommandLine, hostile: dict[str, str]) -> None:
         assert STYLE.search(cli.shown("list"))
 
     @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-    def test_and_none_when_they_are_not_wanted(
+    def test_colours_can_be_turned_off(
         self, cli: CommandLine, hostile: dict[str, str], environment: dict[str, str]
     ) -> None:
         for words in (["list"], ["show", hostile["markup"]], ["search-conversations", "marker"]):
@@ -126,14 +128,14 @@ class TestColours:
         terminal = cli.terminal("show", "not-there", environment=environment)
         assert "\x1b" not in terminal.end()[1]
 
-    def test_there_are_none_in_a_pipe(self, cli: CommandLine) -> None:
+    def test_output_in_a_pipe_has_no_colours(self, cli: CommandLine) -> None:
         assert "\x1b" not in cli.run("list").out
 
 
 class TestPager:
     @pytest.fixture
     def long(self, stack: Stack) -> Iterator[str]:
-        """A session with more to say than fits on a screen."""
+        """A session with more content than fits on a screen."""
         session_id = new_id("long")
         stack.send("create_session", session_id, title="Long")
         stack.send("conversation_chunk", session_id, content="\n".join(f"line {n} \x1b[31m" for n in range(500)))
@@ -149,14 +151,14 @@ class TestPager:
         paged = readable((cli.folder / "paged.txt").read_text())
         assert r"line 499 \u001b[31m" in paged
 
-    def test_short_output_does_not(self, cli: CommandLine, long: str) -> None:
+    def test_short_output_does_not_go_through_the_pager(self, cli: CommandLine, long: str) -> None:
         assert "Long" in cli.shown("show", long, lines=40, environment={"PAGER": "/does/not/exist"})
 
     def test_a_pager_that_is_closed_early_ends_it_quietly(self, cli: CommandLine, long: str) -> None:
         assert cli.shown("transcript", long, lines=24, environment={"PAGER": "head -2"}).count("\n") == 2
 
     @pytest.mark.parametrize("way", ["--no-pager", "no such pager", "dumb"])
-    def test_it_can_be_left_out(self, cli: CommandLine, long: str, way: str) -> None:
+    def test_the_pager_can_be_turned_off(self, cli: CommandLine, long: str, way: str) -> None:
         environment = {"PAGER": "false", **({"TERM": "dumb"} if way == "dumb" else {})}
         if way == "no such pager":
             environment["PAGER"] = "/does/not/exist"
@@ -164,13 +166,13 @@ class TestPager:
         assert r"line 499 \u001b[31m" in cli.shown("transcript", long, *options, lines=24, environment=environment)
 
 
-def test_times_are_told_as_people_tell_them(cli: CommandLine, stack: Stack) -> None:
+def test_times_are_shown_relative_to_now(cli: CommandLine, stack: Stack) -> None:
     session_id = new_id("timed")
     stack.send("create_session", session_id, title="Timed")
     assert re.search(r"Active +(now|\d+ seconds ago)", readable(cli.shown("show", session_id)))
 
 
-def test_what_is_found_is_shown_without_its_marks(cli: CommandLine, stack: Stack) -> None:
+def test_search_hits_are_highlighted_without_markers(cli: CommandLine, stack: Stack) -> None:
     session_id, word = new_id("found"), f"needle{secrets.token_hex(4)}"
     stack.send("create_session", session_id, title="Haystack")
     stack.send("conversation_chunk", session_id, content=f"hay {word} hay")
@@ -179,11 +181,11 @@ def test_what_is_found_is_shown_without_its_marks(cli: CommandLine, stack: Stack
     assert "**" not in shown
 
 
-def test_nothing_found_is_said(cli: CommandLine) -> None:
+def test_an_empty_search_says_so(cli: CommandLine) -> None:
     assert cli.shown("search-conversations", "zyxwvutsrqpo") == "No results.\n"
 
 
-def test_a_bar_and_what_is_drawn_do_not_run_into_each_other(cli: CommandLine, stack: Stack) -> None:
+def test_progress_bars_do_not_mix_with_output(cli: CommandLine, stack: Stack) -> None:
     session_id = new_id("moved")
     stack.send("create_session", session_id, title="Moved")
     assert "Exporting" not in cli.shown("export", "--all", lines=60_000)

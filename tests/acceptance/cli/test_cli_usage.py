@@ -1,4 +1,4 @@
-"""session-cli as it is found and used: help, wrong usage, exit codes, completion, and which relay it talks to."""
+"""The usage of session-cli: help, usage errors, exit codes, completion, and the choice of the relay."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ class TestUsage:
         "line",
         ["lst", "list --nope", "show", "show a b", "list --json nope", "list --limit -1", "export", "keys create x"],
     )
-    def test_what_is_wrongly_used_is_exit_code_2(self, cli: CommandLine, line: str) -> None:
+    def test_usage_errors_have_exit_code_2(self, cli: CommandLine, line: str) -> None:
         done = cli.run(*line.split(), code=2)
         assert done.out == ""
         assert "--help" in done.err or line.endswith("--json nope")
 
     @pytest.mark.parametrize("text", ["", "..", ".", "a/b", "a?b", "a b", "x" * 129])
-    def test_what_is_no_id_is_not_asked_for(self, cli: CommandLine, text: str) -> None:
+    def test_an_invalid_id_is_refused_without_a_request(self, cli: CommandLine, text: str) -> None:
         for line in (["show", "--", text], ["delete", "--yes", "--", text], ["artifact", "--", "x", text]):
             assert "expected 1 to 128 letters" in cli.run(*line, code=2).err
 
     def test_a_misspelt_command_gets_a_hint(self, cli: CommandLine) -> None:
         assert "Did you mean 'export'" in cli.run("exprot", code=2).err
 
-    def test_without_anything_to_talk_to_it_says_how_to_start(self, cli: CommandLine, tmp_path: Path) -> None:
+    def test_without_a_relay_or_store_it_says_how_to_start(self, cli: CommandLine, tmp_path: Path) -> None:
         nowhere = CommandLine(tmp_path)
         done = nowhere.run("list", code=2)
         assert all(way in done.err for way in ("make up", "session-cli login", "--backend json"))
 
-    def test_with_a_wrong_key_it_says_where_the_key_is_from(self, cli: CommandLine) -> None:
+    def test_a_wrong_key_is_reported_with_its_origin(self, cli: CommandLine) -> None:
         done = cli.run("list", code=4, environment={"API_KEY": "wrong"})
         assert done.out == ""
         assert done.err.endswith("The key came from API_KEY in the environment.\n")
 
-    def test_a_relay_that_is_away_is_exit_code_5(self, cli: CommandLine) -> None:
+    def test_an_unreachable_relay_has_exit_code_5(self, cli: CommandLine) -> None:
         done = cli.run("list", code=5, environment={"RELAY_URL": "http://127.0.0.1:9"})
         assert "connection refused" in done.err
         error = json.loads(cli.run("list", "--json", code=5, environment={"RELAY_URL": "http://127.0.0.1:9"}).err)[
@@ -68,7 +68,7 @@ class TestUsage:
         assert (error["code"], error["retryable"]) == ("unavailable", True)
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-    def test_shells_complete_it(self, cli: CommandLine, shell: str) -> None:
+    def test_completion_scripts_load_in_shells(self, cli: CommandLine, shell: str) -> None:
         assert "_SESSION_CLI_COMPLETE" in cli.run("completion", shell).out
 
     def test_bash_completes_commands(self, cli: CommandLine) -> None:
@@ -76,7 +76,7 @@ class TestUsage:
         found = cli.launch(environment=words).out.split()
         assert found == ["plain,search-conversations", "plain,search-memories"]
 
-    def test_options_of_all_may_stand_after_the_command(self, cli: CommandLine) -> None:
+    def test_global_options_may_follow_the_command(self, cli: CommandLine) -> None:
         assert cli.run("list", "-n", "1", "--backend", "http", "--no-pager").rows
         assert "needs a relay" in cli.run("keys", "list", "--backend", "json", code=2).err.lower()
         assert "STORAGE_BACKEND" in cli.run("list", code=2, environment={"STORAGE_BACKEND": "paper"}).err
@@ -85,12 +85,10 @@ class TestUsage:
 class TestLogin:
     @pytest.fixture
     def newcomer(self, tmp_path: Path) -> CommandLine:
-        """session-cli of somebody who has set nothing."""
+        """session-cli without any settings."""
         return CommandLine(tmp_path)
 
-    def test_a_key_is_read_without_echo_tried_and_stored_for_the_user_alone(
-        self, newcomer: CommandLine, stack: Stack
-    ) -> None:
+    def test_a_key_is_read_without_echo_checked_and_stored_privately(self, newcomer: CommandLine, stack: Stack) -> None:
         terminal = newcomer.terminal("login", stack.url, columns=200)
         terminal.wait_for("input is hidden")
         terminal.type(f"{API_KEY}\n")
@@ -103,7 +101,7 @@ class TestLogin:
         assert newcomer.run("logout").err == f"Removed {path}.\n"
         newcomer.run("list", code=2)
 
-    def test_a_key_comes_from_standard_input(self, newcomer: CommandLine, stack: Stack) -> None:
+    def test_a_key_is_read_from_stdin(self, newcomer: CommandLine, stack: Stack) -> None:
         done = newcomer.run("login", stack.url, input=f"{API_KEY}\n")
         assert API_KEY not in done.out + done.err
         assert newcomer.run("status").rows
@@ -116,7 +114,7 @@ class TestLogin:
         newcomer.run("login", "http://127.0.0.1:9", input="srk_x\n", code=5)
         newcomer.run("login", stack.url, API_KEY, code=2)
 
-    def test_nobody_sees_the_key_while_it_runs(self, newcomer: CommandLine, stack: Stack) -> None:
+    def test_the_process_list_does_not_show_the_key(self, newcomer: CommandLine, stack: Stack) -> None:
         session_id = new_id("seen")
         stack.send("create_session", session_id, title="Seen")
         newcomer.run("login", stack.url, input=API_KEY)
@@ -129,7 +127,7 @@ class TestLogin:
         assert running
         assert not any(API_KEY.encode() in line for line in running)
 
-    def test_a_stack_on_this_machine_is_found_by_itself(self, newcomer: CommandLine, stack: Stack) -> None:
+    def test_a_local_stack_is_found_without_settings(self, newcomer: CommandLine, stack: Stack) -> None:
         folder = newcomer.folder / ".data"
         folder.mkdir()
         (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "relay_url": stack.url}))

@@ -1,4 +1,4 @@
-"""`session-cli doctor --mcp`: which MCP servers of a configuration answer, and why the others do not."""
+"""`session-cli doctor --mcp`: which configured MCP servers respond, and why the others fail."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Configure = Callable[..., Path]
 
 @pytest.fixture
 def cli(tmp_path: Path) -> CommandLine:
-    """session-cli in a folder of its own, without any variables."""
+    """session-cli in a folder of its own, without environment variables."""
     return CommandLine(tmp_path)
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Configure:
-    """Writes a configuration."""
+    """Write a configuration."""
 
     def write(**servers: Any) -> Path:
         path = tmp_path / ".mcp.json"
@@ -63,12 +63,12 @@ def configure(tmp_path: Path) -> Configure:
 
 
 def program(*arguments: str, **more: Any) -> dict[str, Any]:
-    """An entry for one of the small servers."""
+    """Return the entry of one of the small servers."""
     return {"command": sys.executable, "args": [str(SERVERS), *arguments], **more}
 
 
 def look(path: Path, **environment: str) -> dict[str, Finding]:
-    """The findings, without a process of its own, once somebody has agreed to all that the file names."""
+    """Return the findings, in this process, with consent to everything that the file names."""
     servers = read_config(path, environment)
     found = examine_servers(servers, {"PATH": os.environ["PATH"], **environment}, passed=environment)
     return {finding.check: finding for finding in found}
@@ -76,7 +76,7 @@ def look(path: Path, **environment: str) -> dict[str, Finding]:
 
 @contextmanager
 def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Iterator[str]:
-    """A web server that gives the same answer to everything; its address."""
+    """Serve the same response to every request. Yields the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -89,7 +89,7 @@ def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Ite
                 for _ in range(64 if body else 0):
                     self.wfile.write(body)
             except OSError:
-                pass  # Whoever has heard enough leaves.
+                pass  # The client may leave early.
 
         def do_GET(self) -> None:
             self.do_POST()
@@ -106,7 +106,7 @@ def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Ite
 
 
 class TestAnswers:
-    def test_a_server_over_stdio_is_started_asked_and_ended(self, cli: CommandLine, configure: Configure) -> None:
+    def test_a_stdio_server_is_started_queried_and_ended(self, cli: CommandLine, configure: Configure) -> None:
         configure(database=program("may only read", env={"DSN": "${DSN}"}))
         done = cli.launch("doctor", "--mcp", "--yes", environment={"DSN": SECRET})
         assert done.rows == [
@@ -121,7 +121,7 @@ class TestAnswers:
         assert ".mcp.json" in done.err
         assert "✓" in cli.shown("doctor", "--mcp", "--yes", environment={"DSN": "x"})
 
-    def test_a_server_over_http_is_asked(self, configure: Configure) -> None:
+    def test_an_http_server_is_queried(self, configure: Configure) -> None:
         port = free_port()
         server = subprocess.Popen([sys.executable, str(SERVERS), "http", str(port)], stderr=subprocess.DEVNULL)
         try:
@@ -133,15 +133,13 @@ class TestAnswers:
             server.terminate()
             server.wait()
 
-    def test_a_role_that_may_write_is_warned_of(self, configure: Configure) -> None:
+    def test_a_role_with_write_access_gets_a_warning(self, configure: Configure) -> None:
         found = look(configure(database=program("may write")))["database"]
         assert found.state == "warning"
         assert "can write" in found.detail
         assert "session-cli db reader" in found.remedy
 
-    def test_a_call_that_is_refused_is_told_without_what_is_secret(
-        self, cli: CommandLine, configure: Configure
-    ) -> None:
+    def test_a_refused_call_is_reported_without_secrets(self, cli: CommandLine, configure: Configure) -> None:
         configure(database=program("refused", env={"DSN": "${DSN}"}))
         done = cli.launch("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
         found = done.findings["database"]
@@ -152,7 +150,7 @@ class TestAnswers:
 
 
 class TestTroubles:
-    def test_variables_that_are_not_set_are_named(self, configure: Configure) -> None:
+    def test_unset_variables_are_named(self, configure: Configure) -> None:
         path = configure(
             relay={"type": "http", "url": "http://127.0.0.1:9/mcp", "headers": {"X-API-Key": "${API_KEY}"}},
             both={"command": "x", "args": ["${ONE}"], "env": {"A": "${TWO}", "B": "${THREE:-}"}},
@@ -162,7 +160,9 @@ class TestTroubles:
         assert "session-cli keys create" in found["relay"].remedy
         assert found["both"].detail == "ONE and TWO are not set."
 
-    def test_what_is_not_installed_or_not_there_is_told(self, cli: CommandLine, configure: Configure) -> None:
+    def test_missing_programs_and_unreachable_servers_are_reported(
+        self, cli: CommandLine, configure: Configure
+    ) -> None:
         configure(
             node={"command": "npx", "args": ["-y", "x"]},
             away={"type": "http", "url": f"http://127.0.0.1:{free_port()}/mcp"},
@@ -198,7 +198,7 @@ class TestTroubles:
             (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "compressed"),
         ],
     )
-    def test_answers_that_are_none_are_told(
+    def test_invalid_responses_are_reported(
         self, configure: Configure, status: int, headers: dict[str, str], told: str
     ) -> None:
         with answering(status, headers) as url:
@@ -207,28 +207,26 @@ class TestTroubles:
         assert told in found["server"].detail
         assert SECRET not in str(found)
 
-    def test_an_answer_without_end_is_given_up(self, configure: Configure) -> None:
+    def test_an_endless_response_is_abandoned(self, configure: Configure) -> None:
         with answering(200, {"Content-Type": "application/json"}, body=b" " * 2**20) as url:
             found = look(configure(server={"type": "http", "url": f"{url}/mcp"}))
         assert "larger than 4 MiB" in found["server"].detail
 
-    def test_what_takes_too_long_is_given_up_and_ended(
-        self, configure: Configure, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_slow_server_is_abandoned_and_ended(self, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mcp_probe, "START_SECONDS", 0.5)
         found = look(configure(silent=program("silent")))["silent"]
         assert found.detail.startswith("The server did not start within")
         assert children() == []
 
     @pytest.mark.parametrize("kind", ["stubborn", "leaving"])
-    def test_a_program_and_its_children_are_ended_however_they_cling(
+    def test_a_program_and_its_stubborn_children_are_ended(
         self, configure: Configure, tmp_path: Path, kind: str
     ) -> None:
         pids = tmp_path / "pids"
         assert look(configure(server=program(kind, str(pids))))["server"].state == "ok"
         wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
 
-    def test_interrupted_it_leaves_nothing_behind(self, cli: CommandLine, configure: Configure) -> None:
+    def test_an_interrupt_leaves_no_process_behind(self, cli: CommandLine, configure: Configure) -> None:
         pids = cli.folder / "pids"
         configure(server=program("stubborn", str(pids)), silent=program("silent"))
         terminal = cli.terminal("doctor", "--mcp", "--yes")
@@ -238,7 +236,7 @@ class TestTroubles:
         assert code == 130
         wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
 
-    def test_hostile_answers_neither_act_on_the_terminal_nor_fill_it(
+    def test_hostile_responses_neither_act_on_the_terminal_nor_fill_it(
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
@@ -264,7 +262,7 @@ class TestConfiguration:
         assert cli.launch("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "\x00", "[" * 10_000])
-    def test_a_file_that_is_none_is_a_wrong_setting(self, tmp_path: Path, text: str) -> None:
+    def test_an_invalid_file_is_a_settings_error(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "wrong.json").write_text(text)
         with pytest.raises(SettingsError, match=r"wrong\.json"):
             read_config(tmp_path / "wrong.json", {})
@@ -273,7 +271,7 @@ class TestConfiguration:
         assert "none.json was not found" in cli.launch("doctor", "--mcp", "--config", "none.json", code=2).err
         assert "--mcp" in cli.launch("doctor", "--config", "wrong.json", code=2).err
 
-    def test_strange_entries_are_told_and_harm_nothing(self, configure: Configure) -> None:
+    def test_strange_entries_are_reported_and_harmless(self, configure: Configure) -> None:
         strange: tuple[Any, ...] = (
             {"args": 5, "env": [], "command": {}},
             [],
@@ -290,7 +288,7 @@ class TestConfiguration:
 
 
 class TestOurs:
-    def test_it_names_each_server_once_and_pins_what_it_installs(self) -> None:
+    def test_each_server_is_configured_once_with_pinned_versions(self) -> None:
         servers = {server.name: server for server in read_config(ROOT / "mcp-config.json", {})}
         assert {name: server.lacks for name, server in servers.items()} == {
             "session-relay": ("API_KEY",),
@@ -304,7 +302,7 @@ class TestOurs:
             assert package.rpartition("@")[2].replace(".", "").isdigit()
             assert "--ignore-scripts" in servers[name].arguments
 
-    def test_the_relay_answers_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
+    def test_the_relay_responds_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
         here = {"RELAY_URL": stack.url}
         stack.send("create_session", new_id("doctor"), title="Walk")
         right = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
@@ -320,7 +318,7 @@ class TestOurs:
     ) -> None:
         if shutil.which("npx") is None:
             pytest.skip("There is no Node here, so the MCP server for Postgres cannot be tried.")
-        home = {"HOME": os.environ["HOME"]}  # Where npm keeps what it has fetched before.
+        home = {"HOME": os.environ["HOME"]}  # The cache of npm.
         environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
         found = cli.launch("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
@@ -349,7 +347,7 @@ class TestOurs:
 
     @pytest.fixture
     def reader(self, cli: CommandLine, stack: Stack) -> Iterator[dict[str, Any]]:
-        """A role of its own, made and dropped by the command."""
+        """A role of its own, created and dropped by the command."""
         here = {"DATABASE_URL": stack.environment["DATABASE_URL"]}
         name = new_id("reader")
         done = cli.launch("db", "reader", "--role", name, "--json", environment=here)
@@ -370,7 +368,7 @@ def pids_in(file: Path) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it is, and not only waits to be reaped by whoever adopted it."""
+    """Return whether a process runs and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -378,12 +376,12 @@ def is_running(pid: int) -> bool:
 
 
 def children() -> list[psutil.Process]:
-    """Small servers that this process has started."""
+    """Return the small servers that this process has started."""
     return [child for child in psutil.Process().children(recursive=True) if str(SERVERS) in child.cmdline()]
 
 
 def bare_path(folder: Path) -> str:
-    """A PATH with a Python and a shell, and nothing else."""
+    """Create a PATH with only Python and a shell."""
     programs = folder / "programs"
     programs.mkdir()
     for name in ("bash", "sh", "env", "dirname", "readlink", "python3"):

@@ -1,5 +1,5 @@
-"""session-cli in a directory that somebody else has filled: nothing of it is run or called unasked, and no key goes to
-an address that it names."""
+"""session-cli in a directory that somebody else has filled: it runs and calls nothing of it without consent, and sends
+no key to an address that it names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "s3cr3t-value-of-mine"
 
 
 class Listener:
-    """A server that writes down all that it is sent, and leads on to another one if there is one."""
+    """A server that records its requests, and redirects to another one if given."""
 
     def __init__(self, *, leads_to: str = "") -> None:
         self.heard: list[str] = []
@@ -60,7 +60,7 @@ class Listener:
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    """What the directory names as an address."""
+    """The address that the directory names."""
     listener = Listener()
     yield listener
     listener.close()
@@ -81,14 +81,14 @@ def name_servers(folder: Path, file: str = ".mcp.json", **servers: Any) -> Path:
 
 
 def agreed(path: Path, **environment: str) -> dict[str, Finding]:
-    """The findings, once somebody has agreed to run and call what the file names."""
+    """Return the findings with consent to run and call everything that the file names."""
     found = examine_servers(read_config(path, environment), {"PATH": os.environ["PATH"], **environment})
     return {finding.check: finding for finding in found}
 
 
 @contextmanager
 def claiming_to_run(folder: Path, url: str, **files: str) -> Iterator[None]:
-    """A data folder that says that a stack runs there, with a lock that is held as that of a stack is."""
+    """A data folder that claims to belong to a running stack, with a held lock."""
     data = folder / ".data"
     data.mkdir()
     (data / "stack.json").write_text(json.dumps({"pid": os.getpid(), "relay_url": url}))
@@ -114,9 +114,7 @@ class TestServersThatItNames:
         assert not created.exists()
         assert listener.heard == []
 
-    def test_a_terminal_shows_what_would_be_run_and_called_and_no_means_no(
-        self, cli: CommandLine, listener: Listener
-    ) -> None:
+    def test_a_terminal_shows_what_would_be_run_and_no_runs_nothing(self, cli: CommandLine, listener: Listener) -> None:
         created = cli.folder / "created"
         name_servers(
             cli.folder,
@@ -135,7 +133,7 @@ class TestServersThatItNames:
         assert not created.exists()
         assert listener.heard == []
 
-    def test_yes_runs_it(self, cli: CommandLine) -> None:
+    def test_yes_runs_the_servers(self, cli: CommandLine) -> None:
         created = cli.folder / "created"
         name_servers(cli.folder, program={"command": "touch", "args": [str(created)]})
         terminal = cli.terminal("doctor", "--mcp")
@@ -145,7 +143,7 @@ class TestServersThatItNames:
         assert created.exists()
 
     @pytest.mark.parametrize("address", ["http://HOST/mcp", "http://HOST/mcp?k=${API_KEY}", "http://${WHERE}@HOST/mcp"])
-    def test_even_then_no_key_goes_to_an_address_that_it_names(
+    def test_yes_sends_no_key_to_an_address_that_it_names(
         self, cli: CommandLine, listener: Listener, address: str
     ) -> None:
         url = address.replace("HOST", listener.url.removeprefix("http://"))
@@ -156,7 +154,7 @@ class TestServersThatItNames:
         assert "--pass-env API_KEY" in found.remedy
         assert listener.heard == []
 
-    def test_a_key_goes_there_by_name_and_to_the_address_that_it_belongs_to(
+    def test_a_key_is_sent_when_named_and_to_the_address_it_belongs_to(
         self, cli: CommandLine, listener: Listener
     ) -> None:
         path = name_servers(
@@ -168,7 +166,7 @@ class TestServersThatItNames:
         cli.launch("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
         assert SECRET in "".join(listener.heard)
 
-    def test_a_key_does_not_follow_to_another_host(self, cli: CommandLine, listener: Listener) -> None:
+    def test_a_key_does_not_follow_a_redirect_to_another_host(self, cli: CommandLine, listener: Listener) -> None:
         leading = Listener(leads_to=f"{listener.url}/mcp")
         try:
             sent = {"type": "http", "url": f"{leading.url}/mcp", "headers": {"X-API-Key": "${API_KEY}"}}
@@ -180,7 +178,7 @@ class TestServersThatItNames:
             leading.close()
         assert SECRET not in "".join(listener.heard)
 
-    def test_what_is_not_encrypted_gets_no_key_unless_somebody_insists(self, cli: CommandLine) -> None:
+    def test_plain_http_gets_no_key_unless_allowed(self, cli: CommandLine) -> None:
         path = name_servers(
             cli.folder,
             header={"type": "http", "url": "http://relay.invalid/mcp", "headers": {"X-API-Key": "in-the-file"}},
@@ -191,20 +189,20 @@ class TestServersThatItNames:
         found = agreed(path, PLAIN_HTTP_HOSTS="x, Relay.invalid").values()
         assert all("Cannot connect to" in row.detail for row in found)
 
-    def test_what_is_too_long_to_be_looked_over_is_not_run(self, cli: CommandLine) -> None:
+    def test_an_entry_too_long_to_review_is_not_run(self, cli: CommandLine) -> None:
         created = cli.folder / "created"
         path = name_servers(cli.folder, long={"command": "sh", "args": ["-c", " " * 2_000 + f"touch {created}"]})
         assert "too long to review" in agreed(path)["long"].detail
         assert not created.exists()
 
-    def test_the_file_of_the_program_itself_needs_no_agreement(self, cli: CommandLine) -> None:
+    def test_the_own_file_of_the_program_needs_no_consent(self, cli: CommandLine) -> None:
         environment = {"PATH": "/usr/bin:/bin", "API_KEY": ""}
         done = cli.launch("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
         assert done.findings["session-relay"]["detail"] == "API_KEY is not set."
 
 
 class TestStackThatItNames:
-    def test_the_key_of_the_environment_is_not_shown_to_its_address(self, cli: CommandLine, listener: Listener) -> None:
+    def test_the_key_of_the_environment_is_not_sent_to_its_address(self, cli: CommandLine, listener: Listener) -> None:
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
             refused = cli.launch("list", code=2).err
             assert f"the key is not sent to {listener.url}" in refused
@@ -214,7 +212,7 @@ class TestStackThatItNames:
             assert ".data contains no key" in cli.launch("list", code=2).err
         assert listener.heard == []
 
-    def test_a_key_of_elsewhere_that_it_links_is_not_sent(self, cli: CommandLine, listener: Listener) -> None:
+    def test_a_linked_key_from_elsewhere_is_not_sent(self, cli: CommandLine, listener: Listener) -> None:
         key = cli.folder.parent / "key-of-mine"
         key.write_text(SECRET)
         with claiming_to_run(cli.folder, listener.url):
@@ -222,7 +220,9 @@ class TestStackThatItNames:
             assert "Cannot read" in cli.launch("list", code=2, environment={"API_KEY": ""}).err
         assert listener.heard == []
 
-    def test_it_counts_only_while_a_stack_of_this_user_holds_it(self, cli: CommandLine, listener: Listener) -> None:
+    def test_it_is_used_only_while_a_stack_of_this_user_holds_its_lock(
+        self, cli: CommandLine, listener: Listener
+    ) -> None:
         without_key = {"API_KEY": ""}
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
             cli.launch("list", code=5, environment=without_key)
@@ -235,7 +235,7 @@ class TestStackThatItNames:
         assert "No relay is configured" in cli.launch("list", code=2, environment=without_key).err
         assert listener.heard == []
 
-    def test_its_database_is_not_started_unasked(self, cli: CommandLine) -> None:
+    def test_its_database_is_not_started_without_consent(self, cli: CommandLine) -> None:
         created = cli.folder / "created"
         data = cli.folder / ".data" / "postgres" / "data"
         data.mkdir(parents=True)
@@ -260,6 +260,6 @@ class TestPlainHttp:
         assert "is not encrypted" in cli.launch("login", "http://relay.invalid:8000", input=SECRET, code=2).err
         assert "is not encrypted" in cli.launch("doctor", code=1, environment=plain).out
 
-    def test_somebody_may_insist(self, cli: CommandLine) -> None:
+    def test_plain_http_can_be_allowed(self, cli: CommandLine) -> None:
         insisting = {"RELAY_URL": "http://relay.invalid:8000", "PLAIN_HTTP_HOSTS": "relay.invalid"}
         assert "cannot be resolved" in cli.launch("list", code=5, environment=insisting).err
