@@ -1,1 +1,1 @@
-"""What is killed, damaged or away, and how it heals."""
+"""Faults: processes that are killed, damaged or down, and the recovery from them."""

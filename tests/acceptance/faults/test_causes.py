@@ -1,4 +1,4 @@
-"""Why a worker does not work: named once, in the words of the library, with advice that works."""
+"""Causes of worker failures: logged once, in the words of the library, with advice that works."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_worker(**environment: str) -> subprocess.CompletedProcess[str]:
         ({"DATABASE_URL": "postgresql://u@h/d", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid: expected redis://"),
     ],
 )
-def test_settings_that_cannot_work_end_a_worker_at_once(environment: dict[str, str], told: str) -> None:
+def test_invalid_settings_end_a_worker_at_once(environment: dict[str, str], told: str) -> None:
     done = run_worker(**environment)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
@@ -71,7 +71,7 @@ def test_settings_that_cannot_work_end_a_worker_at_once(environment: dict[str, s
         ("newer", "The database has schema 9999", "Update this program: a newer version has migrated the database."),
     ],
 )
-def test_a_worker_without_a_fit_database_names_the_cause_once(
+def test_a_worker_without_a_usable_database_logs_the_cause_once(
     own_database_url: str, own_redis_url: str, tmp_path: Path, trouble: str, cause: str, advice: str
 ) -> None:
     name = urlsplit(own_database_url).path
@@ -117,9 +117,7 @@ def test_a_worker_without_a_fit_database_names_the_cause_once(
     assert "Traceback" not in log.read_text()
 
 
-def test_a_postgres_that_goes_away_is_logged_once_by_each_process(
-    own_stack: Stack, own_postgres: EmbeddedServer
-) -> None:
+def test_each_process_logs_once_that_postgres_is_down(own_stack: Stack, own_postgres: EmbeddedServer) -> None:
     stack = own_stack
     sessions = [new_id("away") for _ in range(20)]
     for session_id in sessions:
@@ -144,7 +142,7 @@ def test_a_postgres_that_goes_away_is_logged_once_by_each_process(
     assert all("Start Postgres" in cause or "Wait; it answers" in cause for cause in causes)
 
 
-def test_what_a_statement_quotes_is_in_no_diagnosis(own_database_url: str) -> None:
+def test_a_diagnosis_contains_no_value_of_the_statement(own_database_url: str) -> None:
     engine = create_engine(read_settings({"DATABASE_URL": own_database_url}), application_name="tests", pool_size=1)
     with engine.connect() as connection:
         try:
@@ -153,5 +151,5 @@ def test_what_a_statement_quotes_is_in_no_diagnosis(own_database_url: str) -> No
             assert "secret" in str(error)
             assert "secret" not in diagnose(error)
         else:
-            pytest.fail("It is no number.")
+            pytest.fail("The statement did not fail.")
     engine.dispose()

@@ -24,12 +24,12 @@ def test_a_dead_letter_is_shown_with_its_reason_and_its_payload(stack: Stack, po
 
 
 def story(stack: Stack, session_id: str, delivery_id: str) -> list[tuple[str, Payload]]:
-    """What the session's journal tells of one delivery."""
+    """Return the status and data of each journal event of a delivery."""
     events = [event for event in stack.journal(session_id) if event["delivery_id"] == delivery_id]
     return [(event["status"], event["data"]) for event in events]
 
 
-def test_a_replayed_dead_letter_takes_effect_once_when_the_cause_is_mended(
+def test_a_replayed_dead_letter_takes_effect_once_when_its_cause_is_fixed(
     stack: Stack, poisoned: str, engine: Engine
 ) -> None:
     delivery_ids = send_poison(stack, poisoned, 3)
@@ -52,7 +52,7 @@ def test_a_replayed_dead_letter_takes_effect_once_when_the_cause_is_mended(
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "dead_letter_not_found")
 
 
-def test_the_journal_tells_who_replayed_a_dead_letter_and_what_became_of_it(
+def test_the_journal_records_the_replay_of_a_dead_letter_and_its_outcome(
     stack: Stack, poisoned: str, engine: Engine
 ) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
@@ -69,7 +69,7 @@ def test_the_journal_tells_who_replayed_a_dead_letter_and_what_became_of_it(
     assert second[1]["replayed_at"] < third[1]["replayed_at"]
 
 
-def test_many_are_replayed_in_steps_and_from_a_cursor_on(stack: Stack, poisoned: str, engine: Engine) -> None:
+def test_many_dead_letters_are_replayed_page_by_page(stack: Stack, poisoned: str, engine: Engine) -> None:
     delivery_ids = send_poison(stack, poisoned, STEP + 4)
     mend(engine)
     query = {"session_id": poisoned, "limit": str(STEP + 2)}
@@ -84,10 +84,10 @@ def test_many_are_replayed_in_steps_and_from_a_cursor_on(stack: Stack, poisoned:
     assert (nonsense.status_code, nonsense.json()["error"]["field"]) == (422, "cursor")
 
 
-def test_a_discarded_dead_letter_stays_known_and_takes_no_effect(stack: Stack, poisoned: str, engine: Engine) -> None:
+def test_a_discarded_dead_letter_stays_known_and_has_no_effect(stack: Stack, poisoned: str, engine: Engine) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
     mend(engine)
-    # Whoever comes first decides: what is ruled afterwards changes nothing.
+    # The first resolution counts; later ones change nothing.
     assert stack.client.delete(f"/v1/dead-letters/{delivery_id}").json() == {"discarded": 1}
     stack.client.post(f"/v1/dead-letters/{delivery_id}/replay")
     wait_for(lambda: status_of(stack, delivery_id) == "rejected", what="discarded")
@@ -111,12 +111,12 @@ def test_a_discarded_dead_letter_stays_known_and_takes_no_effect(stack: Stack, p
     assert (discarded[0], discarded[1]["code"], discarded[1]["discarded_by"]) == ("rejected", "discarded", "default")
 
 
-def test_a_dead_letter_goes_with_its_session_and_comes_back_into_none(
+def test_a_dead_letter_is_deleted_with_its_session_and_not_replayed_into_a_new_one(
     stack: Stack, poisoned: str, engine: Engine
 ) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
     mend(engine)
-    # All of it is in the inbox before any of it is applied.
+    # All entries are in the inbox before any is applied.
     with engine.begin() as connection:
         lock = {"class": SHARD_LOCK, "shard": shard_of(poisoned)}
         connection.execute(text("SELECT pg_advisory_xact_lock(:class, :shard)"), lock)
@@ -129,7 +129,7 @@ def test_a_dead_letter_goes_with_its_session_and_comes_back_into_none(
     assert dead(stack, poisoned) == []
 
 
-def test_a_key_for_some_sessions_looks_after_their_dead_letters_alone(stack: Stack, poisoned: str) -> None:
+def test_a_key_for_some_sessions_manages_only_their_dead_letters(stack: Stack, poisoned: str) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
     keys = {
         pattern: stack.client.post(

@@ -1,4 +1,5 @@
-"""A poison command amid a thousand others in a hot shard: it alone is set aside, and applied once when it is mended."""
+"""A poison command among a thousand others in a hot shard: only it becomes a dead letter, and it is applied once its
+cause is fixed."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ CREATE TRIGGER poison BEFORE INSERT ON memories FOR EACH ROW EXECUTE FUNCTION po
 
 @pytest.fixture
 def hot(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Stack]:
-    """A stack with a dashboard, in whose database one memory cannot be stored."""
+    """A stack with a dashboard, whose database cannot store one memory."""
     stack = Stack(
         database_url=own_database_url,
         redis_url=own_redis_url,
@@ -50,7 +51,7 @@ def hot(own_database_url: str, own_redis_url: str, folder: Path) -> Iterator[Sta
 
 @pytest.fixture
 def dashboard(hot: Stack) -> Iterator[httpx.Client]:
-    """An operator who is signed in."""
+    """A client that is signed in to the dashboard."""
     url = f"http://127.0.0.1:{hot.environment['DASHBOARD_PORT']}"
     with httpx.Client(base_url=url, auth=("admin", PASSWORD)) as client:
         wait_for(lambda: client.get("/").status_code == 200, what="up")
@@ -68,11 +69,11 @@ def requeue_in_dashboard(stack: Stack, dashboard: httpx.Client, delivery_id: str
 
 @pytest.mark.parametrize(
     ("replay", "who", "done", "again"),
-    # A job that the sweeper was about to show may be there for another second; it replays nothing.
+    # The sweeper may still show the job for a second. Requeuing it replays nothing.
     [(replay_over_http, "default", 202, {404}), (requeue_in_dashboard, "dashboard", 200, {404, 200})],
     ids=["over http", "in the dashboard"],
 )
-def test_poison_amid_a_thousand_others_stands_alone_and_is_applied_once_when_mended(
+def test_one_poison_command_among_a_thousand_is_isolated_and_applied_once_when_fixed(
     hot: Stack,
     dashboard: httpx.Client,
     replay: Callable[[Stack, httpx.Client, str], int],
@@ -111,7 +112,7 @@ def test_poison_amid_a_thousand_others_stands_alone_and_is_applied_once_when_men
 
 
 def send_all(stack: Stack, session_id: str) -> list[list[str]]:
-    """Send all commands, those of each sender in order; gives each sender's delivery ids."""
+    """Send all commands, those of each sender in order. Returns each sender's delivery ids."""
 
     def play(sender: int) -> list[str]:
         with stack.new_client() as client:
@@ -129,7 +130,7 @@ def send_all(stack: Stack, session_id: str) -> list[list[str]]:
 
 
 def was_drained_meanwhile(stack: Stack) -> bool:
-    """Whether some commands were applied before others were accepted."""
+    """Return whether some commands were applied before others were accepted."""
     with psycopg2.connect(stack.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT min(decided_at) < max(accepted_at) FROM deliveries WHERE command = 'store_memory'")
         row = cursor.fetchone()
@@ -138,7 +139,7 @@ def was_drained_meanwhile(stack: Stack) -> bool:
 
 
 def journal(stack: Stack, session_id: str) -> list[tuple[str, str]]:
-    """What became of which memory, in order."""
+    """Return status and delivery id of each memory's event, in order."""
     events = stack.journal(session_id)
     return [(event["status"], event["delivery_id"]) for event in events if event["event"] == "store_memory"]
 
@@ -149,7 +150,7 @@ def failed_jobs(dashboard: httpx.Client) -> list[Payload]:
 
 
 def check_failed_list(stack: Stack, dashboard: httpx.Client, poison: str) -> None:
-    """RQ's failed list and its page show the poison with its traceback, and nothing of what was said."""
+    """Check that RQ's failed list and its page show the poison command with its traceback, but no content."""
     registry = open_queue(stack.redis).failed_job_registry
     wait_for(lambda: registry.count == 1, what="one failed job")
     [job_id] = registry.get_job_ids()

@@ -1,4 +1,4 @@
-"""What heals by itself when somebody deletes jobs, RQ's keys or all of Redis, and what a restored backup takes.
+"""Recovery from deleted jobs, deleted RQ keys and an emptied Redis, and the steps to restore a backup.
 
 Servers and processes that are killed are in test_torture_short.py and in tests/torture.
 """
@@ -44,12 +44,12 @@ else:
 
 @pytest.fixture
 def stack(rig: Rig) -> Stack:
-    """Its processes."""
+    """The rig's processes."""
     return rig.stack
 
 
 def count_up(stack: Stack, session_id: str, numbers: range) -> list[str]:
-    """Store a count, one number after the other; gives the delivery ids. Sent again it is the same deliveries."""
+    """Store the numbers one after the other. Returns the delivery ids, which are the same each time."""
     return [
         str(
             stack.post("store_memory", session_id, delivery_id=f"{session_id}-{n}", key="count", content=n)[
@@ -61,7 +61,7 @@ def count_up(stack: Stack, session_id: str, numbers: range) -> list[str]:
 
 
 def counted(stack: Stack, session_id: str) -> list[str]:
-    """The delivery ids of what was stored, in order; all of it was applied, and each has made one revision."""
+    """Return the delivery ids of the stored numbers, in order. Checks that each was applied as one revision."""
     stack.wait_until_drained()
     events = [event for event in stack.journal(session_id) if event["event"] == "store_memory"]
     assert {event["status"] for event in events} <= {"applied"}
@@ -90,7 +90,7 @@ def delete_all_of_rq(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("delete", [empty_queue, delete_drain_jobs, delete_all_of_rq])
-def test_webhooks_whose_drain_jobs_were_deleted_are_only_late(
+def test_webhooks_whose_drain_jobs_were_deleted_are_applied_later(
     stack: Stack, session_id: str, delete: Callable[[Redis], None]
 ) -> None:
     stack.stop("worker")
@@ -101,7 +101,7 @@ def test_webhooks_whose_drain_jobs_were_deleted_are_only_late(
     assert counted(stack, session_id) == waiting
 
 
-def test_workers_go_on_when_rqs_keys_are_deleted_under_them(rig: Rig, session_id: str) -> None:
+def test_workers_go_on_when_the_keys_of_rq_are_deleted(rig: Rig, session_id: str) -> None:
     sent: list[str] = []
     for turn in range(5):
         sent += count_up(rig.stack, session_id, range(20 * turn, 20 * turn + 20))
@@ -141,7 +141,7 @@ def delete_failed_jobs(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("delete", [delete_failed_jobs, delete_all_of_rq, Redis.flushall])
-def test_a_dead_letter_whose_job_was_deleted_comes_back_and_can_be_replayed(
+def test_a_dead_letter_whose_job_was_deleted_reappears_and_can_be_replayed(
     stack: Stack, session_id: str, dead_letter: str, delete: Callable[[Redis], None]
 ) -> None:
     before = set(failed_jobs(stack))
@@ -158,12 +158,12 @@ def test_a_dead_letter_whose_job_was_deleted_comes_back_and_can_be_replayed(
     assert [event["status"] for event in stack.journal(session_id)] == ["applied", "failed", "applied"]
 
 
-def test_a_wiped_redis_costs_nothing_when_nothing_waits_in_it(stack: Stack, session_id: str) -> None:
+def test_an_emptied_redis_loses_nothing_when_the_inbox_was_empty(stack: Stack, session_id: str) -> None:
     applied = count_up(stack, session_id, range(5))
     assert counted(stack, session_id) == applied
     stack.redis.flushall()
     assert {status_of(stack, delivery_id) for delivery_id in applied} == {"applied"}
-    # Redis does not know them any more; Postgres does.
+    # Postgres still knows these deliveries.
     assert count_up(stack, session_id, range(5)) == applied
     headers = {"Idempotency-Key": applied[2]}
     body: Payload = {"command": "store_memory", "session_id": session_id, "data": {"key": "count", "content": 2}}
@@ -176,7 +176,7 @@ def test_a_wiped_redis_costs_nothing_when_nothing_waits_in_it(stack: Stack, sess
     assert stack.send("store_memory", session_id, key="count", content=5)["data"]["revision"] == 6
 
 
-def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, session_id: str) -> None:
+def test_an_emptied_redis_loses_only_waiting_entries(stack: Stack, session_id: str) -> None:
     applied = count_up(stack, session_id, range(5))
     assert counted(stack, session_id) == applied
     stack.stop("worker")
@@ -188,7 +188,7 @@ def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, se
     assert counted(stack, session_id) == [*applied, *later]
     assert {status_of(stack, delivery_id) for delivery_id in (*applied, *later)} == {"applied"}
     assert {status_of(stack, delivery_id) for delivery_id in lost} == {"delivery_not_found"}
-    # Who repeats what was lost, and what was not, under the same ids, repairs it.
+    # Senders repair the loss by repeating everything under the same ids.
     count_up(stack, session_id, range(12))
     assert counted(stack, session_id) == [*applied, *later, *lost]
 
@@ -197,7 +197,7 @@ def test_a_wiped_redis_loses_what_waited_in_it_and_nothing_else(stack: Stack, se
     ("back_up", "restore"),
     [pytest.param(BACKUP, RESTORE, id="session-cli"), pytest.param(BACKUP_BY_HAND, RESTORE_BY_HAND, id="by hand")],
 )
-def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(
+def test_senders_complete_a_restored_backup_by_repeating_their_webhooks(
     stack: Stack, session_id: str, tmp_path: Path, back_up: str, restore: str
 ) -> None:
     environment = operators_environment(stack, tmp_path)
@@ -222,14 +222,14 @@ def test_senders_that_repeat_their_webhooks_mend_a_restored_backup(
     count_up(stack, session_id, range(12))
     assert counted(stack, session_id) == [*kept, *waiting, *undone]
     assert read_count(stack, session_id) == 9
-    # Whoever has followed the journal goes on from where it was, and misses nothing.
+    # A cursor from before the restore misses no event.
     news = stack.client.get(f"/v1/sessions/{session_id}/events", params={"after": cursor}).json()["items"]
     assert [event["delivery_id"] for event in news if event["event"] == "store_memory"] == [*waiting, *undone]
     assert open_queue(stack.redis).failed_job_registry.count == 0
 
 
 def read_count(stack: Stack, session_id: str) -> int:
-    """The count by a read that is one delivery however often it is sent, so that an answer of before may be kept."""
+    """Return the count. The read has the same delivery id each time, so a stored outcome may be returned."""
     body: Payload = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "count"}}
     headers = {"Idempotency-Key": f"{session_id}-read"}
     answer = stack.client.post("/v1/webhook?wait=30", json=body, headers=headers).json()
@@ -237,7 +237,7 @@ def read_count(stack: Stack, session_id: str) -> int:
 
 
 def operators_environment(stack: Stack, folder: Path) -> dict[str, str]:
-    """What the procedure's commands need: the tools, the servers' addresses, and where the backup is."""
+    """Return the environment for the procedure's commands: the tools, the servers' addresses, and the backup's path."""
     client = folder / "redis-cli"
     client.write_text(REDIS_CLI)
     client.chmod(0o755)
@@ -250,7 +250,7 @@ def operators_environment(stack: Stack, folder: Path) -> dict[str, str]:
 
 
 def run(commands: str, environment: dict[str, str]) -> None:
-    """Run commands as an operator does who stops at the first that fails."""
+    """Run commands as an operator would, up to the first failure."""
     done = subprocess.run(
         ["sh", "-e", "-c", commands], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""A short run of the torture suite: each trouble once, one after the other, under the same senders."""
+"""A short run of the torture suite: each fault once, one after the other, under the same senders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TROUBLES: tuple[chaos.Trouble, ...] = (
 )
 
 
-def test_what_was_confirmed_takes_effect_once_and_in_order_whatever_is_killed() -> None:
+def test_confirmed_webhooks_take_effect_once_and_in_order_through_all_faults() -> None:
     with new_rig() as rig:
         ledger = Ledger(rig.stack)
         with ledger.sending():

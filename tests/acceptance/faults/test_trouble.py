@@ -1,4 +1,4 @@
-"""Servers that go away and workers that are killed: nothing is lost, nothing happens twice."""
+"""Servers that are down and workers that are killed: nothing is lost, and nothing is applied twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
 
 
-def test_a_result_that_comes_while_postgres_is_down_is_kept_and_applied_when_it_is_back(
+def test_a_result_sent_while_postgres_is_down_is_applied_when_it_is_back(
     own_stack: Stack, own_postgres: EmbeddedServer
 ) -> None:
     stack, session_id = own_stack, new_id("offline")
@@ -84,7 +84,7 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
     assert "Traceback" not in log
 
 
-def test_workers_that_are_killed_at_failpoints_lose_and_repeat_nothing(postgres: EmbeddedServer, folder: Path) -> None:
+def test_workers_killed_at_failpoints_lose_and_repeat_nothing(postgres: EmbeddedServer, folder: Path) -> None:
     with new_stack(postgres, folder) as stack:
         _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
 
@@ -127,7 +127,7 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
 
 
 def _outcome(client: httpx.Client, answer: httpx.Response) -> Payload:
-    """What became of a command, however long its sender had to wait: workers that die again and again start later."""
+    """Return the outcome of a command, with a long timeout: the supervisor delays workers that die repeatedly."""
     assert answer.status_code in (200, 202), answer.text
     if answer.status_code == 200:
         return cast("Payload", answer.json())
@@ -137,7 +137,7 @@ def _outcome(client: httpx.Client, answer: httpx.Response) -> Payload:
 
 
 def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event) -> None:
-    """Arm one failpoint after the other, and in between kill a worker wherever it is."""
+    """Arm one failpoint after the other, and kill a worker at a random moment in between."""
     chance = random.Random(7)
     for failpoint in failpoints:
         failpoint.touch()
@@ -154,7 +154,7 @@ def _is_gone(failpoint: Path, stop: threading.Event | None = None) -> bool:
 
 
 def worker_processes(stack: Stack) -> list[psutil.Process]:
-    """The draining processes under the supervisor."""
+    """Return the draining processes under the supervisor."""
     found = []
     for process in psutil.Process(stack.pid("worker")).children():
         try:

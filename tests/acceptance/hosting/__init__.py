@@ -1,1 +1,1 @@
-"""The whole on one machine, behind a pooler, and as platforms run it."""
+"""Hosting: on one machine, behind a pooler, and on platforms."""

@@ -1,4 +1,4 @@
-"""The local stack: its servers, what it does about a killed predecessor, and the whole of it from start to Ctrl-C."""
+"""The local stack: its servers, the cleanup after a killed predecessor, and a whole run from start to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data folder that is not there yet, in one that the servers' own user can enter, too."""
+    """The path of a new data folder, in a folder that the servers' own user can enter."""
     parent = Path(tempfile.mkdtemp(prefix="session-relay-tests-"))
     parent.chmod(0o755)
     yield parent / "data"
@@ -57,7 +57,7 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def run(data_dir: Path) -> Iterator[Callable[..., LocalStack]]:
-    """Starts stacks and ends them with the test."""
+    """Starts stacks, and ends them with the test."""
     stacks: list[LocalStack] = []
 
     def start(folder: Path = data_dir, **environment: str) -> LocalStack:
@@ -74,7 +74,7 @@ def run(data_dir: Path) -> Iterator[Callable[..., LocalStack]]:
 
 
 class LocalStack:
-    """`python -m local` on a data folder, with what it prints."""
+    """`python -m local` on a data folder, with its output."""
 
     def __init__(self, data_dir: Path, **environment: str) -> None:
         self.data_dir = data_dir
@@ -105,7 +105,7 @@ class LocalStack:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What it tells other tools about itself."""
+        """Return the description that it writes for other tools."""
         described: dict[str, Any] = json.loads((self.data_dir / "stack.json").read_text())
         return described
 
@@ -125,15 +125,15 @@ class LocalStack:
         os.killpg(self.pid, signal.SIGINT)
 
     def child(self, name: str) -> psutil.Process | None:
-        """Its child that runs the binary or module of that name."""
+        """Return the child that runs the binary or module of that name."""
         for child in psutil.Process(self.pid).children():
-            with suppress(psutil.Error):  # It may be dying.
+            with suppress(psutil.Error):  # The process may be ending.
                 if name in (child.name(), *child.cmdline()[-1:]):
                     return child
         return None
 
     def ask(self, *, command: str, **fields: object) -> dict[str, Any]:
-        """Send a command with the stack's own key and wait for the answer, which must be a success."""
+        """Send a command with the stack's own key. Returns the response, which must be a success."""
         key = (self.data_dir / "api_key").read_text().strip()
         body = {"command": command, "session_id": "first-steps", "sync": True, **fields}
         answer = httpx.post(
@@ -144,7 +144,7 @@ class LocalStack:
         return answered
 
     def remembers(self) -> bool:
-        """Whether it still has what the first curl stored."""
+        """Return whether the memory of the first curl command is still stored."""
         memory = self.ask(command="retrieve_memory", data={"key": "database"})["data"]["memory"]
         return bool(memory["content"] == "We picked Postgres as database.")
 
@@ -156,7 +156,7 @@ class LocalStack:
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """All living processes of the stack on that folder, by what they were started with or where they work."""
+    """Return all living processes of the stack on that folder, by command line or working directory."""
     return [process for process in psutil.process_iter() if belongs(process, data_dir)]
 
 
@@ -171,7 +171,7 @@ def belongs(process: psutil.Process, data_dir: Path) -> bool:
 
 
 def paste(output: str) -> list[dict[str, Any]]:
-    """Do what the printed curl commands do; gives their answers."""
+    """Run the printed curl commands. Returns their responses."""
     answers = []
     for command in re.findall(r"^curl .*?\}'$", output, re.DOTALL | re.MULTILINE):
         words = shlex.split(command.replace("\\\n", ""))
@@ -194,7 +194,7 @@ def query(postgres: EmbeddedServer, statement: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def test_postgres_keeps_its_data_when_it_is_killed_or_stopped_and_takes_unicode_words_apart(data_dir: Path) -> None:
+def test_postgres_keeps_its_data_when_killed_or_stopped_and_parses_unicode_words(data_dir: Path) -> None:
     postgres = start_postgres(data_dir)
     try:
         query(postgres, "CREATE TABLE kept (word text)")
@@ -217,7 +217,7 @@ def test_postgres_keeps_its_data_when_it_is_killed_or_stopped_and_takes_unicode_
     assert processes_of(data_dir) == []
 
 
-def test_valkey_loses_nothing_that_it_answered_when_it_is_killed(data_dir: Path) -> None:
+def test_valkey_loses_no_confirmed_write_when_killed(data_dir: Path) -> None:
     valkey = start_valkey(data_dir)
     try:
         with Redis.from_url(valkey.url) as client:
@@ -233,7 +233,7 @@ def test_valkey_loses_nothing_that_it_answered_when_it_is_killed(data_dir: Path)
     assert processes_of(data_dir) == []
 
 
-def test_servers_on_two_data_folders_run_side_by_side_even_where_paths_are_long(data_dir: Path) -> None:
+def test_servers_on_two_data_folders_run_side_by_side_even_with_long_paths(data_dir: Path) -> None:
     folders = [data_dir, data_dir.with_name("a rather deep, comma'd and spaced folder") / ("x" * 100)]
     servers: list[EmbeddedServer] = []
     try:
@@ -259,7 +259,7 @@ def test_only_the_owner_can_enter_the_folders_of_data_and_sockets(data_dir: Path
             server.stop()
 
 
-def test_a_data_folder_in_use_is_refused_with_the_pid_of_its_user(data_dir: Path) -> None:
+def test_a_data_folder_in_use_is_refused_with_the_pid_of_its_stack(data_dir: Path) -> None:
     valkey = start_valkey(data_dir)
     try:
         with pytest.raises(SettingsError, match=rf"in use by another process \(pid {os.getpid()}\)"):
@@ -271,7 +271,7 @@ def test_a_data_folder_in_use_is_refused_with_the_pid_of_its_user(data_dir: Path
     start_valkey(data_dir).stop()
 
 
-def test_servers_of_a_killed_owner_are_ended_by_the_next_start_and_their_data_are_kept(data_dir: Path) -> None:
+def test_servers_of_a_killed_stack_are_ended_by_the_next_start_and_keep_their_data(data_dir: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", ORPHANS, str(data_dir)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -288,11 +288,11 @@ def test_servers_of_a_killed_owner_are_ended_by_the_next_start_and_their_data_ar
             server.stop()
 
 
-def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_nothing(
+def test_the_printed_commands_work_and_ctrl_c_leaves_no_process(
     run: Callable[..., LocalStack],
 ) -> None:
     with listener_on_the_dashboards_port() as port:
-        # Empty is not set.
+        # Empty counts as unset.
         stack = run(DASHBOARD_PORT="").wait_until_ready()
     assert f" since {port} is in use) ... ready (" in stack.output
     lines = stack.output.splitlines()
@@ -318,7 +318,7 @@ def test_the_printed_commands_store_a_memory_and_read_it_back_and_ctrl_c_leaves_
 
 @contextmanager
 def listener_on_the_dashboards_port() -> Iterator[int]:
-    """Takes the default port of the dashboard, unless another program has it already."""
+    """Listens on the dashboard's default port, unless another program does."""
     port = Settings().dashboard_port
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -330,7 +330,7 @@ def listener_on_the_dashboards_port() -> Iterator[int]:
         yield port
 
 
-def test_everything_that_dies_is_started_again(run: Callable[..., LocalStack]) -> None:
+def test_every_process_that_dies_is_restarted(run: Callable[..., LocalStack]) -> None:
     stack = run().wait_until_ready()
     paste(stack.output)
     for name in ("postgres", "valkey-server", "worker", "worker.dashboard", "api"):
@@ -344,7 +344,7 @@ def test_everything_that_dies_is_started_again(run: Callable[..., LocalStack]) -
     assert stack.output.count("was ended by SIGKILL; restarting") == 5
 
 
-def test_a_killed_stack_is_cleaned_up_by_the_next_start_which_has_all_it_stored(run: Callable[..., LocalStack]) -> None:
+def test_a_killed_stack_is_cleaned_up_by_the_next_start_and_keeps_its_data(run: Callable[..., LocalStack]) -> None:
     killed = run().wait_until_ready()
     paste(killed.output)
     servers = [killed.child(name) for name in ("postgres", "valkey-server")]
@@ -393,7 +393,7 @@ def test_servers_and_settings_given_by_the_environment_and_the_env_file_are_used
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs Postgres as itself.")
-def test_as_root_nobodys_folder_is_opened_for_postgres(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_root_no_other_folder_is_opened_for_postgres(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = data_dir.with_name("state")
     closed = data_dir.with_name("closed")
     closed.mkdir(mode=0o700)
@@ -411,7 +411,7 @@ def test_as_root_nobodys_folder_is_opened_for_postgres(data_dir: Path, monkeypat
     assert (closed / "data" / "postgres").stat().st_mode & 0o777 == 0o700
 
 
-def test_an_impatient_second_ctrl_c_ends_everything_at_once(run: Callable[..., LocalStack]) -> None:
+def test_a_second_ctrl_c_ends_everything_at_once(run: Callable[..., LocalStack]) -> None:
     stack = run().wait_until_ready()
     worker = stack.child("worker")
     assert worker
@@ -424,9 +424,7 @@ def test_an_impatient_second_ctrl_c_ends_everything_at_once(run: Callable[..., L
 
 
 @pytest.mark.parametrize("part", ["", "valkey/appendonlydir"])
-def test_a_deleted_data_folder_stops_the_stack_rather_than_losing_what_it_accepts(
-    run: Callable[..., LocalStack], data_dir: Path, part: str
-) -> None:
+def test_a_deleted_data_folder_stops_the_stack(run: Callable[..., LocalStack], data_dir: Path, part: str) -> None:
     stack = run().wait_until_ready()
     url = stack.description["relay_url"]
     headers = {"X-API-Key": (data_dir / "api_key").read_text().strip()}

@@ -1,4 +1,4 @@
-"""Databases behind pgbouncer in transaction mode, and addresses as hosting platforms write them."""
+"""Databases behind pgbouncer in transaction mode, and database URLs as hosting platforms write them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shown(connection: Connection) -> dict[str, str]:
     return {name: str(connection.scalar(text(f"SHOW {name}"))) for name in LIMITS}
 
 
-def test_time_limits_hold_in_each_transaction_and_stay_with_it(own_database_url: str, pgbouncer: Pooler) -> None:
+def test_time_limits_apply_to_their_transaction_only(own_database_url: str, pgbouncer: Pooler) -> None:
     url = pgbouncer.url_of(own_database_url)
     with transaction(url) as connection:
         assert shown(connection) == LIMITS
@@ -57,9 +57,7 @@ def test_time_limits_hold_in_each_transaction_and_stay_with_it(own_database_url:
     other.close()
 
 
-def test_parameters_of_other_clients_are_left_out_and_options_are_kept(
-    own_database_url: str, pgbouncer: Pooler
-) -> None:
+def test_parameters_for_other_drivers_are_dropped_and_options_kept(own_database_url: str, pgbouncer: Pooler) -> None:
     with transaction(f"{pgbouncer.url_of(own_database_url)}?pgbouncer=true&connection_limit=1") as connection:
         assert connection.scalar(text("SELECT 1")) == 1
     with transaction(f"{own_database_url}&pgbouncer=true&options=-c%20search_path%3Dapp") as connection:
@@ -67,7 +65,7 @@ def test_parameters_of_other_clients_are_left_out_and_options_are_kept(
         assert shown(connection) == LIMITS
 
 
-def test_operators_tools_reach_a_pooled_database(own_database_url: str, pgbouncer: Pooler) -> None:
+def test_operator_tools_work_on_a_pooled_database(own_database_url: str, pgbouncer: Pooler) -> None:
     assert compare(TargetDatabase(pgbouncer.url_of(own_database_url))).state == "current"
 
 
@@ -82,7 +80,7 @@ def test_migrations_leave_no_lock_on_a_pooled_connection(own_database_url: str, 
 
 
 @pytest.mark.parametrize("through", ["directly", "through pgbouncer"])
-def test_a_migration_that_waits_for_another_gives_up_and_says_what_to_do(
+def test_a_migration_blocked_by_another_gives_up_with_advice(
     own_database_url: str, request: pytest.FixtureRequest, through: str
 ) -> None:
     url = own_database_url

@@ -24,7 +24,7 @@ PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().
 
 @pytest.fixture
 def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a platform that runs the Procfile on an empty database, with all processes started."""
+    """The environment of a platform that runs all processes of the Procfile on an empty database."""
     with new_database(postgres, template="template1") as database_url:
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -56,7 +56,7 @@ def test_all_examples_pass_against_the_processes_of_the_procfile(platform: dict[
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_the_dashboard_shows_the_drains_to_whoever_knows_the_password(platform: dict[str, str]) -> None:
+def test_the_dashboard_shows_the_drains_after_sign_in(platform: dict[str, str]) -> None:
     headers = {"X-API-Key": API_KEY}
     body = {"command": "create_session", "session_id": new_id(), "data": {"title": "Shown"}}
     sent = httpx.post(f"{platform['RELAY_URL']}/v1/webhook?wait=30", json=body, headers=headers)

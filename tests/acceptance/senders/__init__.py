@@ -1,1 +1,1 @@
-"""What senders post, sound or hostile, and what they are answered."""
+"""Webhooks of senders, valid or hostile, and the responses to them."""

@@ -1,4 +1,4 @@
-"""What senders are told: repeats, conflicts, states, revisions, batches, deletes, and the words of it."""
+"""Responses to senders: repeats, conflicts, states, revisions, batches, deletes, and messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait
 
 
 def memories(stack: Stack, session_id: str) -> dict[str, Any]:
-    """What a session remembers, by key."""
+    """Return the memories of a session by key."""
     remembered: dict[str, Any] = {}
     query = {"limit": "500"}
     while True:
@@ -32,7 +32,7 @@ class TestRepeats:
     )
 
     @pytest.mark.parametrize(("command", "data"), CREATING)
-    def test_the_same_again_is_no_second_effect(
+    def test_a_repeated_command_has_no_second_effect(
         self, stack: Stack, session_id: str, command: str, data: Payload
     ) -> None:
         first = stack.send(command, session_id, **data)["data"]
@@ -43,7 +43,7 @@ class TestRepeats:
         assert stack.client.get(f"/v1/sessions/{session_id}").json() == before
 
     @pytest.mark.parametrize(("command", "data"), CREATING)
-    def test_what_has_no_id_is_recognized_by_its_content(
+    def test_repeats_without_an_id_are_recognized_by_content(
         self, stack: Stack, session_id: str, command: str, data: Payload
     ) -> None:
         content = {
@@ -53,7 +53,7 @@ class TestRepeats:
         assert (first.pop("created"), second.pop("created")) == (True, False)
         assert first == second
 
-    def test_the_same_session_again_is_the_same_session(self, stack: Stack) -> None:
+    def test_a_session_created_again_is_the_same_session(self, stack: Stack) -> None:
         title = f"Solar roof {secrets.token_hex(4)}"
         first, second = (stack.send("create_session", title=title, participants=["Anna"]) for _ in range(2))
         assert first["session_id"] == second["session_id"]
@@ -61,7 +61,7 @@ class TestRepeats:
         assert (first["data"]["created"], second["data"]["created"]) == (True, False)
         assert second["data"]["created_at"] == first["data"]["created_at"]
 
-    def test_the_same_delivery_again_gets_the_first_answer(self, stack: Stack, session_id: str) -> None:
+    def test_a_repeated_delivery_gets_the_first_response(self, stack: Stack, session_id: str) -> None:
         body = envelope("store_memory", session_id, key="k", content="once") | {"id": new_id("delivery"), "sync": True}
         first, second = (stack.client.post("/v1/webhook", json=body) for _ in range(2))
         assert first.json() == second.json()
@@ -78,7 +78,7 @@ class TestConflicts:
             ("add_artifact", "artifact_id", {"name": "one", "content": 1}, "artifact_exists"),
         ],
     )
-    def test_other_content_under_an_id_is_refused_with_what_is_there(
+    def test_other_content_under_an_id_is_refused_with_the_stored_one(
         self, stack: Stack, session_id: str, command: str, id_name: str, content: Payload, code: str
     ) -> None:
         stack.send(command, session_id, **{id_name: "x"}, **content)
@@ -102,9 +102,7 @@ class TestConflicts:
             artifact = stack.send("get_artifact", session, artifact_id="a")["data"]["artifact"]
             assert (task["description"], artifact["content"]) == (description, description)
 
-    def test_another_session_under_the_id_is_refused_with_the_one_that_is_there(
-        self, stack: Stack, session_id: str
-    ) -> None:
+    def test_another_session_under_an_id_is_refused_with_the_stored_one(self, stack: Stack, session_id: str) -> None:
         answer = stack.ask("create_session", session_id, title="Something else")
         assert refused(answer, 409, "session_exists")["field"] == "session_id"
         assert answer.json()["data"]["title"] == "Walk"
@@ -137,9 +135,7 @@ class TestStates:
     )
 
     @pytest.mark.parametrize("state", ["paused", "completed"])
-    def test_a_session_that_is_not_active_takes_no_changes_and_can_be_read(
-        self, stack: Stack, session_id: str, state: str
-    ) -> None:
+    def test_an_inactive_session_can_be_read_but_not_changed(self, stack: Stack, session_id: str, state: str) -> None:
         stack.send("store_memory", session_id, key="k", content="kept")
         stack.send("delegate_task", session_id, task_id="t", description="do it")
         how = {} if state == "paused" else {"open_tasks": "cancel"}
@@ -169,11 +165,11 @@ class TestStates:
         refused(stack.ask("pause_session", session_id), 409, "session_completed")
 
     @pytest.mark.parametrize("command", ["pause_session", "complete_session", "resume_session"])
-    def test_the_same_state_again_is_no_change(self, stack: Stack, session_id: str, command: str) -> None:
+    def test_setting_the_same_state_changes_nothing(self, stack: Stack, session_id: str, command: str) -> None:
         first, second = (stack.send(command, session_id)["data"] for _ in range(2))
         assert first == second
 
-    def test_the_list_can_be_narrowed_to_a_state(self, stack: Stack, session_id: str) -> None:
+    def test_the_list_can_be_filtered_by_state(self, stack: Stack, session_id: str) -> None:
         def listed(state: str) -> bool:
             sessions = stack.send("list_sessions", filter=state, limit=500)["data"]["sessions"]
             assert all(state in ("all", session["status"]) for session in sessions)
@@ -182,7 +178,7 @@ class TestStates:
         stack.send("pause_session", session_id)
         assert [listed(state) for state in ("all", "active", "paused", "completed")] == [True, False, True, False]
 
-    def test_an_unknown_session_is_not_made_but_named(self, stack: Stack, session_id: str) -> None:
+    def test_an_unknown_session_is_named_and_not_created(self, stack: Stack, session_id: str) -> None:
         misspelt = session_id + "x"
         error = refused(stack.ask("store_memory", misspelt, content="lost?"), 404, "session_not_found")
         assert error["field"] == "session_id"
@@ -192,7 +188,7 @@ class TestStates:
 
 
 class TestRevisions:
-    def test_new_content_is_a_new_revision_and_the_old_ones_stay_readable(self, stack: Stack, session_id: str) -> None:
+    def test_new_content_is_a_new_revision_and_old_ones_stay_readable(self, stack: Stack, session_id: str) -> None:
         contents: list[Any] = ["first", {"second": 2}, ["third"]]
         for number, content in enumerate(contents, start=1):
             stored = stack.send("store_memory", session_id, key="k", type="fact", content=content)["data"]
@@ -205,7 +201,7 @@ class TestRevisions:
         assert "revision 4" in error["message"]
         assert stack.send("get_session_summary", session_id)["data"]["stats"]["memories"] == 1
 
-    def test_what_is_left_out_stays_as_it_was(self, stack: Stack, session_id: str) -> None:
+    def test_omitted_fields_stay_unchanged(self, stack: Stack, session_id: str) -> None:
         stack.send("store_memory", session_id, key="k", type="question", content="why?", tags=["a"])
         stack.send("store_memory", session_id, key="k", content="why not?")
         assert (
@@ -215,7 +211,7 @@ class TestRevisions:
         assert (memory["type"], memory["tags"], memory["status"]) == ("question", ["a"], "done")
         assert (memory["revision"], memory["content"]) == (3, "why not?")
 
-    def test_if_revision_lets_only_the_first_of_two_through(self, stack: Stack, session_id: str) -> None:
+    def test_if_revision_lets_only_the_first_of_two_writes_through(self, stack: Stack, session_id: str) -> None:
         assert stack.send("store_memory", session_id, key="k", content=0, if_revision=0)["data"]["revision"] == 1
         assert stack.send("store_memory", session_id, key="k", content=1, if_revision=1)["data"]["revision"] == 2
         answer = stack.ask("store_memory", session_id, key="k", content=2, if_revision=1)
@@ -243,7 +239,9 @@ class TestBatches:
         {"command": "list_memories", "data": {}},
     )
 
-    def test_atomic_is_all_or_nothing_with_the_item_that_stopped_it(self, stack: Stack, session_id: str) -> None:
+    def test_an_atomic_batch_is_all_or_nothing_and_names_the_failed_command(
+        self, stack: Stack, session_id: str
+    ) -> None:
         answer = stack.ask("batch", session_id, commands=list(self.ITEMS))
         error = refused(answer, 404, "memory_not_found")
         assert error["field"] == "data.commands[1].data.key"
@@ -253,7 +251,7 @@ class TestBatches:
         assert (data["item"]["command"], data["item"]["error"]["code"]) == ("retrieve_memory", "memory_not_found")
         assert memories(stack, session_id) == {}
 
-    def test_partial_does_what_can_be_done_and_answers_for_each(self, stack: Stack, session_id: str) -> None:
+    def test_a_partial_batch_applies_valid_commands_and_reports_each(self, stack: Stack, session_id: str) -> None:
         answer = stack.send("batch", session_id, mode="partial", commands=list(self.ITEMS))
         data = answer["data"]
         assert (data["processed"], data["failed"]) == (3, 1)
@@ -265,7 +263,7 @@ class TestBatches:
         assert {memory["key"]: memory["content"] for memory in fourth["data"]["memories"]} == {"first": 1, "third": 3}
         assert memories(stack, session_id) == {"first": 1, "third": 3}
 
-    def test_the_first_item_may_start_the_session(self, stack: Stack) -> None:
+    def test_the_first_command_may_create_the_session(self, stack: Stack) -> None:
         title = f"Begun by a batch {secrets.token_hex(4)}"
         commands = [
             {"command": "create_session", "data": {"title": title}},
@@ -276,7 +274,7 @@ class TestBatches:
         assert answer["data"]["results"][0]["data"]["title"] == title
         assert memories(stack, answer["session_id"]) == {"k": "in it"}
 
-    def test_a_session_begun_by_a_refused_batch_is_not_there(self, stack: Stack) -> None:
+    def test_a_refused_batch_creates_no_session(self, stack: Stack) -> None:
         session_id = new_id("answers")
         commands = [
             {"command": "create_session", "data": {"title": "Never"}},
@@ -285,7 +283,7 @@ class TestBatches:
         refused(stack.ask("batch", session_id, commands=commands), 404, "task_not_found")
         assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 404
 
-    def test_five_hundred_commands_are_one_batch_and_one_more_is_refused(self, stack: Stack, session_id: str) -> None:
+    def test_a_batch_has_at_most_500_commands(self, stack: Stack, session_id: str) -> None:
         items = [{"command": "store_memory", "data": {"key": f"k{n}", "content": n}} for n in range(501)]
         error = refused(stack.ask("batch", session_id, commands=items), 422, "invalid")
         assert error["field"] == "data.commands"
@@ -295,13 +293,13 @@ class TestBatches:
 
 
 class TestDeletingSessions:
-    def test_it_needs_the_id_once_more(self, stack: Stack, session_id: str) -> None:
+    def test_deleting_requires_the_id_as_confirmation(self, stack: Stack, session_id: str) -> None:
         assert refused(stack.ask("delete_session", session_id), 422, "missing_field")["field"] == "data.confirm"
         error = refused(stack.ask("delete_session", session_id, confirm="other"), 422, "not_confirmed")
         assert error["expected"] == session_id
         assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
 
-    def test_a_session_made_anew_under_the_id_sees_nothing_of_the_old(self, stack: Stack, session_id: str) -> None:
+    def test_a_session_recreated_under_an_id_sees_nothing_of_the_old_one(self, stack: Stack, session_id: str) -> None:
         word = f"secret{secrets.token_hex(6)}"
         stack.send("conversation_chunk", session_id, chunk_id="c", content=word, extracted_items={"ideas": [word]})
         for content in (word, f"{word} again"):
@@ -331,7 +329,7 @@ class TestDeletingSessions:
         assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
         refused(stack.ask("retrieve_memory", session_id, key="k", revision=2), 404, "memory_not_found")
 
-    def test_a_delivery_repeated_after_the_delete_brings_nothing_back(self, stack: Stack, session_id: str) -> None:
+    def test_a_delivery_repeated_after_the_delete_restores_nothing(self, stack: Stack, session_id: str) -> None:
         bodies = [
             envelope("create_session", session_id, title="Walk"),
             envelope("store_memory", session_id, content=1),
@@ -346,7 +344,7 @@ class TestDeletingSessions:
 
 
 class TestMessages:
-    def test_they_are_short_and_speak_of_titles(self, stack: Stack) -> None:
+    def test_messages_are_short_and_use_titles(self, stack: Stack) -> None:
         session_id = new_id("id-nobody-says")
         name = "A name that goes on " * 12 + "and on"
         long = "word " * 5_000
@@ -379,7 +377,7 @@ class TestMessages:
         assert 0 < len(message) <= 200
         assert "id-nobody-says" not in message
 
-    def test_writes_do_not_echo_content(self, stack: Stack, session_id: str) -> None:
+    def test_responses_to_writes_do_not_echo_content(self, stack: Stack, session_id: str) -> None:
         word = "unmistakable-content"
         for command, data in (
             ("conversation_chunk", {"chunk_id": "c", "content": f"{word} " * 50, "metadata": {"m": word}}),
@@ -389,7 +387,7 @@ class TestMessages:
         ):
             assert word not in str(stack.send(command, session_id, **data))
 
-    def test_an_answer_says_when_and_to_which_delivery(self, stack: Stack, session_id: str) -> None:
+    def test_a_response_names_its_delivery_and_time(self, stack: Stack, session_id: str) -> None:
         answer = stack.send("get_session_summary", session_id)
         assert answer["type"] == "collaborative_session_response"
         assert (answer["command"], answer["session_id"]) == ("get_session_summary", session_id)
@@ -399,7 +397,7 @@ class TestMessages:
         assert delivery["result"]["data"] == answer["data"]
 
 
-def test_null_is_content_like_any_other(stack: Stack, session_id: str) -> None:
+def test_null_is_valid_content(stack: Stack, session_id: str) -> None:
     for value in (None, 1, None):
         stack.send("store_memory", session_id, key="nothing", content=value)
     memory = stack.send("retrieve_memory", session_id, key="nothing")["data"]["memory"]

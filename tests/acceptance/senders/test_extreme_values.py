@@ -1,4 +1,5 @@
-"""Extreme values from a key that may only read: by GET, as commands and over MCP none is a fault or a dead letter."""
+"""Extreme values from a read-only key, by GET, as commands and over MCP: none causes a server error or a dead
+letter."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ SENT, CALLED = 3, 19
 
 @pytest.fixture(scope="module")
 def session_id(stack: Stack) -> str:
-    """With a little of everything."""
+    """A session with one item of each kind."""
     session_id = new_id("extreme")
     stack.send("create_session", session_id, title="Extreme")
     stack.send("conversation_chunk", session_id, content="a 漢字", chunk_id="c")
@@ -59,7 +60,7 @@ def session_id(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def reader(stack: Stack) -> str:
-    """A key that may only read."""
+    """A read-only key."""
     key = new_key(stack, name=new_id("reader"), scopes=["read"])
     wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     return key
@@ -67,7 +68,7 @@ def reader(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def earlier(stack: Stack) -> set[str]:
-    """The dead letters that other tests have left."""
+    """The dead letters of earlier tests."""
     return dead_letters(stack)
 
 
@@ -85,7 +86,7 @@ def is_fault(answer: httpx.Response) -> bool:
     return answer.status_code >= 500 and answer.json()["error"]["code"] != "too_slow"
 
 
-def test_no_parameter_of_a_get_is_a_fault(stack: Stack, session_id: str) -> None:
+def test_no_parameter_of_a_get_causes_a_server_error(stack: Stack, session_id: str) -> None:
     asked = list(gets(session_id))
     assert len({path for path, _ in asked}) > 15
     answers = in_parallel(lambda one: stack.client.get(one[0], params=one[1]), asked, threads=4)
@@ -93,7 +94,7 @@ def test_no_parameter_of_a_get_is_a_fault(stack: Stack, session_id: str) -> None
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_read_by_command_is_a_fault_or_a_dead_letter(
+def test_no_read_command_causes_a_server_error_or_dead_letter(
     stack: Stack, session_id: str, earlier: set[str], reader: str
 ) -> None:
     reads = [*extremes.known_faults(), *extremes.lists(session_id)[::SENT], *extremes.reads(session_id)]
@@ -104,7 +105,7 @@ def test_no_read_by_command_is_a_fault_or_a_dead_letter(
     assert dead_letters(stack) <= earlier
 
 
-def test_no_change_is_a_fault_or_a_dead_letter(stack: Stack, session_id: str, earlier: set[str]) -> None:
+def test_no_write_causes_a_server_error_or_dead_letter(stack: Stack, session_id: str, earlier: set[str]) -> None:
     bodies = [envelope(command, about, **data) for command, about, data in extremes.writes(session_id)]
     answers = in_parallel(lambda body: stack.client.post("/v1/webhook", json=body), bodies, threads=4)
     wrong = [f"{body} {a.text}" for body, a in zip(bodies, answers, strict=True) if is_fault(a)]
@@ -112,7 +113,7 @@ def test_no_change_is_a_fault_or_a_dead_letter(stack: Stack, session_id: str, ea
     assert dead_letters(stack) <= earlier
 
 
-def test_no_call_over_mcp_is_a_fault_or_a_dead_letter(
+def test_no_mcp_call_causes_a_server_error_or_dead_letter(
     stack: Stack, session_id: str, earlier: set[str], reader: str
 ) -> None:
     reads = extremes.known_faults() + [*extremes.lists(session_id), *extremes.reads(session_id)][::CALLED]

@@ -1,7 +1,7 @@
-"""Hostile headers over real sockets: each request is answered as the OpenAPI document says, or the connection closed.
+"""Hostile headers over real sockets: each response conforms to the OpenAPI document, or the connection is closed.
 
-`MAX_EXAMPLES` sets how many random requests are sent beside those that try each header with each value; then they are
-others each time.
+`MAX_EXAMPLES` sets the number of random requests beyond those that try each header with each value. They then differ in
+each run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Header = tuple[bytes, bytes]
 
 
 class Route(NamedTuple):
-    """One of a family of addresses, as it is called, and as the document has it."""
+    """A family of URLs: a concrete one, and its path in the document."""
 
     method: str
     target: str
@@ -47,7 +47,7 @@ class Route(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     media_type: str
@@ -124,7 +124,7 @@ PRINTABLE = bytes(32 + byte % 95 for byte in range(256))
 """For `bytes.translate`: any byte becomes one that HTTP allows in a header."""
 
 
-def test_no_header_makes_a_fault(fuzzed: Stack) -> None:
+def test_no_header_causes_a_server_error(fuzzed: Stack) -> None:
     fuzzed.send("create_session", "headers", title="headers")
     choices = random.Random() if IS_RANDOM else random.Random(1)
     requests = [*each_header_with_each_value(choices), *made_up(choices, EXAMPLES)]
@@ -137,7 +137,7 @@ def test_no_header_makes_a_fault(fuzzed: Stack) -> None:
 
 
 def each_header_with_each_value(choices: random.Random) -> Iterator[tuple[Route, list[Header]]]:
-    """Each once, alone or twice, for one of the routes, beside a good key or in the place of it."""
+    """Yield each header and value, once or twice, on one of the routes, beside a valid key or instead of it."""
     for name in HEADERS:
         for value in VALUES:
             key = [] if choices.random() < 0.1 else [(b"x-api-key", API_KEY.encode())]
@@ -145,7 +145,7 @@ def each_header_with_each_value(choices: random.Random) -> Iterator[tuple[Route,
 
 
 def made_up(choices: random.Random, number: int) -> Iterator[tuple[Route, list[Header]]]:
-    """Several headers at once, of listed or of random bytes, beside a good key or a good signature."""
+    """Generate several headers, of listed values or random bytes, beside a valid key or signature."""
     for _ in range(number):
         route = choices.choice(ROUTES)
         headers = [(choices.choice(HEADERS), random_value(choices)) for _ in range(choices.randint(1, 3))]
@@ -154,12 +154,12 @@ def made_up(choices: random.Random, number: int) -> Iterator[tuple[Route, list[H
 
 
 def key(_: Route) -> list[Header]:
-    """What lets in whoever has a key."""
+    """Return the header of a valid key."""
     return [(b"x-api-key", API_KEY.encode())]
 
 
 def signed(route: Route) -> list[Header]:
-    """What a sender of Standard Webhooks adds."""
+    """Return the headers of a valid Standard Webhooks signature."""
     delivery_id, timestamp = b"msg_headers", b"%d" % time.time()
     secret = base64.b64decode(WEBHOOK_SECRET.removeprefix("whsec_"))
     digest = hmac.digest(secret, b".".join([delivery_id, timestamp, route.body]), "sha256")
@@ -168,13 +168,13 @@ def signed(route: Route) -> list[Header]:
 
 
 def signed_by_github(route: Route) -> list[Header]:
-    """What GitHub adds."""
+    """Return the headers of a valid GitHub signature."""
     signature = b"sha256=" + hmac.digest(GITHUB_SECRET.encode(), route.body, "sha256").hex().encode()
     return [(b"x-hub-signature-256", signature), (b"x-github-event", b"push"), (b"x-github-delivery", b"1")]
 
 
 def random_value(choices: random.Random) -> bytes:
-    """A listed value, or one of random bytes, or a mixture."""
+    """Generate a listed value, random bytes, or a mixture."""
     kind = choices.random()
     if kind < 0.5:
         return choices.choice(VALUES)
@@ -183,7 +183,7 @@ def random_value(choices: random.Random) -> bytes:
 
 
 def try_out(stack: Stack, route: Route, headers: list[Header]) -> str:
-    """Send a request; gives what is wrong with the answer, if anything is."""
+    """Send a request. Returns the fault of the response, or an empty string."""
     try:
         answer = ask(stack.port, route, headers)
     except (OSError, http.client.HTTPException) as error:
@@ -197,7 +197,7 @@ def try_out(stack: Stack, route: Route, headers: list[Header]) -> str:
 
 
 def find_fault(route: Route, answer: Answer) -> str:
-    """What is not as the document says."""
+    """Return the response's deviation from the document, or an empty string."""
     if answer.status not in DOCUMENTED[route.method, route.path]:
         return f"undocumented status {answer.status}: {answer.body[:200]!r}"
     if answer.status >= 500:
@@ -215,10 +215,10 @@ def find_fault(route: Route, answer: Answer) -> str:
 
 
 def ask(port: int, route: Route, headers: list[Header]) -> Answer | None:
-    """Send one request on a connection of its own; None if that is closed without an answer."""
+    """Send one request on a new connection. Returns None if it is closed without a response."""
     lies = any(name in FRAMING for name, _ in headers)
     with closing(socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)) as connection:
-        with suppress(BrokenPipeError, ConnectionResetError):  # It can be refused, and answered, before it is complete.
+        with suppress(BrokenPipeError, ConnectionResetError):  # The server may refuse it before it is complete.
             connection.sendall(write(route, headers))
         if lies:
             connection.settimeout(PATIENCE_SECONDS)
@@ -233,7 +233,7 @@ def ask(port: int, route: Route, headers: list[Header]) -> Answer | None:
 
 
 def write(route: Route, headers: list[Header]) -> bytes:
-    """The bytes of the request; what the headers do not say is said as usual."""
+    """Return the bytes of the request, with defaults for what the headers leave out."""
     given = {name for name, _ in headers}
     usual = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     if b"transfer-encoding" not in given:
@@ -243,7 +243,7 @@ def write(route: Route, headers: list[Header]) -> bytes:
 
 
 def read(connection: socket.socket) -> Answer | None:
-    """The answer, of a stream only that it begins."""
+    """Read the response, of a stream only its head."""
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()

@@ -1,4 +1,4 @@
-"""What senders do at a hook: handshakes, forms, parameters in the address, slashes, and bodies that are odd."""
+"""Irregular requests at a hook: handshakes, forms, URL parameters, extra slashes, and odd bodies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Hook:
         wait_for(lambda: self.request("HEAD").status_code == 200, what="a hook")
 
     def request(self, method: str, more: str = "", **how: Any) -> httpx.Response:
-        """Send something to its address."""
+        """Send a request to the hook's URL."""
         return httpx.request(method, f"{self._stack.url}{self.path}{more}", timeout=60, **how)
 
     def post(self, content: Any, more: str = "?wait=20", **headers: str) -> httpx.Response:
@@ -34,14 +34,14 @@ class Hook:
         return self.request("POST", more, content=content, headers={"Content-Type": "application/json", **headers})
 
     def stored(self) -> list[Payload]:
-        """The contents of all memories, the oldest first."""
+        """Return the contents of all memories, the oldest first."""
         items = self._stack.client.get(f"/v1/sessions/{self.session_id}/memories").json()["items"]
         return [item["content"] for item in reversed(items)]
 
 
 @pytest.fixture(scope="module")
 def hook(stack: Stack) -> Hook:
-    """One for all tests here."""
+    """The hook that all tests here share."""
     return Hook(stack)
 
 
@@ -75,21 +75,21 @@ def test_a_form_is_stored_as_an_object_of_its_fields(hook: Hook) -> None:
     assert (hostile.status_code, hostile.json()["error"]["expected"]) == (422, "at most 1,000 fields")
 
 
-def test_parameters_in_the_address_are_kept_with_the_event_and_are_in_no_log(stack: Stack, hook: Hook) -> None:
+def test_url_parameters_are_stored_with_the_event_and_not_logged(stack: Stack, hook: Hook) -> None:
     before = len(hook.stored())
     answer = hook.post('{"type": "up"}', f"?secret={TOKEN}&wait=20&x=1&x=2")
     assert (answer.status_code, answer.json()["status"]) == (200, "success")
     assert hook.post(b"", "?event=ping&wait=20").status_code == 200
     kept = [{"query": {"secret": TOKEN, "x": ["1", "2"]}, "body": {"type": "up"}}, {"query": {"event": "ping"}}]
     assert hook.stored()[before:] == kept
-    # The validation token of an event that has a body belongs to it.
+    # With a body, the validation token is part of the event.
     assert hook.post("{}", "?validationToken=t&wait=20").json()["status"] == "success"
     wrong = hook.post("{}", "?wait=soon")
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "wait")
     assert TOKEN not in stack.log("api") + stack.log("worker")
 
 
-def test_bodies_that_are_odd_are_kept_as_they_came(hook: Hook) -> None:
+def test_odd_bodies_are_stored_as_they_came(hook: Hook) -> None:
     before = len(hook.stored())
     assert hook.post(b'\xef\xbb\xbf{"marked": 1}').status_code == 200
     assert hook.post('{"a": 1, "a": 2}').status_code == 200
@@ -98,13 +98,13 @@ def test_bodies_that_are_odd_are_kept_as_they_came(hook: Hook) -> None:
     assert "half of a surrogate pair" in hook.post('{"a": "\\ud83d"}').json()["error"]["message"]
 
 
-def test_slashes_and_blanks_around_the_token_do_not_matter(stack: Stack, hook: Hook) -> None:
+def test_slashes_and_blanks_after_the_token_are_ignored(stack: Stack, hook: Hook) -> None:
     for more in ("/?wait=20", "//?wait=20", "%20?wait=20", "%0A?wait=20"):
         assert hook.post("{}", more).status_code == 200, more
     assert hook.path.rpartition("_")[2] not in stack.log("api")
 
 
-def test_the_mcp_server_is_also_behind_a_slash(stack: Stack) -> None:
+def test_the_mcp_server_also_responds_with_a_trailing_slash(stack: Stack) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     headers = {"Accept": "application/json, text/event-stream"}
     answers = [stack.client.post(path, json=body, headers=headers) for path in ("/mcp", "/mcp/", "/mcp//")]

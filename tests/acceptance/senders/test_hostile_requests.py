@@ -1,6 +1,6 @@
-"""At every address: what is made to take long takes time in proportion to its size, and others are answered meanwhile.
+"""Slow input at every URL: its processing time grows linearly with its size, and other requests are served meanwhile.
 
-The processor's time of the app counts. Quadratic work on as much as is sent here takes seconds.
+The CPU time of the app counts. Quadratic work on inputs of this size takes seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ADDRESSES = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools
 
 
 class Target(NamedTuple):
-    """Where a body goes, and how many bytes it may have."""
+    """The URL of a body, and its maximum size in bytes."""
 
     path: str
     size: int = 65_536
@@ -51,7 +51,7 @@ TARGETS = [
 
 
 def post(stack: Stack, path: str, body: bytes, headers: dict[str, str]) -> int:
-    """Post from an address of its own; gives the status."""
+    """Post from a client address of its own. Returns the status."""
     with closing(
         http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60, source_address=(next(ADDRESSES), 0))
     ) as c:
@@ -67,7 +67,8 @@ def post(stack: Stack, path: str, body: bytes, headers: dict[str, str]) -> int:
 def require_linear(
     stack: Stack, send: Callable[[int], int], size: int, what: str, *, read: tuple[int, ...] = READ
 ) -> None:
-    """Fail if the app's time for a request of `size` is much more than GROWTH times that for one smaller by as much."""
+    """Fail if the app's time for a request of `size` is much more than GROWTH times that for one GROWTH times
+    smaller."""
     process = psutil.Process(stack.pid("api"))
 
     def seconds(size: int) -> float:
@@ -126,7 +127,7 @@ def test_hostile_forms_take_linear_time(fuzzed: Stack, path: str) -> None:
 
     for kind, make in FORMS.items():
         send = partial(send_form, make)
-        require_linear(fuzzed, send, 16_384, kind, read=(*READ, 401))  # Of no key, but of an app.
+        require_linear(fuzzed, send, 16_384, kind, read=(*READ, 401))  # These need no key, but an app.
 
 
 QUERIES: dict[str, Callable[[int], str]] = {
@@ -164,7 +165,7 @@ def test_hostile_urls_take_linear_time(fuzzed: Stack, path: str) -> None:
         require_linear(fuzzed, lambda size: get(path, {**KEY, **many[size]}), 56_000, "many headers")
 
 
-def test_too_many_parameters_are_refused_with_the_number_that_is_allowed(fuzzed: Stack) -> None:
+def test_too_many_parameters_are_refused_with_the_maximum(fuzzed: Stack) -> None:
     answer = fuzzed.client.get("/v1/sessions?" + "&".join(f"p{number}=1" for number in range(251)))
     assert answer.status_code == 422
     error = answer.json()["error"]

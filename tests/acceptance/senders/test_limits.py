@@ -1,4 +1,4 @@
-"""The largest that a webhook can carry is stored, and found again."""
+"""The largest webhook is stored and found by search."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""One hostile key beside one that works: whatever the first does, the second is served, and no server fills up.
+"""A hostile key beside a well-behaved one: the second is served whatever the first does, and no server runs out of
+memory.
 
-`TORTURE=1` attacks for a minute each, and needs both of two processors for itself.
+`TORTURE=1` attacks for a minute each, and needs two idle processors.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PAUSE_SECONDS = 0.35
 
 
 class Victim:
-    """A sender that accepts, applies and reads by turns, and keeps the seconds that each took."""
+    """A sender that posts, waits and reads in turn, and records the seconds of each request."""
 
     def __init__(self, url: str, key: str, session_id: str) -> None:
         self._client = httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=60)
@@ -51,7 +52,7 @@ class Victim:
         self.failures: list[str] = []
 
     def go_on_until(self, is_over: Callable[[], bool]) -> None:
-        """Take turns until then."""
+        """Repeat the requests until `is_over` returns true."""
         number = 0
         while not is_over():
             number += 1
@@ -63,7 +64,7 @@ class Victim:
             time.sleep(PAUSE_SECONDS)
 
     def close(self) -> None:
-        """Give up its connection."""
+        """Close its connection."""
         self._client.close()
 
     def _measure(self, what: str, method: str, path: str, status: int, **how: Any) -> None:
@@ -78,20 +79,21 @@ class Victim:
             self.failures.append(f"{what}: {told}")
 
     def worst(self, what: str) -> float:
-        """The 99th percentile, but for less than 100 values the second longest: one alone may be this machine's."""
+        """Return the 99th percentile, or the second largest of fewer than 100 values: a single outlier may be the
+        machine's."""
         ordered = sorted(self.seconds[what])
         return ordered[max(0, len(ordered) - 1 - max(1, len(ordered) // 100))]
 
 
 class Memory:
-    """The most that Redis, the app and each worker took while it was watched."""
+    """The peak memory of Redis, the app and each worker while watched."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self.most: dict[str, int] = {}
 
     def look(self) -> None:
-        """Look once."""
+        """Measure once."""
         used = int(self._stack.redis.info("memory")["used_memory"])
         self._note("redis", used)
         for name in ("api", "worker"):
@@ -116,7 +118,7 @@ def valkey_alone() -> Iterator[EmbeddedServer]:
 def neighbours(
     postgres: EmbeddedServer, valkey_alone: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stack, str, str]]:
-    """A stack with its usual limits, and two sessions in one shard: the victim's, and the attacker's, well filled."""
+    """A stack with default limits, and two sessions in one shard: the victim's, and the attacker's large one."""
     with new_database(postgres) as database_url:
         stack = Stack(
             database_url=database_url,
@@ -137,7 +139,7 @@ def neighbours(
 
 
 def fill(database_url: str, session_id: str) -> None:
-    """Put much into a session, straight into its tables: large memories, and chunks that take long to search."""
+    """Insert much content into a session's tables: large memories, and chunks that take long to search."""
     words = "solar roof battery heat pump garden rain barrel window kitchen"
     engine = create_engine(read_settings({"DATABASE_URL": database_url}), application_name="tests", pool_size=1)
     with engine.begin() as connection:
@@ -170,7 +172,7 @@ def fill(database_url: str, session_id: str) -> None:
 
 
 def admitted_key(stack: Stack, sessions: str) -> str:
-    """A key for these sessions that the relay has heard of."""
+    """Create a key for these sessions and wait until the relay accepts it."""
     key = new_key(stack, scopes=["read", "write"], sessions=sessions)
     with httpx.Client(base_url=stack.url, headers={"X-API-Key": key}) as client:
         wait_for(lambda: client.get("/v1/sessions").status_code == 200, what="known")
@@ -178,7 +180,7 @@ def admitted_key(stack: Stack, sessions: str) -> str:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_hostile_key_keeps_nobody_else_waiting(neighbours: tuple[Stack, str, str], name: str) -> None:
+def test_a_hostile_key_does_not_delay_others(neighbours: tuple[Stack, str, str], name: str) -> None:
     stack, victims, attackers = neighbours
     victim = Victim(stack.url, admitted_key(stack, victims), victims)
     hostile = admitted_key(stack, attackers)

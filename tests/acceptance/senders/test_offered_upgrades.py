@@ -1,5 +1,4 @@
-"""A client that offers HTTP/2 with each request, as Java's does: what it sends arrives at every address that takes a
-body."""
+"""A client that offers HTTP/2 with each request, as Java's does: its body arrives at every URL that accepts one."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ class Java:
         self._socket.close()
 
     def post(self, path: str, body: Any = b"", headers: dict[str, str] = KEY) -> tuple[int, Any]:
-        """Post JSON, or bytes as they are; gives the status and what is answered."""
+        """Post JSON, or bytes unchanged. Returns the status and the response's body."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST {path} HTTP/1.1\r\n{OFFER}Content-Length: {len(content)}\r\nHost: 127.0.0.1\r\n{lines}\r\n"
@@ -188,9 +187,7 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("kind", EMPTY)
-def test_a_body_that_was_not_announced_is_an_empty_object_and_no_other(
-    fuzzed: Stack, session_id: str, kind: str
-) -> None:
+def test_a_body_that_was_not_announced_counts_as_an_empty_object(fuzzed: Stack, session_id: str, kind: str) -> None:
     agent = Agent(fuzzed)
     delegating(fuzzed, session_id, agent)("t")
     token = agent.claim()["claim_token"]
@@ -215,7 +212,7 @@ def test_a_body_that_was_not_announced_is_an_empty_object_and_no_other(
     "trailer",
     [f"X-API-Key: {API_KEY}", f"Authorization: Bearer {API_KEY}"],
 )
-def test_a_credential_in_a_trailer_lets_nobody_in(fuzzed: Stack, trailer: str) -> None:
+def test_a_credential_in_a_trailer_does_not_authenticate(fuzzed: Stack, trailer: str) -> None:
     body = json.dumps(envelope("list_sessions")).encode()
     for path in ("/v1/webhook", "/v1/commands/list_sessions", "/v1/keys", "/mcp", "/v1/import"):
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -226,7 +223,7 @@ def test_a_credential_in_a_trailer_lets_nobody_in(fuzzed: Stack, trailer: str) -
         assert answer.startswith(b"HTTP/1.1 401"), (path, answer)
 
 
-def test_a_signature_and_an_id_in_a_trailer_count_for_nothing(fuzzed: Stack) -> None:
+def test_a_signature_and_an_id_in_a_trailer_are_ignored(fuzzed: Stack) -> None:
     body = json.dumps(envelope("list_sessions"))
     now = datetime.now(UTC)
     signature = Webhook(WEBHOOK_SECRET).sign("msg_t", now, body)

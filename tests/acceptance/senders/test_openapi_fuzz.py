@@ -1,7 +1,7 @@
-"""Requests made up from the OpenAPI document, good ones and bad ones: each is answered as the document says.
+"""Requests generated from the OpenAPI document, valid and invalid: each response conforms to the document.
 
-`MAX_EXAMPLES` sets how many are made up for each operation, beside those that cover its schemas; then they are others
-each time.
+`MAX_EXAMPLES` sets the number of requests for each operation, beyond those that cover its schemas. They then differ in
+each run.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ Case = schemathesis.Case[Any]
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: Case, kwargs: dict[str, Any]) -> None:
-    """Let nothing wait for long, and no two be taken for the same."""
+    """Shorten waits, and give each request an id of its own."""
     number = next(NUMBERS)
     wait = case.query.get("wait")
     if isinstance(wait, str) and re.fullmatch(r"[0-9]{1,2}(\.[0-9]+)?", wait):
         wait = float(wait)
     if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= MAX_WAIT_SECONDS:
-        # Every other command is waited for, as long as answers usually take.
+        # Every other command waits, as long as responses usually take.
         case.query["wait"] = (number % 2) * ANSWER_SECONDS if case.method == "POST" else min(wait, WAIT_SECONDS)
     make_unique(case.headers, "Idempotency-Key", number)
     if isinstance(case.body, dict):
@@ -72,14 +72,15 @@ def before_call(context: schemathesis.HookContext, case: Case, kwargs: dict[str,
 
 
 def make_unique(values: MutableMapping[str, Any], name: str, number: int) -> None:
-    """Put another value in the place of one that is valid."""
+    """Replace a valid id by a unique one."""
     if isinstance(value := values.get(name), str) and re.fullmatch("(?!key_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         values[name] = f"made-up-{number}"
 
 
 @schemathesis.hook
 def filter_failure(context: schemathesis.HookContext, failure: Exception, case: Case, response: Response) -> bool:
-    """Whether a failure counts: data that is valid by its schema may still be refused for what no schema can tell."""
+    """Return whether a failure counts: data that is valid by its schema may still be refused for rules that no schema
+    can express."""
     if isinstance(failure, AcceptedNegativeData):
         return not (is_valid_as_sent(case) or is_loosely_spelled(case))
     if not isinstance(failure, RejectedPositiveData) or response.status_code != 422:
@@ -94,16 +95,16 @@ def filter_failure(context: schemathesis.HookContext, failure: Exception, case: 
         # To JSON Schema 1.0 is an integer.
         or "got float" in error["message"]
         or (name in HOLDS_COMMANDS and field)
-        # What is in a session's document is checked item by item.
+        # The items of a session's document are checked one by one.
         or (name == "import_session" and field)
-        # It needs an id, or a title to make one from.
+        # A session needs an id, or a title to derive one from.
         or (name == "create_session" and error["code"] == "missing_field")
     )
 
 
 def is_valid_as_sent(case: Case) -> bool:
-    """Whether all that was spoilt is sound again in a URL: there any text is a list of one, and an empty one is not
-    there. The generator knows of each alone, but not of both at once."""
+    """Return whether all mutations become valid again in a URL: there, any text is a list of one, and an empty value is
+    absent. The generator handles either case, but not both at once."""
     mutations = getattr(case.meta.phase.data, "mutations", ()) if case.meta else ()
     return bool(mutations) and all(
         mutation.parameter_location == ParameterLocation.QUERY
@@ -113,7 +114,7 @@ def is_valid_as_sent(case: Case) -> bool:
 
 
 def is_loosely_spelled(case: Case) -> bool:
-    """Whether the body is one of the spellings that are understood, though its schema has it in one form."""
+    """Return whether the body is an accepted loose spelling that its schema does not have."""
     content = case.operation.definition.raw.get("requestBody", {}).get("content", {})
     schema = content.get("application/json", {}).get("schema")
     return schema is not None and is_loosely_valid(case.body, schema)
@@ -121,7 +122,7 @@ def is_loosely_spelled(case: Case) -> bool:
 
 @pytest.fixture
 def known(fuzzed: Stack) -> None:
-    """What the made up ids find: they are `0` wherever any will do."""
+    """Records that generated ids find: `0` is a common one."""
     for command, data in {
         "create_session": {"title": "0"},
         "resume_session": {},
@@ -136,7 +137,7 @@ def known(fuzzed: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def token(fuzzed: Stack) -> str:
-    """Of a hook, as no request that is made up will find it."""
+    """The token of a hook, which no generated request would find."""
     fuzzed.send("create_session", "hooked", title="hooked")
     made = fuzzed.client.post("/v1/keys", json={"name": "hooked", "scopes": ["hook"], "sessions": "hooked"})
     return str(made.json()["key"])
@@ -144,7 +145,7 @@ def token(fuzzed: Stack) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _faultless(fuzzed: Stack) -> Iterator[None]:
-    """Nothing of all this was a fault, also of what nobody waited for."""
+    """Check that no request caused a bug or a dead letter, including those that nobody waited for."""
     yield
     fuzzed.wait_until_drained()
     assert fuzzed.client.get("/v1/dead-letters").json()["items"] == []
@@ -154,19 +155,19 @@ def _faultless(fuzzed: Stack) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.usefixtures("known")
-def test_an_operation_answers_as_documented(name: str, fuzzed: Stack, token: str) -> None:
+def test_an_operation_responds_as_documented(name: str, fuzzed: Stack, token: str) -> None:
     wrong = run(fuzzed, name, phases=("examples", "coverage", "fuzzing"), token=token)
     assert not wrong, "\n\n".join(wrong)
 
 
 @pytest.mark.usefixtures("known")
-def test_operations_one_after_the_other_answer_as_documented(fuzzed: Stack, token: str) -> None:
+def test_operations_in_sequence_respond_as_documented(fuzzed: Stack, token: str) -> None:
     wrong = run(fuzzed, phases=("stateful",), token=token, examples=10 * EXAMPLES)
     assert not wrong, "\n\n".join(wrong)
 
 
 def run(stack: Stack, *names: str, phases: tuple[str, ...], token: str, examples: int = EXAMPLES) -> list[str]:
-    """Make up requests and send them; gives what was wrong with the answers."""
+    """Generate requests and send them. Returns the failures of the responses."""
     config = SchemathesisConfig.from_dict(
         {
             "base-url": stack.url,
@@ -179,7 +180,7 @@ def run(stack: Stack, *names: str, phases: tuple[str, ...], token: str, examples
         }
     )
     document = stack.client.get("/openapi.json").json()
-    # Beside so high a limit the generator finds no text for a pattern, however simple, and would send no object at all.
+    # With so high a limit the generator finds no text for any pattern, and would send no object at all.
     del document["components"]["schemas"]["DelegateTaskRequest"]["properties"]["description"]["pattern"]
     schema = schemathesis.openapi.from_dict(document, config=config)
     wrong: list[str] = []
@@ -197,7 +198,7 @@ def run(stack: Stack, *names: str, phases: tuple[str, ...], token: str, examples
 
 
 def describe_failures(scenario: events.ScenarioFinished) -> list[str]:
-    """What failed, the request that shows it, and the answer to it."""
+    """Return the failures, the request that shows each, and the response to it."""
     described = []
     for case_id, checks in scenario.recorder.checks.items():
         for check in checks:

@@ -84,7 +84,7 @@ def test_a_thousand_webhooks_sent_three_times_have_a_thousand_effects(stack: Sta
         assert stack.client.get(f"/v1/sessions/{session_id}").json()["stats"]["memories"] == 100
 
 
-def test_the_same_id_with_another_body_is_a_conflict_also_when_it_is_long_ago(stack: Stack) -> None:
+def test_the_same_id_with_another_body_is_a_conflict_even_much_later(stack: Stack) -> None:
     session_id, delivery_id = new_id(), new_id("delivery")
     stack.send("create_session", session_id, title="Conflict")
     headers = {"Idempotency-Key": delivery_id}

@@ -1,4 +1,4 @@
-"""Events that came while their session took no changes: kept, counted for who resumes it, replayed or sent again."""
+"""Events for a session that accepts no changes: parked, counted on resume, and replayed or sent again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def keys_in(stack: Stack, session_id: str) -> list[str]:
     return [memory["key"] for memory in stack.send("list_memories", session_id)["data"]["memories"]]
 
 
-def test_events_of_a_hook_whose_session_was_paused_are_kept_and_replayed(
-    stack: Stack, cli: CommandLine, deploys: str
-) -> None:
+def test_events_for_a_paused_session_are_parked_and_replayed(stack: Stack, cli: CommandLine, deploys: str) -> None:
     name = new_id("railway")
     hook = make_key(stack, name, scopes=["hook"], sessions=deploys)
 
@@ -54,7 +52,7 @@ def test_events_of_a_hook_whose_session_was_paused_are_kept_and_replayed(
     resumed = stack.send("resume_session", deploys)
     assert resumed["message"] == 'Resumed "Deploys". 3 events that arrived meanwhile are waiting to be replayed.'
     assert resumed["data"]["waiting_events"] == 3
-    # One is given up, one is sent again, and one is replayed: each takes effect once at most.
+    # One is discarded, one is sent again, and one is replayed: each takes effect at most once.
     cli.run("dead-letters", "discard", third, "--source", name, "--yes")
     assert post(2).status_code == 200
     done = cli.run("dead-letters", "replay", "--all", "--parked", "--session", deploys)
@@ -67,7 +65,7 @@ def test_events_of_a_hook_whose_session_was_paused_are_kept_and_replayed(
     assert "waiting_events" not in stack.send("resume_session", deploys)["data"]
 
 
-def test_who_waits_for_a_redelivery_hears_what_became_of_that_one(stack: Stack, deploys: str) -> None:
+def test_a_waiting_redelivery_gets_its_own_outcome(stack: Stack, deploys: str) -> None:
     body: Payload = {**envelope("store_memory", deploys, key="k", content=1), "id": new_id("again"), "sync": True}
     stack.send("pause_session", deploys)
     for _ in range(2):

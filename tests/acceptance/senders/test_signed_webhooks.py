@@ -1,4 +1,4 @@
-"""Signed webhooks with the real worker: what GitHub and others send, and what can be read of it afterwards."""
+"""Signed webhooks with the real worker: those of GitHub and others, and the deliveries that can be read afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB_SECRET = "of-github"
 
 
-def test_signed_commands_take_effect_and_signed_events_are_kept_as_ignored(
+def test_signed_commands_take_effect_and_other_events_are_recorded_as_ignored(
     postgres: EmbeddedServer, folder: Path
 ) -> None:
     with new_stack(postgres, folder, WEBHOOK_SECRETS=f"walker={SECRET}", GITHUB_WEBHOOK_SECRET=GITHUB_SECRET) as stack:
@@ -48,7 +48,7 @@ def test_signed_commands_take_effect_and_signed_events_are_kept_as_ignored(
 
 
 def send(sender: httpx.Client, body: Payload, id: str, *, path: str = "") -> httpx.Response:
-    """Post as a sender of Standard Webhooks does."""
+    """Post as a sender of Standard Webhooks."""
     content = msgspec.json.encode(body)
     now = datetime.now(UTC)
     headers = {
@@ -60,7 +60,7 @@ def send(sender: httpx.Client, body: Payload, id: str, *, path: str = "") -> htt
 
 
 def send_github(sender: httpx.Client, body: Payload, *, event: str, id: str = "72d3162e") -> Payload:
-    """Post as GitHub does; it must be taken."""
+    """Post as GitHub. The relay must accept it."""
     content = msgspec.json.encode(body)
     signature = hmac.digest(GITHUB_SECRET.encode(), content, "sha256").hex()
     headers = {"X-Hub-Signature-256": f"sha256={signature}", "X-GitHub-Event": event, "X-GitHub-Delivery": id}

@@ -1,1 +1,1 @@
-"""Documents, examples and stories, from their first line to their last."""
+"""Documents, examples and stories, each as a whole."""

@@ -1,4 +1,4 @@
-"""The page at /docs in a browser: it shows all operations, sends what a reader tries, and asks nobody else."""
+"""The page at /docs in a browser: it shows all operations, sends trial requests, and loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.project import API_KEY
 OPERATIONS = sum(len(operations) for operations in build_document()["paths"].values())
 
 
-def test_the_page_shows_all_operations_and_asks_nothing_of_anybody_else(stack: Stack, browser: Browser) -> None:
+def test_the_page_shows_all_operations_and_loads_nothing_from_other_hosts(stack: Stack, browser: Browser) -> None:
     browser.open(f"{stack.url}/docs")
     browser.wait_for(f"document.querySelectorAll('.opblock').length === {OPERATIONS}", what="all operations")
     assert browser.run("document.querySelector('.title').innerText").startswith("session-relay")
@@ -56,7 +56,7 @@ def test_a_reader_can_try_a_command_with_a_key(stack: Stack, browser: Browser) -
 
 
 def type_into(browser: Browser, element: str, text: str) -> None:
-    """As a reader types, which React has to be told of."""
+    """Type like a reader, with the events that React needs."""
     kind = f"{element}.tagName === 'TEXTAREA' ? HTMLTextAreaElement.prototype : HTMLInputElement.prototype"
     browser.run(
         f"Object.getOwnPropertyDescriptor({kind}, 'value').set.call({element}, {json.dumps(text)});"
@@ -66,7 +66,7 @@ def type_into(browser: Browser, element: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", *(f"/docs/{name}" for name in get_args(File))])
-def test_the_browser_is_told_to_take_nothing_from_elsewhere(stack: Stack, path: str) -> None:
+def test_the_content_security_policy_allows_nothing_from_other_hosts(stack: Stack, path: str) -> None:
     answer = httpx.get(stack.url + path)
     assert (answer.status_code, len(answer.content) > 100) == (200, True)
     rules = dict(rule.strip().partition(" ")[::2] for rule in answer.headers["content-security-policy"].split(";"))

@@ -44,14 +44,14 @@ def test_all_examples_pass_twice_in_a_row_against_the_same_data(stack: Stack) ->
         assert "WRONG" not in run.stdout
 
 
-def test_a_wrong_key_is_noticed_and_named(stack: Stack) -> None:
+def test_a_wrong_key_is_reported(stack: Stack) -> None:
     run = run_all(RELAY_URL=stack.url + "/", API_KEY="not-the-key")
     assert run.returncode == 1
     assert "WRONG  create_session.json" in run.stdout
     assert "unknown_key" in run.stdout
 
 
-def test_a_stored_state_that_differs_is_noticed(stored: Stack) -> None:
+def test_a_different_stored_state_is_reported(stored: Stack) -> None:
     stored.send("store_memory", "example-solar-roof", key="one-more", content="It is in no example.")
     run = run_all(RELAY_URL=stored.url, API_KEY=stored.api_key)
     stored.send("delete_memory", "example-solar-roof", key="one-more")
@@ -62,7 +62,7 @@ def test_a_stored_state_that_differs_is_noticed(stored: Stack) -> None:
 
 
 @pytest.mark.parametrize("missing", ["RELAY_URL", "API_KEY"])
-def test_what_is_missing_is_named(missing: str) -> None:
+def test_a_missing_setting_is_named(missing: str) -> None:
     given = {"RELAY_URL": "http://127.0.0.1:1", "API_KEY": "key"}
     del given[missing]
     run = run_all(**given)
@@ -70,14 +70,14 @@ def test_what_is_missing_is_named(missing: str) -> None:
     assert f"{missing}: is not set." in run.stderr
 
 
-def test_a_relay_that_does_not_answer_is_named() -> None:
+def test_an_unreachable_relay_is_named() -> None:
     run = run_all(RELAY_URL="http://127.0.0.1:1", API_KEY="key")
     assert run.returncode == 1
     assert run.stdout.startswith("Only 0 of ")
     assert "No answer from http://127.0.0.1:1." in run.stderr
 
 
-def test_the_curl_commands_of_the_readme_work_when_pasted_twice_over(stored: Stack) -> None:
+def test_the_curl_commands_of_the_readme_work_twice(stored: Stack) -> None:
     readme = (ROOT / "examples" / "README.md").read_text()
     commands = re.findall(r"^```sh\n(curl .*?)^```", readme, re.DOTALL | re.MULTILINE)
     assert len(commands) > 25

@@ -1,4 +1,4 @@
-"""The MCP server as its clients see it: the official SDK's, in both eras of the protocol, and what is refused."""
+"""The MCP server from its clients' side: the official SDK, both versions of the protocol, and refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Story = Callable[[Client], Awaitable[object]]
 
 
 def talk(stack: Stack, story: Story, *, key: str = API_KEY, mode: str = "auto") -> None:
-    """Let the official client do something."""
+    """Run a conversation with the official client."""
 
     async def main() -> None:
         async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
@@ -45,14 +45,14 @@ def talk(stack: Stack, story: Story, *, key: str = API_KEY, mode: str = "auto") 
 
 
 def new_agent(stack: Stack) -> str:
-    """One that gets no tasks of other tests."""
+    """Return the name of an agent that gets no tasks of other tests."""
     agent = Agent(stack)
     agent.register()
     return agent.name
 
 
 async def call(client: Client, name: str, **arguments: Any) -> Payload:
-    """What a tool answers; it must not fail. The text says the same."""
+    """Call a tool, which must succeed. Returns its result, which must equal its text."""
     result = await client.call_tool(name, arguments)
     assert not result.is_error, result.content
     content: Payload = result.structured_content
@@ -61,7 +61,7 @@ async def call(client: Client, name: str, **arguments: Any) -> Payload:
 
 
 async def refused(client: Client, name: str, **arguments: Any) -> str:
-    """What a tool says that fails."""
+    """Call a tool, which must fail. Returns its text."""
     result = await client.call_tool(name, arguments)
     assert result.is_error, result.structured_content
     return text_of(result)
@@ -77,14 +77,14 @@ def text_in(part: Any) -> str:
 
 
 def post(stack: Stack, body: Any = PING, **headers: str) -> httpx.Response:
-    """One message, without a client that would mend it."""
+    """Post one message, without a client that would correct it."""
     sent = {**HEADERS, "X-API-Key": API_KEY, "Content-Type": "application/json", **headers}
     content = body if isinstance(body, bytes) else json.dumps(body)
     return httpx.post(f"{stack.url}/mcp", content=content, headers=sent, timeout=60)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-def test_a_model_plans_delegates_answers_and_gets_the_result(stack: Stack, mode: str) -> None:
+def test_a_model_plans_delegates_and_gets_the_result(stack: Stack, mode: str) -> None:
     agent = new_agent(stack)
 
     async def story(client: Client) -> None:
@@ -152,7 +152,7 @@ def test_the_list_of_tools_is_short_and_each_has_every_hint(stack: Stack) -> Non
     talk(stack, story)
 
 
-def test_content_is_kept_as_the_client_wrote_it(stack: Stack) -> None:
+def test_content_is_stored_byte_for_byte(stack: Stack) -> None:
     session_id = new_id("exact")
     stack.send("create_session", session_id, title="Exact")
     arguments = b'{"session_id": "%b", "key": "k", "content": {"z": 1e23, "a": -0.0}}' % session_id.encode()
@@ -165,7 +165,7 @@ def test_content_is_kept_as_the_client_wrote_it(stack: Stack) -> None:
     assert '{"z":1e23,"a":-0.0}' in exported.replace(" ", "")
 
 
-def test_a_failed_call_says_what_to_mend(stack: Stack) -> None:
+def test_a_failed_call_says_what_to_fix(stack: Stack) -> None:
     session_id = new_id("mend")
 
     async def story(client: Client) -> None:
@@ -189,8 +189,8 @@ def test_a_failed_call_says_what_to_mend(stack: Stack) -> None:
     talk(stack, story)
 
 
-def test_a_call_may_be_spelled_as_models_spell_it(stack: Stack) -> None:
-    """JSON as text, null for each field that is left out, numbers as text: no call ends in a fault of ours."""
+def test_loose_spellings_of_models_are_accepted(stack: Stack) -> None:
+    """JSON as text, null for omitted fields, numbers as text: no call causes a server error."""
     session_id = new_id("spelled")
 
     async def story(client: Client) -> None:
@@ -222,7 +222,7 @@ def test_a_call_may_be_spelled_as_models_spell_it(stack: Stack) -> None:
     talk(stack, story)
 
 
-def test_a_key_does_through_mcp_what_it_may_and_no_more(stack: Stack) -> None:
+def test_a_key_has_the_same_rights_through_mcp(stack: Stack) -> None:
     hidden, own = new_id("hidden"), new_id("chat")
     for session_id in (hidden, own):
         stack.send("create_session", session_id, title=f"Title of {session_id}")
@@ -248,7 +248,7 @@ def test_a_key_does_through_mcp_what_it_may_and_no_more(stack: Stack) -> None:
     talk(stack, story, key=reader)
 
 
-def test_strangers_other_hosts_and_pages_of_other_sites_are_refused(stack: Stack) -> None:
+def test_unknown_keys_hosts_and_origins_are_refused(stack: Stack) -> None:
     for headers in ({"X-API-Key": "srk_" + "x" * 40}, {"X-API-Key": ""}, {"Authorization": "Basic x", "X-API-Key": ""}):
         answer = post(stack, **headers)
         assert (answer.status_code, answer.headers["www-authenticate"].split(" ")[0]) == (401, "Bearer")
@@ -279,20 +279,20 @@ def test_strangers_other_hosts_and_pages_of_other_sites_are_refused(stack: Stack
         (b'"' + b"x" * 1_100_000 + b'"', 413),
     ],
 )
-def test_what_is_no_message_is_answered_with_an_error(stack: Stack, body: bytes, status: int) -> None:
+def test_an_invalid_message_gets_an_error(stack: Stack, body: bytes, status: int) -> None:
     for version in ("2025-11-25", "2026-07-28", "1999-01-01"):
         answer = post(stack, body, **{"MCP-Protocol-Version": version})
         assert answer.status_code == status, answer.text
         assert "error" in answer.json()
 
 
-def test_there_is_nothing_to_get(stack: Stack) -> None:
+def test_get_is_not_allowed(stack: Stack) -> None:
     answer = httpx.get(f"{stack.url}/mcp", headers={"X-API-Key": API_KEY, "Accept": "text/event-stream"})
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
-def test_a_task_is_not_given_to_a_client_that_has_gone(stack: Stack, version: str) -> None:
+def test_a_disconnected_client_gets_no_task(stack: Stack, version: str) -> None:
     session_id, agent = new_id("gone"), new_agent(stack)
     stack.send("create_session", session_id, title="Gone")
     meta = {
@@ -313,7 +313,7 @@ def test_a_task_is_not_given_to_a_client_that_has_gone(stack: Stack, version: st
 
 def test_the_inspector_understands_the_server(stack: Stack, tmp_path: Path) -> None:
     if shutil.which("npx") is None:
-        pytest.skip("There is no Node here, so the MCP inspector cannot be tried.")
+        pytest.skip("Node is not installed, so the MCP inspector cannot be tried.")
 
     def inspect(*arguments: str, key: str = API_KEY) -> subprocess.CompletedProcess[str]:
         command = ["npx", "--yes", INSPECTOR, "--cli", f"{stack.url}/mcp", "--transport", "http"]

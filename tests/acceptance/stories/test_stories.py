@@ -1,4 +1,4 @@
-"""What people do with sessions, over HTTP: told by a sender that chooses ids, and by one that sends none."""
+"""User stories over HTTP, by a sender that chooses ids, and by one that sends none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait
 
 
 class Conversation:
-    """An LLM in one conversation: it knows nothing but what it was told in it."""
+    """An LLM in one conversation: it knows only the responses in it."""
 
     def __init__(self, stack: Stack, *, sends_ids: bool) -> None:
         self._stack = stack
@@ -19,7 +19,7 @@ class Conversation:
         self.title = ""
 
     def start(self, title: str, **data: Any) -> Payload:
-        """Start a session whose title nobody else has; from now on this conversation is about it."""
+        """Start a session with a unique title. From now on this conversation is about it."""
         self.title = f"{title} {new_id('no')}"
         chosen = new_id("story") if self._sends_ids else None
         answer = self._stack.send("create_session", chosen, title=self.title, **data)
@@ -31,27 +31,27 @@ class Conversation:
         return summary
 
     def say(self, command: str, *, ids: dict[str, str] | None = None, **data: Any) -> Payload:
-        """Send a command; gives the data of its answer. `ids` are sent only by a sender that chooses them."""
+        """Send a command. Returns the data of its response. `ids` are sent only by a sender that chooses them."""
         answer = self._stack.send(command, self.session_id, **data, **(ids or {} if self._sends_ids else {}))
         assert 0 < len(answer["message"]) <= 200
         told: Payload = answer["data"]
         return told
 
     def remember(self, kind: str, content: Any, *, key: str, **data: Any) -> str:
-        """Store a memory; gives the key under which it is."""
+        """Store a memory. Returns its key."""
         stored = self.say("store_memory", ids={"key": key}, type=kind, content=content, **data)
         assert (stored["type"], stored["revision"], stored["created"]) == (kind, 1, True)
         assert stored["key"] == key if self._sends_ids else stored["key"].startswith(f"{kind}-")
         return str(stored["key"])
 
     def recall(self, **question: Any) -> list[Any]:
-        """The contents of the memories that are found, the latest first."""
+        """Return the contents of matching memories, the latest first."""
         found = self.say("query_memories", **question)
         assert found["count"] == len(found["memories"])
         return [memory["content"] for memory in found["memories"]]
 
     def another(self) -> Conversation:
-        """Another conversation about the same session; a sender without ids has to find it by its title."""
+        """Return another conversation about the same session. A sender without ids has to find it by its title."""
         other = Conversation(self._stack, sends_ids=self._sends_ids)
         other.title, other.session_id = self.title, self.session_id
         if not self._sends_ids:
@@ -62,13 +62,13 @@ class Conversation:
 
 @pytest.fixture
 def stack(any_stack: Stack) -> Stack:
-    """The processes, with and without a pooler before Postgres."""
+    """The processes, with and without a pooler in front of Postgres."""
     return any_stack
 
 
 @pytest.fixture(params=[True, False], ids=["with ids", "without ids"])
 def conversation(request: pytest.FixtureRequest, stack: Stack) -> Conversation:
-    """A conversation in which nothing was said yet."""
+    """A new conversation."""
     return Conversation(stack, sends_ids=request.param)
 
 
@@ -123,7 +123,7 @@ def test_learning_and_coming_back_the_next_day(conversation: Conversation) -> No
     assert next_day.recall(type="fact", limit=1) == facts[-1:]
 
 
-def test_research_is_delegated_by_voice_and_waits_for_its_agent(conversation: Conversation) -> None:
+def test_delegated_research_waits_for_its_agent(conversation: Conversation) -> None:
     conversation.start("Prices of competitors")
     research = "Research what competitors charge for repairs of e-bikes."
     delegated = conversation.say(
@@ -150,7 +150,7 @@ def test_research_is_delegated_by_voice_and_waits_for_its_agent(conversation: Co
     assert (stats["tasks"], stats["active_tasks"]) == (1, 1)
 
 
-def test_a_conversation_goes_on_with_what_another_one_left(conversation: Conversation) -> None:
+def test_a_conversation_continues_the_work_of_another(conversation: Conversation) -> None:
     conversation.start("Kitchen")
     conversation.say(
         "conversation_chunk", ids={"chunk_id": "first"}, content="Anna: Oak or beech?\nClaude: Oak lasts longer."
@@ -172,7 +172,7 @@ def test_a_conversation_goes_on_with_what_another_one_left(conversation: Convers
     assert artifact["artifact_id"] in str(bundle["artifacts"])
 
 
-# Word for word from the plan that this product was written for; only where it had {...} there is something to store.
+# Verbatim from the original plan of this product, with content in place of {...}.
 FIVE_PAYLOADS = [
     """
 {
@@ -270,7 +270,7 @@ def test_the_five_test_payloads_take_effect_once_however_they_are_sent(stack: St
 
 
 def decided(stack: Stack, receipt: Payload) -> Payload:
-    """What became of a webhook, once that is known."""
+    """Wait until a webhook is applied or rejected. Returns its delivery."""
 
     def look() -> Payload:
         delivery: Payload = stack.client.get(receipt["status_url"]).json()
@@ -280,7 +280,7 @@ def decided(stack: Stack, receipt: Payload) -> Payload:
 
 
 class TestFormsOfOlderSenders:
-    """Payloads as they were sent to the system before this one."""
+    """Payloads in the forms of this system's predecessor."""
 
     @pytest.fixture
     def session_id(self, stack: Stack) -> str:
@@ -288,7 +288,7 @@ class TestFormsOfOlderSenders:
         stack.send("create_session", session_id, title="Older senders")
         return session_id
 
-    def test_append_conversation_holds_its_chunk_nested(self, stack: Stack, session_id: str) -> None:
+    def test_append_conversation_has_a_nested_chunk(self, stack: Stack, session_id: str) -> None:
         chunk = {
             "chunk_id": "c1",
             "content": "user: let us track carbon\nassistant: good idea",
@@ -316,7 +316,7 @@ class TestFormsOfOlderSenders:
         expected = {("idea", "track carbon"), ("question", "which unit?"), ("action_item", "{'what': 'ask Ben'}")}
         assert found == {(*pair, "c1") for pair in expected}
 
-    def test_query_memories_takes_its_filter_flat_and_nested(self, stack: Stack, session_id: str) -> None:
+    def test_query_memories_accepts_flat_and_nested_filters(self, stack: Stack, session_id: str) -> None:
         for kind, tag in (("idea", "a"), ("idea", "b"), ("decision", "a"), ("decision", "c")):
             stack.send("store_memory", session_id, type=kind, key=f"{kind}-{tag}", content=f"{kind} {tag}", tags=[tag])
         wanted = {"type": "idea", "tags": ["b", "c"], "limit": 10}
@@ -357,7 +357,7 @@ class TestFormsOfOlderSenders:
         [artifact] = stack.send("list_artifacts", session_id, task_id="t1")["data"]["artifacts"]
         assert (artifact["artifact_id"], artifact["metadata"]) == ("a1", metadata)
 
-    def test_a_batch_may_bring_a_conversation_that_goes_first(self, stack: Stack, session_id: str) -> None:
+    def test_the_conversation_of_a_batch_is_applied_first(self, stack: Stack, session_id: str) -> None:
         chunk = {"content": "user: remember the unit", "format": "dialogue"}
         commands = [
             {"command": "store_memory", "data": {"type": "fact", "key": "unit", "content": "kg"}},
@@ -373,7 +373,7 @@ class TestFormsOfOlderSenders:
         assert item["content"] == "user: remember the unit"
 
     @pytest.mark.parametrize("asking", [{"sync": True}, {"feedback_mode": "sync"}])
-    def test_who_asks_for_it_gets_the_answer_in_the_same_response(
+    def test_a_waiting_sender_gets_the_result_in_the_response(
         self, stack: Stack, session_id: str, asking: Payload
     ) -> None:
         stack.post("store_memory", session_id, key="k", content="we picked Postgres")
@@ -384,7 +384,7 @@ class TestFormsOfOlderSenders:
         assert body["data"]["memory"]["content"] == "we picked Postgres"
 
     @pytest.mark.parametrize("asking", [{}, {"feedback_mode": "async"}, {"sync": False}])
-    def test_who_does_not_ask_gets_a_receipt(self, stack: Stack, session_id: str, asking: Payload) -> None:
+    def test_a_sender_that_does_not_wait_gets_a_receipt(self, stack: Stack, session_id: str, asking: Payload) -> None:
         answer = stack.client.post("/webhook", json=envelope("store_memory", session_id, content="later") | asking)
         assert answer.status_code == 202
         receipt = answer.json()

@@ -1,5 +1,5 @@
-"""The story that the product is for: research is delegated in a conversation, an agent on a computer does it, and the
-conversation goes on with the result. The agent is the one of the examples, as a real process under the runner."""
+"""The main story of the product: a conversation delegates research, an agent on a computer does it, and the
+conversation continues with the result. The agent is the one of the examples, as a real process under the runner."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RESULT = {"cheapest": "Bike & Co", "price": 72.5, "average": 85.67, "compared": 
 
 @pytest.fixture
 def stack(any_stack: Stack) -> Stack:
-    """The processes, with and without a pooler before Postgres."""
+    """The processes, with and without a pooler in front of Postgres."""
     return any_stack
 
 
 @pytest.fixture
 def cli(stack: Stack, tmp_path: Path) -> CommandLine:
-    """session-cli on the computer of the agent."""
+    """session-cli on the agent's computer."""
     return CommandLine(tmp_path, RELAY_URL=stack.url, API_KEY=API_KEY)
 
 
@@ -55,7 +55,7 @@ def session_id(stack: Stack) -> str:
 
 @contextmanager
 def listening(stack: Stack, session_id: str) -> Iterator[list[Payload]]:
-    """What a listener of the session's events hears, as it comes."""
+    """Listen to the session's events within the block. Yields the list of events received so far."""
     heard: list[Payload] = []
     client = stack.new_client()
     is_open = threading.Event()
@@ -72,7 +72,7 @@ def listening(stack: Stack, session_id: str) -> Iterator[list[Payload]]:
                         if heard[-1]["event"] == "complete_task":
                             return
         except httpx.HTTPError:
-            pass  # The test is over.
+            pass  # The test has ended.
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -84,7 +84,7 @@ def listening(stack: Stack, session_id: str) -> Iterator[list[Payload]]:
         listener.join(20)
 
 
-def test_the_result_is_in_the_session_and_a_listener_is_told(stack: Stack, session_id: str, cli: CommandLine) -> None:
+def test_the_result_is_stored_and_a_listener_is_notified(stack: Stack, session_id: str, cli: CommandLine) -> None:
     name = new_id("researcher")
     with (
         running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]),
@@ -120,7 +120,7 @@ def test_the_result_is_in_the_session_and_a_listener_is_told(stack: Stack, sessi
     assert "prices.md" in json.dumps(bundle["artifacts"])
 
 
-def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
+def test_without_a_listener_the_result_comes_with_a_later_response(
     stack: Stack, session_id: str, cli: CommandLine
 ) -> None:
     name = new_id("researcher")
@@ -137,7 +137,7 @@ def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
     assert fresh(delegated) == []
     with running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]) as runner:
         runner.wait_for_event("finished")
-    for _ in range(2):  # It is repeated until the task was looked at.
+    for _ in range(2):  # The update is repeated until the task has been read.
         answer = ask("store_memory", type="note", content="Meanwhile we spoke of colours.")
         [update] = fresh(answer)
         assert (update["task_id"], update["status"]) == (task_id, "completed")
@@ -150,7 +150,7 @@ def test_by_request_and_response_alone_the_result_comes_with_a_later_answer(
     assert shown["content"] == REPORT
 
 
-def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
+def test_an_agent_asks_a_question_and_continues_with_the_answer(
     stack: Stack, session_id: str, cli: CommandLine
 ) -> None:
     name = new_id("researcher")
@@ -166,7 +166,7 @@ def test_an_agent_that_lacks_something_asks_and_goes_on_with_the_answer(
     assert [event["event"] for event in runner.events] == ["claimed", "asked", "claimed", "finished"]
 
 
-def test_who_begins_with_the_latest_session_is_told_what_finished_in_it(stack: Stack, session_id: str) -> None:
+def test_resuming_the_latest_session_reports_its_finished_tasks(stack: Stack, session_id: str) -> None:
     key = new_key(stack, scopes=["write"], sessions=session_id)
     agent = Agent(stack)
     agent.register()
