@@ -1,7 +1,7 @@
 """${message}
 
-Keep it reversible and short of locks: add columns without rewriting, create indexes on big tables concurrently in a
-migration of their own, drop nothing that the release before still reads.
+Keep it reversible, and hold locks only briefly: add columns without rewriting the table, create indexes on big tables
+concurrently in a separate migration, and drop nothing that the previous release still reads.
 """
 
 from alembic import op

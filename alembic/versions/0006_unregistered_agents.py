@@ -9,7 +9,7 @@ down_revision = "0005"
 
 def upgrade() -> None:
     op.add_column("agents", sa.Column("is_registered", sa.Boolean(), server_default=sa.text("false"), nullable=False))
-    # A claim creates agents with these values. Agents with them may also have been registered: nothing tells which.
+    # A claim creates agents with these values. Agents registered with the same values cannot be distinguished from them.
     op.execute(
         "UPDATE agents SET is_registered = true WHERE last_seen_at IS NULL OR type <> 'general' OR max_concurrent <> 1"
         " OR command IS NOT NULL OR capabilities <> '{}'"

@@ -22,7 +22,7 @@ def _set_times(*, to: str, of: str) -> None:
     """Set the times of extracted items; `updated_at` too for those unchanged since."""
     for table in ("memories", "memory_revisions"):
         op.execute(
-            f"UPDATE {table} AS m SET created_at = c.{to},"  # noqa: S608 - names of our own
+            f"UPDATE {table} AS m SET created_at = c.{to},"  # noqa: S608 - constant names
             f" updated_at = CASE WHEN m.updated_at = c.{of} THEN c.{to} ELSE m.updated_at END"
             " FROM conversation_chunks AS c WHERE c.session_id = m.session_id AND c.chunk_id = m.chunk_id"
             f" AND c.start_at IS NOT NULL AND m.created_at = c.{of}"

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""An agent that needs nothing but Python: it compares prices that come with the task, and writes a report.
+"""An agent that needs only Python: it compares the prices in the task, and writes a report.
 
-The task is on standard input. What is printed becomes its output, the file in the folder of artifacts an artifact.
+It reads the task from standard input. Its standard output becomes the task's output, and the file in the artifact
+folder an artifact.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> int:
 
 
 def answered(task: dict[str, Any]) -> dict[str, float]:
-    """The prices that somebody gave in answer to the question."""
+    """Return the prices in the answer to the question."""
     for question in reversed(task["questions"]):
         if question.get("answer"):
             try:
