@@ -11,8 +11,8 @@ from tests.support.project import ROOT
 
 
 def test_the_page_lists_all_tools() -> None:
-    page = (ROOT / "docs" / "MCP.md").read_text()
-    listed = re.findall(r"^\| `(\w+)` \| ", page.partition("## Tools, resources and a prompt")[2], re.MULTILINE)[: len(tools())]
+    section = (ROOT / "docs" / "MCP.md").read_text().partition("## Tools, resources and a prompt")[2]
+    listed = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)[: len(tools())]
     assert listed == [tool.name for tool in tools()]
 
 

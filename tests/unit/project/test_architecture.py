@@ -1,4 +1,4 @@
-"""docs/ARCHITECTURE.md and CONTRIBUTING.md name files and packages as they are in the tree."""
+"""The documents name only files and folders that exist, and docs/ARCHITECTURE.md names all packages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local")
 PLACE = re.compile(rf"(?<![\w./-])((?:{'|'.join((*ROOMS, 'alembic', 'docs', 'examples', 'tests'))})/[\w./-]*)")
 """A path from the root of the project."""
+PAGES = [page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md") for page in sorted(ROOT.glob(pattern))]
 NAMED = re.compile(r"\b(rename_session|RenameSession)\b")
 """A command that has nothing special."""
 
@@ -30,6 +31,20 @@ def test_every_file_and_folder_that_is_named_is_there(name: str) -> None:
     named = places((ROOT / name).read_text())
     assert len(named) > 15
     assert [place for place in sorted(named) if not is_there(place)] == []
+
+
+def paths_in_backticks(page: Path) -> set[str]:
+    """The files and folders that a page names in backticks."""
+    return {place for span in re.findall(r"`([^`\n]+)`", page.read_text()) for place in places(span)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_path_in_backticks_exists(page: Path) -> None:
+    assert [place for place in sorted(paths_in_backticks(page)) if not is_there(place)] == []
+
+
+def test_the_pages_name_paths_in_backticks() -> None:
+    assert len(set().union(*map(paths_in_backticks, PAGES))) > 100
 
 
 def is_there(place: str) -> bool:
