@@ -1,4 +1,4 @@
-"""The stores, each empty for each test: one in Postgres, in a database of its own, and one in files."""
+"""The stores, empty for each test: one in Postgres, in a database of its own, and one in files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.stores.sending import send
 
 @pytest.fixture(scope="session")
 def store_url(postgres: EmbeddedServer) -> Iterator[str]:
-    """A migrated database that nobody else uses."""
+    """A migrated database of its own."""
     with new_database(postgres) as url:
         yield url
 
@@ -38,7 +38,7 @@ def in_postgres(store_url: str) -> Iterator[PostgresBackend]:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """Where the files are."""
+    """The folder of the files."""
     return tmp_path / "data"
 
 
@@ -50,13 +50,13 @@ def in_files(data_dir: Path) -> FilesBackend:
 
 @pytest.fixture(params=["in_postgres", "in_files"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each of the stores."""
+    """Each store in turn."""
     store: Backend = request.getfixturevalue(request.param)
     return store
 
 
 @pytest.fixture
 def walk(backend: Backend) -> Backend:
-    """Each of the stores, with an active session."""
+    """Each store in turn, with an active session."""
     send(backend, "create_session", title="Morning walk")
     return backend

@@ -1,4 +1,4 @@
-"""How long answers get: one budget for a whole answer, whatever it is made of, in each store."""
+"""The size of responses: one budget for a whole response, whatever it contains, in each store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def walk(backend: Backend) -> Backend:
-    """With a session of which everything is long."""
+    """A session whose texts are all long."""
     send(backend, "create_session", title="Walk", context=LARGE, participants=[f"{n:0200}" for n in range(100)])
     send(backend, "store_memory", key="large", type="decision", content=LARGE)
     send(backend, "add_artifact", artifact_id="large", name="Large", content=LARGE)
@@ -44,7 +44,7 @@ def size_of(answer: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("asked", [200, DEFAULT_MAX_CHARACTERS, MAX_CHARACTERS])
 def test_the_reads_of_a_batch_share_one_budget(walk: Backend, asked: int) -> None:
-    """500 of them made an answer of 178 MB once, and the worker grew to 1.4 GB."""
+    """500 of them once made a response of 178 MB, and the worker grew to 1.4 GB."""
     names = (list(READS) * ITEMS)[:ITEMS]
     commands = [{"command": name, "data": READS[name] | {"max_characters": MAX_CHARACTERS}} for name in names]
     answer = send(walk, "batch", commands=commands, max_characters=asked)
@@ -57,7 +57,7 @@ def test_the_reads_of_a_batch_share_one_budget(walk: Backend, asked: int) -> Non
     assert (results[0]["data"] != {"truncated": True}) == (asked > 200)
 
 
-def test_a_small_batch_is_answered_whole(walk: Backend) -> None:
+def test_the_response_to_a_small_batch_is_complete(walk: Backend) -> None:
     commands = [
         {"command": "store_memory", "data": {"key": "k", "content": "short"}},
         {"command": "retrieve_memory", "data": {"key": "k"}},
@@ -72,7 +72,7 @@ def test_a_small_batch_is_answered_whole(walk: Backend) -> None:
 
 
 @pytest.mark.parametrize("command", ["rename_session", "create_session", "delete_memory", "conversation_chunk"])
-def test_the_changes_of_a_batch_share_it_too_and_keep_their_ids(walk: Backend, command: str) -> None:
+def test_the_writes_of_a_batch_share_the_budget_and_keep_their_ids(walk: Backend, command: str) -> None:
     ideas = {"ideas": [f"idea {number}" for number in range(200)]}
     data: dict[str, Any] = {
         "rename_session": {"title": "Walk"},
@@ -96,7 +96,7 @@ def test_the_refusal_of_a_batch_is_short(walk: Backend) -> None:
     assert size_of({"data": error.data, **error.body()}) < DEFAULT_MAX_CHARACTERS
 
 
-def test_answers_to_changes_repeat_no_long_texts(walk: Backend) -> None:
+def test_responses_to_writes_repeat_no_long_texts(walk: Backend) -> None:
     for command, data in (("rename_session", {"title": "Long walk"}), ("pause_session", {}), ("resume_session", {})):
         answer = send(walk, command, **data)
         assert size_of(answer) < 25_000, command
@@ -104,7 +104,7 @@ def test_answers_to_changes_repeat_no_long_texts(walk: Backend) -> None:
     assert send(walk, "get_session_summary", max_characters=MAX_CHARACTERS)["context"].startswith(LARGE[:10_000])
 
 
-def test_the_answer_to_a_change_has_an_end(walk: Backend) -> None:
+def test_the_response_to_a_write_is_bounded(walk: Backend) -> None:
     items = [f"{number:04} " + "word " * 20 for number in range(1_600)]
     kinds = ("ideas", "decisions", "questions", "action_items", "facts", "preferences", "risks", "notes")
     extracted = {kind: items[number * 200 : number * 200 + 200] for number, kind in enumerate(kinds)}
@@ -113,7 +113,7 @@ def test_the_answer_to_a_change_has_an_end(walk: Backend) -> None:
     assert size_of(answer) <= MAX_CHARACTERS
 
 
-def test_an_error_names_what_is_missing_in_short(walk: Backend) -> None:
+def test_an_error_truncates_long_ids(walk: Backend) -> None:
     error = refusal(walk, "retrieve_memory", key="\N{GRINNING FACE}" * 256)
     assert isinstance(error, NotFound)
     assert size_of(error.body()) < 4_000

@@ -1,4 +1,4 @@
-"""What commands do, in each store: repeats, conflicts, states, revisions, batches, deletes, and the words of it."""
+"""The effects of commands in each store: repeats, conflicts, states, revisions, batches, deletes, and messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDS = ("chunk_id", "key", "task_id", "artifact_id")
 
 @pytest.fixture
 def walk(backend: Backend) -> Backend:
-    """With an active session."""
+    """An active session."""
     send(backend, "create_session", title="Morning walk", participants=["Ada"], context="On foot")
     return backend
 
@@ -35,7 +35,9 @@ def summary(backend: Backend) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("command", "data"), CREATING)
 @pytest.mark.parametrize("has_id", [True, False])
-def test_the_same_again_is_no_second_effect(walk: Backend, command: str, data: dict[str, Any], has_id: bool) -> None:
+def test_a_repeated_command_has_no_second_effect(
+    walk: Backend, command: str, data: dict[str, Any], has_id: bool
+) -> None:
     data = {name: value for name, value in data.items() if has_id or name not in IDS}
     first = send(walk, command, **data)
     before = summary(walk)
@@ -79,7 +81,7 @@ def test_a_delivery_id_takes_effect_once(walk: Backend, command: str, data: dict
     assert [event["event"] for event in journal] == ["create_session", command]
 
 
-def test_a_delivery_that_was_refused_is_refused_again(walk: Backend) -> None:
+def test_a_refused_delivery_is_refused_again(walk: Backend) -> None:
     for _ in range(2):
         with pytest.raises(NotFound) as refused:
             walk.send("delete_memory", {"key": "k"}, session_id=SESSION, delivery_id="d1")
@@ -88,7 +90,7 @@ def test_a_delivery_that_was_refused_is_refused_again(walk: Backend) -> None:
     assert [memory["key"] for memory in items(walk, "list_memories", SESSION)] == ["k"]
 
 
-def test_a_delivery_that_was_refused_because_of_the_state_of_its_session_is_judged_anew(backend: Backend) -> None:
+def test_a_delivery_refused_for_the_state_of_its_session_is_evaluated_again(backend: Backend) -> None:
     def try_it() -> RelayError | None:
         try:
             backend.send("store_memory", {"content": 1}, session_id=SESSION, delivery_id="d1")
@@ -108,7 +110,7 @@ def test_a_delivery_that_was_refused_because_of_the_state_of_its_session_is_judg
     assert [memory["revision"] for memory in items(backend, "list_memories", SESSION)] == [1]
 
 
-def test_what_is_no_command_is_refused_before_anything_is_done(backend: Backend) -> None:
+def test_an_invalid_command_is_refused_without_effect(backend: Backend) -> None:
     for command, data, field in (
         ("store_memry", {}, "command"),
         ("store_memory", {}, "data.content"),
@@ -133,7 +135,7 @@ def test_what_is_no_command_is_refused_before_anything_is_done(backend: Backend)
         assert refused.value.field == field
 
 
-def test_states_follow_each_other(walk: Backend) -> None:
+def test_a_session_goes_through_its_states(walk: Backend) -> None:
     assert send(walk, "pause_session")["status"] == "paused"
     assert send(walk, "pause_session")["status"] == "paused"
     error = refusal(walk, "store_memory", content=1)
@@ -165,7 +167,7 @@ def test_new_content_of_a_memory_is_a_new_revision(walk: Backend) -> None:
     assert refusal(walk, "retrieve_memory", key="Plan", revision=2).code == "memory_not_found"
 
 
-def test_what_is_found_in_a_conversation_becomes_memories(walk: Backend) -> None:
+def test_items_extracted_from_a_conversation_become_memories(walk: Backend) -> None:
     found = {"ideas": ["solar", {"z": 1}], "questions": ["Why?"], "action_items": []}
     stored = send(walk, "conversation_chunk", chunk_id="c1", content="Ada: hello", extracted_items=found)
     assert stored["extracted_items_processed"] == 3
@@ -184,7 +186,7 @@ def test_what_is_found_in_a_conversation_becomes_memories(walk: Backend) -> None
     }
 
 
-def test_tasks_wait_for_each_other_and_are_cancelled(walk: Backend) -> None:
+def test_tasks_wait_for_dependencies_and_can_be_cancelled(walk: Backend) -> None:
     send(walk, "delegate_task", task_id="t1", description="Compare", agent_name="codex")
     second = send(walk, "delegate_task", task_id="t2", description="Write", agent_name="codex", depends_on=["t1"])
     assert (second["ahead_in_queue"], second["agents_online"]) == (1, 0)
@@ -241,7 +243,7 @@ def test_a_batch_is_all_or_nothing(walk: Backend) -> None:
     assert items(walk, "list_memories", SESSION) == []
 
 
-def test_a_partial_batch_does_what_can_be_done(walk: Backend) -> None:
+def test_a_partial_batch_applies_its_valid_commands(walk: Backend) -> None:
     data = send(walk, "batch", mode="partial", commands=list(BATCH))
     assert (data["processed"], data["failed"]) == (3, 1)
     assert [item["status"] for item in data["results"]] == ["success", "error", "success", "success"]
@@ -252,7 +254,7 @@ def test_a_partial_batch_does_what_can_be_done(walk: Backend) -> None:
     }
 
 
-def test_a_session_begun_by_a_refused_batch_is_not_there(backend: Backend) -> None:
+def test_a_refused_batch_creates_no_session(backend: Backend) -> None:
     commands = [
         {"command": "create_session", "data": {"title": "Never"}},
         {"command": "cancel_task", "data": {"task_id": "none"}},
@@ -261,7 +263,7 @@ def test_a_session_begun_by_a_refused_batch_is_not_there(backend: Backend) -> No
     assert list(backend.session_ids()) == []
 
 
-def test_deleting_needs_the_id_and_leaves_nothing(walk: Backend) -> None:
+def test_deleting_requires_the_id_and_leaves_nothing(walk: Backend) -> None:
     for command, data in CREATING:
         send(walk, command, **data)
     assert refusal(walk, "delete_session", confirm="other").code == "not_confirmed"
@@ -285,7 +287,7 @@ def test_deleting_needs_the_id_and_leaves_nothing(walk: Backend) -> None:
     ]
 
 
-def test_news_of_tasks_come_with_answers_until_they_were_shown(walk: Backend) -> None:
+def test_responses_contain_task_updates_until_they_were_shown(walk: Backend) -> None:
     send(walk, "delegate_task", task_id="t1", description="Compare")
     assert "updates" not in walk.send("get_session_summary", {}, session_id=SESSION)
 
@@ -295,7 +297,9 @@ def test_news_of_tasks_come_with_answers_until_they_were_shown(walk: Backend) ->
     data=st.dictionaries(st.text(max_size=9), st.none() | st.text(max_size=9), max_size=3),
     session_id=st.none() | st.text(max_size=9),
 )
-def test_any_other_text_is_refused_in_our_own_words(command: str, data: dict[str, Any], session_id: str | None) -> None:
+def test_any_other_text_gets_an_error_message_of_our_own(
+    command: str, data: dict[str, Any], session_id: str | None
+) -> None:
     try:
         parse_direct(command, data, session_id=session_id)
     except RelayError as error:

@@ -1,4 +1,4 @@
-"""Extreme values are answered or refused, and are no fault of the store."""
+"""Extreme values are accepted or refused, and never fail in the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stores.sending import SESSION, refusal, send
 
 @pytest.fixture
 def filled(backend: Backend) -> Backend:
-    """With a little of everything."""
+    """A session with one item of each kind."""
     send(backend, "create_session", SESSION, title="Walk")
     send(backend, "conversation_chunk", content="a the 漢字 walk", chunk_id="c")
     send(backend, "store_memory", key="k", content="a note", type="note")
@@ -27,7 +27,7 @@ def filled(backend: Backend) -> Backend:
     return backend
 
 
-def test_a_text_that_no_index_holds_is_refused_alone(in_postgres: PostgresBackend) -> None:
+def test_a_text_too_large_for_the_index_is_refused_alone(in_postgres: PostgresBackend) -> None:
     send(in_postgres, "create_session", SESSION, title="Walk")
     error = refusal(in_postgres, "store_memory", key="k", content=extremes.distinct_words())
     assert (error.status, error.code, error.hint) == (422, "invalid", "If a text is long, split it.")
@@ -39,7 +39,7 @@ def test_a_text_that_no_index_holds_is_refused_alone(in_postgres: PostgresBacken
 
 
 def faults(backend: Backend, asked: Sequence[tuple[str, str | None, dict[str, Any]]]) -> list[str]:
-    """What was neither answered nor refused."""
+    """Return the values that were neither accepted nor refused."""
     found = []
     for command, session_id, data in asked:
         try:
@@ -52,6 +52,6 @@ def faults(backend: Backend, asked: Sequence[tuple[str, str | None, dict[str, An
 
 
 @pytest.mark.parametrize("make", [extremes.lists, extremes.reads, extremes.writes])
-def test_no_extreme_value_is_a_fault(filled: Backend, make: Any) -> None:
+def test_no_extreme_value_fails_in_the_store(filled: Backend, make: Any) -> None:
     wrong = faults(filled, make(SESSION))
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""The JSON store on disk: several writers, kills at any moment, and what others may put into its folder."""
+"""The JSON store on disk: several writers, kills at any moment, and foreign files in its folder."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def start_writer(data_dir: Path, name: str, count: int = COUNT) -> subprocess.Po
 
 
 def answered(process: subprocess.Popen[str]) -> list[int]:
-    """The numbers that a process has printed in whole lines, until it ended."""
+    """Return the numbers that a process prints in whole lines until it ends."""
     assert process.stdout is not None
     return [int(line) for line in process.stdout if line.endswith("\n")]
 
 
-def test_of_two_writers_one_of_which_is_killed_nothing_is_lost(in_files: FilesBackend, data_dir: Path) -> None:
+def test_killing_one_of_two_writers_loses_no_confirmed_write(in_files: FilesBackend, data_dir: Path) -> None:
     send(in_files, "create_session", title="Written by two")
     killed, other = start_writer(data_dir, "killed"), start_writer(data_dir, "other")
     assert killed.stdout is not None
@@ -58,7 +58,7 @@ def test_of_two_writers_one_of_which_is_killed_nothing_is_lost(in_files: FilesBa
     kept = {memory["key"] for memory in items(in_files, "list_memories", SESSION, limit=500)}
     assert {f"other {number}" for number in range(COUNT)} <= kept
     assert {f"killed {number}" for number in told} <= kept
-    assert len(kept) - COUNT - len(told) in (0, 1)  # One may have been written whose answer nobody saw.
+    assert len(kept) - COUNT - len(told) in (0, 1)  # One unconfirmed write may be stored.
     journal = msgspec.json.decode(export(in_files))["events"]
     for name in ("killed", "other"):
         numbers = [int(event["delivery_id"].split("-")[1]) for event in journal if name in (event["delivery_id"] or "")]
@@ -72,7 +72,7 @@ def test_of_two_writers_one_of_which_is_killed_nothing_is_lost(in_files: FilesBa
     assert after[: len(journal)] == journal
 
 
-def test_whenever_a_writer_is_killed_the_file_is_whole(in_files: FilesBackend, data_dir: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(in_files: FilesBackend, data_dir: Path) -> None:
     send(in_files, "create_session", title="Killed often")
     told = -1
     for after in (1, 2, 5, 9, 14):
@@ -89,7 +89,7 @@ def test_whenever_a_writer_is_killed_the_file_is_whole(in_files: FilesBackend, d
     assert send(in_files, "get_session_summary")["stats"]["memories"] in (told + 1, told + 2)
 
 
-def test_what_a_killed_writer_has_left_is_cleaned_up(in_files: FilesBackend, data_dir: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_cleaned_up(in_files: FilesBackend, data_dir: Path) -> None:
     send(in_files, "create_session", title="x")
     send(in_files, "create_session", "gone", title="x")
     send(in_files, "delete_session", "gone", confirm="gone")
@@ -105,7 +105,7 @@ def test_what_a_killed_writer_has_left_is_cleaned_up(in_files: FilesBackend, dat
     assert {path.name for path in file.parent.iterdir()} == {file.name, "notes.tmp"}
 
 
-def test_everything_is_for_its_owner_alone(in_files: FilesBackend, data_dir: Path) -> None:
+def test_all_files_are_private_to_their_owner(in_files: FilesBackend, data_dir: Path) -> None:
     before = os.umask(0)
     try:
         send(in_files, "create_session", title="x")
@@ -118,7 +118,7 @@ def test_everything_is_for_its_owner_alone(in_files: FilesBackend, data_dir: Pat
     assert SESSION not in "".join(path.name for path in modes)
 
 
-def test_reading_makes_nothing(in_files: FilesBackend, data_dir: Path) -> None:
+def test_reading_creates_no_files(in_files: FilesBackend, data_dir: Path) -> None:
     assert list(in_files.session_ids()) == []
     assert items(in_files, "list_sessions") == []
     assert refusal(in_files, "get_session_summary").code == "session_not_found"
@@ -132,7 +132,7 @@ def test_reading_makes_nothing(in_files: FilesBackend, data_dir: Path) -> None:
     assert file.stat() == before
 
 
-def test_what_is_refused_for_no_session_leaves_no_file(in_files: FilesBackend, data_dir: Path) -> None:
+def test_a_refused_command_for_a_missing_session_leaves_no_file(in_files: FilesBackend, data_dir: Path) -> None:
     assert refusal(in_files, "store_memory", content=1).code == "session_not_found"
     assert list((data_dir / "json-store" / "sessions").iterdir()) == []
     with pytest.raises(NotFound):
@@ -142,7 +142,7 @@ def test_what_is_refused_for_no_session_leaves_no_file(in_files: FilesBackend, d
 
 @pytest.fixture
 def broken(in_files: FilesBackend, data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The file of a session, in whose place is something else; another session is whole."""
+    """The file of a session, replaced by something else, beside a valid session."""
     for name in (SESSION, "whole"):
         send(in_files, "create_session", name, title=name)
         send(in_files, "store_memory", name, key="k", content="apples")
@@ -186,7 +186,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("broken", KINDS, indirect=True)
-def test_a_file_that_is_no_session_is_named_and_the_others_go_on(
+def test_an_invalid_session_file_is_named_and_the_others_work(
     in_files: FilesBackend, broken: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     document = export(in_files, "whole").replace(b'"session_id":"whole"', b'"session_id":"walk"', 1)
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_session_is_named_and_the_others_go_on(
     assert str(broken) in caplog.text
 
 
-def test_a_folder_in_the_way_of_a_temporary_file_is_named(in_files: FilesBackend, data_dir: Path) -> None:
+def test_a_folder_in_place_of_a_temporary_file_is_named(in_files: FilesBackend, data_dir: Path) -> None:
     send(in_files, "create_session", title="x")
     draft = Folder(data_dir).path(SESSION, ".tmp")
     draft.mkdir()
@@ -225,13 +225,13 @@ def test_a_folder_in_the_way_of_a_temporary_file_is_named(in_files: FilesBackend
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_named(in_files: FilesBackend, data_dir: Path) -> None:
+def test_a_read_only_folder_is_named(in_files: FilesBackend, data_dir: Path) -> None:
     data_dir.mkdir(mode=0o500)
     with pytest.raises(Unavailable, match=str(data_dir)):
         send(in_files, "create_session", title="x")
 
 
-def test_a_store_that_is_no_folder_is_named(in_files: FilesBackend, data_dir: Path) -> None:
+def test_a_store_path_that_is_a_file_is_named(in_files: FilesBackend, data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "json-store").write_text("a file")
     for trying in (lambda: send(in_files, "create_session", title="x"), lambda: items(in_files, "list_sessions")):
@@ -239,7 +239,7 @@ def test_a_store_that_is_no_folder_is_named(in_files: FilesBackend, data_dir: Pa
             trying()
 
 
-def test_who_waits_too_long_for_the_lock_is_told(
+def test_waiting_for_the_lock_times_out_with_an_error(
     in_files: FilesBackend, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(in_files, "create_session", title="x")
@@ -253,7 +253,7 @@ def test_who_waits_too_long_for_the_lock_is_told(
     send(in_files, "store_memory", content=1)
 
 
-def test_threads_of_one_process_do_not_lose_each_others_changes(in_files: FilesBackend) -> None:
+def test_threads_of_one_process_do_not_lose_changes(in_files: FilesBackend) -> None:
     send(in_files, "create_session", title="x")
 
     def write_some(name: str) -> None:
@@ -268,7 +268,7 @@ def test_threads_of_one_process_do_not_lose_each_others_changes(in_files: FilesB
     assert send(in_files, "get_session_summary")["stats"]["memories"] == 120
 
 
-def test_a_reader_sees_whole_states_while_others_write(in_files: FilesBackend) -> None:
+def test_a_reader_sees_consistent_states_while_others_write(in_files: FilesBackend) -> None:
     send(in_files, "create_session", title="x")
     stop = threading.Event()
 
@@ -295,9 +295,7 @@ def test_a_reader_sees_whole_states_while_others_write(in_files: FilesBackend) -
         writer.join()
 
 
-def test_deliveries_of_a_deleted_session_are_still_known_and_tell_nothing(
-    in_files: FilesBackend, data_dir: Path
-) -> None:
+def test_deliveries_of_a_deleted_session_stay_known_without_content(in_files: FilesBackend, data_dir: Path) -> None:
     in_files.send("create_session", {"title": "secret"}, session_id=SESSION, delivery_id="d1")
     in_files.send("store_memory", {"content": "secret"}, session_id=SESSION, delivery_id="d2")
     cursor = in_files.events(SESSION, after=None, limit=10, wait_seconds=0).next_cursor
@@ -322,7 +320,7 @@ def test_deliveries_of_a_deleted_session_are_still_known_and_tell_nothing(
     assert not Folder(data_dir).path(SESSION, TOMBSTONE).exists()
 
 
-def test_the_memory_of_deliveries_is_bounded(in_files: FilesBackend, data_dir: Path) -> None:
+def test_the_number_of_known_deliveries_is_bounded(in_files: FilesBackend, data_dir: Path) -> None:
     send(in_files, "create_session", title="x")
     commands = [{"command": "pause_session"}, {"command": "resume_session"}]
     for number in range(3):
@@ -339,7 +337,7 @@ def test_the_memory_of_deliveries_is_bounded(in_files: FilesBackend, data_dir: P
     assert ("d2" in kept, "d1" in kept, "old0" in kept) == (True, False, False)
 
 
-def test_news_of_a_journal_are_waited_for(in_files: FilesBackend) -> None:
+def test_a_reader_can_wait_for_journal_events(in_files: FilesBackend) -> None:
     send(in_files, "create_session", title="x")
     cursor = in_files.events(SESSION, after=None, limit=10, wait_seconds=0).next_cursor
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The store in Postgres, used directly: whose turn it is, and what is said when it cannot be used."""
+"""The store in Postgres, used directly: locks, and the errors when it cannot be used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.stores.sending import SESSION, send
 
 @contextmanager
 def held_shard(url: str) -> Iterator[None]:
-    """Somebody else works in the shard of the session."""
+    """Hold the lock of the session's shard within the block."""
     connection = psycopg2.connect(url)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (SHARD_LOCK, shard_of(SESSION)))
@@ -37,7 +37,7 @@ def held_shard(url: str) -> Iterator[None]:
     connection.close()
 
 
-def test_a_command_waits_for_its_turn(in_postgres: PostgresBackend, store_url: str) -> None:
+def test_a_command_waits_for_the_lock_of_its_shard(in_postgres: PostgresBackend, store_url: str) -> None:
     send(in_postgres, "create_session", title="x")
     answers = []
     with held_shard(store_url):
@@ -50,7 +50,7 @@ def test_a_command_waits_for_its_turn(in_postgres: PostgresBackend, store_url: s
     assert answers[0]["created"] is True
 
 
-def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, store_url: str) -> None:
+def test_waiting_for_the_lock_times_out_with_an_error(in_postgres: PostgresBackend, store_url: str) -> None:
     send(in_postgres, "create_session", title="x")
     began = time.monotonic()
     with held_shard(store_url), pytest.raises(Unavailable, match="Another process is changing"):
@@ -63,9 +63,7 @@ def test_who_waits_too_long_for_its_turn_is_told(in_postgres: PostgresBackend, s
     ("revision", "told"),
     [(None, "does not have the tables"), ("0001", "has schema 0001"), ("9999", "Update this program")],
 )
-def test_another_schema_is_told_before_anything_is_done(
-    postgres: EmbeddedServer, revision: str | None, told: str
-) -> None:
+def test_another_schema_is_refused_before_any_change(postgres: EmbeddedServer, revision: str | None, told: str) -> None:
     with new_database(postgres, template="template1") as url:
         if revision:
             execute(url, "CREATE TABLE alembic_version (version_num text)")
@@ -79,7 +77,7 @@ def test_another_schema_is_told_before_anything_is_done(
         backend.close()
 
 
-def test_a_server_that_is_away_is_told(store_url: str) -> None:
+def test_an_unreachable_server_is_reported(store_url: str) -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         PostgresBackend(read_settings({}))
     backend = PostgresBackend(read_settings({"DATABASE_URL": f"postgresql://x@127.0.0.1:{free_port()}/x"}))
@@ -94,7 +92,7 @@ def test_a_server_that_is_away_is_told(store_url: str) -> None:
     backend.close()
 
 
-def test_an_export_that_is_read_slowly_holds_nothing(in_postgres: PostgresBackend, store_url: str) -> None:
+def test_an_export_that_is_read_slowly_holds_no_lock(in_postgres: PostgresBackend, store_url: str) -> None:
     send(in_postgres, "create_session", title="x")
     for number in range(30):
         send(in_postgres, "conversation_chunk", chunk_id=f"c{number}", content="words " * 10_000)
@@ -106,7 +104,7 @@ def test_an_export_that_is_read_slowly_holds_nothing(in_postgres: PostgresBacken
     assert document.endswith(b"]}\n")
 
 
-def test_news_of_a_journal_are_waited_for(in_postgres: PostgresBackend) -> None:
+def test_a_reader_can_wait_for_journal_events(in_postgres: PostgresBackend) -> None:
     send(in_postgres, "create_session", title="x")
     cursor = in_postgres.events(SESSION, after=None, limit=10, wait_seconds=0).next_cursor
     assert in_postgres.events(SESSION, after=cursor, limit=10, wait_seconds=0.2).items == []
@@ -117,7 +115,7 @@ def test_news_of_a_journal_are_waited_for(in_postgres: PostgresBackend) -> None:
     writing.join()
 
 
-def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables(store_url: str) -> None:
+def test_reading_the_revision_without_tables_keeps_the_transaction_usable(store_url: str) -> None:
     engine = create_engine(Settings(database_url=store_url), application_name="tests", pool_size=1)
     with engine.connect() as connection:
         assert read_revision(connection) == SCHEMA_REVISION
@@ -129,7 +127,7 @@ def test_a_revision_is_read_in_a_transaction_that_goes_on_also_without_tables(st
     engine.dispose()
 
 
-def test_a_user_who_may_not_read_the_tables_is_told(store_url: str) -> None:
+def test_a_database_user_without_access_is_reported(store_url: str) -> None:
     role = f"stranger_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(store_url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True

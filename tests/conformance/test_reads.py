@@ -1,4 +1,4 @@
-"""What is read from each store: pages, cuts, order, and what is said of what is not there."""
+"""Reads from each store: pages, truncation, order, and errors for missing records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = '"\\\n😀数' * 20_000
 
 @pytest.fixture
 def walk(backend: Backend) -> Backend:
-    """With two sessions."""
+    """A store with two sessions."""
     send(backend, "create_session", title="Morning walk", participants=["Ada"], context="On foot")
     send(backend, "create_session", "evening", title="Evening")
     return backend
@@ -50,14 +50,14 @@ def test_memories_are_filtered_and_paged_over_all_sessions(walk: Backend) -> Non
     assert send(walk, "query_memories", SESSION, type="decision")["count"] == 2
 
 
-def test_memories_of_one_moment_are_all_there_once(walk: Backend) -> None:
+def test_paging_lists_memories_of_the_same_moment_once_each(walk: Backend) -> None:
     commands = [{"command": "store_memory", "data": {"key": f"Ä {n:02}", "content": n}} for n in range(20)]
     send(walk, "batch", commands=commands)
     keys = [item["key"] for item in items(walk, "list_memories", SESSION, limit=3)]
     assert keys == [f"Ä {n:02}" for n in reversed(range(20))]
 
 
-def test_tasks_come_in_the_order_in_which_they_will_be_done(walk: Backend) -> None:
+def test_tasks_come_in_claim_order(walk: Backend) -> None:
     for session_id, task_id, priority in (("walk", "a", 0), ("evening", "b", 5), ("walk", "c", 0), ("evening", "d", 5)):
         send(walk, "delegate_task", session_id, task_id=task_id, description=task_id, priority=priority, agent_name="x")
     send(walk, "cancel_task", "walk", task_id="a")
@@ -83,7 +83,7 @@ def test_artifacts_are_listed_without_content_the_latest_first(walk: Backend) ->
 
 
 @pytest.mark.parametrize("max_characters", [200, 3_000, 90_000])
-def test_a_long_text_is_read_on_to_its_end(walk: Backend, max_characters: int) -> None:
+def test_a_long_text_can_be_read_to_its_end(walk: Backend, max_characters: int) -> None:
     send(walk, "store_memory", key="long", content=LONG[: max_characters * 2])
     send(walk, "add_artifact", artifact_id="list", name="List", content=list(range(max_characters)))
     for command, key, field in (("retrieve_memory", "key", "memory"), ("get_artifact", "artifact_id", "artifact")):
@@ -101,7 +101,7 @@ def test_a_long_text_is_read_on_to_its_end(walk: Backend, max_characters: int) -
         assert (text if command == "retrieve_memory" else msgspec.json.decode(text)) == expected
 
 
-def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Backend) -> None:
+def test_a_transcript_can_be_read_to_its_end_by_cursors(walk: Backend) -> None:
     texts = ["short", LONG, "middle", "x" * 3_000, "end"]
     for number, text in enumerate(texts):
         send(walk, "conversation_chunk", chunk_id=f"c{number}", content=text, participants=["Ada"], metadata={"n": 1})
@@ -123,7 +123,7 @@ def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Backend) -> None:
         walk.transcript("none", limit=1, cursor=None, max_characters=500)
 
 
-def test_a_journal_is_followed_from_a_cursor_on(walk: Backend) -> None:
+def test_a_journal_can_be_followed_from_a_cursor(walk: Backend) -> None:
     for number in range(5):
         send(walk, "store_memory", key=str(number), content=number)
     seen, after = [], None
@@ -141,7 +141,7 @@ def test_a_journal_is_followed_from_a_cursor_on(walk: Backend) -> None:
         walk.events(SESSION, after="x", limit=1, wait_seconds=0)
 
 
-def test_a_bundle_has_what_somebody_needs_to_go_on(walk: Backend) -> None:
+def test_a_bundle_has_what_is_needed_to_continue(walk: Backend) -> None:
     for key, kind, status in (
         *(("q", "question", "open"), ("answered", "question", "done"), ("todo", "action_item", "open")),
         *(("decided", "decision", "open"), ("old", "decision", "superseded"), ("likes", "preference", "open")),
@@ -175,7 +175,7 @@ def test_a_bundle_has_what_somebody_needs_to_go_on(walk: Backend) -> None:
     assert refusal(walk, "resume_bundle", None).message == "No session is active."
 
 
-def test_what_is_not_there_is_answered_with_the_nearest(walk: Backend) -> None:
+def test_a_missing_record_gets_the_nearest_as_suggestion(walk: Backend) -> None:
     send(walk, "store_memory", key="solar roof", content=1)
     send(walk, "delegate_task", task_id="task-research", description="x")
     send(walk, "add_artifact", artifact_id="report-2026", name="x", content=1)
@@ -194,7 +194,7 @@ def test_what_is_not_there_is_answered_with_the_nearest(walk: Backend) -> None:
         assert refusal(walk, command, None, cursor="####", **data).field == "cursor"
 
 
-def test_markdown_is_a_document_to_read(walk: Backend) -> None:
+def test_markdown_is_a_readable_document(walk: Backend) -> None:
     send(walk, "store_memory", key="plan", type="decision", content={"what": "Solar", "why": "sun"}, tags=["roof"])
     send(walk, "store_memory", key="todo", type="action_item", content="Call", status="done")
     send(walk, "delegate_task", description="Compare prices", agent_name="codex")

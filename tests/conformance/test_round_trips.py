@@ -1,4 +1,4 @@
-"""Sessions as documents: exported from one store, imported into the other, and nothing has changed."""
+"""Sessions as documents: exported from one store and imported into the other without changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERBATIM = '{"z": 1e23,\n\t"a": -0.0, "ü": "\\u00fc", "n": 1.50, "big": 1234567
 
 
 def fill(backend: Backend, session_id: str = SESSION) -> None:
-    """A session with something of every kind."""
+    """Create a session with one item of each kind."""
 
     def say(command: str, **data: Any) -> dict[str, Any]:
         return send(backend, command, session_id, **data)
@@ -85,7 +85,7 @@ def test_a_session_goes_through_both_stores_unchanged(
         assert len(backend.transcript(SESSION, limit=10, cursor=None, max_characters=9_000).items) == 2
 
 
-def test_the_same_document_again_is_taken_for_what_it_is(backend: Backend) -> None:
+def test_an_import_of_the_same_document_is_a_repeat(backend: Backend) -> None:
     fill(backend)
     document = export(backend)
     assert take(backend, document) is False
@@ -100,7 +100,7 @@ def test_the_same_document_again_is_taken_for_what_it_is(backend: Backend) -> No
     assert export(backend) == document
 
 
-def test_a_document_that_somebody_has_laid_out_anew_is_the_same(backend: Backend) -> None:
+def test_a_reformatted_document_is_the_same(backend: Backend) -> None:
     send(backend, "create_session", title="Plain")
     send(backend, "store_memory", key="k", content={"b": 1, "a": [1, 2]})
     document = export(backend)
@@ -111,7 +111,7 @@ def test_a_document_that_somebody_has_laid_out_anew_is_the_same(backend: Backend
     assert take(backend, pretty) is True
 
 
-def test_all_sessions_of_a_store_go_into_the_other_the_oldest_first(
+def test_all_sessions_of_a_store_are_imported_into_the_other_oldest_first(
     in_files: FilesBackend, in_postgres: PostgresBackend
 ) -> None:
     for name in ("b", "a", "c"):
@@ -125,7 +125,7 @@ def test_all_sessions_of_a_store_go_into_the_other_the_oldest_first(
 
 
 def broken(document: dict[str, Any], path: str, value: Any) -> bytes:
-    """The document with another value at the path; without it for None."""
+    """Return the document with another value at the path, or without it for None."""
     *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     place: Any = document
     for part in way:
@@ -184,7 +184,7 @@ def broken(document: dict[str, Any], path: str, value: Any) -> bytes:
         ("events", {}, "events"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_changed(
+def test_an_invalid_field_is_named_and_nothing_is_imported(
     backend: Backend, in_files: FilesBackend, path: str, value: Any, field: str | None
 ) -> None:
     fill(in_files)
@@ -204,13 +204,13 @@ def test_what_is_wrong_is_named_and_nothing_is_changed(
     "body",
     [b"", b"x", b"[]", b'{"format"', b"\xff\xfe", b'{"format": "session-relay/1"}', b"[" * 100_000, b'"text"', b"null"],
 )
-def test_what_is_no_document_is_refused(backend: Backend, body: bytes) -> None:
+def test_an_invalid_document_is_refused(backend: Backend, body: bytes) -> None:
     with pytest.raises(Rejected):
         take(backend, body)
 
 
 @pytest.mark.parametrize("content", ["[" * 200 + "]" * 200, "1" * 101, '"\\u0000"', "1e999"])
-def test_json_is_as_limited_as_in_commands(backend: Backend, content: str) -> None:
+def test_json_has_the_same_limits_as_in_commands(backend: Backend, content: str) -> None:
     send(backend, "create_session", title="x")
     send(backend, "store_memory", key="k", content="PLACE")
     document = export(backend).replace(b'"PLACE"', content.encode())
@@ -220,7 +220,7 @@ def test_json_is_as_limited_as_in_commands(backend: Backend, content: str) -> No
     assert (refused.value.field or "").startswith("memories[0]")
 
 
-def test_a_task_that_was_held_comes_in_as_held_until_its_lease_has_run_out(
+def test_a_claimed_task_stays_claimed_until_its_lease_expires(
     in_files: FilesBackend, in_postgres: PostgresBackend
 ) -> None:
     fill(in_files)
@@ -258,7 +258,7 @@ blanks = st.sampled_from(["", " ", "\n", "\t", "\r\n", " \t \n", "\t\t ", "\t \t
     text=st.text(characters, min_size=1),
     context=st.text(characters),
 )
-def test_any_content_comes_back_byte_for_byte(
+def test_any_content_is_returned_byte_for_byte(
     in_files: FilesBackend,
     in_postgres: PostgresBackend,
     contents: list[tuple[str, bytes, str]],

@@ -1,4 +1,5 @@
-"""What is said again is said twice; only what was just sent by the same source is a repeat. The same in each store."""
+"""Repeats: only a command just sent by the same source is one; the same content sent later counts again. Both stores
+agree."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def memory(backend: Backend, key: str, **more: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_decision_that_is_taken_again_is_open_again(walk: Backend) -> None:
+def test_a_decision_made_again_is_reopened(walk: Backend) -> None:
     taken = send(walk, "store_memory", content="Use Postgres", type="decision")
     assert taken["created"] is True
     send(walk, "store_memory", key=taken["key"], content="Use Postgres", status="superseded")
@@ -33,7 +34,7 @@ def test_a_decision_that_is_taken_again_is_open_again(walk: Backend) -> None:
     assert send(walk, "resume_bundle")["decisions"][0]["status"] == "open"
 
 
-def test_an_action_item_that_is_due_again_is_open_again(walk: Backend) -> None:
+def test_an_action_item_that_is_due_again_is_reopened(walk: Backend) -> None:
     send(walk, "store_memory", key="bins", content="Put out the bins", type="action_item", status="done")
     again = send(walk, "store_memory", key="bins", content="Put out the bins")
     assert (again["outcome"], again["status"]) == ("reopened", "open")
@@ -41,7 +42,7 @@ def test_an_action_item_that_is_due_again_is_open_again(walk: Backend) -> None:
     assert send(walk, "store_memory", key="bins", content="Put out the bins", tags=["home"])["status"] == "done"
 
 
-def test_an_action_item_found_in_a_later_conversation_is_open_again(walk: Backend) -> None:
+def test_an_action_item_found_in_a_later_conversation_is_reopened(walk: Backend) -> None:
     found = {"action_items": ["Call Ann"]}
     first = send(walk, "conversation_chunk", content="Ada: I will call Ann.", extracted_items=found)
     [key] = first["memory_keys"]
@@ -62,7 +63,7 @@ def test_the_second_yes_of_a_conversation_is_in_the_transcript(walk: Backend) ->
     assert len({answer["chunk_id"] for answer in answers}) == 6
 
 
-def test_what_is_sent_twice_with_nothing_in_between_is_a_repeat(walk: Backend) -> None:
+def test_a_command_sent_twice_in_a_row_is_a_repeat(walk: Backend) -> None:
     for command, data, listed in (
         ("conversation_chunk", {"content": "Yes."}, lambda: transcript(walk)),
         ("delegate_task", {"description": "Compare"}, lambda: items(walk, "list_tasks", SESSION)),
@@ -73,13 +74,13 @@ def test_what_is_sent_twice_with_nothing_in_between_is_a_repeat(walk: Backend) -
         assert second["delivery_id"] != first["delivery_id"]
         assert second["data"]["created"] is False
         assert {**second["data"], "created": True} == first["data"]
-        send(walk, "list_memories")  # Reading says nothing.
+        send(walk, "list_memories")  # Reads do not count.
         assert walk.send(command, data, session_id=SESSION)["data"]["created"] is False
         assert len(listed()) == 1
         assert len({first["message"], second["message"]}) == 2
 
 
-def test_a_batch_that_is_sent_twice_is_done_once(walk: Backend) -> None:
+def test_a_batch_that_is_sent_twice_is_applied_once(walk: Backend) -> None:
     chunks = [{"command": "conversation_chunk", "data": {"content": text}} for text in ("Yes.", "No.", "Yes.")]
     first, second = (walk.send("batch", {"commands": chunks}, session_id=SESSION) for _ in range(2))
     assert second["message"].startswith(
@@ -95,7 +96,7 @@ def test_a_batch_that_is_sent_twice_is_done_once(walk: Backend) -> None:
     assert len(set(ids)) == 6
 
 
-def test_what_a_batch_reads_is_read_each_time(walk: Backend) -> None:
+def test_the_reads_of_a_repeated_batch_are_repeated(walk: Backend) -> None:
     commands = [{"command": "store_memory", "data": {"content": "Blue"}}, {"command": "list_memories"}]
     for created in (True, False):
         stored, listed = send(walk, "batch", commands=commands)["results"]
@@ -103,7 +104,7 @@ def test_what_a_batch_reads_is_read_each_time(walk: Backend) -> None:
         assert [item["content"] for item in listed["data"]["memories"]] == ["Blue"]
 
 
-def test_the_same_under_two_ids_of_the_sender_is_said_twice(walk: Backend) -> None:
+def test_the_same_content_under_two_ids_is_stored_twice(walk: Backend) -> None:
     for number in range(2):
         walk.send("conversation_chunk", {"content": "Yes."}, session_id=SESSION, delivery_id=f"d{number}")
         walk.send("delegate_task", {"description": "Test it"}, session_id=SESSION, delivery_id=f"t{number}")
@@ -125,7 +126,7 @@ TASK: dict[str, Any] = {"description": "Translate", "input_data": {"file": "a"}}
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_tasks_that_differ_in_anything_are_two(walk: Backend, other: dict[str, Any]) -> None:
+def test_tasks_that_differ_in_any_field_are_distinct(walk: Backend, other: dict[str, Any]) -> None:
     send(walk, "delegate_task", task_id="t1", description="First")
     first, second = (send(walk, "delegate_task", **data) for data in (TASK, TASK | other))
     assert (first["created"], second["created"]) == (True, True)
@@ -133,7 +134,7 @@ def test_tasks_that_differ_in_anything_are_two(walk: Backend, other: dict[str, A
     assert len(items(walk, "list_tasks", SESSION)) == 3
 
 
-def test_a_batch_says_what_it_did(walk: Backend) -> None:
+def test_the_message_of_a_batch_counts_its_effects(walk: Backend) -> None:
     tasks = [{"command": "delegate_task", "data": {**TASK, "input_data": {"file": name}}} for name in "abc"]
     answer = walk.send("batch", {"commands": tasks}, session_id=SESSION)
     assert answer["message"] == "Executed all 3 commands."
@@ -177,7 +178,7 @@ def test_a_title_whose_session_is_completed_starts_a_new_session(backend: Backen
 
 
 @pytest.mark.parametrize("state", ["paused", "completed"])
-def test_the_id_of_a_session_that_does_not_go_on_starts_no_other(walk: Backend, state: str) -> None:
+def test_the_id_of_an_inactive_session_starts_no_new_one(walk: Backend, state: str) -> None:
     send(walk, f"{state.removesuffix('d')}_session")
     answer = walk.send("create_session", {"title": "Morning walk"}, session_id=SESSION)
     assert (answer["data"]["created"], answer["data"]["status"]) == (False, state)
@@ -196,7 +197,7 @@ def test_every_change_of_a_memory_is_a_revision(walk: Backend) -> None:
     ]
     for number, change in enumerate(changes, start=2):
         assert send(walk, "store_memory", key="k", **change)["revision"] == number
-    assert send(walk, "store_memory", key="k", content=2)["revision"] == 7  # It was done.
+    assert send(walk, "store_memory", key="k", content=2)["revision"] == 7  # Its status was done.
     told = [memory(walk, "k", revision=number) for number in range(1, 8)]
     assert [item["tags"] for item in told] == [["a"], *[["a", "b"]] * 4, [], []]
     assert [item["status"] for item in told] == ["open", "open", "done", "done", "done", "done", "open"]
@@ -204,7 +205,7 @@ def test_every_change_of_a_memory_is_a_revision(walk: Backend) -> None:
     assert [item["content"] for item in told] == [1, 1, 1, 1, 2, 2, 2]
 
 
-def test_writers_that_each_add_a_tag_leave_all_tags(walk: Backend) -> None:
+def test_concurrent_writers_that_add_tags_keep_all_tags(walk: Backend) -> None:
     send(walk, "store_memory", key="k", content="shared")
 
     def add(tag: str) -> None:
@@ -224,7 +225,7 @@ def test_writers_that_each_add_a_tag_leave_all_tags(walk: Backend) -> None:
     assert memory(walk, "k")["revision"] == 17
 
 
-def test_a_status_is_not_overwritten_by_who_has_not_seen_it(walk: Backend) -> None:
+def test_a_status_is_not_overwritten_by_a_sender_that_has_not_seen_it(walk: Backend) -> None:
     send(walk, "store_memory", key="k", content="shared")
     send(walk, "store_memory", key="k", content="shared", status="done", if_revision=1)
     error = refusal(walk, "store_memory", key="k", content="shared", status="superseded", if_revision=1)

@@ -1,4 +1,4 @@
-"""Both stores give the same answers to the same commands, but for times and cursors."""
+"""Both stores give the same responses to the same commands, except for times and cursors."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ STORY: list[Step] = [
 
 
 def told(backend: Backend, step: Step, number: int) -> Any:
-    """What a store answers or refuses, without what may differ."""
+    """Return a store's response or error, without the parts that may differ."""
     command, session_id, data = step
     try:
         answer = backend.send(command, data, session_id=session_id, delivery_id=f"d{number}")
@@ -164,7 +164,7 @@ def told(backend: Backend, step: Step, number: int) -> Any:
 
 
 def without_times(value: Any) -> Any:
-    """The same with all times and cursors alike, and the ranks of hits in whole numbers."""
+    """Replace all times and cursors by constants, and round the ranks of hits."""
 
     def alike(part: Any) -> Any:
         if isinstance(part, dict):
@@ -180,7 +180,7 @@ def without_times(value: Any) -> Any:
     return alike(msgspec.json.decode(TIME.sub("<time>", msgspec.json.encode(value).decode())))
 
 
-def test_a_story_of_all_commands_is_told_alike(in_postgres: PostgresBackend, in_files: FilesBackend) -> None:
+def test_a_story_of_all_commands_gets_equal_responses(in_postgres: PostgresBackend, in_files: FilesBackend) -> None:
     assert {command for command, _, _ in STORY} == set(COMMANDS)
     for number, step in enumerate(STORY):
         assert told(in_files, step, number) == told(in_postgres, step, number), step
@@ -253,7 +253,7 @@ def both(in_postgres: PostgresBackend, in_files: FilesBackend) -> tuple[Backend,
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=st.lists(steps, min_size=5, max_size=25), numbers=st.lists(st.integers(0, 12), min_size=25, max_size=25))
-def test_any_commands_in_any_order_are_answered_alike(
+def test_any_commands_in_any_order_get_equal_responses(
     both: tuple[Backend, Backend], story: list[Step], numbers: list[int]
 ) -> None:
     for backend in both:

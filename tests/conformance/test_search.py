@@ -1,4 +1,4 @@
-"""Search in each store: what is found for which words, in which scripts, and in which order."""
+"""Search in each store: which words find which records, in which scripts, and in which order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def remember(backend: Backend, **contents: str) -> None:
         send(backend, "store_memory", key=key, content=content)
 
 
-def test_a_question_in_other_words_finds_the_decision_in_part(walk: Backend) -> None:
+def test_a_question_in_other_words_finds_the_decision_as_a_partial_match(walk: Backend) -> None:
     remember(walk, db="We picked Postgres as database", roof="Solar panels for the roof")
     data = send(walk, "search", None, q="what did we decide about the database")
     assert (ids(data["hits"]), data["match"]) == (["db"], "partial")
@@ -29,7 +29,7 @@ def test_a_question_in_other_words_finds_the_decision_in_part(walk: Backend) -> 
     assert "as **database**" in hit["snippet"]
 
 
-def test_what_has_all_words_comes_first_then_more_of_the_words(walk: Backend) -> None:
+def test_hits_with_more_of_the_words_come_first(walk: Backend) -> None:
     remember(walk, both="the solar roofs were chosen", one="a roof", none="a wall", often="roof " * 50)
     found = items(walk, "search", q="solar roof")
     assert found[0]["key"] == "both"
@@ -38,7 +38,7 @@ def test_what_has_all_words_comes_first_then_more_of_the_words(walk: Backend) ->
 
 
 @pytest.mark.parametrize("q", ["rye -dear", "-dear rye", "rye wheat -dear", 'rye -"is dear"', "rye -DEAR"])
-def test_what_is_unwanted_is_not_found_in_part_either(walk: Backend, q: str) -> None:
+def test_excluded_words_also_exclude_partial_matches(walk: Backend, q: str) -> None:
     remember(walk, dear="Rye bread is dear", cheap="Rye bread is cheap")
     assert ids(items(walk, "search", q=q)) == ["cheap"]
 
@@ -63,14 +63,14 @@ def test_what_is_unwanted_is_not_found_in_part_either(walk: Backend, q: str) -> 
         ("C_100% sure", "100%", True),
     ],
 )
-def test_what_has_all_that_is_asked_for_is_told_from_the_rest(walk: Backend, text: str, q: str, is_found: bool) -> None:
+def test_full_matches_are_distinguished_from_partial_ones(walk: Backend, text: str, q: str, is_found: bool) -> None:
     send(walk, "conversation_chunk", chunk_id="c1", content=text)
     send(walk, "conversation_chunk", chunk_id="c2", content="something else")
     found = [hit["chunk_id"] for hit in items(walk, "search", q=q) if hit["match"] == "all"]
     assert found == (["c1"] if is_found else [])
 
 
-def test_areas_types_tags_and_sessions_narrow_it(walk: Backend) -> None:
+def test_search_can_be_limited_by_area_type_tag_and_session(walk: Backend) -> None:
     send(walk, "create_session", "other", title="Other")
     send(walk, "conversation_chunk", chunk_id="c1", content="Let us talk about budgets")
     send(walk, "store_memory", key="m1", type="fact", content="The budget is 40", tags=["money"])
@@ -135,7 +135,7 @@ def test_any_text_is_a_query(walk: Backend, q: str) -> None:
 
 @pytest.mark.parametrize("word", ["a_", "~/", "store_", "a_b~/"])
 def test_long_words_of_underscores_are_stored_and_found_at_once(walk: Backend, word: str) -> None:
-    """The parser of Postgres takes quadratic time for them: this one half a minute."""
+    """The parser of Postgres takes quadratic time for them: half a minute for this one."""
     remember(walk, long=word * 20_000 + " solar", short="snake_case is a spelling")
     assert ids(items(walk, "search", q="solar")) == ["long"]
 

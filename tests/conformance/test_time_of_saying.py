@@ -1,4 +1,4 @@
-"""What was said in March and is stored now stands in March: in transcripts, bundles, lists and searches."""
+"""Chunks stored later than they were said: transcripts, bundles, lists and searches use the time of saying."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SINCE_JUNE = {"since": "2026-06-01"}
 
 @pytest.fixture
 def walk(backend: Backend) -> Backend:
-    """With a conversation of which two pieces were stored late, the later one first."""
+    """A conversation with two chunks that were stored late, the later one first."""
     send(backend, "create_session", title="Morning walk")
     found = {"decisions": ["Plant roses"]}
     send(backend, "conversation_chunk", chunk_id="now", content="And the roses?")
@@ -54,11 +54,13 @@ def test_a_transcript_is_in_the_order_in_which_it_was_said(walk: Backend) -> Non
     text = {name: "".join(p["content"] for p in pieces if p["chunk_id"] == name) for name in ("march", "april", "now")}
     assert text == {"march": "Roses it is. " * 40, "april": "Roses: in bloom", "now": "And the roses?"}
     with pytest.raises(Invalid) as refused:
-        walk.transcript(SESSION, limit=1, cursor="WzEsMF0", max_characters=500)  # [1,0], as it was before.
+        walk.transcript(
+            SESSION, limit=1, cursor="WzEsMF0", max_characters=500
+        )  # A cursor in the form of earlier versions.
     assert "from the beginning" in str(refused.value.hint)
 
 
-def test_a_bundle_ends_with_what_was_said_last_and_tells_when(walk: Backend) -> None:
+def test_a_bundle_ends_with_the_last_chunk_and_its_time(walk: Backend) -> None:
     conversation = send(walk, "resume_bundle")["conversation"]
     assert [piece["chunk_id"] for piece in conversation] == ["march", "april", "now"]
     assert [piece.get("start_at") for piece in conversation] == ["2026-03-05T09:00:00Z", "2026-04-02T10:00:00Z", None]
@@ -66,14 +68,14 @@ def test_a_bundle_ends_with_what_was_said_last_and_tells_when(walk: Backend) -> 
     assert last["chunk_id"] == "now"
 
 
-def test_it_is_found_at_its_time(walk: Backend) -> None:
+def test_a_chunk_is_found_at_its_time(walk: Backend) -> None:
     [hit] = items(walk, "search", q="roses", **{"in": ["conversations"]}, **MARCH)
     assert (hit["chunk_id"], hit["at"]) == ("march", "2026-03-05T09:00:00Z")
     later = items(walk, "search", q="roses", **{"in": ["conversations"]}, **SINCE_JUNE)
     assert [hit["chunk_id"] for hit in later] == ["now"]
 
 
-def test_what_was_found_in_it_is_of_its_time_too(walk: Backend) -> None:
+def test_memories_extracted_from_a_chunk_have_its_time(walk: Backend) -> None:
     send(walk, "store_memory", content="Water them", type="decision")
     [roses] = items(walk, "query_memories", SESSION, type="decision", **MARCH)
     assert (roses["content"], roses["created_at"], roses["updated_at"]) == (
@@ -90,6 +92,6 @@ def test_what_was_found_in_it_is_of_its_time_too(walk: Backend) -> None:
     assert (later["created_at"], later["updated_at"]) == ("2026-03-05T09:00:00Z", "2026-07-01T00:00:00Z")
 
 
-def test_a_document_to_read_tells_it_in_order(walk: Backend) -> None:
+def test_a_markdown_export_is_in_the_order_of_saying(walk: Backend) -> None:
     document = b"".join(walk.export(SESSION, format="markdown")).decode()
     assert document.index("### 2026-03-05") < document.index("### 2026-04-02") < document.index("And the roses?")

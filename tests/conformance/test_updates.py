@@ -1,4 +1,4 @@
-"""What each store tells of tasks, and to whom: each source until get_task has shown it the task."""
+"""Task updates of each store, and their recipients: each source until get_task has shown it the task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ChatOf = Callable[[str], Backend]
 
 @pytest.fixture(params=["in_postgres", "in_files"])
 def chat_of(request: pytest.FixtureRequest) -> Iterator[ChatOf]:
-    """The same store for each source."""
+    """Opens the same store for each source."""
     request.getfixturevalue(request.param)
     opened: list[Backend] = []
 
@@ -76,7 +76,7 @@ def delegate(backend: Backend, session_id: str = SESSION, *, count: int = 1) -> 
         send(backend, "delegate_task", session_id, task_id=f"t{number}", description=f"Compare {number}")
 
 
-def test_a_source_hears_of_a_task_until_it_was_shown_to_itself(chat_of: ChatOf) -> None:
+def test_a_source_gets_updates_until_it_has_read_the_task(chat_of: ChatOf) -> None:
     phone, laptop = chat_of("phone"), chat_of("laptop")
     delegate(phone)
     change(phone, SESSION)
@@ -92,7 +92,7 @@ def test_a_source_hears_of_a_task_until_it_was_shown_to_itself(chat_of: ChatOf) 
     assert brief(hear(phone)) == brief(hear(laptop)) == [("t0", False)]
 
 
-def test_what_was_seen_comes_after_what_was_not_within_five(chat_of: ChatOf) -> None:
+def test_unseen_updates_come_before_seen_ones_up_to_five(chat_of: ChatOf) -> None:
     phone = chat_of("phone")
     delegate(phone, count=7)
     change(phone, SESSION)
@@ -101,7 +101,7 @@ def test_what_was_seen_comes_after_what_was_not_within_five(chat_of: ChatOf) -> 
     assert brief(hear(phone)) == [("t2", False), ("t1", False), ("t0", False), ("t6", True), ("t5", True)]
 
 
-def test_what_was_seen_is_told_for_a_day_and_what_others_saw_for_a_week(chat_of: ChatOf) -> None:
+def test_seen_updates_are_repeated_for_a_day_and_unseen_ones_for_a_week(chat_of: ChatOf) -> None:
     phone, laptop = chat_of("phone"), chat_of("laptop")
     delegate(phone)
     for age, seen, unseen in ((23, [("t0", True)], [("t0", False)]), (25, [], [("t0", False)]), (24 * 8, [], [])):
@@ -111,7 +111,7 @@ def test_what_was_seen_is_told_for_a_day_and_what_others_saw_for_a_week(chat_of:
         assert (brief(hear(phone)), brief(hear(laptop))) == (seen, unseen), age
 
 
-def test_at_most_32_sources_are_remembered_the_latest(chat_of: ChatOf) -> None:
+def test_the_latest_32_sources_are_remembered(chat_of: ChatOf) -> None:
     phone = chat_of("phone")
     delegate(phone)
     change(phone, SESSION, shown_at="2999-01-01T00:00:00Z", seen_by=[f"chat {number}" for number in range(32)])
@@ -120,7 +120,7 @@ def test_at_most_32_sources_are_remembered_the_latest(chat_of: ChatOf) -> None:
     assert task["seen_by"] == [*(f"chat {number}" for number in range(1, 32)), "phone"]
 
 
-def test_a_document_of_before_comes_in_as_seen_by_nobody_in_particular(chat_of: ChatOf) -> None:
+def test_a_document_without_sources_is_imported_with_an_empty_list(chat_of: ChatOf) -> None:
     phone = chat_of("phone")
     delegate(phone)
     send(phone, "get_task", task_id="t0")
@@ -130,7 +130,7 @@ def test_a_document_of_before_comes_in_as_seen_by_nobody_in_particular(chat_of: 
     assert msgspec.json.decode(export(phone))["tasks"][0]["seen_by"] == []
 
 
-def test_what_a_source_delegated_elsewhere_is_one_line_at_the_end(chat_of: ChatOf) -> None:
+def test_tasks_delegated_in_other_sessions_are_one_line_at_the_end(chat_of: ChatOf) -> None:
     phone, laptop = chat_of("phone"), chat_of("laptop")
     for session_id in TITLES:
         delegate(phone, session_id, count=2)

@@ -1,4 +1,4 @@
-"""A relay of its own for the tests of a module."""
+"""A relay and a session for the tests of a module."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def walk(redis: Redis, engine: Engine) -> str:
-    """A session that exists."""
+    """An existing session."""
     session_id = new_id("walk")
     drain(redis, engine, entry("create_session", session_id, title="Walk"))
     return session_id

@@ -1,1 +1,1 @@
-"""The parts of an agent's runner."""
+"""The parts of the agent runner."""

@@ -1,4 +1,4 @@
-"""The keeper of a command: what it tells of the end, and that it leaves no process behind."""
+"""The process reaper of a command: it reports the exit, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ time.sleep(60)
 
 
 def start(folder: Path, *command: str) -> Process:
-    """A command with an empty standard input."""
+    """Start a command with an empty standard input."""
     input = folder / "input"
     input.touch()
     return Process(command, input=input, environment=dict(os.environ))
 
 
 def child_of(process: Process) -> int:
-    """The process that WITH_CHILD has started."""
+    """Return the process that WITH_CHILD has started."""
     limit_at = time.monotonic() + 10
     while not process.output.endswith(b"\n"):
         assert time.monotonic() < limit_at
@@ -61,8 +61,8 @@ def test_the_exit_code_is_that_of_the_command(tmp_path: Path, command: list[str]
     assert process.errors.decode().strip() == said
 
 
-def test_it_ends_also_those_that_have_moved_away_however_often_it_is_tried(tmp_path: Path) -> None:
-    # Whoever looks at the wrong moment sees a process neither below its old parent nor below its new one.
+def test_it_always_ends_processes_that_have_been_reparented(tmp_path: Path) -> None:
+    # For a moment, a process is listed neither below its old parent nor below its new one.
     for _ in range(20):
         process = start(tmp_path, sys.executable, "-S", "-c", WITH_CHILD)
         child = child_of(process)
@@ -71,7 +71,7 @@ def test_it_ends_also_those_that_have_moved_away_however_often_it_is_tried(tmp_p
         assert not Path(f"/proc/{child}").exists()
 
 
-def test_in_a_hurry_nobody_is_asked(tmp_path: Path) -> None:
+def test_an_urgent_stop_kills_without_asking(tmp_path: Path) -> None:
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{WITH_CHILD}"
     process = start(tmp_path, sys.executable, "-S", "-c", stubborn)
     child = child_of(process)
@@ -83,7 +83,7 @@ def test_in_a_hurry_nobody_is_asked(tmp_path: Path) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_it_ends_them_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
+def test_it_ends_the_processes_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
@@ -104,7 +104,7 @@ time.sleep(60)
         time.sleep(0.02)
 
 
-def test_no_more_is_kept_than_can_be_used(tmp_path: Path) -> None:
+def test_no_more_output_is_kept_than_can_be_used(tmp_path: Path) -> None:
     code = f"import sys; sys.stdout.write('x' * {KEPT_BYTES + 7}); sys.stderr.write('y' * 9_000 + 'end')"
     process = start(tmp_path, sys.executable, "-c", code)
     assert process.wait(20) == 0

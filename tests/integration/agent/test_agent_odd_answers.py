@@ -1,4 +1,4 @@
-"""A runner whose relay answers oddly, once to every call about every task: it goes on, says so, and loses no task."""
+"""A runner whose relay responds oddly, once to every call about every task: it goes on, logs it, and loses no task."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ NAMES = [*ODD, *DRIPPING]
 
 
 class OddRelay(ThreadingHTTPServer):
-    """Hands out a task for each odd answer, and gives it as the first answer to every call about the task."""
+    """Hands out a task for each odd response, and gives it as the first response to every call about the task."""
 
     daemon_threads = True
 
@@ -110,7 +110,7 @@ class OddRelay(ThreadingHTTPServer):
         self.keys_elsewhere: list[str] = []
 
     def next_claim(self) -> tuple[int, bool]:
-        """The number of the task that a claim is about, and whether it is the odd one of its two."""
+        """Return the number of a claim's task, and whether it is the odd one of its two."""
         with self.lock:
             self.claims += 1
             return (self.claims - 1) // 2, self.claims % 2 == 1
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(0.05)
             self.wfile.write(ODD[name].replace(b"ELSEWHERE", f"{self.server.url}/elsewhere".encode()))
         except OSError:
-            pass  # The runner has heard enough.
+            pass  # The runner may disconnect early.
 
     def log_message(self, format: str, *values: Any) -> None:
         pass
@@ -187,7 +187,7 @@ def relay(tmp_path: Path) -> Iterator[OddRelay]:
 
 @pytest.fixture(autouse=True)
 def in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses and limits that fit a test."""
+    """Shorten pauses and limits."""
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(claims_client, "ANSWER_BYTES", 200_000)
     monkeypatch.setattr(claims_client, "BEAT_SECONDS", 1.0)
@@ -202,7 +202,8 @@ def in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job_of(folder: Path) -> Job:
-    """A command that ends once a heartbeat was answered rightly; of three, one fails and one asks."""
+    """Return a command that ends after a valid response to a heartbeat. Of three commands, one fails and one asks a
+    question."""
     script = folder / "script"
     script.write_text(
         f'until [ -e "{folder}/$SESSION_RELAY_TASK_ID" ]; do sleep 0.05; done\n'
@@ -218,7 +219,7 @@ def job_of(folder: Path) -> Job:
     )
 
 
-def test_it_goes_on_says_so_and_loses_no_task(relay: OddRelay, tmp_path: Path) -> None:
+def test_it_logs_the_odd_response_and_loses_no_task(relay: OddRelay, tmp_path: Path) -> None:
     warnings: list[str] = []
     relay_client = Client(relay.url, KEY, on_retry=warnings.append)
     wish = ClaimOptions(agent_name="a", worker="w", concurrency=8)

@@ -1,4 +1,4 @@
-"""Commands in which a task would say what is run are refused, each spelling with a task that would create a file."""
+"""Commands in which a task could inject code are refused, each with a task that would create a file."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ LIVE = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the spellings use: a link to a shell under another name, scripts, and a program with an option for code."""
+    """The files that the spellings use: a link to a shell under another name, scripts, and a program with an option for
+    code."""
     folder = tmp_path_factory.mktemp("guard")
     (folder / "agent").symlink_to(shutil.which("sh") or "/bin/sh")
     own = folder / "own-agent"
@@ -144,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def texts_of(spelling: Spelling, folder: Path, *, number: int) -> tuple[list[str], str, Path]:
-    """Words and description with what is there, and the file that must not come to be."""
+    """Return the words and the description with real paths, and the file that must not be created."""
     file = folder / f"created-{number}"
     script = folder / f"script-{number}"
     script.write_text(f"open({str(file)!r}, 'w')")
@@ -173,14 +174,14 @@ def texts_of(spelling: Spelling, folder: Path, *, number: int) -> tuple[list[str
 
 
 def start(words: list[str], description: str, file: Path) -> Process:
-    """Run the words as the runner does, with a task as standard input."""
+    """Run the words as the runner does, with a task on stdin."""
     task = file.with_suffix(".json")
     task.write_text(f'{{"task_id": "t", "description": "{description}"}}'.replace("'", ""))
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return Process(words, input=task, environment=environment)
 
 
-def test_no_spelling_lets_a_task_say_what_is_run(folder: Path) -> None:
+def test_no_spelling_lets_a_task_inject_code(folder: Path) -> None:
     let_through = []
     for number, spelling in enumerate(LIVE):
         words, description, file = texts_of(spelling, folder, number=number)
@@ -230,7 +231,7 @@ def test_the_tasks_would_create_a_file_without_the_guard(folder: Path) -> None:
         "sh|agent.sh",
     ],
 )
-def test_a_program_that_the_command_names_gets_the_description(command: str) -> None:
+def test_a_program_of_the_command_gets_the_description(command: str) -> None:
     words = command.replace("PYTHON", sys.executable).split("|")
     values = dict.fromkeys(NAMES, "") | {"description": "Find $(touch x)", "artifact_dir": "/tmp/a"}
     filled = Template(words).fill(values)
@@ -249,7 +250,7 @@ def test_a_program_that_the_command_names_gets_the_description(command: str) -> 
         ("codex|exec|--prompt={description}", False),
     ],
 )
-def test_only_what_stands_right_behind_two_dashes_may_begin_with_one(command: str, is_refused: bool) -> None:
+def test_only_an_argument_right_after_two_dashes_may_begin_with_a_dash(command: str, is_refused: bool) -> None:
     values = dict.fromkeys(NAMES, "") | {"description": "--yolo", "task_type": "x"}
     template = Template(command.split("|"))
     if is_refused:

@@ -1,4 +1,4 @@
-"""The public app's reads, deliveries, events and exports, of what a real worker has stored."""
+"""The public app's reads, deliveries, events and exports of data that a real worker has stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/")
 
 @pytest.fixture(scope="module")
 def session_id(stack: Stack) -> str:
-    """A session with one of everything."""
+    """A session with one item of each kind."""
     session_id = new_id("walk")
     stack.send("create_session", session_id, title="Planning on a walk", participants=["ana", "claude"])
     stack.send("conversation_chunk", session_id, chunk_id="c1", content="Ana: let us talk about the solar roof.")
@@ -48,7 +48,7 @@ def written(stack: Stack) -> str:
 
 
 def get(stack: Stack, path: str, **headers: str) -> Payload:
-    """The answer's JSON, which must be a success."""
+    """Return the JSON of a response, which must be a success."""
     answer = stack.client.get(path, headers=headers)
     assert answer.status_code == 200, answer.text
     body: Payload = answer.json()
@@ -56,7 +56,7 @@ def get(stack: Stack, path: str, **headers: str) -> Payload:
 
 
 def refused(stack: Stack, path: str, status: int) -> Payload:
-    """The error of an answer with this status."""
+    """Return the error of a response with this status."""
     answer = stack.client.get(path)
     assert answer.status_code == status, answer.text
     error: Payload = answer.json()["error"]
@@ -91,7 +91,7 @@ def test_sessions_are_listed_by_state_under_both_names_of_the_parameter(stack: S
     assert refused(stack, "/v1/sessions?filter=asleep", 422)["expected"] == "one of: all, active, paused, completed"
 
 
-def test_a_list_goes_on_from_its_cursor(stack: Stack) -> None:
+def test_a_list_continues_from_its_cursor(stack: Stack) -> None:
     session_id = new_id()
     stack.send("create_session", session_id, title="Pages")
     for number in range(5):
@@ -142,7 +142,7 @@ def test_tasks_and_artifacts_are_read(stack: Stack, session_id: str) -> None:
     assert b'{"panel":1.5}' in answer.content.replace(b" ", b"").replace(b"1.50", b"1.5")
 
 
-def test_the_transcript_is_read_in_pieces(stack: Stack, session_id: str) -> None:
+def test_the_transcript_can_be_read_in_pages(stack: Stack, session_id: str) -> None:
     page = get(stack, f"/v1/sessions/{session_id}/transcript")
     assert [item["content"] for item in page["items"]] == ["Ana: let us talk about the solar roof."]
     long = new_id()
@@ -158,7 +158,7 @@ def test_the_transcript_is_read_in_pieces(stack: Stack, session_id: str) -> None
     assert text == "word " * 2000
 
 
-def test_what_is_read_across_sessions_says_in_which_session_it_is(stack: Stack, session_id: str) -> None:
+def test_items_listed_across_sessions_name_their_session(stack: Stack, session_id: str) -> None:
     for path, key in (("/v1/memories?type=decision", "db"), ("/v1/tasks", "t1"), ("/v1/artifacts", "a1")):
         separator = "&" if "?" in path else "?"
         everywhere = get(stack, f"{path}{separator}limit=500")["items"]
@@ -169,7 +169,7 @@ def test_what_is_read_across_sessions_says_in_which_session_it_is(stack: Stack, 
         assert [i["session_id"] for i in here] == [session_id]
 
 
-def test_search_finds_what_was_decided(stack: Stack, session_id: str) -> None:
+def test_search_finds_a_decision(stack: Stack, session_id: str) -> None:
     query = quote("what did we decide about the database")
     (hit,) = get(stack, f"/v1/search?q={query}&in=memories&session_id={session_id}")["items"]
     assert (hit["session_id"], hit["key"], hit["match"]) == (session_id, "db", "partial")
@@ -221,7 +221,7 @@ def test_an_unknown_session_is_404_with_the_nearest(stack: Stack, session_id: st
     assert repr(session_id) in error["hint"]
 
 
-def test_nothing_is_read_without_a_key(stack: Stack) -> None:
+def test_reads_require_a_key(stack: Stack) -> None:
     settings = Settings(api_key="k", redis_url="redis://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     routes = [route for route in create_app(settings).routes if isinstance(route, Route)]
     paths = [route.path.replace(":path", "") for route in routes if "GET" in (route.methods or ())]
@@ -245,7 +245,7 @@ def test_the_openapi_document_is_served(stack: Stack) -> None:
 # Deliveries
 
 
-def test_a_delivery_shows_what_became_of_it(stack: Stack, written: str) -> None:
+def test_a_delivery_shows_its_outcome(stack: Stack, written: str) -> None:
     applied = stack.send("store_memory", written, key="once", content=1)
     delivery = get(stack, f"/v1/deliveries/{applied['delivery_id']}")
     assert (delivery["status"], delivery["command"], delivery["session_id"]) == ("applied", "store_memory", written)
@@ -257,7 +257,7 @@ def test_a_delivery_shows_what_became_of_it(stack: Stack, written: str) -> None:
     rejected = get(stack, f"/v1/deliveries/{answer.json()['delivery_id']}")
     assert rejected["status"] == "rejected"
     told = answer.json()
-    told.pop("updates", None)  # News of other sessions on this stack.
+    told.pop("updates", None)  # Updates of other sessions on this stack.
     assert rejected["error"] == told
 
 
@@ -274,14 +274,14 @@ def test_deliveries_are_listed_newest_first(stack: Stack) -> None:
     assert rejected["command"] == "get_task"
 
 
-def test_an_unknown_delivery_is_404_also_of_another_source(stack: Stack, written: str) -> None:
+def test_an_unknown_delivery_is_404_as_is_one_of_another_source(stack: Stack, written: str) -> None:
     assert refused(stack, "/v1/deliveries/never-sent", 404)["code"] == "delivery_not_found"
     known = stack.send("store_memory", written, key="sourced", content=1)["delivery_id"]
     assert get(stack, f"/v1/deliveries/{known}?source=default")["status"] == "applied"
     assert refused(stack, f"/v1/deliveries/{known}?source=github", 404)["field"] == "delivery_id"
 
 
-def test_a_delivery_that_waits_is_accepted(stack: Stack, written: str) -> None:
+def test_a_waiting_delivery_is_accepted(stack: Stack, written: str) -> None:
     stack.stop("worker")
     try:
         receipt = stack.post("store_memory", written, key="waiting", content=1)
@@ -306,7 +306,7 @@ def _decided(stack: Stack, delivery_id: str) -> Payload:
 # Events
 
 
-def test_the_journal_is_read_from_a_cursor_on(stack: Stack) -> None:
+def test_the_journal_can_be_read_from_a_cursor(stack: Stack) -> None:
     session_id = new_id()
     stack.send("create_session", session_id, title="Journal")
     stack.ask("get_task", session_id, task_id="none")
@@ -321,7 +321,7 @@ def test_the_journal_is_read_from_a_cursor_on(stack: Stack) -> None:
     assert end == {"items": [], "next_cursor": rest["next_cursor"]}
 
 
-def test_who_waits_for_events_gets_them_as_they_come(stack: Stack, written: str) -> None:
+def test_a_waiting_request_for_events_gets_them_as_they_come(stack: Stack, written: str) -> None:
     after = _end_of_journal(stack, written)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(get, stack, f"/v1/sessions/{written}/events?after={after}&wait=20")
@@ -331,7 +331,7 @@ def test_who_waits_for_events_gets_them_as_they_come(stack: Stack, written: str)
     assert watch.seconds < 1.5
 
 
-def test_who_waits_in_vain_gets_the_same_cursor_again(stack: Stack, session_id: str) -> None:
+def test_a_request_for_events_that_times_out_gets_the_same_cursor(stack: Stack, session_id: str) -> None:
     after = _end_of_journal(stack, session_id)
     watch = Stopwatch()
     page = get(stack, f"/v1/sessions/{session_id}/events?after={after}&wait=0.5")
@@ -339,7 +339,7 @@ def test_who_waits_in_vain_gets_the_same_cursor_again(stack: Stack, session_id: 
     assert 0.4 < watch.seconds < 5
 
 
-def test_many_who_wait_do_not_slow_down_reads(stack: Stack, written: str) -> None:
+def test_many_waiting_requests_do_not_slow_down_reads(stack: Stack, written: str) -> None:
     after = _end_of_journal(stack, written)
     path = f"/v1/sessions/{written}/events?after={after}&wait=20"
     with ThreadPoolExecutor(60) as pool, stack.new_client() as client:
@@ -353,7 +353,7 @@ def test_many_who_wait_do_not_slow_down_reads(stack: Stack, written: str) -> Non
             assert [event["delivery_id"] for event in answer.result().json()["items"]] == [delivery_id]
 
 
-def test_events_are_streamed_and_the_stream_is_taken_up_again(stack: Stack, written: str) -> None:
+def test_events_are_streamed_and_the_stream_can_be_resumed(stack: Stack, written: str) -> None:
     after = _end_of_journal(stack, written)
     with _stream(stack, written, **{"Last-Event-ID": after}) as messages:
         first = stack.post("store_memory", written, key="one", content=new_id())["delivery_id"]
@@ -366,7 +366,7 @@ def test_events_are_streamed_and_the_stream_is_taken_up_again(stack: Stack, writ
         assert msgspec.json.decode(next(messages)["data"])["delivery_id"] == second
 
 
-def test_a_stream_of_an_unknown_session_does_not_begin(stack: Stack) -> None:
+def test_a_stream_of_an_unknown_session_is_refused(stack: Stack) -> None:
     answer = stack.client.get(f"/v1/sessions/{new_id()}/events", headers={"Accept": "text/event-stream"})
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "session_not_found"
@@ -410,7 +410,7 @@ def test_a_session_is_exported_as_json_and_as_markdown(stack: Stack, session_id:
     assert "We picked Postgres 18 as database" in text.text
 
 
-def test_a_large_session_is_exported_whole(stack: Stack) -> None:
+def test_a_large_session_is_exported_completely(stack: Stack) -> None:
     session_id = new_id()
     stack.send("create_session", session_id, title="Large")
     for number in range(4):
@@ -419,10 +419,10 @@ def test_a_large_session_is_exported_whole(stack: Stack) -> None:
     assert [chunk["content"] for chunk in document["chunks"]] == [f"{number} " * 250_000 for number in range(4)]
 
 
-# In all
+# The whole app
 
 
-def test_bad_input_to_the_public_app_is_no_error_of_ours(stack: Stack) -> None:
+def test_bad_input_to_the_public_app_is_no_server_error(stack: Stack) -> None:
     for body in (b"", b"[", b"[" * 5000, b'{"a":"\\u0000"}', b'{"a":' + b"9" * 6000 + b"}", b'{"command":"\xff"}'):
         for path in ("/v1/webhook", "/v1/commands/store_memory", "/v1/commands/batch"):
             answer = stack.client.post(path, content=body)
@@ -430,7 +430,7 @@ def test_bad_input_to_the_public_app_is_no_error_of_ours(stack: Stack) -> None:
             assert answer.json()["error"]["code"]
 
 
-def test_it_is_ready_when_both_servers_are(stack: Stack) -> None:
+def test_it_is_ready_when_both_servers_are_up(stack: Stack) -> None:
     assert wait_for_status(200, lambda: httpx.get(f"{stack.url}/readyz")).json() == {
         "webhooks": {"taken": True, "reason": None},
         "redis": "ok",
@@ -439,7 +439,7 @@ def test_it_is_ready_when_both_servers_are(stack: Stack) -> None:
     assert httpx.get(f"{stack.url}/").json()["links"]["openapi"] == "/openapi.json"
 
 
-def test_a_flat_command_answers_with_its_response(stack: Stack, session_id: str) -> None:
+def test_a_flat_command_returns_its_response(stack: Stack, session_id: str) -> None:
     answer = stack.client.post("/v1/commands/retrieve_memory", json={"session_id": session_id, "key": "db"})
     assert answer.status_code == 200
     assert answer.json()["data"]["memory"]["revision"] == 2

@@ -1,4 +1,4 @@
-"""The public app while Postgres is down: webhooks are taken as ever, reads say at once that they cannot be answered."""
+"""The public app while Postgres is down: it accepts webhooks as ever, and refuses reads at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stack(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> I
         yield stack
 
 
-def test_webhooks_are_taken_and_reads_are_refused_while_postgres_is_down(stack: Stack, server: EmbeddedServer) -> None:
+def test_webhooks_are_accepted_and_reads_refused_while_postgres_is_down(stack: Stack, server: EmbeddedServer) -> None:
     session_id = new_id()
     before = stack.send("create_session", session_id, title="Down")["delivery_id"]
     server.pause()

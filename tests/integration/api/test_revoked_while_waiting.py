@@ -1,4 +1,4 @@
-"""A key that is revoked while its requests wait, or their answers are sent: they end, and nothing more is told."""
+"""Revoking a key while its requests wait or its responses are sent: they end, and reveal nothing more."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def revoke(stack: Stack, key: Payload) -> Stopwatch:
     return Stopwatch()
 
 
-def test_a_stream_that_works_through_a_backlog_ends(stack: Stack, session_id: str, key: Payload) -> None:
+def test_a_stream_that_is_sending_a_backlog_ends(stack: Stack, session_id: str, key: Payload) -> None:
     headers = {**headers_of(key), "Accept": "text/event-stream"}
     with httpx.stream("GET", f"{stack.url}/v1/sessions/{session_id}/events?limit=1", headers=headers) as answer:
         lines = answer.iter_lines()
@@ -68,7 +68,7 @@ def test_a_stream_that_works_through_a_backlog_ends(stack: Stack, session_id: st
     assert "unknown_key" in rest[-2]
 
 
-def test_what_waits_for_a_reader_that_takes_nothing_is_broken_off(stack: Stack, session_id: str, key: Payload) -> None:
+def test_a_response_to_a_client_that_does_not_read_is_cut_off(stack: Stack, session_id: str, key: Payload) -> None:
     before = stack.log("api").count("Cut off a stream")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -84,11 +84,11 @@ def test_what_waits_for_a_reader_that_takes_nothing_is_broken_off(stack: Stack, 
             what="broken off",
         )
         rest = receive_all(connection)
-    assert not rest.endswith(b"0\r\n\r\n")  # So nobody takes it for the whole session.
+    assert not rest.endswith(b"0\r\n\r\n")  # An incomplete export must not look complete.
 
 
-def test_whoever_waits_is_refused(stack: Stack, session_id: str, key: Payload) -> None:
-    last = str(2**62)  # Nothing comes after it.
+def test_waiting_requests_are_refused(stack: Stack, session_id: str, key: Payload) -> None:
+    last = str(2**62)  # No event follows it.
     stack.stop("worker")
     try:
         with (

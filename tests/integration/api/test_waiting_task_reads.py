@@ -1,4 +1,4 @@
-"""Reading a task again for a sender that waits for it."""
+"""Reading a task again for a waiting sender."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.commands.store import too_slow
 from tests.support.stores.inbox import entry
 
 
-def test_a_reading_that_took_too_long_does_not_replace_the_one_before(
+def test_a_read_that_times_out_does_not_replace_the_previous_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_slowly(*_: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Limits and shares: of requests, bytes, backlog, reads and time."""
+"""Limits and fair shares: of requests, bytes, backlog, reads and time."""

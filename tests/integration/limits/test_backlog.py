@@ -1,4 +1,4 @@
-"""How much of each sender waits, told exactly, and that no sender fills the inbox or the waiting places alone."""
+"""The backlog of each sender: counted exactly, so that no sender fills the inbox or the waiting places alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SESSION = "solar-roof"
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 def backlog(redis: Redis) -> dict[str, int]:
@@ -41,7 +41,7 @@ def backlog(redis: Redis) -> dict[str, int]:
 # Counting
 
 
-def test_each_entry_counts_for_its_sender_until_it_was_applied(redis: Redis, engine: Engine) -> None:
+def test_each_entry_counts_for_its_sender_until_it_is_applied(redis: Redis, engine: Engine) -> None:
     session = new_id()
     created = entry("create_session", session, title="x", source="a")
     memories = [entry("store_memory", session, key=f"k{n}", content=n, source="ab"[n % 2]) for n in range(10)]
@@ -57,8 +57,8 @@ def test_each_entry_counts_for_its_sender_until_it_was_applied(redis: Redis, eng
     assert backlog(redis) == {}
 
 
-def test_what_is_deleted_twice_is_counted_once(redis: Redis) -> None:
-    """As by a worker that was stopped after its commit, while another did its work."""
+def test_entries_deleted_twice_are_subtracted_once(redis: Redis) -> None:
+    """A worker may be suspended after its commit, while another does its work."""
     shard = shard_of(SESSION)
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(3)))
     stopped = read_entries(redis, shard)
@@ -83,7 +83,7 @@ def test_a_replayed_dead_letter_counts_for_its_own_sender(redis: Redis, engine: 
     assert backlog(redis) == {}
 
 
-def test_what_is_set_aside_waits_no_longer(redis: Redis) -> None:
+def test_quarantined_entries_leave_the_backlog(redis: Redis) -> None:
     shard = shard_of(SESSION)
     push(redis, entry("store_memory", SESSION, content=1, source="a"))
     for body in (b'{"source": "a", "of": "another version"}', b"{not json", b"[]"):
@@ -93,14 +93,14 @@ def test_what_is_set_aside_waits_no_longer(redis: Redis) -> None:
     assert backlog(redis) == {"a": 1}
 
 
-def test_what_entries_of_an_older_version_did_not_count_never_counts_below_nothing(redis: Redis) -> None:
+def test_uncounted_entries_of_an_older_version_do_not_make_the_backlog_negative(redis: Redis) -> None:
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(2)))
     redis.hset(BACKLOG_KEY, "a", 1)
     acknowledge(redis, shard_of(SESSION), read_entries(redis, shard_of(SESSION)), [])
     assert backlog(redis) == {}
 
 
-def test_the_sweeper_forgets_a_backlog_only_when_nothing_waits(redis: Redis) -> None:
+def test_the_sweeper_resets_the_backlog_only_when_the_inbox_is_empty(redis: Redis) -> None:
     push(redis, *(entry("store_memory", session, content=1, source="a") for session in ("s1", "s2")))
     redis.delete(inbox_key(shard_of("s1")))
     clear_backlog(redis)
@@ -124,7 +124,7 @@ def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path
         assert int(refused.headers["retry-after"]) > 0
         assert [post_signed(serving, memory(SESSION), f"m{n}").status_code for n in range(3)] == [202] * 3
         assert backlog(redis) == {"default": 4, "walker": 3}
-        # Still so once the relay has looked, and until something of it was applied.
+        # The limit holds after the relay has measured again, until an entry is applied.
         watch = Stopwatch()
         while watch.seconds < 2.5:
             assert serving.post(memory(SESSION)).json()["error"]["code"] == "backlog_share"
@@ -134,7 +134,7 @@ def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path
         assert serving.post(memory(SESSION)).status_code == 429
 
 
-def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
+def test_a_sender_beyond_its_share_of_waiting_places_gets_a_receipt_at_once(
     redis_url: str, redis: Redis, tmp_path: Path
 ) -> None:
     share = WAITING_PLACES // SOURCES_AT_ONCE
@@ -162,7 +162,7 @@ def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
         other = pool.submit(post_signed, serving, memory(SESSION), path="/v1/webhook?wait=40")
         decide(redis, wait_for_entry(redis, "msg-1"), body=b'{"applied":1}')
         assert other.result().json() == {"applied": 1}
-        # Whoever goes makes room.
+        # A client that disconnects frees its place.
         connections.close()
         last = pool.submit(lambda: wait_for_status(200, lambda: serving.post(memory(SESSION, id="last", sync=True))))
         wait_for(lambda: any(item.waits for item in entries(redis) if item.delivery_id == "last"), what="waiting again")
@@ -171,7 +171,7 @@ def test_who_waits_beyond_its_share_is_told_at_once_and_loses_nothing(
         assert last.result().json() == {"applied": 2}
 
 
-def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
+def test_a_burst_of_large_bodies_between_two_measurements_does_not_fill_redis(
     own_redis_url: str, own_redis: Redis, tmp_path: Path
 ) -> None:
     room = 20_000_000
@@ -188,9 +188,9 @@ def test_a_burst_of_large_bodies_does_not_fill_redis_between_two_looks(
         assert len(stored) + len(refused) == 64
         assert LITTLE_MEMORY in {error["message"] for error in refused}
         assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
-        # For a moment each connection has the room of its last large command beside what is stored.
+        # For a moment, each connection still holds the buffer of its last large command.
         wait_for(lambda: int(own_redis.info("memory")["used_memory"]) < limit * 0.75, what="rid of what it read into")
-        wait_for_status(202, lambda: post_signed(serving, memory(SESSION), new_id()))  # A small one still finds room.
+        wait_for_status(202, lambda: post_signed(serving, memory(SESSION), new_id()))  # A small body is still accepted.
 
 
 def test_large_bodies_of_one_sender_leave_room_for_the_others(
@@ -200,7 +200,7 @@ def test_large_bodies_of_one_sender_leave_room_for_the_others(
     settings = {"REDIS_URL": own_redis_url, "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
     with closing(Serving("relay", tmp_path, **settings)) as serving:
         body = memory(SESSION, text="x" * 1_000_000)
-        # Until the relay has looked it counts some twice.
+        # Until the relay measures again, it counts some bodies twice.
         refused = wait_for_status(429, lambda: serving.post(body))
         assert refused.json()["error"]["code"] == "backlog_share"
         watch = Stopwatch()

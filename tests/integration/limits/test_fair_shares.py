@@ -1,4 +1,4 @@
-"""One source reads as much and as slowly as it can; others are served, and whoever asks whether the relay is ready."""
+"""Fair shares: one source reads as much and as slowly as it can, while others and readiness checks are served."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def other(stack: Stack) -> Iterator[httpx.Client]:
 
 @contextmanager
 def client_of(stack: Stack) -> Iterator[httpx.Client]:
-    """A client with a key of its own, once that works."""
+    """Return a client with a key of its own, once the relay accepts it."""
     made = stack.client.post("/v1/keys", json={"name": new_id("key"), "scopes": ["write", "agent"]}).json()
     limits = httpx.Limits(max_connections=300)
     with httpx.Client(base_url=stack.url, headers={"X-API-Key": made["key"]}, timeout=60, limits=limits) as client:
@@ -56,7 +56,7 @@ def client_of(stack: Stack) -> Iterator[httpx.Client]:
 
 @contextmanager
 def locked(engine: Engine, statement: str, **values: str) -> Iterator[None]:
-    """Hold what others then wait for: that is slow, as a search through much is, and costs this machine nothing."""
+    """Hold a lock that makes reads as slow as large searches, at no cost for this machine."""
     with engine.connect() as connection, connection.begin() as transaction:
         connection.execute(text(statement), values)
         yield
@@ -65,7 +65,7 @@ def locked(engine: Engine, statement: str, **values: str) -> Iterator[None]:
 
 @contextmanager
 def sending(requests: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that have ended when the block is left; what holds them up is to be let go before."""
+    """A pool of threads, joined at the end of the block; release what blocks them before that."""
     pool = ThreadPoolExecutor(requests)
     try:
         yield pool
@@ -74,7 +74,7 @@ def sending(requests: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.mark.parametrize("requests", [24, 48])
-def test_slow_reads_of_one_key_delay_neither_other_keys_nor_who_asks_whether_it_is_ready(
+def test_slow_reads_of_one_key_delay_neither_other_keys_nor_readiness_checks(
     stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client, requests: int
 ) -> None:
     with sending(requests) as pool:
@@ -91,7 +91,7 @@ def test_slow_reads_of_one_key_delay_neither_other_keys_nor_who_asks_whether_it_
         assert {answer.result().status_code for answer in slow} == {200}
 
 
-def test_claims_of_one_key_that_wait_for_each_other_do_not_delay_those_of_another(
+def test_blocked_claims_of_one_key_do_not_delay_those_of_another(
     stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
 ) -> None:
     agents = [new_id("agent"), new_id("agent")]
@@ -123,7 +123,7 @@ def waiting_for_locks(engine: Engine) -> int:
         return int(connection.scalar(text(statement)) or 0)
 
 
-def test_reads_sent_as_commands_hold_up_the_writes_behind_them_for_no_more_than_a_second(
+def test_reads_sent_as_commands_delay_later_writes_by_at_most_a_second(
     stack: Stack, session_id: str, engine: Engine, greedy: httpx.Client, other: httpx.Client
 ) -> None:
     behind = next(name for name in iter(new_id, "") if shard_of(name) == shard_of(session_id))

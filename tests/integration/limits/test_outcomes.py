@@ -1,5 +1,5 @@
-"""What those who wait are told: how long it is kept, how much of it one sender can make Redis keep, and that nothing of
-it holds up the inbox."""
+"""Outcomes for waiting senders: how long they are kept, how much memory one sender can use for them, and that they
+never block the inbox."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def session(redis: Redis, engine: Engine) -> str:
 
 
 def read(session_id: str, *, source: str = "tests", **how: Any) -> Entry:
-    """A read of all of the large memory, whose sender waits."""
+    """Return a read of the whole large memory, with a waiting sender."""
     asked: dict[str, Any] = {"key": "large", "max_characters": 90_000, "waits": True}
     return entry("retrieve_memory", session_id, source=source, **asked | how)
 
 
 @contextmanager
 def announcements(redis: Redis) -> Iterator[list[OutcomeMessage]]:
-    """What was announced within the block; filled when it is left."""
+    """Collect the announcements made within the block."""
     heard: list[OutcomeMessage] = []
     with closing(redis.pubsub()) as listener:  # type: ignore[no-untyped-call]
         listener.subscribe(OUTCOME_CHANNEL)
-        # Others may follow the channel, too: databases of one server share it.
+        # Others may subscribe to the channel, too: databases of one server share it.
         wait_for(lambda: (told := listener.get_message()) and told["type"] == "subscribe", what="listening")
         yield heard
         redis.publish(OUTCOME_CHANNEL, b"end")
@@ -77,7 +77,7 @@ def announcements(redis: Redis) -> Iterator[list[OutcomeMessage]]:
 
 @contextmanager
 def limited(redis: Redis, room: int) -> Iterator[int]:
-    """A Redis that may grow by so many bytes; gives its limit."""
+    """Limit the growth of Redis to so many bytes. Yields its memory limit."""
     before = redis.config_get("maxmemory")["maxmemory"]
     limit = int(redis.info("memory")["used_memory"]) + room
     redis.config_set("maxmemory", limit)
@@ -88,7 +88,7 @@ def limited(redis: Redis, room: int) -> Iterator[int]:
 
 
 def fill(redis: Redis) -> None:
-    """Take what memory is left."""
+    """Use up the remaining memory."""
     try:
         for number in range(10_000):
             redis.set(f"filler:{number}", secrets.token_bytes(100_000))
@@ -100,7 +100,9 @@ def fill(redis: Redis) -> None:
 # Kept
 
 
-def test_only_what_somebody_waits_for_is_kept_and_for_a_minute(redis: Redis, engine: Engine, session: str) -> None:
+def test_an_outcome_is_kept_for_a_minute_and_only_for_a_waiting_sender(
+    redis: Redis, engine: Engine, session: str
+) -> None:
     unheard, heard = read(session, waits=False), read(session)
     drain(redis, engine, unheard, heard)
     assert not redis.exists(outcome_key("tests", unheard.delivery_id, unheard.hash))
@@ -108,7 +110,7 @@ def test_only_what_somebody_waits_for_is_kept_and_for_a_minute(redis: Redis, eng
 
 
 def test_large_outcomes_are_announced_by_their_keys(redis: Redis, engine: Engine, session: str) -> None:
-    """Redis cuts off subscribers that have 32 MB to read."""
+    """Redis disconnects subscribers with 32 MB of unread messages."""
     large, small = read(session), entry("store_memory", session, key="small", content=1, waits=True)
     with announcements(redis) as heard:
         drain(redis, engine, large, small)
@@ -117,7 +119,7 @@ def test_large_outcomes_are_announced_by_their_keys(redis: Redis, engine: Engine
     assert heard[0].key == outcome_key("tests", large.delivery_id, large.hash)
 
 
-def test_the_outcomes_of_one_sender_take_no_more_than_its_share(redis: Redis, engine: Engine, session: str) -> None:
+def test_the_outcomes_of_one_sender_stay_within_its_share(redis: Redis, engine: Engine, session: str) -> None:
     with limited(redis, 40_000_000) as limit:
         share = limit * PERMITTED_MEMORY * OUTCOME_SHARE
         reads = [read(session, source="greedy") for _ in range(MANY)]
@@ -130,7 +132,7 @@ def test_the_outcomes_of_one_sender_take_no_more_than_its_share(redis: Redis, en
         assert len(kept) + len(refusals) == MANY
         assert {refusal.status for refusal in refusals} == {429}
         assert msgspec.json.decode(refusals[0].body)["error"]["code"] == "answer_share"
-        # Another sender has a share of its own, and changes are told however much is kept.
+        # Another sender has a share of its own, and outcomes of writes are always announced.
         modest, change = read(session), entry("store_memory", session, key="k", content=1, source="greedy", waits=True)
         with announcements(redis) as heard:
             drain(redis, engine, modest, change)
@@ -139,7 +141,7 @@ def test_the_outcomes_of_one_sender_take_no_more_than_its_share(redis: Redis, en
         assert heard[1].outcome.status == 200
 
 
-def test_what_was_passed_on_takes_nothing_of_the_share(own_redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_delivered_outcomes_do_not_count_toward_the_share(own_redis_url: str, redis: Redis, tmp_path: Path) -> None:
     body = msgspec.json.encode({"data": "x" * 100_000})
     with closing(Serving("relay", tmp_path, REDIS_URL=own_redis_url)) as serving, ThreadPoolExecutor(1) as pool:
         for number in range(3):
@@ -153,7 +155,7 @@ def test_what_was_passed_on_takes_nothing_of_the_share(own_redis_url: str, redis
         assert sum(held) == 0
 
 
-def test_an_outcome_beyond_all_bounds_is_told_without_its_data(redis: Redis, engine: Engine, session: str) -> None:
+def test_an_outcome_beyond_the_limit_is_announced_without_its_data(redis: Redis, engine: Engine, session: str) -> None:
     keys = [f"{number:03}-" + "\N{GRINNING FACE}" * 252 for number in range(500)]
     items = [{"command": "store_memory", "data": {"key": key, "content": 1}} for key in keys]
     large = entry("batch", session, commands=items, waits=True)
@@ -185,7 +187,7 @@ def test_entries_leave_the_inbox_when_redis_has_no_memory_left(redis: Redis, eng
     assert [item.outcome.status for item in heard if item.outcome] == [200, 429]
 
 
-def test_outcomes_that_cannot_be_told_do_not_stop_the_shard(
+def test_outcomes_that_cannot_be_announced_do_not_block_the_shard(
     own_redis_url: str, redis: Redis, engine: Engine, session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     push(redis, entry("store_memory", session, key="k", content=1, waits=True))
@@ -202,7 +204,7 @@ def test_outcomes_that_cannot_be_told_do_not_stop_the_shard(
 # Marks of deliveries
 
 
-def test_marks_of_deliveries_last_for_minutes_and_for_seconds_when_memory_is_short(
+def test_dedup_keys_last_for_minutes_or_for_seconds_when_memory_is_low(
     redis: Redis, engine: Engine, session: str
 ) -> None:
     with limited(redis, 30_000_000) as limit:

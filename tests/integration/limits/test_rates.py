@@ -1,4 +1,4 @@
-"""How much one sender may send in a time, as several processes count it together."""
+"""Rate limits of a sender, counted by several processes together."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SESSION = "solar-roof"
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    """A Redis of the module's own that waits for no disk: a limit that is not told in time is none."""
+    """A Redis of the module's own that does not wait for the disk: if it responds late, no limit applies."""
     with running_valkey(settings={"appendfsync": "no"}) as server:
         yield server.url
 
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with nothing counted."""
+    """Clear all counts before each test."""
 
 
 @pytest.fixture
 def strict(redis_url: str, tmp_path: Path) -> Iterator[Serving]:
-    """A relay that takes five requests a day of each sender."""
+    """A relay that accepts five requests a day from each sender."""
     more = {"RATE_LIMIT": "5/day", "WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}"}
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **more)) as serving:
         yield serving
@@ -54,7 +54,7 @@ def limits(answer: httpx.Response) -> list[int]:
 # Over HTTP
 
 
-def test_whoever_is_over_its_limit_is_told_when_to_come_again_and_others_go_on(strict: Serving, redis: Redis) -> None:
+def test_a_sender_over_its_limit_gets_a_retry_time_and_others_are_not_affected(strict: Serving, redis: Redis) -> None:
     for left in (4, 3, 2, 1, 0):
         answer = strict.post(memory(SESSION))
         assert answer.status_code == 202
@@ -74,7 +74,7 @@ def test_whoever_is_over_its_limit_is_told_when_to_come_again_and_others_go_on(s
     assert limits(other) == [5, 4]
 
 
-def test_nobody_unknown_is_counted_or_told_a_limit(strict: Serving) -> None:
+def test_requests_with_unknown_keys_are_not_counted_and_see_no_limit(strict: Serving) -> None:
     for _ in range(7):
         answer = strict.post(memory(SESSION), **{"X-API-Key": "no-key"})
         assert answer.status_code == 401
@@ -83,12 +83,12 @@ def test_nobody_unknown_is_counted_or_told_a_limit(strict: Serving) -> None:
     assert "ratelimit-limit" not in strict.client.get("/healthz").headers
 
 
-def test_what_is_refused_for_another_reason_counts_and_tells_the_limit(strict: Serving) -> None:
+def test_requests_refused_for_other_reasons_count_and_show_the_limit(strict: Serving) -> None:
     assert limits(strict.post(b"no json")) == [5, 4]
     assert limits(strict.client.post("/v1/webhook", content=b"x" * 2_000_000)) == [5, 3]
 
 
-def test_a_connection_goes_on_after_a_refusal_that_read_no_body(strict: Serving, redis: Redis) -> None:
+def test_a_connection_stays_usable_after_a_refusal_without_reading_the_body(strict: Serving, redis: Redis) -> None:
     for _ in range(5):
         strict.post(memory(SESSION))
     body = b" " * 900_000
@@ -105,7 +105,7 @@ def test_a_connection_goes_on_after_a_refusal_that_read_no_body(strict: Serving,
     assert len(entries(redis)) == 5
 
 
-def test_bytes_are_limited_too_announced_or_not(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_bytes_are_limited_whether_announced_or_not(redis_url: str, redis: Redis, tmp_path: Path) -> None:
     large = memory(SESSION, text="x" * 400_000)
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, BYTE_LIMIT="1100000/day")) as serving:
         assert [serving.post(large).status_code for _ in range(3)] == [202, 202, 429]
@@ -121,7 +121,7 @@ def test_bytes_are_limited_too_announced_or_not(redis_url: str, redis: Redis, tm
 
 @pytest.fixture
 def timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting is what is tested, however slow the disk and the machine are."""
+    """Long timeouts, since only counting is tested, however slow the machine is."""
     for name in ("ANSWER_SECONDS", "HOLD_SECONDS", "BUSY_SECONDS"):
         monkeypatch.setattr(rate_limiter, name, 30.0)
 
@@ -129,7 +129,7 @@ def timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(
     redis_url: str, work: Callable[[RequestRates], Awaitable[None]], *, processes: int = 1, **settings: Any
 ) -> None:
-    """Do work with limits as several processes have them, all at once."""
+    """Run work with the limits of several processes, all at once."""
 
     async def each() -> None:
         async with open_redis(redis_url, connections=4) as redis:
@@ -142,7 +142,7 @@ def run(
 
 
 async def count_granted(rates: RequestRates, source: str, tries: int) -> int:
-    """How many of so many requests at once are let through."""
+    """Return how many of so many simultaneous requests are let through."""
 
     async def one() -> bool:
         try:
@@ -172,12 +172,12 @@ def test_several_processes_share_one_limit(redis_url: str) -> None:
         granted.append(await count_granted(rates, "a", 400))
 
     run(redis_url, work, processes=4, rate_limit="1000/day")
-    # What one process holds when another is refused is a lot at most, a hundredth of the limit.
+    # When one process is refused, another may hold a reserved block of at most a hundredth of the limit.
     assert 960 <= sum(granted) <= 1_000
 
 
 @pytest.mark.usefixtures("timeouts")
-def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis_url: str, redis: Redis) -> None:
+def test_busy_senders_and_those_over_their_limit_cost_few_redis_commands(redis_url: str, redis: Redis) -> None:
     def commands() -> int:
         return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
@@ -196,7 +196,7 @@ def test_neither_a_busy_sender_nor_one_far_over_its_limit_costs_redis_much(redis
 
 
 @pytest.mark.usefixtures("timeouts")
-def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
+def test_a_slow_sender_loses_no_quota_to_reserved_blocks(redis_url: str) -> None:
     left: list[int] = []
 
     async def work(rates: RequestRates) -> None:
@@ -209,7 +209,7 @@ def test_a_slow_sender_loses_nothing_to_lots(redis_url: str) -> None:
     assert left == [999, 998, 997]
 
 
-def test_without_redis_there_is_no_limit_and_nobody_is_kept_waiting() -> None:
+def test_without_redis_there_is_no_limit_and_no_delay() -> None:
     watch = Stopwatch()
 
     async def work(rates: RequestRates) -> None:

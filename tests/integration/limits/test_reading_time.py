@@ -1,4 +1,4 @@
-"""The time that reads sent as commands may take: of one source, of all together, and after a while again."""
+"""The time budget of reads sent as commands: for one source, for all together, and its recovery over time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.stores.inbox import drain, entry, push
 from worker.read_time_debts import add_debts, owed_seconds
 
 
-def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
+def test_each_source_and_all_together_have_a_time_budget() -> None:
     reading = ReadTimeBudget(lambda source: {"debtor": 0.2}.get(source, 0.0), is_alone=lambda _: False)
     assert reading.left("a") == AT_ONCE_SECONDS
     assert reading.left("debtor") == pytest.approx(AT_ONCE_SECONDS - 0.2)
@@ -32,7 +32,7 @@ def test_a_source_has_its_time_and_all_have_theirs_together() -> None:
     assert reading.taken == {"a": pytest.approx(0.4)}
 
 
-def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transaction_ends() -> None:
+def test_a_source_alone_may_read_until_the_transaction_ends() -> None:
     reading = ReadTimeBudget(lambda _: 10.0, is_alone=lambda source: source == "alone")
     assert reading.left("alone") == TOGETHER_SECONDS
     with pytest.raises(TooManyRequests):
@@ -42,8 +42,9 @@ def test_while_nobody_else_waits_a_source_is_refused_nothing_until_the_transacti
     assert reading.is_over
 
 
-def test_a_source_that_reads_while_nobody_else_waits_owes_nothing_for_it_when_others_come() -> None:
-    """Its debt would grow with each read that it is granted beyond its time, and then refuse it for minutes."""
+def test_a_source_alone_incurs_no_debt_for_reads_beyond_its_share() -> None:
+    """Otherwise its debt would grow with each such read, and its reads would be refused for minutes once others
+    come."""
     reading = ReadTimeBudget(lambda source: AT_ONCE_SECONDS if source == "alone" else 0.0, is_alone=lambda _: True)
     for source in ("alone", "within its time"):
         reading.left(source)
@@ -51,8 +52,8 @@ def test_a_source_that_reads_while_nobody_else_waits_owes_nothing_for_it_when_ot
     assert reading.taken == {"within its time": pytest.approx(0.1)}
 
 
-def test_no_read_of_another_entry_is_begun_with_what_earlier_ones_have_left_of_the_time() -> None:
-    """It would be refused for lack of it, though its source owes nothing; the next transaction has all of it."""
+def test_a_read_does_not_begin_with_the_rest_of_the_time_of_earlier_entries() -> None:
+    """It would time out, though its source has no debt. The next transaction has the full time."""
     reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: True)
     assert reading.left("a") == AT_ONCE_SECONDS
     reading.spend("a", TOGETHER_SECONDS - AT_ONCE_SECONDS - 0.01)
@@ -62,11 +63,11 @@ def test_no_read_of_another_entry_is_begun_with_what_earlier_ones_have_left_of_t
     assert reading.is_over
 
 
-def test_with_what_it_has_at_once_and_is_given_back_others_wait_for_a_second() -> None:
+def test_a_full_budget_and_its_refill_delay_others_by_at_most_a_second() -> None:
     assert AT_ONCE_SECONDS / (1 - SHARE) <= 1.0
 
 
-def test_debts_add_up_for_all_workers_and_are_paid_back_by_time(redis: Redis) -> None:
+def test_debts_add_up_across_workers_and_shrink_over_time(redis: Redis) -> None:
     add_debts(redis, {"a": 20, "b": 10})
     add_debts(redis, {"a": 20})
     add_debts(redis, {})
@@ -78,25 +79,25 @@ def test_debts_add_up_for_all_workers_and_are_paid_back_by_time(redis: Redis) ->
 
 @pytest.fixture
 def walk(redis: Redis, walk: str) -> str:
-    """A session that exists, of which `tests` has read so much that it owes its time."""
+    """A session that exists, of which `tests` has read so much that its budget is used up."""
     add_debts(redis, {"tests": 10.0})
     return walk
 
 
 def of_other(session_id: str) -> Entry:
-    """What somebody else waits for, behind the reads."""
+    """Return an entry of another waiting sender, behind the reads."""
     return entry("store_memory", session_id, key="other", content="", source="other")
 
 
 def rejections(engine: Engine, session_id: str) -> int:
-    """How many the journal tells of."""
+    """Return the number of rejections in the journal."""
     statement = text("SELECT count(*) FROM events WHERE session_id = :id AND status = 'rejected'")
     with engine.connect() as connection:
         return connection.scalar(statement, {"id": session_id}) or 0
 
 
 @pytest.mark.parametrize("mode", ["atomic", "partial"])
-def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
+def test_a_batch_applies_its_writes_even_without_time_for_its_reads(
     redis: Redis, engine: Engine, walk: str, mode: str
 ) -> None:
     commands = [
@@ -114,9 +115,7 @@ def test_a_batch_does_what_it_changes_also_when_there_is_no_time_for_its_reads(
     assert rejections(engine, walk) == 0, "hundreds of reads in a batch are no news of the session"
 
 
-def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
+def test_a_read_refused_for_lack_of_time_is_done_when_sent_again(redis: Redis, engine: Engine, walk: str) -> None:
     def read() -> Entry:
         return entry("list_memories", walk, delivery_id=f"read-{walk}", waits=True)
 
@@ -130,9 +129,7 @@ def test_a_read_for_which_there_was_no_time_is_done_when_it_comes_again(
     assert delivery(engine, first.delivery_id)["status"] == "applied"
 
 
-def test_reads_are_done_while_nobody_else_waits_and_those_of_others_always(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
+def test_a_source_over_its_budget_may_read_only_while_it_is_alone(redis: Redis, engine: Engine, walk: str) -> None:
     alone = entry("list_memories", walk, waits=True)
     drain(redis, engine, alone)
     assert outcome_of(redis, alone)["status"] == 200
@@ -140,7 +137,7 @@ def test_reads_are_done_while_nobody_else_waits_and_those_of_others_always(
     assert "1 applied, 1 rejected" in told
 
 
-def test_a_transaction_ends_when_the_time_for_reads_is_over_and_the_next_goes_on(
+def test_a_transaction_ends_with_its_read_budget_and_the_next_continues(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions.commands.read_time_budget.TOGETHER_SECONDS", AT_ONCE_SECONDS)
@@ -149,10 +146,10 @@ def test_a_transaction_ends_when_the_time_for_reads_is_over_and_the_next_goes_on
     assert "4 applied" in drain(redis, engine, *reads)[0]
 
 
-def test_a_read_that_is_due_while_redis_is_away_is_left_for_later_and_not_buried(
+def test_a_read_during_a_redis_outage_is_retried_and_not_dead_lettered(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis was killed after the entries were read from it, and before the first read asked what its source owes."""
+    """Redis goes down after the entries were read from it, and before the first read asks for its source's debt."""
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}")
     monkeypatch.setattr("worker.drain.owed_seconds", lambda _, source: owed_seconds(nowhere, source))
     write, read = entry("store_memory", walk, key="k", content=1), entry("list_memories", walk, waits=True)
@@ -165,8 +162,9 @@ def test_a_read_that_is_due_while_redis_is_away_is_left_for_later_and_not_buried
     assert outcome_of(redis, read)["status"] == 200
 
 
-def test_a_time_limit_that_cannot_be_lifted_fails_as_any_statement_does(engine: Engine) -> None:
-    """On a busy machine it is at times reached by the very statement that lifts it, which makes no read poison."""
+def test_a_time_limit_that_cannot_be_lifted_fails_like_any_statement(engine: Engine) -> None:
+    """On a busy machine the statement that lifts the limit may itself reach it, which does not make the read a poison
+    command."""
     with engine.connect() as connection:
         process = connection.scalar(text("SELECT pg_backend_pid()"))
         with engine.connect() as other:

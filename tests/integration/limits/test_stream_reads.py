@@ -1,4 +1,4 @@
-"""How often a stream of events reads from Postgres: by pages, and seldom, whatever its reader asks for."""
+"""The reads of an event stream from Postgres: by pages, and seldom, whatever its client asks for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENTS = 300
 
 
 class CountingDatabase(Database):
-    """Counts the reads of users."""
+    """Counts reads."""
 
     reads = 0
 

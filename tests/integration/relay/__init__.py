@@ -1,1 +1,1 @@
-"""The relay as a process of its own, on a real Redis."""
+"""The relay as a process of its own, with a real Redis."""

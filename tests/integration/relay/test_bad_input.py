@@ -1,4 +1,4 @@
-"""What is no sound webhook is refused with an explanation, and leaves nothing behind."""
+"""Invalid webhooks are refused with an explanation, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SESSION = "solar-roof"
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 def nested(depth: int) -> bytes:
@@ -103,7 +103,7 @@ def test_an_unknown_command_in_the_path_lists_the_valid_ones(relay: Serving, red
     assert "create_session" in error["expected"]
 
 
-def test_a_body_that_is_announced_too_large_is_refused(relay: Serving, redis: Redis) -> None:
+def test_a_body_announced_as_too_large_is_refused(relay: Serving, redis: Redis) -> None:
     answer = relay.post(with_content(b'"' + b"x" * 10 * 1_048_576 + b'"'))
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "too_large"
@@ -112,7 +112,7 @@ def test_a_body_that_is_announced_too_large_is_refused(relay: Serving, redis: Re
     assert relay.post(memory(SESSION)).status_code == 202
 
 
-def test_a_body_that_becomes_too_large_is_refused_as_well(relay: Serving, redis: Redis) -> None:
+def test_a_body_that_becomes_too_large_is_refused(relay: Serving, redis: Redis) -> None:
     def parts() -> Iterator[bytes]:
         yield b'{"command":"store_memory","session_id":"s","data":{"content":"'
         for _ in range(160):
@@ -125,7 +125,7 @@ def test_a_body_that_becomes_too_large_is_refused_as_well(relay: Serving, redis:
     assert entries(redis) == []
 
 
-def test_a_body_without_end_is_not_read_for_ever(relay: Serving) -> None:
+def test_an_endless_body_is_cut_off(relay: Serving) -> None:
     head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"
     watch = Stopwatch()
     parts = itertools.repeat(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
@@ -136,7 +136,7 @@ def test_a_body_without_end_is_not_read_for_ever(relay: Serving) -> None:
     assert watch.seconds < 15
 
 
-def test_a_body_of_just_the_limit_is_taken(relay: Serving, redis: Redis) -> None:
+def test_a_body_of_exactly_the_limit_is_accepted(relay: Serving, redis: Redis) -> None:
     frame = len(with_content(b'""'))
     fits = with_content(b'"' + b"x" * (1_048_576 - frame) + b'"')
     assert len(fits) == 1_048_576
@@ -156,7 +156,7 @@ def test_a_body_of_just_the_limit_is_taken(relay: Serving, redis: Redis) -> None
         "",
     ],
 )
-def test_json_is_taken_under_the_names_that_senders_give_it(relay: Serving, redis: Redis, content_type: str) -> None:
+def test_json_is_accepted_under_common_media_types(relay: Serving, redis: Redis, content_type: str) -> None:
     assert relay.post(memory(SESSION), **{"Content-Type": content_type}).status_code == 202
     assert len(entries(redis)) == 1
 
@@ -169,7 +169,7 @@ def test_json_is_taken_under_the_names_that_senders_give_it(relay: Serving, redi
         ({"Content-Encoding": "br"}, "Content-Encoding"),
     ],
 )
-def test_what_is_said_not_to_be_json_is_refused_with_the_remedy(
+def test_other_media_types_are_refused_with_the_remedy(
     relay: Serving, redis: Redis, headers: dict[str, str], field: str
 ) -> None:
     answer = relay.post(memory(SESSION), **headers)

@@ -1,4 +1,4 @@
-"""Compressed bodies are taken as what is in them, and take no more memory than others."""
+"""Compressed bodies are accepted by their content, and use no more memory than others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -32,7 +32,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 def bomb(size: int) -> Iterator[bytes]:
-    """A JSON text of so many bytes, as gzip, in parts."""
+    """Yield a JSON text of so many bytes, as gzip, in parts."""
     compressor = zlib.compressobj(wbits=31)
     yield compressor.compress(b'{"command":"store_memory","session_id":"s","data":{"content":"')
     blanks = b" " * MIB
@@ -46,7 +46,7 @@ def bomb(size: int) -> Iterator[bytes]:
     ("encoding", "compress"),
     [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress)],
 )
-def test_a_compressed_body_is_taken_as_what_is_in_it(
+def test_a_compressed_body_is_accepted_by_its_content(
     relay: Serving, redis: Redis, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:
     answer = relay.post(compress(BODY % b"hello"), **{"Content-Encoding": encoding})
@@ -57,7 +57,7 @@ def test_a_compressed_body_is_taken_as_what_is_in_it(
     assert msgspec.json.decode(entry.data)["content"] == "hello"
 
 
-def test_a_body_may_come_in_small_parts_and_be_just_as_large_as_is_allowed(relay: Serving, redis: Redis) -> None:
+def test_a_body_of_exactly_the_limit_may_come_in_small_parts(relay: Serving, redis: Redis) -> None:
     fits = BODY % (b"x" * (MIB - len(BODY) + 2))
     assert len(fits) == MIB
 
@@ -73,7 +73,7 @@ def test_a_body_may_come_in_small_parts_and_be_just_as_large_as_is_allowed(relay
 
 
 @pytest.mark.parametrize("size", [2 * MIB, 1024 * MIB], ids=["2 MiB", "1 GiB"])
-def test_a_bomb_is_refused_and_takes_no_memory(relay: Serving, redis: Redis, size: int) -> None:
+def test_a_decompression_bomb_is_refused_without_using_memory(relay: Serving, redis: Redis, size: int) -> None:
     process = psutil.Process(relay.running.pid)
     memory, cpu = process.memory_info().rss, process.cpu_times().user
     sent = b"".join(bomb(size))
@@ -103,7 +103,7 @@ UNDECODABLE = {
 
 
 @pytest.mark.parametrize(("encoding", "sent"), UNDECODABLE.values(), ids=UNDECODABLE.keys())
-def test_what_cannot_be_decompressed_is_refused(relay: Serving, redis: Redis, encoding: str, sent: bytes) -> None:
+def test_an_invalid_compressed_body_is_refused(relay: Serving, redis: Redis, encoding: str, sent: bytes) -> None:
     answer = relay.post(sent, **{"Content-Encoding": encoding})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["field"]) == (400, "undecodable", "Content-Encoding")
@@ -121,7 +121,7 @@ def test_other_encodings_are_refused_with_the_remedy(relay: Serving, redis: Redi
     assert entries(redis) == []
 
 
-def test_two_headers_count_as_several_encodings(relay: Serving) -> None:
+def test_two_encoding_headers_count_as_several_encodings(relay: Serving) -> None:
     head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nConnection: close\r\n"
     lines = f"{head}Content-Length: {len(SOUND)}\r\n" + "Content-Encoding: gzip\r\n" * 2
     assert relay.talk(f"{lines}\r\n".encode() + SOUND).startswith(b"HTTP/1.1 415")

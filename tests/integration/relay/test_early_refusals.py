@@ -1,4 +1,4 @@
-"""A request that is refused before its body was read leaves the connection in order: the next one is answered."""
+"""A request refused before its body is read leaves the connection in order: the next one gets its response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = (2, 70_000, 900_000)
 
 
 def frame(body: bytes, *, is_chunked: bool) -> tuple[bytes, bytes]:
-    """The header and the bytes of a body."""
+    """Return the header and the bytes of a body."""
     if not is_chunked:
         return b"Content-Length: %d\r\n\r\n" % len(body), body
     half = len(body) // 2
@@ -33,7 +33,7 @@ def frame(body: bytes, *, is_chunked: bool) -> tuple[bytes, bytes]:
 
 
 def read_answer(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and head of the next answer."""
+    """Return the status and head of the next response."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(1)
@@ -51,7 +51,9 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("when", ["at once", "after the answer", "pipelined"])
-def test_the_next_request_is_answered(relay: Serving, name: str, size: int, is_chunked: bool, when: str) -> None:
+def test_the_next_request_on_the_connection_gets_its_response(
+    relay: Serving, name: str, size: int, is_chunked: bool, when: str
+) -> None:
     head, status = REFUSED[name]
     framing, body = frame(b'"' + b"x" * size + b'"', is_chunked=is_chunked)
     with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as connection:
@@ -71,8 +73,8 @@ def test_the_next_request_is_answered(relay: Serving, name: str, size: int, is_c
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_who_asks_before_it_sends_the_body_is_told_that_the_connection_ends(relay: Serving, name: str) -> None:
-    """It need not send the body after that: what came next would be taken for it."""
+def test_a_refused_request_with_expect_100_continue_closes_the_connection(relay: Serving, name: str) -> None:
+    """The client need not send the body then, and its next request would be taken for the body."""
     head, status = REFUSED[name]
     with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as connection:
         connection.sendall(head + b"Expect: 100-continue\r\nContent-Length: 500\r\n\r\n")
@@ -82,7 +84,7 @@ def test_who_asks_before_it_sends_the_body_is_told_that_the_connection_ends(rela
         assert connection.recv(1) == b""
 
 
-def test_who_asks_and_is_let_in_goes_on(relay: Serving) -> None:
+def test_an_accepted_request_with_expect_100_continue_keeps_the_connection(relay: Serving) -> None:
     body = b'{"command": "store_memory", "session_id": "s", "data": {"content": 1}}'
     with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as connection:
         head = b"POST /v1/webhook HTTP/1.1\r\nHost: x\r\n" + KEY

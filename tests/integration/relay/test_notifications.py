@@ -1,4 +1,4 @@
-"""Announcements that wake whoever waits, among messages that nobody can read."""
+"""Announcements that wake waiters, among unreadable messages."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ async def find_no_positions(_: Collection[str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("garbled", [b"\xff", b"{", b""])
-def test_a_message_that_cannot_be_read_keeps_nobody_from_being_woken(
-    redis: Redis, redis_url: str, garbled: bytes
-) -> None:
+def test_an_unreadable_message_does_not_keep_waiters_asleep(redis: Redis, redis_url: str, garbled: bytes) -> None:
     session_id, key = f"walk-{secrets.token_hex(6)}", f"sr:outcome:{secrets.token_hex(6)}"
     outcome = Outcome(status=200, body=msgspec.Raw(b"{}"))
     messages = {

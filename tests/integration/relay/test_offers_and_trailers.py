@@ -1,4 +1,4 @@
-"""Over raw sockets: an offer to speak another protocol changes nothing, and a trailer is no header."""
+"""Over raw sockets: an offer of another protocol changes nothing, and a trailer is never treated as a header."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NEXT = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 
 
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Edge]:
-    """A server whose /body tells how large a body was, and /headers which headers there were."""
+    """A server whose /body returns the size of a body, and whose /headers returns the headers."""
     edge = Edge(Timeouts())
     yield edge
     edge.close()
 
 
 def answers(data: bytes) -> list[dict[str, object]]:
-    """The bodies of all answers, which must all be good."""
+    """Return the bodies of all responses, which must all be successes."""
     found = []
     while data:
         head, _, rest = data.partition(b"\r\n\r\n")
@@ -60,7 +60,7 @@ def send_in_parts(edge: Edge, parts: list[bytes]) -> bytes:
 
 @pytest.mark.parametrize("framed", [LENGTH, CHUNKED], ids=["with a length", "chunked"])
 @pytest.mark.parametrize("offer", OFFERS)
-def test_a_body_is_read_whole_whatever_is_offered_before_it(edge: Edge, offer: str, framed: bytes) -> None:
+def test_a_body_is_read_completely_whatever_the_offer(edge: Edge, offer: str, framed: bytes) -> None:
     request = b"POST /body HTTP/1.1\r\nHost: x\r\n" + OFFERS[offer] + framed
     head = request.index(b"\r\n\r\n") + 4
     expected = [{"size": len(BODY)}] + [{"size": 2}] * (offer != "closing")
@@ -85,13 +85,13 @@ def test_offers_may_follow_each_other_on_a_connection(edge: Edge, offer: str) ->
     assert sizes == [0, 0, len(BODY)] + ([] if offer == "closing" else [len(BODY), 2])
 
 
-def test_a_whole_request_in_the_body_of_one_with_an_offer_is_no_request(edge: Edge) -> None:
+def test_a_request_inside_the_body_of_an_offer_is_not_served(edge: Edge) -> None:
     inner = NEXT
     request = b"POST /body HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (OFFERS["h2c"], len(inner), inner)
     assert answers(send_in_parts(edge, [request + NEXT])) == [{"size": len(inner)}, {"size": 2}]
 
 
-def test_a_large_body_after_an_offer_is_read_in_its_own_time(edge: Edge) -> None:
+def test_a_large_body_after_an_offer_is_read(edge: Edge) -> None:
     body = b" " * 1_000_000
     head = b"POST /body HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (OFFERS["h2c"], len(body))
     assert answers(send_in_parts(edge, [head, body, NEXT])) == [{"size": len(body)}, {"size": 2}]
@@ -102,7 +102,7 @@ def test_a_body_after_an_offer_that_is_too_large_is_refused(edge: Edge) -> None:
     assert send_in_parts(edge, [head, b" " * 2_000_000]).startswith(b"HTTP/1.1 413")
 
 
-def test_a_contradiction_about_the_body_is_refused_beside_an_offer(edge: Edge) -> None:
+def test_contradictory_framing_beside_an_offer_is_refused(edge: Edge) -> None:
     for framing in (
         b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
         b"Content-Length: 2\r\nContent-Length: 3\r\n",
@@ -121,14 +121,14 @@ def test_expect_100_continue_works_beside_an_offer(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("target", [b"x.example:443", b"/body"])
-def test_connect_is_refused_and_nothing_behind_it_is_read(edge: Edge, target: bytes) -> None:
+def test_connect_is_refused_and_nothing_after_it_is_read(edge: Edge, target: bytes) -> None:
     answer = send_in_parts(edge, [b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % target + NEXT, NEXT])
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 405"))
     assert answer.count(b"HTTP/1.1") == 1
     assert b"connection: close" in answer
 
 
-def test_a_trailer_is_no_header(edge: Edge) -> None:
+def test_a_trailer_is_not_treated_as_a_header(edge: Edge) -> None:
     trailers = b"X-Secret: 1\r\nX-Forwarded-For: 10.0.0.1\r\nContent-Type: text/html\r\n"
     head = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Secret\r\n%b\r\n"
     for offer in (b"", OFFERS["h2c"]):
@@ -144,9 +144,7 @@ def test_a_trailer_is_no_header(edge: Edge) -> None:
             assert [*second] == ["connection", "content-length"]
 
 
-def test_an_address_in_a_trailer_is_not_where_a_request_comes_from(
-    redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_an_address_in_a_trailer_is_ignored(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     serving = Serving(
         "relay",
         tmp_path_factory.mktemp("trailers"),

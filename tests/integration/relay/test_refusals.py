@@ -1,4 +1,4 @@
-"""Refused requests are seen by admins: who, why, where to; and nothing of what they carried."""
+"""Refused requests as admins see them: who, why and where, and nothing that they contained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HIDDEN = ("wrong-key", SECRET, "hidden-text", "hidden-query", "v1,", "srh_", "we
 
 @pytest.fixture(scope="module")
 def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A relay behind a proxy, which knows a secret beside its key."""
+    """A relay behind a proxy, with a signing secret beside its key."""
     serving = Serving(
         "relay",
         tmp_path_factory.mktemp("relay"),
@@ -49,15 +49,15 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def _empty(relay: Serving, redis: Redis) -> None:
-    """Each test begins without refusals, in a second of which none has been kept."""
-    assert relay.client.get("/v1/refusals").status_code == 200  # Which brings what the test before has left.
+    """Clear the refusals before each test, and start a new second, in which none has been kept."""
+    assert relay.client.get("/v1/refusals").status_code == 200  # This brings the refusals of the previous test.
     redis.flushdb()
     second = int(time.monotonic())
     wait_for(lambda: int(time.monotonic()) != second, what="the next second")
 
 
 def read(relay: Serving, count: int, **parameters: Any) -> Any:
-    """The list, once so many refusals have been counted."""
+    """Return the list, once so many refusals have been counted."""
     answers: list[Any] = []
 
     def came() -> bool:
@@ -127,7 +127,7 @@ def test_refused_requests_are_listed_with_their_causes(
     assert not [text for text in HIDDEN if text.encode() in stored(redis)]
 
 
-def test_a_signature_over_another_body_is_a_bad_one(relay: Serving) -> None:
+def test_a_signature_over_another_body_is_invalid(relay: Serving) -> None:
     now = datetime.now(UTC)
     signature = Webhook(SECRET).sign("msg_1", now, "{}")
     headers = {"webhook-id": "msg_1", "webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
@@ -136,7 +136,7 @@ def test_a_signature_over_another_body_is_a_bad_one(relay: Serving) -> None:
     assert (item["cause"], item["source"]) == ("bad_signature", None)
 
 
-def test_a_token_in_the_address_is_masked(relay: Serving, redis: Redis) -> None:
+def test_a_token_in_the_url_is_masked(relay: Serving, redis: Redis) -> None:
     for path in ("/v1/hooks/srh_abcdefgh", "/v1/hooks/%73rh_abcdefgh"):
         assert relay.post({}, path).status_code == 404
     items = read(relay, 2)["items"]
@@ -145,7 +145,7 @@ def test_a_token_in_the_address_is_masked(relay: Serving, redis: Redis) -> None:
     assert "abcdefgh" not in relay.log()
 
 
-def test_another_body_under_the_same_id_is_a_conflict_and_what_is_merely_not_there_no_refusal(relay: Serving) -> None:
+def test_a_conflicting_body_is_a_refusal_and_a_missing_record_is_not(relay: Serving) -> None:
     relay.post(memory(text=1, id="same"))
     assert relay.post(memory(text=2, id="same")).status_code == 409
     assert relay.client.get("/nothing").status_code == 404
@@ -155,7 +155,7 @@ def test_another_body_under_the_same_id_is_a_conflict_and_what_is_merely_not_the
     assert [item["code"] for item in listed["items"]] == ["delivery_conflict"]
 
 
-def test_only_some_are_kept_of_a_flood_and_all_are_counted(relay: Serving, redis: Redis) -> None:
+def test_only_some_refusals_of_a_flood_are_kept_and_all_are_counted(relay: Serving, redis: Redis) -> None:
     with httpx.Client(base_url=relay.url, headers={"X-Real-IP": "203.0.113.6"}) as stranger:
         for _ in range(300):
             assert stranger.post("/v1/webhook", json={}).status_code == 401
@@ -166,7 +166,7 @@ def test_only_some_are_kept_of_a_flood_and_all_are_counted(relay: Serving, redis
     assert len(times) <= KEPT_PER_SECOND * (len(set(times)) + 1)
 
 
-def test_pages_follow_one_another_and_a_cause_can_be_chosen(relay: Serving, redis: Redis) -> None:
+def test_refusals_can_be_paged_and_filtered_by_cause(relay: Serving, redis: Redis) -> None:
     for number in range(4):
         relay.client.post("/v1/webhook", content=b"x" * number, headers={"X-API-Key": "wrong-key"})
         relay.client.post("/v1/webhook", content=b"not JSON")
@@ -188,7 +188,7 @@ def test_the_list_is_for_admins(relay: Serving) -> None:
         assert relay.client.get("/v1/refusals", params=parameters).status_code == 422
 
 
-def test_the_public_app_shows_them_too_without_postgres(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_the_public_app_lists_refusals_without_postgres(redis_url: str, redis: Redis, tmp_path: Path) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     serving = Serving("api", tmp_path, REDIS_URL=redis_url, DATABASE_URL=nowhere)
     try:
@@ -206,7 +206,7 @@ def scope(path: str = "/v1/webhook", **state: object) -> dict[str, Any]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RejectionLog]:
-    """Those of a process with this Redis."""
+    """Yield the rejection log of a process with this Redis."""
     connection = open_redis(url, connections=1)
     try:
         yield RejectionLog(connection)
@@ -215,12 +215,12 @@ async def connected(url: str) -> AsyncIterator[RejectionLog]:
 
 
 def stored(redis: Redis) -> bytes:
-    """All that is kept of refusals."""
+    """Return all stored refusals."""
     return b"\n".join(cast("list[bytes]", redis.lrange(LIST_KEY, 0, -1)))
 
 
 async def note_many(refusals: RejectionLog, count: int, *, source: str = "first") -> None:
-    """As if each came in a second of its own, from a source with a number."""
+    """Record refusals as if each came in a second of its own, from a numbered source."""
     for number in range(count):
         refusals._second = -1
         refusals.record(scope(source=f"{source}-{number}"), Invalid())
@@ -241,7 +241,7 @@ def test_the_newest_thousand_are_kept(redis_url: str, redis: Redis) -> None:
     asyncio.run(run())
 
 
-def test_answers_and_our_own_trouble_are_no_refusals(redis_url: str, redis: Redis) -> None:
+def test_successes_and_server_errors_are_not_recorded_as_refusals(redis_url: str, redis: Redis) -> None:
     async def run() -> None:
         async with connected(redis_url) as refusals:
             for error in (NotFound(), Unavailable()):
@@ -251,7 +251,7 @@ def test_answers_and_our_own_trouble_are_no_refusals(redis_url: str, redis: Redi
     asyncio.run(run())
 
 
-def test_while_redis_is_away_the_newest_are_kept_and_all_are_counted() -> None:
+def test_while_redis_is_down_the_newest_refusals_are_kept_and_all_are_counted() -> None:
     server = start_valkey(new_folder("valkey"))
 
     async def run() -> None:
@@ -277,7 +277,7 @@ def test_while_redis_is_away_the_newest_are_kept_and_all_are_counted() -> None:
         server.stop()
 
 
-def test_what_is_kept_can_be_read_by_anybody_who_knows_json(relay: Serving, redis: Redis) -> None:
+def test_refusals_are_stored_as_json(relay: Serving, redis: Redis) -> None:
     relay.client.post("/v1/webhook", content=b"not JSON")
     read(relay, 1)
     assert msgspec.json.decode(stored(redis))["cause"] == "not_json"

@@ -1,4 +1,4 @@
-"""The relay by itself: what it stores, what it answers, and that it needs no more than Redis."""
+"""The relay alone: entries, responses, and that it needs only Redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SESSION = "solar-roof"
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 # Accepting
@@ -64,7 +64,7 @@ def test_a_webhook_is_stored_before_it_is_accepted(relay: Serving, redis: Redis,
     assert redis.ttl(drain_pending_key(shard_of(SESSION))) > 0
 
 
-def test_a_new_entry_wakes_the_drain_of_its_shard(relay: Serving, redis: Redis) -> None:
+def test_a_new_entry_enqueues_the_drain_of_its_shard(relay: Serving, redis: Redis) -> None:
     relay.post(memory(SESSION))
     relay.post(memory(SESSION))
     queue = open_queue(redis)
@@ -73,7 +73,7 @@ def test_a_new_entry_wakes_the_drain_of_its_shard(relay: Serving, redis: Redis) 
     assert (job.func_name, job.args) == ("worker.jobs.drain", [shard_of(SESSION)])
 
 
-def test_a_flat_command_is_the_same_as_its_envelope(relay: Serving, redis: Redis) -> None:
+def test_a_flat_command_equals_its_envelope(relay: Serving, redis: Redis) -> None:
     first = relay.post({"session_id": SESSION, "content": "x", "id": "d1"}, "/v1/commands/store_memory?wait=0")
     second = relay.post(memory(SESSION, text="x", id="d1"))
     assert (first.json()["status"], first.json()["duplicate"]) == ("accepted", False)
@@ -86,7 +86,7 @@ def test_a_webhook_without_id_gets_a_uuid_of_version_7(relay: Serving, redis: Re
     assert [entry.delivery_id for entry in entries(redis)] == [delivery_id]
 
 
-def test_the_header_names_the_delivery_before_the_body_does(relay: Serving, redis: Redis) -> None:
+def test_a_delivery_id_in_the_header_takes_precedence(relay: Serving, redis: Redis) -> None:
     answer = relay.post(memory(SESSION, id="in-body"), **{"Idempotency-Key": "in-header"})
     assert answer.json()["delivery_id"] == "in-header"
     bad = relay.post(memory(SESSION), **{"Idempotency-Key": "a b"})
@@ -125,7 +125,7 @@ def test_racing_duplicates_are_stored_once(relay: Serving, redis: Redis) -> None
     assert sorted(entry.delivery_id for entry in entries(redis)) == sorted(first)
 
 
-def test_what_one_sender_sends_in_order_is_stored_in_order_whatever_others_send(relay: Serving, redis: Redis) -> None:
+def test_entries_of_one_sender_keep_their_order_among_others(relay: Serving, redis: Redis) -> None:
     def send(sender: int) -> None:
         with httpx.Client(base_url=relay.url, headers={"X-API-Key": API_KEY}) as client:
             for number in range(30):
@@ -141,7 +141,7 @@ def test_what_one_sender_sends_in_order_is_stored_in_order_whatever_others_send(
     assert stored == {f"s{sender}": list(range(30)) for sender in range(16)}
 
 
-def test_it_goes_on_after_redis_has_forgotten_its_scripts(relay: Serving, redis: Redis) -> None:
+def test_it_goes_on_after_redis_has_lost_its_scripts(relay: Serving, redis: Redis) -> None:
     redis.script_flush()
     assert relay.post(memory(SESSION)).status_code == 202
     assert len(entries(redis)) == 1
@@ -151,7 +151,7 @@ def test_it_goes_on_after_redis_has_forgotten_its_scripts(relay: Serving, redis:
 
 
 @pytest.mark.parametrize("asking", [{"sync": True}, {"feedback_mode": "sync"}])
-def test_a_sync_sender_gets_the_outcome_word_for_word(relay: Serving, redis: Redis, asking: dict[str, Any]) -> None:
+def test_a_waiting_sender_gets_the_outcome_verbatim(relay: Serving, redis: Redis, asking: dict[str, Any]) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(relay.post, memory(SESSION, id="d1", **asking))
         entry = wait_for_entry(redis, "d1")
@@ -161,7 +161,7 @@ def test_a_sync_sender_gets_the_outcome_word_for_word(relay: Serving, redis: Red
         assert answer.result().content == b'{"status": "error",   "kept": 1.50}'
 
 
-def test_an_outcome_whose_announcement_was_missed_is_found_all_the_same(relay: Serving, redis: Redis) -> None:
+def test_an_outcome_whose_announcement_was_missed_is_still_found(relay: Serving, redis: Redis) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20")
         watch = Stopwatch()
@@ -170,7 +170,7 @@ def test_an_outcome_whose_announcement_was_missed_is_found_all_the_same(relay: S
         assert watch.seconds < 5
 
 
-def test_all_who_wait_for_one_delivery_are_answered(relay: Serving, redis: Redis) -> None:
+def test_all_requests_that_wait_for_one_delivery_get_its_outcome(relay: Serving, redis: Redis) -> None:
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20") for _ in range(5)]
         wait_for(lambda: len(entries(redis)) == 5, what="pushed again for each who waits")
@@ -178,7 +178,7 @@ def test_all_who_wait_for_one_delivery_are_answered(relay: Serving, redis: Redis
         assert [answer.result().json() for answer in answers] == [{"n": 1}] * 5
 
 
-def test_many_who_wait_hold_up_nobody(relay: Serving, redis: Redis) -> None:
+def test_many_waiting_requests_delay_no_others(relay: Serving, redis: Redis) -> None:
     ids = [f"d{number}" for number in range(80)]
     with ThreadPoolExecutor(len(ids)) as pool:
         bodies = [memory(SESSION, text=delivery_id, id=delivery_id) for delivery_id in ids]
@@ -193,7 +193,7 @@ def test_many_who_wait_hold_up_nobody(relay: Serving, redis: Redis) -> None:
         assert [answer.result().json() for answer in answers] == [{"id": delivery_id} for delivery_id in ids]
 
 
-def test_who_waited_in_vain_is_told_not_to_send_again(relay: Serving) -> None:
+def test_a_request_whose_wait_times_out_is_told_not_to_send_again(relay: Serving) -> None:
     watch = Stopwatch()
     answer = relay.post(memory(SESSION, id="d1"), "/v1/webhook?wait=0.5")
     assert 0.4 < watch.seconds < 5
@@ -203,7 +203,7 @@ def test_who_waited_in_vain_is_told_not_to_send_again(relay: Serving) -> None:
     assert answer.json()["status_url"] == "/v1/deliveries/d1"
 
 
-def test_wait_goes_before_sync(relay: Serving) -> None:
+def test_wait_takes_precedence_over_sync(relay: Serving) -> None:
     watch = Stopwatch()
     answer = relay.post(memory(SESSION, sync=True), "/v1/webhook?wait=0")
     assert answer.json()["status"] == "accepted"
@@ -211,14 +211,14 @@ def test_wait_goes_before_sync(relay: Serving) -> None:
 
 
 @pytest.mark.parametrize("query", ["wait=41", "wait=-1", "wait=nan", "wait=soon", "wiat=1"])
-def test_a_wait_that_is_none_is_refused(relay: Serving, redis: Redis, query: str) -> None:
+def test_an_invalid_wait_is_refused(relay: Serving, redis: Redis, query: str) -> None:
     answer = relay.post(memory(SESSION), f"/v1/webhook?{query}")
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == query.split("=")[0]
     assert entries(redis) == []
 
 
-def test_a_sender_that_goes_away_disturbs_nobody(relay: Serving, redis: Redis) -> None:
+def test_a_sender_that_disconnects_while_waiting_does_no_harm(relay: Serving, redis: Redis) -> None:
     with ThreadPoolExecutor(1) as pool:
         staying = pool.submit(relay.post, memory(SESSION, id="staying"), "/v1/webhook?wait=20")
         for number in range(20):
@@ -233,7 +233,7 @@ def test_a_sender_that_goes_away_disturbs_nobody(relay: Serving, redis: Redis) -
         assert staying.result().json() == {"id": "staying"}
 
 
-def test_whoever_waits_when_it_stops_is_answered_at_once(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_waiting_requests_are_answered_at_once_on_shutdown(redis_url: str, redis: Redis, tmp_path: Path) -> None:
     serving = Serving("relay", tmp_path, REDIS_URL=redis_url)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(serving.post, memory(SESSION, id="d1"), "/v1/webhook?wait=40")
@@ -253,7 +253,7 @@ def test_whoever_waits_when_it_stops_is_answered_at_once(redis_url: str, redis: 
 
 @pytest.mark.parametrize("path", ["/v1/webhook", "/webhook", "/v1/commands/store_memory"])
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}])
-def test_nobody_gets_in_without_the_key(relay: Serving, redis: Redis, path: str, headers: dict[str, str]) -> None:
+def test_requests_without_the_key_are_refused(relay: Serving, redis: Redis, path: str, headers: dict[str, str]) -> None:
     answer = httpx.post(relay.url + path, json=memory(SESSION), headers=headers)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == ("unknown_key" if headers else "key_missing")
@@ -261,24 +261,24 @@ def test_nobody_gets_in_without_the_key(relay: Serving, redis: Redis, path: str,
     assert entries(redis) == []
 
 
-def test_a_bearer_token_is_a_key_too(relay: Serving) -> None:
+def test_the_key_can_be_a_bearer_token(relay: Serving) -> None:
     headers = {"Authorization": f"Bearer {API_KEY}"}
     assert httpx.post(relay.url + "/v1/webhook", json=memory(SESSION), headers=headers).status_code == 202
 
 
-def test_what_is_no_http_gets_an_error_in_the_same_form(relay: Serving) -> None:
+def test_an_invalid_http_request_gets_an_error_in_the_same_form(relay: Serving) -> None:
     head, _, body = relay.talk(b"hello\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b'"code":"bad_request"' in body
 
 
-def test_a_head_without_end_is_cut_off(relay: Serving) -> None:
+def test_an_endless_head_is_cut_off(relay: Serving) -> None:
     answer = relay.talk(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 66_000)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"65,536 bytes" in answer
 
 
-# Around it
+# Index, health and logs
 
 
 def test_index_and_health_need_no_key(relay: Serving) -> None:
@@ -301,7 +301,7 @@ def test_logs_hold_no_payload_no_key_and_no_query(relay: Serving) -> None:
     assert "wait=0.01" not in relay.log()
 
 
-def test_a_full_inbox_refuses_until_it_is_drained(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+def test_a_full_inbox_refuses_webhooks_until_it_is_drained(redis_url: str, redis: Redis, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, MAX_BACKLOG="3")) as serving:
         for number in range(4):
             inbox.push(redis, inbox.entry("store_memory", SESSION, content="x", source=f"sender-{number}"))
@@ -313,9 +313,9 @@ def test_a_full_inbox_refuses_until_it_is_drained(redis_url: str, redis: Redis, 
         wait_for_status(202, lambda: serving.post(memory(SESSION)))
 
 
-def test_it_refuses_while_redis_has_little_memory_left(own_redis_url: str, own_redis: Redis, tmp_path: Path) -> None:
+def test_it_refuses_webhooks_while_redis_is_low_on_memory(own_redis_url: str, own_redis: Redis, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=own_redis_url)) as serving:
-        for number in range(200):  # So that what the relay itself takes counts for nothing.
+        for number in range(200):  # So that the relay's own memory does not matter.
             own_redis.set(f"filler-{number}", bytes(100_000))
         own_redis.config_set("maxmemory", int(int(own_redis.info("memory")["used_memory"]) / 0.8))
         refused = wait_for_status(503, lambda: serving.post(memory(SESSION)))
@@ -334,7 +334,7 @@ def test_it_refuses_while_redis_has_little_memory_left(own_redis_url: str, own_r
         ({"API_KEY": "k", "WEBHOOK_SECRETS": "a=whsec_!"}, "Invalid WEBHOOK_SECRETS: secret 1 is not base64"),
     ],
 )
-def test_it_does_not_start_without_what_it_needs(environment: dict[str, str], says: str) -> None:
+def test_it_does_not_start_without_required_settings(environment: dict[str, str], says: str) -> None:
     command = [sys.executable, "-m", "relay"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
@@ -342,8 +342,8 @@ def test_it_does_not_start_without_what_it_needs(environment: dict[str, str], sa
     assert "Traceback" not in done.stderr
 
 
-def test_the_outcome_of_an_earlier_attempt_is_not_taken_for_that_of_a_redelivery(relay: Serving, redis: Redis) -> None:
-    """Its key is the same, and stays for a minute; the delivery may be judged anew meanwhile."""
+def test_a_redelivery_does_not_get_the_outcome_of_an_earlier_attempt(relay: Serving, redis: Redis) -> None:
+    """Its key is the same and lasts for a minute, while the delivery may be evaluated again."""
 
     def looks() -> int:
         stats = cast("dict[str, dict[str, int]]", redis.info("commandstats"))

@@ -1,4 +1,4 @@
-"""The relay while its Redis is down, or does not answer."""
+"""The relay while its Redis is down or does not respond."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server.stop()
 
 
-def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is_up(
+def test_it_starts_while_redis_is_down_and_accepts_webhooks_once_it_is_up(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server.pause()
@@ -51,7 +51,7 @@ def test_it_starts_and_says_so_while_redis_is_down_and_takes_webhooks_once_it_is
             assert [entry.delivery_id for entry in entries(redis)] == ["d1"]
 
 
-def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_it_goes_on_after_redis_was_killed_and_loses_nothing(server: EmbeddedServer, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         accepted = [serving.post(memory(text=number)).json()["delivery_id"] for number in range(20)]
         server.kill()
@@ -65,7 +65,7 @@ def test_it_goes_on_after_redis_was_killed_and_forgets_nothing(server: EmbeddedS
             assert answer.result().json() == {"answered": True}
 
 
-def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_push_with_unknown_result_names_the_id_for_repeating_it(server: EmbeddedServer, tmp_path: Path) -> None:
     with closing(Serving("relay", tmp_path, REDIS_URL=server.url)) as serving:
         assert serving.post(memory("warm")).status_code == 202
         os.kill(server.pid, signal.SIGSTOP)
@@ -84,7 +84,9 @@ def test_a_push_whose_result_is_unknown_names_the_id_to_repeat_it_under(server: 
             assert len(entries(redis)) == 2
 
 
-def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_redis_without_persistence_is_reported_and_refused_if_configured(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
     with closing(Redis.from_url(server.url)) as redis:
         redis.config_set("appendfsync", "everysec")
         strict = {"REDIS_URL": server.url, "REQUIRE_DURABLE_REDIS": "true"}
@@ -100,7 +102,7 @@ def test_a_redis_that_forgets_is_named_and_refused_if_that_is_wished(server: Emb
             assert "Redis has appendfsync everysec" in serving.log()
 
 
-def test_webhooks_are_taken_again_as_soon_as_redis_is_back_after_each_restart(tmp_path: Path) -> None:
+def test_webhooks_are_accepted_as_soon_as_redis_is_back_after_each_restart(tmp_path: Path) -> None:
     port = free_port()
     server = start_valkey(tmp_path / "valkey", settings={"port": str(port)})
     serving = Serving("relay", tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}/0")
@@ -159,7 +161,7 @@ def url_of(redis: Redis) -> str:
         (fill, "The inbox has little memory left", "Refusing webhooks"),
     ],
 )
-def test_ready_is_who_takes_webhooks_and_the_cause_is_told_once(
+def test_readiness_means_accepting_webhooks_and_the_cause_is_logged_once(
     server: EmbeddedServer, tmp_path: Path, spoil: Any, reason: str, advice: str
 ) -> None:
     with closing(Redis.from_url(server.url)) as redis:

@@ -1,5 +1,4 @@
-"""What senders do that is not quite as it should be, at the webhook: taken as it was meant, or told which setting is
-wrong."""
+"""Irregular webhooks: accepted as they were meant, or refused with the setting that is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ MARK = b"\xef\xbb\xbf"
 
 @pytest.fixture(scope="module")
 def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A relay that knows secrets beside its key."""
+    """A relay with signing secrets beside its key."""
     secrets = {"WEBHOOK_SECRETS": f"walker={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
     serving = Serving("relay", tmp_path_factory.mktemp("relay"), REDIS_URL=redis_url, **secrets)
     yield serving
@@ -32,7 +31,7 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 def from_github(relay: Serving, body: bytes, media_type: str, event: str = "repository_dispatch") -> httpx.Response:
@@ -52,12 +51,12 @@ def from_github(relay: Serving, body: bytes, media_type: str, event: str = "repo
         "Application/JSON",
     ],
 )
-def test_json_under_another_name_is_json(relay: Serving, redis: Redis, media_type: str) -> None:
+def test_json_under_another_media_type_is_accepted(relay: Serving, redis: Redis, media_type: str) -> None:
     assert relay.post(BODY, **{"Content-Type": media_type}).status_code == 202
     assert len(entries(redis)) == 1
 
 
-def test_a_type_that_is_none_of_these_is_told_with_the_header_to_set(relay: Serving) -> None:
+def test_an_unsupported_media_type_is_refused_with_the_header_to_set(relay: Serving) -> None:
     for media_type, body in (
         ("image/png", BODY),
         ("application/json, image/png", BODY),
@@ -70,12 +69,12 @@ def test_a_type_that_is_none_of_these_is_told_with_the_header_to_set(relay: Serv
         assert "application/json" in error["hint"]
 
 
-def test_two_headers_of_one_type_are_one(relay: Serving) -> None:
+def test_a_repeated_media_type_header_counts_once(relay: Serving) -> None:
     headers = [("X-API-Key", API_KEY), ("Content-Type", "application/json"), ("Content-Type", "application/json")]
     assert httpx.post(f"{relay.url}/v1/webhook", content=BODY, headers=headers).status_code == 202
 
 
-def test_a_byte_order_mark_before_the_body_means_nothing(relay: Serving, redis: Redis) -> None:
+def test_a_byte_order_mark_before_the_body_is_ignored(relay: Serving, redis: Redis) -> None:
     assert relay.post(MARK + BODY).status_code == 202
     marked = MARK + BODY
     assert relay.post(marked, **sign(marked)).status_code == 202
@@ -83,7 +82,7 @@ def test_a_byte_order_mark_before_the_body_means_nothing(relay: Serving, redis: 
     assert len(entries(redis)) == 2
 
 
-def test_a_form_of_github_is_the_event_in_it_and_signed_as_it_is_sent(relay: Serving, redis: Redis) -> None:
+def test_a_github_form_contains_the_event_and_is_signed_as_sent(relay: Serving, redis: Redis) -> None:
     form = "application/x-www-form-urlencoded"
     dispatch = {"action": "store", "client_payload": memory("s", text="ü & +")}
     body = urlencode({"payload": msgspec.json.encode(dispatch).decode()}).encode()
@@ -99,7 +98,7 @@ def test_a_form_of_github_is_the_event_in_it_and_signed_as_it_is_sent(relay: Ser
 
 
 @pytest.mark.parametrize("path", ["/v1/webhook/", "//v1/webhook", "/v1//webhook//", "/webhook/"])
-def test_slashes_too_many_lead_to_the_same_address(relay: Serving, redis: Redis, path: str) -> None:
+def test_extra_slashes_lead_to_the_same_url(relay: Serving, redis: Redis, path: str) -> None:
     answer = relay.client.build_request("POST", "/v1/webhook", content=BODY)
     answer.url = httpx.URL(f"http://127.0.0.1:{relay.port}").copy_with(raw_path=path.encode())
     assert relay.client.send(answer).status_code == 202
@@ -107,14 +106,14 @@ def test_slashes_too_many_lead_to_the_same_address(relay: Serving, redis: Redis,
 
 
 @pytest.mark.parametrize("header", [f"X-API-Key:  \t{API_KEY} \t ", f"Authorization:  Bearer   {API_KEY}  "])
-def test_blanks_around_a_key_do_not_belong_to_it(relay: Serving, header: str) -> None:
+def test_blanks_around_a_key_are_ignored(relay: Serving, header: str) -> None:
     head = (
         f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n{header}\r\n\r\n"
     )
     assert relay.talk(head.encode("latin-1") + BODY).startswith(b"HTTP/1.1 202 ")
 
 
-def test_ids_of_any_printable_characters_are_taken_from_those_who_sign(relay: Serving, redis: Redis) -> None:
+def test_signing_senders_may_use_any_printable_characters_in_ids(relay: Serving, redis: Redis) -> None:
     ids = ["msg/1=", "msg/2=", "<a@b>"]
     for id in [*ids, *ids]:
         answer = relay.post(BODY, **sign(BODY, id, at=time.time() - 10))
@@ -123,7 +122,7 @@ def test_ids_of_any_printable_characters_are_taken_from_those_who_sign(relay: Se
     assert len({entry.delivery_id for entry in entries(redis)}) == len(entries(redis)) == 3
 
 
-def test_half_of_a_character_and_a_key_given_twice_are_named(relay: Serving) -> None:
+def test_lone_surrogates_and_repeated_keys_are_named(relay: Serving) -> None:
     error = relay.post(BODY.replace(b'"x"', b'"\\ud83d"')).json()["error"]
     assert "\\ud83d, half of a surrogate pair" in error["message"]
     error = relay.post(BODY.replace(b'"x"', b'{"k": 1, "k": 2}')).json()["error"]

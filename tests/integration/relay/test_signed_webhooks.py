@@ -1,4 +1,4 @@
-"""Signed webhooks over HTTP: what they are taken for, and what becomes of events that are no commands."""
+"""Signed webhooks over HTTP: how they are understood, and how events other than commands are handled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRETS = f"walker={CHAT_SECRET},walker={WEBHOOK_SECRET},chat:chat-*=whsec_{'B' 
 
 @pytest.fixture(scope="module")
 def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A relay that knows secrets beside its key."""
+    """A relay with signing secrets."""
     folder = tmp_path_factory.mktemp("relay")
     serving = Serving(
         "relay", folder, REDIS_URL=redis_url, WEBHOOK_SECRETS=SECRETS, GITHUB_WEBHOOK_SECRET=GITHUB_SECRET
@@ -48,7 +48,7 @@ def relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def _empty(redis: Redis) -> None:
-    """Each test begins with an empty inbox."""
+    """Empty the inbox before each test."""
 
 
 def delivery(engine: Engine, source: str, delivery_id: str) -> dict[str, Any] | None:
@@ -74,7 +74,7 @@ def test_a_signed_command_is_stored_under_the_name_of_its_secret(relay: Serving,
     assert (entry.source, entry.delivery_id, entry.scopes, entry.ignored) == ("walker", "msg-1", ["send"], "")
 
 
-def test_a_signature_is_enough_without_a_key(relay: Serving) -> None:
+def test_a_signature_suffices_without_a_key(relay: Serving) -> None:
     body = msgspec.json.encode(memory("s"))
     for path in ("/webhook", "/v1/webhook"):
         assert httpx.post(relay.url + path, content=body, headers=sign(body)).status_code == 202
@@ -82,7 +82,7 @@ def test_a_signature_is_enough_without_a_key(relay: Serving) -> None:
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
 @pytest.mark.parametrize("prefix", ["webhook", "svix"])
-def test_what_other_libraries_sign_is_accepted(relay: Serving, redis: Redis, library: Any, prefix: str) -> None:
+def test_signatures_of_other_libraries_are_accepted(relay: Serving, redis: Redis, library: Any, prefix: str) -> None:
     body = msgspec.json.encode(memory("s", text="Zoë"))
     now = datetime.now(UTC)
     headers = {
@@ -108,7 +108,7 @@ def test_a_flat_command_can_be_signed_too(relay: Serving, redis: Redis) -> None:
     assert entries(redis)[0].source == "walker"
 
 
-def test_what_is_meant_as_a_command_and_wrong_is_told_how(relay: Serving, redis: Redis) -> None:
+def test_an_invalid_signed_command_is_explained(relay: Serving, redis: Redis) -> None:
     wrong = post_signed(relay, memory("s", text="x") | {"data": {"contnet": 1}})
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "data.contnet")
     body = b'{"command": the-payload'
@@ -127,14 +127,14 @@ def test_what_is_meant_as_a_command_and_wrong_is_told_how(relay: Serving, redis:
         ("batch", {"commands": [{"command": "pause_session"}, {"command": "list_memories"}]}),
     ],
 )
-def test_a_signature_neither_reads_nor_deletes(relay: Serving, redis: Redis, command: str, data: Any) -> None:
+def test_a_signature_allows_neither_reads_nor_deletes(relay: Serving, redis: Redis, command: str, data: Any) -> None:
     session = {} if command == "list_sessions" else {"session_id": "s"}
     answer = post_signed(relay, {"command": command, "data": data, **session})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
     assert entries(redis) == []
 
 
-def test_a_secret_with_a_pattern_is_for_those_sessions_alone(relay: Serving, redis: Redis) -> None:
+def test_a_secret_with_a_pattern_is_limited_to_those_sessions(relay: Serving, redis: Redis) -> None:
     secret = f"whsec_{'B' * 32}"
     assert post_signed(relay, memory("chat-1"), secret=secret).status_code == 202
     refused = post_signed(relay, memory("walk-1"), "msg-2", secret=secret)
@@ -146,7 +146,7 @@ def test_a_secret_with_a_pattern_is_for_those_sessions_alone(relay: Serving, red
 # Refusing
 
 
-def test_a_key_excuses_no_bad_signature(relay: Serving, redis: Redis) -> None:
+def test_a_key_does_not_make_up_for_an_invalid_signature(relay: Serving, redis: Redis) -> None:
     body = msgspec.json.encode(memory("s"))
     bad = sign(body, secret="whsec_" + "C" * 32)
     for headers, code in (
@@ -168,7 +168,7 @@ def test_a_key_excuses_no_bad_signature(relay: Serving, redis: Redis) -> None:
     assert entries(redis) == []
 
 
-def test_bytes_that_are_no_text_in_a_header_are_a_bad_signature(relay: Serving) -> None:
+def test_a_header_that_is_not_text_is_an_invalid_signature(relay: Serving) -> None:
     body = msgspec.json.encode(memory("s"))
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
         headers = {key.encode(): value.encode() for key, value in sign(body).items()} | {name.encode(): b"\xff\xd9\xa1"}
@@ -179,7 +179,7 @@ def test_bytes_that_are_no_text_in_a_header_are_a_bad_signature(relay: Serving) 
 # Events
 
 
-def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Redis, engine: Engine) -> None:
+def test_an_event_is_recorded_as_ignored_without_effect(relay: Serving, redis: Redis, engine: Engine) -> None:
     event = {"type": "user.created", "data": {"name": "the-payload"}}
     answer = post_signed(relay, event, "msg-event")
     assert answer.status_code == 202
@@ -207,7 +207,7 @@ def test_an_event_is_kept_as_ignored_and_does_nothing(relay: Serving, redis: Red
         assert connection.execute(select(EventRow).where(EventRow.delivery_id == "msg-event")).all() == []
 
 
-def test_an_event_that_comes_again_is_a_duplicate_also_when_redis_has_forgotten_it(
+def test_a_repeated_event_is_a_duplicate_even_when_redis_has_lost_it(
     relay: Serving, redis: Redis, engine: Engine
 ) -> None:
     first = post_signed(relay, {"type": "a.b"}, "msg-again").json()
@@ -227,7 +227,7 @@ def test_an_event_that_comes_again_is_a_duplicate_also_when_redis_has_forgotten_
     assert (kept["status"], kept["conflicts"]) == ("ignored", 1)
 
 
-def test_events_among_commands_disturb_them_not(relay: Serving, redis: Redis, engine: Engine) -> None:
+def test_events_among_commands_do_not_disturb_them(relay: Serving, redis: Redis, engine: Engine) -> None:
     for number in range(3):
         post_signed(relay, {"type": "noise", "n": number}, f"msg-noise-{number}")
         post_signed(relay, {"command": "create_session", "data": {"title": f"Noise {number}"}}, f"msg-command-{number}")
@@ -239,13 +239,13 @@ def test_events_among_commands_disturb_them_not(relay: Serving, redis: Redis, en
         assert (noise["status"], command["status"]) == ("ignored", "applied")
 
 
-def test_who_waits_with_an_event_is_answered_at_once(relay: Serving) -> None:
+def test_a_waiting_sender_of_an_event_gets_its_response_at_once(relay: Serving) -> None:
     watch = time.monotonic()
     assert post_signed(relay, {"type": "a.b"}, path="/v1/webhook?wait=30").json()["status"] == "ignored"
     assert time.monotonic() - watch < 10
 
 
-def test_with_a_key_what_is_no_command_is_refused_as_ever(relay: Serving, redis: Redis) -> None:
+def test_with_a_key_an_event_is_refused_as_an_invalid_command(relay: Serving, redis: Redis) -> None:
     assert relay.post({"type": "user.created"}).status_code == 422
     assert entries(redis) == []
 
@@ -269,7 +269,7 @@ def test_a_github_event_is_ignored_once_under_any_delivery_id(relay: Serving, re
     assert "drain shard 00: 1 duplicate" in drain(redis, engine)
 
 
-def test_a_repository_dispatch_with_a_command_is_that_command(relay: Serving, redis: Redis) -> None:
+def test_a_command_in_a_repository_dispatch_is_accepted(relay: Serving, redis: Redis) -> None:
     body = msgspec.json.encode({"action": "note", "client_payload": memory("s", text="x"), "sender": {"login": "octo"}})
     answer = send_github(relay, body, event="repository_dispatch", id="one")
     assert (answer.status_code, answer.json()["status"], answer.json()["command"]) == (202, "accepted", "store_memory")
@@ -283,7 +283,7 @@ def test_a_repository_dispatch_with_a_command_is_that_command(relay: Serving, re
     assert len(entries(redis)) == 1
 
 
-def test_halves_of_bodies_cannot_fill_the_memory_and_keys_go_on_working(relay: Serving, redis: Redis) -> None:
+def test_unfinished_bodies_cannot_fill_the_memory_and_keys_keep_working(relay: Serving, redis: Redis) -> None:
     head = "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n"
     lines = "".join(f"{name}: {value}\r\n" for name, value in sign(b"another body").items())
     half = f"{head}{lines}\r\n".encode() + b" " * 1_048_000

@@ -1,4 +1,4 @@
-"""Clients that take their time are cut off in the end, told why, and cost the others nothing."""
+"""Slow clients are disconnected in the end, told why, and do not delay others."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ POST = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 @pytest.fixture
 def edge() -> Iterator[Edge]:
-    """A server with little patience."""
+    """A server with short timeouts."""
     edge = Edge(TIMEOUTS)
     yield edge
     edge.close()
 
 
 def drip(connection: socket.socket, data: Callable[[], bytes], *, pause_seconds: float) -> bytes:
-    """What comes back when something is sent now and then, until the connection is closed."""
+    """Send a piece now and then. Returns the bytes received until the connection is closed."""
     connection.settimeout(pause_seconds)
     received = b""
     with connection:
@@ -56,7 +56,7 @@ def drip(connection: socket.socket, data: Callable[[], bytes], *, pause_seconds:
 
 
 def error_of(answer: bytes) -> dict[str, object]:
-    """The error of the only answer there is."""
+    """Return the error of the only response."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.count(b"HTTP/1.1") == 1
     assert b"connection: close" in head
@@ -73,7 +73,7 @@ TOO_SLOW_HEAD = {
 TOO_SLOW_BODY = {**TOO_SLOW_HEAD, "message": "The body of the request did not arrive in time."}
 
 
-def test_half_a_head_is_answered_and_cut_off(edge: Edge) -> None:
+def test_an_incomplete_head_gets_an_error_and_is_cut_off(edge: Edge) -> None:
     watch = Stopwatch()
     assert error_of(receive_all(edge.connect(HALF))) == TOO_SLOW_HEAD
     assert 0.4 < watch.seconds < SLOWEST_SECONDS
@@ -81,18 +81,18 @@ def test_half_a_head_is_answered_and_cut_off(edge: Edge) -> None:
     assert (scope["path"], error.code) == ("", "too_slow")
 
 
-def test_a_head_that_drips_is_cut_off_in_the_same_time(edge: Edge) -> None:
+def test_a_dripping_head_is_cut_off_in_the_same_time(edge: Edge) -> None:
     watch = Stopwatch()
     assert error_of(drip(edge.connect(HALF), lambda: b"x", pause_seconds=0.05)) == TOO_SLOW_HEAD
     assert watch.seconds < SLOWEST_SECONDS
 
 
-def test_who_sends_nothing_is_cut_off_without_a_word(edge: Edge) -> None:
+def test_a_client_that_sends_nothing_is_disconnected_without_a_response(edge: Edge) -> None:
     assert receive_all(edge.connect()) == b""
     assert edge.noted == []
 
 
-def test_half_a_head_after_a_whole_request_is_cut_off_as_well(edge: Edge) -> None:
+def test_an_incomplete_head_after_a_complete_request_is_cut_off(edge: Edge) -> None:
     first, _, second = receive_all(edge.connect(WHOLE + HALF)).partition(b"HTTP/1.1 408")
     assert first.startswith(b"HTTP/1.1 404")
     assert b"too_slow" in second
@@ -111,7 +111,7 @@ def test_an_idle_connection_stays_open_for_the_next_request(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "beginning", [WHOLE + b"\r\n", b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"]
 )
-def test_blank_lines_and_bodies_that_nobody_reads_do_not_keep_a_connection_for_ever(beginning: bytes) -> None:
+def test_blank_lines_and_unread_bodies_do_not_keep_a_connection_open(beginning: bytes) -> None:
     edge = Edge(TIMEOUTS, keep_alive_seconds=1)
     try:
         connection = edge.connect(beginning)
@@ -125,17 +125,17 @@ def test_blank_lines_and_bodies_that_nobody_reads_do_not_keep_a_connection_for_e
 
 
 @pytest.mark.parametrize("sent", [0, 1000])
-def test_a_body_that_does_not_go_on_is_answered_and_cut_off(edge: Edge, sent: int) -> None:
+def test_a_stalled_body_gets_an_error_and_is_cut_off(edge: Edge, sent: int) -> None:
     assert error_of(receive_all(edge.connect(POST % 10_000 + b"x" * sent))) == TOO_SLOW_BODY
     ((scope, error),) = edge.noted
     assert (scope["method"], scope["path"], error.code) == ("POST", "/body", "too_slow")
 
 
-def test_a_body_that_drips_is_cut_off_though_it_moves(edge: Edge) -> None:
+def test_a_dripping_body_is_cut_off(edge: Edge) -> None:
     assert error_of(drip(edge.connect(POST % 10_000), lambda: b"x", pause_seconds=0.05)) == TOO_SLOW_BODY
 
 
-def test_a_body_that_keeps_the_least_speed_may_take_its_time(edge: Edge) -> None:
+def test_a_body_at_the_minimum_speed_may_exceed_the_time(edge: Edge) -> None:
     watch = Stopwatch()
     size = 400_000
     connection = edge.connect(POST % size)
@@ -147,20 +147,20 @@ def test_a_body_that_keeps_the_least_speed_may_take_its_time(edge: Edge) -> None
     connection.close()
 
 
-def test_a_refused_body_that_drips_is_cut_off_after_its_answer(edge: Edge) -> None:
+def test_a_refused_dripping_body_is_cut_off_after_the_response(edge: Edge) -> None:
     connection = edge.connect(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n")
     received = drip(connection, lambda: b"x", pause_seconds=0.05)
     assert received.startswith(b"HTTP/1.1 401")
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_a_body_that_is_too_large_and_drips_is_cut_off_after_its_answer(edge: Edge) -> None:
+def test_a_dripping_body_that_is_too_large_is_cut_off_after_the_response(edge: Edge) -> None:
     received = drip(edge.connect(POST % 10_000_000), lambda: b"x", pause_seconds=0.05)
     assert received.startswith(b"HTTP/1.1 413")
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_who_waits_for_an_answer_may_do_so_and_so_may_what_is_pipelined_behind(edge: Edge) -> None:
+def test_a_client_may_wait_for_its_response_with_pipelined_requests_behind(edge: Edge) -> None:
     head = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
     connection = edge.connect(head + POST % 4 + b"1234" + POST % 4 + b"12")
     wait_for(lambda: edge.waiting == 1, what="waiting")
@@ -178,7 +178,7 @@ def test_who_waits_for_an_answer_may_do_so_and_so_may_what_is_pipelined_behind(e
 
 
 @pytest.mark.parametrize("path", [b"/large", b"/stream"])
-def test_who_does_not_read_its_answer_is_cut_off(edge: Edge, path: bytes) -> None:
+def test_a_client_that_does_not_read_its_response_is_disconnected(edge: Edge, path: bytes) -> None:
     connection = edge.connect(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path, receive_buffer=4096)
     wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
     wait_for(lambda: not edge.clients.connections, what="cut off")
@@ -186,14 +186,14 @@ def test_who_does_not_read_its_answer_is_cut_off(edge: Edge, path: bytes) -> Non
     assert 0 < len(receive_all(connection)) < len(LARGE)
 
 
-def test_who_does_not_read_its_last_answer_is_cut_off(edge: Edge) -> None:
+def test_a_client_that_does_not_read_its_last_response_is_disconnected(edge: Edge) -> None:
     connection = edge.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", receive_buffer=4096)
     wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
     wait_for(lambda: not edge.clients.connections, what="cut off")
     connection.close()
 
 
-def test_who_reads_slowly_but_steadily_gets_everything(edge: Edge) -> None:
+def test_a_client_that_reads_slowly_but_steadily_gets_everything(edge: Edge) -> None:
     connection = edge.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
     received, watch = 0, Stopwatch()
     while received < len(LARGE):
@@ -205,7 +205,7 @@ def test_who_reads_slowly_but_steadily_gets_everything(edge: Edge) -> None:
     connection.close()
 
 
-def test_beyond_the_bound_the_longest_idle_one_makes_room() -> None:
+def test_beyond_the_limit_the_longest_idle_connection_is_closed() -> None:
     edge = Edge(Timeouts(head_seconds=30), limit=3)
     try:
         with ExitStack() as stack:
@@ -223,7 +223,7 @@ def test_beyond_the_bound_the_longest_idle_one_makes_room() -> None:
         edge.close()
 
 
-def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> None:
+def test_beyond_the_limit_a_new_connection_is_refused_if_all_others_are_active() -> None:
     edge = Edge(TIMEOUTS, limit=2)
     try:
         busy = [edge.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") for _ in range(2)]
@@ -237,16 +237,14 @@ def test_beyond_the_bound_with_all_others_busy_the_newcomer_is_sent_away() -> No
         edge.close()
 
 
-def test_nobody_is_cut_off_because_the_process_was_stopped() -> None:
+def test_connections_survive_a_suspension_of_the_process() -> None:
     clients = ConnectionRegistry(limit=1, timeouts=Timeouts(), record_rejection=lambda *_: None)
     clients.close_overdue(3600.0)
     assert clients.now == LONGEST_STEP_SECONDS < Timeouts().head_seconds
 
 
-def test_500_connections_that_never_send_a_whole_head_slow_nobody_down_and_are_ended(
-    relay: Serving, redis: Redis
-) -> None:
-    """With the real patience: ten seconds."""
+def test_500_connections_with_incomplete_heads_delay_no_others_and_are_closed(relay: Serving, redis: Redis) -> None:
+    """With the real timeout of ten seconds."""
 
     def p95() -> float:
         seconds = []

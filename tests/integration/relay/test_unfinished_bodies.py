@@ -1,4 +1,4 @@
-"""Signed bodies that only begin stop nobody who sends a whole one, from wherever they come."""
+"""Unfinished signed bodies do not keep out senders of complete ones, whatever their addresses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEGABYTE = 1_000_000
 def serving(
     redis: Redis, redis_url: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Serving]:
-    """A relay that takes signed webhooks, with and without a proxy in front."""
+    """A relay that accepts signed webhooks, with and without a proxy in front."""
     folder = tmp_path_factory.mktemp("unfinished")
     secrets = {"WEBHOOK_SECRETS": f"railway={SECRET}", "TRUSTED_PROXY_HEADER": request.param}
     serving = Serving("relay", folder, REDIS_URL=redis_url, **secrets)
@@ -38,7 +38,7 @@ def serving(
 
 
 def begin(serving: Serving, address: str, size: int) -> socket.socket:
-    """Send a head as of a signed webhook, and so much of its body."""
+    """Send the head of a signed webhook, and so much of its body."""
     connection = socket.create_connection(("127.0.0.1", serving.port), timeout=30, source_address=(address, 0))
     head = (
         "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nwebhook-id: half\r\n"
@@ -51,7 +51,7 @@ def begin(serving: Serving, address: str, size: int) -> socket.socket:
 
 
 def send_signed(serving: Serving, name: str, address: str) -> bytes:
-    """Send a whole webhook, signed; gives the answer."""
+    """Send a complete signed webhook. Returns the response."""
     now = datetime.now(UTC)
     head = (
         "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -64,7 +64,7 @@ def send_signed(serving: Serving, name: str, address: str) -> bytes:
         return receive_all(connection)
 
 
-def test_halves_of_bodies_from_one_address_stop_nobody(serving: Serving, redis: Redis) -> None:
+def test_unfinished_bodies_from_one_address_keep_no_one_out(serving: Serving, redis: Redis) -> None:
     process = psutil.Process(serving.running.pid)
     memory = process.memory_info().rss
     begun = [begin(serving, "127.0.0.1", MEGABYTE) for _ in range(BEGUN)]
@@ -94,7 +94,7 @@ async def _hold(unproven: UnauthenticatedBytes, address: str, size: int, told: l
 
 
 def evicted(*bodies: tuple[str, int]) -> list[str]:
-    """The addresses of those that had to go, with 10 bytes for each address and 25 for all."""
+    """Return the addresses whose bodies were evicted, with limits of 10 bytes for each address and 25 for all."""
 
     async def main() -> list[str]:
         unproven = UnauthenticatedBytes(body_limit=5, share_bytes=10, all_bytes=25)
@@ -114,21 +114,21 @@ def evicted(*bodies: tuple[str, int]) -> list[str]:
     return asyncio.run(main())
 
 
-def test_the_oldest_body_of_an_address_gives_way_to_its_newer_ones() -> None:
+def test_the_oldest_body_of_an_address_is_evicted_for_its_newer_ones() -> None:
     assert evicted(("10.0.0.2", 5), ("10.0.0.1", 5), ("10.0.0.1", 5), ("10.0.0.1", 1)) == ["10.0.0.1"]
     assert evicted(("10.0.0.1", 5), ("10.0.0.1", 5)) == []
 
 
-def test_beyond_the_bound_for_all_the_oldest_of_all_gives_way() -> None:
+def test_beyond_the_overall_limit_the_oldest_body_is_evicted() -> None:
     assert evicted(*((f"10.0.0.{number}", 5) for number in range(7))) == ["10.0.0.0", "10.0.0.1"]
 
 
-def test_all_addresses_of_a_customer_with_ipv6_share() -> None:
+def test_ipv6_addresses_of_one_network_share_a_limit() -> None:
     assert evicted(("2001:db8::1", 5), ("2001:db8::2", 5), ("2001:db8::3", 5)) == ["2001:db8::1"]
     assert evicted(("2001:db8::1", 5), ("2001:db8:0:1::2", 5), ("2001:db8::3", 5)) == []
 
 
-def test_what_an_address_belongs_to() -> None:
+def test_addresses_are_grouped_by_network() -> None:
     assert network_of("203.0.113.7") == "203.0.113.7"
     assert network_of("2001:db8:1:2:3:4:5:6") == "2001:db8:1:2::/64"
     assert network_of(None) == "unknown"

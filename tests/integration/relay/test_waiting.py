@@ -1,4 +1,4 @@
-"""Looking at what waits in the inbox."""
+"""Listing the waiting entries of the inbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def look(redis_url: str, *, limit: int, session_id: str) -> Page:
     return asyncio.run(work())
 
 
-def test_what_waits_is_listed_newest_first_over_several_steps(redis: Redis, redis_url: str) -> None:
+def test_waiting_entries_are_listed_newest_first_over_several_steps(redis: Redis, redis_url: str) -> None:
     sent = [entry("store_memory", "walk", key=f"k{n}", content=n) for n in range(25)]
     push(redis, *sent, entry("store_memory", "other", content=1))
     page = look(redis_url, limit=100, session_id="walk")
@@ -35,7 +35,7 @@ def test_what_waits_is_listed_newest_first_over_several_steps(redis: Redis, redi
     assert few.truncated
 
 
-def test_a_backlog_of_large_entries_is_looked_at_in_part_only(redis: Redis, redis_url: str) -> None:
+def test_a_backlog_of_large_entries_is_read_only_in_part(redis: Redis, redis_url: str) -> None:
     push(redis, *(entry("conversation_chunk", "walk", content=f"{n}" + "x" * 200_000) for n in range(40)))
     page = look(redis_url, limit=100, session_id="walk")
     assert len(page.items) == 10
