@@ -28,7 +28,7 @@ from tests.support.torture.rig import Rig
 
 BACKUP, RESTORE, BACKUP_BY_HAND, RESTORE_BY_HAND = re.findall(
     r"^```sh\n(.*?)^```",
-    (ROOT / "docs" / "GUARANTEES.md").read_text().partition("# A backup, and how it is restored")[2],
+    (ROOT / "docs" / "GUARANTEES.md").read_text().partition("# Backup and restore")[2],
     re.DOTALL | re.MULTILINE,
 )
 REDIS_CLI = f"""#!{sys.executable}
