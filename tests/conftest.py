@@ -109,10 +109,26 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def direct_stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def shared_stacks() -> list[Stack]:
+    """The stacks that several modules use, which are emptied before each module."""
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _empty_stacks(shared_stacks: list[Stack]) -> None:
+    for stack in shared_stacks:
+        stack.empty()
+
+
+@pytest.fixture(scope="session")
+def direct_stack(
+    postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
+) -> Iterator[Stack]:
     """The processes with nothing between them and their servers."""
     with new_stack(postgres, tmp_path_factory.mktemp("stack")) as stack:
+        shared_stacks.append(stack)
         yield stack
+        shared_stacks.remove(stack)
 
 
 @pytest.fixture(scope="session")

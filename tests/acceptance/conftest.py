@@ -32,7 +32,10 @@ def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
 
 @pytest.fixture(scope="session")
 def pooled_stack(
-    postgres: EmbeddedServer, pgbouncer: Pooler, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedServer,
+    pgbouncer: Pooler,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_stacks: list[Stack],
 ) -> Iterator[Stack]:
     """The processes with pgbouncer between them and Postgres."""
     folder = tmp_path_factory.mktemp("pooled")
@@ -40,15 +43,21 @@ def pooled_stack(
         new_database(postgres) as database_url,
         new_stack(postgres, folder, database_url=pgbouncer.url_of(database_url)) as stack,
     ):
+        shared_stacks.append(stack)
         yield stack
+        shared_stacks.remove(stack)
 
 
 @pytest.fixture(scope="session")
-def fuzzed(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def fuzzed(
+    postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
+) -> Iterator[Stack]:
     """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
     secrets = {"WEBHOOK_SECRETS": f"signing={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
     with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), workers=1, **secrets) as stack:
+        shared_stacks.append(stack)
         yield stack
+        shared_stacks.remove(stack)
 
 
 @pytest.fixture(scope="session")

@@ -90,12 +90,13 @@ def new_database(postgres: EmbeddedServer, *, template: str = TEMPLATE) -> Itera
         execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def execute(url: str, statement: str) -> None:
-    """Execute a statement on a connection of its own, outside of a transaction."""
+def execute(url: str, statement: str) -> bool:
+    """Execute a statement on a separate connection, outside of a transaction. Returns True."""
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(statement)
+    return True
 
 
 def _prepared_data() -> Path:

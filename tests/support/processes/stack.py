@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psycopg2
 from redis import Redis
 
 from local.servers.embedded import EmbeddedServer
 from tests.support.logs import require_no_bug, require_no_secret
 from tests.support.ports import free_port
 from tests.support.project import API_KEY, ROOT
-from tests.support.servers import new_database, running_valkey
+from tests.support.servers import execute, new_database, running_valkey
 from worker.supervision import Child, ChildProcess
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "")
             if value := condition():
                 return value
             last = value
-        except (httpx.HTTPError, OSError, AssertionError, KeyError) as error:
+        except (httpx.HTTPError, psycopg2.OperationalError, OSError, AssertionError, KeyError) as error:
             last = error
         time.sleep(0.02)
     raise AssertionError(f"After {seconds:g} s still not {what or 'so'}: {last!r}")
@@ -152,6 +153,12 @@ class Stack:
     def wait_until_drained(self, seconds: float = 60) -> None:
         """Wait until everything that was accepted is applied."""
         wait_for(self.drained, seconds=seconds, what="drained")
+
+    def empty(self) -> None:
+        """Delete all sessions, deliveries and agents, once everything is applied; keys and tokens stay."""
+        self.wait_until_drained()
+        statement = "BEGIN; SET LOCAL lock_timeout = '5s'; TRUNCATE sessions, deliveries, agents CASCADE; COMMIT"
+        wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="empty")
 
     def journal(self, session_id: str) -> list[Payload]:
         """All events of a session."""
