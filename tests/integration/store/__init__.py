@@ -1,1 +1,1 @@
-"""What is in Postgres: migrations, reads, search, claims, documents, keys, roles."""
+"""Postgres: migrations, reads, search, claims, documents, keys and roles."""

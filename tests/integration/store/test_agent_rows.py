@@ -1,4 +1,4 @@
-"""Agents that only claim: however many names are made up, few are kept, and delegating costs the same."""
+"""Agents that only claim: few rows are kept however many names are made up, and delegating costs the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.sweeper import forget_gone_agents
 
 @pytest.fixture
 def alone(engine: Engine, connection: Connection) -> Connection:
-    """A transaction in which there are no agents."""
+    """A transaction that sees no agents."""
     connection.execute(text("DELETE FROM agents"))
     return connection
 
@@ -55,7 +55,7 @@ def wanted(name: str) -> ClaimCriteria:
     return ClaimCriteria(agent_name=name, worker="w", lease_seconds=60, source="tests", task_types=("none-of-them",))
 
 
-def test_of_agents_that_only_claim_the_latest_are_kept(alone: Connection) -> None:
+def test_only_the_latest_agents_that_only_claim_are_kept(alone: Connection) -> None:
     add_agents(alone, "made-up-", MOST_UNREGISTERED + 200)
     add_agents(alone, "registered-", 3, is_registered=True, age=1_000_000)
     assert forget_agents(alone) == 200
@@ -66,7 +66,7 @@ def test_of_agents_that_only_claim_the_latest_are_kept(alone: Connection) -> Non
     assert forget_agents(alone) == 0
 
 
-def test_an_agent_that_only_claims_is_forgotten_after_a_day_unless_it_holds_a_task(
+def test_an_agent_that_only_claims_is_deleted_after_a_day_unless_it_holds_a_task(
     redis: Redis, engine: Engine, session_id: str
 ) -> None:
     busy, idle, registered = (new_id("agent") for _ in range(3))
@@ -88,7 +88,7 @@ def test_an_agent_that_only_claims_is_forgotten_after_a_day_unless_it_holds_a_ta
 
 
 def forgetting(engine: Engine) -> list[str]:
-    """The agents that are known after the sweeper's turn."""
+    """Return the known agents after the sweeper's turn."""
     forget_gone_agents(engine)
     with engine.connect() as connection:
         return names(connection)
@@ -105,6 +105,6 @@ def test_delegating_loads_the_agents_that_it_names_and_counts_the_others(alone: 
     assert state._online_types == {"code": 50, "general": 30}
 
 
-def test_a_name_that_only_claims_is_no_registered_one_until_somebody_registers_it(alone: Connection) -> None:
+def test_an_agent_that_only_claims_counts_as_unregistered(alone: Connection) -> None:
     assert isinstance(claim(alone, wanted("made-up")), NoTask)
     assert alone.scalar(text("SELECT is_registered FROM agents WHERE name = 'made-up'")) is False

@@ -1,4 +1,4 @@
-"""The resume bundle: what is most useful, within what was asked for."""
+"""The resume bundle: the most useful content within the requested size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bundle(rows: Rows, **fields: Any) -> dict[str, Any]:
     return data
 
 
-def test_a_bundle_has_what_is_open_and_decided_and_said_last(walk: Rows) -> None:
+def test_a_bundle_has_open_items_decisions_and_the_latest_conversation(walk: Rows) -> None:
     data = bundle(walk)
     assert data["session"]["title"] == "Morning walk"
     assert data["session"]["context"] == "A house"
@@ -64,7 +64,7 @@ def test_a_bundle_has_what_is_open_and_decided_and_said_last(walk: Rows) -> None
     assert "get_artifact" in data["read_on"]
 
 
-def test_a_bundle_says_what_was_left_out_and_keeps_the_end_of_the_conversation(walk: Rows) -> None:
+def test_a_truncated_bundle_says_so_and_keeps_the_end_of_the_conversation(walk: Rows) -> None:
     for number in range(200):
         walk.memory(f"d{number}", '"' + "x" * 300 + '"', "decision")
         walk.chunk(f"long {number}", f"{number} " + "y" * 5_000 + f" end of {number}")
@@ -92,13 +92,13 @@ def test_a_bundle_fits_whatever_is_in_the_session(connection: Connection, max_ch
     assert data["truncated"] is True
 
 
-def test_without_session_the_latest_active_one_is_taken_that_the_key_may_see(walk: Rows) -> None:
+def test_without_a_session_the_latest_active_one_visible_to_the_key_is_used(walk: Rows) -> None:
     Rows(walk.connection, "bundle-latest", last_activity_at=NOW, status="paused")
     Rows(walk.connection, "other", last_activity_at=NOW + timedelta(days=1))
     assert bundle(walk, session_id=None)["session"]["session_id"] == "bundle-walk"
 
 
-def test_without_any_active_session_the_hint_shows_the_way(connection: Connection) -> None:
+def test_without_any_active_session_a_hint_is_given(connection: Connection) -> None:
     with pytest.raises(NotFound) as refused:
         read(connection, ResumeBundle(), ReadScope(session_id=None, session_glob="no-such-*", now=NOW))
     assert refused.value.code == "session_not_found"

@@ -1,4 +1,4 @@
-"""Claims beside commands on the same tasks, and what finding the next task costs."""
+"""Claims beside commands on the same tasks, and the cost of finding the next task."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def waits_for_a_lock(engine: Engine) -> bool:
 
 
 class TestLostUpdates:
-    def test_a_heartbeat_waits_for_a_command_on_its_task_and_changes_what_it_left(
+    def test_a_heartbeat_waits_for_a_command_on_its_task_and_keeps_its_changes(
         self, redis: Redis, engine: Engine, session_id: str
     ) -> None:
         agent = new_id("agent")
@@ -109,7 +109,7 @@ class TestLostUpdates:
         assert (row.status, row.attempt, row.claimed_by) == ("cancelled", 1, agent)
         assert row.claim_token is not None
 
-    def test_claims_heartbeats_and_returns_race_with_commands_and_nothing_is_overwritten(
+    def test_racing_claims_heartbeats_and_commands_overwrite_nothing(
         self, redis: Redis, engine: Engine, session_id: str
     ) -> None:
         agent = new_id("agent")
@@ -149,7 +149,9 @@ class TestLostUpdates:
             assert row.attempt == claimed - released[name], name
             assert (row.claim_token is not None) == (claimed > released[name]), name
 
-    def test_deleting_a_session_stands_in_nobodys_way(self, redis: Redis, engine: Engine, session_id: str) -> None:
+    def test_deleting_a_session_does_not_deadlock_with_claims(
+        self, redis: Redis, engine: Engine, session_id: str
+    ) -> None:
         agent = new_id("agent")
         allow(engine, agent, 1_000)
         names = [f"{session_id}-{number}" for number in range(8)]
@@ -193,7 +195,7 @@ def beat(engine: Engine, held: ClaimToken) -> str:
 
 
 class TestLeases:
-    def test_leases_are_returned_with_news_and_an_entry_in_the_journal(self, connection: Connection) -> None:
+    def test_expired_leases_are_requeued_with_a_notification_and_an_event(self, connection: Connection) -> None:
         rows = Rows(connection, new_id("leases"))
         rows.task("again", status="claimed", attempt=1, claimed_by="a", agent_name="a")
         rows.task("over", status="running", attempt=3, claimed_by="b")
@@ -208,9 +210,7 @@ class TestLeases:
         assert "last attempt" in journal[1].message
         assert requeue_expired(connection)[1] == set()
 
-    def test_what_depends_on_a_lost_task_fails_and_so_does_what_waits_in_vain_from_before(
-        self, connection: Connection
-    ) -> None:
+    def test_dependents_of_lost_and_cancelled_tasks_fail(self, connection: Connection) -> None:
         rows = Rows(connection, new_id("vain"))
         rows.task("lost", "Bake", status="running", attempt=3, claimed_by="b")
         rows.task("next", "Slice", depends_on=["lost"])
@@ -243,7 +243,7 @@ class TestLeases:
         failed = fail_dependents(connection, {(rows.session_id, "t0")})
         assert len(failed) == 39 + FAILED_AT_ONCE + 5
 
-    def test_who_holds_a_task_holds_it_by_its_key(self, connection: Connection) -> None:
+    def test_a_task_is_held_by_the_key_that_claimed_it(self, connection: Connection) -> None:
         rows = Rows(connection, new_id("leases"))
         rows.task("t", agent_name="a")
         assert not holds_task(connection, "tests", rows.session_id)
@@ -254,7 +254,7 @@ class TestLeases:
 
 class TestCost:
     @pytest.mark.parametrize("types", [("code",), None])
-    def test_the_next_task_is_found_by_index_among_many(
+    def test_the_next_task_among_many_is_found_by_index(
         self, connection: Connection, types: tuple[str, ...] | None
     ) -> None:
         """The figures for a million tasks are in bench/claims.py."""
@@ -267,7 +267,7 @@ class TestCost:
 
 
 def fill(connection: Connection, session_id: str, *, tasks: int, pending: int) -> None:
-    """Many finished tasks, and some pending between them."""
+    """Insert many finished tasks, and some pending ones between them."""
     Rows(connection, session_id)
     connection.execute(
         text(
@@ -288,7 +288,7 @@ def fill(connection: Connection, session_id: str, *, tasks: int, pending: int) -
 
 
 def plans_of(connection: Connection, work: Callable[[], object]) -> list[list[str]]:
-    """The plans of all queries on tasks that the work makes."""
+    """Return the plans of all queries on tasks within `work`."""
     plans: list[list[str]] = []
 
     def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:

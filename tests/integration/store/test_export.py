@@ -1,4 +1,4 @@
-"""Exports: the whole session, exactly as it is, or to read."""
+"""Exports: the whole session, unchanged or as Markdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def walk(connection: Connection) -> Rows:
     return rows
 
 
-def test_an_export_is_the_whole_session_word_for_word(walk: Rows) -> None:
+def test_an_export_is_the_whole_session_verbatim(walk: Rows) -> None:
     document = b"".join(export_session(walk.connection, "export-walk"))
     assert b'"content":{"z": 1e23,  "a": -0.0}' in document
     assert b'"metadata":{"m":  1}' in document
@@ -54,14 +54,14 @@ def test_an_export_is_the_whole_session_word_for_word(walk: Rows) -> None:
     assert document == b"".join(export_session(walk.connection, "export-walk"))
 
 
-def test_an_empty_session_is_exported_too(connection: Connection) -> None:
+def test_an_empty_session_can_be_exported(connection: Connection) -> None:
     Rows(connection, "export-empty")
     document = msgspec.json.decode(b"".join(export_session(connection, "export-empty")))
     assert document["session"]["session_id"] == "export-empty"
     assert [document[name] for name in ("chunks", "memories", "tasks", "artifacts", "events")] == [[]] * 5
 
 
-def test_a_session_can_be_read_as_a_document(walk: Rows) -> None:
+def test_a_session_can_be_exported_as_markdown(walk: Rows) -> None:
     document = "".join(export_markdown(walk.connection, "export-walk"))
     assert document.startswith("# Morning walk\n\nActive. Started 2026-10-31, last active 2026-10-31.")
     for part in (
@@ -79,7 +79,7 @@ def test_a_session_can_be_read_as_a_document(walk: Rows) -> None:
 
 
 @pytest.mark.parametrize("export", [export_session, export_markdown])
-def test_an_unknown_session_is_refused_before_the_first_piece(connection: Connection, export: object) -> None:
+def test_an_unknown_session_is_refused_before_the_first_part(connection: Connection, export: object) -> None:
     assert callable(export)
     with pytest.raises(NotFound):
         export(connection, "export-none")

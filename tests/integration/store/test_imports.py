@@ -1,4 +1,4 @@
-"""Importing a session over HTTP: the whole document, as it is, and nothing of one that is wrong."""
+"""Importing a session over HTTP: a valid document completely, and nothing of an invalid one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def take(api: Serving, content: bytes, **headers: str) -> httpx.Response:
     return api.post(content, "/v1/import", **headers)
 
 
-def test_a_document_that_is_larger_than_a_webhook_may_be_is_taken_over_once(api: Serving, document: bytes) -> None:
+def test_a_document_larger_than_any_webhook_is_imported_once(api: Serving, document: bytes) -> None:
     assert len(document) > 1_048_576
     marked = {"Content-Type": "application/json, application/json"}
     answers = [take(api, document), take(api, b"\xef\xbb\xbf" + document, **marked)]
@@ -60,7 +60,7 @@ def test_a_document_that_is_larger_than_a_webhook_may_be_is_taken_over_once(api:
     assert [event["event"] for event in events[:3]] == ["create_session", "store_memory", "conversation_chunk"]
 
 
-def test_another_session_of_the_id_is_a_conflict(api: Serving, document: bytes) -> None:
+def test_another_session_under_the_id_is_a_conflict(api: Serving, document: bytes) -> None:
     assert take(api, document).status_code == 200
     answer = take(api, document.replace(b"From elsewhere", b"From nowhere"))
     error = answer.json()["error"]
@@ -68,7 +68,7 @@ def test_another_session_of_the_id_is_a_conflict(api: Serving, document: bytes) 
     assert api.client.get(f"/v1/sessions/{SESSION}").json()["title"] == "From elsewhere"
 
 
-def test_what_is_wrong_is_named(api: Serving, document: bytes) -> None:
+def test_an_invalid_document_is_refused_with_the_field(api: Serving, document: bytes) -> None:
     answer = take(api, document.replace(b'"chunk_id":"c7"', b'"chunk_id":"c6"'))
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, "chunks[7].chunk_id")
     assert take(api, document[:-3]).status_code == 400

@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 
 @pytest.fixture
 def register(engine: Engine, redis: Redis) -> Iterator[KeyRegister]:
-    """An empty one, whose copy is complete."""
+    """An empty register, whose copy is complete."""
     register = KeyRegister(engine, redis, taken_names={"signer"})
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM api_keys"))
@@ -37,7 +37,7 @@ def make(register: KeyRegister, name: str = "phone", **more: Any) -> NewKey:
 
 
 def find(redis_url: str, secret: str, *, other_names: tuple[str, ...] = ()) -> KeyRecord | None:
-    """The record of a key as a relay that starts now sees it."""
+    """Return the record of a key as a newly started relay sees it."""
 
     async def look() -> KeyRecord | None:
         async with AsyncRedis.from_url(redis_url) as client:
@@ -48,7 +48,7 @@ def find(redis_url: str, secret: str, *, other_names: tuple[str, ...] = ()) -> K
     return asyncio.run(look())
 
 
-def test_a_new_key_is_known_at_once_and_nowhere_kept(register: KeyRegister, redis: Redis, redis_url: str) -> None:
+def test_a_new_key_is_known_at_once_and_not_stored(register: KeyRegister, redis: Redis, redis_url: str) -> None:
     new = make(register, scopes=["delegate", "read"], session_glob="chat-*")
     assert new.secret.startswith("srk_")
     record = find(redis_url, new.secret)
@@ -82,7 +82,7 @@ def test_a_new_key_is_known_at_once_and_nowhere_kept(register: KeyRegister, redi
         ({"rotate": True}, NotFound, "name"),
     ],
 )
-def test_a_key_that_cannot_be_is_refused_and_not_made(
+def test_an_invalid_request_for_a_key_creates_none(
     register: KeyRegister, changes: dict[str, Any], error: type[RelayError], field: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -91,7 +91,7 @@ def test_a_key_that_cannot_be_is_refused_and_not_made(
     assert register.entries() == []
 
 
-def test_a_name_stands_for_one_sender_for_ever(register: KeyRegister, redis_url: str) -> None:
+def test_a_name_stays_with_one_sender(register: KeyRegister, redis_url: str) -> None:
     first = make(register)
     with pytest.raises(Conflict, match="already exists, or existed"):
         make(register)
@@ -109,7 +109,7 @@ def test_a_name_stands_for_one_sender_for_ever(register: KeyRegister, redis_url:
     assert caught.value.code == "pattern_differs"
 
 
-def test_of_many_who_take_a_name_at_once_one_gets_it(register: KeyRegister) -> None:
+def test_only_one_of_many_simultaneous_requests_gets_a_name(register: KeyRegister) -> None:
     def take(_: int) -> bool:
         try:
             make(register)
@@ -122,7 +122,7 @@ def test_of_many_who_take_a_name_at_once_one_gets_it(register: KeyRegister) -> N
     assert len(register.entries()) == 1
 
 
-def test_revoking_may_be_repeated_and_says_what_was_revoked(register: KeyRegister) -> None:
+def test_revoking_can_be_repeated_and_returns_the_key(register: KeyRegister) -> None:
     new = make(register)
     first = register.revoke("phone", by="ana")
     assert first.recorded
@@ -135,7 +135,7 @@ def test_revoking_may_be_repeated_and_says_what_was_revoked(register: KeyRegiste
     assert caught.value.code == "key_not_found"
 
 
-def test_without_redis_nothing_is_revoked_and_that_is_said(register: KeyRegister, settings: Settings) -> None:
+def test_revoking_without_redis_fails_and_changes_nothing(register: KeyRegister, settings: Settings) -> None:
     make(register)
     lost = connect_register(
         Settings(database_url=settings.database_url, redis_url=f"redis://127.0.0.1:{free_port()}/0")
@@ -161,7 +161,7 @@ def test_a_key_can_be_revoked_and_stays_so_without_postgres(
     register.synchronize()
     entry = register.entries()[0]
     assert (entry.revoked_at, entry.revoked_by) == (revoked.revocations[0].revoked_at, "ana")
-    # An older backup knows nothing of it.
+    # As after restoring a backup from before the key was created.
     with engine.begin() as connection:
         connection.execute(text("UPDATE api_keys SET revoked_at = NULL, revoked_by = NULL"))
     redis.delete(VERSION_KEY)
@@ -170,13 +170,13 @@ def test_a_key_can_be_revoked_and_stays_so_without_postgres(
     assert register.entries()[0].revoked_at is not None
 
 
-def test_a_copy_that_was_lost_is_brought_again_and_lets_nobody_in_meanwhile(
+def test_a_lost_copy_is_restored_and_no_key_is_accepted_meanwhile(
     register: KeyRegister, redis: Redis, redis_url: str
 ) -> None:
     kept, gone = make(register), make(register, "gone")
     register.revoke("gone", by="ana")
     redis.flushdb()
-    late = make(register, "late")  # Must not make the copy seem complete.
+    late = make(register, "late")  # This must not make the copy seem complete.
     for new in (kept, gone, late):
         with pytest.raises(Unavailable):
             find(redis_url, new.secret)
@@ -188,11 +188,11 @@ def test_a_copy_that_was_lost_is_brought_again_and_lets_nobody_in_meanwhile(
     assert redis.hlen(REVOKED_KEY) == 1
 
 
-def test_a_key_that_the_truth_does_not_know_is_taken_from_the_copy(
+def test_a_key_unknown_to_postgres_is_removed_from_the_copy(
     register: KeyRegister, redis_url: str, engine: Engine
 ) -> None:
     new = make(register)
-    with engine.begin() as connection:  # As after restoring a backup from before it was made.
+    with engine.begin() as connection:  # As after restoring a backup from before the key was created.
         connection.execute(text("DELETE FROM api_keys"))
     assert register.synchronize()
     assert find(redis_url, new.secret) is None
@@ -204,7 +204,7 @@ def test_a_key_with_the_name_of_a_secret_is_refused(register: KeyRegister, redis
     assert find(redis_url, new.secret, other_names=("other",)) is not None
 
 
-def test_a_relay_that_cannot_look_lets_nobody_in(register: KeyRegister, redis_url: str) -> None:
+def test_a_relay_that_cannot_check_keys_refuses_all(register: KeyRegister, redis_url: str) -> None:
     new = make(register)
 
     async def look() -> None:

@@ -1,4 +1,4 @@
-"""The migrations: there and back again, and no drift from the tables."""
+"""The migrations: up, down and up again, and no drift from the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
         yield url
 
 
-def test_the_schema_goes_up_and_down_and_fits_the_tables(empty_database: str) -> None:
+def test_the_schema_can_be_upgraded_and_downgraded_and_matches_the_tables(empty_database: str) -> None:
     migrate(empty_database, "upgrade", "head")
     migrate(empty_database, "downgrade", "base")
     engine = create_engine(sqlalchemy_url(empty_database))
@@ -61,7 +61,7 @@ VALUES ('walk', 'found', 1, 'idea', '1', '{}', 'open', 'march', 'k', '2026-06-02
 """
 
 
-def test_what_was_found_in_a_stored_conversation_gets_the_time_of_that(empty_database: str) -> None:
+def test_memories_extracted_from_a_stored_chunk_get_its_time(empty_database: str) -> None:
     migrate(empty_database, "upgrade", "0006")
     engine = create_engine(sqlalchemy_url(empty_database))
 

@@ -1,4 +1,4 @@
-"""What becomes of an authorization code when no token can be given for it."""
+"""An authorization code for which no token can be issued."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ GRANT = Grant(
 )
 
 
-def test_a_code_is_good_for_another_try_when_postgres_was_away(redis: Redis, redis_url: str) -> None:
-    """Else the second try would count as a theft, and somebody would have to sign in anew."""
+def test_a_code_can_be_used_again_after_a_failure_of_postgres(redis: Redis, redis_url: str) -> None:
+    """Otherwise the second attempt would count as a theft, and the person would have to sign in again."""
     settings = read_settings(
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": redis_url, "API_KEY": API_KEY}
     )

@@ -1,4 +1,4 @@
-"""The role for readers: it sees what it should, and gets nowhere else, whatever it tries."""
+"""The role for readers: it sees what it should, and has no other access."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    """A Postgres of its own, since roles are of a whole server; one that asks readers for their password."""
+    """A Postgres of its own, since roles belong to a whole server; it requires passwords of readers."""
     server = start_migrated_postgres(new_folder("postgres"))
     [(rules,)] = rows(server.url, "SHOW hba_file")
     Path(rules).write_text(f"local all {','.join(TRUSTED)} trust\nlocal all all scram-sha-256\n")
@@ -93,7 +93,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="module")
 def owner(server: EmbeddedServer) -> TargetDatabase:
-    """The migrated database as its owner, with a session and a task in it."""
+    """The migrated database as its owner, with a session and a task."""
     execute(
         server.url,
         "INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at,"
@@ -108,7 +108,7 @@ def owner(server: EmbeddedServer) -> TargetDatabase:
 
 @pytest.fixture
 def reader(owner: TargetDatabase) -> ReaderRole:
-    """The role, made anew."""
+    """The newly created role."""
     return make_reader(owner)
 
 
@@ -119,7 +119,7 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def state(url: str) -> list[tuple[Any, ...]]:
-    """All that a reader could have changed."""
+    """Return everything that a reader could have changed."""
     return rows(
         url,
         "SELECT 'class', oid::regclass::text, relacl::text, relowner FROM pg_class WHERE relnamespace = 2200"
@@ -137,7 +137,7 @@ def state(url: str) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def another_database(server: EmbeddedServer, name: str) -> Iterator[str]:
-    """A database beside, with its address."""
+    """Another database on the server, with its URL."""
     with TargetDatabase(server.url).connect("tests") as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
         yield server.url.replace("/postgres?", f"/{name}?")
@@ -145,7 +145,7 @@ def another_database(server: EmbeddedServer, name: str) -> Iterator[str]:
 
 
 class TestReading:
-    def test_it_reads_what_readers_should_see(self, reader: ReaderRole) -> None:
+    def test_it_reads_the_tables_for_readers(self, reader: ReaderRole) -> None:
         assert rows(reader.url, "SELECT title, participants FROM sessions") == [("Walk", ["Anna"])]
         assert rows(reader.url, "SELECT description, status FROM tasks") == [("Compare prices", "pending")]
         for table in reader.tables:
@@ -158,7 +158,7 @@ class TestReading:
         assert UNSEEN.keys() | CLOSED == Base.metadata.tables.keys()
         assert not UNSEEN.keys() & CLOSED
 
-    def test_columns_that_it_may_not_read_are_not_shown_to_it(self, reader: ReaderRole) -> None:
+    def test_forbidden_columns_are_hidden_from_it(self, reader: ReaderRole) -> None:
         shown = rows(reader.url, "SELECT table_name, column_name FROM information_schema.columns")
         assert ("tasks", "description") in shown
         assert ("tasks", "claim_token") not in shown
@@ -176,7 +176,7 @@ class TestReading:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_nothing_that_it_tries_changes_or_shows_anything(owner: TargetDatabase, reader: ReaderRole, way: str) -> None:
+def test_no_attempt_changes_or_reveals_anything(owner: TargetDatabase, reader: ReaderRole, way: str) -> None:
     before = state(owner.url)
     done = []
     for attempt in TRIES:
@@ -190,7 +190,7 @@ def test_nothing_that_it_tries_changes_or_shows_anything(owner: TargetDatabase, 
 
 
 class TestMaking:
-    def test_repeated_it_voids_the_password_and_ends_the_connections(self, owner: TargetDatabase) -> None:
+    def test_recreating_the_role_changes_the_password_and_ends_connections(self, owner: TargetDatabase) -> None:
         first = make_reader(owner)
         before = password_of(owner)
         with closing(psycopg2.connect(first.url)) as connection, connection.cursor() as cursor:
@@ -204,7 +204,7 @@ class TestMaking:
         assert password_of(owner).startswith("SCRAM-SHA-256$")
         assert second.url.partition("@")[0] not in repr(second)
 
-    def test_what_it_set_for_itself_and_what_it_was_given_is_taken_back(self, owner: TargetDatabase) -> None:
+    def test_recreating_the_role_resets_its_settings_and_privileges(self, owner: TargetDatabase) -> None:
         url = make_reader(owner).url
         execute(url, "COMMIT; BEGIN READ WRITE; ALTER ROLE CURRENT_USER SET default_transaction_read_only = off")
         execute(owner.url, f"GRANT INSERT ON events TO {ROLE}; GRANT SELECT ON api_keys TO {ROLE}")
@@ -218,7 +218,7 @@ class TestMaking:
             with pytest.raises(errors.InsufficientPrivilege):
                 rows(url, statement)
 
-    def test_what_everybody_may_by_default_is_left_to_the_owners(self, owner: TargetDatabase) -> None:
+    def test_default_public_privileges_remain_with_the_owners(self, owner: TargetDatabase) -> None:
         execute(owner.url, "GRANT TEMPORARY ON DATABASE postgres TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC")
         execute(owner.url, "GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC")
         url = make_reader(owner).url
@@ -227,7 +227,7 @@ class TestMaking:
                 execute(url, f"COMMIT; BEGIN READ WRITE; {attempt}")
         execute(owner.url, "CREATE TEMPORARY TABLE ours (a int); CREATE TABLE ours_too (a int); DROP TABLE ours_too")
 
-    def test_it_has_few_connections(self, owner: TargetDatabase) -> None:
+    def test_its_connections_are_limited(self, owner: TargetDatabase) -> None:
         url = make_reader(owner).url
         with ExitStack() as connections:
             for _ in range(CONNECTIONS):
@@ -245,13 +245,15 @@ class TestMaking:
             ("CREATE ON DATABASE postgres TO PUBLIC", "create schemas"),
         ],
     )
-    def test_it_is_not_made_where_everybody_may_do_more(self, owner: TargetDatabase, grant: str, told: str) -> None:
+    def test_it_is_not_created_where_public_has_more_privileges(
+        self, owner: TargetDatabase, grant: str, told: str
+    ) -> None:
         url = make_reader(owner).url
         execute(owner.url, f"GRANT {grant}")
         try:
             with pytest.raises(Conflict, match=told):
                 make_reader(owner)
-            assert rows(url, "SELECT 1") == [(1,)]  # It is as it was.
+            assert rows(url, "SELECT 1") == [(1,)]  # The state is unchanged.
         finally:
             execute(owner.url, f"REVOKE {grant.replace(' TO ', ' FROM ')}")
 
@@ -267,21 +269,21 @@ class TestMaking:
         finally:
             execute(owner.url, "DROP TABLE later; ALTER TABLE sessions DROP COLUMN later")
 
-    def test_functions_with_the_rights_of_their_owners_are_told(self, owner: TargetDatabase) -> None:
+    def test_security_definer_functions_are_reported(self, owner: TargetDatabase) -> None:
         execute(owner.url, "CREATE FUNCTION wipe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
         try:
             assert "wipe()" in str(make_reader(owner).remains)
         finally:
             execute(owner.url, "DROP FUNCTION wipe")
 
-    def test_a_role_of_somebody_else_is_left_alone(self, owner: TargetDatabase) -> None:
+    def test_a_foreign_role_of_the_name_is_left_alone(self, owner: TargetDatabase) -> None:
         before = state(owner.url)
         for call in (make_reader, drop_reader):
             with pytest.raises(Conflict, match="not created by this command"):
                 call(owner, role="postgres")
         assert state(owner.url) == before
 
-    def test_a_role_that_became_powerful_is_refused(self, owner: TargetDatabase) -> None:
+    def test_a_role_with_added_powers_is_refused(self, owner: TargetDatabase) -> None:
         make_reader(owner, role="grown")
         for change, back, told in (
             ("GRANT postgres TO grown", "REVOKE postgres FROM grown", "member of postgres"),
@@ -293,19 +295,19 @@ class TestMaking:
             execute(owner.url, back)
         assert drop_reader(owner, role="grown")
 
-    def test_a_name_is_taken_as_it_is(self, owner: TargetDatabase) -> None:
+    def test_a_name_is_quoted(self, owner: TargetDatabase) -> None:
         name = 'Odd "name" @/%; DROP TABLE sessions'
         made = make_reader(owner, role=name)
         assert rows(made.url, "SELECT current_user") == [(name,)]
         assert drop_reader(owner, role=name)
 
-    def test_tables_of_another_version_are_told(self, server: EmbeddedServer) -> None:
+    def test_tables_of_another_version_are_reported(self, server: EmbeddedServer) -> None:
         with another_database(server, "bare") as url, pytest.raises(Conflict, match="empty"):
             make_reader(TargetDatabase(url))
 
 
 class TestDropping:
-    def test_dropped_it_can_do_nothing_any_more(self, owner: TargetDatabase) -> None:
+    def test_a_dropped_role_has_no_access(self, owner: TargetDatabase) -> None:
         made = make_reader(owner, role="gone")
         with closing(psycopg2.connect(made.url)) as connection, connection.cursor() as cursor:
             assert drop_reader(owner, role="gone")
@@ -315,7 +317,7 @@ class TestDropping:
             pass
         assert not drop_reader(owner, role="gone")
 
-    def test_in_use_in_another_database_it_only_loses_its_login(
+    def test_a_role_used_in_another_database_only_loses_its_login(
         self, server: EmbeddedServer, owner: TargetDatabase
     ) -> None:
         with another_database(server, "second") as url:
@@ -331,7 +333,7 @@ class TestDropping:
 
 
 class TestWithoutSuperuser:
-    """As on servers that others run: the owner of the database may make roles, and no more."""
+    """On managed servers, the owner of the database may create roles, but is no superuser."""
 
     @pytest.fixture
     def tenant(self, server: EmbeddedServer) -> Iterator[TargetDatabase]:
@@ -343,7 +345,7 @@ class TestWithoutSuperuser:
             yield TargetDatabase(address)
         execute(server.url, "DROP ROLE IF EXISTS tenant_reader; DROP ROLE tenant, nobody")
 
-    def test_an_owner_who_may_make_roles_makes_it_and_hears_what_remains(self, tenant: TargetDatabase) -> None:
+    def test_an_owner_who_may_create_roles_creates_it_with_a_warning(self, tenant: TargetDatabase) -> None:
         for _ in range(2):
             made = make_reader(tenant, role="tenant_reader")
             assert rows(made.url, "SELECT count(*) FROM sessions") == [(0,)]
@@ -354,12 +356,12 @@ class TestWithoutSuperuser:
         execute(tenant.url, "CREATE TEMPORARY TABLE ours (a int); CREATE TABLE ours_too (a int); DROP TABLE ours_too")
         assert drop_reader(tenant, role="tenant_reader")
 
-    def test_who_may_not_make_roles_is_told(self, tenant: TargetDatabase) -> None:
+    def test_an_owner_who_may_not_create_roles_gets_an_error(self, tenant: TargetDatabase) -> None:
         with pytest.raises(Forbidden, match="Nothing was changed"):
             make_reader(TargetDatabase(tenant.url.replace("//tenant@", "//nobody@")), role="tenant_reader")
 
 
-def test_a_backup_goes_to_servers_without_the_role_and_there_is_none_in_it(
+def test_a_backup_contains_no_role_and_can_be_restored_without_it(
     server: EmbeddedServer, owner: TargetDatabase, redis_url: str, tmp_path: Path
 ) -> None:
     make_reader(owner)

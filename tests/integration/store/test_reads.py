@@ -1,4 +1,4 @@
-"""What can be read from a store, and in which words."""
+"""Reads from a store, and their messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def walk(connection: Connection) -> Rows:
 
 
 def ask(rows: Rows, command: ReadCommand, **where: Any) -> ReadResult:
-    """A read of the session, encoded and decoded as a sender would get it."""
+    """Read the session. Returns the response, encoded and decoded as a sender would get it."""
     given: dict[str, Any] = {"session_id": rows.session_id, "session_glob": GLOB, "now": NOW} | where
     answer = read(rows.connection, command, ReadScope(**given))
     assert len(answer.message) <= 200
@@ -51,7 +51,7 @@ def ask(rows: Rows, command: ReadCommand, **where: Any) -> ReadResult:
 
 
 def updates_of(connection: Connection, session_id: str, *, source: str = "somebody") -> list[dict[str, Any]]:
-    """What a source is told with an answer about the session."""
+    """Return a source's updates in a response about the session."""
     listeners = [Listener(session_id=name, source=source) for name in (session_id, "reading-none")]
     updates = find_updates(connection, listeners, NOW)
     assert listeners[1] not in updates
@@ -68,7 +68,7 @@ def pages(rows: Rows, command: Any, **where: Any) -> Iterator[Page]:
         command = msgspec.structs.replace(command, cursor=found.next_cursor)
 
 
-def test_a_summary_counts_what_is_there(walk: Rows) -> None:
+def test_a_summary_counts_the_contents(walk: Rows) -> None:
     walk.chunk("c1", "hello")
     walk.memory("m1", '"x"')
     walk.memory("m2", '"y"')
@@ -107,7 +107,7 @@ def test_sessions_are_filtered_by_status(walk: Rows) -> None:
     assert answer.message == "Found 1 session."
 
 
-def test_decisions_are_found_by_type_and_come_back_as_they_were(walk: Rows) -> None:
+def test_decisions_are_found_by_type_and_returned_unchanged(walk: Rows) -> None:
     content = '{"z": 1e23, "a": -0.0,  "ü": "\\u00fc"}'
     walk.memory("database", content, "decision", tags=["tech", "db"])
     walk.memory("roof", '"solar"', "idea")
@@ -153,7 +153,7 @@ def test_across_sessions_a_memory_names_the_title_of_its_session(walk: Rows) -> 
     assert answer.message == "Found 2 decisions in all sessions."
 
 
-def test_paging_through_memories_of_one_moment_misses_none(walk: Rows) -> None:
+def test_paging_through_memories_of_the_same_moment_misses_none(walk: Rows) -> None:
     keys = [f"Schlüssel {number:02}" for number in range(25)]
     for key in keys:
         walk.memory(key, "0", updated_at=NOW)
@@ -163,7 +163,7 @@ def test_paging_through_memories_of_one_moment_misses_none(walk: Rows) -> None:
     assert sorted(found) == keys
 
 
-def test_a_memory_is_read_at_any_of_its_revisions(walk: Rows) -> None:
+def test_a_memory_can_be_read_at_any_revision(walk: Rows) -> None:
     walk.memory("plan", '"second"', revision=2)
     walk.revision("plan", 1, '"first"')
     assert ask(walk, RetrieveMemory(key="plan")).data["memory"]["content"] == "second"
@@ -172,7 +172,7 @@ def test_a_memory_is_read_at_any_of_its_revisions(walk: Rows) -> None:
         ask(walk, RetrieveMemory(key="plan", revision=3))
 
 
-def test_a_long_text_is_read_on_from_where_it_was_cut(walk: Rows) -> None:
+def test_a_long_text_continues_where_it_was_cut(walk: Rows) -> None:
     walk.memory("long", msgspec.json.encode(HOSTILE).decode())
     pieces, offset = [], 0
     while True:
@@ -186,7 +186,7 @@ def test_a_long_text_is_read_on_from_where_it_was_cut(walk: Rows) -> None:
     assert len(pieces) > 1
 
 
-def test_an_object_that_is_too_long_comes_as_pieces_of_its_text(walk: Rows) -> None:
+def test_an_object_that_is_too_long_is_returned_as_text_in_pieces(walk: Rows) -> None:
     content = '{"items": [' + ", ".join(["1.50"] * 300) + "]}"
     walk.artifact("report", content, name="Report")
     first = ask(walk, GetArtifact(artifact_id="report", max_characters=1_000)).data["artifact"]
@@ -199,7 +199,7 @@ def test_an_object_that_is_too_long_comes_as_pieces_of_its_text(walk: Rows) -> N
 
 
 @pytest.mark.parametrize("max_characters", [200, 2_000, 20_000, 90_000])
-def test_no_answer_is_much_longer_than_asked_for(walk: Rows, max_characters: int) -> None:
+def test_no_response_is_much_longer_than_requested(walk: Rows, max_characters: int) -> None:
     text = msgspec.json.encode(HOSTILE).decode()
     names = [f'"{number}' * 50 for number in range(100)]
     for number in range(4):
@@ -222,7 +222,7 @@ def test_no_answer_is_much_longer_than_asked_for(walk: Rows, max_characters: int
         assert "truncated" in str(answer.data)
 
 
-def test_tasks_come_in_the_order_in_which_they_will_be_done_then_the_finished(walk: Rows) -> None:
+def test_tasks_come_in_claim_order_before_finished_ones(walk: Rows) -> None:
     walk.task("old")
     walk.task("urgent", priority=5)
     walk.task("first-done", status="completed")
@@ -232,7 +232,7 @@ def test_tasks_come_in_the_order_in_which_they_will_be_done_then_the_finished(wa
     assert found == [["urgent", "old"], ["new", "last-done"], ["first-done"]]
 
 
-def test_a_task_says_what_it_waits_for_and_what_failed(walk: Rows) -> None:
+def test_a_task_names_its_open_and_failed_dependencies(walk: Rows) -> None:
     walk.task("broken", status="failed")
     walk.task("fine", status="completed")
     walk.task("open")
@@ -254,7 +254,7 @@ def test_a_task_shows_its_result_and_no_claim_token(walk: Rows) -> None:
     assert None not in task.values()
 
 
-def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> None:
+def test_updates_are_repeated_until_get_task_has_returned_the_task(walk: Rows) -> None:
     question = '[{"question": "Which region?", "asked_at": "2026-10-31T12:00:00Z"}]'
     walk.task("asks", "Research", status="input_required", questions=question)
     walk.task("lying", "Nobody wants it", agent_name="codex", updated_at=NOW - timedelta(minutes=11))
@@ -287,7 +287,7 @@ def test_updates_are_repeated_until_get_task_has_shown_the_task(walk: Rows) -> N
     assert news() == {"asks": '"Research" is completed.'}
 
 
-def test_at_most_five_updates_of_a_session_the_latest_first(walk: Rows) -> None:
+def test_a_response_has_at_most_five_updates_the_latest_first(walk: Rows) -> None:
     for number in range(7):
         walk.task(f"t{number}", status="failed", error="x" * 1_000)
     updates = updates_of(walk.connection, walk.session_id)
@@ -295,7 +295,7 @@ def test_at_most_five_updates_of_a_session_the_latest_first(walk: Rows) -> None:
     assert len(updates[0]["error"]) == 300
 
 
-def test_get_task_waits_for_nobody_who_is_changing_the_task(engine: Engine) -> None:
+def test_get_task_does_not_wait_for_a_change_of_the_task(engine: Engine) -> None:
     with engine.begin() as connection:
         rows = Rows(connection, "reading-locked")
         rows.task("t1", status="completed")
@@ -326,7 +326,7 @@ def test_artifacts_are_listed_without_content_the_latest_first(walk: Rows) -> No
     assert [len(part.items) for part in pages(walk, ListArtifacts(limit=1))] == [1, 1]
 
 
-def test_an_unknown_id_is_answered_with_the_nearest_ones(walk: Rows) -> None:
+def test_an_unknown_id_gets_the_nearest_ones_as_suggestions(walk: Rows) -> None:
     walk.memory("solar roof", "1")
     walk.task("task-research")
     walk.artifact("report-2026", "1")
@@ -341,7 +341,7 @@ def test_an_unknown_id_is_answered_with_the_nearest_ones(walk: Rows) -> None:
         assert f"'{name}'" in (refused.value.hint or "")
 
 
-def test_similar_sessions_are_only_those_that_the_key_may_see(walk: Rows) -> None:
+def test_suggested_sessions_are_limited_to_those_visible_to_the_key(walk: Rows) -> None:
     Rows(walk.connection, "readinq-walk")
     with pytest.raises(NotFound) as refused:
         ask(walk, ListMemories(), session_id="reading-wolk")
@@ -353,7 +353,7 @@ def test_similar_sessions_are_only_those_that_the_key_may_see(walk: Rows) -> Non
     assert "readinq-walk" in found
 
 
-def test_a_session_outside_of_the_pattern_is_forbidden(walk: Rows) -> None:
+def test_a_session_outside_the_pattern_is_forbidden(walk: Rows) -> None:
     with pytest.raises(Forbidden, match=r"chat-\*"):
         ask(walk, ListMemories(), session_glob="chat-*")
 
@@ -361,7 +361,7 @@ def test_a_session_outside_of_the_pattern_is_forbidden(walk: Rows) -> None:
 @pytest.mark.parametrize(
     "cursor", ["x", "####", "WzFd", "bnVsbA", "W10", "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIlx1MDAwMCIsImEiXQ"]
 )
-def test_a_broken_cursor_is_refused(walk: Rows, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(walk: Rows, cursor: str) -> None:
     with pytest.raises(Invalid) as refused:
         ask(walk, ListMemories(cursor=cursor))
     assert refused.value.field == "cursor"
@@ -371,7 +371,7 @@ def test_a_broken_cursor_is_refused(walk: Rows, cursor: str) -> None:
         )
 
 
-def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Rows) -> None:
+def test_a_transcript_can_be_read_to_its_end_by_cursors(walk: Rows) -> None:
     texts = ["short", HOSTILE, "middle", "x" * 3_000, "end"]
     for number, text in enumerate(texts):
         walk.chunk(f"c{number}", text, participants=["Ada"])
@@ -390,7 +390,7 @@ def test_a_transcript_is_read_to_its_end_by_its_cursors(walk: Rows) -> None:
     assert list(read_texts.values()) == texts
 
 
-def test_the_ends_of_several_journals_are_found_in_one_look(walk: Rows, connection: Connection) -> None:
+def test_the_ends_of_several_journals_are_found_by_one_query(walk: Rows, connection: Connection) -> None:
     other = Rows(connection, "reading-other", title="Other")
     walk.event("create_session")
     other.event("create_session")
@@ -402,7 +402,7 @@ def test_the_ends_of_several_journals_are_found_in_one_look(walk: Rows, connecti
     assert ends["reading-none"] == 0
 
 
-def test_a_journal_is_followed_from_a_position_on(walk: Rows) -> None:
+def test_a_journal_can_be_followed_from_a_position(walk: Rows) -> None:
     walk.event("session_created", message="Started.", data='{"z": 1, "a": 2}')
     walk.event("memory_stored", status="rejected", delivery_id="d1")
 

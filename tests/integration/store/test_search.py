@@ -1,4 +1,4 @@
-"""Search: what is found for which words, in which scripts, and in which order."""
+"""Search: which words find which records, in which scripts, and in which order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ids(answer: ReadResult) -> list[str]:
     return [hit.get("key") or hit.get("chunk_id") or hit["artifact_id"] for hit in answer.data["hits"]]
 
 
-def test_a_question_in_other_words_finds_the_decision_in_part(walk: Rows) -> None:
+def test_a_question_in_other_words_finds_the_decision_as_a_partial_match(walk: Rows) -> None:
     walk.memory("db", '"We picked Postgres as database"', "decision")
     walk.memory("roof", '"Solar panels for the roof"', "idea")
     answer = search(walk, "what did we decide about the database")
@@ -54,7 +54,7 @@ def test_a_question_in_other_words_finds_the_decision_in_part(walk: Rows) -> Non
     assert answer.message == "Found 1 hit for some of the words in all sessions."
 
 
-def test_what_has_all_words_comes_first_and_what_has_some_after_it(walk: Rows) -> None:
+def test_full_matches_come_before_partial_ones(walk: Rows) -> None:
     walk.memory("both", '"the solar roof was chosen"')
     walk.memory("one", '"a roof"')
     walk.memory("none", '"a wall"')
@@ -63,13 +63,13 @@ def test_what_has_all_words_comes_first_and_what_has_some_after_it(walk: Rows) -
     assert answer.data["match"] == "all"
 
 
-def test_more_of_the_words_are_better_than_one_of_them_often(walk: Rows) -> None:
+def test_more_distinct_words_rank_above_more_occurrences(walk: Rows) -> None:
     walk.chunk("often", "database " * 50)
     walk.chunk("two", "the price of a database")
     assert ids(search(walk, "database price elephants")) == ["two", "often"]
 
 
-def test_all_areas_are_searched_or_those_that_are_named(walk: Rows) -> None:
+def test_all_areas_or_the_named_ones_are_searched(walk: Rows) -> None:
     walk.chunk("c1", "Let us talk about budgets")
     walk.memory("m1", '"The budget is 40"', "fact", tags=["money"])
     walk.artifact("a1", '"# Budget"', name="Budget 2027", type="report")
@@ -85,7 +85,7 @@ def test_all_areas_are_searched_or_those_that_are_named(walk: Rows) -> None:
     assert ids(search(walk, "budget", areas=["artifacts"], tags=["money"])) == []
 
 
-def test_search_is_limited_to_a_session_to_the_pattern_and_to_a_period(walk: Rows) -> None:
+def test_search_is_limited_by_session_pattern_and_period(walk: Rows) -> None:
     other = Rows(walk.connection, "search-other")
     hidden = Rows(walk.connection, "hidden")
     for rows in (walk, other, hidden):
@@ -96,7 +96,7 @@ def test_search_is_limited_to_a_session_to_the_pattern_and_to_a_period(walk: Row
     assert ids(search(walk, "budget", until="7d")) == ["early"]
 
 
-def test_german_words_are_found_in_their_forms(walk: Rows) -> None:
+def test_inflected_german_words_are_found(walk: Rows) -> None:
     walk.chunk("plural", "Die Wärmepumpen sind zu teuer, sagt Jörg.")
     walk.chunk("exact", "Eine Wärmepumpe fürs Haus")
     found = search(walk, "wärmepumpe")
@@ -105,7 +105,7 @@ def test_german_words_are_found_in_their_forms(walk: Rows) -> None:
     assert ids(search(walk, "JÖRG")) == ["plural"]
 
 
-def test_chinese_is_found_as_substring_then_by_its_pairs(walk: Rows) -> None:
+def test_chinese_is_found_as_a_substring_then_by_pairs(walk: Rows) -> None:
     walk.memory("数据库", '"我们选择了 Postgres 作为数据库。"', "decision")
     walk.chunk("c1", "今天天气很好")
     found = search(walk, "数据库")
@@ -183,7 +183,7 @@ def test_hits_are_paged_without_gap_or_repeat(walk: Rows) -> None:
 
 
 @pytest.mark.parametrize("max_characters", [200, 5_000, 90_000])
-def test_hits_fit_into_the_budget_whatever_the_text(walk: Rows, max_characters: int) -> None:
+def test_hits_fit_into_the_budget_for_any_text(walk: Rows, max_characters: int) -> None:
     for number in range(10):
         walk.chunk(f"c{number}", "x" * 190_000 + " needle " + '"\\' * 50_000)
         walk.memory(f"m{number}", '"needle"', search_text="needle\n" + "\n".join('"<b>*' * 30 for _ in range(1_000)))
@@ -194,7 +194,7 @@ def test_hits_fit_into_the_budget_whatever_the_text(walk: Rows, max_characters: 
     assert all(len(hit["snippet"]) < 450 for hit in answer.data["hits"])
 
 
-def test_a_page_ends_where_finding_snippets_would_take_too_long_and_the_next_goes_on(walk: Rows) -> None:
+def test_a_page_ends_when_snippets_take_too_long_and_the_next_continues(walk: Rows) -> None:
     for number in range(40):
         walk.chunk(f"c{number}", "x" * 190_000 + " needle")
     found: list[str] = []
@@ -212,9 +212,7 @@ def test_a_page_ends_where_finding_snippets_would_take_too_long_and_the_next_goe
 
 
 @pytest.mark.parametrize("q", ["solar roof", "solar elephants", "数据", "数据 elephants"])
-def test_of_hits_that_are_too_large_to_be_ranked_the_latest_are(
-    walk: Rows, q: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_latest_large_hits_are_ranked(walk: Rows, q: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         walk.chunk(f"c{number}", "the solar roof 数据 " + "x" * 1_000)
     assert ids(search(walk, q)) == ["c4", "c3", "c2", "c1", "c0"]

@@ -1,4 +1,4 @@
-"""The dashboard as a process: who gets in, what another site's page can make it do, and that it unpickles nothing."""
+"""The dashboard as a process: sign-in, protection against requests from other sites, and no unpickling."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def client(dashboard: str) -> Iterator[httpx.Client]:
-    """An operator who is signed in."""
+    """A client that is signed in."""
     with httpx.Client(base_url=dashboard, auth=("admin", PASSWORD)) as client:
         yield client
 
@@ -73,7 +73,7 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("sign_in", [None, ("admin", "wrong"), ("root", PASSWORD), ("", ""), ("admin", "")])
-def test_nobody_gets_in_without_the_password(dashboard: str, sign_in: tuple[str, str] | None) -> None:
+def test_requests_without_the_password_are_refused(dashboard: str, sign_in: tuple[str, str] | None) -> None:
     for path in ("/", "/0/data/queues.json", "/job/any/requeue", "/static/../favicon.ico", "/nowhere"):
         answer = httpx.get(f"{dashboard}{path}", auth=sign_in)
         assert answer.status_code == 401
@@ -81,7 +81,7 @@ def test_nobody_gets_in_without_the_password(dashboard: str, sign_in: tuple[str,
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_it_shows_the_jobs_by_their_description(client: httpx.Client, failed: Job) -> None:
+def test_it_lists_jobs_by_description(client: httpx.Client, failed: Job) -> None:
     assert client.get("/").headers["X-Frame-Options"] == "DENY"
     [queue] = client.get("/0/data/queues.json").json()["queues"]
     assert (queue["name"], queue["count"], queue["failed_job_registry_count"]) == ("drain", 0, 1)
@@ -103,7 +103,7 @@ def test_it_shows_the_jobs_by_their_description(client: httpx.Client, failed: Jo
         {"Referer": "http://127.0.0.1:1/page"},
     ],
 )
-def test_another_sites_page_cannot_requeue_with_the_operators_password(
+def test_a_page_of_another_site_cannot_requeue_a_job(
     client: httpx.Client, redis: Redis, failed: Job, headers: dict[str, str]
 ) -> None:
     for path in (f"/job/{failed.id}/requeue", "/requeue/drain", "/queue/drain/compact"):
@@ -115,7 +115,7 @@ def test_another_sites_page_cannot_requeue_with_the_operators_password(
 
 
 @pytest.mark.parametrize("path", ["/job/{id}/requeue", "/requeue/drain"])
-def test_its_own_page_requeues_a_failed_job_but_nothing_can_be_deleted(
+def test_its_own_page_can_requeue_a_failed_job_but_delete_nothing(
     client: httpx.Client, dashboard: str, redis: Redis, failed: Job, path: str
 ) -> None:
     own_page = {"Sec-Fetch-Site": "same-origin", "Origin": dashboard, "Referer": f"{dashboard}/0/view/jobs"}
@@ -129,9 +129,7 @@ def test_its_own_page_requeues_a_failed_job_but_nothing_can_be_deleted(
     assert queue.failed_job_registry.count == 0
 
 
-def test_nothing_that_lies_in_redis_is_unpickled(
-    client: httpx.Client, redis: Redis, failed: Job, tmp_path: Path
-) -> None:
+def test_nothing_from_redis_is_unpickled(client: httpx.Client, redis: Redis, failed: Job, tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
             return os.mkdir, (str(tmp_path / "sprung"),)

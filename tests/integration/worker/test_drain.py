@@ -1,4 +1,4 @@
-"""The drain: each entry once, poison alone, and nothing lost when Postgres is away."""
+"""The drain: each entry is applied once, poison commands are isolated, and nothing is lost when Postgres is down."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def trace_of(letter: Job) -> str:
     return str(result.exc_string)
 
 
-def test_a_drain_says_what_it_did(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_drain_describes_its_results(redis: Redis, engine: Engine, walk: str) -> None:
     entries = [entry("store_memory", walk, key=f"k{n}", content=n) for n in range(3)]
     done = drain(redis, engine, *entries, entry("delete_memory", walk, key="nope"))
     assert done == [f"drain shard {shard_of(walk):02d}: 3 applied, 1 rejected"]
@@ -72,7 +72,7 @@ def test_a_drain_says_what_it_did(redis: Redis, engine: Engine, walk: str) -> No
     assert 0 < redis.ttl(dedup_key("tests", entries[0].delivery_id)) <= SEEN_SECONDS
 
 
-def test_a_delivery_takes_effect_once_however_often_it_comes(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_repeated_delivery_takes_effect_once(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, content="x", key="k", delivery_id=f"d-{walk}")
     assert push(redis, item, item) == ["accepted", "duplicate"]
     drain(redis, engine)
@@ -90,7 +90,7 @@ def test_the_same_entry_twice_in_one_batch_is_applied_once(redis: Redis, engine:
 
 
 @pytest.mark.parametrize("waits", [(False, True), (True, False)])
-def test_a_sender_that_waits_gets_the_first_answer_though_the_same_came_beside_it(
+def test_a_waiting_sender_of_a_repeat_gets_the_first_response(
     redis: Redis, engine: Engine, walk: str, waits: tuple[bool, bool]
 ) -> None:
     item = entry("store_memory", walk, key="k", content=1)
@@ -103,9 +103,7 @@ def test_a_sender_that_waits_gets_the_first_answer_though_the_same_came_beside_i
     assert answer["data"]["key"] == "k"
 
 
-def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
+def test_another_body_under_the_same_id_is_a_conflict_now_and_later(redis: Redis, engine: Engine, walk: str) -> None:
     first = entry("store_memory", walk, key="k", content="one", delivery_id=f"d-{walk}")
     other = entry("store_memory", walk, key="k", content="two", delivery_id=f"d-{walk}", waits=True)
     drain(redis, engine, first)
@@ -126,7 +124,7 @@ def test_another_body_under_the_same_id_is_a_conflict_at_once_and_later(
     listener.close()
 
 
-def test_a_sender_that_waits_gets_the_response(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_waiting_sender_gets_the_response(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, key="k", content="x", waits=True)
     drain(redis, engine, item)
     outcome = outcome_of(redis, item)
@@ -192,13 +190,13 @@ def test_a_row_that_the_database_refuses_makes_one_dead_letter(
 
 
 @pytest.mark.parametrize("is_suspected", [False, True])
-def test_reads_of_others_are_not_refused_because_a_batch_was_done_in_parts(
+def test_reads_of_others_are_not_refused_when_entries_are_applied_one_by_one(
     redis: Redis, engine: Engine, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch, is_suspected: bool
 ) -> None:
     monkeypatch.setattr("sessions.commands.read_time_budget.TOGETHER_SECONDS", AT_ONCE_SECONDS)
     monkeypatch.setattr(
         "sessions.commands.read_time_budget.SMALLEST_SECONDS", AT_ONCE_SECONDS - 1e-6
-    )  # One read, and it is over.
+    )  # One read uses up the time.
     poison = entry("store_memory", walk, key="poison", content=1)
     reads = [entry("list_memories", walk, source=f"s{number}") for number in range(3)]
     suspect = (poison.source, poison.delivery_id) if is_suspected else None
@@ -209,7 +207,7 @@ def test_reads_of_others_are_not_refused_because_a_batch_was_done_in_parts(
 
 
 def replay(redis: Redis, engine: Engine, delivery_id: str) -> None:
-    """As an operator who presses "requeue" and waits."""
+    """Requeue the job as an operator in the dashboard, and wait."""
     reconcile_now(redis, engine)
     [letter] = [job for job in dead_letters(redis) if job.args[1] == delivery_id]
     letter.requeue()
@@ -225,7 +223,7 @@ def reconcile_now(redis: Redis, engine: Engine) -> None:
         FailedList(redis).reconcile(failed_deliveries(connection, limit=100))
 
 
-def test_the_failed_list_holds_dead_letters_only(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
+def test_the_failed_list_contains_only_dead_letters(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
     item = entry("store_memory", walk, key="poison", content=1)
     drain(redis, engine, item)
     stray = open_queue(redis).enqueue("worker.jobs.drain", 3)
@@ -238,7 +236,7 @@ def test_the_failed_list_holds_dead_letters_only(redis: Redis, engine: Engine, w
     assert [3] not in [job.args for job in dead_letters(redis)]
 
 
-def test_entries_wait_while_postgres_is_away(redis: Redis, settings: Settings) -> None:
+def test_entries_wait_while_postgres_is_down(redis: Redis, settings: Settings) -> None:
     nowhere = msgspec.structs.replace(settings, database_url="postgresql://nobody@127.0.0.1:1/none")
     engine = create_engine(nowhere, application_name="tests", pool_size=1)
     item = entry("create_session", "later", title="x")
@@ -250,7 +248,7 @@ def test_entries_wait_while_postgres_is_away(redis: Redis, settings: Settings) -
     assert done.endswith("again in 1 s")
 
 
-def test_a_forgotten_shard_is_woken(redis: Redis) -> None:
+def test_a_shard_without_a_drain_job_gets_one(redis: Redis) -> None:
     push(redis, entry("create_session", "forgotten", title="x"))
     assert wake_forgotten(redis) == []
     redis.delete(drain_pending_key(shard_of("forgotten")))
@@ -258,7 +256,7 @@ def test_a_forgotten_shard_is_woken(redis: Redis) -> None:
     assert [job.args for job in open_queue(redis).jobs] == [[shard_of("forgotten")]]
 
 
-def test_a_shard_that_another_worker_drains_is_left_to_it(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_shard_locked_by_another_worker_is_skipped(redis: Redis, engine: Engine, walk: str) -> None:
     push(redis, entry("store_memory", walk, content=1))
     with engine.begin() as connection:
         lock = {"class": 7_305_002, "shard": shard_of(walk)}
@@ -267,7 +265,7 @@ def test_a_shard_that_another_worker_drains_is_left_to_it(redis: Redis, engine: 
     assert drain(redis, engine)[shard_of(walk)].endswith("1 applied")
 
 
-def test_expired_leases_return_and_old_deliveries_go(redis: Redis, engine: Engine, walk: str) -> None:
+def test_expired_leases_are_requeued_and_old_deliveries_deleted(redis: Redis, engine: Engine, walk: str) -> None:
     tasks = [entry("delegate_task", walk, task_id=f"t{n}", description=f"task {n}") for n in range(3)]
     drain(redis, engine, *tasks)
     with engine.begin() as connection:
@@ -293,9 +291,7 @@ def test_expired_leases_return_and_old_deliveries_go(redis: Redis, engine: Engin
         assert find_delivery(connection, source="tests", delivery_id=tasks[1].delivery_id) is not None
 
 
-def test_a_deleted_session_leaves_nothing_of_what_was_said(
-    redis: Redis, engine: Engine, walk: str, trigger: str
-) -> None:
+def test_a_deleted_session_leaves_no_content(redis: Redis, engine: Engine, walk: str, trigger: str) -> None:
     drain(
         redis,
         engine,
@@ -321,7 +317,7 @@ def test_a_deleted_session_leaves_nothing_of_what_was_said(
     assert all(row.command == "" and row.response is None and row.entry is None for row in kept[:-2])
 
 
-def test_an_entry_that_cannot_be_read_is_set_aside_and_holds_up_nobody(redis: Redis, engine: Engine, walk: str) -> None:
+def test_an_unreadable_entry_is_quarantined_and_blocks_no_other(redis: Redis, engine: Engine, walk: str) -> None:
     key = inbox_key(shard_of(walk))
     redis.xadd(key, {"e": b"{not json"})
     redis.xadd(key, {"other": "field"})
@@ -332,7 +328,7 @@ def test_an_entry_that_cannot_be_read_is_set_aside_and_holds_up_nobody(redis: Re
     assert rows[0][1][b"e"] == b"{not json"
 
 
-def test_a_command_that_this_version_does_not_know_is_a_dead_letter(redis: Redis, engine: Engine, walk: str) -> None:
+def test_an_unknown_command_becomes_a_dead_letter(redis: Redis, engine: Engine, walk: str) -> None:
     unknown = msgspec.structs.replace(entry("store_memory", walk, content=1), command="store_dream")
     known = entry("store_memory", walk, key="k", content=1)
     assert drain(redis, engine, unknown, known)[0].endswith(": 1 applied, 1 failed")
@@ -340,7 +336,7 @@ def test_a_command_that_this_version_does_not_know_is_a_dead_letter(redis: Redis
     assert memories(engine, walk) == {"k": 1}
 
 
-def test_large_entries_are_drained_in_parts(redis: Redis, engine: Engine, walk: str) -> None:
+def test_large_entries_are_drained_in_several_transactions(redis: Redis, engine: Engine, walk: str) -> None:
     text_of_a_megabyte = "word " * 200_000
     entries = [entry("conversation_chunk", walk, chunk_id=f"c{n}", content=text_of_a_megabyte) for n in range(12)]
     push(redis, *entries)
@@ -352,7 +348,7 @@ def test_large_entries_are_drained_in_parts(redis: Redis, engine: Engine, walk: 
     assert sizes == [8, 4]
 
 
-def test_a_transaction_ends_in_time_and_the_next_goes_on(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_transaction_ends_in_time_and_the_next_continues(redis: Redis, engine: Engine, walk: str) -> None:
     entries = [entry("store_memory", walk, key=f"k{n}", content=n) for n in range(5)]
     for number in range(5):
         with engine.begin() as connection:
@@ -372,7 +368,7 @@ def test_reads_of_one_batch_have_a_limit_together(
     assert [result["error"]["code"] for result in results] == ["too_slow", "too_slow"]
 
 
-def test_a_write_that_takes_too_long_becomes_a_dead_letter_and_holds_up_nobody(
+def test_a_write_that_times_out_becomes_a_dead_letter_and_blocks_no_other(
     redis: Redis, engine: Engine, settings: Settings, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as connection:
@@ -387,17 +383,17 @@ def test_a_write_that_takes_too_long_becomes_a_dead_letter_and_holds_up_nobody(
     monkeypatch.setattr("sessions.postgres.connections.STATEMENT_TIMEOUT_SECONDS", 1)
     impatient = create_engine(settings, application_name="tests", pool_size=1)
     entries = [entry("store_memory", walk, key=f"k{n}" if n != 10 else "poison", content=n) for n in range(20)]
-    [told] = drain(redis, impatient, *entries)  # On a busy machine the time of a drain may be over then.
+    [told] = drain(redis, impatient, *entries)  # On a busy machine, the drain may have used up its time.
     assert told.removesuffix("; more to come") == f"drain shard {shard_of(walk):02d}: 19 applied, 1 failed"
     assert delivery(engine, entries[10].delivery_id)["status"] == "failed"
     assert len(memories(engine, walk)) == 19
     impatient.dispose()
 
 
-def test_a_write_that_takes_too_long_once_is_tried_again_and_applied(
+def test_a_write_that_times_out_once_is_retried_and_applied(
     redis: Redis, engine: Engine, settings: Settings, walk: str, trigger: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when Postgres stands still for a while, and cancels what it finds at hand when it goes on."""
+    """A suspended Postgres cancels current statements when it resumes."""
     with engine.begin() as connection:
         connection.execute(
             text(f"""
@@ -422,8 +418,8 @@ def test_a_write_that_takes_too_long_once_is_tried_again_and_applied(
         connection.execute(text(f"DROP SEQUENCE {trigger}_calls"))
 
 
-def test_what_a_sender_may_not_read_is_left_out_before_its_entry_is_acknowledged(engine: Engine, walk: str) -> None:
-    """Acknowledging only sends what it is given."""
+def test_responses_are_redacted_before_their_entries_are_acknowledged(engine: Engine, walk: str) -> None:
+    """The acknowledgement sends its responses unchanged."""
     told = entry("store_memory", walk, key="k", content=1, waits=True)
     not_told = entry("store_memory", walk, key="k", content=2, waits=True)
     unheard = entry("store_memory", walk, key="k", content=3)
@@ -436,8 +432,8 @@ def test_what_a_sender_may_not_read_is_left_out_before_its_entry_is_acknowledged
     assert b"revision" not in bytes(applied[1].redacted or b"revision")
 
 
-def test_a_command_is_decoded_once_and_its_answer_encoded_once(redis: Redis, engine: Engine, walk: str) -> None:
-    # A source of its own: updates on tasks of other tests would be encoded, too.
+def test_a_command_is_decoded_once_and_its_response_encoded_once(redis: Redis, engine: Engine, walk: str) -> None:
+    # A new source gets no task updates, which would be encoded, too.
     push(redis, entry("store_memory", walk, source=f"once-{walk}", key="k", content={"a": [1, 2]}, waits=True))
     with json_calls() as calls:
         Drain(redis, engine).run(shard_of(walk))

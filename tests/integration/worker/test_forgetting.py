@@ -1,4 +1,4 @@
-"""What was deleted is nowhere in the database, in no table and no recorded answer."""
+"""Deleted content is nowhere in the database, neither in a table nor in a recorded response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stores.inbox import drain, entry
 
 
 def where_found(engine: Engine, word: str) -> list[str]:
-    """The tables that hold a word anywhere."""
+    """Return the tables that contain a word."""
     with engine.connect() as connection:
         return [
             name
@@ -31,12 +31,12 @@ def item(command: str, **data: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads are given up for no lack of time, however busy the machine is."""
+    """Give reads unlimited time, however busy the machine is."""
     for name in ("AT_ONCE_SECONDS", "TOGETHER_SECONDS"):
         monkeypatch.setattr(f"sessions.commands.read_time_budget.{name}", 30.0)
 
 
-def test_a_deleted_memory_is_nowhere_though_it_was_read_in_every_way(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_deleted_memory_is_nowhere_even_after_every_kind_of_read(redis: Redis, engine: Engine, walk: str) -> None:
     word, key = f"kumquat{secrets.token_hex(6)}", f"key{secrets.token_hex(6)}"
     reads = [
         item("retrieve_memory", key=key),
@@ -64,7 +64,7 @@ def test_a_deleted_memory_is_nowhere_though_it_was_read_in_every_way(redis: Redi
     assert b"Did you mean" not in bytes(delivery(engine, single[-1].delivery_id)["error"])
 
 
-def test_a_batch_that_comes_again_says_what_it_did_and_that_what_it_read_is_not_recorded(
+def test_a_repeated_batch_returns_its_writes_and_says_that_reads_are_not_recorded(
     redis: Redis, engine: Engine, walk: str
 ) -> None:
     commands = [item("store_memory", key="k", content="kumquat"), item("list_memories")]
@@ -77,9 +77,7 @@ def test_a_batch_that_comes_again_says_what_it_did_and_that_what_it_read_is_not_
     assert read == {"command": "list_memories", "status": "success", "message": NOT_RECORDED}
 
 
-def test_a_session_made_anew_hears_nothing_of_tasks_that_failed_in_the_deleted_one(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
+def test_a_recreated_session_gets_no_updates_of_the_deleted_one(redis: Redis, engine: Engine, walk: str) -> None:
     word = f"kumquat{secrets.token_hex(6)}"
     first = entry("delegate_task", walk, task_id=f"first-{walk}", description="first")
     drain(redis, engine, first, entry("delegate_task", walk, description=word, depends_on=[f"first-{walk}"]))

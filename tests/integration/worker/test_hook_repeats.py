@@ -1,4 +1,4 @@
-"""What is one event and what are two, at a hook: the sender's id decides, else equal bodies within some minutes."""
+"""Repeats at a hook: decided by the sender's id, or else by equal bodies within some minutes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def deploys(redis: Redis, engine: Engine) -> str:
 
 
 def event(session_id: str, body: bytes = b'{"status": "down"}', *, at: datetime = NOW, sender_id: str = "") -> Entry:
-    """What the relay makes of a post to a hook."""
+    """Return the entry that the relay makes of a post to a hook."""
     headers = Headers({"Idempotency-Key": sender_id} if sender_id else {})
     submission = parse_hook(read_event(body, headers=headers), session_id=session_id, name="probe", at=at)
     origin: dict[str, Any] = {"source": f"probe-{session_id}", "accepted_at": at, "scopes": ["hook"]}
@@ -43,7 +43,7 @@ def event(session_id: str, body: bytes = b'{"status": "down"}', *, at: datetime 
 
 
 def stored(engine: Engine, session_id: str) -> list[int]:
-    """The revisions of all memories."""
+    """Return the revisions of all memories."""
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT revision FROM memories WHERE session_id = :id"), {"id": session_id})
         return list(rows.scalars())
@@ -56,7 +56,9 @@ def deliveries(engine: Engine, session_id: str) -> dict[str, str]:
         return {row.delivery_id: row.status for row in rows}
 
 
-def test_equal_bodies_without_an_id_are_one_event_for_some_minutes(redis: Redis, engine: Engine, deploys: str) -> None:
+def test_equal_bodies_without_an_id_are_one_event_within_some_minutes(
+    redis: Redis, engine: Engine, deploys: str
+) -> None:
     first = event(deploys)
     again = [event(deploys, at=NOW + minutes * MINUTE) for minutes in (1, 5, 9)]
     later = event(deploys, at=NOW + WINDOW)
@@ -65,9 +67,7 @@ def test_equal_bodies_without_an_id_are_one_event_for_some_minutes(redis: Redis,
     assert stored(engine, deploys) == [1, 1]
 
 
-def test_the_database_tells_repeats_from_new_events_when_redis_has_forgotten(
-    redis: Redis, engine: Engine, deploys: str
-) -> None:
+def test_postgres_recognizes_repeats_when_redis_has_lost_them(redis: Redis, engine: Engine, deploys: str) -> None:
     moments = [NOW, NOW + WINDOW - MINUTE, NOW + WINDOW, NOW + WINDOW + MINUTE, NOW + 2 * WINDOW]
     for at in moments:
         item = event(deploys, at=at)
@@ -80,9 +80,7 @@ def test_the_database_tells_repeats_from_new_events_when_redis_has_forgotten(
     assert event(deploys).delivery_id in found
 
 
-def test_events_that_were_applied_before_a_worker_died_are_not_applied_again(
-    redis: Redis, engine: Engine, deploys: str
-) -> None:
+def test_events_applied_before_a_worker_died_are_not_applied_again(redis: Redis, engine: Engine, deploys: str) -> None:
     push(redis, event(deploys), event(deploys, at=NOW + WINDOW), event(deploys, at=NOW + 2 * WINDOW))
     with engine.begin() as connection:
         waiting = read_entries(redis, shard_of(deploys))
@@ -92,9 +90,7 @@ def test_events_that_were_applied_before_a_worker_died_are_not_applied_again(
     assert redis.xlen(inbox_key(shard_of(deploys))) == 0
 
 
-def test_the_id_of_a_sender_decides_however_much_later_and_whatever_the_body(
-    redis: Redis, engine: Engine, deploys: str
-) -> None:
+def test_the_id_of_a_sender_decides_at_any_time_and_for_any_body(redis: Redis, engine: Engine, deploys: str) -> None:
     drain(redis, engine, event(deploys, sender_id="one"), event(deploys, sender_id="two"))
     assert stored(engine, deploys) == [1, 1]
     again = event(deploys, sender_id="one", at=NOW + 100 * WINDOW)
@@ -104,7 +100,7 @@ def test_the_id_of_a_sender_decides_however_much_later_and_whatever_the_body(
     assert push(redis, other) == ["conflict"]
 
 
-def test_an_event_that_differs_in_anything_is_another(redis: Redis, engine: Engine, deploys: str) -> None:
+def test_an_event_that_differs_in_any_field_is_another(redis: Redis, engine: Engine, deploys: str) -> None:
     railway = {"type": "Deploy", "timestamp": "2026-11-26T10:00:00Z", "deployment": {"id": "d"}, "status": "FAILED"}
     bodies = [msgspec.json.encode(railway | more) for more in ({}, {"status": "SUCCESS"}, {"attempt": 2})]
     bodies += [b'{"a":1.00000000000000000001}', b'{"a":1.0}', b'{"a":1,"a":2}', b'{"a":2}']
@@ -112,17 +108,15 @@ def test_an_event_that_differs_in_anything_is_another(redis: Redis, engine: Engi
     assert stored(engine, deploys) == [1] * len(bodies)
 
 
-def test_events_that_begin_alike_have_keys_of_their_own() -> None:
-    """The first eight hex digits of these are the same."""
+def test_events_with_a_common_prefix_have_different_keys() -> None:
+    """The first eight hex digits of their hashes are the same."""
     bodies = (b'{"n": 7335}', b'{"n": 13654}')
     first, second = (msgspec.json.decode(event("s", body).data)["key"] for body in bodies)
     assert first != second
     assert all(f"-{NOW:%Y%m%dT%H%M%SZ}-" in key for key in (first, second))
 
 
-def test_parked_events_with_equal_bodies_are_kept_and_replayed_one_by_one(
-    redis: Redis, engine: Engine, deploys: str
-) -> None:
+def test_parked_events_with_equal_bodies_are_replayed_one_by_one(redis: Redis, engine: Engine, deploys: str) -> None:
     drain(redis, engine, entry("pause_session", deploys), event(deploys), event(deploys, at=NOW + WINDOW))
     assert sorted(deliveries(engine, deploys).values()) == ["parked", "parked"]
     drain(redis, engine, entry("resume_session", deploys))

@@ -1,4 +1,4 @@
-"""The ids of a journal, which are cursors: they rise, and tell nothing of what happens in other sessions."""
+"""The ids of a journal, which serve as cursors: they increase, and reveal nothing about other sessions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def microseconds() -> int:
     return time.time_ns() // 1_000
 
 
-def test_ids_are_the_time_and_count_nothing_of_other_sessions(
+def test_ids_are_times_and_reveal_nothing_about_other_sessions(
     redis: Redis, engine: Engine, journals: tuple[str, str]
 ) -> None:
     ours, theirs = journals
@@ -54,7 +54,7 @@ def test_ids_are_the_time_and_count_nothing_of_other_sessions(
         assert connection.scalar(drawn) == before
 
 
-def test_ids_rise_though_the_clock_was_set_back(redis: Redis, engine: Engine, journals: tuple[str, str]) -> None:
+def test_ids_increase_even_when_the_clock_was_set_back(redis: Redis, engine: Engine, journals: tuple[str, str]) -> None:
     ours, _ = journals
     ahead = microseconds() + 3_600_000_000
     with engine.begin() as connection:
@@ -64,7 +64,7 @@ def test_ids_rise_though_the_clock_was_set_back(redis: Redis, engine: Engine, jo
     assert cursors(engine, ours) == [ahead, ahead + 1, ahead + 2, ahead + 3]
 
 
-def test_who_follows_goes_on_from_a_cursor_of_before_and_in_a_session_made_anew(
+def test_old_cursors_stay_valid_even_in_a_recreated_session(
     redis: Redis, engine: Engine, journals: tuple[str, str]
 ) -> None:
     ours, _ = journals

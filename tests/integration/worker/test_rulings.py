@@ -1,4 +1,4 @@
-"""What operators rule on dead letters: it holds only while the delivery is one, and the journal tells of it."""
+"""Resolutions of dead letters by operators: they apply only to dead letters, and the journal records them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ruled(item: Entry, resolution: DeadLetterResolution) -> Entry:
 
 
 def make_dead(redis: Redis, engine: Engine, item: Entry) -> None:
-    """As if a version that did not know the command had been there before."""
+    """Make the entry a dead letter, as a version would that did not know the command."""
     drain(redis, engine, msgspec.structs.replace(item, command="store_dream"))
 
 
@@ -46,7 +46,7 @@ def journal(engine: Engine, session_id: str) -> list[tuple[str, str, dict[str, A
 
 
 @pytest.mark.parametrize("resolution", [REPLAY, DISCARD])
-def test_a_ruling_on_what_is_not_known_does_nothing(
+def test_a_resolution_of_an_unknown_delivery_does_nothing(
     redis: Redis, engine: Engine, walk: str, resolution: DeadLetterResolution
 ) -> None:
     item = entry("store_memory", walk, key="k", content=1, resolution=resolution)
@@ -57,7 +57,7 @@ def test_a_ruling_on_what_is_not_known_does_nothing(
 
 @pytest.mark.parametrize("second", [REPLAY, DISCARD])
 @pytest.mark.parametrize("first", [REPLAY, DISCARD])
-def test_the_first_of_two_rulings_holds(
+def test_the_first_of_two_resolutions_counts(
     redis: Redis, engine: Engine, walk: str, first: DeadLetterResolution, second: DeadLetterResolution
 ) -> None:
     item = entry("store_memory", walk, key="k", content=1)
@@ -70,7 +70,7 @@ def test_the_first_of_two_rulings_holds(
     assert status_of(engine, item) == ("rejected" if first.discards else "applied")
 
 
-def test_the_journal_tells_who_ruled_and_when(redis: Redis, engine: Engine, walk: str) -> None:
+def test_the_journal_records_who_resolved_a_dead_letter_and_when(redis: Redis, engine: Engine, walk: str) -> None:
     read = entry("list_memories", walk)
     for item in (entry("store_memory", walk, key="k", content=1), read):
         make_dead(redis, engine, item)
@@ -104,16 +104,14 @@ def test_a_replay_of_a_batch_marks_each_of_its_commands(redis: Redis, engine: En
     assert [(data["key"], data["replayed_by"]) for _, _, data in applied] == [("k0", "ops"), ("k1", "ops")]
 
 
-def test_a_replay_by_a_worker_lies_in_the_inbox_as_one_by_the_relay_does(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
-    """Each pushes by itself, as neither knows the other."""
+def test_a_replay_by_a_worker_equals_one_by_the_relay(redis: Redis, engine: Engine, walk: str) -> None:
+    """Each has its own code for pushing, as neither imports the other."""
     item = entry("store_memory", walk, key="k", content=1)
     make_dead(redis, engine, item)
     keys = [dedup_key("tests", item.delivery_id), drain_pending_key(shard_of(walk))]
 
     def take() -> tuple[Entry, list[Any]]:
-        """The entry, and all that was left in Redis with it."""
+        """Remove the entry and its keys from Redis. Returns them."""
         marks = [(redis.get(key), redis.ttl(key) > 0) for key in keys]
         (row,) = read_entries(redis, shard_of(walk))
         left = [*marks, redis.hgetall(BACKLOG_KEY), redis.hgetall(BACKLOG_BYTES_KEY)]

@@ -1,5 +1,5 @@
-"""What a session did not take because of its state: sent again it is judged anew, and what senders cannot mend is kept
-until it is replayed, discarded, or too old."""
+"""Commands rejected for the state of their session: they are evaluated again when sent again. Events whose senders
+cannot correct them are parked until they are replayed, discarded, or too old."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RULING = DeadLetterResolution(by="ops", at=datetime(2026, 11, 26, 12, 0, tzinfo=
 
 
 def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: Any) -> Entry:
-    """What a sender that can mend nothing has sent."""
+    """Return an entry of a sender that cannot correct it."""
     item = entry(
         "store_memory", session_id, source=source or f"deploys-{session_id}", **{"key": "k", "content": 1} | data
     )
@@ -46,7 +46,7 @@ def event(session_id: str, *, scope: Scope = "hook", source: str = "", **data: A
 
 
 def again(item: Entry) -> Entry:
-    """The same delivery, as the relay accepts it when it is sent once more."""
+    """Return the same delivery as the relay accepts it when it is sent again."""
     return msgspec.structs.replace(item, accepted_at=datetime.now(UTC))
 
 
@@ -66,14 +66,14 @@ def replay(redis: Redis, engine: Engine, item: Entry, resolution: DeadLetterReso
 
 
 def commit_without_acknowledging(redis: Redis, engine: Engine, session_id: str) -> None:
-    """As a worker does that is killed between its commit and its answer to Redis."""
+    """Drain like a worker that is killed between its commit and its acknowledgement to Redis."""
     with engine.begin() as connection:
         waiting = read_entries(redis, shard_of(session_id))
         SessionManager(PostgresStore(connection)).apply([item.entry for item in waiting])
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_command_that_came_while_its_session_was_closed_takes_effect_when_it_is_sent_again(
+def test_a_command_rejected_by_an_inactive_session_can_be_sent_again(
     redis: Redis, engine: Engine, walk: str, state: str
 ) -> None:
     item = entry("store_memory", walk, key="k", content=1)
@@ -89,9 +89,7 @@ def test_a_command_that_came_while_its_session_was_closed_takes_effect_when_it_i
     assert drain(redis, engine, again(item))[0].endswith(": 1 duplicate")
 
 
-def test_the_journal_tells_of_each_refusal_of_what_is_sent_again_and_of_one_effect(
-    redis: Redis, engine: Engine, walk: str
-) -> None:
+def test_the_journal_records_each_rejection_and_one_effect(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, entry("pause_session", walk), item)
     drain(redis, engine, again(item))
@@ -104,7 +102,7 @@ def test_the_journal_tells_of_each_refusal_of_what_is_sent_again_and_of_one_effe
     assert told == ["rejected", "rejected", "applied"]
 
 
-def test_a_command_for_a_session_that_was_not_there_takes_effect_once_it_is(redis: Redis, engine: Engine) -> None:
+def test_a_command_for_a_missing_session_can_be_sent_again_once_it_exists(redis: Redis, engine: Engine) -> None:
     session_id = f"late-{secrets.token_hex(6)}"
     item = entry("store_memory", session_id, key="k", content=1)
     drain(redis, engine, item)
@@ -113,7 +111,7 @@ def test_a_command_for_a_session_that_was_not_there_takes_effect_once_it_is(redi
     assert (status_of(engine, item), memories(engine, session_id)) == ("applied", {"k": 1})
 
 
-def test_another_rejection_binds_its_id(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_rejection_for_another_reason_is_final(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("delete_memory", walk, key="k")
     drain(redis, engine, item, entry("store_memory", walk, key="k", content=1))
     redis.delete(dedup_key("tests", item.delivery_id))
@@ -121,7 +119,7 @@ def test_another_rejection_binds_its_id(redis: Redis, engine: Engine, walk: str)
     assert memories(engine, walk) == {"k": 1}
 
 
-def test_a_redelivery_in_the_same_batch_is_judged_at_its_own_place(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_redelivery_in_the_same_batch_is_evaluated_in_its_own_place(redis: Redis, engine: Engine, walk: str) -> None:
     item = entry("store_memory", walk, key="k", content=1, waits=True)
     resume = entry("resume_session", walk)
     drained = drain(redis, engine, entry("pause_session", walk), item, again(item), resume, again(item), again(item))
@@ -129,7 +127,9 @@ def test_a_redelivery_in_the_same_batch_is_judged_at_its_own_place(redis: Redis,
     assert (status_of(engine, item), memories(engine, walk)) == ("applied", {"k": 1})
 
 
-def test_what_was_judged_before_a_worker_died_is_not_judged_anew(redis: Redis, engine: Engine, walk: str) -> None:
+def test_entries_evaluated_before_a_worker_died_are_not_evaluated_again(
+    redis: Redis, engine: Engine, walk: str
+) -> None:
     item = entry("store_memory", walk, key="k", content=1, waits=True)
     push(redis, entry("pause_session", walk), item, again(item), entry("resume_session", walk))
     commit_without_acknowledging(redis, engine, walk)
@@ -139,7 +139,7 @@ def test_what_was_judged_before_a_worker_died_is_not_judged_anew(redis: Redis, e
     assert memories(engine, walk) == {"k": 1}
 
 
-def test_a_redelivery_that_took_effect_before_a_worker_died_takes_none_again(
+def test_a_redelivery_applied_before_a_worker_died_is_not_applied_again(
     redis: Redis, engine: Engine, walk: str
 ) -> None:
     item = entry("delegate_task", walk, description="x", allow_duplicate=True, waits=True)
@@ -151,7 +151,7 @@ def test_a_redelivery_that_took_effect_before_a_worker_died_takes_none_again(
 
 
 @pytest.mark.parametrize("scope", ["hook", "send"])
-def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
+def test_an_event_whose_sender_cannot_correct_it_is_parked_and_replayed_once(
     redis: Redis, engine: Engine, walk: str, scope: Scope
 ) -> None:
     item = event(walk, scope=scope)
@@ -171,7 +171,7 @@ def test_an_event_of_a_sender_that_can_mend_nothing_is_kept_and_replayed_once(
     assert drain(redis, engine, msgspec.structs.replace(again(item), resolution=RULING))[0].endswith(": 1 duplicate")
 
 
-def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer(
+def test_a_parked_event_that_is_sent_again_takes_effect_once_and_is_unparked(
     redis: Redis, engine: Engine, walk: str
 ) -> None:
     item = event(walk)
@@ -184,7 +184,7 @@ def test_a_kept_event_that_is_sent_again_takes_effect_once_and_is_kept_no_longer
     assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
 
 
-def test_a_replay_behind_a_redelivery_and_a_resumption_is_judged_at_its_own_place(
+def test_a_replay_after_a_redelivery_and_a_resumption_is_evaluated_in_its_own_place(
     redis: Redis, engine: Engine, walk: str
 ) -> None:
     item = event(walk)
@@ -197,10 +197,10 @@ def test_a_replay_behind_a_redelivery_and_a_resumption_is_judged_at_its_own_plac
     assert (memories(engine, walk), parked(engine, walk)) == ({"k": 1}, [])
 
 
-def test_a_dead_letter_that_its_session_does_not_take_when_it_is_replayed_is_kept(
+def test_a_replayed_dead_letter_that_its_session_rejects_is_parked(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parked_events, "MAX_EVENTS", 0)  # It is there already, so it takes no more room.
+    monkeypatch.setattr(parked_events, "MAX_EVENTS", 0)  # The dead letter exists already, so it needs no more room.
     item = entry("store_memory", walk, key="k", content=1)
     drain(redis, engine, msgspec.structs.replace(item, command="store_dream"), entry("pause_session", walk))
     drain(redis, engine, msgspec.structs.replace(item, resolution=RULING))
@@ -210,7 +210,7 @@ def test_a_dead_letter_that_its_session_does_not_take_when_it_is_replayed_is_kep
     assert memories(engine, walk) == {"k": 1}
 
 
-def test_a_kept_event_is_not_replaced_by_other_content_under_its_id(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_parked_event_is_not_replaced_by_other_content_under_its_id(redis: Redis, engine: Engine, walk: str) -> None:
     item = event(walk)
     other = msgspec.structs.replace(event(walk, content=2), delivery_id=item.delivery_id)
     drained = drain(redis, engine, entry("pause_session", walk), item)
@@ -220,7 +220,7 @@ def test_a_kept_event_is_not_replaced_by_other_content_under_its_id(redis: Redis
     assert replay(redis, engine, item)[0].endswith(": 1 applied")
 
 
-def test_a_kept_event_can_be_discarded_for_good(redis: Redis, engine: Engine, walk: str) -> None:
+def test_a_parked_event_can_be_discarded(redis: Redis, engine: Engine, walk: str) -> None:
     item = event(walk)
     drain(redis, engine, entry("pause_session", walk), item, entry("resume_session", walk))
     replay(redis, engine, item, msgspec.structs.replace(RULING, discards=True))
@@ -230,13 +230,13 @@ def test_a_kept_event_can_be_discarded_for_good(redis: Redis, engine: Engine, wa
 
 
 def answer_of(redis: Redis, item: Entry) -> dict[str, Any]:
-    """The answer that is kept for who waits."""
+    """Return the response that is kept for a waiting sender."""
     value = cast(bytes, redis.get(outcome_key("tests", item.delivery_id, item.hash)))
     answer: dict[str, Any] = msgspec.json.decode(decode_outcome(value).body)
     return answer
 
 
-def test_who_resumes_a_session_hears_how_many_events_wait(redis: Redis, engine: Engine, walk: str) -> None:
+def test_resuming_a_session_returns_the_number_of_parked_events(redis: Redis, engine: Engine, walk: str) -> None:
     items = [event(walk, key=f"k{n}") for n in range(3)]
     resume = entry("resume_session", walk, waits=True)
     drain(redis, engine, entry("pause_session", walk), *items, resume)
@@ -248,7 +248,7 @@ def test_who_resumes_a_session_hears_how_many_events_wait(redis: Redis, engine: 
     assert answer_of(redis, batch)["data"]["results"][0]["data"]["waiting_events"] == 3
 
 
-def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: Engine, walk: str) -> None:
+def test_deleting_a_session_deletes_its_parked_events(redis: Redis, engine: Engine, walk: str) -> None:
     item = event(walk, content="the-payload")
     drain(redis, engine, entry("pause_session", walk), item)
     with engine.connect() as connection:
@@ -263,7 +263,7 @@ def test_deleting_a_session_removes_what_was_kept_for_it(redis: Redis, engine: E
     assert left == 0
 
 
-def test_what_one_sender_can_have_kept_is_bounded(
+def test_the_parked_events_of_one_sender_are_bounded(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parked_events, "MAX_EVENTS", 3)
@@ -280,7 +280,7 @@ def test_what_one_sender_can_have_kept_is_bounded(
     assert memories(engine, walk) == {"m2": 1}
 
 
-def test_kept_events_go_with_other_deliveries_when_they_are_old(redis: Redis, engine: Engine, walk: str) -> None:
+def test_old_parked_events_are_deleted_with_other_deliveries(redis: Redis, engine: Engine, walk: str) -> None:
     item = event(walk)
     drain(redis, engine, entry("pause_session", walk), item)
     with engine.begin() as connection:
@@ -290,7 +290,7 @@ def test_kept_events_go_with_other_deliveries_when_they_are_old(redis: Redis, en
     assert status_of(engine, item) is None
 
 
-def test_keys_of_people_and_programs_have_nothing_kept(redis: Redis, engine: Engine, walk: str) -> None:
+def test_commands_of_keys_that_can_correct_them_are_not_parked(redis: Redis, engine: Engine, walk: str) -> None:
     item = msgspec.structs.replace(event(walk), scopes=list(ALL_SCOPES))
     drain(redis, engine, entry("pause_session", walk), item)
     assert status_of(engine, item) == "rejected"
@@ -303,9 +303,7 @@ STEPS = ("pause", "resume", "send", "send and wait", "forget", "drain", "die aft
 @pytest.mark.parametrize("scope", ["admin", "send"])
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.sampled_from(STEPS), min_size=6, max_size=14))
-def test_whatever_happens_in_whatever_order_it_takes_effect_once(
-    redis: Redis, engine: Engine, scope: Scope, steps: list[str]
-) -> None:
+def test_any_sequence_of_steps_applies_it_once(redis: Redis, engine: Engine, scope: Scope, steps: list[str]) -> None:
     session_id = f"walk-{secrets.token_hex(6)}"
     shard = shard_of(session_id)
     drain(redis, engine, entry("create_session", session_id, title="Walk"))

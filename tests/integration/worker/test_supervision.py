@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_killed_child_is_started_again_and_its_death_is_told(
+def test_a_killed_child_is_restarted_and_its_exit_reported(
     supervisor: Supervisor, deaths: list[UnexpectedExit]
 ) -> None:
     supervisor.start(sleeping("a"))
@@ -90,7 +90,7 @@ def test_a_killed_child_is_started_again_and_its_death_is_told(
     assert not psutil.pid_exists(first), "nobody reaped it"
 
 
-def test_a_child_that_keeps_failing_is_started_ever_more_slowly_and_never_given_up(
+def test_a_child_that_keeps_failing_is_restarted_with_growing_delay(
     supervisor: Supervisor, deaths: list[UnexpectedExit]
 ) -> None:
     supervisor.start(python("a", "raise SystemExit(3)"))
@@ -102,7 +102,7 @@ def test_a_child_that_keeps_failing_is_started_ever_more_slowly_and_never_given_
         assert all(death.reason.startswith(reason) for death in own)
 
 
-def test_all_are_stopped_in_reverse_order_and_nothing_is_restarted(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_children_are_stopped_in_reverse_order_and_not_restarted(supervisor: Supervisor, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for name in ("first", "second", "third"):
         supervisor.start(python(name, POLITE.format(name), log=log))
@@ -119,7 +119,7 @@ def test_all_are_stopped_in_reverse_order_and_nothing_is_restarted(supervisor: S
 
 
 @pytest.mark.parametrize(("stop_timeout_seconds", "hurry"), [(0.2, False), (600, True)])
-def test_a_child_that_does_not_listen_is_killed_at_its_limit_or_at_once_in_a_hurry(
+def test_a_child_that_ignores_sigterm_is_killed_after_its_timeout_or_at_once_if_urgent(
     tmp_path: Path, stop_timeout_seconds: float, hurry: bool
 ) -> None:
     log = tmp_path / "log"
@@ -130,7 +130,7 @@ def test_a_child_that_does_not_listen_is_killed_at_its_limit_or_at_once_in_a_hur
     assert not psutil.pid_exists(running.pid)
 
 
-def test_what_a_child_has_started_goes_with_it(tmp_path: Path) -> None:
+def test_processes_started_by_a_child_end_with_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     running = ChildProcess(python("a", WITH_CHILD, log=log))
     wait_until(lambda: log.read_text().endswith("\n"))
@@ -141,7 +141,7 @@ def test_what_a_child_has_started_goes_with_it(tmp_path: Path) -> None:
     wait_until(lambda: not alive(grandchild))
 
 
-def test_a_child_with_a_lifeline_ends_when_its_parent_is_killed() -> None:
+def test_a_child_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     with parent.stdout as lines:

@@ -1,4 +1,4 @@
-"""The sweeper beside what others leave behind, and beside much work: it goes on, and keeps its turn."""
+"""The sweeper after crashes and under load: it continues, and gives each duty its turn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.sweeper import Sweeper
 
 @pytest.fixture
 def task(redis: Redis, engine: Engine) -> str:
-    """The session of a task `t` whose lease ran out."""
+    """The session of a task `t` whose lease has expired."""
     session_id = f"lease-{secrets.token_hex(6)}"
     drain(redis, engine, entry("create_session", session_id, title="Lease"))
     drain(redis, engine, entry("delegate_task", session_id, task_id="t", description="wait"))
@@ -38,14 +38,14 @@ def task(redis: Redis, engine: Engine) -> str:
 
 
 def leading(redis: Redis, engine: Engine) -> Sweeper:
-    """A sweeper that holds the term, whoever else runs on this Redis."""
+    """A sweeper that is the leader, whatever else runs on this Redis."""
     sweeper = Sweeper(redis, engine, retention_days=30)
     redis.set(SWEEPER_KEY, sweeper.name)
     return sweeper
 
 
 def leave_abandoned_drain(redis: Redis, *, is_gone: bool = False) -> str:
-    """A drain as a killed worker leaves it and RQ then fails it: with an execution that has expired."""
+    """Leave a drain of a killed worker, which RQ then fails: its execution has expired."""
     queue = open_queue(redis)
     job = Job.create(
         DRAIN, args=[3], connection=redis, origin=QUEUE, status=JobStatus.FAILED, serializer=JSONSerializer
@@ -67,18 +67,18 @@ def status_of(engine: Engine, session_id: str) -> str:
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
-def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_returned(
+def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_requeued(
     redis: Redis, engine: Engine, task: str, is_gone: bool
 ) -> None:
     abandoned = [leave_abandoned_drain(redis, is_gone=is_gone) for _ in range(3)]
     leading(redis, engine).sweep()
-    # Dead letters that other tests have left are shown there.
+    # The list also shows dead letters of other tests.
     assert not set(abandoned) & set(open_queue(redis).failed_job_registry.get_job_ids(cleanup=False))
     assert not any(redis.keys(f"rq:*{job_id}*") for job_id in abandoned)
     assert status_of(engine, task) == "pending"
 
 
-def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
+def test_a_failing_duty_does_not_block_the_others(
     redis: Redis, engine: Engine, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.sadd("rq:failed:session-relay", "not the sorted set that RQ makes")
@@ -91,9 +91,7 @@ def test_a_duty_that_fails_does_not_keep_the_sweeper_from_the_others(
     ]
 
 
-def test_a_cause_is_logged_once_although_not_all_duties_are_due_each_turn(
-    redis: Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cause_is_logged_once_even_if_some_duties_are_not_due(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     nowhere = Settings(database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     sweeper = leading(redis, create_engine(nowhere, application_name="tests", pool_size=1))
     for _ in range(3):
@@ -102,7 +100,7 @@ def test_a_cause_is_logged_once_although_not_all_duties_are_due_each_turn(
     assert "requeue expired leases, fail tasks whose dependency failed, " in logged
 
 
-def test_pruning_much_leaves_the_turn_to_the_other_duties(
+def test_pruning_many_rows_does_not_block_the_other_duties(
     redis: Redis, engine: Engine, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "PRUNED_AT_ONCE", 1_000)

@@ -1,4 +1,5 @@
-"""What is kept of what was applied: answers for those who wait, nothing else in Redis, and lists without results."""
+"""Data kept after a command is applied: outcomes for waiting senders, nothing else in Redis, and lists without
+results."""
 
 from __future__ import annotations
 
@@ -32,14 +33,14 @@ def session_id(stack: Stack) -> str:
 
 
 def decided(stack: Stack, delivery_id: str) -> Payload:
-    """A delivery, once it is decided."""
+    """Wait until a delivery is applied or rejected. Returns it."""
     path = f"/v1/deliveries/{delivery_id}"
     wait_for(lambda: stack.client.get(path).json()["status"] != "accepted", what="decided")
     body: Payload = stack.client.get(path).json()
     return body
 
 
-def test_the_answer_to_a_read_is_kept_for_whoever_waited_in_vain(stack: Stack, session_id: str) -> None:
+def test_the_result_of_a_read_is_kept_for_a_request_that_timed_out(stack: Stack, session_id: str) -> None:
     stack.stop("worker")
     try:
         body = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "db"}}
@@ -54,7 +55,7 @@ def test_the_answer_to_a_read_is_kept_for_whoever_waited_in_vain(stack: Stack, s
     assert 0 < stack.redis.ttl(key) <= 60
 
 
-def test_the_answer_to_a_read_is_not_kept_when_nobody_waits_or_it_was_passed_on(stack: Stack, session_id: str) -> None:
+def test_the_result_of_a_read_is_not_kept_without_a_waiter_or_once_delivered(stack: Stack, session_id: str) -> None:
     unheard = stack.post("retrieve_memory", session_id, key="db")["delivery_id"]
     heard = stack.send("retrieve_memory", session_id, key="db")["delivery_id"]
     for delivery_id in (unheard, heard):
@@ -68,8 +69,8 @@ def test_the_answer_to_a_read_is_not_kept_when_nobody_waits_or_it_was_passed_on(
     assert again.json()["data"]["memory"]["content"] == "We picked Postgres 18 as database"
 
 
-def test_what_was_applied_leaves_nothing_in_redis_but_its_mark(stack: Stack) -> None:
-    """An RQ job with its result took 5 kB for some minutes."""
+def test_an_applied_delivery_leaves_only_its_dedup_key_in_redis(stack: Stack) -> None:
+    """An RQ job with its result would use 5 kB for some minutes."""
     session_id = new_id()
     stack.send("create_session", session_id, title="Light")
     for number in range(20):
@@ -88,7 +89,7 @@ def test_what_was_applied_leaves_nothing_in_redis_but_its_mark(stack: Stack) -> 
 
 
 def test_a_list_of_deliveries_shows_no_results(stack: Stack) -> None:
-    """500 of them took 214 MB once."""
+    """500 results once took 214 MB."""
     session_id = new_id()
     stack.send("create_session", session_id, title="Large", context="x" * 100_000)
     for number in range(5):
@@ -112,7 +113,7 @@ MAX_MEMORY = 32 * 2**20
 
 
 def test_a_batch_of_large_reads_costs_little(stack: Stack) -> None:
-    """It made an answer of 178 MB once, and the worker grew to 1.4 GB."""
+    """Its response once had 178 MB, and the worker grew to 1.4 GB."""
     session_id = new_id()
     stack.send("create_session", session_id, title="Large", context=LARGE)
     stack.send("store_memory", session_id, key="large", content=LARGE)
@@ -127,7 +128,7 @@ def test_a_batch_of_large_reads_costs_little(stack: Stack) -> None:
 
 
 def test_a_key_that_only_reads_cannot_keep_others_from_writing(stack: Stack) -> None:
-    """It filled Redis in 98 s once."""
+    """Its outcomes once filled Redis in 98 s."""
     session_id = new_id()
     stack.send("create_session", session_id, title="Large")
     stack.send("store_memory", session_id, key="large", content=LARGE)
