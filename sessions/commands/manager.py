@@ -23,7 +23,7 @@ from models.errors import Forbidden, NotFound, Rejected, RelayError, Unavailable
 from models.queue.inbox import REPEAT_WINDOW, Entry
 from sessions.commands.batches import run_batch
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, binds, is_unattended
-from sessions.commands.read_time_budget import AT_ONCE_SECONDS, ReadTimeBudget, exhausted
+from sessions.commands.read_time_budget import TOGETHER_SECONDS, ReadTimeBudget, exhausted
 from sessions.commands.repeated_batches import LatestChanges, answer_again
 from sessions.commands.session_titles import is_taken, name_session
 from sessions.commands.store import StatementFailed, Store, too_slow, value_refused
@@ -302,8 +302,8 @@ class SessionManager:
         try:
             return self._store.read(command, read_scope, seconds=seconds)
         except Rejected as error:
-            if error.code == too_slow().code and seconds < AT_ONCE_SECONDS:
-                raise exhausted() from error  # With its full time it might have finished.
+            if error.code == too_slow().code and seconds < TOGETHER_SECONDS:
+                raise exhausted() from error  # Alone it has more time, and might finish.
             raise
         finally:
             self._reading.spend(entry.source, time.monotonic() - began_at)

@@ -45,9 +45,10 @@ class ReadTimeBudget:
         if source not in self._left:
             self._left[source] = AT_ONCE_SECONDS - self._owed(source)
         seconds = self._left[source]
-        if seconds < AT_ONCE_SECONDS and self._is_alone(source):
+        if self._is_alone(source):
+            if seconds < AT_ONCE_SECONDS:
+                self._unlimited.add(source)
             seconds = TOGETHER_SECONDS
-            self._unlimited.add(source)
         seconds = min(seconds, self._together)
         if seconds < SMALLEST_SECONDS:
             raise exhausted()

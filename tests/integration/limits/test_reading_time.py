@@ -33,8 +33,8 @@ def test_each_source_and_all_together_have_a_time_budget() -> None:
 
 
 def test_a_source_alone_may_read_until_the_transaction_ends() -> None:
-    reading = ReadTimeBudget(lambda _: 10.0, is_alone=lambda source: source == "alone")
-    assert reading.left("alone") == TOGETHER_SECONDS
+    reading = ReadTimeBudget(lambda source: 0.0 if source == "fresh" else 10.0, is_alone=lambda name: name != "other")
+    assert reading.left("fresh") == reading.left("alone") == TOGETHER_SECONDS
     with pytest.raises(TooManyRequests):
         reading.left("other")
     assert not reading.is_over
@@ -54,7 +54,7 @@ def test_a_source_alone_incurs_no_debt_for_reads_beyond_its_share() -> None:
 
 def test_a_read_does_not_begin_with_the_rest_of_the_time_of_earlier_entries() -> None:
     """It would time out, though its source has no debt. The next transaction has the full time."""
-    reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: True)
+    reading = ReadTimeBudget(lambda _: 0.0, is_alone=lambda _: False)
     assert reading.left("a") == AT_ONCE_SECONDS
     reading.spend("a", TOGETHER_SECONDS - AT_ONCE_SECONDS - 0.01)
     assert (reading.is_over, reading.left("b")) == (False, AT_ONCE_SECONDS)
@@ -94,6 +94,18 @@ def rejections(engine: Engine, session_id: str) -> int:
     statement = text("SELECT count(*) FROM events WHERE session_id = :id AND status = 'rejected'")
     with engine.connect() as connection:
         return connection.scalar(statement, {"id": session_id}) or 0
+
+
+@pytest.mark.parametrize(("is_alone", "code"), [(True, "too_slow"), (False, "reads_too_slow")])
+def test_a_slow_read_is_final_only_after_the_time_that_a_source_has_alone(
+    redis: Redis, engine: Engine, walk: str, is_alone: bool, code: str
+) -> None:
+    redis.delete("sr:reading:tests")
+    read = entry("search", walk, q="blocked", waits=True)
+    with engine.connect() as other:
+        other.execute(text("LOCK TABLE conversation_chunks IN ACCESS EXCLUSIVE MODE"))
+        drain(redis, engine, read, *([] if is_alone else [entry("list_memories", walk, source="other")]))
+    assert outcome_of(redis, read)["body"]["error"]["code"] == code
 
 
 @pytest.mark.parametrize("mode", ["atomic", "partial"])
