@@ -1,4 +1,4 @@
-"""The OpenAPI document tells of all that there is, and of nothing else."""
+"""The OpenAPI document describes everything that exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
     assert set(COMMANDS) <= set(ids)
 
 
-def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
+def test_all_references_resolve(document: dict[str, Any]) -> None:
     for target in references(document):
         place: Any = document
         for part in target.removeprefix("#/").split("/"):
@@ -82,7 +82,7 @@ def test_texts_are_short_enough_for_gpt_actions(document: dict[str, Any]) -> Non
         assert all(len(str(parameter.get("description", ""))) <= 700 for parameter in operation["parameters"])
 
 
-def test_a_command_shows_its_fields_with_the_session_beside_them(document: dict[str, Any]) -> None:
+def test_a_command_lists_its_fields_beside_the_session(document: dict[str, Any]) -> None:
     schema = document["components"]["schemas"]["StoreMemoryRequest"]
     assert schema["required"] == ["session_id", "content"]
     assert {"session_id", "id", "content", "type", "tags", "key"} <= set(schema["properties"])
@@ -98,7 +98,7 @@ def test_parameters_come_from_the_command(document: dict[str, Any]) -> None:
     assert parameters["tags"]["explode"] is False
 
 
-def test_only_what_is_open_needs_no_key(document: dict[str, Any]) -> None:
+def test_only_public_routes_need_no_key(document: dict[str, Any]) -> None:
     free = {path for path, methods in document["paths"].items() for op in methods.values() if op.get("security") == []}
     assert free == {
         "/",
@@ -112,7 +112,7 @@ def test_only_what_is_open_needs_no_key(document: dict[str, Any]) -> None:
     }
 
 
-def test_each_status_is_told_with_its_meaning_and_its_headers(document: dict[str, Any]) -> None:
+def test_each_status_is_documented_with_its_meaning_and_headers(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/commands/store_memory"]["post"]["responses"]
     refused = {400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503}
     assert set(responses) == {"200", "202", *map(str, refused)}
@@ -125,7 +125,7 @@ def test_each_status_is_told_with_its_meaning_and_its_headers(document: dict[str
     assert set(responses["202"]["headers"]) == set(RATE_HEADERS)
 
 
-def test_only_statuses_that_can_be_are_told(document: dict[str, Any]) -> None:
+def test_only_possible_statuses_are_documented(document: dict[str, Any]) -> None:
     def told(path: str, method: str = "get") -> set[str]:
         return set(document["paths"][path][method]["responses"])
 
@@ -139,7 +139,7 @@ def test_only_statuses_that_can_be_are_told(document: dict[str, Any]) -> None:
     assert all("default" not in operation["responses"] for operation in operations(document))
 
 
-def test_patterns_are_those_of_json_schema(document: dict[str, Any]) -> None:
+def test_patterns_use_the_syntax_of_json_schema(document: dict[str, Any]) -> None:
     assert not [pattern for pattern in texts_under(document, "pattern") if r"(?!\n)" in pattern]
     name = re.compile(document["components"]["schemas"]["RenameSessionRequest"]["properties"]["title"]["pattern"])
     for text in ("a", " a ", "Wärmepumpe", "", " ", "a\nb", "a\u2028b", "\t"):

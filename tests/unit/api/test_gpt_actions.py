@@ -1,4 +1,4 @@
-"""Both OpenAPI documents are valid, and that for a GPT is within all limits of its importer."""
+"""Both OpenAPI documents are valid, and the one for a GPT is within all limits of its importer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def for_gpt(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def schemas_in(value: object) -> Iterator[dict[str, Any]]:
-    """All objects of a document that may be schemas."""
+    """Yield all objects of a document that may be schemas."""
     if isinstance(value, dict):
         yield value
         for inner in value.values():
@@ -50,7 +50,7 @@ def test_both_documents_are_valid(whole: dict[str, Any], for_gpt: dict[str, Any]
     validate(for_gpt)
 
 
-def test_there_are_few_operations_each_with_a_name_of_its_own(for_gpt: dict[str, Any]) -> None:
+def test_there_are_few_operations_with_unique_names(for_gpt: dict[str, Any]) -> None:
     names = [operation["operationId"] for operation in operations(for_gpt)]
     assert len(names) == len(set(names)) <= MOST_OPERATIONS
     assert set(names) == {*COMMANDS, *MORE_OPERATIONS}
@@ -79,7 +79,7 @@ def test_objects_have_properties_and_everything_has_one_type(for_gpt: dict[str, 
             assert field.keys() & {"type", "$ref", "anyOf"}, name
 
 
-def test_a_field_is_told_once_with_what_it_means(for_gpt: dict[str, Any]) -> None:
+def test_each_field_is_described_once_with_its_meaning(for_gpt: dict[str, Any]) -> None:
     for name in COMMANDS:
         operation = for_gpt["paths"][f"/v1/commands/{name}"]["post"]
         assert operation["parameters"] == []
@@ -88,7 +88,7 @@ def test_a_field_is_told_once_with_what_it_means(for_gpt: dict[str, Any]) -> Non
         assert all(field["description"] for field in fields.values()), name
 
 
-def test_there_is_one_way_to_send_a_key_and_one_address(for_gpt: dict[str, Any]) -> None:
+def test_there_is_one_security_scheme_and_one_server(for_gpt: dict[str, Any]) -> None:
     assert for_gpt["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
     assert for_gpt["security"] == [{"bearer": []}]
     assert len(for_gpt["servers"]) == 1
@@ -97,7 +97,7 @@ def test_there_is_one_way_to_send_a_key_and_one_address(for_gpt: dict[str, Any])
     ]
 
 
-def test_a_person_is_asked_before_anything_is_deleted_or_done_on_somebodys_machine(for_gpt: dict[str, Any]) -> None:
+def test_operations_that_delete_or_delegate_ask_a_person_first(for_gpt: dict[str, Any]) -> None:
     asked = {op["operationId"] for op in operations(for_gpt) if op["x-openai-isConsequential"] is True}
     assert asked == {"delete_session", "delete_memory", "delegate_task", "answer_task", "cancel_task", "batch"}
     assert {op["operationId"] for op in operations(for_gpt) if op["x-openai-isConsequential"] is False} | asked == {
@@ -107,15 +107,15 @@ def test_a_person_is_asked_before_anything_is_deleted_or_done_on_somebodys_machi
     assert not is_consequential("read_delivery")
 
 
-def test_nothing_promises_larger_batches_than_the_document_allows(for_gpt: dict[str, Any]) -> None:
+def test_texts_promise_no_larger_batches_than_the_document_allows(for_gpt: dict[str, Any]) -> None:
     batch = for_gpt["components"]["schemas"]["BatchRequest"]
     told = [for_gpt["paths"]["/v1/commands/batch"]["post"]["summary"], batch["description"]]
     assert batch["properties"]["commands"]["maxItems"] == BATCH_LIMIT
     assert all(f"up to {BATCH_LIMIT} commands" in text for text in told)
 
 
-def test_answers_are_below_the_limit(for_gpt: dict[str, Any]) -> None:
-    """With room for what surrounds the text that `max_characters` is about."""
+def test_responses_are_below_the_limit(for_gpt: dict[str, Any]) -> None:
+    """With room for the parts of a response that `max_characters` does not limit."""
     limits = [
         schema["max_characters"]["maximum"]
         for schema in schemas_in(for_gpt)

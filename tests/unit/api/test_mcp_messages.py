@@ -1,4 +1,4 @@
-"""The arguments of a tool are decoded once, and not by the SDK; what is wrong is found as in the whole message."""
+"""The arguments of a tool call are decoded once, and not by the SDK; errors are those of the whole message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_sdk_gets_a_call_without_its_arguments() -> None:
 
 
 @pytest.mark.parametrize("name", ["claim_task", "send_command", "store_memory"])
-def test_arguments_that_are_no_command_in_the_strict_form_are_handed_on_as_they_are(name: str) -> None:
+def test_arguments_not_in_the_strict_form_are_passed_on_unchanged(name: str) -> None:
     message = read_message(call(b'{"anything": "at all", "limit": "5"}', name=name))
     assert len(message.body) < 150
     assert (bytes(message.arguments), message.submission) == (b'{"anything": "at all", "limit": "5"}', None)
@@ -54,7 +54,7 @@ def test_arguments_that_are_no_command_in_the_strict_form_are_handed_on_as_they_
         b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]',
     ],
 )
-def test_the_sdk_gets_everything_else_whole(body: bytes) -> None:
+def test_the_sdk_gets_other_messages_unchanged(body: bytes) -> None:
     assert read_message(body).body == body
 
 
@@ -77,7 +77,7 @@ def test_the_sdk_gets_everything_else_whole(body: bytes) -> None:
         call(b'{"content": 1'),
     ],
 )
-def test_what_is_wrong_with_a_message_is_told_as_of_the_whole(body: bytes) -> None:
+def test_an_invalid_message_gets_the_same_error_as_without_splitting(body: bytes) -> None:
     assert outcome(read_message, body) == outcome(decode_json, body)
 
 

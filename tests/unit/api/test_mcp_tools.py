@@ -16,14 +16,14 @@ def test_the_page_lists_all_tools() -> None:
     assert listed == [tool.name for tool in tools()]
 
 
-def test_each_command_is_a_tool_or_described_in_the_one_for_all_others() -> None:
+def test_each_command_is_a_tool_or_described_in_send_command() -> None:
     [rest] = [tool.description or "" for tool in tools() if tool.name == "send_command"]
     described = set(re.findall(r"^(\w+)\(", rest, re.MULTILINE))
     assert described | set(COMMAND_TOOLS) == set(COMMANDS)
     assert not described & set(COMMAND_TOOLS)
 
 
-def test_no_schema_refers_to_another_and_each_names_its_fields() -> None:
+def test_schemas_have_no_references_and_describe_their_fields() -> None:
     for tool in tools():
         text = json.dumps(tool.input_schema)
         assert "$ref" not in text

@@ -1,4 +1,4 @@
-"""Whereto an app's answer may go: as it registered, but for the port on this machine."""
+"""Redirect addresses of apps: exactly as registered, except for the port on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.oauth import clients
 
 
 def registered(*addresses: str) -> clients.App:
-    """An app as the relay knows it again by its id alone."""
+    """Return an app as the relay restores it from its id alone."""
     redirects = [AnyUrl(address) for address in addresses]
     given = OAuthClientInformationFull(client_id="x", client_name="App", redirect_uris=redirects)
     clients.register(given)
@@ -42,7 +42,7 @@ def registered(*addresses: str) -> clients.App:
         ("com.example.app://localhost:1/x", "com.example.app://localhost:2/x", False),
     ],
 )
-def test_only_the_port_on_this_machine_does_not_matter(written: str, asked: str, is_the_same: bool) -> None:
+def test_only_the_port_on_this_machine_may_differ(written: str, asked: str, is_the_same: bool) -> None:
     app = registered("https://other.example/", written)
     if is_the_same:
         assert str(app.validate_redirect_uri(AnyUrl(asked))) == str(AnyUrl(asked))
@@ -52,6 +52,6 @@ def test_only_the_port_on_this_machine_does_not_matter(written: str, asked: str,
     assert str(app.validate_redirect_uri(AnyUrl(written))) == str(AnyUrl(written))
 
 
-def test_the_only_address_need_not_be_named() -> None:
+def test_a_single_registered_address_may_be_omitted() -> None:
     app = registered("http://127.0.0.1:7999/callback")
     assert str(app.validate_redirect_uri(None)) == "http://127.0.0.1:7999/callback"

@@ -1,4 +1,4 @@
-"""The one list of addresses: the apps serve just these, the document describes them, and clients find them."""
+"""The list of routes: the apps serve exactly these, the document describes them, and clients use them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SHORT_OF_POSTGRES = {"index", "health", "readiness", "webhook", "webhook_alias",
 
 
 def served(app: Starlette) -> dict[str, tuple[str, set[str]]]:
-    """Path and methods of all routes by name."""
+    """Return path and methods of all routes by name."""
     routes = [route for route in app.routes if isinstance(route, Route)]
     assert len(routes) == len(app.routes) == len({route.name for route in routes})
     return {route.name: (route.path, set(route.methods or ())) for route in routes}
 
 
-def test_the_public_app_serves_every_address_and_no_other() -> None:
+def test_the_public_app_serves_exactly_the_listed_routes() -> None:
     expected = {
         name: (address.path, {address.method, *address.more_methods} | ({"HEAD"} if address.method == "GET" else set()))
         for name, address in ADDRESSES.items()
@@ -35,12 +35,12 @@ def test_the_public_app_serves_every_address_and_no_other() -> None:
     assert served(create_app(SETTINGS)) == expected
 
 
-def test_the_relay_by_itself_serves_those_that_need_no_postgres() -> None:
+def test_the_relay_alone_serves_the_routes_that_need_no_postgres() -> None:
     whole = served(create_app(SETTINGS))
     assert served(create_relay(SETTINGS)) == {name: whole[name] for name in SHORT_OF_POSTGRES}
 
 
-def test_the_document_describes_every_address_under_its_name_in_its_chapter() -> None:
+def test_the_document_describes_every_route_with_its_name_and_tag() -> None:
     described = {
         operation["operationId"]: (method, path, operation["tags"])
         for path, operations in build_document()["paths"].items()
@@ -55,7 +55,7 @@ def test_the_document_describes_every_address_under_its_name_in_its_chapter() ->
     assert described == expected | commands
 
 
-def test_parameters_are_quoted_as_one_part_of_the_path() -> None:
+def test_parameters_are_quoted_as_one_path_segment() -> None:
     odd = "a/b?c#d%2F é"
     assert path_to("read_memory", session_id="s", key=odd) == "/v1/sessions/s/memories/a%2Fb%3Fc%23d%252F%20%C3%A9"
     assert request_to("revoke_key", name_or_id="..") == ("DELETE", "/v1/keys/..")
@@ -64,8 +64,8 @@ def test_parameters_are_quoted_as_one_part_of_the_path() -> None:
 
 
 @pytest.mark.parametrize("room", ["agent", "cli", "local", "relay", "api"])
-def test_no_address_is_written_down_a_second_time(room: str) -> None:
-    """But for pages for browsers, where it stands in HTML, and what OAuth compares with."""
+def test_no_route_is_repeated_in_the_code(room: str) -> None:
+    """Except in HTML pages for browsers, and for a comparison in OAuth."""
     allowed = {"api/openapi/docs_page.py", "api/openapi/gpt_actions.py", "api/oauth/sign_in_page.py"}
     allowed.add("api/oauth/resource_indicators.py")
     written = re.compile(r"""["'](/v1/|/webhook|/healthz|/readyz|/mcp|/oauth/|/docs|/openapi|/llm-|/\.well-known)""")

@@ -1,1 +1,1 @@
-"""session-cli and the agent's runner without a relay."""
+"""session-cli and the agent runner without a relay."""

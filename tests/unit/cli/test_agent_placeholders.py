@@ -1,4 +1,4 @@
-"""Placeholders in an agent's command: what they become, and where a task has no say."""
+"""Placeholders in an agent's command: their values, and the positions where a task must not supply any."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ VALUES["artifact_dir"] = "/tmp/a"
         (["x", "-o{artifact_dir}", "{{a}}"], ["x", "-o/tmp/a", "{a}"]),
     ],
 )
-def test_each_word_stays_one_word_and_is_filled_once(words: list[str], filled: list[str]) -> None:
+def test_each_word_stays_one_word_and_is_substituted_once(words: list[str], filled: list[str]) -> None:
     assert Template(words).fill(VALUES) == filled
 
 
 @pytest.mark.parametrize("value", ["-x", "--yolo", "-", "--"])
-def test_a_value_is_no_option(value: str) -> None:
+def test_a_value_cannot_be_an_option(value: str) -> None:
     values = VALUES | {"description": value}
     for words in (
         ["claude", "-p", "{description}"],
@@ -66,6 +66,6 @@ def test_a_null_character_is_refused() -> None:
         (["ssh", "host", "claude", "-p", "{description}"], "shell"),
     ],
 )
-def test_where_a_task_must_have_no_say_there_is_no_placeholder(words: list[str], said: str) -> None:
+def test_placeholders_where_a_task_could_inject_code_are_refused(words: list[str], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Template(words)

@@ -1,4 +1,4 @@
-"""What a command leaves behind, and what it is told: bounded, and nothing that lies elsewhere."""
+"""Results and environment of an agent's command: bounded, and without files from elsewhere."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def test_output_is_json_if_it_is_json_else_text(output: bytes, kept: Any) -> Non
     assert body_of(output) == {"output": kept, "artifacts": []}
 
 
-def test_numbers_stay_as_they_were_written() -> None:
+def test_numbers_are_stored_as_written() -> None:
     result = TaskResult(output=b'{"n": 1.50}', size=11, artifacts=[], left_out=[])
     assert b'{"n": 1.50}' in result_body(result)
 
 
-def test_what_is_too_long_is_cut_and_says_so() -> None:
+def test_long_output_is_truncated_with_a_note() -> None:
     assert body_of(b"[1", size=5_000_000)["output"] == "[1\n… [truncated: 5,000,000 bytes in all]"
     assert body_of(b"x" * 9_000, limit=8_000)["output"].endswith("… [truncated: 9,000 bytes in all]")
 
@@ -79,7 +79,7 @@ def test_artifacts_that_do_not_fit_are_named() -> None:
     ]
 
 
-def test_files_have_names_kinds_and_ids_of_their_task(tmp_path: Path) -> None:
+def test_files_become_artifacts_with_names_types_and_ids_of_their_task(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "run.py").write_text("print()")
     (tmp_path / "a.md").write_text("# A")
@@ -99,7 +99,7 @@ def test_files_have_names_kinds_and_ids_of_their_task(tmp_path: Path) -> None:
     assert collect_artifacts(tmp_path, task_id="t")[0] == found
 
 
-def test_no_more_files_than_a_result_can_have(tmp_path: Path) -> None:
+def test_files_beyond_the_maximum_are_left_out(tmp_path: Path) -> None:
     for number in range(MAX_FILES + 2):
         (tmp_path / f"{number:03}").write_text("x")
     found, left_out = collect_artifacts(tmp_path, task_id="t")
@@ -139,7 +139,7 @@ def test_the_end_of_a_text_is_kept() -> None:
     assert plain(b"one\rtwo\tthree\n", limit=9) == "two\tthree"
 
 
-def test_a_command_hears_of_its_task_and_of_no_secret(tmp_path: Path) -> None:
+def test_a_command_gets_its_task_and_no_secrets(tmp_path: Path) -> None:
     task = {"task_id": "t", "description": "d" * 200_000, "input_data": {"a": 1}, "attempt": 2}
     values = describe(task, TaskDirectory(tmp_path))
     assert (values["input_data"], values["attempt"], values["created_by"]) == ('{"a":1}', "2", "")
@@ -159,7 +159,7 @@ def test_a_command_hears_of_its_task_and_of_no_secret(tmp_path: Path) -> None:
 
 
 def make_deep(folder: Path, *, levels: int) -> None:
-    """Folders in one another, deeper than a path can name, with a file in each hundredth."""
+    """Create nested folders, deeper than a path can name, with a file in every hundredth."""
     descriptor = os.open(folder, os.O_RDONLY)
     for level in range(levels):
         os.mkdir("down", dir_fd=descriptor)
@@ -171,7 +171,7 @@ def make_deep(folder: Path, *, levels: int) -> None:
     os.close(descriptor)
 
 
-def test_a_folder_of_1500_levels_is_read_to_a_depth_and_removed(tmp_path: Path) -> None:
+def test_a_folder_of_1500_levels_is_read_to_the_maximum_depth_and_removed(tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
     make_deep(folder, levels=1_500)
@@ -183,7 +183,7 @@ def test_a_folder_of_1500_levels_is_read_to_a_depth_and_removed(tmp_path: Path) 
     assert not folder.exists()
 
 
-def test_everything_that_a_folder_can_hold_is_named_or_read_and_removed(tmp_path: Path) -> None:
+def test_every_kind_of_entry_is_read_or_named_and_removed(tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
     os.symlink(folder, folder / "loop")
@@ -211,7 +211,7 @@ def test_everything_that_a_folder_can_hold_is_named_or_read_and_removed(tmp_path
     assert not folder.exists()
 
 
-def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+def test_a_file_that_grows_during_reading_is_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
     growing = folder / "growing"
@@ -230,14 +230,14 @@ def test_a_file_that_grows_while_it_is_read_is_left_out(tmp_path: Path) -> None:
         for _ in range(200):
             found, left_out = collect_artifacts(folder, task_id="t")
             assert len(found) + len(left_out) == 1
-            # What was read of it while it was cut off is no text, and so is in base64.
+            # Truncated at a byte limit, it was not valid text, and so is in base64.
             assert all(len(item["content"]) <= (FILE_BYTES + 2) // 3 * 4 for item in found)
     finally:
         has_ended.set()
         thread.join()
 
 
-def test_no_more_names_are_looked_at_than_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_directory_entries_read_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_results, "MAX_ENTRIES", 5)
     for number in range(8):
         (tmp_path / f"{number}").mkdir()
@@ -245,7 +245,7 @@ def test_no_more_names_are_looked_at_than_a_number(tmp_path: Path, monkeypatch: 
     assert left_out == ["more than 5 files and directories: the rest was not read"]
 
 
-def test_a_percentage_is_found_in_time_that_grows_with_the_text() -> None:
+def test_a_percentage_is_found_in_linear_time() -> None:
     began_at = time.monotonic()
     assert read_percent("\n" * 200_000 + " " * 200_000) is None
     assert time.monotonic() - began_at < 5

@@ -1,4 +1,4 @@
-"""Which relay session-cli talks to, and how it keeps a key."""
+"""The choice of the relay, and the storage of a key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "https://relay.example"
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An environment in which nothing is set, in an empty folder."""
+    """An empty environment, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cli.configuration.PROJECT", tmp_path)
     return {"XDG_CONFIG_HOME": str(tmp_path / "config")}
@@ -28,7 +28,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 @contextmanager
 def running_stack(folder: Path, *, url: str = "http://127.0.0.1:8123", key: str = "of-stack") -> Iterator[None]:
-    """A local stack: what it leaves in its folder, which it holds while it runs."""
+    """A folder like that of a running stack, with its lock held."""
     folder.mkdir(exist_ok=True)
     (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "relay_url": url}))
     (folder / "api_key").write_text(key)
@@ -39,13 +39,13 @@ def running_stack(folder: Path, *, url: str = "http://127.0.0.1:8123", key: str 
         lock.release()
 
 
-def test_without_anything_it_says_how_to_start_something(environment: dict[str, str]) -> None:
+def test_without_settings_it_says_how_to_start(environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as raised:
         find_login(environment)
     assert all(way in str(raised.value.hint) for way in ("make up", "session-cli login", "RELAY_URL", "--backend json"))
 
 
-def test_the_environment_goes_before_the_login_and_that_before_the_stack(environment: dict[str, str]) -> None:
+def test_the_environment_takes_precedence_over_the_login_and_that_over_the_stack(environment: dict[str, str]) -> None:
     with running_stack(Path(".data")):
         assert find_login(environment)[:2] == ("http://127.0.0.1:8123", "of-stack")
         store_login(environment, url=URL, key="stored")
@@ -54,7 +54,7 @@ def test_the_environment_goes_before_the_login_and_that_before_the_stack(environ
         assert find_login({**environment, "RELAY_URL": "http://x:1", "API_KEY": "mine"})[:2] == ("http://x:1", "mine")
 
 
-def test_a_key_of_the_environment_is_not_shown_to_an_address_of_a_folder(environment: dict[str, str]) -> None:
+def test_a_key_of_the_environment_is_not_sent_to_the_stack_of_a_folder(environment: dict[str, str]) -> None:
     with running_stack(Path(".data")):
         with pytest.raises(SettingsError, match="not sent to http://127") as raised:
             find_login({**environment, "API_KEY": "mine"})
@@ -63,14 +63,14 @@ def test_a_key_of_the_environment_is_not_shown_to_an_address_of_a_folder(environ
         assert find_login({**environment, "RELAY_URL": "http://127.0.0.1:8123"}).key == "of-stack"
 
 
-def test_a_key_is_not_shown_to_another_address(environment: dict[str, str]) -> None:
+def test_a_stored_key_is_not_sent_to_another_url(environment: dict[str, str]) -> None:
     store_login(environment, url=URL, key="stored")
     assert find_login({**environment, "RELAY_URL": f"{URL}/"}).key == "stored"
     with pytest.raises(SettingsError, match="no key for it"):
         find_login({**environment, "RELAY_URL": "https://other.example"})
 
 
-def test_a_stack_that_has_ended_or_is_elsewhere_is_none(environment: dict[str, str]) -> None:
+def test_a_stack_that_has_ended_or_is_elsewhere_is_ignored(environment: dict[str, str]) -> None:
     with running_stack(Path(".data")):
         pass
     with pytest.raises(SettingsError, match="No relay"):
@@ -87,7 +87,7 @@ def test_a_stack_is_found_in_its_data_dir(environment: dict[str, str], tmp_path:
         assert find_login({**environment, "DATA_DIR": str(tmp_path / "elsewhere")}).key == "there"
 
 
-def test_the_login_is_for_this_user_alone(environment: dict[str, str]) -> None:
+def test_the_login_file_is_private(environment: dict[str, str]) -> None:
     path = store_login(environment, url=URL, key="stored")
     assert path == config_path(environment)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -101,7 +101,7 @@ def test_the_login_is_for_this_user_alone(environment: dict[str, str]) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["config.json"]
 
 
-def test_it_can_be_forgotten(environment: dict[str, str]) -> None:
+def test_a_login_can_be_deleted(environment: dict[str, str]) -> None:
     path = store_login(environment, url=URL, key="stored")
     assert (forget_login(environment), forget_login(environment)) == (path, None)
     assert stored_login(environment) is None

@@ -1,4 +1,4 @@
-"""What a command does not need is not imported: that is most of what session-cli would take its time for."""
+"""Commands import only what they need: imports are most of session-cli's running time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAVY = STORES | {"rich", "urllib3", "msgspec", "sessions"}
 
 
 def imported(code: str) -> set[str]:
-    """The packages, and rooms of this project, that a new process has imported after this."""
+    """Return the packages, and rooms of this project, that a new process has imported after this code."""
     command = [sys.executable, "-P", "-c", f"import sys, io\n{code}\nprint(*sys.modules)"]
     done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
     return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
@@ -26,7 +26,7 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert modules.isdisjoint(HEAVY)
 
 
-def test_a_relay_is_talked_to_without_any_store() -> None:
+def test_the_http_backend_imports_no_store() -> None:
     modules = imported(
         "import cli.backends.http_backend, cli.backends.relay_lists, cli.backends.reassembly\n"
         "import cli.configuration, cli.output.machine_output"

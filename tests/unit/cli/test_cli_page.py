@@ -1,4 +1,4 @@
-"""docs/CLI.md shows every command, and only such as there are: each line of it is understood by session-cli."""
+"""docs/CLI.md shows all existing commands and no others: session-cli can parse each line."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LINES = sorted(
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_every_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_can_be_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path, command, words = command_of(line)
     context = click.Context(command, info_name=path, obj=SimpleNamespace(terminal=SimpleNamespace(fields=None)))
     try:
         command.parse_args(context, words)
     except click.BadParameter as error:
-        # Files of somebody who tries it.
+        # Files of a reader.
         assert "does not exist" in error.message
 
 
@@ -57,6 +57,6 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
     assert table == told
 
 
-def test_nothing_of_the_machine_that_made_it_is_in_it() -> None:
+def test_the_page_contains_no_paths_of_the_machine_that_generated_it() -> None:
     for trace in (str(Path.home()), str(ROOT), "/tmp/"):
         assert trace not in PAGE

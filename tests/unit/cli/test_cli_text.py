@@ -1,4 +1,4 @@
-"""What session-cli does with text of strangers, with times, and with the words of a command line."""
+"""session-cli's handling of foreign text, of times, and of command lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 class TestText:
     @given(ANY_TEXT)
-    def test_nothing_that_acts_on_a_terminal_gets_through(self, text: str) -> None:
+    def test_no_control_sequence_reaches_the_terminal(self, text: str) -> None:
         for shown in (visible(text), field(text), *visible_lines(text)):
             assert HARMFUL.search(shown) is None
         assert "\n" not in visible(text) + field(text)
@@ -42,12 +42,12 @@ class TestText:
         assert back == text
 
     @given(st.dictionaries(st.text(), st.text()))
-    def test_json_means_the_same_when_it_is_harmless(self, value: dict[str, str]) -> None:
+    def test_escaped_json_has_the_same_value(self, value: dict[str, str]) -> None:
         written = json_text(msgspec.json.encode(value).decode())
         assert msgspec.json.decode(written) == value
         assert HARMFUL.search(written) is None
 
-    def test_what_is_hostile_is_seen(self) -> None:
+    def test_hostile_characters_are_made_visible(self) -> None:
         assert visible("a\x1b[31mb\x07\u202ec\x9d") == r"a\u001b[31mb\u0007\u202ec\u009d"
         assert visible("one\r\n\ttwo") == "one two"
         assert visible_lines("a\tb\r\nc\x1b") == ["a   b", r"c\u001b"]
@@ -55,7 +55,7 @@ class TestText:
     FOREIGN = ("שלום עולם", "日本語", "\U0001f469\u200d\U0001f467", "naïve — “quotes”", "[red]red[/red]")
 
     @pytest.mark.parametrize("text", FOREIGN)
-    def test_what_is_merely_foreign_stays(self, text: str) -> None:
+    def test_foreign_scripts_stay_unchanged(self, text: str) -> None:
         assert (visible(text), field(text), json_text(text)) == (text, text, text)
 
     def test_every_control_character_of_unicode_is_covered(self) -> None:
@@ -73,7 +73,7 @@ class TestTables:
         ]
         assert "".join(tsv(pages, self.SHAPE)) == 'id\ta.b\tlist\nx\\ty\t1.5\t["p","q,r"]\nz\t\t\n'
 
-    def test_json_is_one_array_whose_fields_can_be_chosen(self) -> None:
+    def test_json_is_one_array_with_selectable_fields(self) -> None:
         pages: list[Items] = [
             [{"session_id": "s", "title": "T", "stats": {"tasks": 3}}],
             [],
@@ -104,17 +104,17 @@ class TestWords:
             (-7_200, "in 2 hours"),
         ],
     )
-    def test_times_are_told_from_now(self, seconds: int, told: str) -> None:
+    def test_times_are_relative_to_now(self, seconds: int, told: str) -> None:
         moment = NOW - timedelta(seconds=seconds)
         assert ago(moment.isoformat().replace("+00:00", "Z"), now=NOW) == told
 
     @pytest.mark.parametrize(
         "text", ["שלום עולם", "日本語", "\U0001f469\u200d\U0001f467", "naïve — “quotes”", "[red]red[/red]"]
     )
-    def test_what_is_no_moment_stays_as_it_is(self, text: str) -> None:
+    def test_an_invalid_time_stays_unchanged(self, text: str) -> None:
         assert ago(text, now=NOW) == text
 
-    def test_counts_agree_with_what_is_counted(self) -> None:
+    def test_counts_use_singular_and_plural(self) -> None:
         assert [count(n, "memory", "memories") for n in (0, 1, 1_000)] == ["0 memories", "1 memory", "1,000 memories"]
         stats = {"conversation_chunks": 2, "memories": 1, "tasks": 0, "artifacts": 3, "active_tasks": 0}
         assert contents(stats) == "2 chunks, 1 memory and 3 artifacts"
@@ -123,7 +123,7 @@ class TestWords:
 
 class TestCommandLines:
     @pytest.mark.parametrize("name", MODULES)
-    def test_each_command_is_found_and_says_what_it_does(self, name: str) -> None:
+    def test_each_command_is_found_and_has_help(self, name: str) -> None:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
         assert command.name == name
@@ -131,7 +131,7 @@ class TestCommandLines:
         assert 0 < len(first) < 55, "so that it fits into --help on 80 columns"
 
     @pytest.mark.parametrize("name", MODULES)
-    def test_each_command_has_json(self, name: str) -> None:
+    def test_each_command_has_a_json_option(self, name: str) -> None:
         command = cli.get_command(click.Context(cli), name)
         members = command.commands.values() if isinstance(command, click.Group) else [command]
         assert all(isinstance(member, DataCommand) for member in members)

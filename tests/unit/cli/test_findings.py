@@ -1,4 +1,4 @@
-"""What `doctor` makes of what it is told, also of what is hard to bring about."""
+"""The findings of `doctor` for each status, including ones that are hard to bring about."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ GOOD: dict[str, Any] = {
 
 
 def judged(part: str, **changes: Any) -> dict[str, Finding]:
-    """The findings that are not well."""
+    """Return the findings that are not ok."""
     status = {**GOOD, part: {**GOOD[part], **changes}}
     return {finding.check: finding for finding in judge(status) if finding.state != "ok"}
 
 
-def test_nothing_is_wrong_with_what_is_well() -> None:
+def test_a_good_status_has_no_trouble() -> None:
     assert judged("redis") == {}
     assert len([*judge(GOOD)]) == 10
 
@@ -70,7 +70,7 @@ def test_each_trouble_has_its_remedy(part: str, changes: dict[str, Any], check: 
     assert remedy in found[check].remedy
 
 
-def test_what_waits_while_postgres_is_away_is_no_trouble_of_its_own() -> None:
+def test_a_backlog_while_postgres_is_down_is_not_reported_separately() -> None:
     status = {**GOOD, "postgres": {"state": "unavailable"}, "inbox": {**GOOD["inbox"], "oldest_seconds": 99.0}}
     assert [finding.check for finding in judge(status) if finding.state != "ok"] == ["postgres"]
 
@@ -85,5 +85,5 @@ def test_clocks_are_compared(seconds: int, state: str) -> None:
 @pytest.mark.parametrize(
     ("free", "share", "state"), [(2**40, 0.5, "ok"), (2**40, 0.05, "warning"), (2**20, 0.5, "trouble")]
 )
-def test_a_full_disk_is_noticed(free: int, share: float, state: str) -> None:
+def test_a_full_disk_is_reported(free: int, share: float, state: str) -> None:
     assert judge_disk(free, share, ".data").state == state

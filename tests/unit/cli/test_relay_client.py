@@ -1,4 +1,4 @@
-"""The client of the relay, against a server that answers as relays and what stands before them may answer."""
+"""The client of the relay, against a server that responds as relays and proxies may."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEY = "srk_unmistakable"
 
 
 class Script(ThreadingHTTPServer):
-    """Gives the answers it was told, in order, and remembers what it was asked."""
+    """Gives the scripted responses in order, and records the requests."""
 
     daemon_threads = True
 
@@ -44,7 +44,7 @@ class Script(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def will(self, status: int, content: Any = None, **headers: str) -> None:
-        """Answer so, once; `will(0)` hangs up without an answer."""
+        """Add a response. `will(0)` closes the connection without one."""
         body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers.append((status, given, body) if status else None)
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def script() -> Iterator[Script]:
-    """The server."""
+    """A server that follows a script."""
     server = Script()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -89,7 +89,7 @@ def script() -> Iterator[Script]:
 
 @pytest.fixture
 def told() -> list[str]:
-    """What the client has told."""
+    """The messages that the client has reported."""
     return []
 
 
@@ -122,7 +122,7 @@ class TestErrors:
     }
 
     @pytest.mark.parametrize(("status", "code"), KINDS)
-    def test_each_status_becomes_its_error_with_all_that_was_told(self, status: int, code: str) -> None:
+    def test_each_status_becomes_its_error_with_all_fields(self, status: int, code: str) -> None:
         body = {**error_body(code, field="data.x", expected="a number", hint="Try 7."), "data": {"revision": 2}}
         error = error_of(status, msgspec.json.encode(body), {"retry-after": "7"})
         assert isinstance(error, self.KINDS[status, code])
@@ -134,7 +134,7 @@ class TestErrors:
             assert error.data == {"revision": 2}
 
     @pytest.mark.parametrize("body", [b"", b"<html>Bad", b"[1]", b'{"error": 1}', b'{"error": {}}', b"[" * 9999])
-    def test_an_answer_of_another_server_is_named_as_such(self, body: bytes) -> None:
+    def test_a_response_of_another_server_is_reported_as_such(self, body: bytes) -> None:
         stranger = error_of(404, body, {})
         assert isinstance(stranger, NoRelay)
         assert stranger.hint == CHECK_ADDRESS
@@ -170,35 +170,35 @@ class TestRepeating:
         assert script.answers == []
 
     @pytest.mark.parametrize("status", [503, 0])
-    def test_what_is_not_safe_is_sent_once(self, script: Script, client: Client, status: int) -> None:
+    def test_unsafe_requests_are_sent_once(self, script: Script, client: Client, status: int) -> None:
         script.will(status, error_body("unavailable", retryable=True))
         with pytest.raises(Unavailable):
             client.call("POST", "/v1/keys", body=b"{}")
         assert len(script.asked) == 1
 
-    def test_what_was_not_looked_at_is_sent_again_when_it_may(self, script: Script, client: Client) -> None:
+    def test_a_rate_limited_request_is_sent_again_after_its_delay(self, script: Script, client: Client) -> None:
         script.will(429, error_body("rate_limited", retryable=True), Retry_After="1")
         script.will(200, {"items": []})
         assert client.get("/v1/sessions") == {"items": []}
 
-    def test_a_document_that_may_not_be_sent_yet_is_asked_for_again(self, script: Script, client: Client) -> None:
+    def test_a_rate_limited_download_is_requested_again(self, script: Script, client: Client) -> None:
         script.will(429, error_body("rate_limited", retryable=True), Retry_After="1")
         script.will(200, b"first second")
         with client.stream("/v1/sessions/s/export") as parts:
             assert b"".join(parts) == b"first second"
 
-    def test_a_document_that_breaks_off_is_not_taken_for_whole(self, script: Script, client: Client) -> None:
+    def test_an_incomplete_download_is_an_error(self, script: Script, client: Client) -> None:
         script.will(200, b"first", Content_Length="10")
         with client.stream("/v1/sessions/s/export") as parts, pytest.raises(Unavailable, match="was lost"):
             list(parts)
 
-    def test_nobody_waits_for_an_hour(self, script: Script, client: Client, told: list[str]) -> None:
+    def test_a_long_retry_delay_is_an_error(self, script: Script, client: Client, told: list[str]) -> None:
         script.will(429, error_body("rate_limited", retryable=True), Retry_After="3600")
         with pytest.raises(TooManyRequests):
             client.get("/v1/sessions")
         assert told == []
 
-    def test_a_pending_command_is_asked_for_until_it_is_applied(self, script: Script, client: Client) -> None:
+    def test_a_pending_command_is_polled_until_it_is_applied(self, script: Script, client: Client) -> None:
         script.will(202, {"status": "pending", "delivery_id": "d", "status_url": "/v1/deliveries/d"})
         script.will(200, {"delivery_id": "d", "status": "accepted"})
         script.will(200, {"delivery_id": "d", "status": "applied", "result": SUCCESS})
@@ -207,13 +207,13 @@ class TestRepeating:
 
 
 class TestSecrecy:
-    def test_the_key_goes_to_no_other_address(self, script: Script, client: Client) -> None:
+    def test_the_key_is_not_sent_to_another_url(self, script: Script, client: Client) -> None:
         script.will(301, Location="http://127.0.0.1:1/elsewhere")
         with pytest.raises(NoRelay, match=r"redirects to http://127\.0\.0\.1:1/elsewhere"):
             client.get("/v1/sessions")
         assert script.asked[0][2]["x-api-key"] == KEY
 
-    def test_the_key_is_in_no_error_and_no_description(self, script: Script, client: Client) -> None:
+    def test_errors_and_representations_do_not_contain_the_key(self, script: Script, client: Client) -> None:
         script.will(0)
         with pytest.raises(Unavailable) as raised:
             client.get("/v1/sessions")
@@ -240,7 +240,7 @@ class TestAddresses:
             ("http://[::1]:8000", "http://[::1]:8000"),
         ],
     )
-    def test_addresses_have_one_form(self, written: str, meant: str) -> None:
+    def test_urls_are_normalized(self, written: str, meant: str) -> None:
         assert parse_address(written) == meant
 
     @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ class TestAddresses:
             "http://a%2eb",
         ],
     )
-    def test_what_is_no_address_is_refused(self, written: str) -> None:
+    def test_invalid_urls_are_refused(self, written: str) -> None:
         with pytest.raises(SettingsError):
             parse_address(written)
 
@@ -279,14 +279,14 @@ class TestAddresses:
             ("http://[", False),
         ],
     )
-    def test_a_key_is_sent_where_it_is_encrypted_or_here_or_where_somebody_insists(self, url: str, may: bool) -> None:
+    def test_a_key_is_sent_over_https_to_this_machine_or_to_allowed_hosts(self, url: str, may: bool) -> None:
         hosts = plain_http_hosts({"PLAIN_HTTP_HOSTS": " Relay.LAN,,[fd00::1]"})
         assert may_send_secrets(url, hosts) is may
         if not may and "@" not in url and url.startswith("http://") and not url.endswith("["):
             with pytest.raises(SettingsError, match="is not encrypted"):
                 Client(url, KEY, plain_hosts=hosts)
 
-    def test_this_machine_is_known(self) -> None:
+    def test_addresses_of_this_machine_are_recognized(self) -> None:
         assert [
             is_loopback(f"http://{host}:1") for host in ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "x.org")
         ] == [

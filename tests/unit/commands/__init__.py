@@ -1,1 +1,1 @@
-"""How commands are read: their forms, spellings, times and ids."""
+"""Decoding of commands: their forms, spellings, times and ids."""

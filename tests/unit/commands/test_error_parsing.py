@@ -1,4 +1,4 @@
-"""Errors that are made again of what a relay answers or has recorded."""
+"""Errors restored from a relay's responses or records."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ KINDS: list[type[RelayError]] = [
 ]
 
 
-def test_the_code_of_a_recorded_error_is_enough_to_find_its_status() -> None:
+def test_the_code_of_a_recorded_error_determines_its_status() -> None:
     codes = {code: {found.status for found in served} for code, served in served_codes().items()}
     assert len(codes) > 60
     assert {code: status_of(code) for code, statuses in codes.items() if status_of(code) not in statuses} == {}
 
 
 @pytest.mark.parametrize("code", ["session_completed", "open_tasks", "dependency_failed", "task_not_asking"])
-def test_a_command_that_was_refused_for_a_state_is_a_conflict_also_when_that_is_read_later(code: str) -> None:
+def test_a_recorded_state_rejection_is_a_conflict(code: str) -> None:
     recorded = {"status": "error", "error": {"code": code, "message": "No.", "retryable": False}, "data": {"open": 2}}
     error = parse_error(recorded)
     assert (type(error), error.status, error.code, error.data) == (Conflict, 409, code, {"open": 2})
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (RelayError, SettingsError)])
-def test_an_error_comes_back_as_it_was(kind: type[RelayError]) -> None:
+def test_an_error_is_restored_unchanged(kind: type[RelayError]) -> None:
     waits: dict[str, Any] = {"retry_after_seconds": 7} if issubclass(kind, TooManyRequests) else {}
     error = kind("So it is.", hint="Try 7.", **waits)
     error.field, error.expected, error.problems = "data.x", "a number", [{"code": "invalid", "message": "No number."}]
@@ -48,19 +48,19 @@ def test_an_error_comes_back_as_it_was(kind: type[RelayError]) -> None:
     assert (type(found), found.status, found.body(), found.data) == (kind, kind.status, error.body(), {"n": 1})
 
 
-def test_a_code_of_another_version_is_told_by_its_form_or_is_a_plain_rejection() -> None:
+def test_an_unknown_code_is_classified_by_its_form_or_as_a_rejection() -> None:
     assert isinstance(parse_error({"code": "dream_not_found", "message": "No."}), NotFound)
     assert isinstance(parse_error({"code": "dream_exists", "message": "No."}), Conflict)
     assert status_of("dream_over") == 422
 
 
-def test_what_is_no_error_raises() -> None:
+def test_an_invalid_error_raises() -> None:
     for odd in ({}, {"error": None}, {"error": {"code": 1, "message": "No."}}, {"error": {"message": "No."}}):
         with pytest.raises(msgspec.ValidationError):
             parse_error(odd)
 
 
-def test_a_time_to_wait_is_kept() -> None:
+def test_the_retry_delay_is_kept() -> None:
     told = ErrorBody(code="x", message="Later.", retryable=True)
     limited, away = (make_error(status, told, retry_after_seconds=9) for status in (429, 502))
     assert isinstance(limited, TooManyRequests)

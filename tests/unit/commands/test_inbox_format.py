@@ -1,5 +1,5 @@
-"""What lies in Redis has one form in this version and the one before it: both read what the other has written, so
-relays and workers can be upgraded in any order, also while entries and answers wait."""
+"""The format of data in Redis is the same in this version and the previous one, so that relays and workers can be
+upgraded in any order, even with waiting entries and outcomes."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def test_an_entry_is_written_as_before() -> None:
     assert msgspec.json.encode(sent()) == ENTRY
 
 
-def test_an_entry_of_before_is_read() -> None:
+def test_an_entry_of_the_previous_version_is_read() -> None:
     read = msgspec.json.decode(ENTRY, type=Entry)
     assert read == sent()
     assert bytes(read.data).startswith(b'{"content":{"text": "h')
 
 
-def test_the_mark_of_a_delivery_is_written_and_read_as_before() -> None:
+def test_a_dedup_key_is_written_and_read_as_before() -> None:
     assert seen_value(sent()) == SEEN
     assert decode_receipt(SEEN).accepted_at == AT
 
 
 @pytest.mark.parametrize("kept", [OUTCOME, b"379 sr:held:chat:1\n" + OUTCOME])
-def test_an_outcome_of_before_is_read(kept: bytes) -> None:
+def test_an_outcome_of_the_previous_version_is_read(kept: bytes) -> None:
     outcome = decode_outcome(kept)
     assert (outcome.status, bytes(outcome.body), outcome.accepted_at) == (200, b'{"status":"success"}', AT)
 

@@ -1,4 +1,4 @@
-"""Hints in the words of the interface that somebody uses."""
+"""Hints in the terms of the interface in use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HINT = "Create it with create_session; list_sessions shows existing sessions."
         ("Put what you search into q.", "Put what you search into q.", "Put what you search into q.", None),
     ],
 )
-def test_names_of_commands_become_those_of_the_interface(
+def test_command_names_are_translated_for_the_interface(
     hint: str, tools: str | None, routes: str | None, cli: str | None
 ) -> None:
     for expected, told in (
@@ -44,16 +44,16 @@ def test_names_of_commands_become_those_of_the_interface(
         assert expected is None or told == expected
 
 
-def test_a_hint_is_translated_once_however_often_it_passes_an_edge() -> None:
+def test_a_hint_is_translated_only_once() -> None:
     for translate in (to_routes, lambda hint: to_tools(hint, COMMAND_TOOLS)):
         assert translate(translate(HINT)) == translate(HINT)
 
 
-def test_session_cli_says_the_same_whichever_way_a_hint_came() -> None:
+def test_session_cli_shows_the_same_hint_from_each_backend() -> None:
     assert to_cli(to_routes(HINT)) == to_cli(HINT)
 
 
-def test_each_name_is_one_that_session_cli_has() -> None:
+def test_each_translated_name_exists_in_session_cli() -> None:
     offered = {name for section in SECTIONS.values() for name in section}
     assert set(CLI_COMMANDS) <= set(COMMANDS)
     assert set(CLI_COMMANDS.values()) <= offered

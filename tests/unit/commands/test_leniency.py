@@ -1,4 +1,5 @@
-"""How clients spell the same: JSON as text, null for what is left out, numbers as text; and errors that list all."""
+"""Loose spellings of clients: JSON as text, null for omitted fields, numbers as text; and errors that list all
+faults."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def refused(command: str, /, **data: Any) -> Invalid:
 
 
 @pytest.mark.parametrize(("command", "plain", "loose"), SPELLINGS)
-def test_another_spelling_is_the_same_command_under_the_same_hash(
+def test_another_spelling_is_the_same_command_with_the_same_hash(
     command: str, plain: dict[str, Any], loose: dict[str, Any]
 ) -> None:
     strict = envelope(command, plain)
@@ -83,7 +84,7 @@ def test_another_spelling_is_the_same_command_under_the_same_hash(
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_null_for_each_field_that_may_be_left_out_means_that_it_is_left_out(command: str) -> None:
+def test_null_means_omitted_for_each_optional_field(command: str) -> None:
     given = {
         "title": "T", "content": "c", "description": "d", "name": "n", "task_id": "t", "key": "k", "q": "q",
         "confirm": "s", "answer": "a", "artifact_id": "a", "commands": [{"command": "pause_session"}],
@@ -94,12 +95,12 @@ def test_null_for_each_field_that_may_be_left_out_means_that_it_is_left_out(comm
     assert flat(command, needed | nulls).hash == flat(command, needed).hash
 
 
-def test_null_within_free_data_stays() -> None:
+def test_null_within_free_json_is_kept() -> None:
     submission = flat("add_artifact", {"name": "n", "content": None, "metadata": {"a": None}, "format": None})
     assert (bytes(submission.command.content), bytes(submission.command.metadata)) == (b"null", b'{"a": null}')  # type: ignore[attr-defined]
 
 
-def test_a_body_that_is_json_as_text_is_read() -> None:
+def test_a_body_that_is_json_as_text_is_accepted() -> None:
     body = {"command": "store_memory", "session_id": "s", "data": {"content": 1, "key": "k"}}
     assert parse_envelope(json.dumps(json.dumps(body)).encode()).hash == envelope("store_memory", body["data"]).hash
     for text in ("text", "7", "[]", "{", ""):
@@ -108,20 +109,20 @@ def test_a_body_that_is_json_as_text_is_read() -> None:
         assert caught.value.code == "not_an_object"
 
 
-def test_the_envelope_is_read_as_loosely() -> None:
+def test_the_envelope_may_be_spelled_loosely() -> None:
     loose = envelope("pause_session", None, sync="true", feedback_mode=None, id=None, type=None)
     assert (name_of(loose.command), loose.sync, loose.delivery_id) == ("pause_session", True, None)
 
 
 @pytest.mark.parametrize("data", [[], [{"task_id": "t"}], "text", "[1]", '"{}"', 7, True])
-def test_data_that_is_no_object_is_refused_by_name(data: Any) -> None:
+def test_data_that_is_not_an_object_is_refused_by_name(data: Any) -> None:
     with pytest.raises(Invalid) as caught:
         envelope("get_task", data)
     assert (caught.value.field, caught.value.expected) == ("data", "a JSON object")
 
 
 @pytest.mark.parametrize("text", ["a\\u0000b", "9" * 101, "1e999", "[" * 101 + "]" * 101])
-def test_json_as_text_is_checked_like_any_other(text: str) -> None:
+def test_json_as_text_is_validated(text: str) -> None:
     inner = '{"a": ' + (f'"{text}"' if "u0000" in text else text) + "}"
     with pytest.raises(Invalid):
         flat("delegate_task", {"description": "d", "input_data": inner})
@@ -142,11 +143,11 @@ def test_json_as_text_is_checked_like_any_other(text: str) -> None:
         (SendCommand, {"command": "c", "session_id": None, "data": {"a": 1}}, {"command": "c", "data": {"a": 1}}),
     ],
 )  # fmt: skip
-def test_claims_and_tools_are_read_as_loosely(shape: Any, loose: Any, plain: Any) -> None:
+def test_claims_and_tool_calls_may_be_spelled_loosely(shape: Any, loose: Any, plain: Any) -> None:
     assert decode_leniently(json.dumps(loose).encode(), shape) == msgspec.json.decode(json.dumps(plain), type=shape)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     error = refused("delegate_task", priority="high", since="7d", depends_on=[7], not_before="whenever")
     told = {problem["field"]: problem["message"] for problem in error.problems}
     assert set(told) == {"session_id", "description", "priority", "since", "depends_on[0]", "not_before"}
@@ -156,12 +157,12 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert "5 more" in error.message or all(field in error.message for field in told)
 
 
-def test_one_fault_is_told_alone() -> None:
+def test_a_single_fault_is_reported_alone() -> None:
     error = refused("get_task", session_id="s")
     assert (error.field, error.problems, "problems" in error.body()) == ("task_id", [], False)
 
 
-def test_several_faults_in_places_deep_within_are_told_by_their_paths() -> None:
+def test_nested_faults_are_reported_with_their_paths() -> None:
     items = [
         {"command": "store_memory", "data": {"tags": [1], "typ": "idea"}},
         {"command": "get_task", "data": {"task_id": "t"}},
@@ -185,7 +186,7 @@ def test_the_list_of_faults_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_any_value_in_any_field_is_taken_or_refused_with_all_fields(command: str) -> None:
+def test_any_value_in_any_field_is_accepted_or_refused_by_name(command: str) -> None:
     values: tuple[Any, ...] = (None, True, 7, 7.5, "x", "", "{}", "[]", [], {}, [None], [{}], "5", "1e400", "null")
     for value in values:
         data = {field.encode_name: value for field in msgspec.structs.fields(COMMANDS[command])}
@@ -207,15 +208,13 @@ def test_any_value_in_any_field_is_taken_or_refused_with_all_fields(command: str
         ("delegate_task", {"description": "d", "repository": "r"}, "Put it into 'input_data'"),
     ],
 )
-def test_content_is_told_where_it_belongs_and_never_to_be_left_out(
-    command: str, fields: dict[str, Any], hint: str
-) -> None:
+def test_content_in_the_wrong_place_gets_a_hint_to_move_it(command: str, fields: dict[str, Any], hint: str) -> None:
     error = refused(command, session_id="s", **fields)
     assert hint in str(error.hint)
     assert "eave it out" not in str(error.hint)
 
 
-def test_fields_beside_data_belong_into_data() -> None:
+def test_fields_beside_data_get_a_hint_to_move_them() -> None:
     with pytest.raises(Invalid) as caught:
         parse_envelope(b'{"command": "get_task", "session_id": "s", "task_id": "t"}')
     assert caught.value.hint == "Put it into 'data'."

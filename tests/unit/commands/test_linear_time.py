@@ -1,4 +1,4 @@
-"""What strangers send is read in one pass: eight times as much takes about eight times as long, not 64 times."""
+"""Foreign input is read in one pass: eight times the input takes about eight times as long, not 64 times."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A webhook is decoded and encoded once on its way into the inbox: its envelope, its data and its free JSON are each
-read where they are needed, and what goes on is one encoding."""
+read where they are needed, and the entry is encoded once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_flat_command_is_decoded_once() -> None:
     with json_calls() as calls:
         accept(parse_flat("store_memory", FLAT))
     assert [call for call in calls if "read_flat" not in call] == [*ITEM, *PUSHED]
-    assert len(calls) <= len(ITEM + PUSHED) + 4  # Its fields are taken apart, and what is left put together again.
+    assert len(calls) <= len(ITEM + PUSHED) + 4  # The known fields are extracted, and the rest is encoded again.
 
 
 def test_each_command_of_a_batch_is_decoded_once() -> None:
@@ -70,7 +70,7 @@ def test_each_command_of_a_batch_is_decoded_once() -> None:
 
 
 @pytest.mark.parametrize("is_flat", [False, True])
-def test_an_answer_is_passed_on_as_it_is(is_flat: bool) -> None:
+def test_a_response_is_passed_on_unchanged(is_flat: bool) -> None:
     body = b'{"status": "success",  "data": {}}'
     with json_calls() as calls:
         response = outcome_response(Outcome(status=200, body=Raw(body)), is_flat=is_flat)

@@ -1,4 +1,4 @@
-"""From a body to a command: what is understood, what is refused and how the refusal helps."""
+"""From a body to a command: accepted forms, refusals, and their hints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_two_different_session_ids_are_refused() -> None:
     assert caught.value.field == "data.session_id"
 
 
-def test_a_nested_conversation_is_a_conversation_chunk() -> None:
+def test_a_nested_conversation_becomes_a_conversation_chunk() -> None:
     submission = parse("append_conversation", conversation_chunk={"content": "hello", "chunk_id": "c1"})
     assert isinstance(submission.command, ConversationChunk)
     assert (submission.command.content, submission.command.chunk_id) == ("hello", "c1")
@@ -50,19 +50,19 @@ def test_a_filter_may_be_flat_or_nested(data: dict[str, Any]) -> None:
     assert (command.type, command.tags) == ("idea", ["a"])
 
 
-def test_a_task_is_another_word_for_its_description() -> None:
+def test_task_is_an_alias_of_description() -> None:
     command = parse("delegate_task", task="research prices").command
     assert isinstance(command, DelegateTask)
     assert command.description == "research prices"
 
 
-def test_a_batch_runs_its_conversation_first() -> None:
+def test_a_batch_applies_its_conversation_first() -> None:
     submission = parse("batch", conversation_chunk={"content": "hi"}, commands=[{"command": "pause_session"}])
     assert isinstance(submission.command, Batch)
     assert [item.command for item in submission.command.commands] == ["conversation_chunk", "pause_session"]
 
 
-def test_ids_that_are_left_out_come_from_the_content() -> None:
+def test_omitted_ids_are_derived_from_the_content() -> None:
     one, again, other = (parse("store_memory", type="idea", content=text) for text in ("Solar roof", "Solar roof", "x"))
     assert isinstance(one.command, StoreMemory)
     assert str(one.command.key).startswith("idea-solar-roof-")
@@ -70,7 +70,7 @@ def test_ids_that_are_left_out_come_from_the_content() -> None:
     assert one.hash != other.hash
 
 
-def test_the_first_text_of_any_data_gives_its_id_words_unless_it_is_far_away() -> None:
+def test_the_first_nearby_text_in_the_data_names_its_id() -> None:
     data: list[Any] = [1, "", [[], {"a": None, "b": ["first", "second"]}], "third"]
     assert leading_text(data) == "first"
     assert leading_text([[]] * 9_000 + data) == "first"
@@ -90,12 +90,12 @@ def test_a_session_needs_a_title_or_an_id() -> None:
     assert (caught.value.code, caught.value.field) == ("missing_field", "session_id")
 
 
-def test_names_are_compared_in_one_form() -> None:
+def test_names_are_normalized_for_comparison() -> None:
     composed, decomposed = (parse("store_memory", key=key, content=1) for key in ("Köln", "Ko\u0308ln"))
     assert composed.hash == decomposed.hash
 
 
-def test_the_hash_is_over_what_takes_effect() -> None:
+def test_the_hash_covers_what_takes_effect() -> None:
     plain = {"command": "store_memory", "session_id": "walk", "data": {"key": "k", "content": {"a": 1, "b": 2}}}
     waiting = {**plain, "id": "d1", "sync": True, "data": {"content": {"b": 2, "a": 1}, "key": "k"}}
     other = {**plain, "data": {"key": "k", "content": {"a": 1, "b": 3}}}
@@ -104,7 +104,7 @@ def test_the_hash_is_over_what_takes_effect() -> None:
     assert (second.delivery_id, second.sync) == ("d1", True)
 
 
-def test_content_is_kept_as_it_was_sent() -> None:
+def test_content_is_kept_verbatim() -> None:
     body = b'{"command":"store_memory","session_id":"s","data":{"content": {"z":1e23, "a":-0.0}}}'
     command = parse_envelope(body).command
     assert isinstance(command, StoreMemory)
@@ -116,7 +116,7 @@ def test_a_flat_command_is_the_same_as_an_enveloped_one() -> None:
     assert (flat.hash, flat.delivery_id) == (parse("store_memory", key="k", content=[1]).hash, "d1")
 
 
-def test_an_unknown_field_is_refused_with_the_nearest() -> None:
+def test_an_unknown_field_is_refused_with_a_suggestion() -> None:
     error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"tag":["a"]}}')
     assert (error.code, error.field, error.hint) == ("unknown_field", "data.tag", "Did you mean 'tags'?")
 
@@ -141,9 +141,7 @@ def test_an_unknown_field_is_refused_with_the_nearest() -> None:
         ("list_sessions", {"mood": 1}, "id, ", "Leave it out."),
     ],
 )
-def test_an_unknown_field_gets_a_hint_that_helps(
-    command: str, fields: dict[str, Any], expected: str, hint: str
-) -> None:
+def test_an_unknown_field_gets_a_helpful_hint(command: str, fields: dict[str, Any], expected: str, hint: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse_flat(command, json.dumps(fields).encode())
     assert caught.value.hint == hint
@@ -164,7 +162,7 @@ def test_an_unknown_command_lists_the_valid_ones() -> None:
     assert error.hint == "Did you mean 'store_memory'?"
 
 
-def test_a_wrong_choice_lists_the_right_ones() -> None:
+def test_an_invalid_choice_lists_the_valid_ones() -> None:
     error = refused(b'{"command":"store_memory","session_id":"s","data":{"content":1,"type":"thought"}}')
     assert error.field == "data.type"
     assert "decision" in str(error.expected)
@@ -179,14 +177,14 @@ def test_a_wrong_choice_lists_the_right_ones() -> None:
         ("delegate_task", "input_data", {"description": "look"}),
     ],
 )
-def test_what_must_be_an_object_is_one(command: str, field: str, data: dict[str, Any], value: Any) -> None:
+def test_object_fields_accept_only_objects(command: str, field: str, data: dict[str, Any], value: Any) -> None:
     with pytest.raises(Invalid) as caught:
         parse(command, **data, **{field: value})
     assert (caught.value.field, caught.value.expected) == (f"data.{field}", "a JSON object")
     assert parse(command, **data, **{field: {"a": [1]}})
 
 
-def test_a_string_is_no_list_of_characters() -> None:
+def test_a_string_is_not_split_into_a_list() -> None:
     command = parse("store_memory", content=1, tags="abc").command
     assert isinstance(command, StoreMemory)
     assert command.tags == ["abc"]
@@ -258,7 +256,7 @@ def test_a_number_with_an_extreme_exponent_is_content(number: str) -> None:
         (rb'{"\u0000": 1}', False),
     ],
 )
-def test_nesting_and_characters_are_told_from_what_looks_like_them(content: bytes, is_taken: bool) -> None:
+def test_nesting_and_nul_are_told_apart_from_similar_text(content: bytes, is_taken: bool) -> None:
     body = b'{"command":"store_memory","session_id":"s","data":{"content":' + content + b"}}"
     if is_taken:
         assert parse_envelope(body)
@@ -285,8 +283,8 @@ JSON = st.recursive(
 
 @given(st.sampled_from([*COMMANDS, "append_conversation", "nonsense"]), st.dictionaries(st.text(max_size=12), JSON))
 @settings(max_examples=300, deadline=None)
-def test_any_data_is_understood_or_refused(command: str, data: dict[str, Any]) -> None:
-    """Nothing that is JSON leads to anything but a submission or a rejection with a message."""
+def test_any_data_is_accepted_or_refused(command: str, data: dict[str, Any]) -> None:
+    """Any JSON leads to a submission or to a rejection with a message."""
     try:
         submission = parse(command, **data)
     except Rejected as error:
@@ -298,7 +296,7 @@ def test_any_data_is_understood_or_refused(command: str, data: dict[str, Any]) -
 
 @given(st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(body: bytes) -> None:
     with pytest.raises((Invalid, NotJson)):
         parse_envelope(body)
 

@@ -1,5 +1,5 @@
-"""Every regular expression of the product takes linear time, whatever text it is given. New ones are found by
-themselves: those in calls of `re`, in `Meta(pattern=...)`, and in the addresses of routes."""
+"""Every regular expression of the product takes linear time for any text. New ones are found automatically: in calls of
+`re`, in `Meta(pattern=...)`, and in routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANYWHERE = "search"
 
 
 class Use(NamedTuple):
-    """An expression, and how it is applied."""
+    """An expression, and the method that applies it."""
 
     where: str
     pattern: str | bytes
@@ -41,7 +41,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Iterator[Use]:
-    """The expressions in a module: those that its source shows, and those that it has made when it was imported."""
+    """Return the expressions in a module: those in its source, and those created on import."""
     known, made = names_in(name, tree), dict(patterns_in(name, tree))
     targets = {
         id(node.value): target.id
@@ -80,7 +80,7 @@ def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Ite
 
 
 def patterns_in(name: str, tree: ast.Module) -> Iterator[tuple[re.Pattern[Any], str]]:
-    """The compiled expressions that a module's own names hold, also within tuples and tables; and those names."""
+    """Return the compiled expressions under a module's own names, also within tuples and tables; and those names."""
     aliases = (
         alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
     )
@@ -100,7 +100,7 @@ def patterns_in(name: str, tree: ast.Module) -> Iterator[tuple[re.Pattern[Any], 
 
 
 def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
-    """What the names of a module stand for, those that only a function imports among them."""
+    """Return the values of a module's names, including those that only a function imports."""
     known: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ROOMS:
@@ -110,12 +110,12 @@ def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
 
 
 def evaluate(node: ast.expr, known: dict[str, Any]) -> Any:
-    """Raises NameError for what is known only when it is run."""
+    """Evaluate an expression. Raises NameError for values known only at run time."""
     return eval(compile(ast.Expression(node), "", "eval"), known)
 
 
 def methods_by_name(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """How compiled expressions are used, by name; private names with their module."""
+    """Return the methods called on compiled expressions, by name; private names with their module."""
     found: dict[str, set[str]] = {}
     for name, tree in trees.items():
         for node in ast.walk(tree):
@@ -171,7 +171,7 @@ def test_every_regular_expression_takes_linear_time() -> None:
         (r"(?m)^\s*(\d{1,3}) ?%", "findall"),
     ],
 )
-def test_one_that_takes_longer_is_found(pattern: str | bytes, method: str) -> None:
+def test_a_slow_expression_is_found(pattern: str | bytes, method: str) -> None:
     assert find_superlinear(re.compile(pattern), method) is not None
 
 
@@ -185,5 +185,5 @@ def test_one_that_takes_longer_is_found(pattern: str | bytes, method: str) -> No
         (r"(?<! ) ++(?=\n)", "sub"),
     ],
 )
-def test_one_that_takes_linear_time_is_not(pattern: str, method: str) -> None:
+def test_a_linear_expression_is_not_reported(pattern: str, method: str) -> None:
     assert find_superlinear(re.compile(pattern), method) is None

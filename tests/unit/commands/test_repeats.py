@@ -1,4 +1,4 @@
-"""What tells a batch that is sent again without an id from one that says the same again."""
+"""Telling a batch that is sent again without an id from one with the same content sent later."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_a_repeat_has_the_same_content_from_the_same_source_in_time(
         (entry("batch", BATCH, resolution=DeadLetterResolution(by="operator", at=NOW)), False),
     ],
 )
-def test_only_of_batches_without_an_id_the_content_as_a_whole_tells_a_repeat(sent: Entry, repeats: bool) -> None:
+def test_only_batches_without_an_id_are_recognized_by_their_whole_content(sent: Entry, repeats: bool) -> None:
     assert may_repeat(sent, decode_command(sent.command, sent.data)) is repeats
 
 
-def test_the_answer_to_a_repeat_is_the_first_one_and_says_so() -> None:
+def test_the_response_to_a_repeat_is_the_first_one_and_says_so() -> None:
     results = [{"data": {"key": "k", "created": True, "outcome": "reopened"}}, {"status": "error"}]
     body = {"message": "Executed all " + "x" * 320, "data": {"results": results, "processed": 1}}
     again = answer_again(msgspec.structs.replace(FIRST, response=Raw(msgspec.json.encode(body))))
@@ -86,5 +86,5 @@ def test_the_answer_to_a_repeat_is_the_first_one_and_says_so() -> None:
         ({"command": "list_sessions"}, False),
     ],
 )
-def test_only_a_title_names_a_session_that_may_have_another_id(body: dict[str, Any], is_named: bool) -> None:
+def test_only_a_title_may_refer_to_a_session_with_another_id(body: dict[str, Any], is_named: bool) -> None:
     assert parse_envelope(msgspec.json.encode(body)).names_session is is_named

@@ -1,4 +1,4 @@
-"""The migrations stand in one line, at whose end is the schema that the program needs."""
+"""The migrations form one line, which ends with the schema that the program needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.tables import SCHEMA_REVISION
 from tests.support.project import ROOT
 
 
-def test_each_migration_has_a_number_of_its_own_and_stands_behind_the_one_before() -> None:
+def test_each_migration_has_a_unique_number_and_follows_the_previous_one() -> None:
     files = sorted((ROOT / "alembic" / "versions").glob("*.py"))
     numbers = [file.name[:4] for file in files]
     assert numbers == [f"{number:04}" for number in range(1, len(files) + 1)]

@@ -1,4 +1,4 @@
-"""What senders make of JSON: marks before it, forms, keys given twice, halves of characters, numbers beyond floats."""
+"""Irregular JSON of senders: byte order marks, forms, repeated keys, lone surrogates, and numbers beyond floats."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refusal(body: bytes) -> RelayError:
         ('{"ключ": 1, "ключ": 2}'.encode(), "ключ"),
     ],
 )
-def test_a_key_that_is_given_twice_is_named(body: bytes, key: str) -> None:
+def test_a_repeated_key_is_named(body: bytes, key: str) -> None:
     error = refusal(body)
     assert (error.status, error.code, error.field) == (422, "repeated_key", key)
     assert repr(key) in error.message
@@ -57,17 +57,17 @@ def test_a_key_that_is_given_twice_is_named(body: bytes, key: str) -> None:
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_what_has_each_key_once_is_taken(value: Any) -> None:
+def test_json_without_repeated_keys_is_accepted(value: Any) -> None:
     plain = msgspec.json.encode(value)
     for body in (plain, msgspec.json.format(plain), json.dumps(value).encode()):
         require_unique_keys(body, msgspec.json.decode(body))
 
 
-def test_keys_of_other_objects_and_colons_in_texts_are_no_repeats() -> None:
+def test_keys_of_other_objects_and_colons_in_texts_are_not_repeats() -> None:
     assert decode_json(b'{"a": {"a": "a\\":b", "b": "\\u003a"}, "b": [{"a": 1}, {"a": 1}]}')
 
 
-def test_a_command_whose_content_has_a_key_twice_is_refused() -> None:
+def test_a_command_with_a_repeated_key_in_its_content_is_refused() -> None:
     with pytest.raises(Invalid) as caught:
         parse_envelope(b'{"command": "store_memory", "session_id": "s", "data": {"content": {"a": 1, "a": 2}}}')
     assert caught.value.code == "repeated_key"
@@ -84,7 +84,7 @@ def test_a_command_whose_content_has_a_key_twice_is_refused() -> None:
         (b"[123456789012345678.5]", b"[123456789012345678.25]"),
     ],
 )
-def test_numbers_that_floats_take_for_the_same_are_told_apart(one: bytes, other: bytes) -> None:
+def test_numbers_that_are_equal_as_floats_are_distinguished(one: bytes, other: bytes) -> None:
     assert msgspec.json.decode(one) == msgspec.json.decode(other)
     assert content_hash(decode_exactly(one)) != content_hash(decode_exactly(other))
     assert not same_json(one, other)
@@ -100,7 +100,7 @@ def test_numbers_that_floats_take_for_the_same_are_told_apart(one: bytes, other:
     ("one", "other"),
     [(b"0.10", b"0.1"), (b"1e3", b"1000.0"), (b"0.10000000000000000000", b"0.1"), (b"100.00e-2", b"1.0")],
 )
-def test_the_same_number_written_otherwise_is_the_same(one: bytes, other: bytes) -> None:
+def test_different_spellings_of_a_number_are_equal(one: bytes, other: bytes) -> None:
     assert same_json(one, other)
 
 
@@ -116,7 +116,7 @@ def test_the_same_number_written_otherwise_is_the_same(one: bytes, other: bytes)
         (b'["\\ud83d\\ude00", "x\\n\\ud83d\\ude00\\ud83d"]', "\\ud83d"),
     ],
 )
-def test_half_of_a_surrogate_pair_is_called_that(body: bytes, half: str) -> None:
+def test_a_lone_surrogate_is_reported_as_such(body: bytes, half: str) -> None:
     error = refusal(body)
     assert isinstance(error, NotJson)
     assert f"{half}, half of a surrogate pair" in error.message
@@ -124,7 +124,7 @@ def test_half_of_a_surrogate_pair_is_called_that(body: bytes, half: str) -> None
 
 
 @pytest.mark.parametrize("body", [b'{"a": "\\\\ud83d"', b'["\\ud83d\\ude00"', b"{"])
-def test_other_faults_are_not_called_that(body: bytes) -> None:
+def test_other_faults_are_not_reported_as_surrogates(body: bytes) -> None:
     assert "surrogate" not in refusal(body).message
 
 
@@ -143,7 +143,7 @@ def test_a_form_becomes_an_object_of_its_fields() -> None:
     assert read_form("name=Zoë".encode()) == {"name": "Zoë"}
 
 
-def test_the_json_in_the_field_payload_is_read() -> None:
+def test_the_json_in_a_payload_field_is_read() -> None:
     event = {"action": "opened", "number": 1.5}
     body = urlencode({"payload": msgspec.json.encode(event).decode(), "token": "t"}).encode()
     read = read_event(body, headers=FORM)
@@ -176,7 +176,7 @@ def test_hostile_forms_are_read_in_linear_time(part: bytes) -> None:
 # Addresses
 
 
-def test_parameters_of_an_address_are_kept_with_the_event() -> None:
+def test_url_parameters_are_kept_with_the_event() -> None:
     own, parameters = split_parameters(QueryParams("wait=3&secret=s3&x=1&x=2"))
     assert own.multi_items() == [("wait", "3")]
     event = read_event(b' {"type": "up"} ', headers=Headers(), parameters=parameters)
@@ -204,5 +204,5 @@ def test_parameters_of_an_address_are_kept_with_the_event() -> None:
         ("/v1/webhook", "/v1/webhook"),
     ],
 )
-def test_slashes_too_many_are_passed_over(path: str, tidy: str) -> None:
+def test_extra_slashes_are_ignored(path: str, tidy: str) -> None:
     assert normalize_path(path) == tidy

@@ -1,5 +1,5 @@
-"""Bodies in the strict form are read by a shorter way, and come to the same as by the longer one: the same command, ids
-and hash, or the same error."""
+"""Bodies in the strict form take a faster path with the same result as the general one: the same command, ids and hash,
+or the same error."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ STRICT = 14
 
 
 def outcome(parse: Parse, body: bytes) -> object:
-    """All that a body comes to."""
+    """Return everything that a body results in."""
     try:
         found = parse(body)
     except Rejected as error:
@@ -81,7 +81,7 @@ def by_the_longer_way(monkeypatch: pytest.MonkeyPatch, parse: Parse, body: bytes
 
 
 @pytest.mark.parametrize("body", EXAMPLES)
-def test_the_examples_come_to_the_same_by_both_ways(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_both_paths_give_the_same_result_for_the_examples(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     assert outcome(parse_envelope, body) == by_the_longer_way(monkeypatch, parse_envelope, body)
 
 
@@ -92,7 +92,7 @@ def test_most_bodies_are_in_the_strict_form() -> None:
     assert read_flat("list_sessions", b"{}")
 
 
-def test_what_is_almost_in_the_strict_form_comes_to_the_same_by_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_paths_give_the_same_result_for_almost_strict_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(1)
     read = 0
     for _ in range(2_500):
@@ -125,7 +125,7 @@ PIECES = [
 
 
 def spoil(chance: random.Random, text: str) -> bytes:
-    """A text with nothing, or little, put in, taken out or doubled."""
+    """Return a text with a small random insertion, deletion or repetition, or unchanged."""
     for _ in range(chance.choice((0, 1, 1, 2))):
         place = chance.randrange(len(text) + 1)
         end = min(len(text), place + chance.randrange(12))

@@ -1,4 +1,4 @@
-"""The pattern of a key: the same sessions in Python and in SQL's LIKE."""
+"""The pattern of a key: Python and SQL's LIKE match the same sessions."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from models.errors import Forbidden
         ("", [""], ["x"]),
     ],
 )
-def test_a_star_is_any_text_and_a_question_mark_one_character(glob: str, seen: list[str], unseen: list[str]) -> None:
+def test_a_star_matches_any_text_and_a_question_mark_one_character(
+    glob: str, seen: list[str], unseen: list[str]
+) -> None:
     assert all(matches_glob(session_id, glob) for session_id in seen)
     assert not any(matches_glob(session_id, glob) for session_id in unseen)
 
 
-def test_without_pattern_all_sessions_are_seen() -> None:
+def test_without_a_pattern_all_sessions_are_visible() -> None:
     assert matches_glob("anything", None)
 
 
 @given(st.text(alphabet="ab*?%_\\", max_size=8), st.text(alphabet="ab*?%_\\", max_size=8))
-def test_like_sees_the_same(glob: str, session_id: str) -> None:
+def test_like_matches_the_same_sessions(glob: str, session_id: str) -> None:
     pieces = re.findall(r"\\.|.", like_pattern(glob), re.DOTALL)
     like = "".join({"%": ".*", "_": "."}.get(piece, re.escape(piece[-1])) for piece in pieces)
     assert (re.fullmatch(like, session_id, re.DOTALL) is not None) == matches_glob(session_id, glob)
 
 
-def test_a_row_of_stars_costs_no_time() -> None:
+def test_consecutive_stars_take_no_time() -> None:
     assert not matches_glob("a" * 128, "*" * 200 + "b")
 
 
@@ -48,7 +50,7 @@ def test_the_refusal_names_the_pattern() -> None:
         require_visible("walk", "chat-*")
 
 
-def test_many_stars_take_no_long_time() -> None:
-    """Else whoever has a key for such a pattern could stop the relay with one id."""
+def test_many_stars_take_little_time() -> None:
+    """Otherwise a key with such a pattern could block the relay with one id."""
     assert not matches_glob("a" * 128, "*a" * 60 + "*b")
     assert matches_glob("a" * 127 + "b", "*a" * 60 + "*b")

@@ -1,1 +1,1 @@
-"""The project itself: its shape, documents, packages and images."""
+"""The project itself: its structure, documents, packages and images."""

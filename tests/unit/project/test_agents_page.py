@@ -1,5 +1,4 @@
-"""docs/AGENTS.md says what the runner does: its options, placeholders and limits, and each of its commands is
-understood."""
+"""docs/AGENTS.md agrees with the runner: its options, placeholders and limits, and each command can be parsed."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ def test_its_numbers_are_those_of_the_runner() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_every_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_can_be_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path, command, words = command_of(line)
     context = click.Context(command, info_name=path, obj=SimpleNamespace(terminal=SimpleNamespace(fields=None)))
@@ -57,7 +56,7 @@ def test_every_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch)
         assert shlex.split(line).index("--") > 0
 
 
-def test_every_file_that_it_links_is_there() -> None:
+def test_every_linked_file_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -22,12 +22,12 @@ NAMED = re.compile(r"\b(rename_session|RenameSession)\b")
 
 
 def places(text: str) -> set[str]:
-    """The files and folders that a text names."""
+    """Return the files and folders that a text names."""
     return {place.rstrip(".") for place in PLACE.findall(text)}
 
 
 @pytest.mark.parametrize("name", ["docs/ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_every_file_and_folder_that_is_named_is_there(name: str) -> None:
+def test_every_named_file_and_folder_exists(name: str) -> None:
     named = places((ROOT / name).read_text())
     assert len(named) > 15
     assert [place for place in sorted(named) if not is_there(place)] == []
@@ -48,24 +48,24 @@ def test_the_pages_name_paths_in_backticks() -> None:
 
 
 def is_there(place: str) -> bool:
-    """Whether there is a folder of that name, if it ends with a slash, or else a file."""
+    """Return whether a folder of that name exists, if it ends with a slash, or else a file."""
     return Path(ROOT / place).is_dir() if place.endswith("/") else Path(ROOT / place).is_file()
 
 
-def test_every_package_of_the_rooms_is_named_with_what_belongs_there() -> None:
+def test_every_package_of_the_rooms_is_described() -> None:
     found = {path.parent.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
-    # Of a room that consists of packages these are named.
+    # For a room that consists of packages, these are described instead.
     packages = {name for name in found if "/" in name or not any(other.startswith(f"{name}/") for other in found)}
     assert set(re.findall(r"^\| `([\w/]+)/` \| \w", ARCHITECTURE, re.MULTILINE)) == packages
 
 
-def test_the_states_of_a_task_are_those_that_it_can_have() -> None:
+def test_the_diagram_has_all_states_of_a_task() -> None:
     picture = ARCHITECTURE.partition("stateDiagram-v2")[2].partition("```")[0]
     steps = re.findall(r"^ +(\S+) --> (\w+): \w", picture, re.MULTILINE)
     assert {state for step in steps for state in step} - {"[*]"} == set(get_args(TaskStatus))
 
 
-def test_the_steps_to_a_command_name_every_file_in_which_a_command_is() -> None:
+def test_the_steps_for_a_new_command_name_every_file_that_lists_commands() -> None:
     rows = CONTRIBUTING.partition("## How to add a command")[2].partition("HTTP, OpenAPI")[0]
     named = places(rows)
     files = [path for folder in (*ROOMS, "examples", "docs") for path in (ROOT / folder).rglob("*.*")]
@@ -75,7 +75,7 @@ def test_the_steps_to_a_command_name_every_file_in_which_a_command_is() -> None:
     assert [name for name in missing if name not in named and f"{name.partition('/')[0]}/" not in named] == []
 
 
-def test_every_make_target_that_is_named_is_there() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^)make (\w+)", CONTRIBUTING, re.MULTILINE))
     assert len(named) > 3

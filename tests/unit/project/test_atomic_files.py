@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: the old one or the new one, never half, in every room that writes any."""
+"""Atomic replacement of files: the old or the new content, never a part of it, in every room that writes files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_a_file_stays_as_it_was_until_all_of_the_new_one_is_written(tmp_path: Path) -> None:
+def test_a_file_stays_unchanged_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_bytes(b"old")
     with replacing(path) as file:
@@ -37,7 +37,7 @@ def test_a_file_stays_as_it_was_until_all_of_the_new_one_is_written(tmp_path: Pa
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_is_not_written_to_its_end_leaves_nothing_behind(tmp_path: Path, there: bool) -> None:
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, there: bool) -> None:
     path = tmp_path / "notes"
     if there:
         path.write_bytes(b"old")
@@ -52,7 +52,7 @@ def test_what_is_not_written_to_its_end_leaves_nothing_behind(tmp_path: Path, th
     assert not there or path.read_bytes() == b"old"
 
 
-def test_a_process_that_is_killed_leaves_the_old_file_and_its_draft_is_overwritten_by_the_next(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_and_a_draft_that_is_overwritten(tmp_path: Path) -> None:
     path, draft = tmp_path / "notes", tmp_path / "notes.tmp"
     path.write_bytes(b"old")
     program = f"""
@@ -71,7 +71,7 @@ with replacing(pathlib.Path({str(path)!r}), draft=pathlib.Path({str(draft)!r})) 
     assert (path.read_bytes(), os.listdir(tmp_path)) == (b"new", ["notes"])
 
 
-def test_a_file_keeps_its_mode_and_a_new_one_gets_that_of_the_umask_or_a_private_one(tmp_path: Path) -> None:
+def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask_or_is_private(tmp_path: Path) -> None:
     new, shared, private = tmp_path / "new", tmp_path / "shared", tmp_path / "private"
     shared.touch()
     shared.chmod(0o664)
@@ -81,7 +81,7 @@ def test_a_file_keeps_its_mode_and_a_new_one_gets_that_of_the_umask_or_a_private
             with replacing(path) as file:
                 file.write(b"x")
         with replacing(private, mode=PRIVATE) as file:
-            assert mode_of(Path(file.name)) == 0o600  # It may hold secrets while it is being written, too.
+            assert mode_of(Path(file.name)) == 0o600  # The draft may contain secrets, too.
     finally:
         os.umask(before)
     assert [mode_of(path) for path in (new, shared, private)] == [0o640, 0o664, 0o600]
@@ -112,7 +112,7 @@ def write_document(path: Path) -> Path:
     ("write", "mode"),
     [(write_session, 0o600), (write_login, 0o600), (write_key, 0o600), (write_document, 0o644)],
 )
-def test_a_reader_finds_a_whole_file_while_it_is_written_again(
+def test_a_reader_finds_a_complete_file_while_it_is_rewritten(
     tmp_path: Path, write: Callable[[Path], Path], mode: int
 ) -> None:
     umask = os.umask(0o022)
@@ -130,8 +130,8 @@ def test_a_reader_finds_a_whole_file_while_it_is_written_again(
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_a_link_is_not_replaced_but_written_through(tmp_path: Path) -> None:
-    """As /dev/stdout is one, to a file where the output is redirected."""
+def test_a_link_is_written_through_and_not_replaced(tmp_path: Path) -> None:
+    """/dev/stdout, for example, is a link, to a file if the output is redirected."""
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
@@ -139,7 +139,7 @@ def test_a_link_is_not_replaced_but_written_through(tmp_path: Path) -> None:
     assert (link.is_symlink(), target.read_text()) == (True, "new")
 
 
-def test_a_name_of_the_longest_kind_can_be_written(tmp_path: Path) -> None:
+def test_a_file_with_the_longest_possible_name_can_be_written(tmp_path: Path) -> None:
     name = "庭" * 85
     assert len(name.encode()) == os.pathconf(tmp_path, "PC_NAME_MAX")
     save(str(tmp_path / name), [b"{}"])

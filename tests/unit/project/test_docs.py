@@ -1,4 +1,4 @@
-"""What the documents say can be read and followed: their JSON, their links, and the guide for LLMs."""
+"""The documents can be followed: their JSON, their links, and the guide for LLMs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 
 
 @ANY_DOCUMENT
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_resolves(path: Path) -> None:
     dead = []
     for link in links(path.read_text()):
         if link.startswith(("https://", "http://")):
@@ -46,7 +46,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 @ANY_DOCUMENT
-def test_every_json_block_is_json_and_every_webhook_in_one_can_be_parsed(path: Path) -> None:
+def test_every_json_block_is_valid_and_every_webhook_can_be_parsed(path: Path) -> None:
     for block in blocks(path.read_text()):
         if block.language == "json" and is_webhook(json.loads(block.text)):
             parse_envelope(block.text.encode())
@@ -64,33 +64,33 @@ def test_every_body_of_a_curl_line_is_json(path: Path) -> None:
 
 
 @pytest.mark.parametrize("tier", FILES)
-def test_the_guide_is_short_enough_also_with_a_long_url(tier: Tier) -> None:
+def test_the_guide_is_short_enough_even_with_a_long_url(tier: Tier) -> None:
     text = (ROOT / "api" / "openapi" / FILES[tier]).read_text()
     assert "{relay}" in text
     assert len(text.replace("{relay}", LONGEST_URL)) <= MOST_CHARACTERS[tier]
 
 
-def test_every_line_that_the_guide_shows_is_a_command() -> None:
+def test_every_line_of_the_guide_is_a_command() -> None:
     lines = re.findall(r"^(\w+) (\{.*\})$", GUIDE, re.MULTILINE)
     assert len(lines) > 10
     for name, body in lines:
         parse_flat(name, body.encode())
 
 
-def test_the_guide_names_every_command_but_what_cannot_be_undone() -> None:
+def test_the_guide_names_every_command_that_can_be_undone() -> None:
     named = {name for name, _ in told_commands(GUIDE)}
     assert set(COMMANDS) - named == {"delete_session", "delete_memory", "list_memories"}
 
 
 def told_commands(text: str) -> list[tuple[str, str]]:
-    """Each command that a guide lists, and its fields."""
+    """Return each command that a guide lists, and its fields."""
     said = re.findall(rf"^- ({'|'.join(COMMANDS)})\b(.*?)(?=→|\n(?!  ))", text, re.MULTILINE | re.DOTALL)
     assert len(said) > 12
     return said
 
 
 @pytest.mark.parametrize("tier", FILES)
-def test_the_guide_names_each_field_that_is_needed_and_none_that_is_not_there(tier: Tier) -> None:
+def test_the_guide_names_each_required_field_and_no_unknown_one(tier: Tier) -> None:
     for name, fields in told_commands((ROOT / "api" / "openapi" / FILES[tier]).read_text()):
         known = {field.encode_name: field for field in msgspec.structs.fields(COMMANDS[name])}
         names = set(re.findall(r"[a-z_]+\??", re.sub(r"\([^)]*\)", "", fields)))
@@ -101,7 +101,7 @@ def test_the_guide_names_each_field_that_is_needed_and_none_that_is_not_there(ti
 
 
 @pytest.mark.parametrize("tier", FILES)
-def test_the_guide_waits_no_longer_than_one_may(tier: Tier) -> None:
+def test_the_guide_states_the_maximum_wait(tier: Tier) -> None:
     text = (ROOT / "api" / "openapi" / FILES[tier]).read_text()
     assert f"{MAX_WAIT_SECONDS}" in text
 
@@ -119,7 +119,7 @@ def request_to(*hosts: str, scheme: str = "http", forwarded: str | None = None) 
     "host",
     ["relay.example", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "[2001:db8::1]", "my_relay", "RELAY.Example:1"],
 )
-def test_a_document_tells_the_host_that_the_client_asked(host: str) -> None:
+def test_a_document_contains_the_host_of_the_request(host: str) -> None:
     assert public_url_of(request_to(host), public_url="") == f"http://{host}"
 
 
@@ -161,13 +161,13 @@ def test_a_document_tells_the_host_that_the_client_asked(host: str) -> None:
         ),
     ],
 )
-def test_a_host_that_is_none_gets_into_no_document(host: str) -> None:
+def test_an_invalid_host_appears_in_no_document(host: str) -> None:
     with pytest.raises(BadRequest):
         public_url_of(request_to(host), public_url="")
 
 
 @pytest.mark.parametrize("hosts", [(), ("a.example", "b.example")])
-def test_there_must_be_one_host(hosts: tuple[str, ...]) -> None:
+def test_there_must_be_exactly_one_host_header(hosts: tuple[str, ...]) -> None:
     with pytest.raises(BadRequest):
         public_url_of(request_to(*hosts), public_url="")
 
@@ -183,12 +183,12 @@ def test_there_must_be_one_host(hosts: tuple[str, ...]) -> None:
         ("https", None, "https"),
     ],
 )
-def test_a_proxy_can_make_the_url_safer_and_nothing_else(scheme: str, forwarded: str | None, told: str) -> None:
+def test_a_proxy_header_can_only_upgrade_the_scheme_to_https(scheme: str, forwarded: str | None, told: str) -> None:
     request = request_to("a.example", scheme=scheme, forwarded=forwarded)
     assert public_url_of(request, public_url="") == f"{told}://a.example"
 
 
-def test_where_the_public_url_is_known_nothing_else_counts() -> None:
+def test_a_configured_public_url_takes_precedence() -> None:
     request = request_to("evil example", forwarded="http")
     assert public_url_of(request, public_url="https://relay.example/") == "https://relay.example"
 
@@ -196,23 +196,23 @@ def test_where_the_public_url_is_known_nothing_else_counts() -> None:
 # The reference
 
 
-def test_the_reference_is_what_the_source_says() -> None:
+def test_the_reference_is_up_to_date() -> None:
     text = PAGE.read_text()
     assert make_page(text) == text, "It is stale: run `python -m docs.make_reference`."
 
 
-def test_every_error_has_an_entry_and_every_entry_an_error() -> None:
+def test_the_reference_lists_exactly_the_existing_errors() -> None:
     assert set(SERVED) == set(served_codes())
     assert set(TOOLS) == tool_codes()
 
 
-def test_errors_that_are_sent_by_the_examples_are_told_with_their_status() -> None:
+def test_errors_of_the_examples_are_listed_with_their_status() -> None:
     for case in json.loads((ROOT / "examples" / "error_examples.json").read_text()):
         expected = case["expected"]
         assert expected["http_status"] in [found.status for found in served_codes()[expected["code"]]]
 
 
-def test_the_guide_has_every_section_and_word_of_the_data_models() -> None:
+def test_the_reference_has_every_section_and_value_of_the_data_models() -> None:
     text = PAGE.read_text()
     models = text.partition("\n## Data models")[2].partition("\n## ")[0]
     for values in (v.SessionStatus, v.MemoryType, v.MemoryStatus, v.ChunkFormat, v.TaskStatus):
@@ -224,7 +224,7 @@ def test_the_guide_has_every_section_and_word_of_the_data_models() -> None:
 # What fields mean
 
 
-def test_every_field_of_every_command_has_a_meaning_and_none_is_left_over() -> None:
+def test_every_field_of_every_command_is_documented_and_no_other() -> None:
     used: set[str] = set()
     for name, definition in COMMANDS.items():
         own = MEANINGS.get(definition.__name__, {})

@@ -1,4 +1,4 @@
-"""The examples are complete, can be parsed, and are what examples/README.md says of them."""
+"""The examples are complete, can be parsed, and agree with examples/README.md."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_example_is_a_command_in_an_examples_session(path: Path) -> None:
+def test_each_example_is_a_command_for_an_example_session(path: Path) -> None:
     submission = parse_envelope(path.read_bytes())
     assert json.loads(path.read_bytes())["type"] == ENVELOPE_TYPE
     assert submission.session_id is None or submission.session_id.startswith("example-")
     assert submission.sync == submission.command.is_read
 
 
-def test_every_command_has_an_example_and_the_promised_files_are_there() -> None:
+def test_every_command_has_an_example_and_the_promised_files_exist() -> None:
     shown = {name_of(parse_envelope(path.read_bytes()).command) for path in FILES}
     assert shown == set(COMMANDS)
     assert {path.stem for path in EXAMPLES.glob("*.json")} >= PROMISED
@@ -46,7 +46,7 @@ def test_every_example_is_sent_and_checked() -> None:
     assert sorted(sent) == [path.stem for path in FILES]
 
 
-def test_the_readme_has_a_section_for_every_example_in_the_order_in_which_they_work() -> None:
+def test_the_readme_has_a_section_for_every_example_in_working_order() -> None:
     assert list(SECTIONS) == [f"{step.example}.json" for step in STEPS if not isinstance(step, Get)]
 
 
@@ -64,9 +64,9 @@ def test_the_readme_gives_the_curl_command_and_explains_each_field(path: Path) -
     assert explained == used
 
 
-def test_every_file_that_the_readme_names_is_there() -> None:
+def test_every_file_named_in_the_readme_exists() -> None:
     for name in re.findall(r"[\w/]+\.(?:json|sh|py)\b", README):
-        # An artifact of an example has a name like a file.
+        # This is the name of an artifact.
         assert name == "yield_estimate.py" or (EXAMPLES / name).exists() or (ROOT / name).exists(), name
 
 
@@ -77,7 +77,7 @@ def test_every_json_block_of_the_readme_is_an_example() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_an_error_example_says_what_is_wrong_and_the_readme_lists_it(case: dict[str, Any]) -> None:
+def test_each_error_example_is_explained_and_listed_in_the_readme(case: dict[str, Any]) -> None:
     assert set(case) <= {"name", "why", "payload", "body", "before", "without_key", "expected"}
     assert ("payload" in case) != ("body" in case)
     expected = case["expected"]

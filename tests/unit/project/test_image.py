@@ -1,4 +1,4 @@
-"""The image of the Dockerfile: what it copies is sent to the builder and suffices for each process; nothing else is."""
+"""The image of the Dockerfile: exactly the copied files are sent to the builder, and they suffice for each process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STARTS = (
 
 
 def ignore_rules() -> list[tuple[bool, re.Pattern[str]]]:
-    """The lines of .dockerignore in order: whether what they match is sent, and what that is."""
+    """Return the lines of .dockerignore in order: whether matching files are sent, and the pattern."""
     rules = []
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if line.strip() and not line.startswith("#"):
@@ -37,28 +37,29 @@ RULES = ignore_rules()
 
 
 def is_sent(path: str) -> bool:
-    """Whether docker sends the file to the builder: the last line that matches it, or a folder of it, decides."""
+    """Return whether docker sends the file to the builder: the last line that matches it, or a parent folder,
+    decides."""
     names = [path, *map(str, PurePosixPath(path).parents)][:-1]
     sent = [is_sent for is_sent, pattern in RULES if any(map(pattern.fullmatch, names))]
     return sent[-1] if sent else True
 
 
 def copies() -> list[tuple[list[str], str]]:
-    """The sources and the destination of each COPY."""
+    """Return the sources and the destination of each COPY."""
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     found = [shlex.split(line)[1:] for line in lines if line.startswith(("COPY ", "ADD "))]
     return [([word for word in words[:-1] if not word.startswith("--")], words[-1]) for words in found]
 
 
 def files_of(source: str) -> list[str]:
-    """The files that a source of COPY stands for, as far as they are sent."""
+    """Return the files of a source of COPY that are sent."""
     path = ROOT / source
     within = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return [name for file in within if is_sent(name := file.relative_to(ROOT).as_posix())]
 
 
 @pytest.mark.parametrize("source", [source for sources, _ in copies() for source in sources])
-def test_what_the_dockerfile_copies_is_sent_to_the_builder(source: str) -> None:
+def test_files_copied_by_the_dockerfile_are_sent_to_the_builder(source: str) -> None:
     assert files_of(source), f".dockerignore keeps {source} back, so the image cannot be built"
 
 
@@ -71,7 +72,7 @@ def test_nothing_else_is_sent(path: str) -> None:
     assert not is_sent("models/__pycache__/errors.cpython-312.pyc")
 
 
-def test_what_is_copied_is_enough_to_run_each_process(tmp_path: Path) -> None:
+def test_the_copied_files_suffice_to_run_each_process(tmp_path: Path) -> None:
     for sources, destination in copies():
         for source in sources:
             for name in files_of(source):

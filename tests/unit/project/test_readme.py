@@ -1,4 +1,4 @@
-"""README.md says what is there: settings with their defaults, rooms, files, make targets, processes."""
+"""README.md is complete: settings with their defaults, rooms, files, make targets, processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.project import ROOT
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_setting_is_there_with_its_default() -> None:
+def test_every_setting_is_listed_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(\S*)`)? ?\|", README, re.MULTILINE))
     defaults = Settings()
     assert rows == {name.upper(): _written(getattr(defaults, name)) for name in Settings.__struct_fields__}
@@ -21,14 +21,14 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_every_room_is_there_with_what_it_may_import() -> None:
+def test_every_room_is_listed_with_its_allowed_imports() -> None:
     rooms = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
     assert [room for room in rooms if not (ROOT / room).is_dir()] == []
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages <= set(rooms)
 
 
-def test_every_make_target_that_is_named_is_there() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake (up|test|check|help)\b", README)) <= targets
 
@@ -38,7 +38,7 @@ def test_the_processes_are_those_of_the_procfile() -> None:
     assert dict(re.findall(r"^\| (\w+) \| `(python -m [^`]+)` \|", README, re.MULTILINE)) == procfile
 
 
-def test_the_first_commands_are_those_that_make_up_prints() -> None:
+def test_the_first_commands_are_those_printed_by_make_up() -> None:
     printed = closing_block(
         relay_url="http://127.0.0.1:8000",
         dashboard_url="",

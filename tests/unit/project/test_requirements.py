@@ -1,4 +1,5 @@
-"""The requirements files: each purpose gets what it runs, in the versions of one lock; `make` installs by purpose."""
+"""The requirements files: each purpose gets only what it runs, in the versions of one lock; `make` installs by
+purpose."""
 
 from __future__ import annotations
 
@@ -38,13 +39,13 @@ import alembic.command, rq_dashboard.web, psycopg2, mcp.client.streamable_http
 
 
 def locked(name: str) -> dict[str, str]:
-    """Each package of a requirements file with its version, markers and hashes."""
+    """Return each package of a requirements file with its version, markers and hashes."""
     text = (ROOT / name).read_text()
     return dict(re.findall(r"^([a-z0-9][a-z0-9-]*)(==.*?)(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL))
 
 
 def asked_for(*extras: str) -> set[str]:
-    """The packages that pyproject.toml names for those extras."""
+    """Return the packages that pyproject.toml names for those extras."""
     return {re.split(r"[^A-Za-z0-9-]", line)[0] for extra in extras for line in PROJECT["optional-dependencies"][extra]}
 
 
@@ -57,7 +58,7 @@ def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> 
     assert LOCAL.items() < ALL.items()
 
 
-def test_each_purpose_gets_what_it_asks_for_and_no_development_tool() -> None:
+def test_each_purpose_gets_its_requirements_and_no_development_tools() -> None:
     product = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in PROJECT["dependencies"]}
     assert product | asked_for("dashboard") <= SERVERS.keys()
     assert asked_for("local") <= LOCAL.keys() - SERVERS.keys()
@@ -65,7 +66,7 @@ def test_each_purpose_gets_what_it_asks_for_and_no_development_tool() -> None:
     assert asked_for("dev") & LOCAL.keys() == set()
 
 
-def test_what_make_up_installs_is_enough_to_import_every_module() -> None:
+def test_the_packages_of_make_up_suffice_to_import_every_module() -> None:
     others = {
         name
         for name, owners in importlib.metadata.packages_distributions().items()
@@ -85,7 +86,7 @@ def test_what_make_up_installs_is_enough_to_import_every_module() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_make_up_installs_is_small() -> None:
+def test_the_packages_of_make_up_are_small() -> None:
     sizes: dict[str, int] = {}
     for package in LOCAL:
         try:
@@ -103,12 +104,12 @@ def test_what_make_up_installs_is_small() -> None:
 
 
 def is_unused(file: Path) -> bool:
-    """Whether it is deleted after the installation."""
+    """Return whether the installation deletes the file."""
     return any(path.match(pattern) for pattern in UNUSED for path in (file, *file.parents))
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="There is no make.")
-def test_make_installs_the_tools_only_for_what_needs_them_and_anew_when_a_lock_has_changed(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed.")
+def test_make_installs_tools_only_where_needed_and_again_when_a_lock_has_changed(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     stamps = [tmp_path / ".venv" / name for name in (".installed-runtime", ".installed-tools")]
     files = [tmp_path / name for name in ("requirements-local.txt", "requirements.lock")]
@@ -128,6 +129,6 @@ def test_make_installs_the_tools_only_for_what_needs_them_and_anew_when_a_lock_h
 
 
 def installs(folder: Path, target: str) -> set[str]:
-    """The requirements files that `make TARGET` would install."""
+    """Return the requirements files that `make TARGET` would install."""
     done = subprocess.run(["make", "-n", target], cwd=folder, check=True, capture_output=True, text=True)
     return set(re.findall(r"-m local\.installation .* (requirements\S+)", done.stdout))

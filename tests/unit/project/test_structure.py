@@ -1,4 +1,4 @@
-"""The shape of the code: small modules, each saying what it is for."""
+"""The shape of the code: small modules with docstrings, and tests without duplicates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_no_module_is_longer_than_500_lines() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS[:8])
-def test_modules_and_public_functions_say_what_they_promise(room: str) -> None:
+def test_modules_and_public_functions_have_docstrings(room: str) -> None:
     silent = []
     for path in (ROOT / room).rglob("*.py"):
         tree = ast.parse(path.read_text())
@@ -44,7 +44,7 @@ def test_migrations_follow_each_other_up_to_the_schema_of_the_tables() -> None:
     assert revisions[-1] == SCHEMA_REVISION
 
 
-def test_tests_share_what_is_in_support_and_nothing_else() -> None:
+def test_tests_import_from_support_and_not_from_each_other() -> None:
     imported = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / "tests").rglob("*.py")
@@ -55,7 +55,7 @@ def test_tests_share_what_is_in_support_and_nothing_else() -> None:
     assert imported == []
 
 
-def test_no_two_functions_or_classes_of_tests_are_the_same() -> None:
+def test_tests_have_no_duplicate_functions_or_classes() -> None:
     found: dict[str, list[str]] = {}
     for path in (ROOT / "tests").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -1,4 +1,4 @@
-"""Whose address counts, and who is let in by it."""
+"""Client addresses: which one counts, and the allowlist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALLOWED = "203.0.113.0/24, 198.51.100.7, 2001:db8::/32"
 
 
 def find(*lines: str, header: str = "X-Real-IP", peer: tuple[str, int] | None = ("192.0.2.1", 5000)) -> str | None:
-    """The address that counts for a request with these lines of a proxy's header."""
+    """Return the address that counts for a request with these lines of a proxy's header."""
     headers = [(header.lower().encode(), line.encode("latin-1")) for line in lines]
     scope = {"type": "http", "headers": [(b"x-other", b"203.0.113.5"), *headers], "client": peer}
     found = find_address(scope, proxy_header=header)
@@ -56,13 +56,13 @@ def test_the_last_address_that_the_proxy_names_counts(said: str, address: str | 
     assert find(said) == address
 
 
-def test_a_header_in_several_lines_is_a_list_only_if_it_is_made_for_that() -> None:
+def test_several_header_lines_form_a_list_only_for_list_headers() -> None:
     assert find("198.51.100.1", "203.0.113.5", header="X-Forwarded-For") == "203.0.113.5"
     assert find("198.51.100.1", "203.0.113.5") is None
     assert find("203.0.113.5", "203.0.113.5") == "203.0.113.5"
 
 
-def test_with_a_header_named_the_connection_does_not_count() -> None:
+def test_with_a_configured_header_the_connection_is_ignored() -> None:
     assert find() is None
     assert find("unknown") is None
 
@@ -77,7 +77,7 @@ def test_with_a_header_named_the_connection_does_not_count() -> None:
         (None, None),
     ],
 )
-def test_without_a_proxy_the_other_end_of_the_connection_counts(
+def test_without_a_proxy_the_address_of_the_connection_counts(
     peer: tuple[str, int] | None, address: str | None
 ) -> None:
     assert find("203.0.113.5", header="", peer=peer) == address
@@ -86,7 +86,7 @@ def test_without_a_proxy_the_other_end_of_the_connection_counts(
 def ask(
     path: str = "/v1/sessions", *, allowed: str = ALLOWED, header: str = "", peer: Any, **headers: str
 ) -> tuple[httpx.Response, list[RelayError]]:
-    """The answer from behind the barrier, which shows the address, and what was noted."""
+    """Return the response of an app behind the allowlist, which shows the address; and the recorded rejections."""
     noted: list[RelayError] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +107,7 @@ def ask(
 
 
 @pytest.mark.parametrize("address", ["203.0.113.200", "198.51.100.7", "2001:db8:1::9", "::ffff:203.0.113.200"])
-def test_who_comes_from_an_allowed_network_gets_in(address: str) -> None:
+def test_requests_from_an_allowed_network_are_accepted(address: str) -> None:
     answer, noted = ask(peer=(address, 1))
     assert answer.status_code == 200
     assert answer.json() == {"address": address.removeprefix("::ffff:")}
@@ -115,7 +115,7 @@ def test_who_comes_from_an_allowed_network_gets_in(address: str) -> None:
 
 
 @pytest.mark.parametrize("peer", [("203.0.114.1", 1), ("198.51.100.8", 1), ("2001:db9::1", 1), ("::1", 1), None])
-def test_who_comes_from_elsewhere_is_refused_and_told_nothing_more(peer: Any) -> None:
+def test_requests_from_other_networks_are_refused_without_details(peer: Any) -> None:
     answer, noted = ask(peer=peer)
     assert answer.status_code == 403
     assert answer.json()["error"] == {
@@ -126,7 +126,7 @@ def test_who_comes_from_elsewhere_is_refused_and_told_nothing_more(peer: Any) ->
     assert [error.code for error in noted] == ["address_not_allowed"]
 
 
-def test_a_trusted_header_decides_alone() -> None:
+def test_only_the_trusted_header_decides() -> None:
     inside, outside = ("203.0.113.1", 1), ("192.0.2.1", 1)
     assert ask(header="X-Real-IP", peer=outside, **{"x-real-ip": "203.0.113.9"})[0].status_code == 200
     assert ask(header="X-Real-IP", peer=inside, **{"x-real-ip": "192.0.2.9"})[0].status_code == 403
@@ -137,27 +137,27 @@ def test_a_trusted_header_decides_alone() -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_told_to_everybody(path: str) -> None:
+def test_health_checks_are_always_allowed(path: str) -> None:
     assert ask(path, peer=("192.0.2.1", 1))[0].status_code == 200
 
 
-def test_without_a_list_everybody_gets_in_and_the_address_is_known() -> None:
+def test_without_an_allowlist_all_are_accepted_and_the_address_is_known() -> None:
     assert ask(allowed="", peer=("192.0.2.1", 1))[0].json() == {"address": "192.0.2.1"}
     assert ask(allowed="", header="X-Real-IP", peer=("192.0.2.1", 1))[0].json() == {"address": None}
 
 
-def test_a_network_of_ipv4_may_be_written_as_ipv6() -> None:
+def test_an_ipv4_network_may_be_written_as_ipv6() -> None:
     assert [str(network) for network in parse_networks("::ffff:203.0.113.0/120,::/0,")] == ["203.0.113.0/24", "::/0"]
 
 
 @pytest.mark.parametrize("bad", ["203.0.113.300", "203.0.113.1/24", "example.org", "2001:db8::/200", "1.2.3.4-9"])
-def test_a_bad_entry_is_named(bad: str) -> None:
+def test_an_invalid_entry_is_named(bad: str) -> None:
     with pytest.raises(SettingsError, match="ALLOWED_IPS") as raised:
         read_settings({"ALLOWED_IPS": f"198.51.100.7, {bad}"})
     assert repr(bad) in raised.value.message
 
 
 @pytest.mark.parametrize("bad", ["X-Real-IP, X-Forwarded-For", "X Real", "Forwarded", "X-Real-IP:"])
-def test_a_header_that_cannot_be_one_is_refused(bad: str) -> None:
+def test_an_invalid_header_name_is_refused(bad: str) -> None:
     with pytest.raises(SettingsError, match="TRUSTED_PROXY_HEADER"):
         read_settings({"TRUSTED_PROXY_HEADER": bad})

@@ -1,4 +1,4 @@
-"""Threads that sources share: turns, shares, and work that nobody waits for any more."""
+"""Threads shared by sources: turns, shares, and abandoned work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Gated:
-    """Work that goes on until it is let go, and remembers in which order it was begun."""
+    """Work that blocks until it is released, and records the order in which it began."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -53,11 +53,11 @@ def run(test: Callable[[FairThreads, Gated], Awaitable[None]], *, threads: int) 
 
 
 def start(fair: FairThreads, gated: Gated, *names: str) -> list[asyncio.Task[str]]:
-    """Begin work; the source is the first letter of its name."""
+    """Begin work. The source is the first letter of its name."""
     return [asyncio.create_task(do(fair, name[0], partial(gated.work, name))) for name in names]
 
 
-def test_a_source_has_a_quarter_of_the_threads_and_those_that_wait_take_turns() -> None:
+def test_a_source_has_a_quarter_of_the_threads_and_waiting_sources_take_turns() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         first = ["a1", "b1", "c1"]
         gated.gates = {name: threading.Event() for name in first}
@@ -86,7 +86,7 @@ def test_the_relay_itself_never_waits_for_users() -> None:
     run(test, threads=8)
 
 
-def test_what_was_given_up_while_it_waited_is_not_done_and_what_had_begun_counts_until_it_ends() -> None:
+def test_abandoned_work_is_not_begun_and_begun_work_counts_until_it_ends() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         tasks = start(fair, gated, "a1", "a2", "a3", "a4")
         await until(lambda: len(gated.begun) == 2)
@@ -104,7 +104,7 @@ def test_what_was_given_up_while_it_waited_is_not_done_and_what_had_begun_counts
     run(test, threads=8)
 
 
-def test_more_than_may_wait_is_refused_to_its_source_alone() -> None:
+def test_only_the_source_with_too_much_waiting_work_is_refused() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         tasks = start(fair, gated, *(f"a{number}" for number in range(2 + MAX_WAITING)))
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ def test_more_than_may_wait_is_refused_to_its_source_alone() -> None:
     run(test, threads=8)
 
 
-def test_work_that_fails_gives_its_thread_back() -> None:
+def test_failing_work_frees_its_thread() -> None:
     async def test(fair: FairThreads, _: Gated) -> None:
         def fail() -> None:
             raise ValueError("no")
@@ -131,7 +131,7 @@ def test_work_that_fails_gives_its_thread_back() -> None:
     run(test, threads=8)
 
 
-def test_whose_turn_does_not_come_is_told_whether_that_is_its_own_doing() -> None:
+def test_a_timeout_says_whether_the_source_itself_is_the_cause() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         tasks = start(fair, gated, *(f"{source}{number}" for source in "abcd" for number in range(2)))
         await until(lambda: len(gated.begun) == 8)

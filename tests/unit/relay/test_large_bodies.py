@@ -1,4 +1,4 @@
-"""Large bodies that come at once: the event loop serves others between two of them, and small ones wait for none."""
+"""Simultaneous large bodies: the event loop serves others between two of them, and small ones do not wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_others_are_served_between_two_large_bodies_and_small_ones_do_not_wait()
     assert done.index("small") < places[1]
 
 
-def test_a_large_body_that_is_refused_lets_the_next_one_in() -> None:
+def test_a_refused_large_body_lets_the_next_one_in() -> None:
     bodies = LargeBodies()
 
     async def refuse() -> None:

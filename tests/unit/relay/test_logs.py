@@ -1,4 +1,4 @@
-"""What logs look like, and what stays out of them."""
+"""The format of logs, and data that they must not contain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _loggers_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-def test_json_has_one_object_a_line_with_the_trace_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_object_a_line_that_contains_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(log_format="json"))
     try:
         raise ValueError("broken")
@@ -37,7 +37,7 @@ def test_json_has_one_object_a_line_with_the_trace_in_it(capsys: pytest.CaptureF
     assert "ValueError: broken" in record["exc_info"]
 
 
-def test_the_console_has_a_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_has_a_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(log_level="WARNING"))
     logging.getLogger("relay.test").info("unimportant")
     logging.getLogger("relay.test").warning("Mind the gap.")
@@ -55,7 +55,7 @@ def test_queries_stay_out_of_the_access_log(capsys: pytest.CaptureFixture[str]) 
     assert "secret" not in written
 
 
-def test_of_requests_over_a_limit_only_some_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_some_requests_over_a_limit_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings())
     access = logging.getLogger("uvicorn.access")
 

@@ -1,4 +1,4 @@
-"""Places for those who wait, and one source's share of them."""
+"""Waiting places, and one source's share of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.limits.concurrency import SOURCES_AT_ONCE, ConcurrencyLimiter
 from relay.notifications.journal import MAX_LISTENERS, JournalNotifier
 
 
-def test_one_source_gets_a_quarter_and_others_still_find_places() -> None:
+def test_one_source_gets_a_quarter_of_the_places() -> None:
     places = ConcurrencyLimiter(8)
     with ExitStack() as held:
         for _ in range(2):
@@ -27,7 +27,7 @@ def test_one_source_gets_a_quarter_and_others_still_find_places() -> None:
     places.require_free_slot("greedy")
 
 
-def test_nobody_finds_a_place_when_all_are_taken() -> None:
+def test_further_requests_are_refused_when_all_places_are_taken() -> None:
     places = ConcurrencyLimiter(4)
     with ExitStack() as held:
         for source in "abcd":
@@ -38,7 +38,7 @@ def test_nobody_finds_a_place_when_all_are_taken() -> None:
         pass
 
 
-def test_one_sender_gets_a_quarter_of_the_places_to_listen() -> None:
+def test_one_sender_gets_a_quarter_of_the_places_for_streams() -> None:
     async def find_positions(_: Collection[str]) -> dict[str, int]:
         return {}
 

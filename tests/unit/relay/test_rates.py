@@ -1,4 +1,4 @@
-"""The settings that limit rates, and what they are refused for."""
+"""The settings of rate limits, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_limit_is_a_number_and_a_time(text: str, amount: int, seconds: int) ->
         "9" * 20 + "/day",
     ],
 )
-def test_what_is_no_limit_is_refused_with_the_setting_and_an_example(text: str) -> None:
+def test_an_invalid_limit_is_refused_with_the_setting_and_an_example(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         RequestRates(Redis(), Settings(rate_limit=text))
     assert caught.value.message.startswith("RATE_LIMIT is not valid")
@@ -55,7 +55,7 @@ def test_a_limit_of_bytes_below_the_largest_body_is_refused() -> None:
         RequestRates(Redis(), Settings(byte_limit="1000/minute"))
 
 
-def test_an_allowance_is_told_in_three_headers() -> None:
+def test_a_rate_limit_status_has_three_headers() -> None:
     assert rate_headers(RateLimitStatus(limit=600, remaining=7, reset_seconds=42)) == [
         (b"ratelimit-limit", b"600"),
         (b"ratelimit-remaining", b"7"),
@@ -64,18 +64,18 @@ def test_an_allowance_is_told_in_three_headers() -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://u:p@h:1/2", "rediss://h:1/0", "unix:///tmp/no.sock?db=3"])
-def test_any_address_of_redis_will_do(url: str) -> None:
+def test_any_redis_url_is_accepted(url: str) -> None:
     RequestRates(open_redis(url, connections=1), Settings())
 
 
-def test_what_was_used_fades_with_the_next_window() -> None:
+def test_usage_fades_during_the_next_window() -> None:
     fresh = Window(seconds=60, before=0, before_seconds=0, now=10, now_seconds=15)
     assert fresh.used == 10
-    assert fresh.free_seconds(1) == 15  # Its end; then one after the other.
+    assert fresh.free_seconds(1) == 15  # The end of the window; then one after the other.
     assert fresh.free_seconds(2) == 15 + 6
     later = Window(seconds=60, before=10, before_seconds=33, now=3, now_seconds=33)
     assert later.used == 5 + 3
-    assert later.free_seconds(1) == 3  # 5.5 count as 5, and 5 no more as that below it.
+    assert later.free_seconds(1) == 3  # 5.5 counts as 5; below 5, one more is free.
     assert later.free_seconds(5) == 27
     assert later.free_seconds(6) == 33
     assert later.free_seconds(7) == 33 + 20

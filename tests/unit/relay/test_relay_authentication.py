@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Authentication and permissions of keys."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
         {"Authorization": "Bearer"},
     ],
 )
-def test_anything_else_is_no_key(headers: dict[str, str]) -> None:
+def test_other_headers_do_not_authenticate(headers: dict[str, str]) -> None:
     with pytest.raises(Unauthorized) as caught:
         make_authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
     assert "X-API-Key" in str(caught.value.hint)
 
 
-def test_a_key_may_end_in_a_letter_whose_last_byte_is_a_blank_elsewhere() -> None:
+def test_a_key_may_end_in_a_letter_whose_last_byte_is_a_blank_in_latin1() -> None:
     sent = "voilà".encode().decode("latin-1")
     for headers in ({"X-API-Key": sent}, {"Authorization": f"Bearer {sent}"}):
         assert make_authenticator(Settings(api_key="voilà")).authenticate(Headers(headers)).source == "default"
 
 
-def test_a_key_with_letters_of_another_script_works_as_it_is_sent() -> None:
+def test_a_key_with_non_ascii_letters_works() -> None:
     sent = "schlüssel".encode().decode("latin-1")
     assert (
         make_authenticator(Settings(api_key="schlüssel")).authenticate(Headers({"X-API-Key": sent})).source == "default"
     )
 
 
-def test_without_a_key_nothing_starts() -> None:
+def test_a_key_is_required_to_start() -> None:
     with pytest.raises(SettingsError, match="API_KEY"):
         make_authenticator(Settings())
 
 
-def test_who_writes_may_read_and_admin_may_all() -> None:
+def test_write_includes_read_and_admin_includes_everything() -> None:
     require_permission(caller("write"), GetTask(task_id="t"), "s")
     require_permission(caller("admin"), DeleteSession(confirm="s"), "s")
     require_permission(caller("delegate"), DelegateTask(description="x"), "s")
@@ -94,7 +94,7 @@ def test_a_missing_scope_is_named(scopes: tuple[Scope, ...], command: GetTask, m
         require_permission(caller(*scopes), command, "s")
 
 
-def test_a_batch_needs_the_scopes_of_all_that_is_in_it() -> None:
+def test_a_batch_needs_the_scopes_of_all_its_commands() -> None:
     batch = Batch(commands=[BatchItem(command="store_memory"), BatchItem(command="delegate_task")])
     require_permission(caller("write", "delegate"), batch, "s")
     with pytest.raises(Forbidden, match="'delegate'"):
@@ -112,7 +112,7 @@ def test_a_batch_needs_the_scopes_of_all_that_is_in_it() -> None:
         ("solar-*", None, True),
     ],
 )
-def test_a_key_is_for_the_sessions_of_its_pattern(glob: str | None, session_id: str | None, seen: bool) -> None:
+def test_a_key_sees_the_sessions_of_its_pattern(glob: str | None, session_id: str | None, seen: bool) -> None:
     assert caller("read", session_glob=glob).sees(session_id) is seen
 
 

@@ -13,7 +13,7 @@ from relay.http.query_parameters import decode_parameters
 from relay.ingest.pipeline import WaitParameters
 
 
-def test_numbers_lists_and_names_that_differ_on_the_wire() -> None:
+def test_numbers_lists_and_renamed_parameters_are_decoded() -> None:
     query = QueryParams("q=what+is+it&in=memories,artifacts&tags=a&tags=b,c&limit=5&since=7d")
     found = decode_parameters(query, Search)
     assert (found.q, found.limit, found.since) == ("what is it", 5, "7d")
@@ -21,7 +21,7 @@ def test_numbers_lists_and_names_that_differ_on_the_wire() -> None:
     assert found.tags == ["a", "b", "c"]
 
 
-def test_parameters_of_the_path_are_fields_too() -> None:
+def test_path_parameters_are_fields() -> None:
     found = decode_parameters(QueryParams("revision=2"), RetrieveMemory, key="a/b")
     assert (found.key, found.revision) == ("a/b", 2)
 
@@ -56,7 +56,7 @@ def test_seconds_may_have_a_fraction(text: str, seconds: float) -> None:
         ("key=x", "key", "Unknown field"),
     ],
 )
-def test_what_is_wrong_is_named(query: str, field: str, says: str) -> None:
+def test_an_invalid_parameter_is_named(query: str, field: str, says: str) -> None:
     with pytest.raises(Invalid) as caught:
         decode_parameters(QueryParams(query), QueryMemories)
     assert caught.value.field == field

@@ -21,7 +21,8 @@ from relay.http.responses import ServerErrorMiddleware, exception_handlers
 def ask(
     error: Exception, *, method: str = "GET", path: str = "/fail", noted: list[RelayError] | None = None
 ) -> httpx.Response:
-    """The answer of an app whose routes, GET /fail and /v1/hooks/{token}, raise the error; it notes refusals."""
+    """Return the response of an app whose routes, GET /fail and /v1/hooks/{token}, raise the error. Collects refusals
+    in `noted`."""
 
     async def fail(_: Request) -> Response:
         raise error
@@ -58,7 +59,7 @@ def test_an_error_has_its_status_and_its_fields() -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_unavailable_says_when_to_try_again() -> None:
+def test_unavailable_has_a_retry_time() -> None:
     answer = ask(Unavailable())
     assert answer.status_code == 503
     assert answer.json()["error"]["retryable"] is True
@@ -69,7 +70,7 @@ def test_unauthorized_names_the_scheme() -> None:
     assert ask(Unauthorized()).headers["www-authenticate"] == "Bearer"
 
 
-def test_a_bug_shows_nothing_of_itself_and_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_reveals_nothing_and_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         answer = ask(KeyError("a secret of the sender"))
     assert answer.status_code == 500
@@ -80,7 +81,7 @@ def test_a_bug_shows_nothing_of_itself_and_is_logged_without_its_text(caplog: py
     assert "in fail" in caplog.text
 
 
-def test_an_unknown_address_and_a_wrong_method_are_errors_in_the_same_form() -> None:
+def test_an_unknown_path_and_a_wrong_method_are_errors_in_the_same_form() -> None:
     assert ask(KeyError(), path="/nothing").json()["error"]["code"] == "not_found"
     wrong = ask(KeyError(), method="POST")
     assert wrong.status_code == 405
@@ -90,14 +91,14 @@ def test_an_unknown_address_and_a_wrong_method_are_errors_in_the_same_form() -> 
     assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD")
 
 
-def test_a_bug_does_not_log_the_token_in_its_address(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_does_not_log_the_token_in_its_url(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         ask(KeyError(), path="/v1/hooks/srh_0123456789")
     assert "at GET /v1/hooks/{token}\n" in caplog.text
     assert "0123456789" not in caplog.text
 
 
-def test_errors_of_ours_are_noted_and_those_of_routing_are_not() -> None:
+def test_refusals_are_recorded_except_those_of_routing() -> None:
     noted: list[RelayError] = []
     refusal = Unauthorized()
     ask(refusal, noted=noted)

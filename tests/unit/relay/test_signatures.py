@@ -1,4 +1,4 @@
-"""Whose signature it is: the published vector, what is malformed, what was changed on the way, and other libraries."""
+"""Verification of signatures: the published vector, malformed and altered ones, and those of other libraries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ AUTHENTICATOR = make_authenticator(SETTINGS)
 
 
 def signer_of(headers: dict[str, str], body: bytes = BODY, *, now: float = SIGNED_AT, secrets: str = "") -> str | None:
-    """The name of who signed, as of `now`."""
+    """Return the name of the signer, as of `now`."""
     signature = read_signature(Headers(headers), now=now)
     assert signature is not None
     found = signature.signer(webhook_secrets(Settings(webhook_secrets=secrets or f"vector={SECRET}")), body)
@@ -56,12 +56,12 @@ def signer_of(headers: dict[str, str], body: bytes = BODY, *, now: float = SIGNE
 
 
 def authenticate(headers: Any, body: bytes) -> Caller:
-    """As the relay does, at this moment."""
+    """Authenticate as the relay does, now."""
     return credentials.authenticate(AUTHENTICATOR, headers, body)
 
 
 def refused(headers: Any, body: bytes = BODY) -> Unauthorized:
-    """The error that the relay answers."""
+    """Return the relay's error."""
     with pytest.raises(Unauthorized) as caught:
         authenticate(headers, body)
     return caught.value
@@ -70,7 +70,7 @@ def refused(headers: Any, body: bytes = BODY) -> Unauthorized:
 # Standard Webhooks
 
 
-def test_the_published_vector_is_signed_by_its_secret() -> None:
+def test_the_published_vector_is_valid_for_its_secret() -> None:
     assert signer_of(VECTOR) == "vector"
     assert signer_of(VECTOR, secrets=f"vector={OTHER_SECRET}") is None
 
@@ -80,7 +80,7 @@ def test_the_headers_have_either_name_in_any_case(prefix: str) -> None:
     assert signer_of({name.replace("webhook-", prefix): value for name, value in VECTOR.items()}) == "vector"
 
 
-def test_of_both_names_those_of_svix_count() -> None:
+def test_svix_headers_take_precedence() -> None:
     svix_headers = {name.replace("webhook", "svix"): value for name, value in VECTOR.items()}
     assert signer_of(svix_headers | {"webhook-id": "other"}) == "vector"
     assert signer_of(VECTOR | svix_headers | {"svix-id": "other"}) is None
@@ -97,7 +97,7 @@ def test_of_both_names_those_of_svix_count() -> None:
         f"v1,a,b  {SIGNATURE} ",
     ],
 )
-def test_one_sound_signature_among_several_is_enough(signatures: str) -> None:
+def test_one_valid_signature_among_several_suffices(signatures: str) -> None:
     assert signer_of(VECTOR | {"webhook-signature": signatures}) == "vector"
 
 
@@ -125,7 +125,7 @@ def test_one_sound_signature_among_several_is_enough(signatures: str) -> None:
         "v1,\udcff".encode("utf-8", "surrogateescape").decode("latin-1"),
     ],
 )
-def test_a_malformed_signature_is_none(signature: str) -> None:
+def test_a_malformed_signature_is_invalid(signature: str) -> None:
     assert signer_of(VECTOR | {"webhook-signature": signature}) is None
 
 
@@ -138,7 +138,7 @@ def test_a_malformed_timestamp_is_refused(timestamp: str) -> None:
     assert (error.code, error.field) == ("signature_invalid", "webhook-timestamp")
 
 
-def test_arabic_digits_that_are_signed_are_refused_too() -> None:
+def test_signed_arabic_digits_are_refused() -> None:
     error = refused(
         Headers(raw=[(b"webhook-id", b"a"), (b"webhook-timestamp", "١٢٣".encode()), (b"webhook-signature", b"v1,x")])
     )
@@ -151,7 +151,7 @@ def test_five_minutes_either_way_are_tolerated(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-301, 301, 86_400])
-def test_an_old_or_future_timestamp_is_told_from_a_bad_signature(seconds: int) -> None:
+def test_an_old_or_future_timestamp_is_distinguished_from_an_invalid_signature(seconds: int) -> None:
     with pytest.raises(Unauthorized) as caught:
         read_signature(Headers(VECTOR), now=SIGNED_AT + seconds)
     assert (caught.value.code, caught.value.field) == ("clock_skew", "webhook-timestamp")
@@ -159,13 +159,13 @@ def test_an_old_or_future_timestamp_is_told_from_a_bad_signature(seconds: int) -
 
 
 @pytest.mark.parametrize("id", ["a.b", "a b", "é", ".", "x" * 257, "a\x7f", "a\n"])
-def test_an_id_that_could_be_told_otherwise_is_refused_though_it_is_signed(id: str) -> None:
+def test_a_signed_but_ambiguous_id_is_refused(id: str) -> None:
     headers = sign(BODY, id=id)
     assert refused({name: value.encode().decode("latin-1") for name, value in headers.items()}).field == "webhook-id"
 
 
 @pytest.mark.parametrize("id", ["a/b", "msg=", "a@b", "<1@mail>", "a+b~c", "x" * 200, 'q"'])
-def test_an_id_of_other_characters_that_is_signed_becomes_one_that_has_none(id: str) -> None:
+def test_a_signed_id_with_unusual_characters_is_replaced_by_a_plain_one(id: str) -> None:
     signed = authenticate(sign(BODY, id=id), BODY).signed
     again = authenticate(sign(BODY, id=id, at=time.time() - 60), BODY).signed
     assert signed is not None
@@ -179,7 +179,7 @@ def test_an_id_of_other_characters_that_is_signed_becomes_one_that_has_none(id: 
 
 @pytest.mark.parametrize("missing", VECTOR)
 @pytest.mark.parametrize("how", ["left out", "empty"])
-def test_each_part_is_needed(missing: str, how: str) -> None:
+def test_each_part_of_a_signature_is_required(missing: str, how: str) -> None:
     headers = sign(BODY) | {missing: ""}
     if how == "left out":
         del headers[missing]
@@ -188,7 +188,7 @@ def test_each_part_is_needed(missing: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("name", VECTOR)
-def test_a_header_that_is_given_twice_is_refused(name: str) -> None:
+def test_a_repeated_header_is_refused(name: str) -> None:
     headers = [(key.encode(), value.encode()) for key, value in sign(BODY).items()]
     again = next(pair for pair in headers if pair[0] == name.encode())
     error = refused(Headers(raw=[*headers, again]))
@@ -196,21 +196,21 @@ def test_a_header_that_is_given_twice_is_refused(name: str) -> None:
 
 
 @given(where=st.integers(0, len(BODY) * 8 - 1))
-def test_one_flipped_bit_is_another_body(where: int) -> None:
+def test_one_flipped_bit_in_the_body_invalidates_the_signature(where: int) -> None:
     body = bytearray(BODY)
     body[where // 8] ^= 1 << where % 8
     assert signer_of(VECTOR, bytes(body)) is None
 
 
 @given(where=st.integers(3 * 8, len(SIGNATURE) * 8 - 1))
-def test_one_flipped_bit_is_another_signature(where: int) -> None:
+def test_one_flipped_bit_in_the_signature_invalidates_it(where: int) -> None:
     signature = bytearray(SIGNATURE.encode())
     signature[where // 8] ^= 1 << where % 8
     assert signer_of(VECTOR | {"webhook-signature": signature.decode("latin-1")}) is None
 
 
 @pytest.mark.parametrize("changed", [{"webhook-id": "msg_other"}, {"webhook-timestamp": str(SIGNED_AT + 1)}])
-def test_id_and_timestamp_are_signed_too(changed: dict[str, str]) -> None:
+def test_id_and_timestamp_are_signed(changed: dict[str, str]) -> None:
     assert signer_of(VECTOR | changed) is None
 
 
@@ -229,7 +229,7 @@ def test_several_secrets_of_one_name_are_all_tried() -> None:
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
 @pytest.mark.parametrize("prefix", ["webhook", "svix"])
-def test_what_other_libraries_sign_is_accepted(library: Any, prefix: str) -> None:
+def test_signatures_of_other_libraries_are_accepted(library: Any, prefix: str) -> None:
     body = '{"type":"user.created","name":"Zoë"}'
     now = datetime.now(UTC)
     headers = {
@@ -271,19 +271,19 @@ def test_the_example_of_githubs_documentation_is_accepted() -> None:
         "=",
     ],
 )
-def test_a_bad_signature_of_github_is_refused_whatever_the_key(signature: str) -> None:
+def test_an_invalid_github_signature_is_refused_with_any_key(signature: str) -> None:
     error = refused({"X-Hub-Signature-256": signature, "X-API-Key": "sesame"}, GITHUB_BODY)
     assert error.code == "signature_invalid"
     assert error.hint
 
 
 @pytest.mark.parametrize("name", ["X-GitHub-Event", "X-GitHub-Delivery", "X-Hub-Signature"])
-def test_an_event_of_github_without_signature_is_refused_whatever_the_key(name: str) -> None:
+def test_an_unsigned_github_event_is_refused_with_any_key(name: str) -> None:
     error = refused({name: "push", "X-API-Key": "sesame"}, GITHUB_BODY)
     assert (error.code, error.field) == ("signature_missing", "x-hub-signature-256")
 
 
-def test_without_a_secret_nothing_is_signed_by_github() -> None:
+def test_without_a_secret_no_github_signature_is_valid() -> None:
     digest = hmac.digest(b"", GITHUB_BODY, "sha256").hex()
     with pytest.raises(Unauthorized):
         credentials.authenticate(
@@ -291,7 +291,7 @@ def test_without_a_secret_nothing_is_signed_by_github() -> None:
         )
 
 
-def test_a_secret_of_one_kind_signs_nothing_of_the_other() -> None:
+def test_a_secret_of_one_kind_is_not_valid_for_the_other() -> None:
     digest = hmac.digest(base64.b64decode(SECRET.removeprefix("whsec_")), BODY, "sha256").hex()
     assert refused({"X-Hub-Signature-256": f"sha256={digest}"}).code == "signature_invalid"
     as_github = "whsec_" + base64.b64encode(GITHUB_SECRET.encode()).decode()
@@ -303,10 +303,10 @@ def test_two_kinds_of_signatures_are_refused() -> None:
     assert refused(sign(BODY) | {"X-Hub-Signature-256": f"sha256={digest}"}).code == "signature_invalid"
 
 
-# What it allows
+# Permissions
 
 
-def test_a_signature_lets_in_changing_commands_alone() -> None:
+def test_a_signature_allows_only_changing_commands() -> None:
     caller = authenticate(sign(BODY), BODY)
     memory = StoreMemory(content=msgspec.Raw(b"1"))
     require_permission(caller, memory, "s")
@@ -323,7 +323,7 @@ def test_a_signature_lets_in_changing_commands_alone() -> None:
             require_permission(caller, command, "s")
 
 
-def test_a_secret_may_be_for_some_sessions_alone() -> None:
+def test_a_secret_can_be_limited_to_some_sessions() -> None:
     authenticator = make_authenticator(Settings(webhook_secrets=f"chat:chat-*={SECRET}"))
     caller = credentials.authenticate(authenticator, sign(BODY), BODY)
     assert (caller.source, caller.session_glob) == ("chat", "chat-*")
@@ -332,7 +332,7 @@ def test_a_secret_may_be_for_some_sessions_alone() -> None:
 
 
 @pytest.mark.parametrize("headers", [sign(BODY), {"X-GitHub-Event": "push"}])
-def test_what_is_signed_reads_nothing_even_with_a_key(headers: dict[str, str]) -> None:
+def test_a_signed_request_cannot_read_even_with_a_key(headers: dict[str, str]) -> None:
     with pytest.raises((Forbidden, Unauthorized)):
         AUTHENTICATOR.authenticate(Headers(headers | {"X-API-Key": "sesame"}))
 
@@ -355,7 +355,7 @@ VALUES = st.one_of(
     headers=st.lists(st.tuples(st.sampled_from([name.encode() for name in NAMES]), VALUES), min_size=1, max_size=6),
     body=st.binary(max_size=50),
 )
-def test_whatever_the_headers_are_the_verdict_is_401(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+def test_any_invalid_signature_headers_are_refused_with_401(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     error = refused(Headers(raw=[*headers, (b"x-api-key", b"sesame")]), body)
     assert error.status == 401
     assert error.code in ("signature_missing", "signature_invalid", "clock_skew")
@@ -385,7 +385,7 @@ def test_whatever_the_headers_are_the_verdict_is_401(headers: list[tuple[bytes, 
         ("a=whsec_MfKQ9r8GKYqr", "secret 1 has 9 bytes"),
     ],
 )
-def test_a_wrong_secret_stops_the_start_and_is_not_shown(value: str, says: str) -> None:
+def test_an_invalid_secret_prevents_the_start_and_is_not_shown(value: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         make_authenticator(read_settings({"API_KEY": "k", "WEBHOOK_SECRETS": value}))
     assert says in caught.value.message
@@ -393,7 +393,7 @@ def test_a_wrong_secret_stops_the_start_and_is_not_shown(value: str, says: str) 
     assert "MfKQ9" not in caught.value.message
 
 
-def test_padding_and_blanks_do_not_matter() -> None:
+def test_padding_and_blanks_in_secrets_are_ignored() -> None:
     text = f" a={OTHER_SECRET.rstrip('=')} , a={OTHER_SECRET} "
     one, other = webhook_secrets(read_settings({"WEBHOOK_SECRETS": text}))
     assert one.key == other.key == bytes(range(32))
@@ -401,7 +401,7 @@ def test_padding_and_blanks_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("variable", ["WEBHOOK_SECRETS", "GITHUB_WEBHOOK_SECRET"])
-def test_a_secret_is_enough_to_start(variable: str) -> None:
+def test_a_secret_suffices_to_start(variable: str) -> None:
     authenticator = make_authenticator(read_settings({variable: f"a={SECRET}"}))
     for key in ("", "sesame"):
         with pytest.raises(Unauthorized):

@@ -1,4 +1,4 @@
-"""Which signed bodies are commands, right or wrong, and which are only kept."""
+"""Signed bodies: which ones are commands, valid or invalid, and which are only recorded."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def reason(value: Any, event: str = "") -> str:
 
 @pytest.mark.parametrize("event", ["", "push", "repository_dispatch"])
 @pytest.mark.parametrize("envelope", [ENVELOPE, ENVELOPE | {"type": ENVELOPE_TYPE}])
-def test_a_command_is_one_whoever_signed_it(envelope: dict[str, Any], event: str) -> None:
+def test_a_command_is_recognized_whoever_signed_it(envelope: dict[str, Any], event: str) -> None:
     assert parse(envelope, event) == parse_envelope(msgspec.json.encode(envelope))
 
 
-def test_a_command_in_a_repository_dispatch_is_that_command_as_it_was_written() -> None:
+def test_a_command_in_a_repository_dispatch_is_extracted_verbatim() -> None:
     body = b'{"action":"x","client_payload":{"command":"store_memory","session_id":"s","data":{"content":1.50}}}'
     parsed = parse_signed(body, event="repository_dispatch")
     assert isinstance(parsed, Submission)
@@ -70,7 +70,7 @@ def test_a_command_in_a_repository_dispatch_is_that_command_as_it_was_written() 
         ([], "repository_dispatch", NO_COMMAND_INSIDE),
     ],
 )
-def test_what_is_no_command_is_only_kept_with_the_reason(value: Any, event: str, says: str) -> None:
+def test_other_events_are_recorded_with_the_reason(value: Any, event: str, says: str) -> None:
     assert reason(value, event) == says
 
 
@@ -84,19 +84,19 @@ def test_what_is_no_command_is_only_kept_with_the_reason(value: Any, event: str,
         ({"client_payload": {"command": "store_memory", "data": {"content": 1}}}, "session_id"),
     ],
 )
-def test_what_is_meant_as_a_command_and_wrong_is_refused(value: Any, field: str) -> None:
+def test_an_invalid_command_is_refused(value: Any, field: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse(value, "repository_dispatch")
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"payload=%7B%7D", b"\xff", b"{}{}"])
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_refused(body: bytes) -> None:
     with pytest.raises(NotJson):
         parse_signed(body, event="push")
 
 
-def test_the_same_event_written_in_another_way_is_the_same() -> None:
+def test_a_reformatted_event_is_the_same() -> None:
     one, other = (parse_signed(body, event="") for body in (b'{"a":1,"b":[2]}', b'{ "b": [2], "a": 1 }'))
     assert one == other
     assert one != parse({"a": 1, "b": [3]})
@@ -111,7 +111,7 @@ JSON = st.recursive(
 
 
 @given(value=st.dictionaries(st.sampled_from(["type", "command", "session_id", "client_payload", "data"]), JSON))
-def test_any_json_is_a_command_ignored_or_refused(value: dict[str, Any]) -> None:
+def test_any_json_is_a_command_or_ignored_or_refused(value: dict[str, Any]) -> None:
     try:
         parsed = parse(value, "repository_dispatch")
     except Invalid:

@@ -1,4 +1,4 @@
-"""The registry of waiters, by the key that they wait for."""
+"""The registry of waiters by key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_waiters_are_found_under_their_key_the_longest_waiting_first() -> None:
         assert waiters.keys() == ["a", "b"]
 
 
-def test_a_key_that_nobody_waits_for_leaves_no_trace() -> None:
+def test_a_key_without_waiters_leaves_no_entry() -> None:
     waiters: Waiters[str, asyncio.Event] = Waiters()
     event = asyncio.Event()
     with waiters.add("a", asyncio.Event()):
@@ -32,7 +32,7 @@ def test_a_key_that_nobody_waits_for_leaves_no_trace() -> None:
     assert waiters.keys() == []
 
 
-def test_waiters_may_leave_and_come_while_others_are_woken() -> None:
+def test_waiters_may_come_and_go_while_others_are_woken() -> None:
     waiters: Waiters[str, int] = Waiters()
     with waiters.add("a", 1), waiters.add("a", 2):
         woken = []

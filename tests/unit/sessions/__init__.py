@@ -1,1 +1,1 @@
-"""What commands mean, and how sessions are shown."""
+"""Commands and their rules, and the presentation of sessions."""

@@ -1,4 +1,4 @@
-"""What the holder of a claim may do, the form of tokens, and who is woken for a task, without any server."""
+"""Claims without any server: the rights of the holder, the form of tokens, and waking waiters for a task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HASH = "h" * 64
 
 @pytest.fixture
 def world() -> World:
-    """With a task that is claimed for the first time."""
+    """A session with a task that is claimed for the first time."""
     world = World()
     world.do("create_session", title="Morning walk")
     world.do("delegate_task", task_id="t", description="Find a baker", max_attempts=3)
@@ -43,7 +43,7 @@ def world() -> World:
 
 
 def hold(world: World, *, attempt: int = 1, token: str = HASH) -> None:
-    """Let an agent claim the task."""
+    """Claim the task for an agent."""
     changes = {"status": "claimed", "attempt": attempt, "claim_token": token, "claimed_by": "baker"}
     lease = {"lease_expires_at": world.now + timedelta(minutes=1)}
     world.state.put(msgspec.structs.replace(world.task("t"), **changes, **lease))
@@ -77,7 +77,7 @@ def test_a_completion_ends_the_lease_and_keeps_the_result_with_its_artifacts(wor
     assert world.session().last_activity_at == world.now
 
 
-def test_the_same_completion_again_changes_nothing_and_another_is_refused(world: World) -> None:
+def test_a_repeated_completion_changes_nothing_and_another_is_refused(world: World) -> None:
     act(world, complete(b'{"a": 1, "b": 2}'))
     assert act(world, complete(b'{"b": 2, "a": 1}')).put == []
     assert refused(world, complete(b"2")) == "task_finished"
@@ -86,7 +86,7 @@ def test_the_same_completion_again_changes_nothing_and_another_is_refused(world:
 
 
 @pytest.mark.parametrize("command", [complete(), FailTask(task_id="t", claim=HASH, error="x")])
-def test_who_lost_the_claim_or_never_had_it_changes_nothing(world: World, command: ClaimCommand) -> None:
+def test_only_the_holder_of_a_claim_can_use_it(world: World, command: ClaimCommand) -> None:
     hold(world, token="another")
     assert refused(world, command) == "claim_lost"
     assert refused(world, msgspec.structs.replace(command, task_id="none")) == "claim_lost"
@@ -95,13 +95,13 @@ def test_who_lost_the_claim_or_never_had_it_changes_nothing(world: World, comman
         decide(world.state, command, elsewhere)
 
 
-def test_a_cancelled_task_is_not_completed(world: World) -> None:
+def test_a_cancelled_task_cannot_be_completed(world: World) -> None:
     world.do("cancel_task", task_id="t")
     assert world.task("t").claim_token == HASH
     assert refused(world, complete()) == "task_cancelled"
 
 
-def test_failures_are_tried_again_later_each_time_until_the_last_attempt(world: World) -> None:
+def test_failures_are_retried_with_growing_delay_until_the_last_attempt(world: World) -> None:
     waits = []
     for attempt in (1, 2, 3):
         hold(world, attempt=attempt)
@@ -113,7 +113,7 @@ def test_failures_are_tried_again_later_each_time_until_the_last_attempt(world: 
     assert waits[:2] == [10, 20]
 
 
-def test_what_depends_on_a_task_fails_with_its_last_attempt(world: World) -> None:
+def test_dependents_of_a_task_fail_with_its_last_attempt(world: World) -> None:
     world.do("delegate_task", task_id="next", description="Go on", depends_on=["t"])
     for attempt, status in ((1, "pending"), (3, "failed")):
         hold(world, attempt=attempt)
@@ -122,7 +122,7 @@ def test_what_depends_on_a_task_fails_with_its_last_attempt(world: World) -> Non
     assert "depends on" in str(world.task("next").error)
 
 
-def test_a_question_lets_go_of_the_task_and_costs_no_attempt(world: World) -> None:
+def test_a_question_releases_the_task_without_losing_an_attempt(world: World) -> None:
     ask = AskTask(task_id="t", claim=HASH, question="Which street?")
     act(world, ask)
     assert (world.task("t").status, world.task("t").lease_expires_at) == ("input_required", None)
@@ -132,13 +132,13 @@ def test_a_question_lets_go_of_the_task_and_costs_no_attempt(world: World) -> No
     assert (task.status, task.attempt, task.claim_token) == ("pending", 0, None)
 
 
-def test_a_claim_may_end_in_a_session_that_takes_no_changes(world: World) -> None:
+def test_a_claim_can_be_ended_in_an_inactive_session(world: World) -> None:
     world.state.put(msgspec.structs.replace(world.session(), status="completed"))
     act(world, complete(b"1", AddArtifact(name="map", content=Raw(b"1"), artifact_id="map", task_id="t")))
     assert world.task("t").status == "completed"
 
 
-def test_a_token_names_its_task_and_shows_in_no_path() -> None:
+def test_a_token_names_its_task_and_is_masked_in_paths() -> None:
     token = claim_token(make_claim_secret(), session_id="evening:walk@1", task_id="find.it-2")
     claim = read_claim_token(token)
     assert (claim.session_id, claim.task_id, len(claim.hash)) == ("evening:walk@1", "find.it-2", 64)
@@ -148,7 +148,7 @@ def test_a_token_names_its_task_and_shows_in_no_path() -> None:
             read_claim_token(wrong)
 
 
-# Who is woken
+# Waking waiters
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def task(agent_name: str | None = None, kind: str = "code", session_id: str = "s
 
 
 def woken(queue: ClaimWaiters, waiters: list[ClaimWaiter], *tasks: Claimable) -> list[int]:
-    """Who is woken by these tasks."""
+    """Return the waiters that these tasks wake."""
     with ExitStack() as held:
         for one in waiters:
             held.enter_context(queue.wait(one, source="s"))
@@ -183,7 +183,7 @@ def woken(queue: ClaimWaiters, waiters: list[ClaimWaiter], *tasks: Claimable) ->
         return numbers
 
 
-def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take_it(queue: ClaimWaiters) -> None:
+def test_each_task_wakes_the_longest_waiting_agent_that_can_claim_it(queue: ClaimWaiters) -> None:
     many = [waiter("a", ["code"]) for _ in range(200)]
     assert woken(queue, many, task(), task(), task()) == [0, 1, 2]
     mixed = [waiter("a", ["text"]), waiter("b", None), waiter("c", ["code"])]
@@ -195,7 +195,7 @@ def test_each_task_wakes_the_one_that_has_waited_longest_of_those_who_would_take
     assert woken(queue, limited, task(session_id="t"), task(created_by="y")) == [0, 1]
 
 
-def test_who_leaves_without_having_looked_passes_the_task_on(queue: ClaimWaiters) -> None:
+def test_a_woken_waiter_that_leaves_early_passes_the_task_on(queue: ClaimWaiters) -> None:
     first, second = waiter("a", None), waiter("a", None)
     with queue.wait(second, source="s"):
         with queue.wait(first, source="s"):
@@ -206,7 +206,7 @@ def test_who_leaves_without_having_looked_passes_the_task_on(queue: ClaimWaiters
         assert second.woken.is_set()
 
 
-def test_who_holds_as_many_as_it_may_is_woken_only_when_it_holds_one_less(queue: ClaimWaiters) -> None:
+def test_an_agent_at_its_limit_is_woken_only_when_it_has_finished_a_task(queue: ClaimWaiters) -> None:
     one, other = waiter("a", None), waiter("b", None)
     with queue.wait(one, source="s"), queue.wait(other, source="s"):
         for each in (one, other):

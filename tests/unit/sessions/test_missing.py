@@ -1,4 +1,4 @@
-"""Suggestions for an id under which there is nothing: useful for typos, and cheap for whatever is asked."""
+"""Suggestions for unknown ids: useful for typos, and cheap for any id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from sessions.reads.not_found import CANDIDATES, nearest_of
 
 
-def test_a_misspelt_id_finds_the_one_that_was_meant() -> None:
+def test_a_misspelt_id_gets_the_intended_one() -> None:
     known = ["solar-roof-plan", "solar-roof-budget", "kitchen", "日本語の計画"]
     assert nearest_of("solar-rof-plan", known)[0] == "solar-roof-plan"
     assert nearest_of("Kitchen", known) == ["kitchen"]
@@ -22,8 +22,8 @@ def test_each_id_is_suggested_once_and_three_at_most() -> None:
     assert len(nearest_of("walk-0", known)) == len(set(nearest_of("walk-0", known))) == 3
 
 
-def test_the_longest_ids_cost_a_few_milliseconds_however_alike_they_are() -> None:
-    """Comparing them letter by letter takes a second and more."""
+def test_the_longest_ids_take_a_few_milliseconds_even_if_similar() -> None:
+    """Comparing them letter by letter takes more than a second."""
     dice = random.Random(4)
     known = ["".join(dice.choices("abcd", k=199)) for _ in range(CANDIDATES)]
     wanted = "".join(dice.choices("abcd", k=199))

@@ -1,4 +1,4 @@
-"""Pages: cursors that nobody but us can make up, and as many items as fit."""
+"""Pages: unforgeable cursors, and as many items as fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessions.reads.truncation import LongText, measure
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.datetimes())
-def test_a_cursor_comes_back_as_it_was(key: str, moment: datetime) -> None:
+def test_a_cursor_is_decoded_unchanged(key: str, moment: datetime) -> None:
     position = (moment.replace(tzinfo=UTC), key)
     cursor = encode_cursor(position)
     assert cursor.isascii()
@@ -22,14 +22,14 @@ def test_a_cursor_comes_back_as_it_was(key: str, moment: datetime) -> None:
     assert decode_cursor(cursor, tuple[datetime, str]) == position
 
 
-def test_what_only_looks_like_nul_may_be_in_a_cursor() -> None:
+def test_a_cursor_may_contain_text_that_looks_like_nul() -> None:
     assert decode_cursor(encode_cursor("\\u0000"), str) == "\\u0000"
     with pytest.raises(Invalid):
         decode_cursor(encode_cursor("\0"), str)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"])
-def test_a_time_in_a_cursor_is_in_utc(moment: str) -> None:
+def test_a_time_in_a_cursor_must_be_in_utc(moment: str) -> None:
     with pytest.raises(Invalid):
         decode_cursor(encode_cursor((moment, "s")), tuple[datetime, str])
 
@@ -48,7 +48,7 @@ def test_a_cursor_of_another_list_or_out_of_range_is_refused() -> None:
             decode_cursor(encode_cursor(position), RowPosition)
 
 
-def test_a_page_has_the_cursor_of_its_last_item_only_if_there_are_more() -> None:
+def test_a_page_has_a_cursor_only_if_there_are_more_items() -> None:
     entries = [(number, {"n": number}) for number in range(5)]
     page = fill(entries, limit=4, room=1_000)
     assert [item["n"] for item in page.items] == [0, 1, 2, 3]
@@ -58,7 +58,7 @@ def test_a_page_has_the_cursor_of_its_last_item_only_if_there_are_more() -> None
     assert fill([], limit=5, room=1_000).items == []
 
 
-def test_a_page_ends_when_the_room_is_used_up_but_has_one_item_at_least() -> None:
+def test_a_page_fits_the_room_but_has_at_least_one_item() -> None:
     entries = [(number, {"text": LongText(text="x" * 400, length=400, paged=True)}) for number in range(5)]
     page = fill(entries, limit=5, room=1_000)
     assert len(page.items) == 2

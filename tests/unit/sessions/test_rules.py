@@ -1,4 +1,4 @@
-"""What commands mean, without any server."""
+"""The rules of commands, without any server."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def world() -> World:
     return world
 
 
-def test_a_session_without_title_is_called_by_its_id() -> None:
+def test_a_session_without_a_title_uses_its_id() -> None:
     assert World().do("create_session", title="").data["title"] == "walk"
 
 
-def test_the_same_session_again_changes_nothing(world: World) -> None:
+def test_creating_the_same_session_again_changes_nothing(world: World) -> None:
     again = world.do("create_session", title="Morning walk")
     assert again.data["created"] is False
     assert again.put == []
 
 
-def test_another_session_under_the_same_id_is_a_conflict_that_shows_what_is_there(world: World) -> None:
+def test_another_session_under_the_same_id_is_a_conflict_that_shows_the_stored_one(world: World) -> None:
     error = world.refused("create_session", title="Evening walk")
     assert isinstance(error, Conflict)
     assert error.data is not None
     assert error.data["title"] == "Morning walk"
 
 
-def test_nothing_is_made_implicitly() -> None:
+def test_nothing_is_created_implicitly() -> None:
     error = World().refused("store_memory", content="x")
     assert isinstance(error, NotFound)
     assert "create_session" in str(error.hint)
 
 
-def test_new_content_is_a_new_revision_and_the_old_one_stays(world: World) -> None:
+def test_new_content_is_a_new_revision_and_the_old_one_is_kept(world: World) -> None:
     world.do("store_memory", key="db", content="MySQL", type="decision", tags=["tech"])
     decision = world.do("store_memory", key="db", content="Postgres")
     assert decision.data == {
@@ -65,7 +65,7 @@ def test_new_content_is_a_new_revision_and_the_old_one_stays(world: World) -> No
     assert [(r.revision, bytes(r.content)) for r in old] == [(1, b'"MySQL"')]
 
 
-def test_the_same_content_is_no_revision_however_it_is_written(world: World) -> None:
+def test_reformatted_content_is_no_new_revision(world: World) -> None:
     world.do("store_memory", key="k", content={"a": 1, "b": 2})
     again = world.do("store_memory", key="k", content={"b": 2, "a": 1})
     assert (again.data["revision"], again.data["created"], again.put) == (1, False, [])
@@ -78,7 +78,7 @@ def test_another_status_of_a_memory_is_a_revision(world: World) -> None:
     assert done.message == 'Stored revision 2 of the action item "todo"; it is done.'
 
 
-def test_no_tags_clear_and_tags_that_are_left_out_stay(world: World) -> None:
+def test_empty_tags_clear_and_omitted_tags_are_kept(world: World) -> None:
     world.do("store_memory", key="k", content="x", tags=["a"])
     world.do("store_memory", key="k", content="y")
     assert world.memory("k").tags == ["a"]
@@ -86,7 +86,7 @@ def test_no_tags_clear_and_tags_that_are_left_out_stay(world: World) -> None:
     assert world.memory("k").tags == []
 
 
-def test_a_memory_that_is_said_again_later_counts_as_said_then(world: World) -> None:
+def test_a_memory_said_again_later_gets_the_later_time(world: World) -> None:
     first = world.do("store_memory", content="Roses need sun", type="fact")
     key = first.data["key"]
     again = world.do("store_memory", content="Roses need sun", type="fact")
@@ -99,7 +99,7 @@ def test_a_memory_that_is_said_again_later_counts_as_said_then(world: World) -> 
     assert world.do("store_memory", content="Roses need sun", type="fact").data["outcome"] == "restated"
 
 
-def test_what_was_said_before_a_memory_was_closed_does_not_reopen_it(world: World) -> None:
+def test_an_older_mention_does_not_reopen_a_closed_memory(world: World) -> None:
     items = {"action_items": ["Call Ann"]}
     [key] = world.do("conversation_chunk", content="one", extracted_items=items).data["memory_keys"]
     world.do("store_memory", key=key, content="Call Ann", status="done")
@@ -108,7 +108,7 @@ def test_what_was_said_before_a_memory_was_closed_does_not_reopen_it(world: Worl
     assert world.do("conversation_chunk", content="three", extracted_items=items).data["reopened"] == [key]
 
 
-def test_what_was_said_first_comes_back_as_a_revision_when_it_is_said_again(world: World) -> None:
+def test_earlier_content_said_again_becomes_a_new_revision(world: World) -> None:
     key = world.do("store_memory", content="Use MySQL", type="decision").data["key"]
     world.do("store_memory", key=key, content="Use Postgres", status="superseded")
     items = {"decisions": ["Use MySQL"]}
@@ -116,7 +116,7 @@ def test_what_was_said_first_comes_back_as_a_revision_when_it_is_said_again(worl
     assert (bytes(world.memory(key).content), world.memory(key).revision) == (b'"Use MySQL"', 3)
 
 
-def test_ages_in_what_has_an_id_mean_the_moment_when_it_was_first_sent(world: World) -> None:
+def test_ages_in_a_repeated_command_are_relative_to_its_first_delivery(world: World) -> None:
     for command, data in (
         ("conversation_chunk", {"chunk_id": "c", "content": "x", "start_time": "2h", "end_time": "1h"}),
         ("delegate_task", {"task_id": "t", "description": "x", "not_before": "in 2h"}),
@@ -136,11 +136,11 @@ def test_a_conditional_write_needs_the_right_revision(world: World, if_revision:
         assert (error.code, error.data) == ("revision_conflict", {"key": "k", "revision": 1})
 
 
-def test_if_revision_zero_means_that_there_must_be_none(world: World) -> None:
+def test_if_revision_zero_requires_a_new_memory(world: World) -> None:
     assert world.do("store_memory", key="k", content="one", if_revision=0).data["revision"] == 1
 
 
-def test_a_deleted_memory_starts_anew(world: World) -> None:
+def test_a_deleted_memory_starts_again_at_revision_one(world: World) -> None:
     world.do("store_memory", key="k", content="one")
     world.do("store_memory", key="k", content="two")
     world.do("delete_memory", key="k")
@@ -148,7 +148,7 @@ def test_a_deleted_memory_starts_anew(world: World) -> None:
     assert world.state.stats("walk").memories == 1
 
 
-def test_items_found_in_a_conversation_become_memories_that_name_it(world: World) -> None:
+def test_items_extracted_from_a_conversation_become_memories_that_refer_to_it(world: World) -> None:
     items = {"decisions": ["Use Postgres"], "action_items": [{"description": "Call Ann"}], "ideas": ["x", "x"]}
     data = world.do("conversation_chunk", chunk_id="c1", content="We talked", extracted_items=items).data
     assert (data["content_size"], data["extracted_items_processed"]) == (9, 3)
@@ -157,12 +157,12 @@ def test_items_found_in_a_conversation_become_memories_that_name_it(world: World
     assert world.do("conversation_chunk", chunk_id="c1", content="We talked", extracted_items=items).put == []
 
 
-def test_other_conversation_under_the_same_id_is_a_conflict(world: World) -> None:
+def test_another_chunk_under_the_same_id_is_a_conflict(world: World) -> None:
     world.do("conversation_chunk", chunk_id="c1", content="one")
     assert world.refused("conversation_chunk", chunk_id="c1", content="two").code == "chunk_exists"
 
 
-def test_a_paused_session_takes_only_what_leads_on(world: World) -> None:
+def test_a_paused_session_accepts_only_state_changes_and_cancellations(world: World) -> None:
     world.do("delegate_task", task_id="t1", description="x")
     world.do("pause_session")
     assert world.do("pause_session").put == []
@@ -179,7 +179,7 @@ def test_a_paused_session_takes_only_what_leads_on(world: World) -> None:
     assert world.do("resume_session").data["status"] == "active"
 
 
-def test_a_completed_session_takes_nothing_until_it_is_resumed(world: World) -> None:
+def test_a_completed_session_accepts_no_changes_until_it_is_resumed(world: World) -> None:
     world.do("delegate_task", task_id="t1", description="x")
     world.do("complete_session", open_tasks="cancel")
     assert world.refused("cancel_task", task_id="t1").code == "session_completed"
@@ -201,7 +201,7 @@ def test_counts_are_always_right(world: World) -> None:
     assert world.do("resume_session").data["stats"] == stats | {"active_tasks": 0}
 
 
-def test_a_session_with_open_tasks_is_not_completed_but_names_them(world: World) -> None:
+def test_completing_a_session_with_open_tasks_is_refused_and_names_them(world: World) -> None:
     for number in range(8):
         world.do("delegate_task", task_id=f"t{number}", description=f"Task {number} {'x' * 300}")
     error = world.refused("complete_session")
@@ -229,7 +229,7 @@ def test_completing_a_session_cancels_its_open_tasks_if_asked(world: World) -> N
     assert world.do("complete_session").message == '"Morning walk" is already completed.'
 
 
-def test_what_depends_on_a_cancelled_task_fails_with_that_reason(world: World) -> None:
+def test_dependents_of_a_cancelled_task_fail_with_that_reason(world: World) -> None:
     world.do("delegate_task", task_id="a", description="Bake")
     world.do("delegate_task", task_id="b", description="Slice", depends_on=["a"])
     world.do("delegate_task", task_id="c", description="Eat", depends_on=["b"])
@@ -242,7 +242,7 @@ def test_what_depends_on_a_cancelled_task_fails_with_that_reason(world: World) -
     assert world.state.stats("walk").active_tasks == 1
 
 
-def test_nothing_can_depend_on_what_failed_or_was_cancelled(world: World) -> None:
+def test_no_task_can_depend_on_a_failed_or_cancelled_one(world: World) -> None:
     world.do("delegate_task", task_id="a", description="Bake")
     world.do("cancel_task", task_id="a")
     error = world.refused("delegate_task", task_id="b", description="Slice", depends_on=["a"])
@@ -251,7 +251,7 @@ def test_nothing_can_depend_on_what_failed_or_was_cancelled(world: World) -> Non
 
 
 @pytest.mark.parametrize(("open_tasks", "scopes"), [("refuse", ["write"]), ("cancel", ["write", "delegate"])])
-def test_who_cancels_tasks_by_completing_a_session_must_be_allowed_to(open_tasks: str, scopes: list[str]) -> None:
+def test_cancelling_tasks_by_completing_a_session_needs_both_scopes(open_tasks: str, scopes: list[str]) -> None:
     data = {"open_tasks": open_tasks}
     item = {"command": "complete_session", "data": data}
     for body in (item, {"command": "batch", "data": {"commands": [item]}}):
@@ -259,7 +259,7 @@ def test_who_cancels_tasks_by_completing_a_session_must_be_allowed_to(open_tasks
         assert scopes_of(command) == scopes
 
 
-def test_deleting_a_session_needs_its_id_once_more(world: World) -> None:
+def test_deleting_a_session_requires_its_id_as_confirmation(world: World) -> None:
     error = world.refused("delete_session", confirm="other")
     assert isinstance(error, Invalid)
     world.do("store_memory", key="k", content="secret")
@@ -286,7 +286,7 @@ def test_the_same_request_from_the_same_source_within_minutes_is_the_same_task(w
     assert len({d.data["task_id"] for d in (first, other, wanted, theirs, later)}) == 5
 
 
-def test_the_same_words_later_or_from_somebody_else_are_said_again(world: World) -> None:
+def test_the_same_words_later_or_from_another_source_are_stored_again(world: World) -> None:
     def say(text: str) -> Any:
         data = world.do("conversation_chunk", content=text).data
         return data["chunk_id"], data["created"]
@@ -302,7 +302,7 @@ def test_the_same_words_later_or_from_somebody_else_are_said_again(world: World)
     assert (created, third not in (first, second)) == (True, True)
 
 
-def test_an_answer_tells_who_is_online_and_how_long_the_queue_is() -> None:
+def test_a_response_names_online_agents_and_the_length_of_the_queue() -> None:
     seen = START + timedelta(minutes=1)
     world = World(agents=[Agent(name="codex", type="code", last_seen_at=seen)])
     world.do("create_session", title="x")
@@ -314,12 +314,12 @@ def test_an_answer_tells_who_is_online_and_how_long_the_queue_is() -> None:
     assert world.do("delegate_task", description="d", agent_name="nobody", priority=5).data["ahead_in_queue"] == 0
 
 
-def test_a_task_cannot_wait_for_one_that_is_unknown(world: World) -> None:
+def test_a_task_cannot_depend_on_an_unknown_one(world: World) -> None:
     error = world.refused("delegate_task", description="x", depends_on=["nope"])
     assert (error.code, error.field) == ("task_not_found", "data.depends_on[0]")
 
 
-def test_a_cycle_of_tasks_is_refused_with_its_path(world: World) -> None:
+def test_a_cycle_of_dependencies_is_refused_with_its_path(world: World) -> None:
     assert world.refused("delegate_task", task_id="a", description="x", depends_on=["a"]).code == "dependency_cycle"
     world.upcoming = frozenset({"a", "b", "c"})
     world.do("delegate_task", task_id="a", description="x", depends_on=["b"])
@@ -328,7 +328,7 @@ def test_a_cycle_of_tasks_is_refused_with_its_path(world: World) -> None:
     assert "c → a → b → c" in error.message
 
 
-def test_a_question_is_answered_and_the_task_goes_back_to_the_queue(world: World) -> None:
+def test_answering_a_question_requeues_the_task(world: World) -> None:
     world.do("delegate_task", task_id="t1", description="x")
     assert world.refused("answer_task", task_id="t1", answer="yes").code == "task_not_asking"
     asking = [Question(question="Which?", asked_at=world.now)]
@@ -358,13 +358,13 @@ def test_an_artifact_may_belong_to_a_task_of_the_session(world: World) -> None:
     assert (again.data["created"], again.put) == (False, [])
 
 
-def test_messages_are_fit_to_be_read_aloud(world: World) -> None:
+def test_messages_can_be_read_aloud(world: World) -> None:
     message = world.do("store_memory", key="use_postgres", type="action_item", content=1).message
     assert message == 'Stored the action item "use_postgres".'
 
 
-def test_every_changing_command_says_what_it_touches() -> None:
-    """A rule sees only what was loaded, so a command whose session is not loaded could never work."""
+def test_every_changing_command_declares_what_it_reads() -> None:
+    """A rule sees only loaded rows, so a command whose session is not loaded could never work."""
     for name, definition in c.COMMANDS.items():
         wanted = ReadSet()
         if not definition.is_read and definition is not c.Batch:

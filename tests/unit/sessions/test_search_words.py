@@ -1,4 +1,4 @@
-"""Taking a query apart, and marking what was found."""
+"""Parsing queries, and marking hits."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from sessions.reads.search_query import MARK, MOST_WORDS, any_of, mark, normalize_marks, parse_query
 
 
-def test_words_and_runs_without_spaces_are_told_apart() -> None:
+def test_words_and_runs_without_spaces_are_distinguished() -> None:
     wording = parse_query("Postgres 数据库选择 now")
     assert wording.text.split() == ["Postgres", "now"]
     assert wording.runs == ["数据库选择"]
     assert wording.parts == ["数据", "据库", "库选", "选择"]
 
 
-def test_letters_of_thai_come_in_fours_and_a_single_sign_as_it_is() -> None:
+def test_thai_is_split_into_groups_of_four_and_single_characters_are_kept() -> None:
     assert parse_query("ข้อมูล").parts == ["ข้อม", "้อมู", "อมูล"]
     assert parse_query("水").parts == ["水"]
 
 
-def test_what_is_unwanted_is_not_looked_for() -> None:
+def test_excluded_words_are_not_searched_for() -> None:
     wording = parse_query('roof -solar -"heat pump" -数据 well-known')
     assert wording.wanted.split() == ["roof", "well-known"]
     assert wording.unwanted == ["solar", '"heat pump"']
@@ -28,19 +28,19 @@ def test_what_is_unwanted_is_not_looked_for() -> None:
     assert wording.runs == []
 
 
-def test_many_dashes_are_one() -> None:
+def test_several_dashes_count_as_one() -> None:
     assert parse_query("a " + "- " * 400 + "b").text == "a - b"
     assert parse_query("-(-!-&-:-'-b").text == "-b"
     assert parse_query("漢" * 3 + "-漢" * 3 + " -b").text.count("-") == 1
     assert parse_query('solar--roof a--b -c -"d"').text == 'solar--roof a--b -c -"d"'
 
 
-def test_a_lexeme_is_quoted_and_longer_ones_are_beginnings() -> None:
+def test_lexemes_are_quoted_and_long_ones_match_by_prefix() -> None:
     assert any_of(["it's", "\\b", "roof", "ab"]) == ["'it''s':*", "'roof':*", "'\\\\b'", "'ab'"]
     assert len(any_of([f"word{number}" for number in range(100)])) == MOST_WORDS
 
 
-def test_occurrences_that_touch_are_marked_as_one() -> None:
+def test_adjacent_occurrences_are_marked_as_one() -> None:
     assert mark("我们选择了数据库", ["我们", "数据", "据库"]) == "**我们**选择了**数据库**"
     assert mark("aaa", ["aa"]) == "**aaa**"
     assert mark("", ["a"]) == ""

@@ -1,11 +1,11 @@
-"""Sentences on what was read."""
+"""Messages about reads."""
 
 from __future__ import annotations
 
 from sessions.reads.messages import counted, found, of_bundle, of_session, of_task
 
 
-def test_numbers_agree_with_what_is_counted() -> None:
+def test_counts_use_singular_and_plural() -> None:
     assert [counted(number, "memory") for number in (0, 1, 2)] == ["no memories", "1 memory", "2 memories"]
     assert counted(2, "action_item") == "2 action items"
     assert counted(2, "hit for some of the words") == "2 hits for some of the words"
@@ -16,7 +16,7 @@ def test_a_list_is_described_in_one_sentence() -> None:
     assert found(20, "session", where=None, more=True) == "Found 20 sessions, and there are more."
 
 
-def test_no_sentence_is_too_long_to_be_read_aloud() -> None:
+def test_messages_are_short_enough_to_be_read_aloud() -> None:
     stats = {"memories": 10**9, "active_tasks": 10**9}
     sentences = [
         of_session({"title": "x" * 256, "status": "completed", "stats": stats}),
@@ -26,5 +26,5 @@ def test_no_sentence_is_too_long_to_be_read_aloud() -> None:
     assert all(len(sentence) <= 200 for sentence in sentences)
 
 
-def test_a_task_that_is_read_on_has_no_title() -> None:
+def test_a_continued_task_read_has_no_title() -> None:
     assert of_task({"status": "completed"}) == "The task is completed."

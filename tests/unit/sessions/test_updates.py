@@ -1,4 +1,4 @@
-"""The line on tasks that a source delegated in other sessions."""
+"""The line about tasks that a source delegated in other sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def listener(**fields: Any) -> Listener:
     return Listener(**{"session_id": "here", "source": "chat"} | fields)
 
 
-def test_only_other_sessions_that_the_key_may_see_are_told_of() -> None:
+def test_only_other_sessions_visible_to_the_key_are_listed() -> None:
     news = [found("here"), found("team-1"), found("other-1", count=4)]
     [line] = describe_elsewhere(news, listener(session_glob="team-*"))
     assert (line["message"], line["session_ids"]) == ('1 task finished in "Bike rental".', ["team-1"])
@@ -40,12 +40,12 @@ def test_only_other_sessions_that_the_key_may_see_are_told_of() -> None:
         ),
     ],
 )
-def test_the_line_counts_what_became_of_the_tasks(news: list[Elsewhere], message: str) -> None:
+def test_the_line_counts_finished_failed_and_asking_tasks(news: list[Elsewhere], message: str) -> None:
     [line] = describe_elsewhere(news, listener())
     assert line["message"] == message
 
 
-def test_the_line_can_be_read_aloud_however_long_titles_are() -> None:
+def test_the_line_is_short_even_with_long_titles() -> None:
     statuses = ("input_required", "failed", "completed")
     news = [found(name, status, 60, "x" * 256) for name in "abcdef" for status in statuses]
     [line] = describe_elsewhere(news, listener())
