@@ -58,7 +58,7 @@ def test_the_ledger_holds_when_the_disk_is_full(rig_on_disk: Rig, disk: Path) ->
             with filler.open("wb") as file:
                 space = os.statvfs(disk)
                 os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - LEFT_BYTES)
-            wait_for(lambda: server.status() == psutil.STATUS_ZOMBIE, what="ended by the full disk")  # noqa: B023
+            wait_for(lambda: server.status() == psutil.STATUS_ZOMBIE, what="Valkey ended by the full disk")  # noqa: B023
             refused = rig.stack.client.post("/v1/webhook", json=envelope("create_session", new_id(), title="No room"))
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
             filler.unlink()

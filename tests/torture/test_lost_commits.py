@@ -33,7 +33,7 @@ def test_the_ledger_holds_when_commits_and_their_acknowledgements_are_lost(rig: 
             for number in range(ROUNDS * len(MOMENTS)):
                 wait_at_random()
                 proxy.lose(MOMENTS[number % len(MOMENTS)])
-                wait_for(lambda: proxy.lost > number, what="cut")  # noqa: B023 - It ends before the next round.
+                wait_for(lambda: proxy.lost > number, what="connection cut")  # noqa: B023 - It ends before the next round.
                 ledger.wait_for_progress()
         ledger.check()
         assert rig.stack.log("worker").count("Postgres unavailable") >= ROUNDS

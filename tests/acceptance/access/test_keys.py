@@ -136,7 +136,7 @@ def test_an_event_posted_to_a_hook_becomes_a_memory_of_its_session(stack: Stack)
         return httpx.post(f"{stack.url}{hook['url']}?wait=20", content=content, headers=headers)
 
     body = json.dumps(event).encode()
-    wait_for(lambda: post(body).status_code == 200, seconds=WITHIN_SECONDS, what="a hook")
+    wait_for(lambda: post(body).status_code == 200, seconds=WITHIN_SECONDS, what="hook usable")
     assert post(body).json()["delivery_id"] == post(body).json()["delivery_id"]
     for other in (b'["plain", 1e23]', b'"text"', b"17", json.dumps({**event, "attempt": 2}).encode()):
         assert post(other).status_code == 200

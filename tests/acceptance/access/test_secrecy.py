@@ -126,7 +126,7 @@ def sent(talkative: Stack) -> list[str]:
     stack.redis.xadd("sr:inbox:03", {"e": f"no entry: {SAID}"})
     stack.wait_until_drained()
     wait_for(lambda: stack.redis.llen("sr:refusals") > 10, what="refused")
-    wait_for(lambda: stack.redis.zcard("rq:failed:session-relay") == 1, what="in the failed list")
+    wait_for(lambda: stack.redis.zcard("rq:failed:session-relay") == 1, what="job listed as failed")
     return [
         SAID,
         key,
@@ -227,7 +227,7 @@ def test_no_page_of_the_dashboard_shows_a_secret(talkative: Stack, sent: list[st
     url = f"http://127.0.0.1:{talkative.environment['DASHBOARD_PORT']}"
     seen: set[str] = set()
     with httpx.Client(base_url=url, auth=("admin", PASSWORD), timeout=30, follow_redirects=True) as client:
-        wait_for(lambda: client.get("/").status_code == 200, what="up")
+        wait_for(lambda: client.get("/").status_code == 200, what="dashboard responding")
         job = cast("list[bytes]", talkative.redis.zrange("rq:failed:session-relay", 0, 0))[0].decode()
         ahead = [
             "/",

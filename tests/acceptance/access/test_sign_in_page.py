@@ -67,7 +67,7 @@ def test_a_person_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Brows
     browser.wait_for("document.querySelector('p.error')?.innerText.includes('Invalid API key')", what="refused")
     browser.run(f"document.querySelector('#key').value = '{API_KEY}'")
     browser.run(ALLOW)
-    wait_for(lambda: any(path.startswith("/callback") for path in callback.heard), what="called back")
+    wait_for(lambda: any(path.startswith("/callback") for path in callback.heard), what="callback received")
 
     [path] = [path for path in callback.heard if path.startswith("/callback")]
     told = parse_qs(urlsplit(path).query)

@@ -61,7 +61,7 @@ def known_key(stack: Stack, *scopes: str, name: str = "") -> str:
     """Create a key and wait until the relay accepts it."""
     made = stack.client.post("/v1/keys", json={"name": name or new_id("key"), "scopes": scopes}).json()
     headers = {"X-API-Key": made["key"]}
-    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="known")
+    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="key accepted")
     return str(made["key"])
 
 
@@ -205,8 +205,8 @@ while not os.path.exists(os.environ["PIDS"] + "/go"): time.sleep(0.05)
 """
         with running_agent(cli, "--agent", agent.name, "--lease", "2", command=python(code)):
             delegate()
-            shown = wait_for(lambda: task_of(stack, session_id).get("progress", {}), what="told")
-            wait_for(lambda: task_of(stack, session_id)["progress"].get("percent") == 40, what="told the percentage")
+            shown = wait_for(lambda: task_of(stack, session_id).get("progress", {}), what="reported")
+            wait_for(lambda: task_of(stack, session_id)["progress"].get("percent") == 40, what="percentage reported")
             shown = task_of(stack, session_id)
             assert (shown["status"], shown["progress"]["text"]) == ("running", "40% Read two of five pages")
             (cli.folder / "go").touch()
@@ -320,7 +320,9 @@ while not os.path.exists(folder + "/go"): time.sleep(0.05)
         ) as runner:
             for number in range(4):
                 delegate(f"t{number}")
-            wait_for(lambda: all((cli.folder / f"t{number}").exists() for number in range(3)), what="three at work")
+            wait_for(
+                lambda: all((cli.folder / f"t{number}").exists() for number in range(3)), what="three tasks running"
+            )
             assert not (cli.folder / "t3").exists()
             (cli.folder / "go").touch()
             runner.wait_for_event("finished", count=4)
@@ -350,7 +352,7 @@ print("finished in peace")
             delegate("a")
             wait_for((cli.folder / "ran").exists, what="running")
             runner.stop()
-            wait_for(lambda: "waiting for 1 running task to finish" in "".join(runner.said), what="heard")
+            wait_for(lambda: "waiting for 1 running task to finish" in "".join(runner.said), what="message logged")
             delegate("b")
             (cli.folder / "go").touch()
             assert runner.end() == 0
@@ -391,7 +393,7 @@ print("finished in peace")
                 second.wait_for_event("claimed")
                 assert time.monotonic() - killed_at < 3 + 5
                 assert settled(stack, session_id)["output"] == 2
-            wait_for(lambda: are_gone(pids), seconds=10, what="ended")
+            wait_for(lambda: are_gone(pids), seconds=10, what="processes ended")
         assert events_of(stack, session_id).count("complete_task") == 1
 
     def test_a_result_is_delivered_once_when_the_relay_is_back(self, postgres: EmbeddedServer, tmp_path: Path) -> None:
@@ -413,7 +415,9 @@ print("made while nobody was there")
             wait_for((folder / "ran").exists, what="running")
             stack.kill("api")
             (folder / "go").touch()
-            wait_for(lambda: "Cannot deliver the result of 'x' yet" in "".join(runner.said), what="away")
+            wait_for(
+                lambda: "Cannot deliver the result of 'x' yet" in "".join(runner.said), what="delivery problem logged"
+            )
             stack.start("api")
             runner.wait_for_event("finished")
             assert settled(stack, session_id)["output"] == "made while nobody was there"

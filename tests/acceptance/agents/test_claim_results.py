@@ -267,7 +267,7 @@ class TestWaiting:
         before = pushed()
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(stack.send, "get_task", session_id, task_id="t", wait=20)
-            wait_for(lambda: pushed() == before + 1 and stack.drained(), what="read for the first time")
+            wait_for(lambda: pushed() == before + 1 and stack.drained(), what="first read applied")
             agent.done(task, "complete", output="done")
             answer = waiting.result(timeout=10)
         assert pushed() == before + 2  # The read, and the completion of the task.

@@ -250,7 +250,9 @@ class TestLeases:
         process = subprocess.Popen((sys.executable, "-c", BUSY_AGENT), env=environment, stdout=subprocess.PIPE)
         assert process.stdout is not None
         token = process.stdout.readline().decode().strip()
-        wait_for(lambda: task_of(stack, session_id).get("progress", {}).get("percent", 0) >= 3, what="beating")
+        wait_for(
+            lambda: task_of(stack, session_id).get("progress", {}).get("percent", 0) >= 3, what="heartbeats received"
+        )
         assert agent.finds_nothing(wait=4)  # Heartbeats extend the lease.
         process.kill()
         process.wait()
@@ -270,12 +272,12 @@ class TestLeases:
         delegate("a")
         delegate("b")
         task = agent.claim(lease_seconds=1)
-        wait_for(lambda: task_of(stack, session_id, "a")["status"] == "pending", what="returned")
+        wait_for(lambda: task_of(stack, session_id, "a")["status"] == "pending", what="task requeued")
         told = agent.done(task, "heartbeat")
         assert (told["status"], told["attempt"]) == ("claimed", 1)
         agent.done(task, "complete", output=1)
         second = agent.claim(lease_seconds=1)
-        wait_for(lambda: task_of(stack, session_id, "b")["status"] == "pending", what="returned")
+        wait_for(lambda: task_of(stack, session_id, "b")["status"] == "pending", what="task requeued")
         agent.done(second, "complete", output=2)
         assert task_of(stack, session_id, "b")["output"] == 2
 
@@ -284,7 +286,7 @@ class TestLeases:
     ) -> None:
         delegate(max_attempts=1)
         task = agent.claim(lease_seconds=1)
-        wait_for(lambda: "return_task" in events_of(stack, session_id), what="returned")
+        wait_for(lambda: "return_task" in events_of(stack, session_id), what="task requeued")
         [update] = fresh(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "failed")
         assert "stopped responding" in task_of(stack, session_id)["error"]

@@ -306,7 +306,7 @@ class TestOperators:
         refused = cli.run("keys", "revoke", name, code=2)
         assert f"Permanently revoke {name} ({made['key_id']}: read write)?" in refused.err
         limited = {"API_KEY": made["key"]}
-        wait_for(lambda: cli.run("list", environment=limited).rows == [], what="known to the relay")
+        wait_for(lambda: cli.run("list", environment=limited).rows == [], what="key accepted")
         assert "admin" in cli.run("keys", "list", code=4, environment=limited).err
         cli.run("keys", "revoke", name, "--yes")
         wait_for(lambda: "Error:" in cli.run("list", code=4, environment=limited).err, what="refused")
@@ -314,7 +314,7 @@ class TestOperators:
 
     def test_refusals_agents_and_status_are_printed(self, cli: CommandLine, stack: Stack) -> None:
         cli.run("list", code=4, environment={"API_KEY": "wrong"})
-        wait_for(lambda: cli.run("refusals", "--cause", "unknown_key", "--limit", "1").rows, what="noted")
+        wait_for(lambda: cli.run("refusals", "--cause", "unknown_key", "--limit", "1").rows, what="rejection recorded")
         assert "researcher" in [row["name"] for row in cli.run("agents", "--limit", "0").rows]
         states = {row["part"]: row["state"] for row in cli.run("status").rows}
         assert (states["relay"], states["redis"]) == ("ok", "ok")

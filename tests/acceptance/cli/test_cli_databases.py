@@ -145,7 +145,7 @@ class TestPostgres:
             restoring = subprocess.Popen(
                 [PROGRAM, "db", "restore", "old.dump", "--yes"], cwd=cli.folder, env=cli.environment
             )
-            wait_for(is_reached, what="in the middle")
+            wait_for(is_reached, what="restore blocked")
             os.kill(restoring.pid, signal.SIGKILL)
             restoring.wait()
         stack.start("api")
@@ -296,7 +296,7 @@ class TestFiles:
         restoring = subprocess.Popen(
             [PROGRAM, "db", "restore", "all.tgz", "--yes"], cwd=files.folder, env=files.environment
         )
-        wait_for(lambda: len([*store.glob(".passing-*/*")]) == 5, what="in the middle")
+        wait_for(lambda: len([*store.glob(".passing-*/*")]) == 5, what="restore half done")
         os.kill(restoring.pid, signal.SIGKILL)
         restoring.wait()
         lock.release()

@@ -52,7 +52,7 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
         found = cli.launch("doctor", code=1).findings.get(check, {})
         return found if found.get("state") == "trouble" else {}
 
-    found = wait_for(look, what=f"{check} found")
+    found = wait_for(look, what=f"trouble in {check}")
     assert found["remedy"]
     return found
 
@@ -65,7 +65,7 @@ def troubles_of(cli: CommandLine) -> list[dict[str, Any]]:
 
 def settle(cli: CommandLine) -> None:
     """Wait until no check reports trouble."""
-    wait_for(lambda: not troubles_of(cli), seconds=60, what="well")
+    wait_for(lambda: not troubles_of(cli), seconds=60, what="no troubles left")
 
 
 @contextmanager
@@ -169,7 +169,9 @@ class TestDoctor:
         assert troubles(wrong) == {"key"}
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
-        wait_for(lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="known")
+        wait_for(
+            lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="key accepted"
+        )
         found = cli.launch("doctor", environment={"API_KEY": key}).findings
         assert found["key"]["state"] == "warning"
         assert "walk" in found["key"]["detail"]
@@ -182,7 +184,7 @@ def fill_backlog(rig: Rig, key: str) -> None:
         body = {"command": "store_memory", "session_id": "walk", "data": {"key": "k", "content": new_id()}}
         return rig.stack.client.post("/v1/webhook", json=body, headers={"X-API-Key": key}).status_code in (429, 503)
 
-    wait_for(is_full, what="full")
+    wait_for(is_full, what="limit reached")
 
 
 class TestStatus:
@@ -223,7 +225,7 @@ class TestStatus:
             return rig.stack.client.get("/v1/status", headers={"X-API-Key": key}).status_code
 
         # 503 while the relay cannot check keys, as after a test that emptied Redis.
-        wait_for(lambda: answer() not in (401, 503), what="known")
+        wait_for(lambda: answer() not in (401, 503), what="key accepted")
         assert answer() == 403
         states = {row["part"]: row["state"] for row in cli.launch("status", environment={"API_KEY": key}).rows}
         assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "webhooks": "ok", "more": "hidden"}

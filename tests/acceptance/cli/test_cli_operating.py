@@ -69,7 +69,7 @@ class TestDeadLetters:
         assert other.json == {"replayed": 0}
         done = cli.run("dead-letters", "replay", "--all", "--session", poisoned, "--json")
         assert (done.err, done.json) == ("Replayed 3 dead letters.\n", {"replayed": 3})
-        wait_for(lambda: not dead_letters.dead(stack, poisoned), what="empty")
+        wait_for(lambda: not dead_letters.dead(stack, poisoned), what="no dead letters left")
         assert keys_in(stack, poisoned) == ["poison-0", "poison-1", "poison-2"]
 
     @pytest.mark.parametrize("line", ["replay", "replay x --all", "discard", "show"])
@@ -92,7 +92,7 @@ class TestDeadLetters:
             assert len(dead_letters.dead(stack, poisoned)) == 1
         else:
             assert f"Discarded {delivery_id}." in text
-            wait_for(lambda: not dead_letters.dead(stack, poisoned), what="empty")
+            wait_for(lambda: not dead_letters.dead(stack, poisoned), what="no dead letters left")
 
     def test_discarding_without_a_terminal_requires_yes_and_is_final(
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
@@ -142,7 +142,7 @@ class TestKeys:
     def test_a_forbidden_command_names_the_missing_scope(self, cli: CommandLine) -> None:
         made = cli.run("keys", "create", new_id("reader"), "-s", "read", "--json").json
         reader = {"API_KEY": made["key"]}
-        wait_for(lambda: "admin" in cli.run("keys", "list", code=4, environment=reader).err, what="known")
+        wait_for(lambda: "admin" in cli.run("keys", "list", code=4, environment=reader).err, what="key accepted")
         for line in ("dead-letters list", "refusals", "delete x --yes"):
             done = cli.run(*line.split(), code=3 if line.startswith("delete") else 4, environment=reader)
             assert done.out == ""

@@ -224,17 +224,17 @@ class TestTroubles:
     ) -> None:
         pids = tmp_path / "pids"
         assert look(configure(server=program(kind, str(pids))))["server"].state == "ok"
-        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
+        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="processes ended")
 
     def test_an_interrupt_leaves_no_process_behind(self, cli: CommandLine, configure: Configure) -> None:
         pids = cli.folder / "pids"
         configure(server=program("stubborn", str(pids)), silent=program("silent"))
         terminal = cli.terminal("doctor", "--mcp", "--yes")
-        wait_for(lambda: pids.exists() and pids.read_text(), what="started")
+        wait_for(lambda: pids.exists() and pids.read_text(), what="process started")
         terminal.interrupt()
         code, _ = terminal.end()
         assert code == 130
-        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="ended")
+        wait_for(lambda: not any(map(is_running, pids_in(pids))), seconds=5, what="processes ended")
 
     def test_hostile_responses_neither_act_on_the_terminal_nor_fill_it(
         self, cli: CommandLine, configure: Configure

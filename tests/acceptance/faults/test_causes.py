@@ -102,11 +102,11 @@ def test_a_worker_without_a_usable_database_logs_the_cause_once(
         )
     )
     try:
-        wait_for(lambda: advice in log.read_text(), what="told")
+        wait_for(lambda: advice in log.read_text(), what="reported")
         if trouble == "newer":
             with engine.begin() as connection:
                 connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": SCHEMA_REVISION})
-            wait_for(lambda: "workers and a sweeper are running" in log.read_text(), what="working")
+            wait_for(lambda: "workers and a sweeper are running" in log.read_text(), what="workers running")
     finally:
         worker.stop()
         engine.dispose()
@@ -134,7 +134,7 @@ def test_each_process_logs_once_that_postgres_is_down(own_stack: Stack, own_post
     assert logged
     own_postgres.restart()
     stack.wait_until_drained()
-    wait_for(lambda: stack.client.get("/v1/sessions").status_code == 200, what="back")
+    wait_for(lambda: stack.client.get("/v1/sessions").status_code == 200, what="Postgres back")
     assert "Postgres is available again." in stack.log("api")
     lines = [line for line in stack.log("worker").splitlines() if "Postgres cannot be used" in line]
     causes = {line.partition("Postgres cannot be used: ")[2] for line in lines}

@@ -35,7 +35,7 @@ def test_a_replayed_dead_letter_takes_effect_once_when_its_cause_is_fixed(
     delivery_ids = send_poison(stack, poisoned, 3)
     one = f"/v1/dead-letters/{delivery_ids[0]}/replay"
     assert stack.client.post(one).json() == {"replayed": 1}
-    wait_for(lambda: len(story(stack, poisoned, delivery_ids[0])) == 2, what="tried again")
+    wait_for(lambda: len(story(stack, poisoned, delivery_ids[0])) == 2, what="retried")
     assert status_of(stack, delivery_ids[0]) == "failed"
     mend(engine)
     assert [stack.client.post(one).json() for _ in range(2)] == [{"replayed": 1}] * 2
@@ -43,7 +43,7 @@ def test_a_replayed_dead_letter_takes_effect_once_when_its_cause_is_fixed(
     stack.wait_until_drained()
     replayed = stack.client.post("/v1/dead-letters/replay", params={"session_id": poisoned})
     assert (replayed.status_code, replayed.json()) == (202, {"replayed": 2, "next_cursor": None})
-    wait_for(lambda: not dead(stack, poisoned), what="empty")
+    wait_for(lambda: not dead(stack, poisoned), what="no dead letters left")
     memories = stack.send("list_memories", poisoned)["data"]["memories"]
     assert sorted((memory["key"], memory["revision"]) for memory in memories) == [(f"poison-{n}", 1) for n in range(3)]
     applied = [event["delivery_id"] for event in stack.journal(poisoned) if event["status"] == "applied"]
@@ -58,7 +58,7 @@ def test_the_journal_records_the_replay_of_a_dead_letter_and_its_outcome(
     [delivery_id] = send_poison(stack, poisoned, 1)
     replay = f"/v1/dead-letters/{delivery_id}/replay"
     stack.client.post(replay)
-    wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 2, what="tried again")
+    wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 2, what="retried")
     mend(engine)
     stack.client.post(replay)
     wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 3, what="applied")
@@ -77,7 +77,7 @@ def test_many_dead_letters_are_replayed_page_by_page(stack: Stack, poisoned: str
     assert first["replayed"] == STEP + 2
     rest = stack.client.post("/v1/dead-letters/replay", params=query | {"cursor": first["next_cursor"]}).json()
     assert rest == {"replayed": 2, "next_cursor": None}
-    wait_for(lambda: not dead(stack, poisoned), what="empty")
+    wait_for(lambda: not dead(stack, poisoned), what="no dead letters left")
     replayed = [event["delivery_id"] for event in stack.journal(poisoned) if "replayed_by" in event["data"]]
     assert replayed == delivery_ids
     nonsense = stack.client.post("/v1/dead-letters/replay", params={"cursor": "nonsense"})
@@ -139,7 +139,7 @@ def test_a_key_for_some_sessions_manages_only_their_dead_letters(stack: Stack, p
     }
     ours, others = ({"X-API-Key": key} for key in keys.values())
     one = f"/v1/dead-letters/{delivery_id}?source=default"
-    wait_for(lambda: stack.client.get("/v1/dead-letters", headers=others).status_code == 200, what="known")
+    wait_for(lambda: stack.client.get("/v1/dead-letters", headers=others).status_code == 200, what="key accepted")
     assert stack.client.get("/v1/dead-letters", headers=others).json()["items"] == []
     for method, path in (("GET", one), ("DELETE", one), ("POST", one.replace("?", "/replay?"))):
         refused = stack.client.request(method, path, headers=others)

@@ -54,7 +54,7 @@ def dashboard(hot: Stack) -> Iterator[httpx.Client]:
     """A client that is signed in to the dashboard."""
     url = f"http://127.0.0.1:{hot.environment['DASHBOARD_PORT']}"
     with httpx.Client(base_url=url, auth=("admin", PASSWORD)) as client:
-        wait_for(lambda: client.get("/").status_code == 200, what="up")
+        wait_for(lambda: client.get("/").status_code == 200, what="dashboard responding")
         yield client
 
 
@@ -101,7 +101,7 @@ def test_one_poison_command_among_a_thousand_is_isolated_and_applied_once_when_f
     execute(hot.environment["DATABASE_URL"], "DROP FUNCTION poison CASCADE")
     assert replay(hot, dashboard, poison) == done
     wait_for(lambda: hot.client.get(f"/v1/deliveries/{poison}").json()["status"] == "applied", what="applied")
-    wait_for(lambda: open_queue(hot.redis).failed_job_registry.count == 0, what="rid of the dead letter")
+    wait_for(lambda: open_queue(hot.redis).failed_job_registry.count == 0, what="no dead letter left")
     assert replay(hot, dashboard, poison) in again
     hot.wait_until_drained()
     assert journal(hot, session_id) == [*story, ("applied", poison)]

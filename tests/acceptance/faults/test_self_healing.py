@@ -95,7 +95,7 @@ def test_webhooks_whose_drain_jobs_were_deleted_are_applied_later(
 ) -> None:
     stack.stop("worker")
     waiting = count_up(stack, session_id, range(5))
-    wait_for(lambda: open_queue(stack.redis).count, what="queued")
+    wait_for(lambda: open_queue(stack.redis).count, what="job queued")
     delete(stack.redis)
     stack.start("worker")
     assert counted(stack, session_id) == waiting
@@ -124,7 +124,7 @@ def dead_letter(stack: Stack, session_id: str) -> Iterator[str]:
         """,
     )
     [delivery_id] = count_up(stack, session_id, range(1))
-    wait_for(lambda: failed_jobs(stack), what="shown")
+    wait_for(lambda: failed_jobs(stack), what="job listed as failed")
     yield delivery_id
     execute(stack.environment["DATABASE_URL"], "DROP FUNCTION IF EXISTS poison CASCADE")
 
@@ -146,7 +146,9 @@ def test_a_dead_letter_whose_job_was_deleted_reappears_and_can_be_replayed(
 ) -> None:
     before = set(failed_jobs(stack))
     delete(stack.redis)
-    [job] = wait_for(lambda: [job for name, job in failed_jobs(stack).items() if name not in before], what="back")
+    [job] = wait_for(
+        lambda: [job for name, job in failed_jobs(stack).items() if name not in before], what="job listed again"
+    )
     assert job.args == ["default", dead_letter]
     result = job.latest_result()
     assert result is not None
@@ -154,7 +156,7 @@ def test_a_dead_letter_whose_job_was_deleted_reappears_and_can_be_replayed(
     execute(stack.environment["DATABASE_URL"], "DROP FUNCTION poison CASCADE")
     job.requeue()
     wait_for(lambda: status_of(stack, dead_letter) == "applied", what="applied")
-    wait_for(lambda: not failed_jobs(stack), what="gone")
+    wait_for(lambda: not failed_jobs(stack), what="no failed jobs left")
     assert [event["status"] for event in stack.journal(session_id)] == ["applied", "failed", "applied"]
 
 

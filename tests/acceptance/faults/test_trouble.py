@@ -122,8 +122,10 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
         memory = stack.send("retrieve_memory", session_id, key="count")["data"]["memory"]
         assert (memory["content"], memory["revision"]) == (99, 100)
     assert stack.log("worker").count("SIGKILL") >= len(failpoints)
-    wait_for(lambda: len(worker_processes(stack)) == 2, what="back with both workers")
-    wait_for(lambda: open_queue(stack.redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
+    wait_for(lambda: len(worker_processes(stack)) == 2, what="both workers running")
+    wait_for(
+        lambda: open_queue(stack.redis).failed_job_registry.count == 0, seconds=90, what="no abandoned drains left"
+    )
 
 
 def _outcome(client: httpx.Client, answer: httpx.Response) -> Payload:

@@ -337,10 +337,10 @@ def test_every_process_that_dies_is_restarted(run: Callable[..., LocalStack]) ->
         child = stack.child(name)
         assert child, name
         child.kill()
-        wait_for(lambda name=name, old=child: stack.child(name) not in (None, old), what=f"restarted: {name}")  # type: ignore[misc]
-    wait_for(stack.remembers, seconds=60, what="remembering")
+        wait_for(lambda name=name, old=child: stack.child(name) not in (None, old), what=f"{name} restarted")  # type: ignore[misc]
+    wait_for(stack.remembers, seconds=60, what="memory readable")
     dashboard_url = stack.description["dashboard_url"]
-    wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="asking for the password")
+    wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="password prompt")
     assert stack.output.count("was ended by SIGKILL; restarting") == 5
 
 

@@ -62,11 +62,11 @@ def test_the_dashboard_shows_the_drains_after_sign_in(platform: dict[str, str]) 
     sent = httpx.post(f"{platform['RELAY_URL']}/v1/webhook?wait=30", json=body, headers=headers)
     assert sent.status_code == 200, sent.text
     url = f"http://127.0.0.1:{platform['DASHBOARD_PORT']}"
-    wait_for(lambda: httpx.get(url).status_code == 401, what="asking for the password")
+    wait_for(lambda: httpx.get(url).status_code == 401, what="password prompt")
     key = base64.b64encode(b"admin:let-me-in").decode()
 
     def drained() -> bool:
         workers = httpx.get(f"{url}/0/data/workers.json", headers={"Authorization": f"Basic {key}"}).json()["workers"]
         return any(worker["queues"] == ["session-relay"] and worker["successful_job_count"] > 0 for worker in workers)
 
-    wait_for(drained, what="shown")
+    wait_for(drained, what="job listed")

@@ -23,7 +23,7 @@ class Hook:
         self.session_id = new_id("events")
         stack.send("create_session", self.session_id, title="Events")
         self.path = str(make_key(stack, new_id("hook"), scopes=["hook"], sessions=self.session_id)["url"])
-        wait_for(lambda: self.request("HEAD").status_code == 200, what="a hook")
+        wait_for(lambda: self.request("HEAD").status_code == 200, what="hook usable")
 
     def request(self, method: str, more: str = "", **how: Any) -> httpx.Response:
         """Send a request to the hook's URL."""

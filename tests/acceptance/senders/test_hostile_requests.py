@@ -92,7 +92,7 @@ def test_hostile_bodies_take_linear_time(fuzzed: Stack, target: Target) -> None:
 def test_hostile_bodies_at_a_hook_take_linear_time(fuzzed: Stack) -> None:
     fuzzed.send("create_session", "hostile", title="Hostile")
     hook = make_key(fuzzed, "hostile-hook", scopes=["hook"], sessions="hostile")
-    wait_for(lambda: post(fuzzed, hook["url"], b"{}", {}) == 202, what="a hook")
+    wait_for(lambda: post(fuzzed, hook["url"], b"{}", {}) == 202, what="hook usable")
     for kind, make in BODIES.items():
         require_linear(fuzzed, lambda size, make=make: post(fuzzed, hook["url"], make(size), {}), 65_536, kind)  # type: ignore[misc]
 

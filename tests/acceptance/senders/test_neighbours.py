@@ -175,7 +175,7 @@ def admitted_key(stack: Stack, sessions: str) -> str:
     """Create a key for these sessions and wait until the relay accepts it."""
     key = new_key(stack, scopes=["read", "write"], sessions=sessions)
     with httpx.Client(base_url=stack.url, headers={"X-API-Key": key}) as client:
-        wait_for(lambda: client.get("/v1/sessions").status_code == 200, what="known")
+        wait_for(lambda: client.get("/v1/sessions").status_code == 200, what="key accepted")
     return key
 
 

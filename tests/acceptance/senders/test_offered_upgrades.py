@@ -95,7 +95,7 @@ def test_commands(fuzzed: Stack, java: Java, session_id: str) -> None:
 
 def test_hooks(fuzzed: Stack, java: Java, session_id: str) -> None:
     hook = make_key(fuzzed, new_id("hook"), scopes=["hook"], sessions=session_id)
-    wait_for(lambda: java.post(hook["url"], {"state": "ready"})[0] == 202, what="a hook")
+    wait_for(lambda: java.post(hook["url"], {"state": "ready"})[0] == 202, what="hook usable")
     wait_for(lambda: fuzzed.client.get(f"/v1/sessions/{session_id}/memories").json()["items"], what="applied")
     (memory,) = fuzzed.client.get(f"/v1/sessions/{session_id}/memories").json()["items"]
     assert memory["content"] == {"state": "ready"}

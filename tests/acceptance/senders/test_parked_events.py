@@ -29,7 +29,7 @@ def test_events_for_a_paused_session_are_parked_and_replayed(stack: Stack, cli: 
     def post(number: int) -> httpx.Response:
         return httpx.post(f"{stack.url}{hook['url']}?wait=20", json={"type": "deploy", "number": number}, timeout=60)
 
-    wait_for(lambda: post(0).status_code == 200, what="a hook")
+    wait_for(lambda: post(0).status_code == 200, what="hook usable")
     stack.send("pause_session", deploys)
     refused = [post(number) for number in (1, 2, 3)]
     assert [(answer.status_code, answer.json()["error"]["code"]) for answer in refused] == [(409, "session_paused")] * 3

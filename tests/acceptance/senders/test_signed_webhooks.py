@@ -39,7 +39,7 @@ def test_signed_commands_take_effect_and_other_events_are_recorded_as_ignored(
         listed = stack.client.get("/v1/deliveries", params={"status": "ignored"}).json()["items"]
         assert [item["delivery_id"] for item in listed] == [pushed["delivery_id"], event["delivery_id"]]
 
-        applied = wait_for(lambda: stack.client.get(dispatched["status_url"]).json(), what="decided")
+        applied = wait_for(lambda: stack.client.get(dispatched["status_url"]).json(), what="applied or rejected")
         assert (applied["status"], applied["command"], applied["session_id"]) == ("applied", "store_memory", "walk")
         memories = stack.client.get("/v1/sessions/walk/memories").json()["items"]
         assert [(memory["key"], memory["content"]) for memory in memories] == [("k", "from GitHub")]

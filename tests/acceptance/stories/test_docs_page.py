@@ -33,9 +33,9 @@ def test_a_reader_can_try_a_command_with_a_key(stack: Stack, browser: Browser) -
     stack.send("create_session", session_id, title="Shown on the page")
     browser.open(f"{stack.url}/docs")
     block = "document.querySelector('#operations-commands-get_session_summary')"
-    browser.wait_for(block, what="there")
+    browser.wait_for(block, what="operation shown")
     browser.run(f"{block}.querySelector('.opblock-summary-control').click()")
-    browser.wait_for(f"{block}?.classList.contains('is-open')", what="open")
+    browser.wait_for(f"{block}?.classList.contains('is-open')", what="operation open")
     browser.run("document.querySelector('.btn.authorize').click()")
     browser.wait_for("document.querySelector('.auth-container input')")
     type_into(browser, "document.querySelector('.auth-container input')", API_KEY)
@@ -47,7 +47,7 @@ def test_a_reader_can_try_a_command_with_a_key(stack: Stack, browser: Browser) -
     type_into(browser, f"{block}.querySelector('textarea')", json.dumps({"session_id": session_id}))
     browser.run(f"{block}.querySelector('.execute').click()")
     answered = f"{block}.querySelector('.live-responses-table .response')"
-    browser.wait_for(answered, what="answered")
+    browser.wait_for(answered, what="response received")
     shown = browser.run(f"{answered}.innerText")
     assert "200" in shown
     assert "Shown on the page" in shown

@@ -276,7 +276,7 @@ def decided(stack: Stack, receipt: Payload) -> Payload:
         delivery: Payload = stack.client.get(receipt["status_url"]).json()
         return {} if delivery["status"] == "accepted" else delivery
 
-    return wait_for(look, what="decided")
+    return wait_for(look, what="applied or rejected")
 
 
 class TestFormsOfOlderSenders:

@@ -100,7 +100,7 @@ def test_the_result_is_stored_and_a_listener_is_notified(stack: Stack, session_i
             input_data={"prices": PRICES},
         )
         assert receipt["status"] == "accepted"
-        wait_for(lambda: heard and heard[-1]["event"] == "complete_task", what="told of the result")
+        wait_for(lambda: heard and heard[-1]["event"] == "complete_task", what="event of the result")
     told = [(event["event"], event["data"].get("task_id")) for event in heard]
     assert told == [
         ("create_session", None),
@@ -179,7 +179,7 @@ def test_resuming_the_latest_session_reports_its_finished_tasks(stack: Stack, se
         told: Payload = answer.json()
         return told
 
-    told = wait_for(resume, what="let in", seconds=10)
+    told = wait_for(resume, what="key accepted", seconds=10)
     assert told["data"]["session"]["session_id"] == session_id
     assert [(update["task_id"], update["status"]) for update in fresh(told)] == [("t", "completed")]
     stack.send("get_task", session_id, task_id="t")

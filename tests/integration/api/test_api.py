@@ -298,7 +298,7 @@ def _decided(stack: Stack, delivery_id: str) -> Payload:
     def ask() -> httpx.Response:
         return stack.client.get(f"/v1/deliveries/{delivery_id}")
 
-    wait_for(lambda: ask().json()["status"] != "accepted", what="decided")
+    wait_for(lambda: ask().json()["status"] != "accepted", what="applied or rejected")
     body: Payload = ask().json()
     return body
 

@@ -42,7 +42,7 @@ def session_id(stack: Stack, engine: Engine) -> str:
 @pytest.fixture
 def key(stack: Stack) -> Payload:
     made: Payload = stack.client.post("/v1/keys", json={"name": new_id("key"), "scopes": ["write", "agent"]}).json()
-    wait_for(lambda: stack.client.get("/v1/tasks", headers=headers_of(made)).status_code == 200, what="let in")
+    wait_for(lambda: stack.client.get("/v1/tasks", headers=headers_of(made)).status_code == 200, what="key accepted")
     return made
 
 
@@ -81,7 +81,7 @@ def test_a_response_to_a_client_that_does_not_read_is_cut_off(stack: Stack, sess
         wait_for(
             lambda: stack.log("api").count("Cut off a stream") == before + 1,
             seconds=WITHIN_SECONDS,
-            what="broken off",
+            what="stream cut off",
         )
         rest = receive_all(connection)
     assert not rest.endswith(b"0\r\n\r\n")  # An incomplete export must not look complete.

@@ -165,7 +165,10 @@ def test_a_sender_beyond_its_share_of_waiting_places_gets_a_receipt_at_once(
         # A client that disconnects frees its place.
         connections.close()
         last = pool.submit(lambda: wait_for_status(200, lambda: serving.post(memory(SESSION, id="last", sync=True))))
-        wait_for(lambda: any(item.waits for item in entries(redis) if item.delivery_id == "last"), what="waiting again")
+        wait_for(
+            lambda: any(item.waits for item in entries(redis) if item.delivery_id == "last"),
+            what="entry of the second request",
+        )
         for item in entries(redis):
             decide(redis, item, body=b'{"applied":2}')
         assert last.result().json() == {"applied": 2}
@@ -189,7 +192,7 @@ def test_a_burst_of_large_bodies_between_two_measurements_does_not_fill_redis(
         assert LITTLE_MEMORY in {error["message"] for error in refused}
         assert {error["code"] for error in refused if error["message"] != LITTLE_MEMORY} <= {"backlog_share"}
         # For a moment, each connection still holds the buffer of its last large command.
-        wait_for(lambda: int(own_redis.info("memory")["used_memory"]) < limit * 0.75, what="rid of what it read into")
+        wait_for(lambda: int(own_redis.info("memory")["used_memory"]) < limit * 0.75, what="buffers freed")
         wait_for_status(202, lambda: post_signed(serving, memory(SESSION), new_id()))  # A small body is still accepted.
 
 

@@ -50,7 +50,7 @@ def client_of(stack: Stack) -> Iterator[httpx.Client]:
     made = stack.client.post("/v1/keys", json={"name": new_id("key"), "scopes": ["write", "agent"]}).json()
     limits = httpx.Limits(max_connections=300)
     with httpx.Client(base_url=stack.url, headers={"X-API-Key": made["key"]}, timeout=60, limits=limits) as client:
-        wait_for(lambda: client.get("/v1/tasks").status_code == 200, what="let in")
+        wait_for(lambda: client.get("/v1/tasks").status_code == 200, what="key accepted")
         yield client
 
 

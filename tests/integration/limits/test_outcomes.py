@@ -149,7 +149,7 @@ def test_delivered_outcomes_do_not_count_toward_the_share(own_redis_url: str, re
             answer = pool.submit(serving.post, asked, "/v1/webhook?wait=30")
             decide(redis, wait_for_entry(redis, f"r{number}"), body=body, announced=number != 2)
             assert answer.result().content == body
-            wait_for(lambda: not list(redis.scan_iter("sr:outcome:*")), what="gone")
+            wait_for(lambda: not list(redis.scan_iter("sr:outcome:*")), what="deleted")
         held = [int(redis.get(key) or 0) for key in redis.scan_iter("sr:held:*")]
         assert held
         assert sum(held) == 0

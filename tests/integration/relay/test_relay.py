@@ -173,7 +173,7 @@ def test_an_outcome_whose_announcement_was_missed_is_still_found(relay: Serving,
 def test_all_requests_that_wait_for_one_delivery_get_its_outcome(relay: Serving, redis: Redis) -> None:
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20") for _ in range(5)]
-        wait_for(lambda: len(entries(redis)) == 5, what="pushed again for each who waits")
+        wait_for(lambda: len(entries(redis)) == 5, what="one entry for each waiting request")
         decide(redis, entries(redis)[0], body=b'{"n": 1}')
         assert [answer.result().json() for answer in answers] == [{"n": 1}] * 5
 
@@ -356,6 +356,6 @@ def test_a_redelivery_does_not_get_the_outcome_of_an_earlier_attempt(relay: Serv
         before = Outcome(status=409, body=msgspec.Raw(b"{}"), accepted_at=entry.accepted_at - timedelta(seconds=30))
         redis.set(key, msgspec.json.encode(before), ex=60)
         seen = looks()
-        wait_for(lambda: looks() > seen + 1, what="looked at")
+        wait_for(lambda: looks() > seen + 1, what="outcome checked again")
         decide(redis, entry, body=b'{"status": "success"}')
         assert (waiting.result().status_code, waiting.result().json()) == (200, {"status": "success"})

@@ -103,7 +103,7 @@ def test_an_idle_connection_stays_open_for_the_next_request(edge: Edge) -> None:
         assert client.post("/body", content=b"{}").json() == {"size": 2}
         (connection,) = edge.clients.connections
         passed = edge.clients.now + 3 * TIMEOUTS.head_seconds
-        wait_for(lambda: edge.clients.now > passed, what="later")
+        wait_for(lambda: edge.clients.now > passed, what="enough time passed")
         assert client.post("/body", content=b"{}").json() == {"size": 2}
         assert edge.clients.connections == {connection}
 
@@ -165,7 +165,7 @@ def test_a_client_may_wait_for_its_response_with_pipelined_requests_behind(edge:
     connection = edge.connect(head + POST % 4 + b"1234" + POST % 4 + b"12")
     wait_for(lambda: edge.waiting == 1, what="waiting")
     passed = edge.clients.now + 3 * TIMEOUTS.head_seconds
-    wait_for(lambda: edge.clients.now > passed, what="later")
+    wait_for(lambda: edge.clients.now > passed, what="enough time passed")
     edge.release()
     received = connection.recv(65_536)
     connection.sendall(b"34")
@@ -180,16 +180,16 @@ def test_a_client_may_wait_for_its_response_with_pipelined_requests_behind(edge:
 @pytest.mark.parametrize("path", [b"/large", b"/stream"])
 def test_a_client_that_does_not_read_its_response_is_disconnected(edge: Edge, path: bytes) -> None:
     connection = edge.connect(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path, receive_buffer=4096)
-    wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
-    wait_for(lambda: not edge.clients.connections, what="cut off")
-    wait_for(lambda: edge.streaming == 0, what="ended in the app")
+    wait_for(lambda: len(edge.clients.connections) == 1, what="connection open")
+    wait_for(lambda: not edge.clients.connections, what="connection closed")
+    wait_for(lambda: edge.streaming == 0, what="stream ended in the app")
     assert 0 < len(receive_all(connection)) < len(LARGE)
 
 
 def test_a_client_that_does_not_read_its_last_response_is_disconnected(edge: Edge) -> None:
     connection = edge.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", receive_buffer=4096)
-    wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
-    wait_for(lambda: not edge.clients.connections, what="cut off")
+    wait_for(lambda: len(edge.clients.connections) == 1, what="connection open")
+    wait_for(lambda: not edge.clients.connections, what="connection closed")
     connection.close()
 
 
@@ -213,7 +213,7 @@ def test_beyond_the_limit_the_longest_idle_connection_is_closed() -> None:
             keeper = stack.enter_context(httpx.Client(base_url=url))
             keeper.post("/body", content=b"{}")
             silent = [edge.connect(HALF) for _ in range(3)]
-            wait_for(lambda: len(edge.clients.connections) == 3, what="within the bound")
+            wait_for(lambda: len(edge.clients.connections) == 3, what="connections open")
             with httpx.Client(base_url=url) as another:
                 assert another.post("/body", content=b"{}").json() == {"size": 2}
             assert receive_all(silent[0]) == b""
@@ -227,7 +227,7 @@ def test_beyond_the_limit_a_new_connection_is_refused_if_all_others_are_active()
     edge = Edge(TIMEOUTS, limit=2)
     try:
         busy = [edge.connect(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") for _ in range(2)]
-        wait_for(lambda: edge.waiting == 2, what="busy")
+        wait_for(lambda: edge.waiting == 2, what="active requests")
         answer = receive_all(edge.connect())
         assert b"retry-after: " in answer
         assert (error_of(answer)["status"], error_of(answer)["code"]) == (503, "unavailable")

@@ -35,7 +35,7 @@ def session_id(stack: Stack) -> str:
 def decided(stack: Stack, delivery_id: str) -> Payload:
     """Wait until a delivery is applied or rejected. Returns it."""
     path = f"/v1/deliveries/{delivery_id}"
-    wait_for(lambda: stack.client.get(path).json()["status"] != "accepted", what="decided")
+    wait_for(lambda: stack.client.get(path).json()["status"] != "accepted", what="applied or rejected")
     body: Payload = stack.client.get(path).json()
     return body
 
@@ -48,7 +48,7 @@ def test_the_result_of_a_read_is_kept_for_a_request_that_timed_out(stack: Stack,
         assert pending["status"] == "pending"
     finally:
         stack.start("worker")
-    wait_for(lambda: "result" in decided(stack, pending["delivery_id"]), what="told")
+    wait_for(lambda: "result" in decided(stack, pending["delivery_id"]), what="reported")
     delivery = decided(stack, pending["delivery_id"])
     assert delivery["result"]["data"]["memory"]["content"] == "We picked Postgres 18 as database"
     (key,) = stack.redis.scan_iter(f"sr:outcome:default:{pending['delivery_id']}:*")
@@ -60,7 +60,7 @@ def test_the_result_of_a_read_is_not_kept_without_a_waiter_or_once_delivered(sta
     heard = stack.send("retrieve_memory", session_id, key="db")["delivery_id"]
     for delivery_id in (unheard, heard):
         assert decided(stack, delivery_id)["status"] == "applied"
-        wait_for(lambda: not list(stack.redis.scan_iter(f"sr:outcome:default:{delivery_id}:*")), what="gone")  # noqa: B023
+        wait_for(lambda: not list(stack.redis.scan_iter(f"sr:outcome:default:{delivery_id}:*")), what="deleted")  # noqa: B023
         delivery = decided(stack, delivery_id)
         assert "result" not in delivery
         assert "Send the read again" in delivery["hint"]
@@ -76,12 +76,12 @@ def test_an_applied_delivery_leaves_only_its_dedup_key_in_redis(stack: Stack) ->
     for number in range(20):
         stack.send("store_memory", session_id, key="k", content=number)
     queue, redis = open_queue(stack.redis), stack.redis
-    wait_for(lambda: not (queue.job_ids or queue.started_job_registry.get_job_ids(cleanup=False)), what="done")
+    wait_for(lambda: not (queue.job_ids or queue.started_job_registry.get_job_ids(cleanup=False)), what="jobs finished")
 
     def described() -> set[bytes]:
         return {cast(bytes, redis.hget(key, "description"))[:11] for key in redis.scan_iter("rq:job:*")}
 
-    wait_for(lambda: described() <= {b"dead letter"}, what="gone")
+    wait_for(lambda: described() <= {b"dead letter"}, what="deleted")
     jobs = {key.rpartition(b":")[2] for key in redis.scan_iter("rq:job:*")}
     assert {key.rpartition(b":")[2] for key in redis.scan_iter("rq:results:*")} <= jobs
     kinds = {b":".join(key.split(b":")[:2]) for key in redis.scan_iter() if redis.type(key) != b"stream"}
@@ -135,7 +135,7 @@ def test_a_key_that_only_reads_cannot_keep_others_from_writing(stack: Stack) -> 
     made = stack.client.post("/v1/keys", json={"name": new_id("reader"), "scopes": ["read"]}).json()
     headers = {"X-API-Key": made["key"]}
     read = {"command": "retrieve_memory", "session_id": session_id, "data": {"key": "large", "max_characters": 90_000}}
-    wait_for(lambda: stack.client.get("/v1/keys", headers=headers).status_code == 403, what="known")
+    wait_for(lambda: stack.client.get("/v1/keys", headers=headers).status_code == 403, what="key accepted")
     before = stack.redis.config_get("maxmemory")["maxmemory"]
     stack.redis.config_set("maxmemory", MAX_MEMORY)
     stop = threading.Event()
@@ -157,7 +157,9 @@ def test_a_key_that_only_reads_cannot_keep_others_from_writing(stack: Stack) -> 
     try:
         with ThreadPoolExecutor(8) as pool:
             reading = [pool.submit(read_on) for _ in range(8)]
-            wait_for(lambda: stack.post("store_memory", session_id, content=1) and held() > share * 0.7, what="full")
+            wait_for(
+                lambda: stack.post("store_memory", session_id, content=1) and held() > share * 0.7, what="limit reached"
+            )
             for number in range(30):
                 stack.post("store_memory", session_id, key="k", content=number)
             stop.set()

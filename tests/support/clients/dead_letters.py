@@ -53,5 +53,5 @@ def send_poison(stack: Stack, session_id: str, count: int) -> list[str]:
         stack.post("store_memory", session_id, key=f"poison-{n}", content={"secret": n})["delivery_id"]
         for n in range(count)
     ]
-    wait_for(lambda: len(dead(stack, session_id)) == count, what="dead")
+    wait_for(lambda: len(dead(stack, session_id)) == count, what="dead letters")
     return ids

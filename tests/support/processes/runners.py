@@ -46,13 +46,19 @@ class RunningAgent:
         def found() -> list[Payload]:
             return [event for event in self.events if event["event"] == name]
 
-        wait_for(lambda: len(found()) >= count, seconds=seconds, what=f"{name}: {self.events} {self.said}")
+        wait_for(
+            lambda: len(found()) >= count, seconds=seconds, what=f"{count} {name} events, got {self.events} {self.said}"
+        )
         return found()
 
     def wait_until_ready(self) -> None:
         """Wait until it claims."""
-        wait_for(lambda: self.said or self._process.poll() is not None, what="heard of")
-        wait_for(lambda: any("Waiting for tasks" in line for line in self.said), seconds=10, what=f"ready: {self.said}")
+        wait_for(lambda: self.said or self._process.poll() is not None, what="first message")
+        wait_for(
+            lambda: any("Waiting for tasks" in line for line in self.said),
+            seconds=10,
+            what=f"waiting for tasks, output: {self.said}",
+        )
 
     def stop(self) -> None:
         """Ask it to stop, as Ctrl-C does; asked again, it stops at once."""

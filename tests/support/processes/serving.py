@@ -59,7 +59,9 @@ class Serving:
                 stop_timeout_seconds=30,
             )
         )
-        wait_for(lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="answering")
+        wait_for(
+            lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="server responding"
+        )
 
     def log(self) -> str:
         """What the process has logged."""
@@ -96,7 +98,7 @@ def wait_for_entry(redis: Redis, delivery_id: str) -> Entry:
     """The entry of a delivery, once it is in the inbox."""
     found = wait_for(
         lambda: [entry for entry in entries(redis) if entry.delivery_id == delivery_id],
-        what=f"in the inbox: {delivery_id}",
+        what=f"{delivery_id} in the inbox",
     )
     return found[0]
 
@@ -109,7 +111,7 @@ def wait_for_status(status: int, send: Callable[[], httpx.Response]) -> httpx.Re
         answers.append(send())
         return answers[-1].status_code == status
 
-    wait_for(came, what=f"answered {status}")
+    wait_for(came, what=f"status {status}")
     return answers[-1]
 
 

@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "")
         except (httpx.HTTPError, psycopg2.OperationalError, OSError, AssertionError, KeyError) as error:
             last = error
         time.sleep(0.02)
-    raise AssertionError(f"After {seconds:g} s still not {what or 'so'}: {last!r}")
+    raise AssertionError(f"Timed out after {seconds:g} s. Expected: {what or 'a true value'}. Last: {last!r}")
 
 
 class Stack:
@@ -96,7 +96,9 @@ class Stack:
                 )
             )
         if "api" in self._running:
-            wait_for(lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="answering")
+            wait_for(
+                lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="server responding"
+            )
 
     def stop(self, *names: str) -> None:
         """Stop processes cleanly."""
@@ -158,7 +160,7 @@ class Stack:
         """Delete all sessions, deliveries and agents, once everything is applied; keys and tokens stay."""
         self.wait_until_drained()
         statement = "BEGIN; SET LOCAL lock_timeout = '5s'; TRUNCATE sessions, deliveries, agents CASCADE; COMMIT"
-        wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="empty")
+        wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="tables emptied")
 
     def journal(self, session_id: str) -> list[Payload]:
         """All events of a session."""

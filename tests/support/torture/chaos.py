@@ -37,20 +37,20 @@ def kill_api(rig: Rig) -> None:
 
 def kill_worker(rig: Rig) -> None:
     """End a draining process, wherever it is."""
-    victim = wait_for(rig.workers, what="running any worker")
+    victim = wait_for(rig.workers, what="any worker process")
     chance.choice(victim).kill()
 
 
 def kill_sweeper(rig: Rig) -> None:
     """End all processes under the supervisor at once, the sweeper too."""
-    for process in wait_for(rig.children, what="running anything"):
+    for process in wait_for(rig.children, what="any child process"):
         process.kill()
 
 
 def kill_at(failpoint: str, rig: Rig) -> None:
     """End the next worker that gets to a failpoint."""
     path = rig.arm(failpoint)
-    wait_for(lambda: not path.exists(), seconds=DEATH_SECONDS, what=f"killed {failpoint}")
+    wait_for(lambda: not path.exists(), seconds=DEATH_SECONDS, what=f"worker killed at {failpoint}")
 
 
 def kill_valkey(rig: Rig) -> None:
@@ -71,7 +71,7 @@ def kill_postgres(rig: Rig) -> None:
 
 def kill_backend(rig: Rig) -> None:
     """End one process of Postgres that serves a worker; Postgres then ends all others, and recovers."""
-    pids = wait_for(partial(_backends, rig), seconds=DEATH_SECONDS, what="serving any worker")
+    pids = wait_for(partial(_backends, rig), seconds=DEATH_SECONDS, what="any backend of a worker")
     os.kill(chance.choice(pids), signal.SIGKILL)
 
 
@@ -88,7 +88,9 @@ def stop_worker(seconds: float, rig: Rig) -> None:
     connection = psycopg2.connect(rig.postgres.url)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        wait_for(partial(_stop_in_transaction, rig, cursor), seconds=DEATH_SECONDS, what="stopped in a transaction")
+        wait_for(
+            partial(_stop_in_transaction, rig, cursor), seconds=DEATH_SECONDS, what="worker suspended in a transaction"
+        )
     connection.close()
     time.sleep(seconds)
     for process in rig.workers():
@@ -97,7 +99,7 @@ def stop_worker(seconds: float, rig: Rig) -> None:
 
 def _stop_in_transaction(rig: Rig, cursor: psycopg2.extensions.cursor) -> bool:
     """Stop a worker; leave it so if a transaction of a worker then stands still."""
-    process = chance.choice(wait_for(rig.workers, what="running any worker"))
+    process = chance.choice(wait_for(rig.workers, what="any worker process"))
     process.suspend()
     time.sleep(2 * STILL_SECONDS)
     cursor.execute(
@@ -148,7 +150,7 @@ def fill_memory(rig: Rig) -> None:
     redis = rig.stack.redis
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used) // 2)
-    wait_for(partial(_refused_for_lack_of_memory, rig), what="refusing webhooks")
+    wait_for(partial(_refused_for_lack_of_memory, rig), what="webhooks refused")
     _stay_down()
     redis.config_set("maxmemory", "512mb")
 
@@ -160,7 +162,7 @@ def _refused_for_lack_of_memory(rig: Rig) -> bool:
 
 def kill_supervisor(rig: Rig) -> None:
     """End the supervisor; its processes end by themselves, and all start again."""
-    children = wait_for(rig.children, what="running anything")
+    children = wait_for(rig.children, what="any child process")
     rig.stack.kill("worker")
     _, alive = psutil.wait_procs(children, timeout=DEATH_SECONDS)
     assert not alive, "Processes outlived their supervisor."

@@ -61,7 +61,7 @@ class Ledger:
             pairs = zip(self._senders, before, strict=True)
             return any(work.done() for work in self._work) or all(now.confirmed >= had + wanted for now, had in pairs)
 
-        wait_for(progressed, seconds=seconds, what="confirming webhooks of each sender")
+        wait_for(progressed, seconds=seconds, what="confirmed webhooks of each sender")
         for work in self._work:
             if work.done():
                 work.result()
@@ -128,10 +128,10 @@ class Ledger:
 
     def _check_redis(self) -> None:
         redis = self._stack.redis
-        wait_for(lambda: not list(redis.scan_iter("sr:wake:*")), what="rid of wake marks")
-        wait_for(lambda: not redis.exists("sr:backlog", "sr:backlog:bytes"), what="rid of backlogs")
+        wait_for(lambda: not list(redis.scan_iter("sr:wake:*")), what="no drain-pending keys left")
+        wait_for(lambda: not redis.exists("sr:backlog", "sr:backlog:bytes"), what="no backlog left")
         # Drains that were killed are shown as failed until the sweeper has looked.
-        wait_for(lambda: open_queue(redis).failed_job_registry.count == 0, seconds=90, what="rid of abandoned drains")
+        wait_for(lambda: open_queue(redis).failed_job_registry.count == 0, seconds=90, what="no abandoned drains left")
         assert not redis.exists("sr:unreadable")
         with redis.pipeline(transaction=False) as pipeline:
             keys = list(redis.scan_iter("sr:seen:*", count=1_000))
