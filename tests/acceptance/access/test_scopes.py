@@ -16,7 +16,7 @@ from models.commands.definitions import COMMANDS
 from models.field_types import Scope
 from models.settings import Settings
 from tests.support.clients.keys import new_key
-from tests.support.clients.permissions import COMMAND_NEEDS, WORD, ask, fill
+from tests.support.clients.permissions import COMMAND_NEEDS, WORD, fill, request_as
 from tests.support.clients.signing import WEBHOOK_SECRET, send_signed
 from tests.support.processes.stack import Stack, envelope, new_id, wait_for
 
@@ -98,7 +98,9 @@ def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 def keys(stack: Stack) -> dict[str, str]:
     """A key for each scope."""
     made: dict[str, str] = {scope: new_key(stack, scopes=[scope]) for scope in ALL_SCOPES}
-    wait_for(lambda: all(ask(stack, key, "GET", "/v1/keys").status_code != 401 for key in made.values()), seconds=5)
+    wait_for(
+        lambda: all(request_as(stack, key, "GET", "/v1/keys").status_code != 401 for key in made.values()), seconds=5
+    )
     return made
 
 
@@ -142,15 +144,19 @@ def test_each_scope_allows_its_commands(
     key = keys[scope]
     if scope == "agent" and needs in ("read", "write") and COMMANDS[command].session != "none":
         # Only applying the command shows whether the agent holds a task there.
-        answer = ask(stack, key, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data))
+        answer = request_as(stack, key, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data))
         judge(answer, scope=scope, needs=needs)
         return
-    judge(ask(stack, key, "POST", "/v1/webhook", json=envelope(command, session_id, **data)), scope=scope, needs=needs)
+    judge(
+        request_as(stack, key, "POST", "/v1/webhook", json=envelope(command, session_id, **data)),
+        scope=scope,
+        needs=needs,
+    )
     flat = {"session_id": session_id, **data}
-    judge(ask(stack, key, "POST", f"/v1/commands/{command}?wait=0", json=flat), scope=scope, needs=needs)
+    judge(request_as(stack, key, "POST", f"/v1/commands/{command}?wait=0", json=flat), scope=scope, needs=needs)
     if COMMANDS[command].in_batch:
         batch = envelope("batch", session_id, commands=[{"command": command, "data": data}])
-        judge(ask(stack, key, "POST", "/webhook", json=batch), scope=scope, needs=needs)
+        judge(request_as(stack, key, "POST", "/webhook", json=batch), scope=scope, needs=needs)
 
 
 @pytest.mark.parametrize("command", COMMAND_NEEDS)
@@ -168,7 +174,7 @@ def test_each_scope_allows_its_routes(
     stack: Stack, keys: dict[str, str], session_id: str, method: str, path: str, scope: str
 ) -> None:
     url = fill(path, session_id)
-    judge(ask(stack, keys[scope], method, url), scope=scope, needs=ROUTE_NEEDS[method, path])
+    judge(request_as(stack, keys[scope], method, url), scope=scope, needs=ROUTE_NEEDS[method, path])
     assert stack.client.request(method, url, headers={"X-API-Key": "srk_" + "x" * 40}).status_code == 401
     signed = {"X-API-Key": keys["admin"], "X-Hub-Signature-256": "sha256=" + "0" * 64}
     assert stack.client.request(method, url, headers=signed).status_code == 403
@@ -203,7 +209,7 @@ def limited(stack: Stack, request: pytest.FixtureRequest) -> str:
     """A key for chat-* only, with every scope that a key can have."""
     scopes = ["admin"] if request.param == "admin" else ["read", "write", "delegate", "agent"]
     key = new_key(stack, scopes=scopes, sessions="chat-*")
-    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    wait_for(lambda: request_as(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     return key
 
 
@@ -218,21 +224,23 @@ def without_ids(answer: httpx.Response, session_id: str) -> tuple[int, str]:
 def test_a_limited_key_sees_nothing_of_other_sessions_by_any_route(
     stack: Stack, limited: str, hidden: str, own_session: str, method: str, path: str
 ) -> None:
-    answer = ask(stack, limited, method, fill(path, hidden))
+    answer = request_as(stack, limited, method, fill(path, hidden))
     assert WORD not in answer.text.replace(f"?q={WORD}", "")
     if "{session_id}" in path:
         nowhere = new_id("xchat")
-        assert without_ids(answer, hidden) == without_ids(ask(stack, limited, method, fill(path, nowhere)), nowhere)
+        assert without_ids(answer, hidden) == without_ids(
+            request_as(stack, limited, method, fill(path, nowhere)), nowhere
+        )
         assert answer.status_code == 403
-        own = ask(stack, limited, method, fill(path, own_session))
+        own = request_as(stack, limited, method, fill(path, own_session))
         assert own.status_code in (200, 404)
         assert hidden not in own.text
-        missing = ask(stack, limited, method, fill(path, hidden.removeprefix("x")))
+        missing = request_as(stack, limited, method, fill(path, hidden.removeprefix("x")))
         assert missing.status_code == 404
         assert hidden not in missing.text.replace(hidden.removeprefix("x"), "")
     else:
         assert hidden not in answer.text
-        chosen = ask(stack, limited, method, fill(path, hidden), params={"session_id": hidden, "q": WORD})
+        chosen = request_as(stack, limited, method, fill(path, hidden), params={"session_id": hidden, "q": WORD})
         assert WORD not in chosen.text
         assert chosen.status_code in (401, 403, 404, 422)
 
@@ -245,19 +253,22 @@ def test_a_limited_key_sees_and_changes_nothing_of_other_sessions_by_any_command
     before = stack.client.get(f"/v1/sessions/{hidden}/events", params={"limit": 500}).json()["items"]
 
     def send(session_id: str | None, **more: Any) -> httpx.Response:
-        return ask(stack, limited, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data, **more))
+        return request_as(
+            stack, limited, "POST", "/v1/webhook?wait=20", json=envelope(command, session_id, **data, **more)
+        )
 
     answer, nowhere = send(hidden), new_id("xchat")
     assert answer.status_code == 403, answer.text
     assert without_ids(answer, hidden) == without_ids(send(nowhere), nowhere)
-    inside = ask(stack, limited, "POST", f"/v1/commands/{command}", json={"session_id": hidden, **data})
+    inside = request_as(stack, limited, "POST", f"/v1/commands/{command}", json={"session_id": hidden, **data})
     assert inside.status_code == 403
     if COMMANDS[command].in_batch:
         item = {"command": command, "data": {**data, "session_id": hidden}}
         assert (
-            ask(stack, limited, "POST", "/v1/webhook", json=envelope("batch", None, commands=[item])).status_code == 403
+            request_as(stack, limited, "POST", "/v1/webhook", json=envelope("batch", None, commands=[item])).status_code
+            == 403
         )
-        both = ask(stack, limited, "POST", "/v1/webhook", json=envelope("batch", own_session, commands=[item]))
+        both = request_as(stack, limited, "POST", "/v1/webhook", json=envelope("batch", own_session, commands=[item]))
         assert both.status_code == 422
     if COMMANDS[command].session == "optional":
         everywhere = send(None)
@@ -278,7 +289,7 @@ def test_a_limited_key_cannot_operate_the_relay(stack: Stack, limited: str) -> N
         ("GET", "/v1/refusals"),
         ("GET", "/v1/status"),
     ):
-        answer = ask(
+        answer = request_as(
             stack, limited, method, path, **({"json": {"name": "n", "scopes": ["admin"]}} if "POST" in method else {})
         )
         assert answer.status_code == 403, answer.text
@@ -288,27 +299,27 @@ def test_deliveries_of_other_keys_look_like_missing_ones(stack: Stack, keys: dic
     receipt = stack.post("store_memory", hidden, key="k2", content=WORD, delivery_id=new_id("delivery"))
     stack.wait_until_drained()
     for wanted in (receipt["delivery_id"], "nothing"):
-        answer = ask(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}")
+        answer = request_as(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "delivery_not_found")
-        other = ask(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}?source=default")
+        other = request_as(stack, keys["write"], "GET", f"/v1/deliveries/{wanted}?source=default")
         assert other.status_code == 403
-    listed = ask(stack, keys["write"], "GET", "/v1/deliveries").json()["items"]
+    listed = request_as(stack, keys["write"], "GET", "/v1/deliveries").json()["items"]
     assert "default" not in {item["source"] for item in listed}
 
 
 def test_an_admin_of_some_sessions_sees_only_its_own_deliveries_without_a_session(stack: Stack, hidden: str) -> None:
     key = new_key(stack, scopes=["admin"], sessions="chat-*")
-    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    wait_for(lambda: request_as(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     answer = stack.client.post("/v1/commands/search", json={"q": WORD})
     assert WORD in answer.text
     theirs = answer.json()["delivery_id"]
-    own = ask(stack, key, "POST", "/v1/commands/list_sessions", json={}).json()["delivery_id"]
-    assert ask(stack, key, "GET", f"/v1/deliveries/{own}").status_code == 200
+    own = request_as(stack, key, "POST", "/v1/commands/list_sessions", json={}).json()["delivery_id"]
+    assert request_as(stack, key, "GET", f"/v1/deliveries/{own}").status_code == 200
     for wanted in (theirs, "nothing"):
-        told = ask(stack, key, "GET", f"/v1/deliveries/{wanted}?source=default")
+        told = request_as(stack, key, "GET", f"/v1/deliveries/{wanted}?source=default")
         assert (told.status_code, told.json()["error"]["code"]) == (404, "delivery_not_found"), told.text
     for status in ("", "applied", "rejected", "ignored", "accepted"):
-        listed = ask(stack, key, "GET", f"/v1/deliveries?limit=500&status={status}").json()["items"]
+        listed = request_as(stack, key, "GET", f"/v1/deliveries?limit=500&status={status}").json()["items"]
         assert own in [item["delivery_id"] for item in listed] or status not in ("", "applied")
         of_none = {item["source"] for item in listed if item["session_id"] is None}
         assert "default" not in of_none
@@ -327,13 +338,13 @@ def test_a_limited_key_counts_only_the_tasks_of_its_sessions(stack: Stack, limit
     for whom in ({"agent_name": agent}, {"task_type": kind}):
         for ahead in (0, 1):
             sent = envelope("delegate_task", own_session, description=f"Ours {new_id()}", **whom)
-            answer = ask(stack, limited, "POST", "/v1/webhook?wait=20", json=sent)
+            answer = request_as(stack, limited, "POST", "/v1/webhook?wait=20", json=sent)
             assert answer.json()["data"]["ahead_in_queue"] == ahead, answer.text
             everywhere = stack.send("delegate_task", own_session, description=f"All {new_id()}", priority=-1, **whom)
             stack.send("cancel_task", own_session, task_id=everywhere["data"]["task_id"])
             assert everywhere["data"]["ahead_in_queue"] == ahead + (3 if "task_type" in whom else 2) + 1
     page = {"limit": "1", "cursor": agent[:-1]}
-    [seen] = ask(stack, limited, "GET", "/v1/agents", params=page).json()["items"]
+    [seen] = request_as(stack, limited, "GET", "/v1/agents", params=page).json()["items"]
     assert (seen["name"], seen["holding"], seen["holds"]) == (agent, 0, [])
     [seen] = stack.client.get("/v1/agents", params=page).json()["items"]
     assert (seen["holding"], len(seen["holds"])) == (1, 1)
@@ -347,7 +358,7 @@ def test_a_sender_without_read_access_learns_nothing_about_stored_data(
         body = envelope(command, session_id, **data)
         if sender == "secret":
             return send_signed(stack, body, wait=20)
-        return ask(stack, keys["delegate"], "POST", "/v1/webhook?wait=20", json=body)
+        return request_as(stack, keys["delegate"], "POST", "/v1/webhook?wait=20", json=body)
 
     answers = {
         "exists": send("delegate_task", hidden, task_id="t", description="Something else"),

@@ -121,7 +121,7 @@ def sent(talkative: Stack) -> list[str]:
     send_signed(stack, envelope("store_memory", session_id, key="signed", content=SAID))
     send_signed(stack, {"type": "other", "text": SAID})
     stack.send("store_memory", session_id, key="before", content=SAID)
-    buried = stack.ask("store_memory", session_id, key="poison", content=SAID)
+    buried = stack.try_send("store_memory", session_id, key="poison", content=SAID)
     assert buried.json()["error"]["code"] == "dead_letter"
     stack.redis.xadd("sr:inbox:03", {"e": f"no entry: {SAID}"})
     stack.wait_until_drained()

@@ -14,7 +14,7 @@ from models.queue.inbox import inbox_key, shard_of
 from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.support.clients.keys import new_key
 from tests.support.clients.refusals import refused
-from tests.support.processes.stack import Stack, fresh, new_id, wait_for
+from tests.support.processes.stack import Stack, new_id, unseen_updates, wait_for
 
 
 class TestResults:
@@ -27,10 +27,10 @@ class TestResults:
             {"name": "prices.md", "content": "# Prices", "type": "report", "metadata": {"rows": 2}},
             {"artifact_id": "raw", "name": "raw.json", "content": {"a": 1.50}},
         ]
-        told = agent.done(task, "complete", output={"cheapest": "b"}, artifacts=artifacts)
+        told = agent.perform(task, "complete", output={"cheapest": "b"}, artifacts=artifacts)
         assert (told["command"], told["status"], told["message"]) == ("complete_task", "success", 'Completed "Do t".')
         assert told["data"]["status"] == "completed"
-        [update] = fresh(stack.send("store_memory", session_id, content="x"))
+        [update] = unseen_updates(stack.send("store_memory", session_id, content="x"))
         assert update["message"] == '"Do t" is completed.'
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"], shown["claimed_by"]) == ("completed", {"cheapest": "b"}, agent.name)
@@ -45,11 +45,11 @@ class TestResults:
         delegate()
         task = agent.claim()
         result = {"output": [1], "artifacts": [{"name": "a", "content": "x"}]}
-        first, second = agent.done(task, "complete", **result), agent.done(task, "complete", **result)
+        first, second = agent.perform(task, "complete", **result), agent.perform(task, "complete", **result)
         assert first == second
         assert events_of(stack, session_id).count("complete_task") == 1
         assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
-        refused(agent.act(task, "complete", output=[2]), 409, "task_finished")
+        refused(agent.try_action(task, "complete", output=[2]), 409, "task_finished")
         assert task_of(stack, session_id)["output"] == [1]
 
     def test_two_tasks_may_create_files_of_the_same_name(
@@ -59,7 +59,7 @@ class TestResults:
         for task_id in ("t", "u"):
             delegate(task_id=task_id)
             result = {"output": 1, "artifacts": [{"name": "notes.md", "content": "same"}]}
-            made |= set(agent.done(agent.claim(), "complete", **result)["data"]["artifacts"])
+            made |= set(agent.perform(agent.claim(), "complete", **result)["data"]["artifacts"])
         assert len(made) == 2
         listed = stack.send("list_artifacts", session_id)["data"]["artifacts"]
         assert {item["task_id"] for item in listed} == {"t", "u"}
@@ -71,39 +71,39 @@ class TestResults:
         stack.send("add_artifact", session_id, artifact_id="a", name="theirs", content="theirs")
         task = agent.claim()
         mine = [{"name": "b", "content": "b"}, {"artifact_id": "a", "name": "mine", "content": "mine"}]
-        error = refused(agent.act(task, "complete", output=1, artifacts=mine), 409, "artifact_exists")
+        error = refused(agent.try_action(task, "complete", output=1, artifacts=mine), 409, "artifact_exists")
         assert error["field"] == "artifacts[1].artifact_id"
         assert task_of(stack, session_id)["status"] == "claimed"
         assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
-        agent.done(task, "complete", output=1, artifacts=mine[:1])
+        agent.perform(task, "complete", output=1, artifacts=mine[:1])
 
     def test_a_retryable_failure_is_retried_with_delay_until_the_last_attempt(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine
     ) -> None:
         delegate(max_attempts=2)
         task = agent.claim()
-        told = agent.done(task, "fail", error="No network", retryable=True)
+        told = agent.perform(task, "fail", error="No network", retryable=True)
         assert told["data"]["status"] == "pending"
-        assert agent.done(task, "fail", error="No network", retryable=True) == told
+        assert agent.perform(task, "fail", error="No network", retryable=True) == told
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["error"], shown["attempt"]) == ("pending", "No network", 1)
         seconds = (datetime.fromisoformat(shown["not_before"]) - datetime.now(UTC)).total_seconds()
         assert 0 < seconds <= 10
-        assert agent.finds_nothing()
+        assert agent.gets_no_task()
         change_tasks(engine, session_id, "not_before = now()")
         again = agent.claim()
         assert (again["attempt"], again["error"]) == (2, "No network")
-        agent.done(again, "fail", error="Still none", retryable=True)
+        agent.perform(again, "fail", error="Still none", retryable=True)
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["error"]) == ("failed", "Still none")
-        refused(agent.act(again, "complete"), 409, "claim_lost")
+        refused(agent.try_action(again, "complete"), 409, "claim_lost")
 
     def test_a_failure_that_is_not_retryable_fails_the_task(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
-        agent.done(agent.claim(), "fail", error="There is no such shop")
-        [update] = fresh(stack.send("get_session_summary", session_id))
+        agent.perform(agent.claim(), "fail", error="There is no such shop")
+        [update] = unseen_updates(stack.send("get_session_summary", session_id))
         assert (update["status"], update["error"]) == ("failed", "There is no such shop")
         assert task_of(stack, session_id)["status"] == "failed"
 
@@ -112,18 +112,18 @@ class TestResults:
     ) -> None:
         delegate()
         task = agent.claim()
-        told = agent.done(task, "ask", question="Which currency?")
+        told = agent.perform(task, "ask", question="Which currency?")
         assert told["data"]["status"] == "input_required"
-        assert agent.done(task, "heartbeat")["status"] == "input_required"
-        assert agent.finds_nothing()
-        [update] = fresh(stack.send("get_session_summary", session_id))
+        assert agent.perform(task, "heartbeat")["status"] == "input_required"
+        assert agent.gets_no_task()
+        [update] = unseen_updates(stack.send("get_session_summary", session_id))
         assert (update["status"], update["question"]) == ("input_required", "Which currency?")
         stack.send("answer_task", session_id, task_id="t", answer="Euro")
         again = agent.claim()
         assert again["attempt"] == 1
         assert (again["questions"][0]["question"], again["questions"][0]["answer"]) == ("Which currency?", "Euro")
-        refused(agent.act(task, "complete"), 409, "claim_lost")
-        agent.done(again, "complete", output="12 €")
+        refused(agent.try_action(task, "complete"), 409, "claim_lost")
+        agent.perform(again, "complete", output="12 €")
         assert task_of(stack, session_id)["output"] == "12 €"
 
     def test_claims_can_be_ended_while_the_session_is_paused(
@@ -134,14 +134,14 @@ class TestResults:
             delegate(f"t{number}")
         tasks = [agent.claim() for _ in range(4)]
         stack.send("pause_session", session_id)
-        agent.done(tasks[0], "heartbeat")
-        agent.done(tasks[0], "complete", output=1, artifacts=[{"name": "a", "content": "x"}])
-        agent.done(tasks[1], "ask", question="Which?")
-        agent.done(tasks[2], "fail", error="No", retryable=True)
-        agent.done(tasks[3], "release")
+        agent.perform(tasks[0], "heartbeat")
+        agent.perform(tasks[0], "complete", output=1, artifacts=[{"name": "a", "content": "x"}])
+        agent.perform(tasks[1], "ask", question="Which?")
+        agent.perform(tasks[2], "fail", error="No", retryable=True)
+        agent.perform(tasks[3], "release")
         statuses = [task_of(stack, session_id, f"t{number}")["status"] for number in range(4)]
         assert statuses == ["completed", "input_required", "pending", "pending"]
-        assert agent.finds_nothing()
+        assert agent.gets_no_task()
 
 
 class TestDependencies:
@@ -153,13 +153,13 @@ class TestDependencies:
         delegate("top", depends_on=["left", "right"], priority=9)
         base = agent.claim()
         assert base["task_id"] == "base"
-        assert agent.finds_nothing()
-        agent.done(base, "complete")
+        assert agent.gets_no_task()
+        agent.perform(base, "complete")
         left, right = agent.claim(), agent.claim()
         assert (left["task_id"], right["task_id"]) == ("left", "right")
-        agent.done(right, "complete")
-        assert agent.finds_nothing()
-        agent.done(left, "complete")
+        agent.perform(right, "complete")
+        assert agent.gets_no_task()
+        agent.perform(left, "complete")
         assert agent.claim()["task_id"] == "top"
 
     def test_dependents_of_a_failed_task_fail_and_the_sender_gets_updates(
@@ -168,13 +168,13 @@ class TestDependencies:
         delegate("base")
         delegate("next", depends_on=["base"])
         delegate("last", depends_on=["next"])
-        agent.done(agent.claim(), "fail", error="No")
-        assert agent.finds_nothing()
+        agent.perform(agent.claim(), "fail", error="No")
+        assert agent.gets_no_task()
         listed = {task["task_id"]: task for task in stack.send("list_tasks", session_id)["data"]["tasks"]}
         assert {listed[name]["status"] for name in ("base", "next", "last")} == {"failed"}
         assert listed["next"]["error"] == 'It depends on "Do base", which failed.'
         assert listed["last"]["error"] == 'It depends on "Do next", which failed.'
-        told = {update["task_id"]: update for update in fresh(stack.send("list_memories", session_id))}
+        told = {update["task_id"]: update for update in unseen_updates(stack.send("list_memories", session_id))}
         assert told["last"]["error"] == listed["last"]["error"]
 
     def test_dependents_wait_while_the_failed_task_can_be_retried(
@@ -182,7 +182,7 @@ class TestDependencies:
     ) -> None:
         delegate("base", max_attempts=2)
         delegate("next", depends_on=["base"])
-        agent.done(agent.claim(), "fail", error="No", retryable=True)
+        agent.perform(agent.claim(), "fail", error="No", retryable=True)
         assert task_of(stack, session_id, "next")["status"] == "pending"
 
     def test_dependents_of_a_task_whose_lease_expired_for_good_fail(
@@ -210,7 +210,7 @@ class TestWaiting:
 
     def test_a_waiting_claim_times_out_without_a_task(self, agent: Agent) -> None:
         began_at = time.monotonic()
-        assert agent.finds_nothing(wait=1)
+        assert agent.gets_no_task(wait=1)
         assert 0.9 < time.monotonic() - began_at < 5
 
     def test_a_waiting_claim_gets_a_task_that_becomes_available(
@@ -221,15 +221,15 @@ class TestWaiting:
         first = agent.claim()
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(agent.claim, wait=20)
-            agent.done(first, "complete")
+            agent.perform(first, "complete")
             second = waiting.result(timeout=10)
             assert second["task_id"] == "b"
             waiting = pool.submit(agent.claim, wait=20)
-            agent.done(second, "release")
+            agent.perform(second, "release")
             third = waiting.result(timeout=10)
             assert third["task_id"] == "b"
             stack.send("pause_session", session_id)
-            agent.done(third, "release")
+            agent.perform(third, "release")
             waiting = pool.submit(agent.claim, wait=20)
             stack.send("resume_session", session_id)
             assert waiting.result(timeout=10)["task_id"] == "b"
@@ -244,11 +244,11 @@ class TestWaiting:
             waiting = [
                 pool.submit(stack.client.get, f"/v1/sessions/{session_id}/tasks/t", params={"wait": 20}),
                 pool.submit(stack.client.post, "/v1/commands/get_task", json=body),
-                pool.submit(stack.ask, "get_task", session_id, task_id="t", wait=20),
+                pool.submit(stack.try_send, "get_task", session_id, task_id="t", wait=20),
             ]
-            agent.done(task, "start")
+            agent.perform(task, "start")
             assert not any(one.done() for one in waiting)
-            agent.done(task, "complete", output="done")
+            agent.perform(task, "complete", output="done")
             answers = [one.result(timeout=10) for one in waiting]
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         tasks = [answers[0].json(), *(answer.json()["data"]["task"] for answer in answers[1:])]
@@ -268,7 +268,7 @@ class TestWaiting:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(stack.send, "get_task", session_id, task_id="t", wait=20)
             wait_for(lambda: pushed() == before + 1 and stack.drained(), what="first read applied")
-            agent.done(task, "complete", output="done")
+            agent.perform(task, "complete", output="done")
             answer = waiting.result(timeout=10)
         assert pushed() == before + 2  # The read, and the completion of the task.
         assert (answer["status"], answer["command"]) == ("success", "get_task")
@@ -287,7 +287,7 @@ class TestWaiting:
         assert 1.9 < time.monotonic() - began_at < 10
         unknown = stack.client.get(f"/v1/sessions/{session_id}/tasks/none", params={"wait": 20})
         refused(unknown, 404, "task_not_found")
-        refused(stack.ask("get_task", session_id, task_id="none", wait=20), 404, "task_not_found")
+        refused(stack.try_send("get_task", session_id, task_id="none", wait=20), 404, "task_not_found")
 
 
 class TestKeys:
@@ -297,16 +297,16 @@ class TestKeys:
         mine = new_id("mine")
         stack.send("create_session", mine, title="Mine")
         limited = Agent(stack, agent.name, key=new_key(stack, scopes=["agent"], sessions="mine-*"))
-        wait_for(lambda: limited.ask_for_task().status_code == 204, seconds=5)
+        wait_for(lambda: limited.try_claim().status_code == 204, seconds=5)
         delegate("theirs", priority=9)
-        assert limited.finds_nothing()
+        assert limited.gets_no_task()
         stack.send("delegate_task", mine, task_id="m", description="m", agent_name=agent.name)
         task = limited.claim()
         assert task["session_id"] == mine
-        limited.done(task, "complete")
+        limited.perform(task, "complete")
         theirs = agent.claim()
         for action in ("heartbeat", "complete"):
-            error = refused(limited.act(theirs, action), 403, "forbidden")
+            error = refused(limited.try_action(theirs, action), 403, "forbidden")
             assert (error["field"], error["expected"]) == ("session_id", "a session_id that matches mine-*")
 
     def test_an_agent_has_access_to_a_session_only_while_it_holds_a_task_there(
@@ -314,7 +314,7 @@ class TestKeys:
     ) -> None:
         key = new_key(stack, scopes=["agent"])
         worker = Agent(stack, agent.name, key=key)
-        wait_for(lambda: worker.ask_for_task().status_code == 204, seconds=5)
+        wait_for(lambda: worker.try_claim().status_code == 204, seconds=5)
         other = new_id("claims")
         stack.send("create_session", other, title="Other")
         stack.send("store_memory", other, key="k", content="secret")
@@ -362,5 +362,5 @@ class TestKeys:
         for path in ("/v1/sessions", "/v1/search?q=x", "/v1/memories", "/v1/tasks"):
             refused(stack.client.get(path, headers=headers), 403, "forbidden")
         is_refused(other)
-        worker.done(task, "complete", output="done")
+        worker.perform(task, "complete", output="done")
         is_refused(session_id)

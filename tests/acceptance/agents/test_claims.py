@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.support.clients.refusals import refused
-from tests.support.processes.stack import Payload, Stack, fresh, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, unseen_updates, wait_for
 
 RUNS = 3 if os.environ.get("TORTURE") else 1
 """Of the race."""
@@ -51,7 +51,7 @@ class TestClaiming:
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["claimed_by"], shown["attempt"]) == ("claimed", agent.name, 1)
         assert "claim_token" not in shown
-        assert agent.finds_nothing()
+        assert agent.gets_no_task()
         assert events_of(stack, session_id) == ["create_session", "delegate_task", "claim_task"]
 
     def test_tasks_are_claimed_by_priority_and_then_age(self, agent: Agent, delegate: Delegate) -> None:
@@ -61,7 +61,7 @@ class TestClaiming:
         for _ in range(4):
             task = agent.claim()
             order.append(task["task_id"])
-            agent.done(task, "complete")
+            agent.perform(task, "complete")
         assert order == ["high", "first", "second", "low"]
 
     def test_an_agent_gets_its_own_tasks_and_unassigned_ones_of_its_type(
@@ -79,15 +79,15 @@ class TestClaiming:
         send("named", agent_name=agent.name, task_type="whatever")
         send("urgent", task_type=kind, priority=1)
         assert [agent.claim()["task_id"] for _ in range(3)] == ["urgent", "kind", "named"]
-        assert agent.finds_nothing()
+        assert agent.gets_no_task()
 
     def test_a_claim_can_be_limited_to_types_and_a_sender(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         kind = new_id("kind")
         stack.send("delegate_task", session_id, task_id="k", description="k", task_type=kind)
-        assert agent.finds_nothing(task_types=[new_id("kind")])
-        assert agent.finds_nothing(task_types=[kind], created_by=new_id("somebody"))
+        assert agent.gets_no_task(task_types=[new_id("kind")])
+        assert agent.gets_no_task(task_types=[kind], created_by=new_id("somebody"))
         assert agent.claim(task_types=["x", kind], created_by="default")["task_id"] == "k"
 
     def test_deferred_blocked_and_paused_tasks_cannot_be_claimed(
@@ -98,16 +98,16 @@ class TestClaiming:
         delegate("walls")
         delegate("roof", depends_on=["walls"])
         stack.send("pause_session", session_id)
-        assert agent.finds_nothing()
+        assert agent.gets_no_task()
         stack.send("resume_session", session_id)
         walls = agent.claim()
         assert walls["task_id"] == "walls"
-        assert agent.finds_nothing()
-        agent.done(walls, "complete")
+        assert agent.gets_no_task()
+        agent.perform(walls, "complete")
         roof = agent.claim()
         assert roof["task_id"] == "roof"
-        agent.done(roof, "complete")
-        assert agent.finds_nothing()
+        agent.perform(roof, "complete")
+        assert agent.gets_no_task()
         change_tasks(engine, session_id, "not_before = now() - interval '1 second'")
         assert agent.claim()["task_id"] == "later"
 
@@ -116,12 +116,12 @@ class TestClaiming:
         for task_id in ("a", "b"):
             stack.send("delegate_task", session_id, task_id=task_id, description=task_id, agent_name=agent.name)
         first = agent.claim(**own)
-        assert agent.finds_nothing(**own)
+        assert agent.gets_no_task(**own)
         known = {item["name"]: item for item in stack.client.get("/v1/agents", params={"limit": 500}).json()["items"]}
         me = known[agent.name]
         assert (me["type"], me["max_concurrent"], me["online"], me["holding"]) == ("general", 1, True, 1)
         assert me["holds"][0]["task_id"] == first["task_id"]
-        agent.done(first, "complete")
+        agent.perform(first, "complete")
         assert agent.claim(**own)["task_id"] == "b"
 
     @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class TestRaces:
             agent = agents[number % len(agents)]
             misses = 0
             while misses < 3 and len(claimed) < 500:
-                answer = agent.ask_for_task(wait=1)
+                answer = agent.try_claim(wait=1)
                 if answer.status_code == 204:
                     misses += 1
                     continue
@@ -180,7 +180,7 @@ class TestRaces:
                 if holding[agent.name] > limits[agent.name]:
                     exceeded.append(agent.name)
                 holding[agent.name] -= 1
-                agent.done(task, "complete", output=number)
+                agent.perform(task, "complete", output=number)
 
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(work, range(64)))
@@ -208,10 +208,10 @@ class TestLeases:
         task = agent.claim(lease_seconds=100)
         for action in ("heartbeat", "start"):
             change_tasks(engine, session_id, "lease_expires_at = now() + interval '50 seconds'")
-            told = agent.done(task, action)
+            told = agent.perform(task, action)
             left = datetime.fromisoformat(told["lease_expires_at"]) - datetime.now(UTC)
             assert timedelta(seconds=90) < left <= timedelta(seconds=101), action
-        told = agent.done(task, "heartbeat", progress="Read two of five pages", percent=40, lease_seconds=300)
+        told = agent.perform(task, "heartbeat", progress="Read two of five pages", percent=40, lease_seconds=300)
         assert (told["status"], told["cancelled"], told["attempt"]) == ("running", False, 1)
         assert datetime.fromisoformat(told["lease_expires_at"]) > datetime.now(UTC) + timedelta(seconds=290)
         shown = task_of(stack, session_id)
@@ -238,8 +238,8 @@ class TestLeases:
             ("fail", {"error": "x"}),
             ("ask", {"question": "x"}),
         ):
-            assert refused(agent.act(lost, action, **fields), 409, "claim_lost")["hint"]
-        agent.done(again, "complete", output="by the second")
+            assert refused(agent.try_action(lost, action, **fields), 409, "claim_lost")["hint"]
+        agent.perform(again, "complete", output="by the second")
         assert task_of(stack, session_id)["output"] == "by the second"
 
     def test_the_task_of_a_killed_agent_is_reclaimed_within_the_lease_and_5_seconds(
@@ -253,7 +253,7 @@ class TestLeases:
         wait_for(
             lambda: task_of(stack, session_id).get("progress", {}).get("percent", 0) >= 3, what="heartbeats received"
         )
-        assert agent.finds_nothing(wait=4)  # Heartbeats extend the lease.
+        assert agent.gets_no_task(wait=4)  # Heartbeats extend the lease.
         process.kill()
         process.wait()
         process.stdout.close()
@@ -261,8 +261,8 @@ class TestLeases:
         again = agent.claim(wait=20)
         assert time.monotonic() - killed_at < 3 + 5
         assert (again["task_id"], again["attempt"]) == ("t", 2)
-        refused(agent.act(token, "complete", output="by the first"), 409, "claim_lost")
-        agent.done(again, "complete", output="by the second")
+        refused(agent.try_action(token, "complete", output="by the first"), 409, "claim_lost")
+        agent.perform(again, "complete", output="by the second")
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"], shown["attempt"]) == ("completed", "by the second", 2)
 
@@ -273,12 +273,12 @@ class TestLeases:
         delegate("b")
         task = agent.claim(lease_seconds=1)
         wait_for(lambda: task_of(stack, session_id, "a")["status"] == "pending", what="task requeued")
-        told = agent.done(task, "heartbeat")
+        told = agent.perform(task, "heartbeat")
         assert (told["status"], told["attempt"]) == ("claimed", 1)
-        agent.done(task, "complete", output=1)
+        agent.perform(task, "complete", output=1)
         second = agent.claim(lease_seconds=1)
         wait_for(lambda: task_of(stack, session_id, "b")["status"] == "pending", what="task requeued")
-        agent.done(second, "complete", output=2)
+        agent.perform(second, "complete", output=2)
         assert task_of(stack, session_id, "b")["output"] == 2
 
     def test_a_task_whose_leases_expire_fails_after_its_last_attempt(
@@ -287,11 +287,11 @@ class TestLeases:
         delegate(max_attempts=1)
         task = agent.claim(lease_seconds=1)
         wait_for(lambda: "return_task" in events_of(stack, session_id), what="task requeued")
-        [update] = fresh(stack.send("get_session_summary", session_id))
+        [update] = unseen_updates(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "failed")
         assert "stopped responding" in task_of(stack, session_id)["error"]
         # A slow agent may still complete it.
-        agent.done(task, "complete", output="late")
+        agent.perform(task, "complete", output="late")
         shown = task_of(stack, session_id)
         assert (shown["status"], shown["output"]) == ("completed", "late")
         assert "error" not in shown
@@ -301,8 +301,8 @@ class TestLeases:
     ) -> None:
         delegate()
         task = agent.claim()
-        assert agent.done(task, "release")["status"] == "pending"
-        refused(agent.act(task, "complete"), 409, "claim_lost")
+        assert agent.perform(task, "release")["status"] == "pending"
+        refused(agent.try_action(task, "complete"), 409, "claim_lost")
         again = agent.claim()
         assert (again["task_id"], again["attempt"]) == ("t", 1)
         assert again["claim_token"] != task["claim_token"]
@@ -313,24 +313,24 @@ class TestLeases:
         delegate()
         task = agent.claim()
         stack.send("cancel_task", session_id, task_id="t", reason="Not needed")
-        told = agent.done(task, "heartbeat")
+        told = agent.perform(task, "heartbeat")
         assert (told["status"], told["cancelled"], told["lease_expires_at"]) == ("cancelled", True, None)
-        refused(agent.act(task, "complete", output=1), 409, "task_cancelled")
+        refused(agent.try_action(task, "complete", output=1), 409, "task_cancelled")
         assert task_of(stack, session_id)["status"] == "cancelled"
         delegate("next")
         assert agent.claim()["task_id"] == "next"
 
     @pytest.mark.parametrize("token", ["x", "srt_" + "x" * 40, "srt_" + "x" * 40 + "~a~b~c"])
     def test_an_invalid_token_is_not_found(self, agent: Agent, token: str) -> None:
-        assert refused(agent.act(token, "heartbeat"), 404, "unknown_claim")["hint"]
+        assert refused(agent.try_action(token, "heartbeat"), 404, "unknown_claim")["hint"]
 
     def test_a_token_of_another_task_is_lost(self, agent: Agent, delegate: Delegate, session_id: str) -> None:
         delegate("a")
         delegate("b")
         secret = agent.claim()["claim_token"].split("~")[0]
         for action in ("heartbeat", "complete"):
-            refused(agent.act(f"{secret}~{session_id}~b", action), 409, "claim_lost")
-            refused(agent.act(f"{secret}~{new_id('nowhere')}~b", action), 409, "claim_lost")
+            refused(agent.try_action(f"{secret}~{session_id}~b", action), 409, "claim_lost")
+            refused(agent.try_action(f"{secret}~{new_id('nowhere')}~b", action), 409, "claim_lost")
 
     def test_a_made_up_claim_leaves_no_event_in_the_journal(
         self, stack: Stack, agent: Agent, delegate: Delegate, session_id: str
@@ -341,5 +341,5 @@ class TestLeases:
             fields = {"fail": {"error": "x"}, "ask": {"question": "x"}}.get(action, {})
             for task_id in ("t", "no-such-task"):
                 forged = f"srt_{str(number) * 40}~{session_id}~{task_id}"
-                refused(agent.act(forged, action, **fields), 409, "claim_lost")
+                refused(agent.try_action(forged, action, **fields), 409, "claim_lost")
         assert stack.journal(session_id) == before

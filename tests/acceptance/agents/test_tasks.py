@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, text
 
 from tests.support.clients.refusals import refused
-from tests.support.processes.stack import Payload, Stack, fresh, new_id
+from tests.support.processes.stack import Payload, Stack, new_id, unseen_updates
 
 
 class TestTasks:
@@ -41,7 +41,7 @@ class TestTasks:
         roof = stack.send("get_task", session_id, task_id="roof")
         assert roof["data"]["task"]["blocked_by"] == [{"task_id": "walls", "status": "pending"}]
         assert roof["message"] == '"Build the roof" is waiting for other tasks.'
-        unknown = stack.ask("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
+        unknown = stack.try_send("delegate_task", session_id, description="Paint it", depends_on=["walls", "door"])
         assert refused(unknown, 404, "task_not_found")["field"] == "data.depends_on[1]"
 
     def test_dependencies_in_a_batch_may_point_forward_but_not_in_a_cycle(self, stack: Stack, session_id: str) -> None:
@@ -54,7 +54,7 @@ class TestTasks:
                 for name, needed in depends_on.items()
             ]
 
-        answer = stack.ask("batch", session_id, commands=tasks(a=["b"], b=["c"], c=["a"]))
+        answer = stack.try_send("batch", session_id, commands=tasks(a=["b"], b=["c"], c=["a"]))
         error = refused(answer, 422, "dependency_cycle")
         assert error["field"] == "data.commands[2].data.depends_on"
         for name in ("a", "b", "c"):
@@ -62,20 +62,22 @@ class TestTasks:
         assert stack.send("list_tasks", session_id)["data"]["tasks"] == []
         stack.send("batch", session_id, commands=tasks(a=["b"], b=["c"], c=[]))
         assert stack.send("get_task", session_id, task_id="a")["data"]["task"]["depends_on"] == ["b"]
-        itself = stack.ask("delegate_task", session_id, task_id="d", description="do d", depends_on=["d"])
+        itself = stack.try_send("delegate_task", session_id, task_id="d", description="do d", depends_on=["d"])
         refused(itself, 422, "dependency_cycle")
 
     def test_the_question_of_an_agent_is_reported_answered_and_kept(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Book a table")
-        error = refused(stack.ask("answer_task", session_id, task_id="t", answer="At eight"), 409, "task_not_asking")
+        error = refused(
+            stack.try_send("answer_task", session_id, task_id="t", answer="At eight"), 409, "task_not_asking"
+        )
         assert error["hint"]
         asks = '[{"question": "At what time?", "asked_at": "2026-05-16T08:00:00Z"}]'
         change(engine, session_id, "status = 'input_required', questions = :asks, updated_at = now()", asks=asks)
 
         told = stack.send("store_memory", session_id, content="anything")
-        [update] = fresh(told)
+        [update] = unseen_updates(told)
         assert (update["task_id"], update["status"], update["question"]) == ("t", "input_required", "At what time?")
         assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["question"] == "At what time?"
         answered = stack.send("answer_task", session_id, task_id="t", answer="At eight")
@@ -87,7 +89,7 @@ class TestTasks:
     def test_a_finished_task_cannot_be_cancelled(self, stack: Stack, session_id: str, engine: Engine) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Book a table")
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
-        refused(stack.ask("cancel_task", session_id, task_id="t"), 409, "task_finished")
+        refused(stack.try_send("cancel_task", session_id, task_id="t"), 409, "task_finished")
         assert stack.send("get_task", session_id, task_id="t")["data"]["task"]["status"] == "completed"
 
 
@@ -97,25 +99,25 @@ class TestUpdates:
     ) -> None:
         for number in range(7):
             told = stack.send("delegate_task", session_id, task_id=f"t{number}", description=f"Task {number}")
-            assert fresh(told) == []
+            assert unseen_updates(told) == []
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
 
         told = stack.send("store_memory", session_id, key="k", content="anything")
-        assert len(fresh(told)) == 5
-        assert {update["status"] for update in fresh(told)} == {"completed"}
-        assert '"Task 6" is completed.' in [update["message"] for update in fresh(told)]
-        assert fresh(stack.send("get_session_summary", session_id)) == fresh(told)
+        assert len(unseen_updates(told)) == 5
+        assert {update["status"] for update in unseen_updates(told)} == {"completed"}
+        assert '"Task 6" is completed.' in [update["message"] for update in unseen_updates(told)]
+        assert unseen_updates(stack.send("get_session_summary", session_id)) == unseen_updates(told)
         for number in range(7):
             stack.send("get_task", session_id, task_id=f"t{number}")
-        assert fresh(stack.send("get_session_summary", session_id)) == []
+        assert unseen_updates(stack.send("get_session_summary", session_id)) == []
 
     def test_an_unclaimed_task_is_reported_after_ten_minutes(
         self, stack: Stack, session_id: str, engine: Engine
     ) -> None:
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker", agent_name="nobody")
-        assert fresh(stack.send("get_session_summary", session_id)) == []
+        assert unseen_updates(stack.send("get_session_summary", session_id)) == []
         change(engine, session_id, "updated_at = now() - interval '11 minutes'")
-        [update] = fresh(stack.send("get_session_summary", session_id))
+        [update] = unseen_updates(stack.send("get_session_summary", session_id))
         assert (update["task_id"], update["status"]) == ("t", "pending")
         assert update["message"] == '"Find a baker" has not been claimed by nobody yet.'
 
@@ -124,8 +126,8 @@ class TestUpdates:
         stack.send("create_session", other, title="Another")
         stack.send("delegate_task", session_id, task_id="t", description="Find a baker")
         change(engine, session_id, "status = 'completed', finished_at = now(), updated_at = now()")
-        assert fresh(stack.send("get_session_summary", other)) == []
-        assert fresh(stack.send("get_session_summary", session_id))
+        assert unseen_updates(stack.send("get_session_summary", other)) == []
+        assert unseen_updates(stack.send("get_session_summary", session_id))
 
 
 def change(engine: Engine, session_id: str, changes: str, **values: str) -> None:

@@ -45,7 +45,7 @@ def brief(updates: list[Payload]) -> list[tuple[str, str, bool]]:
 def test_a_task_read_by_one_key_is_still_reported_to_another(stack: Stack, session_id: str, agent: Agent) -> None:
     phone, laptop = as_key(stack), as_key(stack)
     phone("delegate_task", session_id, task_id="t", description="Find a baker", agent_name=agent.name)
-    agent.done(agent.claim(), "complete", output="On the corner.")
+    agent.perform(agent.claim(), "complete", output="On the corner.")
     told = phone("list_memories", session_id)
     assert brief(told) == brief(laptop("list_memories", session_id)) == [("t", "completed", False)]
     phone("get_task", session_id, task_id="t")
@@ -59,12 +59,12 @@ def test_a_task_read_by_one_key_is_still_reported_to_another(stack: Stack, sessi
 def test_a_change_is_reported_again_to_keys_that_had_seen_the_task(stack: Stack, session_id: str, agent: Agent) -> None:
     phone, laptop = as_key(stack), as_key(stack)
     phone("delegate_task", session_id, task_id="t", description="Book a table", agent_name=agent.name)
-    agent.done(agent.claim(), "ask", question="At what time?")
+    agent.perform(agent.claim(), "ask", question="At what time?")
     for chat in (phone, laptop):
         chat("get_task", session_id, task_id="t")
         assert brief(chat("list_memories", session_id)) == [("t", "input_required", True)]
     assert phone("answer_task", session_id, task_id="t", answer="At eight") == []
-    agent.done(agent.claim(), "fail", error="They are full.", retryable=False)
+    agent.perform(agent.claim(), "fail", error="They are full.", retryable=False)
     for chat in (phone, laptop):
         assert brief(chat("list_memories", session_id)) == [("t", "failed", False)]
 
@@ -77,12 +77,12 @@ def test_tasks_delegated_in_other_sessions_are_summarized_in_one_line(stack: Sta
     chat("create_session", third, title="Just talking")
     for session_id in (one, other):
         chat("delegate_task", session_id, task_id="t", description="Compare", agent_name=agent.name)
-    agent.done(agent.claim(), "complete", output="9 EUR")
+    agent.perform(agent.claim(), "complete", output="9 EUR")
     expected = {"status": "elsewhere", "message": '1 task finished in "Bike rental".', "session_ids": [one]}
     assert chat("list_memories", third) == [expected]
     assert stranger("list_memories", third) == []
     assert brief(chat("list_memories", one)) == [("t", "completed", False)]
-    agent.done(agent.claim(), "ask", question="By train?")
+    agent.perform(agent.claim(), "ask", question="By train?")
     [line] = chat("list_memories", third)
     assert line["message"] == '1 task asks in "Summer trip" and 1 finished in "Bike rental".'
     assert line["session_ids"] == [other, one]
@@ -99,9 +99,9 @@ def test_keys_get_no_updates_of_sessions_that_they_may_not_read(stack: Stack, se
     limited, blind = as_key(stack, sessions="team-*"), as_key(stack, scopes=["delegate"])
     stack.send("create_session", inside, title="Team")
     limited("delegate_task", inside, task_id="mine", description="Compare", agent_name=agent.name)
-    agent.done(agent.claim(), "complete", output="1")
+    agent.perform(agent.claim(), "complete", output="1")
     blind("delegate_task", session_id, task_id="t", description="Compare", agent_name=agent.name)
-    agent.done(agent.claim(), "complete", output="1")
+    agent.perform(agent.claim(), "complete", output="1")
     stack.send("create_session", second := new_id("team"), title="Second")
     assert [update["session_ids"] for update in limited("list_memories", second)] == [[inside]]
     assert blind("delegate_task", second, description="Anything") == []

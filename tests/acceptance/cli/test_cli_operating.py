@@ -51,7 +51,7 @@ class TestDeadLetters:
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
     ) -> None:
         delivery_id, _ = dead_letters.send_poison(stack, poisoned, 2)
-        dead_letters.mend(engine)
+        dead_letters.remove_cause(engine)
         done = cli.run("dead-letters", "replay", delivery_id)
         assert (done.err, done.rows) == ("Replayed 1 dead letter.\n", [{"replayed": "1"}])
         wait_for(lambda: dead_letters.status_of(stack, delivery_id) == "applied", what="applied")
@@ -62,14 +62,14 @@ class TestDeadLetters:
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
     ) -> None:
         dead_letters.send_poison(stack, poisoned, 3)
-        dead_letters.mend(engine)
+        dead_letters.remove_cause(engine)
         other = cli.run(
             "dead-letters", "replay", "--all", "--session", poisoned, "--command", "delete_memory", "--json"
         )
         assert other.json == {"replayed": 0}
         done = cli.run("dead-letters", "replay", "--all", "--session", poisoned, "--json")
         assert (done.err, done.json) == ("Replayed 3 dead letters.\n", {"replayed": 3})
-        wait_for(lambda: not dead_letters.dead(stack, poisoned), what="no dead letters left")
+        wait_for(lambda: not dead_letters.dead_letters_in(stack, poisoned), what="no dead letters left")
         assert keys_in(stack, poisoned) == ["poison-0", "poison-1", "poison-2"]
 
     @pytest.mark.parametrize("line", ["replay", "replay x --all", "discard", "show"])
@@ -89,10 +89,10 @@ class TestDeadLetters:
         assert ended == code
         if code:
             assert "Nothing was changed." in text
-            assert len(dead_letters.dead(stack, poisoned)) == 1
+            assert len(dead_letters.dead_letters_in(stack, poisoned)) == 1
         else:
             assert f"Discarded {delivery_id}." in text
-            wait_for(lambda: not dead_letters.dead(stack, poisoned), what="no dead letters left")
+            wait_for(lambda: not dead_letters.dead_letters_in(stack, poisoned), what="no dead letters left")
 
     def test_discarding_without_a_terminal_requires_yes_and_is_final(
         self, cli: CommandLine, stack: Stack, poisoned: str, engine: Engine
@@ -100,8 +100,8 @@ class TestDeadLetters:
         [delivery_id] = dead_letters.send_poison(stack, poisoned, 1)
         refused = cli.run("dead-letters", "discard", delivery_id, input="y\n", code=2)
         assert "pass --yes" in refused.err
-        assert len(dead_letters.dead(stack, poisoned)) == 1
-        dead_letters.mend(engine)
+        assert len(dead_letters.dead_letters_in(stack, poisoned)) == 1
+        dead_letters.remove_cause(engine)
         done = cli.run("dead-letters", "discard", delivery_id, "--yes", "--json")
         assert (done.err, done.json) == (f"Discarded {delivery_id}.\n", {"discarded": 1})
         wait_for(lambda: dead_letters.status_of(stack, delivery_id) == "rejected", what="discarded")
@@ -162,8 +162,8 @@ def test_watched_events_come_through_a_pipe_at_once(cli: CommandLine, stack: Sta
             assert watching.stdout is not None
             past = json.loads(watching.stdout.readline())
             stack.send("store_memory", session_id, key="k", content="x")
-            stack.ask("pause_session", session_id)
-            stack.ask("store_memory", session_id, key="l", content="x")
+            stack.try_send("pause_session", session_id)
+            stack.try_send("store_memory", session_id, key="l", content="x")
             events = [json.loads(watching.stdout.readline()) for _ in range(3)]
         finally:
             watching.send_signal(signal.SIGINT)

@@ -7,20 +7,20 @@ from sqlalchemy import Engine, text
 from api.operations.dead_letters import STEP
 from models.queue.inbox import shard_of
 from sessions.postgres.commands.locks import SHARD_LOCK
-from tests.support.clients.dead_letters import dead, mend, send_poison, status_of
+from tests.support.clients.dead_letters import dead_letters_in, remove_cause, send_poison, status_of
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 
 def test_a_dead_letter_is_shown_with_its_reason_and_its_payload(stack: Stack, poisoned: str) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
-    [listed] = dead(stack, poisoned, command="store_memory")
+    [listed] = dead_letters_in(stack, poisoned, command="store_memory")
     assert (listed["delivery_id"], listed["source"], listed["command"]) == (delivery_id, "default", "store_memory")
     assert listed["reason"].endswith("RaiseException P0001")
     assert "payload" not in listed
     shown = stack.client.get(f"/v1/dead-letters/{delivery_id}").json()
     assert shown["payload"] == {"key": "poison-0", "content": {"secret": 0}}
     assert shown["traceback"].startswith("Traceback")
-    assert dead(stack, poisoned, command="delete_memory") == []
+    assert dead_letters_in(stack, poisoned, command="delete_memory") == []
 
 
 def story(stack: Stack, session_id: str, delivery_id: str) -> list[tuple[str, Payload]]:
@@ -37,13 +37,13 @@ def test_a_replayed_dead_letter_takes_effect_once_when_its_cause_is_fixed(
     assert stack.client.post(one).json() == {"replayed": 1}
     wait_for(lambda: len(story(stack, poisoned, delivery_ids[0])) == 2, what="retried")
     assert status_of(stack, delivery_ids[0]) == "failed"
-    mend(engine)
+    remove_cause(engine)
     assert [stack.client.post(one).json() for _ in range(2)] == [{"replayed": 1}] * 2
     wait_for(lambda: status_of(stack, delivery_ids[0]) == "applied", what="applied")
     stack.wait_until_drained()
     replayed = stack.client.post("/v1/dead-letters/replay", params={"session_id": poisoned})
     assert (replayed.status_code, replayed.json()) == (202, {"replayed": 2, "next_cursor": None})
-    wait_for(lambda: not dead(stack, poisoned), what="no dead letters left")
+    wait_for(lambda: not dead_letters_in(stack, poisoned), what="no dead letters left")
     memories = stack.send("list_memories", poisoned)["data"]["memories"]
     assert sorted((memory["key"], memory["revision"]) for memory in memories) == [(f"poison-{n}", 1) for n in range(3)]
     applied = [event["delivery_id"] for event in stack.journal(poisoned) if event["status"] == "applied"]
@@ -59,7 +59,7 @@ def test_the_journal_records_the_replay_of_a_dead_letter_and_its_outcome(
     replay = f"/v1/dead-letters/{delivery_id}/replay"
     stack.client.post(replay)
     wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 2, what="retried")
-    mend(engine)
+    remove_cause(engine)
     stack.client.post(replay)
     wait_for(lambda: len(story(stack, poisoned, delivery_id)) == 3, what="applied")
     first, second, third = story(stack, poisoned, delivery_id)
@@ -71,13 +71,13 @@ def test_the_journal_records_the_replay_of_a_dead_letter_and_its_outcome(
 
 def test_many_dead_letters_are_replayed_page_by_page(stack: Stack, poisoned: str, engine: Engine) -> None:
     delivery_ids = send_poison(stack, poisoned, STEP + 4)
-    mend(engine)
+    remove_cause(engine)
     query = {"session_id": poisoned, "limit": str(STEP + 2)}
     first = stack.client.post("/v1/dead-letters/replay", params=query).json()
     assert first["replayed"] == STEP + 2
     rest = stack.client.post("/v1/dead-letters/replay", params=query | {"cursor": first["next_cursor"]}).json()
     assert rest == {"replayed": 2, "next_cursor": None}
-    wait_for(lambda: not dead(stack, poisoned), what="no dead letters left")
+    wait_for(lambda: not dead_letters_in(stack, poisoned), what="no dead letters left")
     replayed = [event["delivery_id"] for event in stack.journal(poisoned) if "replayed_by" in event["data"]]
     assert replayed == delivery_ids
     nonsense = stack.client.post("/v1/dead-letters/replay", params={"cursor": "nonsense"})
@@ -86,7 +86,7 @@ def test_many_dead_letters_are_replayed_page_by_page(stack: Stack, poisoned: str
 
 def test_a_discarded_dead_letter_stays_known_and_has_no_effect(stack: Stack, poisoned: str, engine: Engine) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
-    mend(engine)
+    remove_cause(engine)
     # The first resolution counts; later ones change nothing.
     assert stack.client.delete(f"/v1/dead-letters/{delivery_id}").json() == {"discarded": 1}
     stack.client.post(f"/v1/dead-letters/{delivery_id}/replay")
@@ -115,7 +115,7 @@ def test_a_dead_letter_is_deleted_with_its_session_and_not_replayed_into_a_new_o
     stack: Stack, poisoned: str, engine: Engine
 ) -> None:
     [delivery_id] = send_poison(stack, poisoned, 1)
-    mend(engine)
+    remove_cause(engine)
     # All entries are in the inbox before any is applied.
     with engine.begin() as connection:
         lock = {"class": SHARD_LOCK, "shard": shard_of(poisoned)}
@@ -126,7 +126,7 @@ def test_a_dead_letter_is_deleted_with_its_session_and_not_replayed_into_a_new_o
     stack.wait_until_drained()
     assert [event["event"] for event in stack.journal(poisoned)] == ["create_session"]
     assert stack.send("list_memories", poisoned)["data"]["memories"] == []
-    assert dead(stack, poisoned) == []
+    assert dead_letters_in(stack, poisoned) == []
 
 
 def test_a_key_for_some_sessions_manages_only_their_dead_letters(stack: Stack, poisoned: str) -> None:

@@ -33,10 +33,10 @@ def test_a_result_sent_while_postgres_is_down_is_applied_when_it_is_back(
     stack.send("delegate_task", session_id, task_id="t", description="Look it up", agent_name=agent.name)
     task = agent.claim(lease_seconds=1)
     own_postgres.pause()
-    assert agent.ask_for_task().status_code == 503
-    assert agent.act(task, "heartbeat").status_code == 503
+    assert agent.try_claim().status_code == 503
+    assert agent.try_action(task, "heartbeat").status_code == 503
     with ThreadPoolExecutor(1) as pool:
-        completing = pool.submit(agent.act, task, "complete", output="found")
+        completing = pool.submit(agent.try_action, task, "complete", output="found")
         wait_for(lambda: not stack.drained(), what="in the inbox")
         own_postgres.restart()
         answer = completing.result(timeout=40)

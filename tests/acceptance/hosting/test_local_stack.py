@@ -132,7 +132,7 @@ class LocalStack:
                     return child
         return None
 
-    def ask(self, *, command: str, **fields: object) -> dict[str, Any]:
+    def send(self, *, command: str, **fields: object) -> dict[str, Any]:
         """Send a command with the stack's own key. Returns the response, which must be a success."""
         key = (self.data_dir / "api_key").read_text().strip()
         body = {"command": command, "session_id": "first-steps", "sync": True, **fields}
@@ -145,7 +145,7 @@ class LocalStack:
 
     def remembers(self) -> bool:
         """Return whether the memory of the first curl command is still stored."""
-        memory = self.ask(command="retrieve_memory", data={"key": "database"})["data"]["memory"]
+        memory = self.send(command="retrieve_memory", data={"key": "database"})["data"]["memory"]
         return bool(memory["content"] == "We picked Postgres as database.")
 
     def kill(self) -> None:
@@ -371,7 +371,7 @@ def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
     assert processes_of(same_port.data_dir) == []
     second = run(data_dir.with_name("other")).wait_until_ready()
     paste(first.output)
-    assert second.ask(command="list_sessions", session_id=None)["data"]["sessions"] == []
+    assert second.send(command="list_sessions", session_id=None)["data"]["sessions"] == []
     assert first.remembers()
 
 

@@ -83,7 +83,7 @@ class TestConflicts:
     ) -> None:
         stack.send(command, session_id, **{id_name: "x"}, **content)
         other = dict.fromkeys(content, "other")
-        answer = stack.ask(command, session_id, **{id_name: "x"}, **other)
+        answer = stack.try_send(command, session_id, **{id_name: "x"}, **other)
         error = refused(answer, 409, code)
         assert error["field"] == f"data.{id_name}"
         assert id_name in error["hint"]
@@ -103,7 +103,7 @@ class TestConflicts:
             assert (task["description"], artifact["content"]) == (description, description)
 
     def test_another_session_under_an_id_is_refused_with_the_stored_one(self, stack: Stack, session_id: str) -> None:
-        answer = stack.ask("create_session", session_id, title="Something else")
+        answer = stack.try_send("create_session", session_id, title="Something else")
         assert refused(answer, 409, "session_exists")["field"] == "session_id"
         assert answer.json()["data"]["title"] == "Walk"
         assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
@@ -142,7 +142,7 @@ class TestStates:
         ending = stack.send("pause_session" if state == "paused" else "complete_session", session_id, **how)
         assert ending["data"]["status"] == state
         for command, data in self.CHANGES:
-            error = refused(stack.ask(command, session_id, **data), 409, f"session_{state}")
+            error = refused(stack.try_send(command, session_id, **data), 409, f"session_{state}")
             assert "resume_session" in error["hint"]
         memory = stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]
         assert memory["content"] == "kept"
@@ -157,12 +157,12 @@ class TestStates:
         stack.send("pause_session", session_id)
         cancelled = stack.send("cancel_task", session_id, task_id="first", reason="too late")["data"]
         assert cancelled["status"] == "cancelled"
-        error = refused(stack.ask("complete_session", session_id), 409, "open_tasks")
+        error = refused(stack.try_send("complete_session", session_id), 409, "open_tasks")
         assert "do the second" in error["message"]
         completed = stack.send("complete_session", session_id, open_tasks="cancel")
         assert completed["data"]["cancelled_tasks"] == 1
-        refused(stack.ask("cancel_task", session_id, task_id="third"), 409, "session_completed")
-        refused(stack.ask("pause_session", session_id), 409, "session_completed")
+        refused(stack.try_send("cancel_task", session_id, task_id="third"), 409, "session_completed")
+        refused(stack.try_send("pause_session", session_id), 409, "session_completed")
 
     @pytest.mark.parametrize("command", ["pause_session", "complete_session", "resume_session"])
     def test_setting_the_same_state_changes_nothing(self, stack: Stack, session_id: str, command: str) -> None:
@@ -180,7 +180,7 @@ class TestStates:
 
     def test_an_unknown_session_is_named_and_not_created(self, stack: Stack, session_id: str) -> None:
         misspelt = session_id + "x"
-        error = refused(stack.ask("store_memory", misspelt, content="lost?"), 404, "session_not_found")
+        error = refused(stack.try_send("store_memory", misspelt, content="lost?"), 404, "session_not_found")
         assert error["field"] == "session_id"
         assert repr(session_id) in error["hint"]
         assert "create_session" in error["hint"]
@@ -197,7 +197,7 @@ class TestRevisions:
             memory = stack.send("retrieve_memory", session_id, key="k", revision=number)["data"]["memory"]
             assert (memory["revision"], memory["content"], memory["type"]) == (number, content, "fact")
         assert stack.send("retrieve_memory", session_id, key="k")["data"]["memory"]["content"] == ["third"]
-        error = refused(stack.ask("retrieve_memory", session_id, key="k", revision=4), 404, "memory_not_found")
+        error = refused(stack.try_send("retrieve_memory", session_id, key="k", revision=4), 404, "memory_not_found")
         assert "revision 4" in error["message"]
         assert stack.send("get_session_summary", session_id)["data"]["stats"]["memories"] == 1
 
@@ -214,7 +214,7 @@ class TestRevisions:
     def test_if_revision_lets_only_the_first_of_two_writes_through(self, stack: Stack, session_id: str) -> None:
         assert stack.send("store_memory", session_id, key="k", content=0, if_revision=0)["data"]["revision"] == 1
         assert stack.send("store_memory", session_id, key="k", content=1, if_revision=1)["data"]["revision"] == 2
-        answer = stack.ask("store_memory", session_id, key="k", content=2, if_revision=1)
+        answer = stack.try_send("store_memory", session_id, key="k", content=2, if_revision=1)
         assert refused(answer, 409, "revision_conflict")["expected"] == "2"
         assert answer.json()["data"] == {"key": "k", "revision": 2}
         repeated = stack.send("store_memory", session_id, key="k", content=1, if_revision=1)["data"]
@@ -225,9 +225,9 @@ class TestRevisions:
         for content in ("one", "two"):
             stack.send("store_memory", session_id, key="k", content=content)
         assert stack.send("delete_memory", session_id, key="k")["data"] == {"key": "k", "deleted": True}
-        refused(stack.ask("retrieve_memory", session_id, key="k"), 404, "memory_not_found")
-        refused(stack.ask("retrieve_memory", session_id, key="k", revision=1), 404, "memory_not_found")
-        refused(stack.ask("delete_memory", session_id, key="k"), 404, "memory_not_found")
+        refused(stack.try_send("retrieve_memory", session_id, key="k"), 404, "memory_not_found")
+        refused(stack.try_send("retrieve_memory", session_id, key="k", revision=1), 404, "memory_not_found")
+        refused(stack.try_send("delete_memory", session_id, key="k"), 404, "memory_not_found")
         assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
 
 
@@ -242,7 +242,7 @@ class TestBatches:
     def test_an_atomic_batch_is_all_or_nothing_and_names_the_failed_command(
         self, stack: Stack, session_id: str
     ) -> None:
-        answer = stack.ask("batch", session_id, commands=list(self.ITEMS))
+        answer = stack.try_send("batch", session_id, commands=list(self.ITEMS))
         error = refused(answer, 404, "memory_not_found")
         assert error["field"] == "data.commands[1].data.key"
         assert "command 2 (retrieve_memory)" in error["message"]
@@ -280,12 +280,12 @@ class TestBatches:
             {"command": "create_session", "data": {"title": "Never"}},
             {"command": "cancel_task", "data": {"task_id": "none"}},
         ]
-        refused(stack.ask("batch", session_id, commands=commands), 404, "task_not_found")
+        refused(stack.try_send("batch", session_id, commands=commands), 404, "task_not_found")
         assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 404
 
     def test_a_batch_has_at_most_500_commands(self, stack: Stack, session_id: str) -> None:
         items = [{"command": "store_memory", "data": {"key": f"k{n}", "content": n}} for n in range(501)]
-        error = refused(stack.ask("batch", session_id, commands=items), 422, "invalid")
+        error = refused(stack.try_send("batch", session_id, commands=items), 422, "invalid")
         assert error["field"] == "data.commands"
         data = stack.send("batch", session_id, commands=items[:500])["data"]
         assert (data["processed"], len(data["results"])) == (500, 500)
@@ -294,8 +294,8 @@ class TestBatches:
 
 class TestDeletingSessions:
     def test_deleting_requires_the_id_as_confirmation(self, stack: Stack, session_id: str) -> None:
-        assert refused(stack.ask("delete_session", session_id), 422, "missing_field")["field"] == "data.confirm"
-        error = refused(stack.ask("delete_session", session_id, confirm="other"), 422, "not_confirmed")
+        assert refused(stack.try_send("delete_session", session_id), 422, "missing_field")["field"] == "data.confirm"
+        error = refused(stack.try_send("delete_session", session_id, confirm="other"), 422, "not_confirmed")
         assert error["expected"] == session_id
         assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
 
@@ -310,7 +310,7 @@ class TestDeletingSessions:
         assert stack.client.get(f"/v1/search?q={word}&session_id={session_id}").json()["items"]
 
         assert stack.send("delete_session", session_id, confirm=session_id)["data"] == {"deleted": True}
-        refused(stack.ask("get_session_summary", session_id), 404, "session_not_found")
+        refused(stack.try_send("get_session_summary", session_id), 404, "session_not_found")
         for part in ("", "/summary", "/transcript", "/memories", "/tasks", "/artifacts", "/events", "/export"):
             answer = stack.client.get(f"/v1/sessions/{session_id}{part}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "session_not_found")
@@ -327,7 +327,7 @@ class TestDeletingSessions:
             assert (delivery["status"], delivery["session_id"]) == ("applied", session_id)
             assert not delivery.get("result")
         assert stack.send("store_memory", session_id, key="k", content="new")["data"]["revision"] == 1
-        refused(stack.ask("retrieve_memory", session_id, key="k", revision=2), 404, "memory_not_found")
+        refused(stack.try_send("retrieve_memory", session_id, key="k", revision=2), 404, "memory_not_found")
 
     def test_a_delivery_repeated_after_the_delete_restores_nothing(self, stack: Stack, session_id: str) -> None:
         bodies = [
@@ -340,7 +340,7 @@ class TestDeletingSessions:
         stack.send("delete_session", session_id, confirm=session_id)
         for body in bodies:
             stack.client.post("/v1/webhook?wait=30", json=body)
-        refused(stack.ask("get_session_summary", session_id), 404, "session_not_found")
+        refused(stack.try_send("get_session_summary", session_id), 404, "session_not_found")
 
 
 class TestMessages:
@@ -373,7 +373,7 @@ class TestMessages:
             assert 0 < len(message) <= 200, (command, message)
             assert not any(known in message for known in ("id-nobody-says", "id-c", "id-t", "id-a")), (command, message)
             assert "\n" not in message
-        message = stack.ask("store_memory", session_id, content="late").json()["message"]
+        message = stack.try_send("store_memory", session_id, content="late").json()["message"]
         assert 0 < len(message) <= 200
         assert "id-nobody-says" not in message
 

@@ -12,7 +12,7 @@ import pytest
 from api.openapi.document import build_document
 from tests.support.clients.keys import new_key
 from tests.support.clients.mcp import HEADERS
-from tests.support.clients.permissions import ask, fill
+from tests.support.clients.permissions import fill, request_as
 from tests.support.inputs import extremes
 from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, wait_for
 
@@ -62,7 +62,7 @@ def session_id(stack: Stack) -> str:
 def reader(stack: Stack) -> str:
     """A read-only key."""
     key = new_key(stack, name=new_id("reader"), scopes=["read"])
-    wait_for(lambda: ask(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
+    wait_for(lambda: request_as(stack, key, "GET", "/v1/sessions").status_code == 200, seconds=5)
     return key
 
 
@@ -99,7 +99,7 @@ def test_no_read_command_causes_a_server_error_or_dead_letter(
 ) -> None:
     reads = [*extremes.known_faults(), *extremes.lists(session_id)[::SENT], *extremes.reads(session_id)]
     bodies = [envelope(command, about, **data) for command, about, data in reads]
-    answers = in_parallel(lambda body: ask(stack, reader, "POST", "/v1/webhook", json=body), bodies, threads=4)
+    answers = in_parallel(lambda body: request_as(stack, reader, "POST", "/v1/webhook", json=body), bodies, threads=4)
     wrong = [f"{body} {a.text}" for body, a in zip(bodies, answers, strict=True) if is_fault(a)]
     assert not wrong, "\n".join(wrong)
     assert dead_letters(stack) <= earlier

@@ -29,7 +29,7 @@ from tests.support.inputs.documents import (
     name_of,
     timeless,
 )
-from tests.support.processes.stack import Payload, Stack, fresh, new_stack
+from tests.support.processes.stack import Payload, Stack, new_stack, unseen_updates
 from tests.support.project import API_KEY, ROOT
 
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
@@ -244,11 +244,11 @@ def test_a_task_is_claimed_and_completed_as_the_guide_says(reader: Reader) -> No
     post(f"claims/{task['claim_token']}/heartbeat", beat)
     post(f"claims/{task['claim_token']}/complete", complete)
     told = reader.call('store_memory {"session_id": "there-and-back", "content": "Anna goes on talking."}')
-    [update] = fresh(told)
+    [update] = unseen_updates(told)
     assert (update["task_id"], update["status"]) == ("prices", "completed")
     known = json.dumps({"session_id": "there-and-back", "task_id": "prices"})
     read = reader.call(f"get_task {known}")["data"]["task"]
     assert (read["status"], read["output"]) == ("completed", complete["output"])
     [artifact] = reader.call(f"list_artifacts {known}")["data"]["artifacts"]
     assert artifact["name"] == complete["artifacts"][0]["name"]
-    assert fresh(reader.call('get_session_summary {"session_id": "there-and-back"}')) == []
+    assert unseen_updates(reader.call('get_session_summary {"session_id": "there-and-back"}')) == []

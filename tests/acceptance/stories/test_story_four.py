@@ -16,7 +16,7 @@ from tests.support.clients.agents import Agent
 from tests.support.clients.keys import new_key
 from tests.support.processes.command_line import CommandLine
 from tests.support.processes.runners import running_agent
-from tests.support.processes.stack import Payload, Stack, fresh, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, unseen_updates, wait_for
 from tests.support.project import API_KEY, ROOT
 
 EXAMPLE = str(ROOT / "examples" / "agents" / "compare_prices.py")
@@ -134,17 +134,17 @@ def test_without_a_listener_the_result_comes_with_a_later_response(
     delegated = ask("delegate_task", description=RESEARCH, agent_name=name, input_data={"prices": PRICES})
     task_id = delegated["data"]["task_id"]
     assert delegated["data"]["agents_online"] == 0
-    assert fresh(delegated) == []
+    assert unseen_updates(delegated) == []
     with running_agent(cli, "--agent", name, "--type", new_id("type"), command=[EXAMPLE]) as runner:
         runner.wait_for_event("finished")
     for _ in range(2):  # The update is repeated until the task has been read.
         answer = ask("store_memory", type="note", content="Meanwhile we spoke of colours.")
-        [update] = fresh(answer)
+        [update] = unseen_updates(answer)
         assert (update["task_id"], update["status"]) == (task_id, "completed")
         assert update["message"] == f'"{RESEARCH}" is completed.'
     task = ask("get_task", task_id=task_id, wait=20)["data"]["task"]
     assert (task["status"], task["output"]) == ("completed", RESULT)
-    assert fresh(ask("list_memories")) == []
+    assert unseen_updates(ask("list_memories")) == []
     [artifact] = ask("list_artifacts", task_id=task_id)["data"]["artifacts"]
     shown = ask("get_artifact", artifact_id=artifact["artifact_id"])["data"]["artifact"]
     assert shown["content"] == REPORT
@@ -171,7 +171,7 @@ def test_resuming_the_latest_session_reports_its_finished_tasks(stack: Stack, se
     agent = Agent(stack)
     agent.register()
     stack.send("delegate_task", session_id, task_id="t", description=RESEARCH, agent_name=agent.name)
-    agent.done(agent.claim(), "complete", output="9 EUR")
+    agent.perform(agent.claim(), "complete", output="9 EUR")
 
     def resume() -> Payload:
         answer = stack.client.post("/v1/commands/resume_bundle", json={}, headers={"X-API-Key": key})
@@ -181,9 +181,9 @@ def test_resuming_the_latest_session_reports_its_finished_tasks(stack: Stack, se
 
     told = wait_for(resume, what="key accepted", seconds=10)
     assert told["data"]["session"]["session_id"] == session_id
-    assert [(update["task_id"], update["status"]) for update in fresh(told)] == [("t", "completed")]
+    assert [(update["task_id"], update["status"]) for update in unseen_updates(told)] == [("t", "completed")]
     stack.send("get_task", session_id, task_id="t")
-    assert fresh(resume()) == fresh(told)
+    assert unseen_updates(resume()) == unseen_updates(told)
     shown = stack.client.get(f"/v1/sessions/{session_id}/tasks/t", headers={"X-API-Key": key})
     assert shown.json()["output"] == "9 EUR"
-    assert fresh(resume()) == []
+    assert unseen_updates(resume()) == []

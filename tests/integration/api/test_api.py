@@ -252,7 +252,7 @@ def test_a_delivery_shows_its_outcome(stack: Stack, written: str) -> None:
     assert (delivery["source"], delivery["delivery_id"]) == ("default", applied["delivery_id"])
     assert delivery["result"]["data"]["key"] == "once"
     assert delivery["accepted_at"] <= delivery["decided_at"]
-    answer = stack.ask("store_memory", written, key="once", content=2, if_revision=7)
+    answer = stack.try_send("store_memory", written, key="once", content=2, if_revision=7)
     assert answer.status_code == 409
     rejected = get(stack, f"/v1/deliveries/{answer.json()['delivery_id']}")
     assert rejected["status"] == "rejected"
@@ -265,7 +265,7 @@ def test_deliveries_are_listed_newest_first(stack: Stack) -> None:
     session_id = new_id()
     sent = [stack.send("create_session", session_id, title="Listed")["delivery_id"]]
     sent += [stack.send("store_memory", session_id, key="k", content=number)["delivery_id"] for number in range(3)]
-    stack.ask("get_task", session_id, task_id="none")
+    stack.try_send("get_task", session_id, task_id="none")
     first = get(stack, f"/v1/deliveries?session_id={session_id}&status=applied&limit=3")
     second = get(stack, f"/v1/deliveries?session_id={session_id}&status=applied&cursor={first['next_cursor']}")
     assert [item["delivery_id"] for item in first["items"] + second["items"]] == sent[::-1]
@@ -309,9 +309,9 @@ def _decided(stack: Stack, delivery_id: str) -> Payload:
 def test_the_journal_can_be_read_from_a_cursor(stack: Stack) -> None:
     session_id = new_id()
     stack.send("create_session", session_id, title="Journal")
-    stack.ask("get_task", session_id, task_id="none")
+    stack.try_send("get_task", session_id, task_id="none")
     stack.send("pause_session", session_id)
-    refused_id = stack.ask("store_memory", session_id, content=1).json()["delivery_id"]
+    refused_id = stack.try_send("store_memory", session_id, content=1).json()["delivery_id"]
     page = get(stack, f"/v1/sessions/{session_id}/events?limit=2")
     rest = get(stack, f"/v1/sessions/{session_id}/events?after={page['next_cursor']}")
     events = page["items"] + rest["items"]

@@ -18,7 +18,15 @@ from relay.ingest.endpoints import WAITING_PLACES
 from relay.limits.concurrency import SOURCES_AT_ONCE
 from relay.limits.load_shedding import LITTLE_MEMORY
 from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
-from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.serving import (
+    Serving,
+    Stopwatch,
+    entries,
+    memory,
+    set_outcome,
+    wait_for_entry,
+    wait_for_status,
+)
 from tests.support.processes.stack import new_id, wait_for
 from tests.support.project import API_KEY
 from tests.support.stores.inbox import drain, entry, push
@@ -160,7 +168,7 @@ def test_a_sender_beyond_its_share_of_waiting_places_gets_a_receipt_at_once(
         assert answer.json()["status_url"] == "/v1/deliveries/one-more"
         assert not wait_for_entry(redis, "one-more").waits
         other = pool.submit(post_signed, serving, memory(SESSION), path="/v1/webhook?wait=40")
-        decide(redis, wait_for_entry(redis, "msg-1"), body=b'{"applied":1}')
+        set_outcome(redis, wait_for_entry(redis, "msg-1"), body=b'{"applied":1}')
         assert other.result().json() == {"applied": 1}
         # A client that disconnects frees its place.
         connections.close()
@@ -170,7 +178,7 @@ def test_a_sender_beyond_its_share_of_waiting_places_gets_a_receipt_at_once(
             what="entry of the second request",
         )
         for item in entries(redis):
-            decide(redis, item, body=b'{"applied":2}')
+            set_outcome(redis, item, body=b'{"applied":2}')
         assert last.result().json() == {"applied": 2}
 
 

@@ -27,7 +27,7 @@ from models.queue.inbox import (
     outcome_key,
     shard_of,
 )
-from tests.support.processes.serving import Serving, decide, wait_for_entry
+from tests.support.processes.serving import Serving, set_outcome, wait_for_entry
 from tests.support.processes.stack import wait_for
 from tests.support.stores.inbox import drain, entry, push
 from worker.inbox import OUTCOME_SHARE, SEEN_SECONDS, SEEN_SECONDS_WHEN_SHORT
@@ -147,7 +147,7 @@ def test_delivered_outcomes_do_not_count_toward_the_share(own_redis_url: str, re
         for number in range(3):
             asked = {"command": "retrieve_memory", "session_id": "s", "id": f"r{number}", "data": {"key": "k"}}
             answer = pool.submit(serving.post, asked, "/v1/webhook?wait=30")
-            decide(redis, wait_for_entry(redis, f"r{number}"), body=body, announced=number != 2)
+            set_outcome(redis, wait_for_entry(redis, f"r{number}"), body=body, announced=number != 2)
             assert answer.result().content == body
             wait_for(lambda: not list(redis.scan_iter("sr:outcome:*")), what="deleted")
         held = [int(redis.get(key) or 0) for key in redis.scan_iter("sr:held:*")]

@@ -124,7 +124,7 @@ def test_other_encodings_are_refused_with_the_remedy(relay: Serving, redis: Redi
 def test_two_encoding_headers_count_as_several_encodings(relay: Serving) -> None:
     head = f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nConnection: close\r\n"
     lines = f"{head}Content-Length: {len(SOUND)}\r\n" + "Content-Encoding: gzip\r\n" * 2
-    assert relay.talk(f"{lines}\r\n".encode() + SOUND).startswith(b"HTTP/1.1 415")
+    assert relay.exchange(f"{lines}\r\n".encode() + SOUND).startswith(b"HTTP/1.1 415")
 
 
 def test_a_signed_body_must_not_be_compressed(

@@ -158,10 +158,12 @@ def test_an_address_in_a_trailer_is_ignored(redis_url: str, tmp_path_factory: py
     )
     try:
         address = "X-Forwarded-For: 10.0.0.1\r\n"
-        assert serving.talk((request % (address, "")).encode()).startswith(b"HTTP/1.1 202")
-        answer = serving.talk((request % ("", address)).encode())
+        assert serving.exchange((request % (address, "")).encode()).startswith(b"HTTP/1.1 202")
+        answer = serving.exchange((request % ("", address)).encode())
         assert answer.startswith(b"HTTP/1.1 403")
         assert b"address_not_allowed" in answer
-        assert b"address_not_allowed" in serving.talk((request % ("X-Forwarded-For: 9.9.9.9\r\n", address)).encode())
+        assert b"address_not_allowed" in serving.exchange(
+            (request % ("X-Forwarded-For: 9.9.9.9\r\n", address)).encode()
+        )
     finally:
         serving.close()

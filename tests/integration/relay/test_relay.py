@@ -20,7 +20,15 @@ from redis import Redis
 
 from models.queue.inbox import Outcome, dedup_key, drain_pending_key, inbox_key, outcome_key, shard_of
 from models.queue.job_queue import open_queue
-from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.serving import (
+    Serving,
+    Stopwatch,
+    entries,
+    memory,
+    set_outcome,
+    wait_for_entry,
+    wait_for_status,
+)
 from tests.support.processes.stack import wait_for
 from tests.support.project import API_KEY, ROOT
 from tests.support.stores import inbox
@@ -156,7 +164,7 @@ def test_a_waiting_sender_gets_the_outcome_verbatim(relay: Serving, redis: Redis
         answer = pool.submit(relay.post, memory(SESSION, id="d1", **asking))
         entry = wait_for_entry(redis, "d1")
         assert entry.waits
-        decide(redis, entry, status=409, body=b'{"status": "error",   "kept": 1.50}')
+        set_outcome(redis, entry, status=409, body=b'{"status": "error",   "kept": 1.50}')
         assert answer.result().status_code == 409
         assert answer.result().content == b'{"status": "error",   "kept": 1.50}'
 
@@ -165,7 +173,7 @@ def test_an_outcome_whose_announcement_was_missed_is_still_found(relay: Serving,
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20")
         watch = Stopwatch()
-        decide(redis, wait_for_entry(redis, "d1"), body=b'{"found": true}', announced=False)
+        set_outcome(redis, wait_for_entry(redis, "d1"), body=b'{"found": true}', announced=False)
         assert answer.result().json() == {"found": True}
         assert watch.seconds < 5
 
@@ -174,7 +182,7 @@ def test_all_requests_that_wait_for_one_delivery_get_its_outcome(relay: Serving,
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(relay.post, memory(SESSION, id="d1"), "/v1/webhook?wait=20") for _ in range(5)]
         wait_for(lambda: len(entries(redis)) == 5, what="one entry for each waiting request")
-        decide(redis, entries(redis)[0], body=b'{"n": 1}')
+        set_outcome(redis, entries(redis)[0], body=b'{"n": 1}')
         assert [answer.result().json() for answer in answers] == [{"n": 1}] * 5
 
 
@@ -189,7 +197,7 @@ def test_many_waiting_requests_delay_no_others(relay: Serving, redis: Redis) -> 
             assert relay.post(memory("other", text=number)).status_code == 202
         assert watch.seconds < 5
         for entry in entries(redis):
-            decide(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
+            set_outcome(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
         assert [answer.result().json() for answer in answers] == [{"id": delivery_id} for delivery_id in ids]
 
 
@@ -229,7 +237,7 @@ def test_a_sender_that_disconnects_while_waiting_does_no_harm(relay: Serving, re
                 wait_for_entry(redis, f"d{number}")
         wait_for_entry(redis, "staying")
         for entry in entries(redis):
-            decide(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
+            set_outcome(redis, entry, body=b'{"id":"%b"}' % entry.delivery_id.encode())
         assert staying.result().json() == {"id": "staying"}
 
 
@@ -267,13 +275,13 @@ def test_the_key_can_be_a_bearer_token(relay: Serving) -> None:
 
 
 def test_an_invalid_http_request_gets_an_error_in_the_same_form(relay: Serving) -> None:
-    head, _, body = relay.talk(b"hello\r\n\r\n").partition(b"\r\n\r\n")
+    head, _, body = relay.exchange(b"hello\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b'"code":"bad_request"' in body
 
 
 def test_an_endless_head_is_cut_off(relay: Serving) -> None:
-    answer = relay.talk(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 66_000)
+    answer = relay.exchange(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 66_000)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"65,536 bytes" in answer
 
@@ -357,5 +365,5 @@ def test_a_redelivery_does_not_get_the_outcome_of_an_earlier_attempt(relay: Serv
         redis.set(key, msgspec.json.encode(before), ex=60)
         seen = looks()
         wait_for(lambda: looks() > seen + 1, what="outcome checked again")
-        decide(redis, entry, body=b'{"status": "success"}')
+        set_outcome(redis, entry, body=b'{"status": "success"}')
         assert (waiting.result().status_code, waiting.result().json()) == (200, {"status": "success"})

@@ -15,7 +15,15 @@ from redis import Redis
 
 from local.servers.embedded import EmbeddedServer, start_valkey
 from tests.support.ports import free_port
-from tests.support.processes.serving import Serving, Stopwatch, decide, entries, memory, wait_for_entry, wait_for_status
+from tests.support.processes.serving import (
+    Serving,
+    Stopwatch,
+    entries,
+    memory,
+    set_outcome,
+    wait_for_entry,
+    wait_for_status,
+)
 from tests.support.processes.stack import wait_for
 
 AWAY = "The inbox does not answer at the moment; nothing was stored."
@@ -61,7 +69,7 @@ def test_it_goes_on_after_redis_was_killed_and_loses_nothing(server: EmbeddedSer
             assert [entry.delivery_id for entry in entries(redis)] == accepted
             wait_for_status(202, lambda: serving.post(memory()))
             answer = pool.submit(serving.post, memory(id="waits"), "/v1/webhook?wait=20")
-            decide(redis, wait_for_entry(redis, "waits"), body=b'{"answered": true}')
+            set_outcome(redis, wait_for_entry(redis, "waits"), body=b'{"answered": true}')
             assert answer.result().json() == {"answered": True}
 
 

@@ -110,7 +110,7 @@ def test_blanks_around_a_key_are_ignored(relay: Serving, header: str) -> None:
     head = (
         f"POST /v1/webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n{header}\r\n\r\n"
     )
-    assert relay.talk(head.encode("latin-1") + BODY).startswith(b"HTTP/1.1 202 ")
+    assert relay.exchange(head.encode("latin-1") + BODY).startswith(b"HTTP/1.1 202 ")
 
 
 def test_signing_senders_may_use_any_printable_characters_in_ids(relay: Serving, redis: Redis) -> None:

@@ -81,6 +81,6 @@ def test_an_invalid_document_is_refused_with_the_field(api: Serving, document: b
 
 def test_a_document_that_is_too_large_is_refused_before_it_is_read(api: Serving) -> None:
     head = f"POST /v1/import HTTP/1.1\r\nHost: x\r\nX-API-Key: {api.client.headers['X-API-Key']}\r\n"
-    answer = api.talk(f"{head}Content-Length: {MAX_DOCUMENT_BYTES + 1}\r\nConnection: close\r\n\r\n".encode())
+    answer = api.exchange(f"{head}Content-Length: {MAX_DOCUMENT_BYTES + 1}\r\nConnection: close\r\n\r\n".encode())
     assert b" 413 " in answer.splitlines()[0]
     assert msgspec.json.decode(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "too_large"

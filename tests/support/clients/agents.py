@@ -25,7 +25,7 @@ class Agent:
         answer = self.stack.client.post("/v1/agents", json=body)
         assert answer.status_code == 200, answer.text
 
-    def ask_for_task(self, **fields: Any) -> httpx.Response:
+    def try_claim(self, **fields: Any) -> httpx.Response:
         """Claim, whatever the answer is."""
         return self.stack.client.post(
             "/v1/tasks/claim", json={"agent_name": self.name, **fields}, headers=self._headers
@@ -33,25 +33,25 @@ class Agent:
 
     def claim(self, **fields: Any) -> Payload:
         """The task that it gets."""
-        answer = self.ask_for_task(**fields)
+        answer = self.try_claim(**fields)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         task: Payload = answer.json()
         return task
 
-    def finds_nothing(self, **fields: Any) -> bool:
+    def gets_no_task(self, **fields: Any) -> bool:
         """Whether there is no task for it."""
-        answer = self.ask_for_task(**fields)
+        answer = self.try_claim(**fields)
         assert answer.status_code in (200, 204), answer.text
         return answer.status_code == 204
 
-    def act(self, task: Payload | str, action: str, **fields: Any) -> httpx.Response:
+    def try_action(self, task: Payload | str, action: str, **fields: Any) -> httpx.Response:
         """Do something with a claim."""
         token = task if isinstance(task, str) else task["claim_token"]
         return self.stack.client.post(f"/v1/claims/{token}/{action}", json=fields, headers=self._headers)
 
-    def done(self, task: Payload | str, action: str, **fields: Any) -> Payload:
+    def perform(self, task: Payload | str, action: str, **fields: Any) -> Payload:
         """The same, which must succeed."""
-        answer = self.act(task, action, **fields)
+        answer = self.try_action(task, action, **fields)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         told: Payload = answer.json()
         return told

@@ -30,15 +30,15 @@ def poisoned_session(stack: Stack, engine: Engine) -> Iterator[str]:
     try:
         yield session_id
     finally:
-        mend(engine)
+        remove_cause(engine)
 
 
-def mend(engine: Engine) -> None:
+def remove_cause(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text(f"DROP FUNCTION IF EXISTS {FUNCTION} CASCADE"))
 
 
-def dead(stack: Stack, session_id: str, **query: str) -> list[Payload]:
+def dead_letters_in(stack: Stack, session_id: str, **query: str) -> list[Payload]:
     answer = stack.client.get("/v1/dead-letters", params={"session_id": session_id, **query})
     items: list[Payload] = answer.json()["items"]
     return items
@@ -53,5 +53,5 @@ def send_poison(stack: Stack, session_id: str, count: int) -> list[str]:
         stack.post("store_memory", session_id, key=f"poison-{n}", content={"secret": n})["delivery_id"]
         for n in range(count)
     ]
-    wait_for(lambda: len(dead(stack, session_id)) == count, what="dead letters")
+    wait_for(lambda: len(dead_letters_in(stack, session_id)) == count, what="dead letters")
     return ids

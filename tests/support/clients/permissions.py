@@ -50,7 +50,7 @@ EXAMPLES = {
 }
 
 
-def ask(stack: Stack, key: str, method: str, path: str, **more: Any) -> httpx.Response:
+def request_as(stack: Stack, key: str, method: str, path: str, **more: Any) -> httpx.Response:
     return stack.client.request(method, path, headers={"X-API-Key": key}, **more)
 
 

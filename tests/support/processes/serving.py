@@ -78,7 +78,7 @@ class Serving:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return self.client.post(path, content=content, headers={"Content-Type": "application/json", **headers})
 
-    def talk(self, data: bytes) -> bytes:
+    def exchange(self, data: bytes) -> bytes:
         """All that comes back for raw bytes, until the connection is closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             send_parts(connection, [data])
@@ -115,7 +115,7 @@ def wait_for_status(status: int, send: Callable[[], httpx.Response]) -> httpx.Re
     return answers[-1]
 
 
-def decide(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}", announced: bool = True) -> None:
+def set_outcome(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = b"{}", announced: bool = True) -> None:
     """Set the outcome of an entry as a worker does after its commit."""
     key = outcome_key(entry.source, entry.delivery_id, entry.hash)
     outcome = Outcome(status=status, body=msgspec.Raw(body))

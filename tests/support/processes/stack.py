@@ -130,13 +130,13 @@ class Stack:
 
     def send(self, command: str, session_id: str | None = None, **data: Any) -> Payload:
         """Send a command and wait for its answer, which must be a success."""
-        answer = self.ask(command, session_id, **data)
+        answer = self.try_send(command, session_id, **data)
         assert answer.status_code == 200, answer.text
         body: Payload = answer.json()
         assert body["status"] == "success"
         return body
 
-    def ask(self, command: str, session_id: str | None = None, **data: Any) -> httpx.Response:
+    def try_send(self, command: str, session_id: str | None = None, **data: Any) -> httpx.Response:
         """Send a command and wait for its answer, whatever it is."""
         return self.client.post("/v1/webhook?wait=30", json=envelope(command, session_id, **data))
 
@@ -196,7 +196,7 @@ def new_stack(
         yield stack
 
 
-def fresh(answer: Payload) -> list[Payload]:
+def unseen_updates(answer: Payload) -> list[Payload]:
     """The updates about the answer's session that are marked as seen by nobody; tests share a key, so others of its
     tasks may have finished elsewhere."""
     told: list[Payload] = answer.get("updates", [])
