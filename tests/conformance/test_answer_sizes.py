@@ -14,7 +14,7 @@ from tests.support.stores.sending import refusal, send
 
 ITEMS = 500
 FRAME = 150
-"""Characters that an item of a batch may take beyond the budget: what it is, and that there was no room for more."""
+"""Characters of a batch item beyond the budget: its command, and the note that there was no room for more."""
 LARGE = "What we said about the roof. " * 12_000
 
 READS: dict[str, dict[str, Any]] = {

@@ -1,1 +1,1 @@
-"""What the tests share. Test modules import from here, never from one another."""
+"""Shared code of the tests. Test modules import from here, never from one another."""

@@ -1,4 +1,4 @@
-"""Counts how often JSON is decoded and encoded, and where."""
+"""Counts decodings and encodings of JSON, by caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ KINDS |= {"encode": "encode", "json_encode": "encode", "dumps": "encode"}
 
 @contextmanager
 def json_calls() -> Iterator[list[str]]:
-    """The calls of a decoder or encoder in this thread within the block, each as `decode in module.function`."""
+    """Collect the calls of a decoder or encoder in this thread within the block, each as `decode in
+    module.function`."""
     calls: list[str] = []
 
     def note(frame: FrameType, event: str, called: Any) -> None:

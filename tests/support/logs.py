@@ -1,4 +1,4 @@
-"""What no process may have logged, whatever a test has done to it."""
+"""Checks of logs that apply to every process in every test."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def require_no_secret(log: Path) -> None:
 
 
 def require_no_bug(log: Path) -> None:
-    """Fail if a process has logged that something went wrong that nobody foresaw."""
+    """Fail if a process has logged an unexpected error."""
     found = re.search(r"^.*\bBug: .*", log.read_text(errors="replace"), re.MULTILINE) if log.exists() else None
     assert found is None, f"{log}: {found[0]}"

@@ -1,4 +1,4 @@
-"""Ports for programs that have to be told one."""
+"""Ports for programs that need one as a setting."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import closing
 from random import SystemRandom
 
 RANGE = range(15_000, 32_000)
-"""Below the ports that Linux gives to whoever asks for any, so that nothing comes upon one of these by chance."""
+"""Below the ephemeral ports of Linux, so that no other program gets one of these by chance."""
 
 _kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, and that no other process of tests is given while this one lives:
-    each keeps the UDP port of the same number for a sign."""
+    """Return a port on 127.0.0.1 that is not in use, and that no other test process gets while this one lives: each
+    keeps the UDP port of the same number as a lock."""
     while True:
         port = SystemRandom().choice(RANGE)
         sign = socket.socket(type=socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""Where the project is, and the key that its processes have in tests."""
+"""The project's folder, and the key of its processes in tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers for tests: Postgres on copies of one data folder, which the real migrations have filled once, and Valkey."""
+"""Servers for tests: Postgres on copies of one data folder that the real migrations have prepared once, and Valkey."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from tests.support.project import ROOT
 
 NO_SYNC = {"fsync": "off"}
-"""A process that is killed loses nothing that the kernel has; syncing would only make the runs longer."""
+"""Without fsync, a killed process loses nothing that the kernel has. Syncing would only slow the tests down."""
 RUN_FOLDER = "SESSION_RELAY_TESTS_FOLDER"
-"""Tells the workers of a run which folder is its own."""
+"""The variable that passes the run's folder to its workers."""
 TEMPLATE = "migrated"
-"""A database that nobody uses, to be cloned."""
+"""A database without connections, which is cloned."""
 
 
 def run_folder() -> Path:
-    """A folder of this process and those that it starts, which the servers' own user can enter, too, when the tests
-    run as root. It is made when it is first asked for, and removed when the process that made it ends."""
+    """Return a folder of this process and its children, which the servers' own user can enter even when the tests run
+    as root. It is created on first use, and removed when its process ends."""
     if RUN_FOLDER not in os.environ:
         folder = tempfile.mkdtemp(prefix="session-relay-tests-")
         Path(folder).chmod(0o755)
@@ -39,12 +39,12 @@ def run_folder() -> Path:
 
 
 def new_folder(name: str) -> Path:
-    """A place in the run's folder that no other test uses, for data that are not there yet."""
+    """Return a path in the run's folder that no other test uses, for new data."""
     return run_folder() / f"{name}-{secrets.token_hex(4)}"
 
 
 def migrate(database_url: str, *arguments: str) -> str:
-    """Run alembic as an operator would, by default up to the latest schema; gives its output."""
+    """Run alembic as an operator would, by default up to the latest schema. Returns its output."""
     command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
     environment = {**os.environ, "DATABASE_URL": database_url}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -53,7 +53,7 @@ def migrate(database_url: str, *arguments: str) -> str:
 
 
 def start_migrated_postgres(folder: Path, *, settings: Mapping[str, str] = NO_SYNC) -> EmbeddedServer:
-    """A Postgres of its own whose database is migrated, with its data in the folder."""
+    """Start a Postgres with a migrated database, with its data in the folder."""
     folder.mkdir(parents=True, mode=0o755)
     subprocess.run(["cp", "-a", _prepared_data() / "postgres", folder], check=True)
     return start_postgres(folder, settings=settings)
@@ -61,7 +61,7 @@ def start_migrated_postgres(folder: Path, *, settings: Mapping[str, str] = NO_SY
 
 @contextmanager
 def running_postgres() -> Iterator[EmbeddedServer]:
-    """A migrated Postgres until the end of the block."""
+    """Run a migrated Postgres within the block."""
     server = start_migrated_postgres(new_folder("postgres"))
     try:
         yield server
@@ -71,7 +71,7 @@ def running_postgres() -> Iterator[EmbeddedServer]:
 
 @contextmanager
 def running_valkey(*, settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedServer]:
-    """A Valkey until the end of the block, with the durable settings unless told otherwise."""
+    """Run a Valkey within the block, by default with the durable settings."""
     server = start_valkey(new_folder("valkey"), settings=settings)
     try:
         yield server
@@ -81,7 +81,7 @@ def running_valkey(*, settings: Mapping[str, str] | None = None) -> Iterator[Emb
 
 @contextmanager
 def new_database(postgres: EmbeddedServer, *, template: str = TEMPLATE) -> Iterator[str]:
-    """A database in that Postgres, migrated unless another template is named, that is dropped in the end."""
+    """Create a database in that Postgres, migrated unless another template is named, and drop it after the block."""
     name = f"own_{secrets.token_hex(6)}"
     execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
@@ -100,7 +100,7 @@ def execute(url: str, statement: str) -> bool:
 
 
 def _prepared_data() -> Path:
-    """The data folder that is copied, made by whichever process of the run comes first."""
+    """Return the data folder that is copied, created by the first process of the run that needs it."""
     folder = run_folder() / "prepared"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,5 @@
-"""The disk of Valkey's append-only file is full: Valkey ends, webhooks get 503, and all goes on when there is room."""
+"""A full disk of Valkey's append-only file: Valkey ends, webhooks get 503, and everything resumes when there is
+room."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 DISK = "64m"
 LEFT_BYTES = 262_144
-"""So that the disk is full in the middle of the traffic, not before it."""
+"""The free space at the start: the disk becomes full during the traffic, not before."""
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("There is no `mount` here, so no disk can be filled.")
+        pytest.skip("`mount` is not available, so no disk can be filled.")
     if done.returncode:
         pytest.skip(f"No small disk can be mounted here: {done.stderr.strip()}")
     yield disk
@@ -42,7 +43,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def rig_on_disk(disk: Path) -> Iterator[Rig]:
     """A rig whose Valkey writes to the small disk."""
-    # The file is written anew before it fills the disk by itself.
+    # The file is rewritten before it fills the disk by itself.
     with new_rig(valkey_folder=disk, valkey_settings={"auto-aof-rewrite-min-size": "8mb"}) as rig:
         yield rig
 

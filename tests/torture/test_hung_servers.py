@@ -1,4 +1,4 @@
-"""A server that keeps a connection open and answers nothing: whoever waits for it does not wait for ever."""
+"""A server that keeps connections open and does not respond: its clients do not wait forever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.torture.rig import Rig
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 
 MENDED_SECONDS = 90.0
-"""A process that hangs is ended after a minute, and started again."""
+"""A hanging process is ended after a minute, and restarted."""
 
 
 def test_shards_are_woken_although_the_sweepers_query_hangs(rig: Rig) -> None:
@@ -23,7 +23,7 @@ def test_shards_are_woken_although_the_sweepers_query_hangs(rig: Rig) -> None:
     backend = psutil.Process(_backend(rig, "session-relay sweeper"))
     backend.suspend()
     try:
-        # As if a drain had died that was on its way: nobody but the sweeper looks after the shard.
+        # As if a queued drain had died: only the sweeper can enqueue another one for the shard.
         wait_for(lambda: stack.redis.set(drain_pending_key(shard_of(session_id)), "1", nx=True, ex=5), what="drained")
         receipt = stack.post("store_memory", session_id, key="k", content="kept")
         stack.wait_until_drained(seconds=MENDED_SECONDS)

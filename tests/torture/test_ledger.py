@@ -1,4 +1,4 @@
-"""The ledger itself: it must notice what it is there to notice."""
+"""The ledger itself: it must report every kind of error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRONGS = {
 
 
 @pytest.mark.parametrize("wrong", WRONGS)
-def test_it_notices_that(wrong: str, rig: Rig) -> None:
+def test_it_reports_that(wrong: str, rig: Rig) -> None:
     ledger = Ledger(rig.stack)
     with ledger.sending():
         pass

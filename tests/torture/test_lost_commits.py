@@ -1,4 +1,4 @@
-"""Postgres commits, and the worker never hears of it; or it is cut off just before."""
+"""Lost commits: Postgres commits and the worker gets no acknowledgement, or is disconnected just before."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_ledger_holds_when_commits_and_their_acknowledgements_are_lost(rig: 
             for number in range(ROUNDS * len(MOMENTS)):
                 wait_at_random()
                 proxy.lose(MOMENTS[number % len(MOMENTS)])
-                wait_for(lambda: proxy.lost > number, what="connection cut")  # noqa: B023 - It ends before the next round.
+                wait_for(lambda: proxy.lost > number, what="connection cut")  # noqa: B023 - The wait ends before the next round.
                 ledger.wait_for_progress()
         ledger.check()
         assert rig.stack.log("worker").count("Postgres unavailable") >= ROUNDS

@@ -1,5 +1,5 @@
-"""Servers and processes are killed, stopped and robbed under concurrent senders, ROUNDS times each, and the ledger
-holds: what was confirmed took effect once and in order, and nothing is left behind.
+"""Faults under concurrent senders: servers and processes are killed, suspended and robbed of keys, ROUNDS times each,
+and the ledger holds: confirmed webhooks take effect once and in order, and nothing is left behind.
 
 ROUNDS is 3 if not set; 20 is the full suite.
 """
@@ -67,5 +67,5 @@ def test_the_ledger_holds_through_several_troubles_at_once(rig: Rig) -> None:
                 chaos.wait_at_random()
                 TROUBLES[name](rig)
             ledger.wait_for_progress()
-    # One trouble after the other may well take longer than a sender waits.
+    # Several faults in a row may take longer than a sender waits.
     ledger.check(pending=True)

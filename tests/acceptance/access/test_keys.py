@@ -19,7 +19,7 @@ from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait
 from tests.support.project import ROOT
 
 WITHIN_SECONDS = 5.0
-"""How soon every relay knows of a change."""
+"""The time within which every relay knows of a change."""
 
 
 def try_key(url: str, key: str) -> int:

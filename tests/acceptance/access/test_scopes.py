@@ -29,7 +29,7 @@ MAY: dict[str, set[str]] = {
     "admin": {"read", "write", "delegate", "agent", "admin"},
     "send": {"write", "delegate"},
 }
-"""What each scope may do, said once more, for the test."""
+"""The rights of each scope, written independently of the product."""
 
 ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/v1/deliveries"): "read",
@@ -75,9 +75,9 @@ OPEN = {
 }
 BY_COMMAND = {("POST", path) for path in ("/v1/webhook", "/webhook", "/v1/commands/{command}", "/v1/hooks/{token}")}
 BY_TOOL = {("POST", "/mcp")}
-"""What a key may do through it is tested with it."""
+"""Routes whose permissions are tested elsewhere, by tool."""
 OF_OAUTH = ("/oauth/", "/.well-known/")
-"""Whoever comes there has no key yet."""
+"""Routes for clients that have no key yet."""
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from tests.support.servers import execute, new_database, running_valkey
 PASSWORD = f"dashboard-{secrets.token_hex(8)}"
 GITHUB = f"github-{secrets.token_hex(8)}"
 SAID = f"kumquat{secrets.token_hex(8)}"
-"""A word that is in all that is sent, and looked for afterwards."""
+"""A word in everything that is sent, which must not be found afterwards."""
 TRIGGER = """
 CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF new.key = 'poison' THEN RAISE EXCEPTION 'not %', new.content; END IF;

@@ -18,7 +18,7 @@ from tests.support.clients.refusals import refused
 from tests.support.processes.stack import Payload, Stack, new_id, unseen_updates, wait_for
 
 RUNS = 3 if os.environ.get("TORTURE") else 1
-"""Of the race."""
+"""The number of races."""
 
 
 BUSY_AGENT = """
@@ -31,7 +31,7 @@ for percent in range(100):
     client.post(f"/v1/claims/{token}/heartbeat", json={"percent": percent}).raise_for_status()
     time.sleep(0.5)
 """
-"""A process that has a task with a lease of 3 seconds, and keeps it."""
+"""A process that claims a task with a lease of 3 seconds, and keeps the claim."""
 
 
 class TestClaiming:

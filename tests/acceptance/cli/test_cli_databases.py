@@ -24,7 +24,7 @@ from tests.support.servers import NO_SYNC, execute, migrate, new_folder
 from tests.support.torture.rig import Rig, new_rig
 
 GATE = 7_305_099
-"""An advisory lock that a restore is made to wait for."""
+"""The advisory lock that blocks a restore."""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.support.processes.command_line import CommandLine
 from tests.support.processes.stack import Stack, new_id
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
-"""The only thing that may act on a terminal."""
+"""The only control sequences that are allowed."""
 HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 TITLES = {
     "escape sequences": "\u202egnp.exe\u202c ends",

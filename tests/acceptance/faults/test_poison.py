@@ -21,7 +21,7 @@ from tests.support.servers import execute
 SENDERS = 10
 EACH = 100
 POISON = (4, 50)
-"""Sender and number of the command that cannot be applied."""
+"""The sender and number of the command that cannot be applied."""
 CONTENT = "what somebody said"
 PASSWORD = "correct horse"
 TRIGGER = """

@@ -39,7 +39,7 @@ if command[:2] == ["--scan", "--pattern"]:
 else:
     client.execute_command(*command)
 """
-"""As much of redis-cli as the procedure needs: it is in no wheel, and takes no socket's URL."""
+"""The part of redis-cli that the procedure needs: no wheel contains it, and it accepts no URL of a socket."""
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from tests.support.project import ROOT
 
 START_SECONDS = 90
 MOST_LINES = 22
-"""Up to the first command to paste; an installation before them adds two."""
+"""The maximum up to the first command to paste. An installation before them adds two."""
 ORPHANS = """
 import os, sys
 from pathlib import Path

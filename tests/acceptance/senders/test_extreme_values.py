@@ -43,7 +43,7 @@ ANY: tuple[str, ...] = (
 )
 ACCOMPANYING = {"/v1/search": {"q": "a"}, "/v1/sessions/{session_id}/events": {"wait": "0"}}
 SENT, CALLED = 3, 19
-"""Every so many of the reads, as a command and over MCP: the conformance tests ask for each."""
+"""The steps between reads, as a command and over MCP. The conformance tests try every read."""
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ from tests.support.project import API_KEY
 EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "500"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ
 ANSWER_SECONDS = 15.0
-"""Without an answer for so long it counts as hanging."""
+"""The time without a response after which the server counts as hanging."""
 PATIENCE_SECONDS = 2.0
-"""After which a request that announces more than it sends is given up."""
+"""The time after which an incomplete request is abandoned."""
 
 Header = tuple[bytes, bytes]
 
@@ -80,7 +80,7 @@ DOCUMENTED = {
     for method, operation in operations.items()
 }
 FRAMING = (b"content-length", b"transfer-encoding", b"expect", b"connection", b"upgrade")
-"""What says where a request ends: who lies about it may find the connection closed."""
+"""Headers that determine where a request ends. For wrong ones, the connection may be closed."""
 HEADERS = (
     *FRAMING,
     *(b"authorization", b"x-api-key", b"idempotency-key"),
@@ -121,7 +121,7 @@ VALUES = (
     *(b"eyJhIjoxfQ", b"W10", b"MQ", b"MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkw"),
 )
 PRINTABLE = bytes(32 + byte % 95 for byte in range(256))
-"""For `bytes.translate`: any byte becomes one that HTTP allows in a header."""
+"""A table for `bytes.translate` that maps any byte to one that HTTP allows in a header."""
 
 
 def test_no_header_causes_a_server_error(fuzzed: Stack) -> None:

@@ -25,13 +25,13 @@ from tests.support.processes.stack import Stack, wait_for
 from tests.support.project import API_KEY
 
 LEAST_SECONDS = 0.03
-"""Of the processor's time, which the system counts in steps of 0.01."""
+"""The shortest CPU time that is measured reliably: the system counts in steps of 0.01."""
 KEY = {"X-API-Key": API_KEY}
 READ = (200, 201, 202, 204, 400, 404, 405, 409, 422)
-"""Answers of an app that has read what was sent; none is of one that sent it away for its key, type, size or rate."""
+"""Statuses of an app that has read the body. Others mean a refusal for its key, type, size or rate."""
 TOKEN = f"srt_{'a' * 40}~hostile~t"
 ADDRESSES = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools.count())
-"""Of this machine: what needs no key is limited for each of them."""
+"""Addresses of this machine. Requests without a key are limited by address."""
 
 
 class Target(NamedTuple):

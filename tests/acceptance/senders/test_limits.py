@@ -16,7 +16,7 @@ ALPHABETS = {
     "chinese": "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏",
 }
 LARGEST = 1_048_576 - 400
-"""Bytes, the envelope taken off."""
+"""The maximum size of a body, without the envelope."""
 
 
 @pytest.mark.parametrize("script", ALPHABETS)

@@ -31,9 +31,9 @@ from tests.support.project import API_KEY
 EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "5"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ
 WAIT_SECONDS = 0.2
-"""At most, for events."""
+"""The maximum wait for events."""
 ANSWER_SECONDS = 5
-"""For the answer of a command, which comes sooner."""
+"""The wait for a command's response, which comes sooner."""
 
 OPERATIONS = [operation["operationId"] for path in build_document()["paths"].values() for operation in path.values()]
 
@@ -42,9 +42,9 @@ TOLD_BY_MEANING = {
     *("cursor", "after", "confirm"),
     *("scopes", "sessions"),
 }
-"""Fields whose values no schema can tell: moments, what earlier answers gave, what must fit another field."""
+"""Fields whose values no schema can describe: times, earlier results, values that depend on another field."""
 HOLDS_COMMANDS = {"webhook", "webhook_alias", "batch"}
-"""Operations whose schema leaves the data of commands open."""
+"""Operations whose schema does not describe the data of commands."""
 LISTS = {"tags", "in"}
 """Parameters that are lists."""
 

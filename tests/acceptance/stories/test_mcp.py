@@ -24,7 +24,7 @@ from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 from tests.support.project import API_KEY
 
 LISTED_CHARACTERS = 22_000
-"""Of the list of tools: some 5,000 tokens in each client's context."""
+"""The maximum size of the list of tools: some 5,000 tokens in each client's context."""
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 NOT_LET_IN, TOOL_FAILED = 3, 5
 """Exit codes of the inspector."""

@@ -89,7 +89,7 @@ ODD: dict[str, bytes] = {
     "an endless message": error("503 Away", "unavailable", hint="x" * 900_000),
 }
 DRIPPING = {"dripping 100s": b"HTTP/1.1 100 Continue\r\n\r\n", "a dripping body": b" "}
-"""What comes again and again, so that it is never silent."""
+"""The bytes that are sent repeatedly, so that the connection is never idle."""
 HEAD_OF_DRIPS = {"a dripping body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"}
 NAMES = [*ODD, *DRIPPING]
 

@@ -24,7 +24,7 @@ class Spelling(NamedTuple):
     command: str
     description: str = TOUCH
     runs_here: bool = True
-    """Whether it does, where its program is installed, without more than a command line."""
+    """Whether it can run in a test: its program needs only a command line, if installed."""
 
 
 LIVE = [

@@ -20,7 +20,7 @@ from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 OPEN = {"/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions", "/docs"}
 OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/")
-"""Whoever comes there has no key yet."""
+"""Routes for clients that have no key yet."""
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait
 from tests.support.sockets import receive_all
 
 WITHIN_SECONDS = 5.0
-"""As every revoked key is refused. Without a look at the key these would go on for 20 to 60 seconds."""
+"""The time within which a revoked key is refused. Without checks, these requests would last for 20 to 60 seconds."""
 EVENTS = 60_000
 
 

@@ -15,7 +15,7 @@ from tests.support.processes.serving import Stopwatch
 from tests.support.processes.stack import Stack, envelope, new_id, wait_for
 
 PROMPT_SECONDS = 1.0
-"""A read of a few rows takes some milliseconds; without shares it would wait for ten seconds here."""
+"""The time for a read of a few rows, which takes milliseconds. Without shares it would wait for ten seconds here."""
 
 
 @pytest.fixture(scope="module")

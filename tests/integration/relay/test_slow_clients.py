@@ -23,7 +23,7 @@ TIMEOUTS = Timeouts(
     head_seconds=0.5, body_seconds=0.5, answer_seconds=0.8, bytes_per_second=100_000, check_seconds=0.05
 )
 SLOWEST_SECONDS = 5.0
-"""Within which a client is cut off that has half a second, on a busy machine."""
+"""The time within which a client with a timeout of half a second is cut off, on a busy machine."""
 WHOLE = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Padding: "
 POST = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"

@@ -21,7 +21,7 @@ from tests.support.sockets import receive_all
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"command":"store_memory","session_id":"s","data":{"content":"hello"}}'
 BEGUN = 140
-"""Bodies of a megabyte: more than all that may be unfinished together."""
+"""The number of bodies of a megabyte: more than the limit for all unfinished bodies."""
 MEGABYTE = 1_000_000
 
 

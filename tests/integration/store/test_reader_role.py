@@ -23,7 +23,7 @@ from tests.support.servers import NO_SYNC, execute, migrate, new_folder, start_m
 
 CLOSED = {"api_keys", "deliveries"}
 GRANT = "GRANT ALL ON sessions TO PUBLIC"
-"""Of which Postgres only says that it has done nothing."""
+"""A statement that has no effect, for which Postgres only warns."""
 TRIES = [
     "INSERT INTO agents (name, type, max_concurrent, capabilities, registered_at) VALUES ('x', 'x', 1, '{}', now())",
     "UPDATE sessions SET title = 'x'",
@@ -333,7 +333,7 @@ class TestDropping:
 
 
 class TestWithoutSuperuser:
-    """On managed servers, the owner of the database may create roles, but is no superuser."""
+    """On managed servers, the owner of the database may create roles without being a superuser."""
 
     @pytest.fixture
     def tenant(self, server: EmbeddedServer) -> Iterator[TargetDatabase]:

@@ -33,7 +33,7 @@ from tests.support.stores.rows import NOW, Rows
 
 GLOB = "reading-*"
 ENVELOPE = 2_000
-"""Characters by which fixed fields may exceed what was asked for."""
+"""Characters by which fixed fields may exceed the requested size."""
 HOSTILE = '"\\\x01\n😀数' * 20_000
 
 

@@ -1,1 +1,1 @@
-"""The parts that tests play over HTTP: agents, senders, apps, attackers."""
+"""Clients that tests play over HTTP: agents, senders, apps, attackers."""

@@ -1,4 +1,4 @@
-"""Agents as the tests play them: claims over HTTP, and what is done with them."""
+"""Agents as tests play them: claims over HTTP, and actions on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.processes.stack import Payload, Stack, new_id
 
 
 class Agent:
-    """One agent with a key; the stack's own, unless it is given another."""
+    """One agent with a key: the stack's, unless another is given."""
 
     def __init__(self, stack: Stack, name: str = "", *, key: str = "") -> None:
         self.stack = stack
@@ -20,37 +20,37 @@ class Agent:
         self._headers = {"X-API-Key": key} if key else {}
 
     def register(self, **fields: Any) -> None:
-        """Make it known; by default of a type of its own, and with one task at a time."""
+        """Register the agent, by default with a type of its own and one task at a time."""
         body = {"name": self.name, "type": f"type-of-{self.name}", **fields}
         answer = self.stack.client.post("/v1/agents", json=body)
         assert answer.status_code == 200, answer.text
 
     def try_claim(self, **fields: Any) -> httpx.Response:
-        """Claim, whatever the answer is."""
+        """Claim a task. Returns any response."""
         return self.stack.client.post(
             "/v1/tasks/claim", json={"agent_name": self.name, **fields}, headers=self._headers
         )
 
     def claim(self, **fields: Any) -> Payload:
-        """The task that it gets."""
+        """Claim a task, which must exist."""
         answer = self.try_claim(**fields)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         task: Payload = answer.json()
         return task
 
     def gets_no_task(self, **fields: Any) -> bool:
-        """Whether there is no task for it."""
+        """Claim a task. Returns whether there was none."""
         answer = self.try_claim(**fields)
         assert answer.status_code in (200, 204), answer.text
         return answer.status_code == 204
 
     def try_action(self, task: Payload | str, action: str, **fields: Any) -> httpx.Response:
-        """Do something with a claim."""
+        """Send an action on a claim. Returns any response."""
         token = task if isinstance(task, str) else task["claim_token"]
         return self.stack.client.post(f"/v1/claims/{token}/{action}", json=fields, headers=self._headers)
 
     def perform(self, task: Payload | str, action: str, **fields: Any) -> Payload:
-        """The same, which must succeed."""
+        """Send an action on a claim, which must succeed. Returns the response's body."""
         answer = self.try_action(task, action, **fields)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         told: Payload = answer.json()
@@ -58,11 +58,11 @@ class Agent:
 
 
 Delegate = Callable[..., Payload]
-"""Delegates a task to the test's agent; gives the answer's data."""
+"""Delegates a task to the test's agent. Returns the data of the response."""
 
 
 def delegating(stack: Stack, session_id: str, agent: Agent) -> Delegate:
-    """What delegates tasks of the session to the agent."""
+    """Return a function that delegates tasks of the session to the agent."""
 
     def send(task_id: str = "t", description: str = "", **fields: Any) -> Payload:
         asked = {"agent_name": agent.name, "description": description or f"Do {task_id}", **fields}
@@ -73,17 +73,17 @@ def delegating(stack: Stack, session_id: str, agent: Agent) -> Delegate:
 
 
 def task_of(stack: Stack, session_id: str, task_id: str = "t") -> Payload:
-    """The task as it is now."""
+    """Return the current task."""
     task: Payload = stack.client.get(f"/v1/sessions/{session_id}/tasks/{task_id}").json()
     return task
 
 
 def events_of(stack: Stack, session_id: str) -> list[str]:
-    """What the session's journal tells of, in order."""
+    """Return the names of the events in the session's journal, in order."""
     return [event["event"] for event in stack.journal(session_id)]
 
 
 def change_tasks(engine: Engine, session_id: str, changes: str) -> None:
-    """Let time pass for the session's tasks."""
+    """Change the session's tasks by SQL, such as their times."""
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE tasks SET {changes} WHERE session_id = :id"), {"id": session_id})

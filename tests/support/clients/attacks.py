@@ -1,7 +1,7 @@
-"""What a hostile sender does to a relay, each at the full rate that its limits allow, until told to stop.
+"""Attacks of a hostile sender on a relay, each at the full rate that its limits allow, for a given time.
 
-`python -m tests.support.clients.attacks NAME URL KEY SESSION SECONDS`, a process of its own, so that it takes no time
-from the test that measures. Prints how many answers there were of each status.
+`python -m tests.support.clients.attacks NAME URL KEY SESSION SECONDS` runs as a separate process, so that it does not
+slow down the measuring test. Prints the number of responses by status.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 PER_SECOND = 12.0
-"""Requests: a little more than the 600 a minute that a key may send by default."""
+"""The rate of requests: slightly more than the default limit of a key, 600 a minute."""
 QUADRATIC_BODY = b"1" * 101 + b'\\"' * 20_000
 MANY_PARAMETERS = "&".join(f"p{number}=" for number in range(8_000))
 SLOW_WORDS = "solar roof battery heat pump garden rain barrel"
@@ -27,7 +27,7 @@ Attack = Callable[["Attacker"], Awaitable[None]]
 
 
 class Attacker:
-    """A sender with one key, which attacks one session."""
+    """A sender with one key that attacks one session."""
 
     def __init__(self, url: str, key: str, session_id: str, *, seconds: float) -> None:
         self.client = httpx.AsyncClient(
@@ -43,11 +43,11 @@ class Attacker:
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is up."""
+        """Return whether its time is over."""
         return time.monotonic() >= self.ends_at
 
     async def request(self, method: str, path: str, **how: Any) -> None:
-        """Send a request and count what came of it."""
+        """Send a request and count its result."""
         try:
             async with self.client.stream(method, path, **how) as answer:
                 async for _ in answer.aiter_raw():
@@ -57,7 +57,7 @@ class Attacker:
             self.statuses[type(error).__name__] += 1
 
     async def at_full_rate(self, send: Callable[[int], Awaitable[None]], *, at_once: int = 250) -> None:
-        """Begin PER_SECOND requests each second, whether or not the ones before were answered."""
+        """Begin PER_SECOND requests each second, whether or not earlier ones have a response."""
         under_way: set[asyncio.Task[None]] = set()
         for number in itertools.count():
             if self.is_over:
@@ -73,7 +73,7 @@ class Attacker:
 
 
 async def costly_to_read(attacker: Attacker) -> None:
-    """Requests that once took seconds to be taken apart, some of them without a key."""
+    """Send requests that once took seconds to parse, some of them without a key."""
 
     async def send(number: int) -> None:
         if number % 2:
@@ -86,7 +86,7 @@ async def costly_to_read(attacker: Attacker) -> None:
 
 
 async def huge_answers(attacker: Attacker) -> None:
-    """Batches of 500 reads of large memories, and the longest lists."""
+    """Send batches of 500 reads of large memories, and request the longest lists."""
     reads = [{"command": "retrieve_memory", "data": {"key": f"large-{n % 20}"}} for n in range(500)]
     body = {"command": "batch", "session_id": attacker.session_id, "data": {"mode": "partial", "commands": reads}}
 
@@ -100,7 +100,7 @@ async def huge_answers(attacker: Attacker) -> None:
 
 
 async def filling(attacker: Attacker) -> None:
-    """Answers that nobody fetches, and bodies as large as they may be."""
+    """Request outcomes without fetching them, and send the largest possible bodies."""
     read = {"command": "list_memories", "session_id": attacker.session_id, "data": {"max_characters": 90_000}}
     large = {"command": "store_memory", "session_id": attacker.session_id, "data": {"content": "x" * 900_000}}
 
@@ -113,7 +113,7 @@ async def filling(attacker: Attacker) -> None:
 
 
 async def slow_reads(attacker: Attacker) -> None:
-    """Searches that take long, by GET, as commands and in batches, likenesses of ids, and streams in small steps."""
+    """Send slow searches by GET, as commands and in batches, misspelt ids, and streams with small pages."""
     search = {"command": "search", "data": {"q": SLOW_WORDS, "limit": 100}}
     batch = {
         "command": "batch",
@@ -138,7 +138,7 @@ async def slow_reads(attacker: Attacker) -> None:
 
 
 async def unfinished_bodies(attacker: Attacker) -> None:
-    """140 connections without a key, each with half of a signed body, again and again."""
+    """Repeatedly open 140 connections without a key, each with half of a signed body."""
     half = (
         (
             b"POST /v1/webhook HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n"
@@ -170,7 +170,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 async def main(name: str, url: str, key: str, session_id: str, seconds: str) -> None:
-    """Attack for so long."""
+    """Run the attack for so many seconds."""
     attacker = Attacker(url, key, session_id, seconds=float(seconds))
     async with attacker.client:
         await ATTACKS[name](attacker)

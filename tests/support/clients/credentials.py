@@ -1,4 +1,4 @@
-"""Authenticating without servers: signatures and API_KEY alone, with a keyring that was never filled."""
+"""Authentication without servers: by signatures and API_KEY only, with an empty key cache."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from relay.auth.authentication import Authenticator, Caller
 
 
 def make_authenticator(settings: Settings) -> Authenticator:
-    """One that knows what the settings hold."""
+    """Return an authenticator for the settings."""
     return Authenticator(settings, ApiKeyCache(Redis(), other_names=(), first_key=settings.api_key))
 
 
 def authenticate(authenticator: Authenticator, headers: Any, body: bytes) -> Caller:
-    """The caller of a POST, by its signature or its key."""
+    """Return the caller of a POST, by its signature or its key."""
     signature = authenticator.signature_of(Headers(headers))
     if signature is None:
         return authenticator.find_key(Headers(headers))

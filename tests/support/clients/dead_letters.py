@@ -1,4 +1,4 @@
-"""Commands that cannot be applied, until somebody mends the database."""
+"""Commands that cannot be applied until the cause in the database is removed."""
 
 from __future__ import annotations
 

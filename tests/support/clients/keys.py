@@ -14,5 +14,5 @@ def make_key(stack: Stack, name: str = "", **fields: object) -> Payload:
 
 
 def new_key(stack: Stack, name: str = "", **fields: object) -> str:
-    """The secret of a key made for the test."""
+    """Create a key for the test. Returns its secret."""
     return str(make_key(stack, name, **fields)["key"])

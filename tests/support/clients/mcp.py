@@ -1,4 +1,4 @@
-"""MCP spoken by hand."""
+"""MCP messages written by hand."""
 
 HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
-"""What a client sends with each message."""
+"""The headers of each message."""

@@ -1,4 +1,4 @@
-"""Somebody who signs in with OAuth: an app that can be wrong, and its user at a browser."""
+"""OAuth clients: an app that can send invalid requests, and its user at a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIDDEN = re.compile(r'type="hidden" name="([^"]*)" value="([^"]*)"')
 
 
 class Stranger:
-    """Somebody without a key, at an address of its own, who follows no redirection and keeps no connection."""
+    """A client without a key, with an address of its own, that follows no redirects and keeps no connections."""
 
     def __init__(self, stack: Stack) -> None:
         self._url = stack.url
@@ -33,13 +33,13 @@ class Stranger:
 
 
 class Person:
-    """Somebody at a browser, who reads pages and fills in forms; it follows no redirection by itself."""
+    """A person at a browser, who reads pages and submits forms. Follows no redirects automatically."""
 
     def __init__(self, stack: Stack) -> None:
         self.client = Stranger(stack)
 
     def sign_in(self, url: str, key: str, *, answer: str = "allow") -> httpx.Response:
-        """Open the address that an app has sent somebody to, paste a key into the page, and answer."""
+        """Open the address to which an app redirects, enter a key on the page, and submit it."""
         sent = self.client.get(url)
         assert sent.status_code == 302, sent.text
         page = self.client.get(sent.headers["location"])
@@ -49,7 +49,7 @@ class Person:
 
 
 class App:
-    """An app that speaks OAuth by hand, so that it can be wrong."""
+    """An app that speaks OAuth by hand, so that it can send invalid requests."""
 
     def __init__(self, stack: Stack, **metadata: Any) -> None:
         self.stack = stack
@@ -67,7 +67,7 @@ class App:
         )
 
     def url(self, **changed: str | None) -> str:
-        """Where it sends its user."""
+        """Return the URL to which the app sends its user."""
         asked: dict[str, str | None] = {
             "response_type": "code",
             "client_id": self.id,
@@ -80,11 +80,11 @@ class App:
         return f"/oauth/authorize?{urlencode({n: v for n, v in asked.items() if v is not None})}"
 
     def get_code(self, key: str) -> str:
-        """The code that it gets when its user signs in."""
+        """Return the code that the app gets when its user signs in."""
         return str(query_of(Person(self.stack).sign_in(self.url(), key))["code"])
 
     def exchange(self, code: str, **changed: str | None) -> httpx.Response:
-        """Ask for the token."""
+        """Exchange a code for a token. Returns any response."""
         asked: dict[str, str | None] = {
             "grant_type": "authorization_code",
             "code": code,
@@ -103,7 +103,7 @@ class App:
 
 
 def query_of(sent: httpx.Response) -> dict[str, str]:
-    """What an app is told by the address that a browser is sent to."""
+    """Return the query parameters of the redirect to the app."""
     assert sent.status_code == 303, sent.text
     location = sent.headers["location"]
     assert location.startswith(f"{CALLBACK}?"), location

@@ -1,4 +1,4 @@
-"""What each command needs, with data that it takes, and requests with a key of one's own."""
+"""The scopes of each command with valid data, and requests with a given key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.field_types import Scope
 from tests.support.processes.stack import Payload, Stack
 
 WORD = "zanzibarite"
-"""Stands in everything that the limited key must not see, and nowhere else."""
+"""A word that occurs in everything that the limited key must not see, and nowhere else."""
 
 COMMAND_NEEDS: dict[str, tuple[Scope, Payload]] = {
     "create_session": ("write", {"title": "Scopes"}),
@@ -39,7 +39,7 @@ COMMAND_NEEDS: dict[str, tuple[Scope, Payload]] = {
     "list_artifacts": ("read", {}),
     "batch": ("write", {"commands": [{"command": "store_memory", "data": {"content": "x", "key": "k"}}]}),
 }
-"""Each command with the scope that it needs, and data that it takes."""
+"""Each command with the scope that it needs, and valid data."""
 EXAMPLES = {
     "delivery_id": "nothing",
     "name_or_id": "nobody",
@@ -55,7 +55,7 @@ def request_as(stack: Stack, key: str, method: str, path: str, **more: Any) -> h
 
 
 def fill(path: str, session_id: str) -> str:
-    """A path of the table with ids."""
+    """Fill a path of the table with ids."""
     for name, value in {**EXAMPLES, "session_id": session_id}.items():
         value = value.replace("{session_id}", session_id)  # noqa: PLW2901
         path = path.replace(f"{{{name}}}", value)

@@ -1,4 +1,4 @@
-"""The one form in which commands are refused, for tests that expect it."""
+"""The common form of refused commands, for tests that expect it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.processes.stack import Payload
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> Payload:
-    """The error of a command that must be refused, in its one form."""
+    """Return the error of a response to a refused command, in its common form."""
     assert answer.status_code == status, answer.text
     body = answer.json()
     if "type" in body:

@@ -1,4 +1,4 @@
-"""Webhooks signed as their senders sign them, of which the relay knows the secrets."""
+"""Webhooks signed as their senders sign them, with secrets that the relay knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GITHUB_SECRET = "a-secret-of-github"
 
 
 def sign(body: bytes, id: str = "msg-1", *, secret: str = WEBHOOK_SECRET, at: float | None = None) -> dict[str, str]:
-    """The headers of a sound signature; at this moment, unless told otherwise."""
+    """Return the headers of a valid signature, by default as of now."""
     timestamp = str(int(time.time() if at is None else at))
     key = base64.b64decode(secret.removeprefix("whsec_"))
     digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")
@@ -30,20 +30,20 @@ def sign(body: bytes, id: str = "msg-1", *, secret: str = WEBHOOK_SECRET, at: fl
 
 
 def post_signed(relay: Serving, value: Any, id: str = "msg-1", path: str = "/v1/webhook", **how: Any) -> httpx.Response:
-    """Post a value with a sound signature, and the relay's key beside it."""
+    """Post a value with a valid signature, and the relay's key."""
     body = msgspec.json.encode(value)
     return relay.post(body, path, **sign(body, id, **how))
 
 
 def send_github(relay: Serving, body: bytes, *, event: str, id: str = "72d3162e-cc78") -> httpx.Response:
-    """Post bytes as GitHub does."""
+    """Post bytes as GitHub."""
     digest = hmac.digest(GITHUB_SECRET.encode(), body, "sha256").hex()
     headers = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": event, "X-GitHub-Delivery": id}
     return relay.post(body, **headers)
 
 
 def send_signed(stack: Stack, body: Payload, *, secret: str = WEBHOOK_SECRET, wait: float = 0) -> httpx.Response:
-    """Post a signed webhook to a stack, by the library that senders use."""
+    """Post a signed webhook to a stack, with the library that senders use."""
     content = json.dumps(body)
     message, at = new_id("msg"), datetime.now(UTC)
     headers = {

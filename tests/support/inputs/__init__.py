@@ -1,1 +1,1 @@
-"""What is put in: hostile, extreme and made-up values, and the project's own documents."""
+"""Inputs: hostile, extreme and generated values, and the project's own documents."""

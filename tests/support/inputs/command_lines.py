@@ -1,4 +1,4 @@
-"""Lines of documents that call session-cli."""
+"""Command lines of session-cli in documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.main import cli
 
 
 def command_of(line: str) -> tuple[str, click.Command, list[str]]:
-    """The command that a line means, with its path, and the words that are left for it."""
+    """Return the path and the command of a line, and the remaining words."""
     _, *words = shlex.split(line)
     context = click.Context(cli, info_name=main.NAME)
     command: click.Command = cli

@@ -1,4 +1,4 @@
-"""The project's documents as the tests read them: their blocks, links and headings, and what is shown in them."""
+"""The project's documents for tests: their blocks, links, headings, and examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCUMENTS = sorted(
     if path.is_file()
 )
 PASSING = ("now", "delivery_id", "created", "created_at", "updated_at", "last_activity", "at", "rank", "status_url")
-"""Fields of answers that are different each time; `created` only where it is a time."""
+"""Fields of responses that differ each time; `created` only where it is a time."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -25,22 +25,22 @@ _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block, and where it is."""
+    """A fenced block and its position."""
 
     language: str
     text: str
     line: int
     follows: bool
-    """Whether it comes right after another, with at most a sentence between."""
+    """Whether it comes right after another block, with at most a sentence in between."""
 
 
 def name_of(path: Path) -> str:
-    """A document as tests name it."""
+    """Return a document's name in test ids."""
     return str(path.relative_to(ROOT))
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks, in order."""
+    """Yield the fenced blocks, in order."""
     end = -1
     for match in _BLOCK.finditer(text):
         between = text[end : match.start()] if end >= 0 else "#"
@@ -50,17 +50,17 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The command lines of a block that begin with curl, each with the lines that it goes on in."""
+    """Return the command lines of a block that begin with curl, each with its continuation lines."""
     return [line.strip() for line in re.findall(r"^curl (?:[^\n]*\\\n)*[^\n]*", block.text, re.MULTILINE)]
 
 
 def links(text: str) -> list[str]:
-    """Where a document leads to, but for what is in its blocks."""
+    """Return the link targets of a document, except those in blocks."""
     return _LINK.findall(_BLOCK.sub("", text))
 
 
 def anchors(text: str) -> set[str]:
-    """What the headings are called in links, as GitHub has it, and what has a name of its own."""
+    """Return the link anchors of the headings in GitHub's form, and explicit anchors."""
     found: set[str] = set(re.findall(r'<a id="([^"]+)">', text))
     for heading in _HEADING.findall(_BLOCK.sub("", text)):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower().strip()
@@ -71,13 +71,13 @@ def anchors(text: str) -> set[str]:
 
 
 def is_webhook(value: Any) -> bool:
-    """Whether it is a command in its envelope, and no answer."""
+    """Return whether a value is a command in its envelope, and not a response."""
     is_object = isinstance(value, dict)
     return is_object and "command" in value and "status" not in value and value.get("type", ENVELOPE) == ENVELOPE
 
 
 def timeless(value: Any) -> Any:
-    """A value without what is different every time."""
+    """Return a value without the fields that differ each time."""
     if isinstance(value, dict):
         return {
             name: timeless(item)
@@ -88,7 +88,7 @@ def timeless(value: Any) -> Any:
 
 
 def differences(shown: Any, got: Any, path: str = "answer") -> Iterator[str]:
-    """Where an answer is not as it is shown. An object that is shown with "..." has more fields than these."""
+    """Yield the differences between a response and its example. An object shown with "..." may have more fields."""
     if isinstance(shown, dict) and isinstance(got, dict):
         names = shown.keys() - {"..."} if "..." in shown else shown.keys() | got.keys()
         for name in sorted(names):

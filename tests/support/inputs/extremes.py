@@ -1,4 +1,4 @@
-"""Values at the ends of what a sender can write: times, cursors, queries, numbers, names of zones."""
+"""Extreme values that a sender can write: times, cursors, queries, numbers, time zones."""
 
 from __future__ import annotations
 
@@ -147,13 +147,13 @@ _RAW = (
 
 
 def make_cursor(value: Any) -> str:
-    """A cursor as ours are written."""
+    """Return a cursor in the relay's encoding."""
     text = value if isinstance(value, bytes) else _encode(value)
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
 def _encode(value: Any) -> bytes:
-    # msgspec writes no integers beyond 64 bits.
+    # msgspec cannot encode integers beyond 64 bits.
     if isinstance(value, list):
         return b"[" + b",".join(map(_encode, value)) + b"]"
     return str(value).encode() if type(value) is int else msgspec.json.encode(value)
@@ -179,7 +179,7 @@ CURSORS: tuple[str, ...] = (
     "0001-01-01T00:00:00+23:59",
     "9223372036854775807",
 )
-"""Forged, among them all shapes that cursors have or had."""
+"""Forged cursors, including all past and present shapes."""
 
 LISTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("list_sessions", {}),
@@ -192,7 +192,7 @@ PERIODS = LISTS[1:]
 
 
 def lists(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Reads of lists with extreme values: command, session and data."""
+    """Yield reads of lists with extreme values: command, session and data."""
     asked: list[tuple[str, str | None, dict[str, Any]]] = []
     for command, data in (*LISTS, ("list_memories", {})):
         inside = None if command == "list_sessions" else session_id
@@ -213,13 +213,13 @@ def lists(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
 
 
 def known_faults() -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Reads of lists that once were faults."""
+    """Yield reads of lists that once failed."""
     cursor = make_cursor(["0001-01-01T00:00:00+23:59", "s"])
     return [("list_sessions", None, {"cursor": cursor}), ("search", None, {"q": "-" * 33})]
 
 
 def reads(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Reads of one thing with extreme values."""
+    """Yield reads of single records with extreme values."""
     offsets = (-1, 0, 1, 10**9, 10**9 + 1, 2**31, 2**63, 2**64)
     names = ("x", "\uffff", "\U0010ffff" * 256, "../../etc/passwd", "%", "_", "'", "\\", '"', "-" * 256)
     return [
@@ -235,7 +235,7 @@ def reads(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
 
 
 def writes(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Changes with extreme values."""
+    """Yield changes with extreme values."""
     hostile = ["\uffff" * 256, "\U0010ffff" * 256]
     return [
         *(("conversation_chunk", session_id, {"content": "x", "start_time": time}) for time in TIMES),
@@ -251,6 +251,6 @@ def writes(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
 
 
 def distinct_words() -> str:
-    """So many long words, each with a stem of its own, that no search index holds them."""
+    """Return so many long words with distinct stems that no search index can hold them."""
     letters = [chr(0x17000 + number) for number in range(300)]
     return " ".join(f"a{first}{second * 7}s" for first in letters for second in letters)[:200_000]

@@ -1,4 +1,4 @@
-"""Input that is made to take long, of any size, and whether the time for it grows as its size does."""
+"""Input of any size that is slow to process, and a check that its processing time is linear."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 GROWTH = 8
-"""Of the input: a linear time grows as much, a quadratic one by its square."""
+"""The factor between two input sizes: a linear time grows by it, a quadratic one by its square."""
 MOST_GROWTH = 24
 LEAST_SECONDS = 0.001
-"""Below which a time says little."""
+"""The shortest time that is measured reliably."""
 
 Make = Callable[[int], bytes]
 
@@ -50,12 +50,12 @@ BODIES: dict[str, Make] = {
         b'{"client_name":"a', b"\xcc\x81\xcc\xa3", b'","redirect_uris":["https://x.example"]}'
     ),
 }
-"""Bodies of about the size asked for."""
+"""Bodies of about the requested size."""
 
 
 def require_linear(work: Callable[[int], object], size: int) -> None:
-    """Fail if the time for work on GROWTH times as much is much more than GROWTH times as long. The processor's time
-    counts; what disturbs it once does not, nor what the collector has to look through of the tests themselves."""
+    """Fail if GROWTH times the work takes much more than GROWTH times the CPU time. Repeats a measurement against
+    single disturbances, and excludes garbage collection of the tests' own objects."""
     gc.freeze()
     try:
         _require_linear(work, size)

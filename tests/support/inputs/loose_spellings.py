@@ -1,4 +1,4 @@
-"""Loose spellings as documented, by the OpenAPI document alone: what a body that its schema refuses means."""
+"""Loose spellings, by the OpenAPI document alone: the meaning of a body that its schema refuses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Json = dict[str, Any]
 
 
 def is_loosely_valid(body: Any, schema: Json) -> bool:
-    """Whether a body of this schema is valid once it is spelled strictly."""
+    """Return whether a body is valid by its schema once it is spelled strictly."""
     complete = {**schema, "components": _document()["components"]}
     return bool(jsonschema_rs.validator_for(complete).is_valid(spell_strictly(body, schema)))
 
 
 def spell_strictly(value: Any, schema: Json) -> Any:
-    """The value without the spellings that the guide allows."""
+    """Return the value without the loose spellings that the guide allows."""
     schema = _resolve(schema)
     kind = schema.get("type")
     if isinstance(value, str):
@@ -59,7 +59,7 @@ def _read(text: str, kind: object, schema: Json) -> Any:
 
 
 def _resolve(schema: Json) -> Json:
-    """The schema itself, and of a choice between something and null the something."""
+    """Return the schema without references, and without the alternative null."""
     if reference := schema.get("$ref"):
         return _resolve(_document()["components"]["schemas"][reference.rpartition("/")[2]])
     if options := [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]:

@@ -1,4 +1,4 @@
-"""The OpenAPI document, taken apart."""
+"""Parts of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All operations, path by path."""
+    """Return all operations, path by path."""
     for path in document["paths"].values():
         yield from path.values()

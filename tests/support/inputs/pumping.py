@@ -1,4 +1,5 @@
-"""Finds regular expressions that take superlinear time: texts are made from the expression itself, and pumped."""
+"""Finds regular expressions that take superlinear time, with texts generated from the expression itself by
+repetition."""
 
 from __future__ import annotations
 
@@ -9,37 +10,37 @@ from re import _constants, _parser
 from typing import Any, NamedTuple
 
 SIZES = (16, 40, 100, 1_280)
-"""Of the first look. The small ones show exponential time, which would never end at the largest."""
+"""Sizes of the first measurement. The small ones show exponential time, which would never end at the largest."""
 GROWTH = 4
-"""From the first look to the second. A quadratic time grows by 16, a linear one by 4."""
+"""The factor from the first measurement to the second. A quadratic time grows by 16, a linear one by 4."""
 MOST_GROWTH = 9.0
 SECONDS_PER_CHARACTER = 0.25e-6
-"""What takes less at the first look is not looked at again."""
+"""Texts that take less in the first measurement are not measured again."""
 STUCK_SECONDS_PER_CHARACTER = 10e-6
-"""With as much no second look is needed, and it might not end."""
+"""Texts that take as much need no second measurement, which might not end."""
 MOST_ATOMS = 12
 MOST_HEADS = 10
 COMMON = 'x \n"\\([/<`-0'
-"""Characters among which those that are not excluded are looked for."""
+"""Candidates for a character that an expression does not exclude."""
 FAILURES = ("", "\n\0")
-"""Ends that make most expressions fail, after they have tried everything."""
+"""Suffixes that make most expressions fail after trying everything."""
 REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT)
 NOTHING = (_constants.ASSERT, _constants.ASSERT_NOT, _constants.AT, _constants.GROUPREF)
-"""Parts that stand for no text of their own."""
+"""Parts that match no text of their own."""
 
 
 class Finding(NamedTuple):
-    """A text that takes an expression too long: `prefix`, `pump` many times over, `suffix`."""
+    """A slow text for an expression: `prefix`, `pump` repeated many times, `suffix`."""
 
     prefix: str
     pump: str
     suffix: str
     seconds: dict[int, float]
-    """By the length of the text."""
+    """Seconds by the length of the text."""
 
 
 def find_superlinear(pattern: re.Pattern[Any], method: str) -> Finding | None:
-    """The first text found for which the time grows faster than the length; None if there is none."""
+    """Return the first text for which the time grows faster than the length, or None."""
     sampler = _Sampler(pattern)
     run = _runner(pattern, method)
     for prefix in sampler.heads():
@@ -51,7 +52,7 @@ def find_superlinear(pattern: re.Pattern[Any], method: str) -> Finding | None:
 
 
 def _measure(run: Callable[[str], object], make: Callable[[int], str]) -> dict[int, float] | None:
-    """The times of two lengths, if they show superlinear growth."""
+    """Return the times of two lengths, if they show superlinear growth."""
     for size in SIZES:
         small = make(size)
         enough = SECONDS_PER_CHARACTER * (len(small) + 200)
@@ -84,7 +85,7 @@ def _runner(pattern: re.Pattern[Any], method: str) -> Callable[[str], object]:
 
 
 class _Sampler:
-    """Makes texts that parts of an expression match."""
+    """Generates texts that parts of an expression match."""
 
     def __init__(self, pattern: re.Pattern[Any]) -> None:
         self._tree = list(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE & ~re.DEBUG))
@@ -92,13 +93,13 @@ class _Sampler:
         self._letters = list(dict.fromkeys([*map(chr, literals), *COMMON]))
 
     def heads(self) -> list[str]:
-        """Nothing, and texts that lead to each part of the expression."""
+        """Return the empty text, and texts that lead to each part of the expression."""
         starts = [self._tree[:end] for end in range(len(self._tree) + 1)]
         return list(dict.fromkeys(next(iter(self._samples(start)), "") for start in starts))[:MOST_HEADS]
 
     def pumps(self, *, together: bool) -> list[str]:
-        """Texts of each part, on request two of them together; and beginnings of what the whole matches, at each of
-        which it may begin anew."""
+        """Return texts of each part, optionally of two parts together, and beginnings of a match of the whole
+        expression, at which it may restart."""
         found = dict.fromkeys(text for part in _parts(self._tree) for text in self._samples(part)[:3] if text)
         atoms = sorted(dict.fromkeys([*found, *COMMON[:3]]), key=len)[:MOST_ATOMS]
         pairs = [one + other for one in atoms for other in atoms if one != other] if together else []
@@ -124,7 +125,7 @@ class _Sampler:
 
 
 def _parts(tree: list[Any]) -> Iterator[list[Any]]:
-    """Each item of a sequence, the sequences within them, and the sequence as a whole."""
+    """Yield each item of a sequence, the sequences within them, and the whole sequence."""
     for item in tree:
         yield [item]
         for inner in _inner(item):
@@ -133,7 +134,7 @@ def _parts(tree: list[Any]) -> Iterator[list[Any]]:
 
 
 def _inner(item: Any) -> list[list[Any]]:
-    """The sequences within an item."""
+    """Return the sequences within an item."""
     operator, argument = item
     if operator in REPEATS:
         return [list(argument[2])]
@@ -147,7 +148,7 @@ def _inner(item: Any) -> list[list[Any]]:
 
 
 def _literals(part: list[Any]) -> Iterator[int]:
-    """The characters that an item names."""
+    """Return the characters that an item names."""
     for operator, argument in part:
         if operator in (_constants.LITERAL, _constants.NOT_LITERAL):
             yield argument

@@ -1,1 +1,1 @@
-"""The programs of the project, and what they talk to, as tests start, kill and stop them."""
+"""The programs of the project and their servers, as tests start, kill and stop them."""

@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive by its own protocol, over a pipe. It reaches 127.0.0.1 and nothing else."""
+"""A headless Chromium that tests drive by its own protocol, over a pipe. It can reach only 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = (
 
 
 class Browser:
-    """One page. It notes what is asked for, and what the page complains about."""
+    """One page. Records its requests and errors."""
 
     def __init__(self, folder: Path, *, width: int = 1300, height: int = 1600) -> None:
         """Skips the test on a machine without Chromium."""
@@ -42,7 +42,7 @@ class Browser:
         self._in, outgoing = os.pipe()
         own = (f"--user-data-dir={folder}", f"--window-size={width},{height}")
         self._process = subprocess.Popen(
-            # It takes its orders from 3, and answers to 4.
+            # It reads commands from descriptor 3, and writes responses to 4.
             ["bash", "-c", f'exec "$@" 3<&{incoming} 4>&{outgoing}', "bash", program, *OPTIONS, *own],
             pass_fds=(incoming, outgoing),
             stdout=subprocess.DEVNULL,
@@ -58,11 +58,11 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def open(self, url: str) -> None:
-        """Go there."""
+        """Open a URL."""
         self.call("Page.navigate", url=url)
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Return the value of an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -72,11 +72,11 @@ class Browser:
         wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
 
     def picture(self, path: Path) -> None:
-        """Store what is seen."""
+        """Store a screenshot."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer; what happens meanwhile is noted."""
+        """Send a command and wait for its response. Records events that arrive meanwhile."""
         self._number += 1
         order = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -92,7 +92,7 @@ class Browser:
             self._note(message)
 
     def close(self) -> None:
-        """End it, with all of its processes."""
+        """End it with all of its processes."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._in)

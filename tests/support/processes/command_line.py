@@ -1,5 +1,5 @@
-"""session-cli in an environment of its own: its commands in this process, or its launcher as people run it, piped or
-in a terminal."""
+"""session-cli in an environment of its own: its commands in this process, or its launcher as people run it, piped or in
+a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROGRAM = str(ROOT / "bin" / "session-cli")
 
 
 class Done(NamedTuple):
-    """How a run ended."""
+    """The result of a run."""
 
     code: int
     out: str
@@ -33,19 +33,19 @@ class Done(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What was written, read as JSON."""
+        """The output, parsed as JSON."""
         return msgspec.json.decode(self.out)
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """What was written, read as TSV."""
+        """The output, parsed as TSV."""
         heading, *lines = self.out.splitlines()
         names = heading.split("\t")
         return [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
 
     @property
     def findings(self) -> dict[str, dict[str, str]]:
-        """What the doctor found, by check."""
+        """The findings of the doctor, by check."""
         return {row["check"]: row for row in self.rows}
 
 
@@ -66,7 +66,7 @@ class CommandLine:
     def run(
         self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
     ) -> Done:
-        """Run its commands with pipes, in this process; it must end with the code. What it does not catch is raised."""
+        """Run its commands with pipes, in this process. Fails for another exit code. Unhandled errors are raised."""
         streams = io.BytesIO(input.encode() if isinstance(input, str) else input), io.BytesIO(), io.BytesIO()
         stdin, stdout, stderr = (io.TextIOWrapper(stream, encoding="utf-8") for stream in streams)
         with (
@@ -84,7 +84,7 @@ class CommandLine:
     def launch(
         self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
     ) -> Done:
-        """Run its launcher with pipes, as people do; it must end with the code."""
+        """Run its launcher with pipes, as people do. Fails for another exit code."""
         done = subprocess.run(
             [PROGRAM, *arguments],
             input=input.encode() if isinstance(input, str) else input,
@@ -100,7 +100,7 @@ class CommandLine:
         return result
 
     def shell(self, line: str) -> Done:
-        """A line for bash, in which session-cli is on the PATH; gives the exit code of the last of it."""
+        """Run a line of bash with session-cli on the PATH. Returns the exit code of its last command."""
         path = os.pathsep.join([str(ROOT / "bin"), self.environment["PATH"]])
         done = subprocess.run(
             ["bash", "-c", line],
@@ -133,7 +133,7 @@ class CommandLine:
         code: int = 0,
         environment: Environment | None = None,
     ) -> str:
-        """What it shows in a terminal; it must end with the code."""
+        """Run it in a terminal. Returns what is shown. Fails for another exit code."""
         ended, text = self.terminal(*arguments, columns=columns, lines=lines, environment=environment).end()
         assert ended == code, text
         assert "Traceback" not in text
@@ -141,5 +141,5 @@ class CommandLine:
 
 
 def json_lines(text: str) -> Iterable[Any]:
-    """JSON that is one value to a line."""
+    """Parse JSON with one value a line."""
     return [msgspec.json.decode(line) for line in text.splitlines()]

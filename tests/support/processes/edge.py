@@ -1,4 +1,5 @@
-"""A server of ours with short patience, in a thread of the test, around an app that shows what its edge does."""
+"""A real HTTP server with short timeouts, in a thread of the test, around an app that shows what the server passes
+on."""
 
 from __future__ import annotations
 
@@ -24,12 +25,13 @@ from tests.support.processes.stack import wait_for
 
 BODY_LIMIT = 1_048_576
 LARGE = b"x" * 50_000_000
-"""More than the system buffers for one connection."""
+"""A size larger than the system's buffers for one connection."""
 
 
 class Edge:
-    """The server. Its app takes bodies at /body, tells the headers after a body at /headers, refuses them unread at
-    /refuse, answers at /wait once `released` is set, and sends without end at /stream and much at /large."""
+    """The server. Its app accepts bodies at /body, returns the headers after a body at /headers, refuses bodies unread
+    at /refuse, responds at /wait once `released` is set, sends without end at /stream, and sends a large response at
+    /large."""
 
     def __init__(self, timeouts: Timeouts, *, limit: int = 100, keep_alive_seconds: int = 75) -> None:
         self.noted: list[tuple[Scope, RelayError]] = []
@@ -67,7 +69,7 @@ class Edge:
         assert not self._thread.is_alive()
 
     def connect(self, data: bytes = b"", *, receive_buffer: int | None = None) -> socket.socket:
-        """A connection on which these bytes were sent."""
+        """Open a connection and send these bytes."""
         connection = socket.socket()
         connection.settimeout(20)
         if receive_buffer is not None:
@@ -77,7 +79,7 @@ class Edge:
         return connection
 
     def release(self) -> None:
-        """Answer all that wait."""
+        """Respond to all waiting requests."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._released.set)
 

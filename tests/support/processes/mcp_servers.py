@@ -1,4 +1,4 @@
-"""Small MCP servers for a client to be tried on: `python mcp_servers.py KIND …`, over stdio or, with a port, HTTP."""
+"""Small MCP servers for testing a client: `python mcp_servers.py KIND …`, over stdio or, with a port, HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 
 
 def make_server(rights: str) -> MCPServer:
-    """A server as one for Postgres is, with a tool that answers what the connected role may."""
+    """Create a server like one for Postgres, with a tool that returns the privileges of the connected role."""
     server = MCPServer("database", version="1.2.3")
 
     @server.tool()
@@ -31,7 +31,7 @@ def make_server(rights: str) -> MCPServer:
 
 
 def speak_by_hand(answers: dict[str, Any]) -> None:
-    """Answer requests line by line, with whatever a client should survive."""
+    """Answer requests line by line, with output that a client should survive."""
     for line in sys.stdin:
         message = json.loads(line)
         if "id" not in message:
@@ -42,7 +42,7 @@ def speak_by_hand(answers: dict[str, Any]) -> None:
 
 
 def hostile() -> dict[str, Any]:
-    """Answers made to act on a terminal, and to fill it."""
+    """Return responses made to act on a terminal, and to fill it."""
     schema = {"type": "object"}
     tools = [{"name": f"{HOSTILE}{number}" + "x" * 5_000, "inputSchema": schema} for number in range(2_000)]
     known = {"name": "get_me", "inputSchema": schema, "description": HOSTILE}
@@ -59,7 +59,7 @@ def hostile() -> dict[str, Any]:
 
 
 def main(kind: str, *more: str) -> None:
-    """Be one of them."""
+    """Run one of the servers."""
     match kind:
         case "http":
             make_server("may only read").run(

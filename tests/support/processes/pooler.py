@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode, with its default settings, before a Postgres of the tests."""
+"""A real pgbouncer in transaction mode, with its default settings, in front of a Postgres of the tests."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Pooler:
         self._folder = folder
 
     def url_of(self, database_url: str) -> str:
-        """The address of a database of that Postgres through the pooler."""
+        """Return the URL of a database of that Postgres through the pooler."""
         return f"postgresql://postgres@127.0.0.1:{self._port}{urlsplit(database_url).path}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self._running.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def start_pgbouncer(postgres_url: str) -> Pooler:
-    """Start it before the Postgres with this address, as the user who may enter its socket's folder. Skips the test
+    """Start it in front of the Postgres with this URL, as the user who may enter its socket's folder. Skips the test
     where pgbouncer is not installed."""
     program = shutil.which("pgbouncer", path=INSTALLED_IN)
     if program is None:
@@ -74,7 +74,7 @@ def start_pgbouncer(postgres_url: str) -> Pooler:
     )
     pooler = Pooler(ChildProcess(child), port, folder)
     try:
-        wait_for(lambda: _answers(pooler.url_of(postgres_url)), what=f"answering ({folder / 'log'})")
+        wait_for(lambda: _answers(pooler.url_of(postgres_url)), what=f"pgbouncer responding ({folder / 'log'})")
     except BaseException:
         pooler.stop()
         raise

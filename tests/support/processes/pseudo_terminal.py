@@ -1,4 +1,4 @@
-"""A program in a terminal of a given size: what it shows there, and what a person types."""
+"""A program in a terminal of a given size, with its display and keyboard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PseudoTerminal:
         self.shown = ""
 
     def wait_for(self, text: str) -> str:
-        """Read until the text is shown; gives all that was shown."""
+        """Read until the text is shown. Returns everything shown so far."""
         limit_at = time.monotonic() + LIMIT_SECONDS
         while text not in self.shown:
             if not self._read(limit_at):
@@ -58,7 +58,7 @@ class PseudoTerminal:
         os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
-        """What Ctrl-C does, to the program and those that it has started."""
+        """Press Ctrl-C, for the program and its children."""
         os.killpg(self._process.pid, signal.SIGINT)
 
     def end(self) -> tuple[int, str]:
@@ -71,11 +71,11 @@ class PseudoTerminal:
         return code, self.shown.replace("\r\n", "\n")
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read(self, limit_at: float) -> bool:
-        """Some of what is shown; False at the end."""
+        """Read some output. Returns False at the end."""
         ready, _, _ = select.select([self._master], [], [], max(0.0, limit_at - time.monotonic()))
         if not ready:
             self.kill()

@@ -1,4 +1,4 @@
-"""Runners as the tests start them: `session-cli agent run` with a command of a few lines of Python."""
+"""Agent runners of tests: `session-cli agent run` with a command of a few lines of Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCRIPTS = tempfile.TemporaryDirectory(prefix="agents-of-tests-")
 
 
 class RunningAgent:
-    """One run; its events are read as they come."""
+    """One run, whose events are read as they come."""
 
     def __init__(self, cli: CommandLine, *arguments: str, command: list[str]) -> None:
         self.events: list[Payload] = []
@@ -41,7 +41,7 @@ class RunningAgent:
             reader.start()
 
     def wait_for_event(self, name: str, *, count: int = 1, seconds: float = 30) -> list[Payload]:
-        """All events of this name, once there are so many."""
+        """Return all events of this name, once there are so many."""
 
         def found() -> list[Payload]:
             return [event for event in self.events if event["event"] == name]
@@ -52,7 +52,7 @@ class RunningAgent:
         return found()
 
     def wait_until_ready(self) -> None:
-        """Wait until it claims."""
+        """Wait until it claims tasks."""
         wait_for(lambda: self.said or self._process.poll() is not None, what="first message")
         wait_for(
             lambda: any("Waiting for tasks" in line for line in self.said),
@@ -61,18 +61,18 @@ class RunningAgent:
         )
 
     def stop(self) -> None:
-        """Ask it to stop, as Ctrl-C does; asked again, it stops at once."""
-        # Of two signals of one kind the second may not be noticed.
+        """Send an interrupt like Ctrl-C. A second one stops it at once."""
+        # The second of two pending signals of one kind may be lost.
         self._process.send_signal(signal.SIGTERM if self._is_asked else signal.SIGINT)
         self._is_asked = True
 
     def kill(self) -> None:
-        """End it as kill -9 does."""
+        """Kill it like kill -9."""
         self._process.kill()
         self._process.wait()
 
     def end(self) -> int:
-        """Its exit code, once it has ended by itself."""
+        """Return its exit code, once it has ended by itself."""
         code = self._process.wait(60)
         for reader in self._readers:
             reader.join(10)
@@ -80,7 +80,7 @@ class RunningAgent:
         return code
 
     def close(self) -> None:
-        """Stop it whatever it does, and let go of its pipes. It must obey."""
+        """Stop it in any case, and close its pipes. Fails if it does not stop."""
         obeys = True
         if self._process.poll() is None:
             self.stop()
@@ -110,7 +110,7 @@ class RunningAgent:
 
 @contextmanager
 def running_agent(cli: CommandLine, *arguments: str, command: list[str]) -> Iterator[RunningAgent]:
-    """A runner, until the end of the block."""
+    """Run an agent within the block."""
     agent = RunningAgent(cli, *arguments, command=command)
     try:
         agent.wait_until_ready()
@@ -120,14 +120,14 @@ def running_agent(cli: CommandLine, *arguments: str, command: list[str]) -> Iter
 
 
 def python(code: str, *arguments: str) -> list[str]:
-    """A command that runs this code, in which there are no placeholders; there may be some in the arguments."""
+    """Return a command that runs this code. The code must not contain placeholders; the arguments may."""
     script = Path(_SCRIPTS.name, f"{new_id('agent')}.py")
     script.write_text(f"import json, os, sys, time, subprocess\n{code}")
     return [sys.executable, str(script), *arguments]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be noticed does not."""
+    """Return whether a process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A serving process of ours (`relay` or `api`), and the part of a worker played by the test itself."""
+"""A serving process (`relay` or `api`), and the part of a worker, played by the test itself."""
 
 from __future__ import annotations
 
@@ -64,29 +64,29 @@ class Serving:
         )
 
     def log(self) -> str:
-        """What the process has logged."""
+        """Return the process's log."""
         return self._log.read_text()
 
     def close(self) -> None:
-        """Stop the process, and look that it has logged no secret."""
+        """Stop the process, and check that it has logged no secret."""
         self.client.close()
         self.running.stop()
         require_no_secret(self._log)
 
     def post(self, body: Any, path: str = "/v1/webhook", **headers: str) -> httpx.Response:
-        """Post JSON (or bytes as they are)."""
+        """Post JSON, or bytes unchanged."""
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return self.client.post(path, content=content, headers={"Content-Type": "application/json", **headers})
 
     def exchange(self, data: bytes) -> bytes:
-        """All that comes back for raw bytes, until the connection is closed."""
+        """Send raw bytes. Returns the bytes received until the connection is closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             send_parts(connection, [data])
             return receive_all(connection)
 
 
 def entries(redis: Redis) -> list[Entry]:
-    """All that waits in the inbox, shard by shard, in order."""
+    """Return all entries of the inbox, shard by shard, in order."""
     return [
         msgspec.json.decode(fields[ENTRY_FIELD], type=Entry)
         for shard in range(SHARDS)
@@ -95,7 +95,7 @@ def entries(redis: Redis) -> list[Entry]:
 
 
 def wait_for_entry(redis: Redis, delivery_id: str) -> Entry:
-    """The entry of a delivery, once it is in the inbox."""
+    """Return the entry of a delivery, once it is in the inbox."""
     found = wait_for(
         lambda: [entry for entry in entries(redis) if entry.delivery_id == delivery_id],
         what=f"{delivery_id} in the inbox",
@@ -104,7 +104,7 @@ def wait_for_entry(redis: Redis, delivery_id: str) -> Entry:
 
 
 def wait_for_status(status: int, send: Callable[[], httpx.Response]) -> httpx.Response:
-    """The first answer with this status; sends again until it comes."""
+    """Send repeatedly until the response has this status. Returns that response."""
     answers: list[httpx.Response] = []
 
     def came() -> bool:
@@ -127,17 +127,17 @@ def set_outcome(redis: Redis, entry: Entry, *, status: int = 200, body: bytes = 
 
 
 def memory(session_id: str = "s", *, text: Any = "x", **outer: Any) -> dict[str, Any]:
-    """An envelope that stores a memory."""
+    """Return an envelope that stores a memory."""
     return {"command": "store_memory", "session_id": session_id, "data": {"content": text}, **outer}
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Measures the seconds since it was created."""
 
     def __init__(self) -> None:
         self._started_at = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Until now."""
+        """The seconds until now."""
         return time.monotonic() - self._started_at

@@ -1,1 +1,1 @@
-"""Stores, inboxes and states that tests fill and read without a process between."""
+"""Stores, inboxes and states that tests fill and read in their own process."""

@@ -1,4 +1,4 @@
-"""What became of entries that were drained: in Postgres, and for those who wait."""
+"""Effects of drained entries: in Postgres, and outcomes for waiting senders."""
 
 from __future__ import annotations
 

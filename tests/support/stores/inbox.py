@@ -1,4 +1,4 @@
-"""Filling the inbox as the relay does, and draining it in this process."""
+"""Filling the inbox like the relay, and draining it in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
-    """An entry as the relay makes it. `delivery_id`, `source`, `waits` and `resolution` are not data."""
+    """Return an entry as the relay makes it. `delivery_id`, `source`, `waits` and `resolution` are not data."""
     given = {name: data.pop(name) for name in ("delivery_id", "source", "waits", "resolution") if name in data}
     body = {"command": command, "session_id": session_id, "data": data}
     origin: dict[str, Any] = {
@@ -32,7 +32,7 @@ def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
 
 
 def push(redis: Redis, *entries: Entry) -> list[str]:
-    """Push entries; gives what each was taken for."""
+    """Push entries. Returns the result of each."""
     pushes = [push_arguments(item, receipt_of(item)) for item in entries]
     keys = [key for keys, _ in pushes for key in keys]
     arguments = [argument for _, arguments in pushes for argument in arguments]
@@ -41,7 +41,7 @@ def push(redis: Redis, *entries: Entry) -> list[str]:
 
 
 def drain(redis: Redis, engine: Engine, *entries: Entry) -> list[str]:
-    """Push entries, if any, and drain their shards, or all; gives the descriptions of the jobs."""
+    """Push entries, if any, and drain their shards, or all. Returns the descriptions of the jobs."""
     if entries:
         push(redis, *entries)
     shards = sorted({shard_of(item.session_id) for item in entries}) or range(SHARDS)

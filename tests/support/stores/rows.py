@@ -1,4 +1,4 @@
-"""Rows for tests of reading, put into the tables directly; each is a second younger than the one before."""
+"""Rows for tests of reads, inserted into the tables directly, each a second older than the previous one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGINNING = NOW - timedelta(days=1)
 
 
 class Rows:
-    """Puts rows into one session at a time. JSON is given as the text that a sender would have sent."""
+    """Inserts rows into one session at a time. JSON is given as the text that a sender would send."""
 
     def __init__(self, connection: Connection, session_id: str, **fields: Any) -> None:
         self.connection = connection
@@ -35,22 +35,22 @@ class Rows:
         )
 
     def chunk(self, chunk_id: str, content: str, **fields: Any) -> None:
-        """A piece of conversation."""
+        """Insert a piece of conversation."""
         given = {"format": "dialogue", "participants": [], "extracted_items": "{}", "metadata": "{}"} | fields
         self._put(ChunkRow, {"chunk_id": chunk_id, "content": content, **given})
 
     def memory(self, key: str, content: str, type: str = "note", **fields: Any) -> None:
-        """A memory; `content` is JSON text. It is found by this text and its key."""
+        """Insert a memory. `content` is JSON text. Search finds it by this text and its key."""
         given = {"tags": [], "status": "open", "revision": 1, "search_text": f"{key}\n{content}"} | fields
         self._put(MemoryRow, {"key": key, "type": type, "content": content, **given}, "updated_at")
 
     def revision(self, key: str, revision: int, content: str, **fields: Any) -> None:
-        """An earlier revision of a memory that exists."""
+        """Insert an earlier revision of an existing memory."""
         given = {"tags": [], "status": "open", "type": "note"} | fields
         self._put(MemoryRevisionRow, {"key": key, "revision": revision, "content": content, **given}, "updated_at")
 
     def task(self, task_id: str, description: str = "do it", **fields: Any) -> None:
-        """A task; `finished_at` and a lease are made up to match its status."""
+        """Insert a task. `finished_at` and a lease are made up to match its status."""
         given: dict[str, Any] = {"task_type": "general", "priority": 0, "input_data": "{}", "depends_on": []}
         given |= {"max_attempts": 3, "attempt": 0, "status": "pending", "questions": "[]", "description_hash": ""}
         given |= {"task_id": task_id, "description": description} | fields
@@ -61,12 +61,12 @@ class Rows:
         self._put(TaskRow, given, "updated_at")
 
     def artifact(self, artifact_id: str, content: str, **fields: Any) -> None:
-        """An artifact; `content` is JSON text."""
+        """Insert an artifact. `content` is JSON text."""
         given = {"name": artifact_id, "type": "document", "metadata": "{}", "search_text": content} | fields
         self._put(ArtifactRow, {"artifact_id": artifact_id, "content": content, **given})
 
     def event(self, event: str, **fields: Any) -> None:
-        """An entry in the journal."""
+        """Insert an event into the journal."""
         given = {"status": "applied", "source": "test", "message": "", "data": "{}"} | fields
         self._put(EventRow, {"event": event, **given})
 

@@ -1,4 +1,4 @@
-"""Talking to a store in tests."""
+"""Sending commands to a store in tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SESSION = "walk"
 
 
 def send(backend: Backend, command: str, session_id: str | None = SESSION, /, **data: Any) -> dict[str, Any]:
-    """The data of a command's answer, whose sentence can be read aloud."""
+    """Return the data of a command's response, and check its message."""
     answer = backend.send(command, data, session_id=session_id)
     assert (answer["type"], answer["status"]) == ("collaborative_session_response", "success")
     assert 0 < len(answer["message"]) <= 200
@@ -21,7 +21,7 @@ def send(backend: Backend, command: str, session_id: str | None = SESSION, /, **
 
 
 def refusal(backend: Backend, command: str, session_id: str | None = SESSION, /, **data: Any) -> RelayError:
-    """The error of a command that is refused."""
+    """Return the error of a refused command."""
     try:
         answer = backend.send(command, data, session_id=session_id)
     except RelayError as error:
@@ -30,7 +30,7 @@ def refusal(backend: Backend, command: str, session_id: str | None = SESSION, /,
 
 
 def pages(backend: Backend, command: str, session_id: str | None = None, /, **data: Any) -> list[Page]:
-    """All pages of a list."""
+    """Return all pages of a list."""
     found = [backend.page(command, data, session_id=session_id)]
     while (cursor := found[-1].next_cursor) is not None:
         found.append(backend.page(command, {**data, "cursor": cursor}, session_id=session_id))
@@ -38,10 +38,10 @@ def pages(backend: Backend, command: str, session_id: str | None = None, /, **da
 
 
 def items(backend: Backend, command: str, session_id: str | None = None, /, **data: Any) -> list[dict[str, Any]]:
-    """All items of a list."""
+    """Return all items of a list."""
     return [item for page in pages(backend, command, session_id, **data) for item in page.items]
 
 
 def export(backend: Backend, session_id: str = SESSION) -> bytes:
-    """The document of a session."""
+    """Return the document of a session."""
     return b"".join(backend.export(session_id, format="json"))

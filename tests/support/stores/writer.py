@@ -1,6 +1,6 @@
 """A process that writes into a session of the JSON store: `python -m tests.support.stores.writer DATA_DIR NAME COUNT`.
 
-It prints the number of each command once that was answered.
+Prints the number of each command once it is confirmed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def write(backend: FilesBackend, name: str, number: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Write as many as asked for."""
+    """Write the requested number of commands."""
     data_dir, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     backend = FilesBackend(read_settings({"DATA_DIR": data_dir}))
     for number in range(count):

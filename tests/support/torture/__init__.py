@@ -1,1 +1,1 @@
-"""Runs in which servers and processes are killed, and what must hold afterwards."""
+"""Runs in which servers and processes are killed, and the conditions that must hold afterwards."""

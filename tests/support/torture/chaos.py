@@ -1,5 +1,4 @@
-"""What is done to a running stack: each function brings one trouble and ends it, and leaves the waiting for recovery to
-its caller."""
+"""Faults of a running stack: each function causes one and ends it. Its caller waits for the recovery."""
 
 from __future__ import annotations
 
@@ -20,9 +19,9 @@ from tests.support.torture.rig import Rig
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
 DEATH_SECONDS = 60.0
-"""In which a failpoint must be reached, or a process that was told to end must be gone."""
+"""The timeout for reaching a failpoint, or for the end of a process."""
 STILL_SECONDS = 0.05
-"""Longer than a worker thinks between two statements."""
+"""Longer than a worker's pause between two statements."""
 
 chance = random.Random()
 
@@ -30,31 +29,31 @@ Trouble = Callable[[Rig], None]
 
 
 def kill_api(rig: Rig) -> None:
-    """End the app, and start it again."""
+    """Kill the app, and start it again."""
     rig.stack.kill("api")
     rig.stack.start("api")
 
 
 def kill_worker(rig: Rig) -> None:
-    """End a draining process, wherever it is."""
+    """Kill a draining process at a random moment."""
     victim = wait_for(rig.workers, what="any worker process")
     chance.choice(victim).kill()
 
 
 def kill_sweeper(rig: Rig) -> None:
-    """End all processes under the supervisor at once, the sweeper too."""
+    """Kill all processes under the supervisor at once, including the sweeper."""
     for process in wait_for(rig.children, what="any child process"):
         process.kill()
 
 
 def kill_at(failpoint: str, rig: Rig) -> None:
-    """End the next worker that gets to a failpoint."""
+    """Kill the next worker that reaches a failpoint."""
     path = rig.arm(failpoint)
     wait_for(lambda: not path.exists(), seconds=DEATH_SECONDS, what=f"worker killed at {failpoint}")
 
 
 def kill_valkey(rig: Rig) -> None:
-    """End Valkey, half of the time while it writes its file anew, and start it again."""
+    """Kill Valkey, half of the time while it rewrites its file, and start it again."""
     if chance.random() < 0.5:
         rig.stack.redis.bgrewriteaof()
     rig.valkey.kill()
@@ -63,14 +62,14 @@ def kill_valkey(rig: Rig) -> None:
 
 
 def kill_postgres(rig: Rig) -> None:
-    """End Postgres with all its processes, and start it again."""
+    """Kill Postgres with all its processes, and start it again."""
     rig.postgres.kill()
     _stay_down()
     rig.postgres.restart()
 
 
 def kill_backend(rig: Rig) -> None:
-    """End one process of Postgres that serves a worker; Postgres then ends all others, and recovers."""
+    """Kill one process of Postgres that serves a worker. Postgres then ends all others, and recovers."""
     pids = wait_for(partial(_backends, rig), seconds=DEATH_SECONDS, what="any backend of a worker")
     os.kill(chance.choice(pids), signal.SIGKILL)
 
@@ -84,7 +83,7 @@ def _backends(rig: Rig) -> list[int]:
 
 
 def stop_worker(seconds: float, rig: Rig) -> None:
-    """Stop a worker that has a transaction open, and let it go on after so long."""
+    """Suspend a worker that has an open transaction, for so long."""
     connection = psycopg2.connect(rig.postgres.url)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -98,7 +97,7 @@ def stop_worker(seconds: float, rig: Rig) -> None:
 
 
 def _stop_in_transaction(rig: Rig, cursor: psycopg2.extensions.cursor) -> bool:
-    """Stop a worker; leave it so if a transaction of a worker then stands still."""
+    """Suspend a worker. Leave it suspended if it has an idle transaction."""
     process = chance.choice(wait_for(rig.workers, what="any worker process"))
     process.suspend()
     time.sleep(2 * STILL_SECONDS)
@@ -114,7 +113,7 @@ def _stop_in_transaction(rig: Rig, cursor: psycopg2.extensions.cursor) -> bool:
 
 
 def stop_valkey(seconds: float, rig: Rig) -> None:
-    """Have Valkey stand still for so long: what it was sent meanwhile it does afterwards, when nobody listens."""
+    """Suspend Valkey for so long. It then processes what it was sent meanwhile, when the clients are gone."""
     server = psutil.Process(rig.valkey.pid)
     server.suspend()
     time.sleep(seconds)
@@ -122,7 +121,7 @@ def stop_valkey(seconds: float, rig: Rig) -> None:
 
 
 def stop_postgres(seconds: float, rig: Rig) -> None:
-    """Have Postgres with all its processes stand still for so long."""
+    """Suspend Postgres with all its processes for so long."""
     server = psutil.Process(rig.postgres.pid)
     processes = [server, *server.children(recursive=True)]
     for process in processes:
@@ -135,18 +134,18 @@ def stop_postgres(seconds: float, rig: Rig) -> None:
 
 
 def delete_rq_keys(rig: Rig) -> None:
-    """Delete all that RQ knows."""
+    """Delete all keys of RQ."""
     if keys := list(rig.stack.redis.scan_iter("rq:*", count=1_000)):
         rig.stack.redis.delete(*keys)
 
 
 def delete_wake_marks(rig: Rig) -> None:
-    """Delete all wake marks."""
+    """Delete all drain-pending keys."""
     rig.stack.redis.delete(*(f"sr:wake:{shard:02d}" for shard in range(16)))
 
 
 def fill_memory(rig: Rig) -> None:
-    """Leave Valkey no memory, until webhooks are refused for that, and a while longer."""
+    """Leave Valkey no memory until webhooks are refused for it, and a while longer."""
     redis = rig.stack.redis
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used) // 2)
@@ -161,7 +160,7 @@ def _refused_for_lack_of_memory(rig: Rig) -> bool:
 
 
 def kill_supervisor(rig: Rig) -> None:
-    """End the supervisor; its processes end by themselves, and all start again."""
+    """Kill the supervisor. Its processes end by themselves, and all start again."""
     children = wait_for(rig.children, what="any child process")
     rig.stack.kill("worker")
     _, alive = psutil.wait_procs(children, timeout=DEATH_SECONDS)
@@ -170,7 +169,7 @@ def kill_supervisor(rig: Rig) -> None:
 
 
 def wait_at_random(seconds: float = 0.5) -> None:
-    """Let some time pass, so that the trouble comes at another moment each time."""
+    """Wait a random time, so that the fault happens at another moment each time."""
     time.sleep(chance.uniform(0, seconds))
 
 

@@ -1,4 +1,4 @@
-"""A proxy before Postgres that loses a COMMIT or its acknowledgement: it cuts the connection there."""
+"""A proxy in front of Postgres that loses a COMMIT or its acknowledgement by closing the connection."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ CHUNK_BYTES = 65_536
 ACCEPT_SECONDS = 0.2
 COMMIT = b"COMMIT\0"
 WRITE = b"INSERT INTO deliveries"
-"""A drain that has applied nothing also commits; that would be no loss."""
+"""A statement of a drain that applies something. Losing another commit would prove nothing."""
 
 Moment = Literal["before", "sent", "answered"]
-"""Cut before the server gets the COMMIT, as soon as it was passed on, or when the server has answered it."""
+"""The moment to close the connection: before the COMMIT is passed on, right after it, or after its acknowledgement."""
 
 
 class CommitProxy:
-    """Listens in a folder as Postgres does, and passes everything on, both ways, but for what it is told to lose."""
+    """Listens in a folder like Postgres, and passes everything on, except what it is told to lose."""
 
     def __init__(self, folder: Path, *, server_url: str) -> None:
         """`server_url` names the folder of Postgres' own socket."""
         before, _, server = server_url.partition("host=")
         self.url = f"{before}host={folder}"
         self.lost = 0
-        """Connections that were cut so far."""
+        """The number of connections closed so far."""
         self._server = str(Path(server) / SOCKET_NAME)
         self._armed: list[Moment] = []
         self._stopping = threading.Event()
@@ -53,7 +53,7 @@ class CommitProxy:
             connection.close()
 
     def lose(self, moment: Moment) -> None:
-        """Cut the next connection that commits deliveries, at this moment."""
+        """Close the next connection that commits deliveries, at this moment."""
         self._armed.append(moment)
 
     def _accept(self) -> None:

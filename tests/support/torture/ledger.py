@@ -1,4 +1,4 @@
-"""The ledger: senders at work, and afterwards the comparison of what they were told with what is stored."""
+"""The ledger: runs senders, and compares their responses with the stored data afterwards."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.support.torture.senders import Sender, Session
 
 SENDERS = 8
 SESSIONS_EACH = 3
-"""So that most shards have work, and each sender meets several."""
+"""Enough that most shards have work, and each sender uses several."""
 PROGRESS = 60
-"""Confirmed webhooks that show that all is well again: some from each sender."""
+"""The number of confirmed webhooks of each sender that shows recovery."""
 RECOVERY_SECONDS = 90.0
-"""From the end of a trouble until webhooks are confirmed and applied again; most take a few seconds."""
+"""The timeout from the end of a fault until webhooks are confirmed and applied again. Most take a few seconds."""
 
 
 class Ledger:
-    """What concurrent senders sent, and what they were told."""
+    """The commands of concurrent senders, and their responses."""
 
     def __init__(self, stack: Stack, *, senders: int = SENDERS) -> None:
         self._stack = stack
@@ -35,7 +35,7 @@ class Ledger:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Let the senders work within the block. Raises what they found wrong."""
+        """Run the senders within the block. Raises the errors that they found."""
         stop = threading.Event()
         with ThreadPoolExecutor(len(self._senders)) as pool:
             self._work = [pool.submit(sender.run, stop) for sender in self._senders]
@@ -49,7 +49,7 @@ class Ledger:
 
     @property
     def confirmed(self) -> int:
-        """Webhooks that got a 2xx, or the answer that they waited for."""
+        """Return the webhooks that got a 2xx, or the response that they waited for."""
         return sum(sender.confirmed for sender in self._senders)
 
     def wait_for_progress(self, seconds: float = RECOVERY_SECONDS) -> None:
@@ -67,7 +67,7 @@ class Ledger:
                 work.result()
 
     def check(self, *, pending: bool = False) -> None:
-        """Compare, once the senders have stopped. With `pending`, senders may have waited longer than they granted."""
+        """Compare, once the senders have stopped. `pending` allows waits beyond the senders' timeouts."""
         self._stack.wait_until_drained(seconds=RECOVERY_SECONDS)
         for sender in self._senders:
             for session in sender.sessions:
@@ -84,7 +84,7 @@ class Ledger:
         confirmed = [sent for sent in session.sent if sent.confirmed]
         unknown = {sent.delivery_id for sent in session.sent if not sent.confirmed}
         events = self._pages(f"/v1/sessions/{session.session_id}/events", "after")
-        # What is not known may come at any time, also between two refusals of the same.
+        # Unconfirmed webhooks may arrive at any time, also between two refusals of one.
         came_late = [event for event in events if event["delivery_id"] in unknown]
         certain = [event for event in events if event["delivery_id"] not in unknown]
         events = one_refusal_each(session, certain) + came_late
@@ -102,13 +102,13 @@ class Ledger:
         statuses = {item["delivery_id"]: item["status"] for item in decided}
         assert len(statuses) == len(decided)
         wanted = {sent.delivery_id: sent.step.status for sent in confirmed}
-        # What came although nobody was told so may have met a pause.
+        # Unconfirmed webhooks may have arrived during a pause.
         assert {name: status for name, status in statuses.items() if name not in unknown} == wanted
         assert set(statuses) & unknown == unknown & set(ids)
         self._check_state(session, came={event[0] for event in found if event[0] in unknown and event[2] == "applied"})
 
     def _describe(self, session: Session, delivery_ids: set[str], events: list[Payload]) -> str:
-        """All that is known of deliveries, and of the events about them."""
+        """Return everything known about deliveries, and the events about them."""
         sent = [item for item in session.sent if item.delivery_id in delivery_ids]
         about = [event for event in events if event["delivery_id"] in delivery_ids]
         deliveries = [self._stack.client.get(f"/v1/deliveries/{delivery_id}").json() for delivery_id in delivery_ids]
@@ -130,7 +130,7 @@ class Ledger:
         redis = self._stack.redis
         wait_for(lambda: not list(redis.scan_iter("sr:wake:*")), what="no drain-pending keys left")
         wait_for(lambda: not redis.exists("sr:backlog", "sr:backlog:bytes"), what="no backlog left")
-        # Drains that were killed are shown as failed until the sweeper has looked.
+        # Killed drains are listed as failed until the sweeper's next turn.
         wait_for(lambda: open_queue(redis).failed_job_registry.count == 0, seconds=90, what="no abandoned drains left")
         assert not redis.exists("sr:unreadable")
         with redis.pipeline(transaction=False) as pipeline:
@@ -154,9 +154,9 @@ class Ledger:
 
 
 def one_refusal_each(session: Session, events: list[Payload]) -> list[Payload]:
-    """One event of each delivery that was refused because of a pause: sent again, as its sender was not told so, it is
-    judged anew, and the journal tells of both. Nothing of its sender can have come between, and it came no more often
-    than it was sent."""
+    """Drop repeated refusals of a delivery because of a pause. Its sender got no response and sent it again, so it was
+    evaluated again, with one event each. There can be no other event of its sender in between, and no more refusals
+    than deliveries."""
     refused = {sent.delivery_id: sent.tries for sent in session.sent if sent.step.status == "rejected"}
     kept: list[Payload] = []
     for (delivery_id, status), same in groupby(events, key=lambda event: (event["delivery_id"], event["status"])):

@@ -23,17 +23,17 @@ class Rig:
         self.stack = stack
 
     def workers(self) -> list[psutil.Process]:
-        """The draining processes under the supervisor."""
+        """Return the draining processes under the supervisor."""
         return [process for process in self.children() if _runs(process, "worker.worker_process")]
 
     def children(self) -> list[psutil.Process]:
-        """All processes under the supervisor."""
+        """Return all processes under the supervisor."""
         with contextlib.suppress(psutil.Error):
             return psutil.Process(self.stack.pid("worker")).children()
         return []
 
     def arm(self, failpoint: str) -> Path:
-        """Have the next worker die that reaches the failpoint; the file is gone then."""
+        """Make the next worker that reaches the failpoint die. The file is deleted then."""
         path = self.stack.failpoints / failpoint
         path.touch()
         return path
@@ -48,7 +48,7 @@ def new_rig(
     workers: int = 3,
     **environment: str,
 ) -> Iterator[Rig]:
-    """A rig, started."""
+    """Start a rig."""
     home = new_folder("rig")
     with contextlib.ExitStack() as ends:
         postgres = start_migrated_postgres(home, settings=postgres_settings)

@@ -1,5 +1,5 @@
-"""Senders for the torture suite: each plays a fixed script on sessions of its own, as fast as it is answered, and
-repeats what was not confirmed under the same delivery id. What they saw is judged by ledger.py."""
+"""Senders of the torture suite: each plays a fixed script on sessions of its own, as fast as it gets responses, and
+repeats unconfirmed webhooks under the same delivery id. The ledger judges their records."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import httpx
 from tests.support.processes.stack import Payload, envelope
 
 RETRY_SECONDS = 0.05
-"""Between tries: a refused connection is refused at once, and eight senders that spin leave no processor."""
+"""The pause between attempts. Without it, eight refused senders would use up the processors."""
 PATIENCE_SECONDS = 120.0
-"""In which each webhook must be confirmed, whatever is killed meanwhile."""
+"""The timeout for confirming a webhook, through any faults."""
 WAIT_SECONDS = 30
-"""What a waiting sender grants its answer; beyond that it is told `pending`."""
+"""The wait of a sender for its response, which is `pending` after that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command of the script, and what its answer must be."""
+    """A command of the script, and its expected result."""
 
     command: str
     data: Payload
     status: str = "applied"
     waits: bool = False
     revision: int | None = None
-    """Of the memory in a waiting sender's answer."""
+    """The expected revision of the memory in the response to a waiting sender."""
     repeats: bool = True
-    """Until it is confirmed; else its result stays unknown when the first try fails."""
+    """Whether to send it again until it is confirmed. Otherwise its result stays unknown if the first attempt fails."""
 
 
 @dataclass(kw_only=True)
 class Sent:
-    """A step as it went: `confirmed` by a 2xx, by its answer if it waited, or not known."""
+    """A step and its result: `confirmed` by a 2xx, or by its response if it waited, or unknown."""
 
     delivery_id: str
     step: Step
@@ -45,8 +45,8 @@ class Sent:
 
 
 def script() -> Iterator[Step]:
-    """What a sender does to one session: a counter under one key, whose every revision depends on the ones before,
-    with pauses in which a memory is refused, and memories about which nobody asks again."""
+    """Return a sender's commands for one session: a counter under one key, whose every revision depends on the previous
+    ones, with pauses in which a memory is refused, and memories that are sent only once."""
     yield Step(command="create_session", data={"title": "Torture"})
     number = 0
     while True:
@@ -66,7 +66,7 @@ def script() -> Iterator[Step]:
 
 @dataclass(kw_only=True)
 class Session:
-    """One session and all that was sent to it, in order."""
+    """One session and everything sent to it, in order."""
 
     session_id: str
     steps: Iterator[Step] = field(default_factory=script)
@@ -81,10 +81,10 @@ class Sender:
         self.sessions = [Session(session_id=session_id) for session_id in session_ids]
         self.confirmed = 0
         self.pending: list[str] = []
-        """Delivery ids whose sender was told that the answer takes longer than it waited."""
+        """Delivery ids with a `pending` response: they took longer than the sender waited."""
 
     def run(self, stop: threading.Event) -> None:
-        """Send until told to stop; what was begun is brought to its end."""
+        """Send until told to stop, then finish what was begun."""
         while not stop.is_set():
             for session in self.sessions:
                 self._send(session, next(session.steps))
@@ -106,7 +106,7 @@ class Sender:
         self._check(session, sent, answer)
 
     def _try(self, session: Session, sent: Sent) -> httpx.Response | None:
-        """The answer if it tells what became of the webhook, None while that is not known."""
+        """Return the response if it settles the webhook's result, or None while that is unknown."""
         sent.tries += 1
         query = {"wait": str(WAIT_SECONDS)} if sent.step.waits else {}
         try:
@@ -119,7 +119,7 @@ class Sender:
         except httpx.TransportError:
             return None
         if answer.status_code == 503 or (answer.status_code == 429 and sent.step.command == "retrieve_memory"):
-            # On a busy machine the reads of one source may well take longer than their share.
+            # On a busy machine the reads of one source may exceed their share.
             assert answer.json()["error"]["retryable"] is True, answer.text
             assert int(answer.headers["Retry-After"]) > 0
             return None

@@ -47,7 +47,7 @@ def texts_under(value: object, name: str) -> Iterator[str]:
 
 
 OF_OTHER_PROTOCOLS = ("/mcp", "/oauth/", "/.well-known/")
-"""They tell by themselves what they take."""
+"""Routes of protocols with descriptions of their own."""
 
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:

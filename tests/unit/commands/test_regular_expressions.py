@@ -20,7 +20,7 @@ from tests.support.project import API_KEY, ROOT
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "docs")
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 ANYWHERE = "search"
-"""Where nothing shows how an expression is used: the hardest way."""
+"""The slowest method, assumed where the use of an expression is unknown."""
 
 
 class Use(NamedTuple):

@@ -60,7 +60,7 @@ ENVELOPES: list[dict[str, Any]] = [
 ] + [{"command": name, "data": data, "sync": True} for name, data in COMMANDS]
 
 STRICT = 14
-"""Of the envelopes above, at least."""
+"""The minimum number of the envelopes above in the strict form."""
 
 
 def outcome(parse: Parse, body: bytes) -> object:

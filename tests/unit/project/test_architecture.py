@@ -18,7 +18,7 @@ PLACE = re.compile(rf"(?<![\w./-])((?:{'|'.join((*ROOMS, 'alembic', 'docs', 'exa
 """A path from the root of the project."""
 PAGES = [page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md") for page in sorted(ROOT.glob(pattern))]
 NAMED = re.compile(r"\b(rename_session|RenameSession)\b")
-"""A command that has nothing special."""
+"""A mention of an ordinary command."""
 
 
 def places(text: str) -> set[str]:

@@ -18,7 +18,7 @@ STARTS = (
     "import api.__main__, worker.__main__, worker.dashboard, local.keys, agent.execution.process_reaper, cli.main",
     "from models.version import UNKNOWN, version; assert version() != UNKNOWN",
 )
-"""What runs in the image, as far as that needs no server."""
+"""The programs of the image, as far as they run without servers."""
 
 
 def ignore_rules() -> list[tuple[bool, re.Pattern[str]]]:

@@ -19,7 +19,7 @@ from tests.support.project import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MEGABYTES = 150
-"""Of files as they come. With bytecode and pip a virtual environment has about 50 more, and is to stay below 200."""
+"""The limit for installed files. Bytecode and pip take about 50 more, and the whole must stay below 200."""
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 

@@ -12,7 +12,7 @@ from tests.support.project import ROOT
 
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local", "alembic", "tests")
 SHORT = 300
-"""In characters of its syntax tree: about two statements, which say no more when they stand elsewhere."""
+"""The size in characters of a syntax tree up to which repetition is allowed: about two statements."""
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
