@@ -125,7 +125,7 @@ def direct_stack(
     postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
 ) -> Iterator[Stack]:
     """The processes with nothing between them and their servers."""
-    with new_stack(postgres, tmp_path_factory.mktemp("stack")) as stack:
+    with new_stack(postgres, tmp_path_factory.mktemp("stack"), workers=2) as stack:
         shared_stacks.append(stack)
         yield stack
         shared_stacks.remove(stack)

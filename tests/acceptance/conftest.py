@@ -54,7 +54,7 @@ def fuzzed(
 ) -> Iterator[Stack]:
     """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
     secrets = {"WEBHOOK_SECRETS": f"signing={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
-    with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), workers=1, **secrets) as stack:
+    with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), **secrets) as stack:
         shared_stacks.append(stack)
         yield stack
         shared_stacks.remove(stack)

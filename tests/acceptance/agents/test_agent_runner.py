@@ -397,7 +397,7 @@ print("finished in peace")
         assert events_of(stack, session_id).count("complete_task") == 1
 
     def test_a_result_is_delivered_once_when_the_relay_is_back(self, postgres: EmbeddedServer, tmp_path: Path) -> None:
-        with new_stack(postgres, tmp_path / "stack", workers=1) as stack:
+        with new_stack(postgres, tmp_path / "stack") as stack:
             self._restart_in_the_middle(stack, tmp_path)
 
     def _restart_in_the_middle(self, stack: Stack, folder: Path) -> None:

@@ -76,7 +76,7 @@ def empty(
             url = held.enter_context(new_database(postgres))
             yield on_store(folder, backend="postgres", database_url=url)
             return
-        yield on_relay(folder, held.enter_context(new_stack(postgres, folder / "stack", workers=1)))
+        yield on_relay(folder, held.enter_context(new_stack(postgres, folder / "stack")))
 
 
 @pytest.fixture(scope="module")

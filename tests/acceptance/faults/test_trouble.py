@@ -85,7 +85,7 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
 
 
 def test_workers_killed_at_failpoints_lose_and_repeat_nothing(postgres: EmbeddedServer, folder: Path) -> None:
-    with new_stack(postgres, folder) as stack:
+    with new_stack(postgres, folder, workers=2) as stack:
         _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
 
 

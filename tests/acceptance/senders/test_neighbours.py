@@ -31,7 +31,7 @@ from tests.support.project import ROOT
 from tests.support.servers import new_database, running_valkey
 
 pytestmark = pytest.mark.serial
-ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 6.0
+ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 4.0
 LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
 """For the victim, at the 99th percentile; without the bounds it took 8 to 108 s. The short version has
 too few of them to leave out what this machine does beside."""

@@ -42,7 +42,7 @@ LIMIT_SECONDS = 60
 @pytest.fixture(scope="module")
 def stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The processes on empty servers, like those of a new reader."""
-    with new_stack(postgres, tmp_path_factory.mktemp("docs"), workers=1) as stack:
+    with new_stack(postgres, tmp_path_factory.mktemp("docs")) as stack:
         yield stack
 
 

@@ -24,7 +24,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="module")
 def stack(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with new_stack(server, tmp_path_factory.mktemp("down"), database_url=server.url, workers=1) as stack:
+    with new_stack(server, tmp_path_factory.mktemp("down"), database_url=server.url) as stack:
         yield stack
 
 

@@ -157,9 +157,16 @@ class Stack:
         wait_for(self.drained, seconds=seconds, what="drained")
 
     def empty(self) -> None:
-        """Delete all sessions, deliveries and agents, once everything is applied; keys and tokens stay."""
+        """Delete all sessions, deliveries and agents, except those that the migrations register, once everything is
+        applied. Keys and tokens stay."""
         self.wait_until_drained()
-        statement = "BEGIN; SET LOCAL lock_timeout = '5s'; TRUNCATE sessions, deliveries, agents CASCADE; COMMIT"
+        statement = """
+        BEGIN;
+        SET LOCAL lock_timeout = '5s';
+        TRUNCATE sessions, deliveries CASCADE;
+        DELETE FROM agents WHERE name NOT IN ('claude_code', 'researcher', 'gemini_cli', 'codex');
+        COMMIT
+        """
         wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="tables emptied")
 
     def journal(self, session_id: str) -> list[Payload]:
@@ -182,7 +189,7 @@ def new_stack(
     *,
     database_url: str = "",
     redis_url: str = "",
-    workers: int = 2,
+    workers: int = 1,
     **more: str,
 ) -> Iterator[Stack]:
     """The processes, started, with a database of their own in that Postgres and a Valkey of their own, unless they are
