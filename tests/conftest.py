@@ -1,4 +1,4 @@
-"""Real servers for the tests: one Postgres and one Valkey for each worker of a run, the database built by the real
+"""Real servers for the tests: one Postgres and one Valkey for each worker of a run, with a database built by the real
 migrations."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.processes.stack import Stack, new_stack
 from tests.support.project import API_KEY
 from tests.support.servers import run_folder, running_postgres, running_valkey
 
-# Whoever starts the tests in the background of a script has them ignore Ctrl-C, and so would all that they start.
+# Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -26,13 +26,13 @@ ROOMS = ("torture", "acceptance", "integration", "conformance", "unit")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the rooms whose files take long, so that in the end no worker waits for another. Within a room the
+    """Begin with the folders whose files take long, so that no worker waits for another in the end. Within a folder the
     order stays random."""
     items.sort(key=lambda item: next((place for place, room in enumerate(ROOMS) if room in item.path.parts), 0))
 
 
 def pytest_configure() -> None:
-    """Make the run's folder before there are workers, so that they all use the one."""
+    """Create the run's folder before there are workers, so that all use the same."""
     run_folder()
 
 
@@ -92,7 +92,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def connection(engine: Engine) -> Iterator[Connection]:
-    """A connection whose changes are undone after the test."""
+    """A connection whose changes are rolled back after the test."""
     with engine.connect() as connection:
         transaction = connection.begin()
         yield connection
@@ -124,7 +124,7 @@ def _empty_stacks(shared_stacks: list[Stack]) -> None:
 def direct_stack(
     postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
 ) -> Iterator[Stack]:
-    """The processes with nothing between them and their servers."""
+    """The processes without a pooler."""
     with new_stack(postgres, tmp_path_factory.mktemp("stack"), workers=2) as stack:
         shared_stacks.append(stack)
         yield stack

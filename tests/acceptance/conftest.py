@@ -24,7 +24,7 @@ from tests.support.torture.rig import Rig, new_rig
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
-    """A pgbouncer in transaction mode before the worker's Postgres. Skips the test where it is not installed."""
+    """A pgbouncer in transaction mode in front of the worker's Postgres. Skips the test where it is not installed."""
     pooler = start_pgbouncer(postgres.url)
     yield pooler
     pooler.stop()
@@ -52,7 +52,7 @@ def pooled_stack(
 def fuzzed(
     postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
 ) -> Iterator[Stack]:
-    """The processes for requests that are made up, among them such as delete and replay; with secrets for signing."""
+    """The processes for generated requests, including deletes and replays; with signing secrets."""
     secrets = {"WEBHOOK_SECRETS": f"signing={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
     with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), **secrets) as stack:
         shared_stacks.append(stack)
@@ -62,7 +62,7 @@ def fuzzed(
 
 @pytest.fixture(scope="session")
 def engine(stack_engine: Engine) -> Engine:
-    """Connections to the stack's database, for what no command can do yet."""
+    """Connections to the stack's database, for changes that no command can make."""
     return stack_engine
 
 
@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(stack: Stack) -> Agent:
-    """An agent that nobody else uses, of a type of its own: else it would get what other tests delegate."""
+    """A new agent of a type of its own, so that it gets no tasks of other tests."""
     agent = Agent(stack)
     agent.register()
     return agent
@@ -89,7 +89,7 @@ def agent(stack: Stack) -> Agent:
 
 @pytest.fixture
 def delegate(stack: Stack, session_id: str, agent: Agent) -> Delegate:
-    """Delegates tasks of the module's `session_id` to the agent."""
+    """A function that delegates tasks of the module's `session_id` to the agent."""
     return delegating(stack, session_id, agent)
 
 
@@ -109,7 +109,7 @@ def own_stack(own_postgres: EmbeddedServer, own_redis_url: str, folder: Path) ->
 
 @pytest.fixture
 def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """A browser without history. `PICTURES` names a folder in which to leave what was seen."""
+    """A browser without history. Screenshots go to the folder named by `PICTURES`."""
     browser = Browser(tmp_path / "browser")
     yield browser
     if pictures := os.environ.get("PICTURES"):
@@ -119,7 +119,7 @@ def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]
 
 @pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
 def any_stack(request: pytest.FixtureRequest) -> Stack:
-    """The processes, with and without a pooler before Postgres."""
+    """The processes, with and without a pooler in front of Postgres."""
     chosen: Stack = request.getfixturevalue(request.param)
     return chosen
 

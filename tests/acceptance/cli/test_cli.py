@@ -318,7 +318,7 @@ class TestOperators:
         assert "researcher" in [row["name"] for row in cli.run("agents", "--limit", "0").rows]
         states = {row["part"]: row["state"] for row in cli.run("status").rows}
         assert (states["relay"], states["redis"]) == ("ok", "ok")
-        assert states["postgres"] in ("ok", "weak"), "the tests' own forgets to sync"
+        assert states["postgres"] in ("ok", "weak"), "the Postgres of the tests does not sync"
 
     def test_a_journal_is_watched_as_it_grows(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("watched")
@@ -353,7 +353,7 @@ class TestProgramsThatRead:
     def test_a_closed_pipe_ends_it_quietly(self, cli: CommandLine, named: str, full: str) -> None:
         heading, code = cli.shell("session-cli list -n 0 | head -1; echo ${PIPESTATUS[0]}").out.splitlines()
         assert heading.startswith("session_id\ttitle\t")
-        assert code in ("0", "141"), "it may have written everything before"
+        assert code in ("0", "141"), "it may have written everything before the pipe closed"
         for command in (f"transcript {full}", f"export {full}", f"memories {full} --json", f"summary {full}"):
             done = cli.shell(f"session-cli {command} | head -c 5; code=${{PIPESTATUS[0]}}; echo; echo $code")
             assert done.out.splitlines()[-1] == "141", f"{command}: {done.err}"
@@ -388,7 +388,7 @@ class TestProgramsThatRead:
         self, cli: CommandLine, stack: Stack, full: str, path: str, command: str
     ) -> None:
         items: list[Payload] = stack.client.get(path.format(full=full)).json()["items"]
-        assert items, "there is something of each kind"
+        assert items, "the session has one item of each kind"
         names = sorted({name for item in items for name in item})
         chosen: list[dict[str, Any]] = cli.run(*command.format(full=full).split(), "--json", ",".join(names)).json
         assert chosen

@@ -317,12 +317,12 @@ class TestOurs:
         self, cli: CommandLine, stack: Stack, reader: dict[str, Any]
     ) -> None:
         if shutil.which("npx") is None:
-            pytest.skip("There is no Node here, so the MCP server for Postgres cannot be tried.")
+            pytest.skip("Node is not installed, so the MCP server for Postgres cannot be tried.")
         home = {"HOME": os.environ["HOME"]}  # The cache of npm.
         environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
         found = cli.launch("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
-            pytest.skip(f"The npm registry cannot be reached, or has not got it: {found['detail']}")
+            pytest.skip(f"The npm registry cannot be reached, or does not have it: {found['detail']}")
         assert (found["state"], found["detail"].endswith("execute_sql succeeded.")) == ("ok", True), found
 
         session_id = new_id("kept")

@@ -35,7 +35,7 @@ from tests.support.project import API_KEY, ROOT
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
 """Documents of which all is sent, from the first line to the last. That of the examples is in test_examples.py."""
 EXAMPLES = [json.loads(path.read_bytes()) for path in (ROOT / "examples").glob("*.json")]
-"""Sent in the order in which they work by examples/test_all.sh, which test_examples.py runs."""
+"""The examples, which examples/test_all.sh sends in working order; test_examples.py runs it."""
 LIMIT_SECONDS = 60
 
 

@@ -63,7 +63,7 @@ ODD: dict[str, bytes] = {
     "no UTF-8": answer("200 OK", b'{"claim_token": "\xff"}'),
     "a deep list": answer("200 OK", "[" * 100_000),
     "a deep object": answer("200 OK", '{"a":' * 100_000 + "1" + "}" * 100_000),
-    "gzip that is none": answer("200 OK", "{}", f"{JSON}Content-Encoding: gzip\r\n"),
+    "invalid gzip": answer("200 OK", "{}", f"{JSON}Content-Encoding: gzip\r\n"),
     "gzip of 100 MB": answer("200 OK", gzip.compress(b" " * 100_000_000, 1), f"{JSON}Content-Encoding: gzip\r\n"),
     "only 100": b"HTTP/1.1 100 Continue\r\n\r\n",
     "103": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
@@ -77,7 +77,7 @@ ODD: dict[str, bytes] = {
     "403 of a proxy": answer("403 Forbidden", "<html>", "Content-Type: text/html\r\n"),
     "404 of a proxy": answer("404 Not Found", "<html>", "Content-Type: text/html\r\n"),
     "413 of a proxy": answer("413 Too Large", "<html>", "Content-Type: text/html\r\n"),
-    "an error that is none": answer("409 Conflict", '{"error": {"code": 5}}'),
+    "an invalid error": answer("409 Conflict", '{"error": {"code": 5}}'),
     "an error that is text": answer("500 Odd", '{"error": "odd"}'),
     "503 and a long wait": answer("503 Away", "", "Retry-After: 99999999999999999999\r\n"),
     "503 and a wait below zero": error("503 Away", "unavailable").replace(

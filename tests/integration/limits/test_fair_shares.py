@@ -135,7 +135,7 @@ def test_reads_sent_as_commands_delay_later_writes_by_at_most_a_second(
         watch = Stopwatch()
         answer = other.post("/v1/webhook?wait=30", json=envelope("store_memory", behind, key="k", content="applied"))
         assert (answer.status_code, answer.json()["status"]) == (200, "success")
-        assert watch.seconds < 5, "each read takes half a second, and eighty of them are before it"
+        assert watch.seconds < 5, "each read takes half a second, and eighty are ahead of it"
     for receipt in slow:
         delivery = greedy.get(receipt["status_url"]).json()
         assert delivery["status"] == "applied"

@@ -94,7 +94,7 @@ def fill(redis: Redis) -> None:
             redis.set(f"filler:{number}", secrets.token_bytes(100_000))
     except OutOfMemoryError:
         return
-    pytest.fail("There is still some.")
+    pytest.fail("Redis still has memory left.")
 
 
 # Kept

@@ -124,7 +124,7 @@ def test_a_batch_applies_its_writes_even_without_time_for_its_reads(
     error = body["data"]["results"][1]["error"]
     assert (error["code"], error["retryable"]) == ("reads_too_slow", True)
     assert memories(engine, walk) == {"before": 1, "after": 1, "other": 1}
-    assert rejections(engine, walk) == 0, "hundreds of reads in a batch are no news of the session"
+    assert rejections(engine, walk) == 0, "reads of a batch must not be recorded in the journal"
 
 
 def test_a_read_refused_for_lack_of_time_is_done_when_sent_again(redis: Redis, engine: Engine, walk: str) -> None:

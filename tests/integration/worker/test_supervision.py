@@ -87,7 +87,7 @@ def test_a_killed_child_is_restarted_and_its_exit_reported(
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: supervisor.pid("a") not in (first, None), supervisor.tend)
     assert [(death.child.name, death.reason, death.failures) for death in deaths] == [("a", "was ended by SIGKILL", 1)]
-    assert not psutil.pid_exists(first), "nobody reaped it"
+    assert not psutil.pid_exists(first), "the process was not reaped"
 
 
 def test_a_child_that_keeps_failing_is_restarted_with_growing_delay(

@@ -18,7 +18,7 @@ def command_of(line: str) -> tuple[str, click.Command, list[str]]:
     path: list[str] = []
     while isinstance(command, click.Group):
         found = command.get_command(context, words[0])
-        assert found is not None, f"There is no command {words[0]!r}."
+        assert found is not None, f"Unknown command {words[0]!r}."
         command = found
         path.append(words.pop(0))
     return " ".join(path), command, words

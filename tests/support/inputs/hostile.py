@@ -31,7 +31,9 @@ BODIES: dict[str, Make] = {
     "an unknown name like a place": _repeated(b'{"q` - at `$', b"[", b'":1}'),
     "an unknown name of places": _repeated(b'{"q', b" - at `$.", b'":1}'),
     "an unknown name of names": _repeated(b'{"', b"unknown field `", b'":1}'),
-    "a place that is no object": _repeated(b'{"command":"list_sessions","data":{"q` - at `$', b"[", b'":1}}'),
+    "a path into a value that is not an object": _repeated(
+        b'{"command":"list_sessions","data":{"q` - at `$', b"[", b'":1}}'
+    ),
     "an unknown choice": _repeated(b'{"command":"list_sessions","feedback_mode":"', b"str matching regex '", b'"}'),
     "an unknown command": _repeated(b'{"command":"', b"store_", b'"}'),
     "many fields": _fields,

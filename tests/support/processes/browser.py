@@ -104,7 +104,7 @@ class Browser:
     def _read(self, limit_at: float) -> dict[str, Any]:
         while b"\0" not in self._unread:
             ready, _, _ = select.select([self._in], [], [], max(limit_at - time.monotonic(), 0))
-            assert ready, "The browser does not answer."
+            assert ready, "The browser does not respond."
             part = os.read(self._in, 65_536)
             assert part, "The browser has ended."
             self._unread += part

@@ -79,7 +79,7 @@ class PseudoTerminal:
         ready, _, _ = select.select([self._master], [], [], max(0.0, limit_at - time.monotonic()))
         if not ready:
             self.kill()
-            raise AssertionError(f"Nothing more came within the limit: {self.shown!r}")
+            raise AssertionError(f"Timed out without further output. Shown: {self.shown!r}")
         try:
             part = os.read(self._master, 65_536)
         except OSError as error:

@@ -26,16 +26,17 @@ from worker.supervision import Child, ChildProcess
 T = TypeVar("T")
 
 START_SECONDS = 90
-"""A start takes two seconds, on a machine that does nothing else."""
+"""The timeout of a start, which takes two seconds on an idle machine."""
 
 Payload = dict[str, Any]
 
 NO_LIMITS = {"RATE_LIMIT": "1000000000/minute", "BYTE_LIMIT": "1000000000000/minute"}
-"""For tests that send much, and are about something else."""
+"""Settings of tests that send much and do not test limits."""
 
 
 def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "") -> T:
-    """Wait until the condition gives something true, and give that. An exception counts as not yet."""
+    """Wait until the condition returns a true value, and return it. Exceptions of servers that are not ready count as
+    false."""
     limit_at = time.monotonic() + seconds
     last: object = None
     while time.monotonic() < limit_at:
@@ -76,12 +77,12 @@ class Stack:
         self._running: dict[str, ChildProcess] = {}
 
     def new_client(self) -> httpx.Client:
-        """A client with the key, and connections of its own."""
+        """Return a client with the key, and connections of its own."""
         limits = httpx.Limits(max_connections=64)
         return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60, limits=limits)
 
     def start(self, *names: str) -> None:
-        """Start `api`, `worker` or both, unless they run, and wait until the app answers."""
+        """Start `api`, `worker` or both, unless they run, and wait until the app responds."""
         for name in names or ("api", "worker"):
             if name in self._running and self._running[name].ended() is None:
                 continue
@@ -106,21 +107,21 @@ class Stack:
             self._running.pop(name).stop()
 
     def kill(self, name: str) -> None:
-        """End a process as kill -9 does."""
+        """Kill a process like kill -9."""
         self._running.pop(name).kill()
 
     def pid(self, name: str) -> int:
-        """The process id of `api` or `worker`."""
+        """Return the process id of `api` or `worker`."""
         return self._running[name].pid
 
     def log(self, name: str) -> str:
-        """What a process has logged."""
+        """Return a process's log."""
         with suppress(FileNotFoundError):
             return (self.folder / f"{name}.log").read_text()
         return ""
 
     def close(self) -> None:
-        """Stop all, and look that none has logged a secret, or a bug."""
+        """Stop all, and check that none has logged a secret or a bug."""
         self.stop()
         self.client.close()
         self.redis.close()
@@ -129,7 +130,7 @@ class Stack:
             require_no_bug(log)
 
     def send(self, command: str, session_id: str | None = None, **data: Any) -> Payload:
-        """Send a command and wait for its answer, which must be a success."""
+        """Send a command and wait for its response, which must be a success. Returns its body."""
         answer = self.try_send(command, session_id, **data)
         assert answer.status_code == 200, answer.text
         body: Payload = answer.json()
@@ -137,11 +138,11 @@ class Stack:
         return body
 
     def try_send(self, command: str, session_id: str | None = None, **data: Any) -> httpx.Response:
-        """Send a command and wait for its answer, whatever it is."""
+        """Send a command and wait. Returns any response."""
         return self.client.post("/v1/webhook?wait=30", json=envelope(command, session_id, **data))
 
     def post(self, command: str, session_id: str | None = None, *, delivery_id: str = "", **data: Any) -> Payload:
-        """Send a command without waiting; it must be accepted."""
+        """Send a command without waiting. It must be accepted."""
         headers = {"Idempotency-Key": delivery_id} if delivery_id else {}
         answer = self.client.post("/v1/webhook", json=envelope(command, session_id, **data), headers=headers)
         assert answer.status_code == 202, answer.text
@@ -149,11 +150,11 @@ class Stack:
         return body
 
     def drained(self) -> bool:
-        """Whether nothing waits in any inbox."""
+        """Return whether all inboxes are empty."""
         return all(self.redis.xlen(f"sr:inbox:{shard:02d}") == 0 for shard in range(16))
 
     def wait_until_drained(self, seconds: float = 60) -> None:
-        """Wait until everything that was accepted is applied."""
+        """Wait until all accepted entries are applied."""
         wait_for(self.drained, seconds=seconds, what="drained")
 
     def empty(self) -> None:
@@ -170,7 +171,7 @@ class Stack:
         wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="tables emptied")
 
     def journal(self, session_id: str) -> list[Payload]:
-        """All events of a session."""
+        """Return all events of a session."""
         events: list[Payload] = []
         cursor = ""
         while True:
@@ -192,8 +193,8 @@ def new_stack(
     workers: int = 1,
     **more: str,
 ) -> Iterator[Stack]:
-    """The processes, started, with a database of their own in that Postgres and a Valkey of their own, unless they are
-    given others."""
+    """Start the processes, with a database of their own in that Postgres and a Valkey of their own, unless others are
+    given."""
     with ExitStack() as held:
         database_url = database_url or held.enter_context(new_database(postgres))
         redis_url = redis_url or held.enter_context(running_valkey()).url
@@ -204,24 +205,24 @@ def new_stack(
 
 
 def unseen_updates(answer: Payload) -> list[Payload]:
-    """The updates about the answer's session that are marked as seen by nobody; tests share a key, so others of its
-    tasks may have finished elsewhere."""
+    """Return the updates about the response's session that no key has seen. Tests share a key, so updates about other
+    sessions are left out."""
     told: list[Payload] = answer.get("updates", [])
     return [update for update in told if update["status"] != "elsewhere" and not update.get("seen")]
 
 
 def envelope(command: str, session_id: str | None = None, **data: Any) -> Payload:
-    """A webhook's body."""
+    """Return a webhook's body."""
     body: Payload = {"type": "collaborative_session_command", "command": command, "data": data}
     return body if session_id is None else {**body, "session_id": session_id}
 
 
 def new_id(prefix: str = "session") -> str:
-    """An id that no other test uses."""
+    """Return an id that no other test uses."""
     return f"{prefix}-{secrets.token_hex(6)}"
 
 
 def in_parallel(work: Callable[[T], Any], items: Sequence[T], *, threads: int = 16) -> Iterator[Any]:
-    """Do work for each item, many at once; gives the results in order."""
+    """Do work for each item, many at once. Yields the results in order."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(work, items)

@@ -138,7 +138,7 @@ class Ledger:
             for key in keys:
                 pipeline.ttl(key)
             staying = [key for key, seconds in zip(keys, pipeline.execute(), strict=True) if seconds == -1]
-        assert not staying, "What was applied is remembered for ever."
+        assert not staying, "The dedup keys of applied entries do not expire."
 
     def _pages(self, path: str, cursor: str, **query: str) -> list[Payload]:
         items: list[Payload] = []

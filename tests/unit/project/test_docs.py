@@ -42,7 +42,7 @@ def test_every_link_resolves(path: Path) -> None:
             found = target.exists() and (not anchor or anchor in anchors(target.read_text()))
         if not found:
             dead.append(link)
-    assert not dead, f"{name_of(path)} leads to what is not there: {', '.join(dead)}"
+    assert not dead, f"{name_of(path)} has broken links: {', '.join(dead)}"
 
 
 @ANY_DOCUMENT

@@ -39,7 +39,7 @@ def test_a_refused_large_body_lets_the_next_one_in() -> None:
 
     async def refuse() -> None:
         async with bodies.turn(LARGE):
-            raise ValueError("It is no JSON.")
+            raise ValueError("Invalid JSON.")
 
     async def twice() -> list[BaseException | None]:
         return [*await asyncio.gather(refuse(), refuse(), return_exceptions=True)]
