@@ -53,8 +53,9 @@ def fuzzed(
     postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
 ) -> Iterator[Stack]:
     """The processes for generated requests, including deletes and replays; with signing secrets."""
-    secrets = {"WEBHOOK_SECRETS": f"signing={WEBHOOK_SECRET}", "GITHUB_WEBHOOK_SECRET": GITHUB_SECRET}
-    with new_stack(postgres, tmp_path_factory.mktemp("fuzzed"), **secrets) as stack:
+    signing = f"signing={WEBHOOK_SECRET}"
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with new_stack(postgres, folder, WEBHOOK_SECRETS=signing, GITHUB_WEBHOOK_SECRET=GITHUB_SECRET) as stack:
         shared_stacks.append(stack)
         yield stack
         shared_stacks.remove(stack)

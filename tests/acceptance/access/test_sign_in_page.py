@@ -22,14 +22,14 @@ class Callback(HTTPServer):
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        super().__init__(("127.0.0.1", 0), _Hear)
+        super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/callback"
 
 
-class _Hear(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Callback
 
     def do_GET(self) -> None:

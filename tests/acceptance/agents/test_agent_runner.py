@@ -290,7 +290,7 @@ print(child.pid)
             assert are_gone([settled(stack, session_id)["output"]])
 
 
-class TestWhoseTasks:
+class TestSelection:
     def test_only_tasks_of_the_named_sender_are_claimed(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, cli: CommandLine
     ) -> None:

@@ -335,7 +335,7 @@ class TestOperators:
         assert "Traceback" not in text
 
 
-class TestProgramsThatRead:
+class TestPipes:
     @pytest.fixture
     def named(self, stack: Stack) -> str:
         """A session with a plain title, the latest."""

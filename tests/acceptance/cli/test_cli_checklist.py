@@ -197,7 +197,7 @@ class TestListWithFilters:
         assert {item["id"] for item in cli.run("list-artifacts", *here).json} == {"report", "figures"}
 
 
-class TestShowWhatIsNotThere:
+class TestShowMissingRecords:
     @pytest.mark.parametrize(
         "line",
         [

@@ -287,7 +287,7 @@ class TestConfiguration:
             read_config(configure(**{str(number): {} for number in range(100)}), {})
 
 
-class TestOurs:
+class TestProjectConfiguration:
     def test_each_server_is_configured_once_with_pinned_versions(self) -> None:
         servers = {server.name: server for server in read_config(ROOT / "mcp-config.json", {})}
         assert {name: server.lacks for name, server in servers.items()} == {

@@ -33,13 +33,13 @@ from tests.support.servers import new_database, running_valkey
 pytestmark = pytest.mark.serial
 ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 4.0
 LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
-"""For the victim, at the 99th percentile; without the bounds it took 8 to 108 s. The short version has
-too few of them to leave out what this machine does beside."""
+"""The limit for the victim's 99th percentile, which was 8 to 108 s without limits for the attacker. The short
+version makes too few requests to exclude disturbances by other programs."""
 REDIS_BYTES = 256 * 1_048_576
 MEMORY_BYTES = 768 * 1_048_576
-"""Of the app, and of each worker; an unbounded answer once took 1.4 GB."""
+"""The maximum memory of the app, and of each worker. An unbounded response once took 1.4 GB."""
 PAUSE_SECONDS = 0.35
-"""So that the victim stays within its own 600 requests a minute."""
+"""The pause that keeps the victim within its own 600 requests a minute."""
 
 
 class Victim:

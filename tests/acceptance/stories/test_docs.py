@@ -33,7 +33,7 @@ from tests.support.processes.stack import Payload, Stack, new_stack, unseen_upda
 from tests.support.project import API_KEY, ROOT
 
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
-"""Documents of which all is sent, from the first line to the last. That of the examples is in test_examples.py."""
+"""Documents that are sent completely, from the first line to the last. test_examples.py sends those of the examples."""
 EXAMPLES = [json.loads(path.read_bytes()) for path in (ROOT / "examples").glob("*.json")]
 """The examples, which examples/test_all.sh sends in working order; test_examples.py runs it."""
 LIMIT_SECONDS = 60

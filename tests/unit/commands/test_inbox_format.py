@@ -59,7 +59,7 @@ def test_an_outcome_of_the_previous_version_is_read(kept: bytes) -> None:
 
 def test_an_outcome_and_its_announcement_are_written_as_before() -> None:
     applied = ApplyResult(entry=sent(), status="applied", http_status=200, response=Raw(b'{"status":"success"}'))
-    (encoded,) = encode_outcomes(cast(Store, _NoNews()), [applied])
+    (encoded,) = encode_outcomes(cast(Store, _NoTasks()), [applied])
     assert (encoded.key, encoded.outcome) == (KEY, OUTCOME)
     assert encoded.kept == encoded.refused == ANNOUNCEMENT
     assert msgspec.json.decode(ANNOUNCEMENT, type=OutcomeMessage).outcome == Outcome(
@@ -67,7 +67,7 @@ def test_an_outcome_and_its_announcement_are_written_as_before() -> None:
     )
 
 
-class _NoNews:
+class _NoTasks:
     """A store without tasks."""
 
     def updates(self, *_: object) -> dict[Any, Any]:

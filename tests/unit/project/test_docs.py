@@ -221,7 +221,7 @@ def test_the_reference_has_every_section_and_value_of_the_data_models() -> None:
         assert f"\n| `{kind}` |" in models
 
 
-# What fields mean
+# Meanings of fields
 
 
 def test_every_field_of_every_command_is_documented_and_no_other() -> None:
