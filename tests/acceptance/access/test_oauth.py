@@ -135,7 +135,7 @@ def key_id_of(key: str) -> str:
     return "key_" + hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def test_the_first_key_signs_in_too(stack: Stack, app: App) -> None:
+def test_the_first_key_can_sign_in(stack: Stack, app: App) -> None:
     assert status_with(stack, app.get_token(API_KEY), "/v1/keys") == 200
 
 

@@ -324,7 +324,7 @@ class TestLeases:
     def test_an_invalid_token_is_not_found(self, agent: Agent, token: str) -> None:
         assert refused(agent.try_action(token, "heartbeat"), 404, "unknown_claim")["hint"]
 
-    def test_a_token_of_another_task_is_lost(self, agent: Agent, delegate: Delegate, session_id: str) -> None:
+    def test_a_token_of_another_task_is_refused(self, agent: Agent, delegate: Delegate, session_id: str) -> None:
         delegate("a")
         delegate("b")
         secret = agent.claim()["claim_token"].split("~")[0]

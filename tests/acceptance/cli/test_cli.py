@@ -344,7 +344,7 @@ class TestPipes:
         return session_id
 
     @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed here")
-    def test_jq_reads_it(self, cli: CommandLine, named: str) -> None:
+    def test_jq_can_parse_the_output(self, cli: CommandLine, named: str) -> None:
         done = cli.shell(
             "set -o pipefail; session-cli list --json id,title | jq -r '.[] | [.id, .title] | @csv' | head -1"
         )
@@ -384,7 +384,7 @@ class TestPipes:
             ("/v1/search?in=memories&q=" + WORD, "search-memories " + WORD),
         ],
     )
-    def test_every_field_can_be_chosen(
+    def test_every_field_can_be_selected(
         self, cli: CommandLine, stack: Stack, full: str, path: str, command: str
     ) -> None:
         items: list[Payload] = stack.client.get(path.format(full=full)).json()["items"]

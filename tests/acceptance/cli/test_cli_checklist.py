@@ -122,7 +122,7 @@ def send(cli: CommandLine, command: str, session_id: str, data: dict[str, Any]) 
 
 
 class TestCreateWithMinimalArguments:
-    def test_an_id_is_enough(self, cli: CommandLine) -> None:
+    def test_an_id_suffices(self, cli: CommandLine) -> None:
         session_id = new_id("minimal")
         done = cli.run("create", session_id)
         assert done.err == f'Started "{session_id}".\n'

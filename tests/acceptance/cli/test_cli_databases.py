@@ -155,7 +155,7 @@ class TestPostgres:
         stack.start("api")
         assert stack.journal(session_id) == old
 
-    def test_a_damaged_backup_is_noticed_before_anything_changes(self, cli: CommandLine, stack: Stack) -> None:
+    def test_a_damaged_backup_is_detected_before_any_change(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("whole")
         fill(stack, session_id, range(2))
         cli.launch("db", "backup", "whole.dump")
@@ -305,7 +305,7 @@ class TestFiles:
         assert "later" not in everything(files)
         assert not [*store.glob(".passing-*")]
 
-    def test_a_damaged_archive_is_noticed_before_anything_changes(self, files: CommandLine) -> None:
+    def test_a_damaged_archive_is_detected_before_any_change(self, files: CommandLine) -> None:
         before = everything(files)
         files.launch("db", "backup", "all.tgz")
         whole = (files.folder / "all.tgz").read_bytes()

@@ -251,7 +251,9 @@ class TestTroubles:
 
 
 class TestConfiguration:
-    def test_the_file_is_looked_for_here_then_in_the_project(self, cli: CommandLine, configure: Configure) -> None:
+    def test_the_file_is_searched_in_this_folder_then_in_the_project(
+        self, cli: CommandLine, configure: Configure
+    ) -> None:
         done = cli.launch("doctor", "--mcp", "--json", "check,state", code=1)
         assert str(ROOT / "mcp-config.json") in done.err
         assert {"check": "github", "state": "trouble"} in done.json

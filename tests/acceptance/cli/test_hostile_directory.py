@@ -100,7 +100,7 @@ def claiming_to_run(folder: Path, url: str, **files: str) -> Iterator[None]:
 
 
 class TestServersThatItNames:
-    def test_nothing_is_run_or_called_unasked(self, cli: CommandLine, listener: Listener) -> None:
+    def test_nothing_is_run_or_called_without_consent(self, cli: CommandLine, listener: Listener) -> None:
         created = cli.folder / "created"
         for file, arguments in ((".mcp.json", ()), ("mcp-config.json", ("--config", "mcp-config.json"))):
             name_servers(

@@ -72,7 +72,7 @@ def conversation(request: pytest.FixtureRequest, stack: Stack) -> Conversation:
     return Conversation(stack, sends_ids=request.param)
 
 
-def test_planning_on_a_walk(conversation: Conversation) -> None:
+def test_notes_of_a_walk_can_be_recalled(conversation: Conversation) -> None:
     conversation.start("Garden plan", participants=["Anna", "Claude"], context="By voice, on a walk.")
     idea = {"description": "Collect the rain of the roof.", "benefit": "no tap water for the beds"}
     decision = {"decision": "One barrel of 500 litres.", "rationale": "It fits under the window."}
@@ -105,7 +105,7 @@ def test_code_review_while_commuting(conversation: Conversation) -> None:
     assert len(conversation.recall(type="question")) == 2
 
 
-def test_learning_and_coming_back_the_next_day(conversation: Conversation) -> None:
+def test_learning_continues_the_next_day(conversation: Conversation) -> None:
     conversation.start("Learning about bees")
     facts = ["A queen lays up to 2,000 eggs a day.", "Drones have no sting.", "Bees see ultraviolet light."]
     for number, fact in enumerate(facts):
@@ -235,7 +235,7 @@ FIVE_PAYLOADS = [
 ]
 
 
-def test_the_five_test_payloads_take_effect_once_however_they_are_sent(stack: Stack) -> None:
+def test_the_five_test_payloads_take_effect_once_on_either_path(stack: Stack) -> None:
     def post(path: str, payload: str) -> Payload:
         answer = stack.client.post(path, content=payload, headers={"Content-Type": "application/json"})
         assert answer.status_code in (200, 202), answer.text
@@ -327,7 +327,7 @@ class TestFormsOfOlderSenders:
         either = stack.send("query_memories", session_id, tags=["b", "c"])["data"]["memories"]
         assert [memory["key"] for memory in either] == ["decision-c", "idea-b"]
 
-    def test_the_session_id_may_stand_in_the_data(self, stack: Stack) -> None:
+    def test_the_session_id_may_be_in_the_data(self, stack: Stack) -> None:
         session_id = new_id("inside")
 
         def send(command: str, outside: str | None = None, **data: Any) -> Payload:
@@ -393,7 +393,7 @@ class TestFormsOfOlderSenders:
         assert (delivery["status"], delivery["delivery_id"]) == ("applied", receipt["delivery_id"])
         assert delivery["result"]["data"]["type"] == "general"
 
-    def test_the_key_may_come_as_a_bearer_token(self, stack: Stack) -> None:
+    def test_the_key_may_be_sent_as_a_bearer_token(self, stack: Stack) -> None:
         headers = {"X-API-Key": "", "Authorization": f"Bearer {stack.api_key}"}
         answer = stack.client.post(
             "/webhook", json=envelope("list_sessions", limit=1) | {"sync": True}, headers=headers

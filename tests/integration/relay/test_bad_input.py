@@ -179,7 +179,7 @@ def test_other_media_types_are_refused_with_the_remedy(
     assert entries(redis) == []
 
 
-def test_a_real_form_is_refused(relay: Serving) -> None:
+def test_form_data_is_refused(relay: Serving) -> None:
     answer = relay.post(b"command=store_memory", **{"Content-Type": "application/x-www-form-urlencoded"})
     assert answer.status_code == 415
     assert answer.json()["error"]["expected"] == "application/json"

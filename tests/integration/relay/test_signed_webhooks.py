@@ -102,7 +102,7 @@ def test_a_retry_that_is_signed_anew_with_either_secret_is_a_duplicate(relay: Se
     assert len(entries(redis)) == 1
 
 
-def test_a_flat_command_can_be_signed_too(relay: Serving, redis: Redis) -> None:
+def test_a_flat_command_can_be_signed(relay: Serving, redis: Redis) -> None:
     answer = post_signed(relay, {"session_id": "s", "content": 1}, path="/v1/commands/store_memory?wait=0")
     assert answer.json()["status"] == "accepted"
     assert entries(redis)[0].source == "walker"

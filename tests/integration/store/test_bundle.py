@@ -77,7 +77,7 @@ def test_a_truncated_bundle_says_so_and_keeps_the_end_of_the_conversation(walk: 
 
 
 @pytest.mark.parametrize("max_characters", [200, 1_000, 5_000, 90_000])
-def test_a_bundle_fits_whatever_is_in_the_session(connection: Connection, max_characters: int) -> None:
+def test_a_bundle_fits_for_any_session(connection: Connection, max_characters: int) -> None:
     hostile = '"\\\x01\n😀' * 20_000
     text = msgspec.json.encode(hostile).decode()
     names = [f'"{number}' * 50 for number in range(100)]

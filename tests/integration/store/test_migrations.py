@@ -31,7 +31,7 @@ def test_the_schema_can_be_upgraded_and_downgraded_and_matches_the_tables(empty_
     assert "No new upgrade operations detected" in migrate(empty_database, "check")
 
 
-def test_the_agents_of_the_predecessor_are_known(empty_database: str) -> None:
+def test_the_agents_of_the_predecessor_are_registered(empty_database: str) -> None:
     migrate(empty_database)
     engine = create_engine(sqlalchemy_url(empty_database))
     with engine.connect() as connection:

@@ -357,7 +357,7 @@ def test_a_transaction_ends_in_time_and_the_next_continues(redis: Redis, engine:
     assert len(memories(engine, walk)) == 5
 
 
-def test_reads_of_one_batch_have_a_limit_together(
+def test_reads_of_one_batch_share_a_time_limit(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions.commands.manager.READ_SECONDS", -1.0)

@@ -26,7 +26,7 @@ def refused(body: bytes) -> Rejected:
     return caught.value
 
 
-def test_a_session_id_may_stand_inside_data() -> None:
+def test_a_session_id_may_be_inside_data() -> None:
     submission = parse("store_memory", None, session_id="inside", content=1)
     assert submission.session_id == "inside"
 

@@ -22,7 +22,7 @@ from relay.redis_client import open_redis
         ("5/HOUR", 5, 3_600),
     ],
 )
-def test_a_limit_is_a_number_and_a_time(text: str, amount: int, seconds: int) -> None:
+def test_a_limit_consists_of_a_number_and_a_period(text: str, amount: int, seconds: int) -> None:
     limit = parse_limit("RATE_LIMIT", text, example="600/minute")
     assert (limit.amount, limit.get_expiry()) == (amount, seconds)
 

@@ -31,7 +31,7 @@ def caller(*scopes: Scope, session_glob: str | None = None) -> Caller:
         {"Authorization": " Bearer sesame "},
     ],
 )
-def test_the_key_is_taken_from_either_header(headers: dict[str, str]) -> None:
+def test_the_key_is_accepted_in_either_header(headers: dict[str, str]) -> None:
     found = make_authenticator(Settings(api_key="sesame")).authenticate(Headers(headers))
     assert found.source == "default"
     assert all(found.has(scope) for scope in ("read", "write", "delegate", "agent", "admin"))

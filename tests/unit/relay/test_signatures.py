@@ -76,7 +76,7 @@ def test_the_published_vector_is_valid_for_its_secret() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["webhook-", "svix-", "Webhook-", "SVIX-"])
-def test_the_headers_have_either_name_in_any_case(prefix: str) -> None:
+def test_either_header_name_is_accepted_in_any_case(prefix: str) -> None:
     assert signer_of({name.replace("webhook-", prefix): value for name, value in VECTOR.items()}) == "vector"
 
 
@@ -146,7 +146,7 @@ def test_signed_arabic_digits_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-300, -299, 0, 300])
-def test_five_minutes_either_way_are_tolerated(seconds: int) -> None:
+def test_timestamps_within_five_minutes_are_accepted(seconds: int) -> None:
     assert signer_of(VECTOR, now=SIGNED_AT + seconds) == "vector"
 
 
