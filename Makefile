@@ -14,7 +14,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Packages are installed without bytecode. Python writes it for the modules in use, unless this variable is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up test check torture fmt lock clean
+.PHONY: help up test check torture bench fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ test: $(TOOLS) ## Run the tests on all cores, with real servers (select with ARG
 
 torture: $(TOOLS) ## Run the long tests, which kill processes (full suite: ROUNDS=20)
 	@exec $(PYTEST) -m torture $(ARGS)
+
+bench: $(TOOLS) ## Measure on real servers, for about 15 minutes (shorter: ARGS="--rounds 1 --only end-to-end")
+	@exec $(BIN)/python -m bench $(ARGS)
 
 check: $(TOOLS) ## Check lint, formatting, types and import rules
 	$(BIN)/ruff check .

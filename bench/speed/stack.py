@@ -1,0 +1,218 @@
+"""The real servers and processes that are measured, with the durability settings of the local stack.
+
+Postgres lives as long as the run. Each measurement gets a new Valkey, empty tables, and processes of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+from redis import Redis
+
+from bench.speed.load import ROOT
+from bench.speed.sample_rows import Sample, read_sample
+from bench.speed.webhook import API_KEY, SESSIONS, SOURCE_PATH, body_of, headers
+from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
+from local.stack.environment import free_port
+from models.queue.inbox import ENTRY_FIELD, SHARDS, inbox_key
+from worker.supervision import Child, ChildProcess
+
+START_SECONDS = 60.0
+DRAIN_SECONDS = 300.0
+POLL_SECONDS = 0.01
+POSTGRES_SETTINGS = {"track_commit_timestamp": "on"}
+"""Tells when each webhook was applied, without asking while the load runs. All else is as in the local stack."""
+VALKEY_SETTINGS = {"maxmemory": "2gb"}
+"""Enough for a full inbox. Durability is as in the local stack."""
+UNLIMITED = {
+    "RATE_LIMIT": "1000000000/minute",
+    "BYTE_LIMIT": "1000000000000/minute",
+    "MAX_BACKLOG": "100000000",
+}
+
+
+def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = START_SECONDS) -> None:
+    """Wait until the condition holds. Raises RuntimeError on timeout."""
+    limit_at = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit_at:
+            raise RuntimeError(f"{what} within {seconds:.0f} s.")
+        time.sleep(POLL_SECONDS)
+
+
+class Stack:
+    """The servers of one measurement, and the processes that it starts."""
+
+    def __init__(self, postgres: EmbeddedServer, valkey: EmbeddedServer, folder: Path) -> None:
+        self.postgres = postgres
+        self.valkey = valkey
+        self.redis = Redis.from_url(valkey.url)
+        self.pids = {"postgres": postgres.pid, "valkey": valkey.pid}
+        self._folder = folder
+        self._running: list[ChildProcess] = []
+        self._connection = psycopg2.connect(postgres.url)
+        self._connection.autocommit = True
+
+    def close(self) -> None:
+        """Stop the processes, the last started first."""
+        for process in reversed(self._running):
+            process.stop()
+        self._running.clear()
+        self._connection.close()
+        self.redis.close()
+
+    def start(self, name: str, *command: str, **variables: str) -> ChildProcess:
+        """Start a Python process of a group, with the environment of a production process."""
+        child = Child(
+            name=name,
+            command=(sys.executable, *command),
+            environment=self.environment(variables),
+            folder=ROOT,
+            log=self._folder / f"{name}.log",
+        )
+        process = ChildProcess(child)
+        self._running.append(process)
+        self.pids[name] = process.pid
+        return process
+
+    def start_relay(self) -> int:
+        """Start the public app, and return its port once it is ready."""
+        port = free_port("127.0.0.1", 0, variable="PORT")
+        self.start("relay", "-m", "api", PORT=str(port), RELAY_PROCESSES="1")
+        wait_for_http(port, "/readyz")
+        return port
+
+    def start_workers(self, count: int) -> ChildProcess:
+        """Start worker processes, and return their supervisor once all of them wait for work."""
+        supervisor = self.start("worker", "-m", "worker", WORKERS=str(count))
+        wait_for(lambda: int(self.redis.scard("rq:workers")) >= count, what="The workers did not start")
+        return supervisor
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of a process."""
+        return {
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "API_KEY": API_KEY,
+            **UNLIMITED,
+            **variables,
+        }
+
+    def applied(self) -> int:
+        """Return the number of deliveries written since the tables were emptied. Cheap, and at most a batch ahead."""
+        found = self.query("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM deliveries_position_seq")
+        return int(found[0][0])
+
+    def backlog(self) -> int:
+        """Return the number of accepted webhooks that wait in the product's inbox."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for shard in range(SHARDS):
+            pipeline.xlen(inbox_key(shard))
+        return int(sum(pipeline.execute()))
+
+    def wait_until_drained(self, backlog: Callable[[], int] | None = None) -> None:
+        """Wait until nothing accepted is waiting."""
+        waiting = backlog or self.backlog
+        wait_for(lambda: waiting() == 0, what="The backlog was not drained", seconds=DRAIN_SECONDS)
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows, if it returns any."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def connection(self) -> Any:
+        """Open another connection to Postgres."""
+        return psycopg2.connect(self.postgres.url)
+
+    def take_sample(self) -> Sample:
+        """Create the sessions, and let the product apply a webhook, in order to copy its rows and its entry."""
+        port = self.start_relay()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers(), timeout=60) as client:
+            client.post(SOURCE_PATH, content=body_of("sample", 0)).raise_for_status()
+            entries = [self.redis.xrange(inbox_key(shard)) for shard in range(SHARDS)]
+            (found,) = next(found for found in entries if found)
+            entry: Any = found[1]
+            self.redis.flushall()
+            self.start_workers(1)
+            for number in range(SESSIONS):
+                data = {"title": f"Bench {number}"}
+                body = {"command": "create_session", "session_id": f"bench-{number}", "data": data}
+                client.post(SOURCE_PATH, json=body).raise_for_status()
+            self.wait_until_drained()
+            answer = client.post(f"{SOURCE_PATH}?wait=30", content=body_of("sample", 1))
+            if answer.status_code != 200:
+                raise RuntimeError(f"The sample was not applied: {answer.text}")
+        with self._connection.cursor() as cursor:
+            return read_sample(cursor, delivery_id="sample-1", key="sample-1", entry=entry[ENTRY_FIELD].decode())
+
+
+class Bench:
+    """Postgres with the sessions of the webhooks, and stacks on it."""
+
+    def __init__(self, postgres: EmbeddedServer, folder: Path) -> None:
+        self.postgres = postgres
+        self._folder = folder
+        self._count = 0
+        with self.stack() as stack:
+            self.sample = stack.take_sample()
+
+    @contextmanager
+    def stack(self) -> Iterator[Stack]:
+        """Start a new Valkey and empty the tables of webhooks; stop all processes after the block."""
+        self._count += 1
+        folder = self._folder / f"measurement-{self._count}"
+        folder.mkdir(mode=0o755)
+        valkey = start_valkey(folder, settings=VALKEY_SETTINGS)
+        try:
+            stack = Stack(self.postgres, valkey, folder)
+            try:
+                stack.query("TRUNCATE memories, memory_revisions, deliveries, events RESTART IDENTITY")
+                stack.query("CHECKPOINT")
+                yield stack
+            finally:
+                stack.close()
+        finally:
+            valkey.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_bench() -> Iterator[Bench]:
+    """Start Postgres on a new, migrated database, within the block."""
+    with tempfile.TemporaryDirectory(prefix="session-relay-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # Postgres runs as another user when this runs as root.
+        postgres = start_postgres(folder, settings=POSTGRES_SETTINGS)
+        try:
+            environment = {**os.environ, "DATABASE_URL": postgres.url}
+            command = (sys.executable, "-m", "alembic", "upgrade", "head")
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)  # noqa: S603
+            yield Bench(postgres, folder)
+        finally:
+            postgres.stop()
+
+
+def wait_for_http(port: int, path: str) -> None:
+    """Wait until a server answers with 200."""
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_for(answers, what=f"Port {port} did not answer")
