@@ -5,9 +5,10 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Each worker runs whole files, in random order. To repeat an order, pass the printed "--randomly-seed" in ARGS.
 TEST_WORKERS ?= auto
-# Stamps of the installed packages: those of `make up`, and those plus the development tools.
+# Stamps of the installed packages: those of `make up`, those plus the development tools, and those plus the peers.
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
+PEERS := .venv/.installed-peers
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links $(UPGRADE) pyproject.toml
 
@@ -30,7 +31,7 @@ test: $(TOOLS) ## Run the tests on all cores, with real servers (select with ARG
 torture: $(TOOLS) ## Run the long tests, which kill processes (full suite: ROUNDS=20)
 	@exec $(PYTEST) -m torture $(ARGS)
 
-bench: $(TOOLS) ## Measure on real servers, for about 15 minutes (shorter: ARGS="--rounds 1 --only end-to-end")
+bench: $(PEERS) ## Measure on real servers, for about 15 minutes (shorter: ARGS="--rounds 1 --only end-to-end")
 	@exec $(BIN)/python -m bench $(ARGS)
 
 check: $(TOOLS) ## Check lint, formatting, types and import rules
@@ -45,9 +46,10 @@ fmt: $(TOOLS) ## Format the code
 
 lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
-	$(LOCK) --all-extras --output-file requirements.lock
+	$(LOCK) --extra dashboard --extra local --extra dev --output-file requirements.lock
 	$(LOCK) --extra dashboard --constraint requirements.lock --output-file requirements.txt
 	$(LOCK) --extra dashboard --extra local --constraint requirements.lock --output-file requirements-local.txt
+	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-bench.txt
 
 clean: ## Remove the virtual environment and caches; keep the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -73,4 +75,8 @@ $(RUNTIME): requirements-local.txt
 
 $(TOOLS): requirements.lock $(RUNTIME)
 	@$(BIN)/python -m local.installation "Development tools" $<
+	@touch $@
+
+$(PEERS): requirements-bench.txt $(TOOLS)
+	@$(BIN)/python -m local.installation "Peers for the benchmark" $<
 	@touch $@

@@ -20,6 +20,7 @@ import psutil
 
 from bench.speed import limits, product
 from bench.speed.load import generator_name
+from bench.speed.peers.measurements import PEERS, installed_peers, missing_peers
 from bench.speed.plots import draw
 from bench.speed.results import Machine, Measurement, Plan, Report, Round, summarize
 from bench.speed.stack import Bench, new_bench
@@ -44,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.cores])
-    chosen = [measurement for measurement in MEASUREMENTS if not asked.only or measurement.name in asked.only]
+    chosen = [
+        measurement
+        for measurement in (*MEASUREMENTS, *installed_peers())
+        if not asked.only or measurement.name in asked.only
+    ]
     plan = Plan(rounds=asked.rounds, seconds=asked.seconds)
     started_at, machine = datetime.now(UTC), _machine()
     with new_bench() as bench:
@@ -56,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan=plan,
         rows=summarize(chosen, rounds),
         rounds=rounds,
+        not_installed=[name for name in missing_peers() if not asked.only or name in asked.only],
     )
     encoded = msgspec.json.format(msgspec.json.encode(report))
     path: Path = asked.output
@@ -111,7 +117,7 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = [measurement.name for measurement in MEASUREMENTS]
+    names = [found.name for found in (*MEASUREMENTS, *PEERS)]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each phase (default: 10)")

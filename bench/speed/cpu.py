@@ -25,7 +25,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 class CpuMeter:
-    """Measures the CPU time of groups from its creation on, and that of all other processes of the machine."""
+    """Measures the CPU time of groups from its creation on, and that of all other processes of the machine.
+
+    `worker-1` and `worker-2` are one group.
+    """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
@@ -51,7 +54,10 @@ class CpuMeter:
         return [f"other programs used {share:.0%} of the machine"] if share > FOREIGN_SHARE else []
 
     def _read(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        groups = dict.fromkeys((name.partition("-")[0] for name in self._pids), 0.0)
+        for name, pid in self._pids.items():
+            groups[name.partition("-")[0]] += cpu_seconds(pid)
+        return groups
 
 
 def _busy_seconds() -> float:

@@ -53,9 +53,8 @@ def insert(bench: Bench, plan: Plan) -> Figures:
             cpu_ms, notes = meter.per_item_ms(count), meter.notes()
         finally:
             connection.close()
-        ((found,),) = stack.query("SELECT count(*) FROM events")
-        if found != count:
-            raise RuntimeError(f"{count:,} rows were inserted, but events has {found:,}.")
+        if stack.count("events") != count:
+            raise RuntimeError(f"{count:,} rows were inserted, but events has {stack.count('events'):,}.")
     return Figures(per_second=count / spent, cpu_ms=cpu_ms, notes=notes)
 
 

@@ -27,7 +27,11 @@ def draw(report: Report, path: Path) -> list[Path]:
         ]
         bars = axes.barh([row.name for row in rates], values, xerr=spread)
         axes.bar_label(bars, fmt="{:,.0f}", padding=4)
-        axes.set(xscale="log", xlabel="webhooks per second: median, lowest and highest (logarithmic)")
+        axes.set(
+            xscale="log",
+            xlim=(min(10.0, *values) / 2, max(values) * 3),
+            xlabel="webhooks per second: median, lowest and highest (logarithmic)",
+        )
         files.append(_save(figure, axes, path.with_name(f"{path.name}-rates.png")))
     costs = [row for row in report.rows if row.cpu_ms]
     if costs:

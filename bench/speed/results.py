@@ -73,6 +73,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     to_bare: float | None = None
     """The median of the ratios within a round to `bare`, as for `to_insert`."""
     to_insert: float | None = None
+    product: float | None = None
+    """How many times this rate `end-to-end` reaches."""
     milliseconds: dict[str, float] = {}
     cpu_ms: dict[str, float] = {}
     others: dict[str, float] = {}
@@ -113,6 +115,7 @@ def _row(measurement: Measurement, rounds: Sequence[Round]) -> Row:
         highest=max(rates, default=None),
         to_bare=_ratio(measurement.name, "bare", rounds),
         to_insert=_ratio(measurement.name, "insert", rounds),
+        product=_ratio("end-to-end", measurement.name, rounds),
         milliseconds=_medians(figures.milliseconds for figures in good),
         cpu_ms=_medians(figures.cpu_ms for figures in good),
         others=_medians(figures.others for figures in good),

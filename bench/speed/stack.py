@@ -59,7 +59,7 @@ class Stack:
         self.valkey = valkey
         self.redis = Redis.from_url(valkey.url)
         self.pids = {"postgres": postgres.pid, "valkey": valkey.pid}
-        self._folder = folder
+        self.folder = folder
         self._running: list[ChildProcess] = []
         self._connection = psycopg2.connect(postgres.url)
         self._connection.autocommit = True
@@ -79,7 +79,7 @@ class Stack:
             command=(sys.executable, *command),
             environment=self.environment(variables),
             folder=ROOT,
-            log=self._folder / f"{name}.log",
+            log=self.folder / f"{name}.log",
         )
         process = ChildProcess(child)
         self._running.append(process)
@@ -128,15 +128,19 @@ class Stack:
         waiting = backlog or self.backlog
         wait_for(lambda: waiting() == 0, what="The backlog was not drained", seconds=DRAIN_SECONDS)
 
+    def count(self, table: str) -> int:
+        """Return the number of committed rows of a table."""
+        return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608
+
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Execute a statement and return its rows, if it returns any."""
         with self._connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall()) if cursor.description else []
 
-    def connection(self) -> Any:
-        """Open another connection to Postgres."""
-        return psycopg2.connect(self.postgres.url)
+    def connection(self, url: str = "") -> Any:
+        """Open another connection to Postgres, or to another database there."""
+        return psycopg2.connect(url or self.postgres.url)
 
     def take_sample(self) -> Sample:
         """Create the sessions, and let the product apply a webhook, in order to copy its rows and its entry."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.speed.results import Report, Row
 
-RATE_COLUMNS = ("", "per second", "lowest", "highest", "/ bare", "/ insert")
+RATE_COLUMNS = ("", "per second", "lowest", "highest", "/ bare", "/ insert", "end-to-end /")
 
 
 def render(report: Report) -> str:
@@ -36,7 +36,7 @@ def render(report: Report) -> str:
 
 def _rates(row: Row) -> tuple[str, ...]:
     rates = [_number(value, ",.0f") for value in (row.per_second, row.lowest, row.highest)]
-    return (row.name, *rates, _number(row.to_bare, ".1%"), _number(row.to_insert, ".1%"))
+    return (row.name, *rates, _number(row.to_bare, ".1%"), _number(row.to_insert, ".1%"), _number(row.product, ".2f"))
 
 
 def _cpu(row: Row, groups: list[str]) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def asked_for(*extras: str) -> set[str]:
 
 
 SERVERS, LOCAL, ALL = map(locked, ("requirements.txt", "requirements-local.txt", "requirements.lock"))
+BENCH = locked("requirements-bench.txt")
 
 
 def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> None:
@@ -64,6 +65,12 @@ def test_each_purpose_gets_its_requirements_and_no_development_tools() -> None:
     assert asked_for("local") <= LOCAL.keys() - SERVERS.keys()
     assert asked_for("dev") <= ALL.keys()
     assert asked_for("dev") & LOCAL.keys() == set()
+
+
+def test_only_the_benchmark_gets_its_peers_which_change_no_other_package() -> None:
+    assert all("--hash=sha256:" in pin for pin in BENCH.values())
+    assert asked_for("bench") <= BENCH.keys() - ALL.keys()
+    assert {name for name in BENCH.keys() & ALL.keys() if BENCH[name] != ALL[name]} == set()
 
 
 def test_the_packages_of_make_up_suffice_to_import_every_module() -> None:
@@ -113,11 +120,12 @@ def test_make_installs_tools_only_where_needed_and_again_when_a_lock_has_changed
     shutil.copy(ROOT / "Makefile", tmp_path)
     stamps = [tmp_path / ".venv" / name for name in (".installed-runtime", ".installed-tools")]
     files = [tmp_path / name for name in ("requirements-local.txt", "requirements.lock")]
-    for file in files:
+    for file in (*files, tmp_path / "requirements-bench.txt"):
         file.touch()
     assert installs(tmp_path, "up") == {"requirements-local.txt"}
     for target in ("test", "check", "torture", "fmt"):
         assert installs(tmp_path, target) == {"requirements-local.txt", "requirements.lock"}, target
+    assert installs(tmp_path, "bench") == {"requirements-local.txt", "requirements.lock", "requirements-bench.txt"}
     stamps[0].parent.mkdir()
     for number, path in enumerate((*files, *stamps)):
         path.touch()
