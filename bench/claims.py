@@ -1,4 +1,4 @@
-"""Measures claims: `python -m bench.claims`, for a few minutes, on a stack of its own on 127.0.0.1.
+"""Measures claims: `python -m bench.claims [claims] [wake] [ingest] [query]`, several minutes for all parts.
 
 Prints claims per second over HTTP and for the same statements without HTTP; the latency from a delegating webhook to a
 waiting claim; the cost of waiting claims and listeners for ingestion; and the time of the claim query on large tables.
@@ -13,26 +13,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import psutil
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine
 
+from bench.claim_query import measure_query
+from bench.claim_races import KEY, TASKS, clear, race, race_bare, race_in_threads
 from bench.flood import Flooded
 from bench.readiness import wait_until_ready
 from local.servers.embedded import start_postgres, start_valkey
 from local.stack.environment import free_port
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
-from sessions.postgres.tasks.claims import ClaimCriteria, ClaimedTask, claim
 
-CLAIMERS, TASKS, RUNS = 64, 500, 3
+CLAIMERS, RUNS = 64, 3
 WAKE_UPS = 200
 WAITING = 1_000
 """The number of waiting claims, and of listeners."""
@@ -46,7 +46,6 @@ CALM_SHARE = 0.25
 """The share of one processor below which the stack counts as idle: slightly more than the waiters cost."""
 IDLE_SECONDS = 45.0
 """Longer than a claim waits, so that each is repeated once."""
-KEY = "key-of-the-bench"
 ROOT = Path(__file__).parent.parent
 
 Json = dict[str, Any]
@@ -125,82 +124,6 @@ async def measure_claims(bench: Bench) -> None:
         bare = await asyncio.to_thread(race_bare, bench.engine)
         clear(bench.engine)
         print(f"  run {run + 1}{by_http:>10,.0f}{by_sql:>10,.0f}{bare:>10,.0f}{by_http / by_sql:>8.2f}")
-
-
-async def race(port: int, name: str) -> list[str]:
-    """Claim on one connection until no task is left. Returns the ids of the claimed tasks."""
-    body = msgspec.json.encode({"agent_name": name})
-    head = f"POST /v1/tasks/claim HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: {len(body)}\r\n"
-    request = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    taken: list[str] = []
-    while True:
-        writer.write(request)
-        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        if answer[9:12] == b"204":
-            writer.close()
-            return taken
-        length = int(answer.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        taken.append(msgspec.json.decode(await reader.readexactly(length))["task_id"])
-
-
-def clear(engine: Engine) -> None:
-    """Complete all tasks."""
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "UPDATE tasks SET status = 'completed', lease_expires_at = NULL, finished_at = now() "
-                "WHERE finished_at IS NULL"
-            )
-        )
-
-
-def race_in_threads(engine: Engine, names: list[str]) -> float:
-    """Measure claims per second without HTTP."""
-
-    def race(number: int) -> int:
-        wanted = ClaimCriteria(agent_name=names[number % len(names)], worker="w", lease_seconds=60, source="bench")
-        taken = 0
-        while True:
-            with engine.begin() as connection:
-                if not isinstance(claim(connection, wanted), ClaimedTask):
-                    return taken
-            taken += 1
-
-    return rate_of(race)
-
-
-def race_bare(engine: Engine) -> float:
-    """Measure the minimal claim, a single UPDATE."""
-    statement = text(
-        """
-        UPDATE tasks SET status = 'claimed', lease_expires_at = now() + interval '1 minute', attempt = attempt + 1
-        WHERE (session_id, task_id) = (SELECT session_id, task_id FROM tasks WHERE status = 'pending'
-            AND agent_name IS NULL AND task_type = 'bench' ORDER BY priority DESC, position LIMIT 1
-            FOR UPDATE SKIP LOCKED) RETURNING task_id
-        """
-    )
-
-    def race(_: int) -> int:
-        taken = 0
-        while True:
-            with engine.begin() as connection:
-                if connection.execute(statement).first() is None:
-                    return taken
-            taken += 1
-
-    return rate_of(race)
-
-
-def rate_of(race: Any) -> float:
-    """Measure claims per second with as many threads as the app uses."""
-    threads = 6
-    began_at = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        taken = sum(pool.map(race, range(threads)))
-    if taken != TASKS:
-        raise RuntimeError(f"{taken} claims of {TASKS} tasks.")
-    return TASKS / (time.perf_counter() - began_at)
 
 
 async def measure_wake_ups(bench: Bench) -> None:
@@ -289,79 +212,6 @@ async def crowd(bench: Bench, keys: list[str]) -> AsyncIterator[Any]:
     finally:
         process.stdin.close()
         await process.wait()
-
-
-def measure_query(engine: Engine) -> None:
-    """Measure the statements of one claim on tables of different sizes with equally many pending tasks."""
-    times: dict[int, float] = {}
-    for size in (10_000, 1_000_000):
-        with engine.begin() as connection:
-            connection.execute(text("TRUNCATE sessions CASCADE"))
-            connection.execute(
-                text(
-                    "INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at, "
-                    "last_activity_at) SELECT 's' || n, 't', '{}', '', 'active', 'b', now(), now() "
-                    "FROM generate_series(0, 999) n"
-                )
-            )
-        for start in range(0, size, 100_000):
-            with engine.begin() as connection:
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(
-                    text(FILL), {"first": start + 1, "last": min(start + 100_000, size), "every": size // 1_000}
-                )
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SET statement_timeout = 0"))
-            connection.execute(text("VACUUM ANALYZE tasks"))
-        times[size] = time_query(engine, show=size == 1_000_000)
-        print(f"One claim on {size:,} tasks, 1,000 pending: {times[size] * 1000:.2f} ms, the median of 200.")
-    print(f"Ratio: {times[1_000_000] / times[10_000]:.2f}.")
-
-
-FILL = """
-INSERT INTO tasks (session_id, task_id, agent_name, task_type, description, description_hash, priority, input_data,
-    depends_on, max_attempts, attempt, status, questions, created_by, created_at, updated_at, finished_at)
-SELECT 's' || n % 1000, 't' || n, CASE WHEN n % 2 = 0 THEN 'busy' END,
-    CASE WHEN n % 3 = 0 THEN 'code' ELSE 'general' END, 'do ' || n, md5(n::text), n % 7, '{}', '{}', 3, 0,
-    CASE WHEN n % :every = 0 THEN 'pending' ELSE 'completed' END, '[]', 'bench', now(), now(),
-    CASE WHEN n % :every = 0 THEN NULL ELSE now() END
-FROM generate_series(:first, :last) n
-"""
-
-
-def time_query(engine: Engine, *, show: bool) -> float:
-    """Measure the seconds of a claim that is rolled back."""
-    wanted = ClaimCriteria(agent_name="busy", worker="w", lease_seconds=60, source="bench", task_types=("code",))
-    seconds = []
-    for number in range(201):
-        with engine.connect() as connection, connection.begin() as transaction:
-            began_at = time.perf_counter()
-            with explained(connection) if number == 0 and show else nullcontext():
-                found = claim(connection, wanted)
-            if number:
-                seconds.append(time.perf_counter() - began_at)
-            if not isinstance(found, ClaimedTask):
-                raise RuntimeError("No task was found.")
-            transaction.rollback()
-    return statistics.median(seconds)
-
-
-@contextmanager
-def explained(connection: Any) -> Iterator[None]:
-    """Print the plans of the queries that find and claim the task."""
-
-    def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "ORDER BY" in statement:
-            cursor.execute("SAVEPOINT before_plan")
-            cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}", parameters)
-            print("\n".join("    " + row[0] for row in cursor.fetchall()))
-            cursor.execute("ROLLBACK TO before_plan")
-
-    event.listen(connection, "before_cursor_execute", explain)
-    try:
-        yield
-    finally:
-        event.remove(connection, "before_cursor_execute", explain)
 
 
 async def run(port: int, engine: Engine, roots: list[psutil.Process], parts: list[str]) -> None:

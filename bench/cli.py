@@ -1,6 +1,7 @@
-"""Measures the CPU time of session-cli with a running relay: `python bench/cli.py [SESSION_ID [WORD]]`.
+"""Measures the CPU time of session-cli with a running relay: `python -m bench.cli [SESSION_ID [WORD]]`.
 
-Finds the relay as session-cli does. Prints medians, and their ratios to `--version`.
+Finds the relay as session-cli does. Prints medians of 15 runs each, within a minute, and their
+ratios to `--version`.
 """
 
 from __future__ import annotations

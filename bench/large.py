@@ -1,8 +1,8 @@
-"""Measures session-cli with 10,000 sessions and 100,000 chunks: `python bench/large.py [SESSIONS [CHUNKS]]`.
+"""Measures session-cli with 10,000 sessions and 100,000 chunks: `python -m bench.large [SESSIONS [CHUNKS]]`.
 
 Fills a new Postgres, and compares the time of `list`, `show` and `search-conversations` over HTTP with the sum of
-`session-cli --version` and the relay's bare SQL. Prints medians of wall time. Exits with 1 if a command takes more than
-three times that.
+`session-cli --version` and the relay's bare SQL. Takes some minutes. Prints medians of wall time. Exits with 1 if a
+command takes more than three times that.
 """
 
 from __future__ import annotations

@@ -37,7 +37,16 @@ async def ready(request: Request) -> Response:
 
 def serve(app: Starlette, port: int) -> None:
     """Serve an app without access log, as fast as uvicorn can."""
-    uvicorn.run(app, port=port, http="httptools", loop="uvloop", access_log=False, log_level="warning", ws="none")
+    uvicorn.run(
+        app,
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_level="warning",
+        ws="none",
+        proxy_headers=False,
+    )
 
 
 if __name__ == "__main__":

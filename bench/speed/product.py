@@ -17,6 +17,7 @@ from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for
 from bench.speed.webhook import SOURCE_PATH
 
 WARM_UP_SECONDS = 1.0
+WARM_UP_SHARE = 0.2
 BACKLOG = 2_000
 """The number of waiting webhooks above which the load pauses, so that the backlog stays flat."""
 SETTLE_SECONDS = 0.3
@@ -118,7 +119,8 @@ def light(bench: Bench, plan: Plan) -> Figures:
 def measure_flat(stack: Stack, port: int, plan: Plan, *, backlog: Callable[[], int], limit: int) -> tuple[int, Figures]:
     """Accept and apply at the same rate, by pausing the load while the backlog is over the limit. Returns the number of
     accepted webhooks too, with those of the warm-up."""
-    warm_up = press(port, seconds=WARM_UP_SECONDS, must_pause=lambda: backlog() > limit)
+    seconds = max(WARM_UP_SECONDS, WARM_UP_SHARE * plan.seconds)  # The backlog grows to its limit meanwhile.
+    warm_up = press(port, seconds=seconds, must_pause=lambda: backlog() > limit)
     applied_before, meter, began_at = stack.applied(), CpuMeter(stack.pids), time.perf_counter()
     pressure = press(port, seconds=plan.seconds, must_pause=lambda: backlog() > limit)
     elapsed, applied, waiting = time.perf_counter() - began_at, stack.applied() - applied_before, backlog()
