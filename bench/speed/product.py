@@ -113,7 +113,8 @@ def light(bench: Bench, plan: Plan) -> Figures:
             "synchronous p50": waiting.load.p50_ms,
             "synchronous p99": waiting.load.p99_ms,
         }
-    return Figures(milliseconds=latencies, cpu_ms=cpu_ms, notes=notes)
+    others = {"synchronous p50 / applied p50": waiting.load.p50_ms / applied["applied p50"]}
+    return Figures(milliseconds=latencies, cpu_ms=cpu_ms, others=others, notes=notes)
 
 
 def measure_flat(stack: Stack, port: int, plan: Plan, *, backlog: Callable[[], int], limit: int) -> tuple[int, Figures]:

@@ -103,6 +103,9 @@ def summarize(measurements: Sequence[Measurement], rounds: Sequence[Round]) -> l
 def _row(measurement: Measurement, rounds: Sequence[Round]) -> Row:
     mine = [found for found in rounds if found.name == measurement.name]
     good = [found.figures for found in mine if found.figures]
+    others = _medians(figures.others for figures in good)
+    if measurement.name == "apply-2" and (ratio := _ratio("apply-2", "apply", rounds)) is not None:
+        others["apply-2 / apply"] = ratio
     rates = [figures.per_second for figures in good if figures.per_second is not None]
     notes = [f"failed: {found.failure}" for found in mine if found.failure]
     notes += [note for figures in good for note in figures.notes]
@@ -118,7 +121,7 @@ def _row(measurement: Measurement, rounds: Sequence[Round]) -> Row:
         product=_ratio("end-to-end", measurement.name, rounds),
         milliseconds=_medians(figures.milliseconds for figures in good),
         cpu_ms=_medians(figures.cpu_ms for figures in good),
-        others=_medians(figures.others for figures in good),
+        others=others,
         notes=_count(notes),
     )
 

@@ -22,6 +22,9 @@ def render(report: Report) -> str:
         lines += _table(
             [(row.name, name, f"{value:.1f}") for row in latencies for name, value in row.milliseconds.items()]
         )
+    if others := [row for row in report.rows if row.others]:
+        lines += ["", "Other figures"]
+        lines += _table([(row.name, name, f"{value:,.2f}") for row in others for name, value in row.others.items()])
     groups = list(dict.fromkeys(name for row in report.rows for name in row.cpu_ms))
     if groups:
         lines += ["", "CPU milliseconds per webhook"]
@@ -47,9 +50,12 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(all_rows: list[tuple[str, ...]]) -> list[str]:
+    """Align the columns that have values."""
+    kept = [column for column in range(len(all_rows[0])) if any(row[column] for row in all_rows[1:] or all_rows)]
+    rows = [tuple(row[column] for column in kept) for row in all_rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    texts = [sum(not _is_number(row[column]) for row in rows[1:]) > 0 for column in range(len(rows[0]))]
+    texts = [not all(_is_number(row[column]) for row in rows[1:] or rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
             cell.ljust(width) if is_text else cell.rjust(width)
