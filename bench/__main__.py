@@ -116,11 +116,24 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return int(text)
+
+
+def _positive_seconds(text: str) -> float:
+    """Parse a duration. wrk takes only whole seconds."""
+    if float(text) < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     names = [found.name for found in (*MEASUREMENTS, *PEERS)]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each phase (default: 10)")
+    parser.add_argument("--rounds", type=_positive, default=5, help="number of rounds (default: 5)")
+    parser.add_argument("--seconds", type=_positive_seconds, default=10.0, help="duration of each phase (default: 10)")
     parser.add_argument(
         "--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}; may be repeated"
     )

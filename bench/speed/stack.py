@@ -63,6 +63,7 @@ class Stack:
         self._running: list[ChildProcess] = []
         self._connection = psycopg2.connect(postgres.url)
         self._connection.autocommit = True
+        ((self._positions,),) = self.query("SELECT pg_get_serial_sequence('deliveries', 'position')")
 
     def close(self) -> None:
         """Stop the processes, the last started first."""
@@ -113,8 +114,11 @@ class Stack:
 
     def applied(self) -> int:
         """Return the number of deliveries written since the tables were emptied. Cheap, and at most a batch ahead."""
-        found = self.query("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM deliveries_position_seq")
-        return int(found[0][0])
+        return self.drawn(self._positions)
+
+    def drawn(self, sequence: str) -> int:
+        """Return the number of values that a sequence, started at 1, has given."""
+        return int(self.query(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}")[0][0])  # noqa: S608
 
     def backlog(self) -> int:
         """Return the number of accepted webhooks that wait in the product's inbox."""

@@ -14,9 +14,9 @@ def render(report: Report) -> str:
         f"Version {report.version}, {machine.cores} cores ({machine.cpu}), Python {machine.python}, load by"
         f" {machine.load_generator}, load average before: {machine.load_average:.1f}.",
         f"Medians of {plan.rounds} interleaved rounds of {plan.seconds:g} s; ratios are medians of the rounds' ratios.",
-        "",
-        *_table([RATE_COLUMNS, *(_rates(row) for row in report.rows if row.per_second is not None)]),
     ]
+    if rates := [row for row in report.rows if row.per_second is not None]:
+        lines += ["", *_table([RATE_COLUMNS, *map(_rates, rates)])]
     if latencies := [row for row in report.rows if row.milliseconds]:
         lines += ["", "Latencies in milliseconds"]
         lines += _table(
@@ -51,11 +51,12 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _table(all_rows: list[tuple[str, ...]]) -> list[str]:
-    """Align the columns that have values."""
-    kept = [column for column in range(len(all_rows[0])) if any(row[column] for row in all_rows[1:] or all_rows)]
+    """Align the columns that have values. A first row without name is the header."""
+    body = all_rows[1:] if not all_rows[0][0] else all_rows
+    kept = [column for column in range(len(all_rows[0])) if any(row[column] for row in body)]
+    texts = [not all(_is_number(row[column]) for row in body) for column in kept]
     rows = [tuple(row[column] for column in kept) for row in all_rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    texts = [not all(_is_number(row[column]) for row in rows[1:] or rows) for column in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(kept))]
     return [
         "  ".join(
             cell.ljust(width) if is_text else cell.rjust(width)
