@@ -9,16 +9,18 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from models.routes import template_of
 from models.settings import Settings, parse_networks
 from relay.health import health_routes
-from relay.http.client_addresses import IpAllowlistMiddleware
+from relay.http.client_addresses import IpAllowlist, IpAllowlistMiddleware
 from relay.http.expect_continue import ExpectContinueMiddleware
 from relay.http.path_normalization import PathNormalizationMiddleware
 from relay.http.query_parameters import ParameterLimitMiddleware
 from relay.http.responses import ServerErrorMiddleware, exception_handlers
 from relay.ingest.endpoints import Ingest
+from relay.ingest.fast_path import FastPath
 from relay.limits.request_rates import RateLimitHeadersMiddleware
 from relay.rejections import rejection_routes
 
@@ -28,6 +30,17 @@ INGEST_LINKS = {
     "health": template_of("health"),
     "readiness": template_of("readiness"),
 }
+
+
+class RelayApp(Starlette):
+    """A Starlette app that leaves ordinary webhooks and commands to the fast path."""
+
+    fast_path: FastPath
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if not await self.fast_path.answer(scope, receive, send):
+            await super().__call__(scope, receive, send)
 
 
 def create_relay(settings: Settings) -> Starlette:
@@ -56,25 +69,21 @@ def assemble(
             yield
 
     record = ingest.rejections.record
-    barrier = Middleware(
-        IpAllowlistMiddleware,
-        networks=parse_networks(settings.allowed_ips),
-        proxy_header=settings.trusted_proxy_header,
-        record_rejection=record,
-    )
-    app = Starlette(
+    allowlist = IpAllowlist(parse_networks(settings.allowed_ips), proxy_header=settings.trusted_proxy_header)
+    app = RelayApp(
         routes=routes,
         middleware=[
             Middleware(PathNormalizationMiddleware),
             Middleware(ExpectContinueMiddleware),
             Middleware(RateLimitHeadersMiddleware),
             Middleware(ServerErrorMiddleware),
-            barrier,
+            Middleware(IpAllowlistMiddleware, allowlist=allowlist, record_rejection=record),
             Middleware(ParameterLimitMiddleware, record_rejection=record),
         ],
         exception_handlers=exception_handlers(record),
         lifespan=lifespan,
     )
+    app.fast_path = FastPath(ingest, allowlist=allowlist, record_rejection=record)
     app.router.redirect_slashes = False  # Most clients lose a POST that is redirected.
     app.state.stopping = ingest.stopping
     app.state.record_rejection = record

@@ -63,7 +63,9 @@ class ToolHandlers:
 
     async def _submit(self, request: Request, submission: Submission) -> Json:
         waits = Waits(default_seconds=COMMAND_WAIT_SECONDS)
-        response = await self._ingest.pipeline.submit(Sender.of(request), request.state.caller, submission, waits)
+        response = await self._ingest.pipeline.submit(
+            Sender.of(request.scope, request.receive), request.state.caller, submission, waits
+        )
         return _answer(response, notice=DATA_NOTICE if submission.command.is_read else "")
 
     async def _claim(self, request: Request, caller: Caller, arguments: Raw) -> Json:

@@ -230,7 +230,9 @@ class Claims:
             session_glob=caller.session_glob,
             waits=self._ingest.pipeline.has_place(caller.source),
         )
-        return await self._ingest.pipeline.deliver(Sender.of(request), caller, Admitted(entry, v.MAX_WAIT_SECONDS))
+        return await self._ingest.pipeline.deliver(
+            Sender.of(request.scope, request.receive), caller, Admitted(entry, v.MAX_WAIT_SECONDS)
+        )
 
     async def _claim(self, criteria: ClaimCriteria) -> ClaimedTask | NoTask:
         found = await self._database.write(partial(claim, wanted=criteria), source=criteria.source)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
 
-from starlette.datastructures import Headers, State
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -20,6 +21,11 @@ from relay.http.bodies import LargeBodies, read_body
 from relay.http.client_addresses import network_of
 from relay.http.waiting import client_disconnect
 from relay.limits.request_rates import RequestRates
+
+RequestState = MutableMapping[str, Any]
+"""The state in a request's scope: the sender's name, and its remaining quota."""
+Authenticate = Callable[[bytes], Awaitable[Caller]]
+"""Authenticates the body of a request with checked headers, and counts its bytes."""
 
 
 class AccessControl:
@@ -46,7 +52,7 @@ class AccessControl:
 
     async def authenticate(self, request: Request) -> Caller:
         """Returns the caller whose key the request carries, whatever its scopes. Raises as `authorize` does."""
-        return await self._count(request.state, self._authenticator.authenticate(request.headers))
+        return await self._count(request.scope["state"], self._authenticator.authenticate(request.headers))
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is
@@ -55,7 +61,7 @@ class AccessControl:
         await self._rates.hit_bytes(caller.source, len(body))
         return body
 
-    async def authenticate_with_body(self, headers: Headers, state: State) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_with_body(self, headers: Headers, state: RequestState) -> Authenticate:
         """Checks the headers; returns a callable that authenticates the body. Both raise as `authorize` does.
 
         A key is checked before the body is read; a signature can only be checked against the body.
@@ -79,7 +85,7 @@ class AccessControl:
         """Count a request that needs no key, by its client address. Raises TooManyRequests."""
         await self._rates.hit_anonymous(network_of(request.state.address))
 
-    async def authenticate_token_webhook(self, token: str, state: State) -> Callable[[bytes], Awaitable[Caller]]:
+    async def authenticate_token_webhook(self, token: str, state: RequestState) -> Authenticate:
         """As `authenticate_with_body`, for the token in a webhook's URL. Raises NotFound, or Unavailable."""
         return self._known_caller(await self._count(state, self._authenticator.find_hook(token)))
 
@@ -110,12 +116,12 @@ class AccessControl:
             return True
         return False
 
-    async def _count(self, state: State, caller: Caller) -> Caller:
-        state.source = caller.source
+    async def _count(self, state: RequestState, caller: Caller) -> Caller:
+        state["source"] = caller.source
         await self._rates.hit(caller.source, state)
         return caller
 
-    def _known_caller(self, caller: Caller) -> Callable[[bytes], Awaitable[Caller]]:
+    def _known_caller(self, caller: Caller) -> Authenticate:
         async def finish(body: bytes) -> Caller:
             await self._rates.hit_bytes(caller.source, len(body))
             return caller

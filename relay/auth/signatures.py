@@ -16,7 +16,14 @@ from starlette.datastructures import Headers
 from models.errors import Unauthorized
 from relay.auth.signing_secrets import SigningSecret
 from relay.delivery_ids import ID_DIGITS, as_delivery_id
-from relay.http.signature_headers import GITHUB_EVENT, GITHUB_SIGNATURE, STANDARD_PARTS, is_from_github, standard_prefix
+from relay.http.signature_headers import (
+    GITHUB_EVENT,
+    GITHUB_SIGNATURE,
+    STANDARD_PARTS,
+    is_from_github,
+    is_signed,
+    standard_prefix,
+)
 
 TOLERANCE_SECONDS = 300
 """Largest difference from the relay's clock, as in Standard Webhooks; later a captured request is worthless."""
@@ -78,12 +85,14 @@ def read_signature(headers: Headers, *, now: float) -> Signature | None:
 
     Raises Unauthorized if a part is missing or malformed, or its time is out of tolerance of `now`.
     """
+    if not is_signed(headers):
+        return None
     standard, github = standard_prefix(headers), is_from_github(headers)
     if standard and github:
         raise _invalid("The request has headers of two kinds of signatures.", field=GITHUB_SIGNATURE)
     if standard:
         return _read_standard(headers, standard, now=now)
-    return _read_github(headers) if github else None
+    return _read_github(headers)
 
 
 def not_signed_by_us() -> Unauthorized:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
@@ -23,6 +23,8 @@ BYTES = "application/octet-stream"
 JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-json", FORM, BYTES})
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Supported encodings, with zlib's parameter."""
+KEPT_LENGTH = 200
+"""Longer content types are parsed each time, so that those that are kept stay small."""
 STEP_BYTES = 65_536
 """Decompressed at a time, so that a zip bomb takes no more memory than its limit and this."""
 
@@ -136,25 +138,20 @@ async def read_body(
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise _too_large(limit)
-    body, size = bytearray(), 0
-    async with AsyncExitStack() as stack:
-        stack.push(partial(_clear_refused, body))
-        count = None
-        if unproven is not None and is_signed(headers):
-            count = await stack.enter_async_context(unproven.reading(network_of(address)))
-        async for part in parts:
-            size += len(part)
-            if count is not None:
-                count(len(part))
-            if size > limit:
-                raise _too_large(limit)
-            if decompression is None:
-                body += part
-            else:
-                decompression.add(part, body)
+    signed = is_signed(headers)
+    body = bytearray()
+    try:
+        if signed and unproven is not None:
+            async with unproven.reading(network_of(address)) as count:
+                size = await _collect(parts, body, limit=limit, decompression=decompression, count=count)
+        else:
+            size = await _collect(parts, body, limit=limit, decompression=decompression)
+    except BaseException:
+        body.clear()  # The error's traceback would keep the bytes until garbage collection.
+        raise
     if decompression is not None:
         decompression.finish()
-    content = bytes(body) if is_signed(headers) else without_mark(bytes(body))
+    content = bytes(body) if signed else without_mark(bytes(body))
     if not takes_forms and not media_types.isdisjoint((FORM, BYTES)) and content and content.lstrip()[:1] not in b'{["':
         raise _not_json_type(media_types)
     if not content and not takes_forms and (size or "transfer-encoding" in headers):
@@ -166,10 +163,27 @@ async def read_body(
     return content
 
 
-def _clear_refused(body: bytearray, refusal: type[BaseException] | None, *_: object) -> None:
-    """Free the bytes of a rejected body: the error's traceback would keep them until garbage collection."""
-    if refusal is not None:
-        body.clear()
+async def _collect(
+    parts: AsyncIterable[bytes],
+    body: bytearray,
+    *,
+    limit: int,
+    decompression: _Decompression | None,
+    count: Callable[[int], None] | None = None,
+) -> int:
+    """Append the parts to the body as they arrive; returns how many bytes arrived. Raises TooLarge or Undecodable."""
+    size = 0
+    async for part in parts:
+        size += len(part)
+        if count is not None:
+            count(len(part))
+        if size > limit:
+            raise _too_large(limit)
+        if decompression is None:
+            body += part
+        else:
+            decompression.add(part, body)
+    return size
 
 
 def without_mark(body: bytes) -> bytes:
@@ -180,7 +194,14 @@ def without_mark(body: bytes) -> bytes:
 def media_types_of(headers: Headers) -> frozenset[str]:
     """Returns the request's media types. Some proxies repeat the header, or join two values."""
     given = ",".join(headers.getlist("content-type"))
+    return _split_once(given) if len(given) <= KEPT_LENGTH else _split(given)
+
+
+def _split(given: str) -> frozenset[str]:
     return frozenset(part.partition(";")[0].strip().lower() for part in given.split(","))
+
+
+_split_once = lru_cache(256)(_split)
 
 
 class _Decompression:
@@ -240,6 +261,8 @@ def _choose_decompression(headers: Headers, limit: int) -> _Decompression | None
 
 
 def _require_json(media_types: frozenset[str]) -> None:
+    if media_types <= JSON_TYPES:
+        return
     others = [given for given in media_types if given not in JSON_TYPES and not given.endswith("+json")]
     if others:
         raise _not_json_type(others)

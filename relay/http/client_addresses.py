@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,38 +19,51 @@ EXEMPT_PATHS = frozenset({template_of("health"), template_of("readiness")})
 LIST_HEADER = "x-forwarded-for"
 """May be repeated; its lines form one list. Other headers must occur once, or nobody knows which is true."""
 
+KEPT_LENGTH = 64
+"""Longer than any address with a port. Longer texts are parsed each time, so that those that are kept stay small."""
+KEPT_ADDRESSES = 4_096
+
 Address = IPv4Address | IPv6Address
 
 _WITH_PORT = re.compile(r"\[(?P<bracketed>[^\]]*)\](?::[0-9]{1,5})?|(?P<plain>[0-9.]+):[0-9]{1,5}")
 
 
-class IpAllowlistMiddleware:
-    """Middleware: puts the client's address into `scope["state"]["address"]`, as text or None if unknown, and rejects
-    the request unless one of the allowed networks, if there are any, contains it."""
+class IpAllowlist:
+    """The networks from whose addresses requests are accepted; all, if there are none."""
 
-    def __init__(
-        self, app: ASGIApp, *, networks: Sequence[Network], proxy_header: str, record_rejection: RecordRejection
-    ) -> None:
-        self._app = app
+    def __init__(self, networks: Sequence[Network], *, proxy_header: str) -> None:
         self._networks = networks
         self._proxy_header = proxy_header
-        self._record_rejection = record_rejection
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def admit(self, scope: Scope) -> None:
+        """Put the client's address into `scope["state"]["address"]`, as text or None if unknown. Raises Forbidden
+        unless an allowed network contains it."""
         address = find_address(scope, proxy_header=self._proxy_header)
-        scope.setdefault("state", {})["address"] = None if address is None else str(address)
-        if not self._networks or scope["path"] in EXEMPT_PATHS or self._allows(address):
-            await self._app(scope, receive, send)
-            return
-        error = Forbidden("Requests from this address are not allowed.", code="address_not_allowed")
-        self._record_rejection(scope, error)
-        await error_response(error)(scope, receive, send)
+        scope.setdefault("state", {})["address"] = None if address is None else _text_of(address)
+        if self._networks and scope["path"] not in EXEMPT_PATHS and not self._allows(address):
+            raise Forbidden("Requests from this address are not allowed.", code="address_not_allowed")
 
     def _allows(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
+
+
+class IpAllowlistMiddleware:
+    """Middleware: puts the client's address into the request's state, and rejects it unless it is allowed."""
+
+    def __init__(self, app: ASGIApp, *, allowlist: IpAllowlist, record_rejection: RecordRejection) -> None:
+        self._app = app
+        self._allowlist = allowlist
+        self._record_rejection = record_rejection
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._allowlist.admit(scope)
+            except Forbidden as error:
+                self._record_rejection(scope, error)
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
@@ -62,7 +76,8 @@ def find_address(scope: Scope, *, proxy_header: str) -> Address | None:
         client = scope.get("client")
         return _parse(client[0]) if client else None
     wanted = proxy_header.lower()
-    lines = [value.decode("latin-1") for name, value in scope["headers"] if name.decode("latin-1").lower() == wanted]
+    name = wanted.encode("latin-1")
+    lines = [value.decode("latin-1") for header, value in scope["headers"] if header.lower() == name]
     said = [line.rpartition(",")[2].strip() for line in lines]
     if wanted == LIST_HEADER:
         said = said[-1:]
@@ -81,6 +96,10 @@ def network_of(address: str | None) -> str:
 
 def _parse(text: str) -> Address | None:
     """Parses an address with or without port or brackets; IPv4-mapped IPv6 becomes IPv4."""
+    return _parse_once(text) if len(text) <= KEPT_LENGTH else _parse_now(text)
+
+
+def _parse_now(text: str) -> Address | None:
     with_port = _WITH_PORT.fullmatch(text)
     plain = (with_port["bracketed"] or with_port["plain"] or "") if with_port else text
     try:
@@ -88,3 +107,7 @@ def _parse(text: str) -> Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+_parse_once = lru_cache(KEPT_ADDRESSES)(_parse_now)
+_text_of = lru_cache(KEPT_ADDRESSES)(str)

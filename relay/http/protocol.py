@@ -5,18 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, cast
 
 import httptools
 import msgspec
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from models.errors import BadRequest, RelayError, TooSlow, Unavailable
 from relay.http.connection_limits import ConnectionRegistry
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers, or trailers, beyond one read; common servers allow 8 to 64 kB."""
+
+RESPOND = "session_relay.respond"
+"""An ASGI extension of this server: a function that sends a whole response at once; see `LimitedHttpProtocol`."""
+
+Respond = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], bool]
 
 FRAMING = (b"content-length", b"transfer-encoding")
 """Headers that delimit the body."""
@@ -146,6 +155,47 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._due_at = self._clients.now + seconds
         if not self._is_answering():
             self._clients.mark_idle(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Also offer the app to send a whole response at once."""
+        cast("Scope", cycle.scope)["extensions"] = {RESPOND: partial(self._respond, cycle)}
+        super()._start_asgi_task(cycle, app)
+
+    def _respond(
+        self, cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Send a response, its head and its body in one write. Returns False, having done nothing, if the app has to
+        send it by ASGI messages: another one has begun, or the client does not read.
+
+        The headers include a content-length, and neither framing nor `connection`.
+        """
+        if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+            return False
+        if cycle.disconnected:
+            return True
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise RuntimeError("Invalid HTTP header value.")
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        if cycle.access_log:
+            cycle.access_logger.info(
+                '%s - "%s %s HTTP/%s" %d',
+                get_client_addr(cycle.scope),
+                cycle.scope["method"],
+                get_path_with_query_string(cycle.scope),
+                cycle.scope["http_version"],
+                status,
+            )
+        cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     def close_if_overdue(self, now: float) -> None:
         """Close the connection if the client is too slow to send a request, or to read a response."""

@@ -35,6 +35,9 @@ LINGER_BYTES = 32 * 1_048_576
 RecordRejection = Callable[[Scope, RelayError], None]
 """Called with the error of a rejected request."""
 
+NOT_CACHED = (b"cache-control", b"no-store")
+JSON_TYPE = (b"content-type", b"application/json")
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,7 +47,14 @@ class JsonResponse(Response):
     media_type = "application/json"
 
     def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(content, status, {"cache-control": "no-store", **(headers or {})})
+        super().__init__(content, status, headers)
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Set the headers. Most responses have no others than these, which the base class would only find slowly."""
+        if headers:
+            super().init_headers({"cache-control": "no-store", **headers})
+        else:
+            self.raw_headers = [NOT_CACHED, (b"content-length", b"%d" % len(self.body)), JSON_TYPE]
 
     def render(self, content: Any) -> bytes:
         return content if isinstance(content, bytes) else msgspec.json.encode(content)
@@ -99,12 +109,17 @@ def exception_handlers(record_rejection: RecordRejection) -> dict[Any, Any]:
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RelayError)
-        record_rejection(request.scope, error)
-        if error.hint and request.method == "GET":
-            error.hint = to_routes(error.hint)
-        return error_response(error)
+        return rejection_response(request.scope, error, record_rejection)
 
     return {RelayError: answer_error, HTTPException: _answer_routing, ClientDisconnect: _answer_nobody}
+
+
+def rejection_response(scope: Scope, error: RelayError, record_rejection: RecordRejection) -> Response:
+    """Returns the response for an error that was raised while a request was handled, and records it."""
+    record_rejection(scope, error)
+    if error.hint and scope["method"] == "GET":
+        error.hint = to_routes(error.hint)
+    return error_response(error)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -130,11 +145,16 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # The client has disconnected; nobody reads this.
 
 
-class ServerErrorMiddleware:
-    """Middleware: turns unexpected exceptions into an error in the usual form, and logs where they were raised.
+def bug_response(scope: Scope, error: Exception) -> Response:
+    """Returns the response for an unexpected exception, and logs where it was raised. Its text is not logged, as it may
+    repeat a sender's data."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames)
+    return error_response(RelayError("Internal error; the relay has logged it."))
 
-    It does not log their text, which may repeat a sender's data.
-    """
+
+class ServerErrorMiddleware:
+    """Middleware: turns unexpected exceptions into an error in the usual form, and logs them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -152,9 +172,6 @@ class ServerErrorMiddleware:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            logger.error(
-                "Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames
-            )
+            response = bug_response(scope, error)
             if not started:
-                await error_response(RelayError("Internal error; the relay has logged it."))(scope, receive, send)
+                await response(scope, receive, send)

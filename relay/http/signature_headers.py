@@ -9,20 +9,24 @@ STANDARD_PREFIXES = ("svix-", "webhook-")
 STANDARD_PARTS = ("id", "timestamp", "signature")
 GITHUB_SIGNATURE = "x-hub-signature-256"
 GITHUB_EVENT = "x-github-event"
-GITHUB_HEADERS = (GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature")
+GITHUB_HEADERS = frozenset({GITHUB_SIGNATURE, GITHUB_EVENT, "x-github-delivery", "x-hub-signature"})
 """A request with any of these claims to be from GitHub, which signs if it has a secret."""
+
+_STANDARD = {prefix: frozenset(prefix + part for part in STANDARD_PARTS) for prefix in STANDARD_PREFIXES}
+_ALL = GITHUB_HEADERS.union(*_STANDARD.values())
 
 
 def is_signed(headers: Headers) -> bool:
     """Whether a request has any header of a signature."""
-    return standard_prefix(headers) is not None or is_from_github(headers)
+    return not _ALL.isdisjoint(headers.keys())
 
 
 def standard_prefix(headers: Headers) -> str | None:
     """Returns the prefix of the Standard Webhooks headers that a request has, or None."""
-    return next((p for p in STANDARD_PREFIXES if any(p + part in headers for part in STANDARD_PARTS)), None)
+    names = headers.keys()
+    return next((prefix for prefix, parts in _STANDARD.items() if not parts.isdisjoint(names)), None)
 
 
 def is_from_github(headers: Headers) -> bool:
     """Whether a request has any of GitHub's headers."""
-    return any(name in headers for name in GITHUB_HEADERS)
+    return not GITHUB_HEADERS.isdisjoint(headers.keys())

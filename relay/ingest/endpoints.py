@@ -126,7 +126,20 @@ class Ingest:
 
     async def post_webhook(self, request: Request) -> Response:
         """Accept an envelope."""
-        headers = request.headers
+        return await self.accept_webhook(Sender.of(request.scope, request.receive))
+
+    async def post_command(self, request: Request) -> Response:
+        """Accept the data of the command in the path."""
+        sender = Sender.of(request.scope, request.receive)
+        return await self.accept_command(sender, name=request.path_params["command"])
+
+    async def post_hook(self, request: Request) -> Response:
+        """Accept any JSON, or a form, for the session of the token in the path."""
+        return await self.accept_event(Sender.of(request.scope, request.receive), name=request.path_params["token"])
+
+    async def accept_webhook(self, sender: Sender) -> Response:
+        """Accept an envelope."""
+        headers = sender.headers
         takes_forms = is_from_github(headers)
 
         def parse(body: bytes, caller: Caller) -> Parsed:
@@ -134,25 +147,23 @@ class Ingest:
                 body = payload_of(body)
             return parse_signed(body, event=caller.signed.event) if caller.signed else parse_envelope(body)
 
-        authenticate = await self.access.authenticate_with_body(headers, request.state)
-        return await self.pipeline.run(Sender.of(request), authenticate, parse, takes_forms=takes_forms)
+        authenticate = await self.access.authenticate_with_body(headers, sender.state)
+        return await self.pipeline.run(sender, authenticate, parse, takes_forms=takes_forms)
 
-    async def post_command(self, request: Request) -> Response:
-        """Accept the data of the command in the path."""
-        name = request.path_params["command"]
-        authenticate = await self.access.authenticate_with_body(request.headers, request.state)
-        sender = Sender.of(request)
+    async def accept_command(self, sender: Sender, *, name: str) -> Response:
+        """Accept the data of the command with this name."""
+        authenticate = await self.access.authenticate_with_body(sender.headers, sender.state)
         return await self.pipeline.run(
             sender, authenticate, lambda body, _: parse_flat(name, body), default_wait_seconds=COMMAND_WAIT_SECONDS
         )
 
-    async def post_hook(self, request: Request) -> Response:
-        """Accept any JSON, or a form, for the session of the token in the path."""
-        headers = request.headers
-        authenticate = await self.access.authenticate_token_webhook(request.path_params["token"], request.state)
-        if request.method == "HEAD":  # Trello verifies a receiver like this.
+    async def accept_event(self, sender: Sender, *, name: str) -> Response:
+        """Accept any JSON, or a form, for the session of the token with this name."""
+        headers = sender.headers
+        authenticate = await self.access.authenticate_token_webhook(name, sender.state)
+        if sender.method == "HEAD":  # Trello verifies a receiver like this.
             return Response()
-        own, parameters = split_parameters(request.query_params)
+        own, parameters = split_parameters(sender.query)
 
         def parse(body: bytes, caller: Caller) -> Parsed | Response:
             event = read_event(body, headers=headers, parameters=parameters)
@@ -160,7 +171,7 @@ class Ingest:
                 return answer
             return parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
 
-        sender = Sender.of(request)._replace(query=own)
+        sender = sender._replace(query=own)
         return await self.pipeline.run(sender, authenticate, parse, takes_forms=True, is_known=True)
 
 

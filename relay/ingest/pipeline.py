@@ -13,20 +13,21 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from models.commands.definitions import EMPTY_OBJECT, GetTask
 from models.commands.payloads import Submission
 from models.errors import TooManyRequests, Unavailable
 from models.field_types import MAX_WAIT_SECONDS
 from models.queue.inbox import Entry, Outcome, make_entry, outcome_key
-from relay.auth.access_control import AccessControl
+from relay.auth.access_control import AccessControl, Authenticate, RequestState
 from relay.auth.authentication import Caller, require_permission
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
-from relay.http.bodies import UnauthenticatedBytes, read_body, without_mark
+from relay.http.bodies import LARGE_BYTES, UnauthenticatedBytes, read_body, without_mark
+from relay.http.headers import IndexedHeaders
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import error_response
 from relay.http.waiting import wait_any
@@ -46,8 +47,6 @@ LEAST_READ_SECONDS = 2.0
 Parsed = Submission | IgnoredEvent
 Parse = Callable[[bytes, Caller], Parsed | Response]
 """Parses a body; a Response answers a request other than a webhook."""
-Authenticate = Callable[[bytes], Awaitable[Caller]]
-"""Authenticates the body of a request with checked headers, and counts its bytes."""
 ReadTask = Callable[[Caller, Entry, GetTask], Awaitable[Outcome]]
 """Reads a task again, as the command would. Raises Unavailable or TooManyRequests if that is impossible now."""
 
@@ -58,21 +57,34 @@ class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] | None = None
 
 
+NO_QUERY = QueryParams()
+
+
 class Sender(NamedTuple):
     """The client's side of a request."""
 
+    method: str
     headers: Headers
     query: QueryParams
     receive: Receive
-    parts: AsyncIterator[bytes]
-    """The body's parts as they arrive."""
-    address: str | None = None
+    state: RequestState
 
     @classmethod
-    def of(cls, request: Request) -> Sender:
+    def of(cls, scope: Scope, receive: Receive, *, headers: Headers | None = None) -> Sender:
         """Returns the sender of a request."""
-        address = getattr(request.state, "address", None)
-        return cls(request.headers, request.query_params, request.receive, request.stream(), address)
+        query = QueryParams(scope["query_string"]) if scope["query_string"] else NO_QUERY
+        headers = IndexedHeaders(scope["headers"]) if headers is None else headers
+        return cls(scope["method"], headers, query, receive, scope["state"])
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body's parts as they arrive. Raises ClientDisconnect."""
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
 
 
 class Waits(NamedTuple):
@@ -133,18 +145,22 @@ class Pipeline:
         """Take a request with checked headers through all steps. `is_known` says that its sender is authenticated even
         if its body is signed."""
         self._load.check()
-        waits = Waits(decode_parameters(sender.query, WaitParameters).wait, default_wait_seconds)
+        wait = decode_parameters(sender.query, WaitParameters).wait if sender.query else None
+        waits = Waits(wait, default_wait_seconds)
         body = await read_body(
             sender.headers,
-            sender.parts,
+            sender.parts(),
             limit=self._max_body_bytes,
-            address=sender.address,
+            address=sender.state.get("address"),
             unproven=None if is_known else self._unproven,
             takes_forms=takes_forms,
         )
         caller = await authenticate(body)
-        async with self._access.large_bodies.turn(body):
+        if len(body) < LARGE_BYTES:
             parsed = parse(without_mark(body), caller)
+        else:
+            async with self._access.large_bodies.turn(body):
+                parsed = parse(without_mark(body), caller)
         if isinstance(parsed, Response):
             return parsed
         return await self.submit(sender, caller, parsed, waits)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
-from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import SettingsError
@@ -42,12 +44,13 @@ class RequestRates:
         anonymous = parse_limit("", ANONYMOUS_LIMIT, example=RATE_EXAMPLE)
         self._anonymous = RateLimiter("requests", anonymous, storage)
 
-    async def hit(self, source: str, state: State) -> None:
-        """Count a request before its body is read, and put the remaining quota into `state`. Raises TooManyRequests."""
+    async def hit(self, source: str, state: MutableMapping[str, Any]) -> None:
+        """Count a request before its body is read, and put the remaining quota into the request's state. Raises
+        TooManyRequests."""
         try:
             await self._requests.hit(source, 1)
         finally:
-            state.allowance = self._requests.status_of(source)
+            state["allowance"] = self._requests.status_of(source)
         self._bytes.check(source)
 
     async def hit_bytes(self, source: str, size: int) -> None:
@@ -66,15 +69,19 @@ class RateLimitHeadersMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope.setdefault("state", {})
+        await self._app(scope, receive, with_rate_headers(scope.setdefault("state", {}), send))
 
-        async def send_with_headers(message: Message) -> None:
-            allowance: RateLimitStatus | None = state.get("allowance")
-            if allowance is not None and message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *rate_headers(allowance)]
-            await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+def with_rate_headers(state: Mapping[str, Any], send: Send) -> Send:
+    """Returns a `send` that adds the RateLimit headers, if the request's state has a quota when it responds."""
+
+    async def send_with_headers(message: Message) -> None:
+        allowance: RateLimitStatus | None = state.get("allowance")
+        if allowance is not None and message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *rate_headers(allowance)]
+        await send(message)
+
+    return send_with_headers
 
 
 def rate_headers(allowance: RateLimitStatus) -> list[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.errors import RelayError, SettingsError
 from models.settings import parse_networks, read_settings
-from relay.http.client_addresses import IpAllowlistMiddleware, find_address
+from relay.http.client_addresses import IpAllowlist, IpAllowlistMiddleware, find_address
 
 ALLOWED = "203.0.113.0/24, 198.51.100.7, 2001:db8::/32"
 
@@ -96,7 +96,8 @@ def ask(
     def note(_: Scope, error: RelayError) -> None:
         noted.append(error)
 
-    barrier = IpAllowlistMiddleware(app, networks=parse_networks(allowed), proxy_header=header, record_rejection=note)
+    allowlist = IpAllowlist(parse_networks(allowed), proxy_header=header)
+    barrier = IpAllowlistMiddleware(app, allowlist=allowlist, record_rejection=note)
 
     async def request() -> httpx.Response:
         transport = httpx.ASGITransport(barrier, client=peer)
