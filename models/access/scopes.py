@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from models.field_types import Scope
 
@@ -27,4 +28,9 @@ HELD_SCOPES: frozenset[Scope] = frozenset({"read", "write"})
 
 def allows(scopes: Iterable[Scope], wanted: Scope) -> bool:
     """Return whether one of the scopes grants `wanted`: admin grants all, and write includes read."""
-    return any(wanted in GRANTS[scope] for scope in scopes)
+    return wanted in _granted_by(tuple(scopes))
+
+
+@lru_cache(1_024)
+def _granted_by(scopes: tuple[Scope, ...]) -> frozenset[Scope]:
+    return frozenset().union(*(GRANTS[scope] for scope in scopes))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
+from functools import lru_cache
 from http import HTTPStatus
+from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -19,12 +22,53 @@ MAX_REFUSED_LINES = 10
 log counts all of them."""
 
 
+KEPT_LENGTH = 200
+"""Longer paths are masked each time, so that those that are kept stay small."""
+
+
+@lru_cache(2)
+def _format_second(second: int, date_format: str) -> str:
+    """Return the time in UTC. Most lines are of the same second as the one before."""
+    return time.strftime(date_format, time.gmtime(second))
+
+
 class _JsonFormatter(JsonFormatter):
-    converter = staticmethod(time.gmtime)
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return _format_second(int(record.created), datefmt or TIME_FORMAT)
 
 
 class _ConsoleFormatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return _format_second(int(record.created), datefmt or TIME_FORMAT)
+
+
+class _TurnHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of one turn of the event loop together, as each write costs more than its line. Warnings, and
+    lines of threads without an event loop, are written at once, after what was logged before them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, or keep it until the next turn."""
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            loop = asyncio._get_running_loop() if record.levelno <= logging.INFO else None
+            if loop is None:
+                self.flush()
+            elif len(self._lines) == 1:
+                loop.call_soon(self.flush)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write the lines that are kept."""
+        with self.lock:  # type: ignore[union-attr]
+            if self._lines:
+                lines, self._lines = self._lines, []
+                self.stream.write("".join(lines))
+            super().flush()
 
 
 class _AccessFilter(logging.Filter):
@@ -42,7 +86,9 @@ class _AccessFilter(logging.Filter):
         client, method, path, version, status = record.args
         if status == HTTPStatus.TOO_MANY_REQUESTS and not self._has_room(int(record.created)):
             return False
-        record.args = (client, method, mask_path(str(path)), version, status)
+        path = str(path)
+        shown = _mask_once(path) if len(path) <= KEPT_LENGTH else mask_path(path)
+        record.args = (client, method, shown, version, status)
         return True
 
     def _has_room(self, second: int) -> bool:
@@ -52,9 +98,14 @@ class _AccessFilter(logging.Filter):
         return self._shown <= MAX_REFUSED_LINES
 
 
+_mask_once = lru_cache(1_024)(mask_path)
+
+
 def configure_logging(settings: Settings) -> None:
     """Log to stderr in LOG_FORMAT, from LOG_LEVEL up. May be called again."""
-    handler = logging.StreamHandler(sys.stderr)
+    logging._srcfile = None  # With the next two, the documented way to leave out what no format shows.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = _TurnHandler(sys.stderr)
     handler.setFormatter(_formatter(settings))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     access = logging.getLogger("uvicorn.access")

@@ -135,9 +135,13 @@ def shard_of(session_id: str | None) -> int:
     return zlib.crc32(session_id.encode()) % SHARDS if session_id else 0
 
 
+_INBOX_KEYS = [f"sr:inbox:{shard:02d}" for shard in range(SHARDS)]
+_DRAIN_PENDING_KEYS = [f"sr:wake:{shard:02d}" for shard in range(SHARDS)]
+
+
 def inbox_key(shard: int) -> str:
     """Return the key of a shard's stream."""
-    return f"sr:inbox:{shard:02d}"
+    return _INBOX_KEYS[shard]
 
 
 def shard_of_key(key: bytes) -> int:
@@ -147,7 +151,7 @@ def shard_of_key(key: bytes) -> int:
 
 def drain_pending_key(shard: int) -> str:
     """Return the key that exists while a drain of the shard is enqueued."""
-    return f"sr:wake:{shard:02d}"
+    return _DRAIN_PENDING_KEYS[shard]
 
 
 def dedup_key(source: str, delivery_id: str) -> str:

@@ -181,7 +181,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise RuntimeError("Invalid HTTP header value.")
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        if cycle.access_log:
+        if cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO):
+            # As uvicorn does it.
             cycle.access_logger.info(
                 '%s - "%s %s HTTP/%s" %d',
                 get_client_addr(cycle.scope),

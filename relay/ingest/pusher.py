@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
+import hiredis
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -47,31 +48,41 @@ BATCHES_IN_FLIGHT = 4
 """Several, so that a batch does not wait for the reply to the one before; each needs a connection."""
 
 PUSH_SCRIPT = """
-local receipts, woken = {}, {}
-for i = 0, #KEYS / 5 - 1 do
-  local seen, stream, wake, backlog, sizes = unpack(KEYS, 5 * i + 1, 5 * i + 5)
-  local hash, receipt, waits, source, entry, since = unpack(ARGV, 6 * i + 1, 6 * i + 6)
-  local known = redis.call('GET', seen)
-  if known and since ~= '' and cjson.decode(string.sub(known, 65)).accepted_at <= since then known = false end
-  if known and string.sub(known, 1, 64) ~= hash then
-    receipts[i + 1] = {'conflict', string.sub(known, 65)}
-  elseif known and waits == '0' then
-    receipts[i + 1] = {'duplicate', string.sub(known, 65)}
-  else
-    if not known then redis.call('SET', seen, hash .. receipt) end
-    redis.call('XADD', stream, '*', 'e', entry)
-    redis.call('HINCRBY', backlog, source, 1)
-    redis.call('HINCRBY', sizes, source, #entry + ENTRY_BYTES)
-    if redis.call('SET', wake, '1', 'NX', 'EX', WAKE_SECONDS) then woken[#woken + 1] = stream end
-    receipts[i + 1] = {known and 'duplicate' or 'accepted', known and string.sub(known, 65) or ''}
+local receipts, woken, marked, numbers, sizes = {}, {}, {}, {}, {}
+for i = 1, (#KEYS - 2) / 3 do
+  local seen, stream, wake = unpack(KEYS, 3 * i, 3 * i + 2)
+  local value, waits, source, entry, since = unpack(ARGV, 5 * i - 4, 5 * i)
+  local known = redis.call('SET', seen, value, 'NX', 'GET')
+  if known and since ~= '' and cjson.decode(string.sub(known, 65)).accepted_at <= since then
+    redis.call('SET', seen, value)
+    known = false
   end
+  if known and string.sub(known, 1, 64) ~= string.sub(value, 1, 64) then
+    receipts[i] = {'conflict', string.sub(known, 65)}
+  elseif known and waits == '0' then
+    receipts[i] = {'duplicate', string.sub(known, 65)}
+  else
+    redis.call('XADD', stream, '*', 'e', entry)
+    numbers[source] = (numbers[source] or 0) + 1
+    sizes[source] = (sizes[source] or 0) + #entry + ENTRY_BYTES
+    if not marked[wake] then
+      marked[wake] = true
+      if redis.call('SET', wake, '1', 'NX', 'EX', WAKE_SECONDS) then woken[#woken + 1] = stream end
+    end
+    receipts[i] = known and {'duplicate', string.sub(known, 65)} or 'accepted'
+  end
+end
+for source, number in pairs(numbers) do
+  redis.call('HINCRBY', KEYS[1], source, number)
+  redis.call('HINCRBY', KEYS[2], source, sizes[source])
 end
 return {receipts, woken}
 """.replace("WAKE_SECONDS", str(WAKE_SECONDS)).replace("ENTRY_BYTES", str(ENTRY_BYTES))
-"""Pushes entries, each once: five keys and six arguments per entry, see `push_arguments`. Returns each entry's verdict,
-with the earlier receipt if there is one, and the streams of the shards to drain. A duplicate whose sender waits is
-pushed again: the worker drops it, and sends the outcome. A delivery from before the last argument's time, if there is
-one, counts as another event with the same content."""
+"""Pushes entries, each once: the keys in COMMON_KEYS, then three keys and five arguments per entry, see
+`push_arguments`. Returns for each entry 'accepted', or another verdict with the earlier receipt, and the streams of the
+shards to drain. A duplicate whose sender waits is pushed again: the worker drops it, and sends the outcome. A delivery
+from before the last argument's time, if there is one, counts as another event with the same content."""
+COMMON_KEYS = (BACKLOG_KEY, BACKLOG_BYTES_KEY)
 
 _SCRIPT_HASH = hashlib.sha1(PUSH_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -95,13 +106,14 @@ class PendingPush(NamedTuple):
     size: int
     result: asyncio.Future[Pushed]
 
-    def settle(self, verdict: bytes, receipt: bytes) -> None:
+    def settle(self, answer: Any) -> None:
         """Set the result to the script's verdict."""
         if self.result.done():
             return
-        if verdict == b"accepted":
+        if answer == b"accepted":
             self.result.set_result(Pushed("accepted", self.receipt))
         else:
+            verdict, receipt = answer
             known = msgspec.json.decode(receipt, type=Receipt)
             self.result.set_result(Pushed("conflict" if verdict == b"conflict" else "duplicate", known))
 
@@ -177,9 +189,9 @@ class Pusher:
     async def _send(self, batch: list[PendingPush]) -> None:
         self._in_flight += 1
         try:
-            verdicts, streams = await self._run_script(batch)
-            for pending, (verdict, receipt) in zip(batch, verdicts, strict=True):
-                pending.settle(verdict, receipt)
+            answers, streams = await self._run_script(batch)
+            for pending, answer in zip(batch, answers, strict=True):
+                pending.settle(answer)
             if streams:
                 self._wake([shard_of_key(stream) for stream in streams])
         except REDIS_ERRORS as error:
@@ -201,12 +213,20 @@ class Pusher:
                 self._enough.set()
 
     async def _run_script(self, batch: list[PendingPush]) -> Any:
-        keys = [key for pending in batch for key in pending.keys]
+        keys = [*COMMON_KEYS, *(key for pending in batch for key in pending.keys)]
         arguments = [argument for pending in batch for argument in pending.arguments]
+        command = ("EVALSHA", _SCRIPT_HASH, len(keys), *keys, *arguments)
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
+        connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            return await self._redis.evalsha(_SCRIPT_HASH, len(keys), *keys, *arguments)
+            # As `execute_command` does it, which takes much longer to pack a long command.
+            await connection.send_packed_command(packed)
+            return await connection.read_response()
         except NoScriptError:  # Nothing was run; EVAL also loads the script.
-            return await self._redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
+            pass
+        finally:
+            await self._redis.connection_pool.release(connection)
+        return await self._redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
 
 
 def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str | bytes]]:
@@ -215,9 +235,8 @@ def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str 
     keys = [dedup_key(entry.source, entry.delivery_id), inbox_key(shard), drain_pending_key(shard)]
     waits = "1" if entry.waits or entry.resolution else "0"
     since = format_utc(entry.accepted_at - REPEAT_WINDOW) if entry.by_content else ""
-    encoded = msgspec.json.encode(entry)
-    arguments: list[str | bytes] = [entry.hash, msgspec.json.encode(receipt), waits, entry.source, encoded, since]
-    return [*keys, BACKLOG_KEY, BACKLOG_BYTES_KEY], arguments
+    value = entry.hash.encode() + msgspec.json.encode(receipt)
+    return keys, [value, waits, entry.source, msgspec.json.encode(entry), since]
 
 
 def _not_confirmed(delivery_id: str) -> Unavailable:

@@ -18,6 +18,8 @@ from relay.ingest.pusher import Pushed
 PENDING = "Safely stored; it will take effect. Do not send it again; GET status_url for its outcome."
 RETRY_AFTER_SECONDS = 5
 
+_DELIVERY_URL = template_of("read_delivery").removesuffix("{delivery_id}")
+
 
 def receipt_response(entry: Entry, pushed: Pushed, *, status: Literal["accepted", "pending"]) -> Response:
     """Returns the response with the valid receipt. Raises Conflict if another command has the delivery id."""
@@ -60,5 +62,5 @@ def _with_flat_field(body: bytes) -> bytes:
 
 def _status_url(entry: Entry) -> str:
     # A sender without `read` cannot follow the URL; a reader has another source and must name this one.
-    url = template_of("read_delivery").format(delivery_id=entry.delivery_id)
+    url = _DELIVERY_URL + entry.delivery_id
     return url if allows(entry.scopes, "read") else f"{url}?source={entry.source}"

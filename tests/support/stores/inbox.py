@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from models.commands.payloads import parse_envelope
 from models.queue.inbox import SHARDS, Entry, make_entry, receipt_of, shard_of
-from relay.ingest.pusher import PUSH_SCRIPT, push_arguments
+from relay.ingest.pusher import COMMON_KEYS, PUSH_SCRIPT, push_arguments
 from worker.drain import Drain
 
 _numbers = itertools.count(1)
@@ -34,10 +34,10 @@ def entry(command: str, session_id: str | None, /, **data: Any) -> Entry:
 def push(redis: Redis, *entries: Entry) -> list[str]:
     """Push entries. Returns the result of each."""
     pushes = [push_arguments(item, receipt_of(item)) for item in entries]
-    keys = [key for keys, _ in pushes for key in keys]
+    keys = [*COMMON_KEYS, *(key for keys, _ in pushes for key in keys)]
     arguments = [argument for _, arguments in pushes for argument in arguments]
     receipts, _ = redis.eval(PUSH_SCRIPT, len(keys), *keys, *arguments)
-    return [receipt[0].decode() for receipt in receipts]
+    return [(receipt if isinstance(receipt, bytes) else receipt[0]).decode() for receipt in receipts]
 
 
 def drain(redis: Redis, engine: Engine, *entries: Entry) -> list[str]:
