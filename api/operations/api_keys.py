@@ -87,7 +87,7 @@ class Keys:
         """Create a key. Only this response contains its secret."""
         caller = await self._authorize(request)
         decode_parameters(request.query_params, NoParameters)
-        body = await read_body(request.headers, request.stream(), limit=MAX_REQUEST_BYTES)
+        body = await read_body(request.headers, request.receive, limit=MAX_REQUEST_BYTES)
         decode_json(body)
         requested = decode_leniently(body, KeyRequest)
         new = await _in_thread(

@@ -113,13 +113,13 @@ def parse_flat(command_name: str, body: bytes) -> Submission:
 def parse_envelope_strictly(body: bytes) -> Submission | None:
     """Parse an envelope; None if it is not in the strict form."""
     found = read_envelope(body)
-    return found and _submission_of(found)
+    return None if found is None else _submission_of(found)
 
 
 def parse_flat_strictly(command_name: str, body: bytes) -> Submission | None:
     """Parse the flat form of a command; None if it is not in the strict form."""
     found = read_flat(command_name, body)
-    return found and _submission_of(found, is_flat=True)
+    return None if found is None else _submission_of(found, is_flat=True)
 
 
 def _submission_of(found: StrictCommand, *, is_flat: bool = False) -> Submission:

@@ -28,11 +28,12 @@ _DIGITS = bytes(ord("9" if chr(code) in "0123456789." else " ") for code in rang
 """Translates digits and decimal points to nines, and all other bytes to spaces."""
 _LONG_NUMBER = b"9" * 17
 """More digits than a float can represent."""
+_ESCAPE = b"\\u00"
 _UNUSUAL = (b"\\u0000", b"\\u003")
 """Escapes of NUL, which is rejected, and of the colon, which repeated keys are detected by."""
 
 
-class StrictCommand(NamedTuple):
+class StrictCommand(msgspec.Struct, kw_only=True):
     """A command with all its ids."""
 
     command: Command
@@ -58,9 +59,13 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def colons(self) -> int:
         """The number of colons in the envelope's JSON, outside its data."""
-        given = (self.type, self.session_id, self.id, self.sync, self.feedback_mode)
-        count = 1 + sum(value is not UNSET for value in given) + (self.data is not EMPTY_OBJECT)
-        return count + sum(text.count(":") for text in (self.command, self.id or "", self.session_id or ""))
+        count = 1 + self.command.count(":") + (self.data is not EMPTY_OBJECT)
+        count += (self.type is not UNSET) + (self.sync is not UNSET) + (self.feedback_mode is not UNSET)
+        if self.session_id is not UNSET:
+            count += 1 + self.session_id.count(":")
+        if self.id is not UNSET:
+            count += 1 + self.id.count(":")
+        return count
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +103,10 @@ def read_envelope(body: bytes) -> StrictCommand | None:
         found = _read(envelope.command, envelope.data, session_id=session_id, body=body, colons=envelope.colons)
     except NOT_STRICT:
         return None
-    sync = envelope.sync is True or envelope.feedback_mode == "sync"
-    return found and found._replace(delivery_id=_given(envelope.id), sync=sync)
+    if found is not None:
+        found.delivery_id = _given(envelope.id)
+        found.sync = envelope.sync is True or envelope.feedback_mode == "sync"
+    return found
 
 
 def read_flat(name: str, body: bytes) -> StrictCommand | None:
@@ -114,12 +121,14 @@ def read_flat(name: str, body: bytes) -> StrictCommand | None:
         found = _read(name, data, session_id=_given(head.session_id), body=body, colons=head.colons)
     except NOT_STRICT:
         return None
-    return found and found._replace(delivery_id=_given(head.id))
+    if found is not None:
+        found.delivery_id = _given(head.id)
+    return found
 
 
 def is_unusual(body: bytes) -> bool:
     """Return whether the body needs the full checks, or would be too slow to decode."""
-    if _LONG_NUMBER in body.translate(_DIGITS) or any(text in body for text in _UNUSUAL):
+    if _LONG_NUMBER in body.translate(_DIGITS) or (_ESCAPE in body and any(text in body for text in _UNUSUAL)):
         return True
     return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) >= MAX_DEPTH
 

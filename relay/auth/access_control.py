@@ -57,7 +57,7 @@ class AccessControl:
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is
         over its limit of bytes."""
-        body = await read_body(request.headers, request.stream(), limit=limit)
+        body = await read_body(request.headers, request.receive, limit=limit)
         await self._rates.hit_bytes(caller.source, len(body))
         return body
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from models.decoding.strict import BYTE_ORDER_MARK
 from models.errors import NotJson, TooLarge, TooManyRequests, Undecodable, UnsupportedMediaType
@@ -119,7 +121,7 @@ class _Bodies:
 
 async def read_body(
     headers: Headers,
-    parts: AsyncIterable[bytes],
+    receive: Receive,
     *,
     limit: int,
     address: str | None = None,
@@ -129,7 +131,7 @@ async def read_body(
     """The body, of at most `limit` bytes, compressed and decompressed. Reads no further than needed to refuse. What is
     signed is given as it came, all else without a byte order mark.
 
-    Raises UnsupportedMediaType, Undecodable, TooLarge, what `parts` raises, or TooManyRequests if the request is signed
+    Raises UnsupportedMediaType, Undecodable, TooLarge, ClientDisconnect, or TooManyRequests if the request is signed
     and too much of such is `unproven`, at its address or at all.
     """
     media_types = media_types_of(headers)
@@ -143,9 +145,9 @@ async def read_body(
     try:
         if signed and unproven is not None:
             async with unproven.reading(network_of(address)) as count:
-                size = await _collect(parts, body, limit=limit, decompression=decompression, count=count)
+                size = await _collect(receive, body, limit=limit, decompression=decompression, count=count)
         else:
-            size = await _collect(parts, body, limit=limit, decompression=decompression)
+            size = await _collect(receive, body, limit=limit, decompression=decompression)
     except BaseException:
         body.clear()  # The error's traceback would keep the bytes until garbage collection.
         raise
@@ -164,7 +166,7 @@ async def read_body(
 
 
 async def _collect(
-    parts: AsyncIterable[bytes],
+    receive: Receive,
     body: bytearray,
     *,
     limit: int,
@@ -172,8 +174,13 @@ async def _collect(
     count: Callable[[int], None] | None = None,
 ) -> int:
     """Append the parts to the body as they arrive; returns how many bytes arrived. Raises TooLarge or Undecodable."""
-    size = 0
-    async for part in parts:
+    size, is_complete = 0, False
+    while not is_complete:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        is_complete = not message.get("more_body", False)
         size += len(part)
         if count is not None:
             count(len(part))

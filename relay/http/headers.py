@@ -11,16 +11,15 @@ class IndexedHeaders(Headers):
     """Starlette's headers, with the same answers. The server has lowercased the names, as ASGI requires."""
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        super().__init__(raw=raw)
-        self._names = [name.decode("latin-1") for name, _ in raw]
+        self._list = raw
         # Of a name that is repeated, the first value counts.
         self._first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(raw)}
 
     def keys(self) -> list[str]:  # type: ignore[override]
-        return self._names
+        return [*self._first]
 
     def getlist(self, key: str) -> list[str]:
-        if len(self._first) < len(self._names):
+        if len(self._first) < len(self._list):
             return super().getlist(key)
         value = self._first.get(key.lower())
         return [] if value is None else [value]

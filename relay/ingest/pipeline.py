@@ -6,14 +6,13 @@ Each step is in one place, and takes headers, a body or an entry instead of a re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
@@ -75,16 +74,6 @@ class Sender(NamedTuple):
         query = QueryParams(scope["query_string"]) if scope["query_string"] else NO_QUERY
         headers = IndexedHeaders(scope["headers"]) if headers is None else headers
         return cls(scope["method"], headers, query, receive, scope["state"])
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body's parts as they arrive. Raises ClientDisconnect."""
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            yield message.get("body", b"")
-            more = message.get("more_body", False)
 
 
 class Waits(NamedTuple):
@@ -149,7 +138,7 @@ class Pipeline:
         waits = Waits(wait, default_wait_seconds)
         body = await read_body(
             sender.headers,
-            sender.parts(),
+            sender.receive,
             limit=self._max_body_bytes,
             address=sender.state.get("address"),
             unproven=None if is_known else self._unproven,
@@ -227,8 +216,11 @@ class Pipeline:
 
     async def push(self, entry: Entry) -> Pushed:
         """Store an entry. Raises Unavailable, or TooManyRequests if its source has used its share of the backlog."""
-        with self._load.reserve(entry):
+        size = self._load.reserve(entry)
+        try:
             return await self._pusher.push(entry)
+        finally:
+            self._load.release(entry.source, size)
 
     async def _push_and_wait(
         self, entry: Entry, gone: asyncio.Future[None], *, seconds: float

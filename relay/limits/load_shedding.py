@@ -7,8 +7,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from redis.asyncio import Redis
 
@@ -92,10 +90,9 @@ class LoadShedder:
         if self._refusal is not None:
             raise Unavailable(self._refusal)
 
-    @contextmanager
-    def reserve(self, entry: Entry) -> Iterator[None]:
-        """Count an entry that is stored within the block. Raises Unavailable if it does not fit, or TooManyRequests if
-        its source has used its share of the backlog."""
+    def reserve(self, entry: Entry) -> int:
+        """Count an entry that is about to be stored; returns its size, for `release`. Raises Unavailable if it does not
+        fit, or TooManyRequests if its source has used its share of the backlog."""
         self.check()
         source, size = entry.source, size_in_redis(entry)
         if self._length + self._unseen.total >= self._max_backlog:
@@ -107,10 +104,11 @@ class LoadShedder:
         if self._room is not None and self._unseen.size + size > self._room:
             raise Unavailable(LITTLE_MEMORY)
         self._unseen.add(source, size)
-        try:
-            yield
-        finally:
-            self._stored.add(source, size)
+        return size
+
+    def release(self, source: str, size: int) -> None:
+        """Mark an entry as stored, or not stored: the next sample sees it if it is."""
+        self._stored.add(source, size)
 
     @property
     def is_answered(self) -> bool:

@@ -59,10 +59,10 @@ class RateLimiter:
 
     async def hit(self, source: str, amount: int) -> None:
         """Use `amount` of the quota. Raises TooManyRequests. Without Redis nothing is limited."""
-        share, now = self._shares.get(source) or self._add(source), time.monotonic()
-        if share.spend(amount, now):
+        if self.spend(source, amount):
             return
-        self._extend_refusal(share, now)
+        share = self._shares.get(source) or self._add(source)
+        self._extend_refusal(share, time.monotonic())
         async with share.reserving:  # Requests that arrive meanwhile share one reservation.
             now = time.monotonic()
             if share.spend(amount, now) or now < self._away_until:
@@ -81,6 +81,12 @@ class RateLimiter:
                 return
             self._extend_refusal(share, now)
             share.spend(amount, now)
+
+    def spend(self, source: str, amount: int) -> bool:
+        """Use `amount` of the quota that this process has reserved; returns whether it was enough. Most requests need
+        nothing else."""
+        share = self._shares.get(source)
+        return share is not None and share.spend(amount, time.monotonic())
 
     def check(self, source: str) -> None:
         """Raise TooManyRequests if the limit was exhausted just now."""

@@ -48,14 +48,16 @@ class RequestRates:
         """Count a request before its body is read, and put the remaining quota into the request's state. Raises
         TooManyRequests."""
         try:
-            await self._requests.hit(source, 1)
+            if not self._requests.spend(source, 1):
+                await self._requests.hit(source, 1)
         finally:
             state["allowance"] = self._requests.status_of(source)
         self._bytes.check(source)
 
     async def hit_bytes(self, source: str, size: int) -> None:
         """Count a body's bytes. Raises TooManyRequests."""
-        await self._bytes.hit(source, size)
+        if not self._bytes.spend(source, size):
+            await self._bytes.hit(source, size)
 
     async def hit_anonymous(self, address: str) -> None:
         """Count a request without a key, by the client's address. Raises TooManyRequests."""

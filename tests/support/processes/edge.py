@@ -84,7 +84,7 @@ class Edge:
         self._loop.call_soon_threadsafe(self._released.set)
 
     async def _body(self, request: Request) -> Response:
-        return JsonResponse({"size": len(await read_body(request.headers, request.stream(), limit=BODY_LIMIT))})
+        return JsonResponse({"size": len(await read_body(request.headers, request.receive, limit=BODY_LIMIT))})
 
     async def _headers(self, request: Request) -> Response:
         await request.body()
