@@ -9,14 +9,16 @@ import time
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TextIO
+from urllib.parse import quote
 
 from pythonjsonlogger.json import JsonFormatter
 
 from models.process.url_redaction import mask_path
 from models.settings import Settings
 
-CONSOLE_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
+ACCESS_FORMAT = '%s - "%s %s HTTP/%s" %d'
+"""Uvicorn's."""
 MAX_REFUSED_LINES = 10
 """Logged requests over a limit per second, so that a sender that does not slow down cannot fill the disk. The rejection
 log counts all of them."""
@@ -38,8 +40,9 @@ class _JsonFormatter(JsonFormatter):
 
 
 class _ConsoleFormatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return _format_second(int(record.created), datefmt or TIME_FORMAT)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        second = _format_second(int(record.created), TIME_FORMAT)
+        return f"{second}.{int(record.msecs):03d}Z {record.levelname:<7} {record.name}: {record.message}"
 
 
 class _TurnHandler(logging.StreamHandler[TextIO]):
@@ -54,11 +57,13 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
         """Write the line, or keep it until the next turn."""
         try:
             self._lines.append(self.format(record) + self.terminator)
-            loop = asyncio._get_running_loop() if record.levelno <= logging.INFO else None
-            if loop is None:
+            if record.levelno > logging.INFO:
                 self.flush()
-            elif len(self._lines) == 1:
-                loop.call_soon(self.flush)
+            elif len(self._lines) == 1:  # Otherwise the first of them has already asked for a turn.
+                if loop := asyncio._get_running_loop():
+                    loop.call_soon(self.flush)
+                else:
+                    self.flush()
         except Exception:
             self.handleError(record)
 
@@ -98,6 +103,28 @@ class _AccessFilter(logging.Filter):
         return self._shown <= MAX_REFUSED_LINES
 
 
+class AccessLog:
+    """Writes the lines of uvicorn's access log with one record for all of them. Only for the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("uvicorn.access")
+        self._record = self._logger.makeRecord(self._logger.name, logging.INFO, "", 0, ACCESS_FORMAT, (), None)
+
+    def write(self, client: str, method: str, path: str, version: str, status: int) -> None:
+        """Log a response. Formats nothing unless it is logged."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        record, now = self._record, time.time()
+        record.created, record.msecs = now, now % 1 * 1000
+        record.msg, record.args = ACCESS_FORMAT, (client, method, _quote(path), version, status)
+        self._logger.handle(record)
+
+
+def _quote(path: str) -> str:
+    return _quote_once(path) if len(path) <= KEPT_LENGTH else quote(path)
+
+
+_quote_once = lru_cache(1_024)(quote)
 _mask_once = lru_cache(1_024)(mask_path)
 
 
@@ -115,7 +142,7 @@ def configure_logging(settings: Settings) -> None:
 
 def _formatter(settings: Settings) -> logging.Formatter:
     if settings.log_format == "console":
-        return _ConsoleFormatter(CONSOLE_FORMAT, TIME_FORMAT)
+        return _ConsoleFormatter()
     return _JsonFormatter(
         ["asctime", "levelname", "name", "message"],
         datefmt=f"{TIME_FORMAT}Z",

@@ -123,7 +123,8 @@ class AccessControl:
 
     def _known_caller(self, caller: Caller) -> Authenticate:
         async def finish(body: bytes) -> Caller:
-            await self._rates.hit_bytes(caller.source, len(body))
+            if not self._rates.spend_bytes(caller.source, len(body)):
+                await self._rates.hit_bytes(caller.source, len(body))
             return caller
 
         return finish

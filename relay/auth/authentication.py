@@ -58,6 +58,7 @@ class Authenticator:
     def __init__(self, settings: Settings, key_cache: ApiKeyCache) -> None:
         """Raises SettingsError without any credential, or for an invalid secret."""
         self._api_key = settings.api_key.encode()
+        self._first_caller = Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
         self._key_cache = key_cache
         self._webhook_secrets = webhook_secrets(settings)
         self._github_secrets = github_secrets(settings)
@@ -117,7 +118,7 @@ class Authenticator:
         """Returns the caller that a key or an app's token belongs to. Takes the same time for every wrong one. Raises
         Unauthorized, or Unavailable."""
         if self._api_key and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key):
-            return Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
+            return self._first_caller
         if has_form_of_key(given):
             if given.startswith(HOOK_PREFIX):
                 raise Unauthorized(

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import msgspec
 from uvicorn.server import ServerState
 
+from models.process.log_setup import AccessLog
 from relay.http.responses import RecordRejection
 
 MAX_CONNECTIONS = 10_000
@@ -53,6 +54,7 @@ class ConnectionRegistry(ServerState):
         self.timeouts = timeouts
         self.record_rejection = record_rejection
         """Called for requests that never reach the app."""
+        self.access_log = AccessLog()
         self.now = 0.0
         """Seconds, advanced by each check: cheaper than reading the time for each part of each request."""
         self._limit = limit

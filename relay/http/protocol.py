@@ -12,9 +12,9 @@ from typing import Any, Literal, cast
 import httptools
 import msgspec
 from starlette.types import Scope
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+from uvicorn.protocols.utils import get_client_addr
 
 from models.errors import BadRequest, RelayError, TooSlow, Unavailable
 from relay.http.connection_limits import ConnectionRegistry
@@ -45,6 +45,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._clients = cast("ConnectionRegistry", self.server_state)
         self._timeouts = self._clients.timeouts
+        self._peer = ""
+        """The client's address in the access log."""
         self._progress = False
         self._bytes_without_progress = 0
         self._part: Literal["head", "body"] | None = None
@@ -59,6 +61,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._peer = get_client_addr(cast("HTTPScope", {"client": self.client}))
         self._due_at = self._clients.now + self._timeouts.head_seconds
         if self._clients.make_room():
             self._clients.mark_idle(self)
@@ -119,8 +122,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._part == "head":
-            super().on_header(name, value)
+        if self._part != "head":
+            return
+        # As uvicorn does it; there are so many headers that a call for each counts.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._is_resuming:
@@ -181,16 +189,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise RuntimeError("Invalid HTTP header value.")
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        if cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO):
-            # As uvicorn does it.
-            cycle.access_logger.info(
-                '%s - "%s %s HTTP/%s" %d',
-                get_client_addr(cycle.scope),
-                cycle.scope["method"],
-                get_path_with_query_string(cycle.scope),
-                cycle.scope["http_version"],
-                status,
-            )
+        if cycle.access_log:
+            scope = cycle.scope
+            self._clients.access_log.write(self._peer, scope["method"], scope["path"], scope["http_version"], status)
         cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
         cycle.message_event.set()
         if not cycle.keep_alive:

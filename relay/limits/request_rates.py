@@ -47,17 +47,22 @@ class RequestRates:
     async def hit(self, source: str, state: MutableMapping[str, Any]) -> None:
         """Count a request before its body is read, and put the remaining quota into the request's state. Raises
         TooManyRequests."""
-        try:
-            if not self._requests.spend(source, 1):
-                await self._requests.hit(source, 1)
-        finally:
+        if self._requests.spend(source, 1):
             state["allowance"] = self._requests.status_of(source)
+        else:
+            try:
+                await self._requests.hit(source, 1)
+            finally:
+                state["allowance"] = self._requests.status_of(source)
         self._bytes.check(source)
+
+    def spend_bytes(self, source: str, size: int) -> bool:
+        """Count a body's bytes, if this process has reserved enough quota; returns whether it had."""
+        return self._bytes.spend(source, size)
 
     async def hit_bytes(self, source: str, size: int) -> None:
         """Count a body's bytes. Raises TooManyRequests."""
-        if not self._bytes.spend(source, size):
-            await self._bytes.hit(source, size)
+        await self._bytes.hit(source, size)
 
     async def hit_anonymous(self, address: str) -> None:
         """Count a request without a key, by the client's address. Raises TooManyRequests."""
