@@ -39,7 +39,9 @@ class RelayApp(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if not await self.fast_path.answer(scope, receive, send):
+        if accept := self.fast_path.find(scope):
+            await self.fast_path.answer(accept, scope, receive, send)
+        else:
             await super().__call__(scope, receive, send)
 
 

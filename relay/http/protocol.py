@@ -37,8 +37,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, with an error in the usual form for requests that are malformed, too long or too slow. Offers
     to upgrade the protocol are ignored (RFC 9110, 7.8), and so are trailers.
 
-    It sets deadlines instead of timers; `ConnectionRegistry` checks them periodically. Uvicorn's keep-alive timeout
-    closes connections that are idle after a request.
+    It sets deadlines instead of timers; `ConnectionRegistry` checks them periodically.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,6 +54,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Whether the parser reads the head of a request again."""
         self._due_at: float | None = None
         """Deadline for the client to send the first head, or the rest of a part."""
+        self._idle_due_at: float | None = None
+        """Deadline for the client to begin another request."""
         self._unread = 0
         """Bytes of responses that the client had not read at the last check."""
         self._unread_due_at = 0.0
@@ -74,7 +75,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._progress = False
-        self._unset_keepalive_if_required()
+        self._idle_due_at = None
         try:
             self._parse(data)
         except httptools.HttpParserError:
@@ -156,8 +157,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Also restart the timeout of a part that could not be read during the response."""
-        super().on_response_complete()
+        """Go on as uvicorn does, with a deadline instead of its timer; also restart the timeout of a part that could not
+        be read during the response."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._idle()
         if self._part is not None:
             seconds = self._timeouts.head_seconds if self._part == "head" else self._timeouts.body_seconds
             self._due_at = self._clients.now + seconds
@@ -211,7 +219,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif unread:
             self._unread_due_at = now + self._timeouts.answer_seconds
         self._unread = unread
-        if self._due_at is not None and now >= self._due_at and not self.transport.is_closing():
+        if self._idle_due_at is not None and now >= self._idle_due_at:
+            self.transport.close()
+        elif self._due_at is not None and now >= self._due_at and not self.transport.is_closing():
             self._end_slow_sender()
 
     def resume_writing(self) -> None:
@@ -257,11 +267,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _idle(self) -> None:
-        """Start the keep-alive timeout, which uvicorn omits after blank lines and after a body that was not read."""
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        """Start the keep-alive timeout, also after blank lines and after a body that was not read."""
+        self._idle_due_at = self._clients.now + self.timeout_keep_alive
 
     def _extend(self, due_at: float, moved: int, seconds: float) -> float:
         """Returns the deadline extended by `moved` bytes, but never beyond `seconds` from now."""

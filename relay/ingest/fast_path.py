@@ -20,8 +20,12 @@ from relay.http.headers import IndexedHeaders
 from relay.http.protocol import RESPOND, Respond
 from relay.http.responses import JsonResponse, RecordRejection, bug_response, rejection_response
 from relay.ingest.endpoints import Ingest
-from relay.ingest.pipeline import Sender
+from relay.ingest.pipeline import NO_QUERY, Sender
+from relay.limits.rate_limiter import RateLimitStatus
 from relay.limits.request_rates import rate_headers, with_rate_headers
+
+EXPECT = b"expect"
+"""A client that sends this header may leave out the body."""
 
 Accept = Callable[[Sender], Awaitable[Response]]
 
@@ -43,53 +47,45 @@ class FastPath:
         }
         """By the path up to its last segment, which they take, too."""
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Answer the request. Returns False, having done nothing, if it is not an ordinary one."""
+    def find(self, scope: Scope) -> Accept | None:
+        """Returns the endpoint of an ordinary request, else None."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
-            return False
-        accept = self._find(scope["path"])
-        if accept is None:
-            return False
-        headers = IndexedHeaders(scope["headers"])
-        if "expect" in headers:
-            return False
-        scope.setdefault("state", {})
-        try:
-            response = await self._respond(accept, headers, scope, receive)
-        except ClientDisconnect:
-            return True  # Nobody would read an answer.
-        await _send(response, scope, receive, send)
-        return True
+            return None
+        path: str = scope["path"]
+        endpoint = self._endpoints.get(path)
+        if endpoint is None:
+            folder, slash, name = path.rpartition("/")
+            family = self._families.get(folder + slash)
+            if family is None or not name:
+                return None
+            endpoint = partial(family, name=name)
+        return None if any(name == EXPECT for name, _ in scope["headers"]) else endpoint
 
-    def _find(self, path: str) -> Accept | None:
-        if endpoint := self._endpoints.get(path):
-            return endpoint
-        folder, slash, name = path.rpartition("/")
-        family = self._families.get(folder + slash)
-        return partial(family, name=name) if family and name else None
-
-    async def _respond(self, accept: Accept, headers: IndexedHeaders, scope: Scope, receive: Receive) -> Response:
+    async def answer(self, accept: Accept, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that was found to be ordinary."""
+        state = scope.setdefault("state", {})
         try:
             self._allowlist.admit(scope)
-            return await accept(Sender.of(scope, receive, headers=headers))
+            response = await accept(Sender("POST", IndexedHeaders(scope["headers"]), NO_QUERY, receive, state))
         except RelayError as error:
-            return rejection_response(scope, error, self._record_rejection)
+            response = rejection_response(scope, error, self._record_rejection)
         except ClientDisconnect:
-            raise
+            return  # Nobody would read an answer.
         except Exception as error:
-            return bug_response(scope, error)
+            response = bug_response(scope, error)
+        if not _respond_at_once(response, scope):
+            await response(scope, receive, with_rate_headers(state, send))
 
 
-async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a response with the RateLimit headers: in one piece, if the server can do that."""
-    state = scope["state"]
+def _respond_at_once(response: Response, scope: Scope) -> bool:
+    """Send a response in one piece, with the RateLimit headers; returns False if it, or the server, does not allow
+    that."""
     respond: Respond | None = scope.get("extensions", {}).get(RESPOND)
-    if respond is not None and type(response) is JsonResponse:
-        allowance = state.get("allowance")
-        headers = response.raw_headers if allowance is None else [*response.raw_headers, *rate_headers(allowance)]
-        if respond(response.status_code, headers, bytes(response.body)):
-            return
-    await response(scope, receive, with_rate_headers(state, send))
+    if respond is None or type(response) is not JsonResponse:
+        return False
+    allowance: RateLimitStatus | None = scope["state"].get("allowance")
+    headers = response.raw_headers if allowance is None else [*response.raw_headers, *rate_headers(allowance)]
+    return respond(response.status_code, headers, bytes(response.body))
 
 
 def _folder_of(name: str) -> str:

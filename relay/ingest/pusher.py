@@ -132,24 +132,27 @@ class Pusher:
         self._waiting: deque[PendingPush] = deque()
         self._waiting_bytes = 0
         self._in_flight = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
 
-    async def push(self, entry: Entry) -> Pushed:
-        """Store the entry durably, once. Raises Unavailable, with the id for a retry, if that is not certain.
+    def push(self, entry: Entry) -> asyncio.Future[Pushed]:
+        """Store the entry durably, once. The result raises Unavailable, with the id for a retry, if it is not certain.
 
-        If the call is cancelled, the entry may be stored or not.
+        If waiting for it is cancelled, the entry may be stored or not.
         """
         receipt = receipt_of(entry)
         keys, arguments = push_arguments(entry, receipt)
         size = sum(map(len, arguments))
-        result: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        result: asyncio.Future[Pushed] = self._loop.create_future()
         self._waiting.append(PendingPush(entry.delivery_id, receipt, keys, arguments, size, result))
         self._waiting_bytes += size
         self._some.set()
         if len(self._waiting) >= BATCH_ENTRIES or self._waiting_bytes >= BATCH_BYTES:
             self._enough.set()
-        return await result
+        return result
 
     async def run(self) -> None:
         """Send batches, until cancelled."""
