@@ -45,7 +45,7 @@ class RelayApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def create_relay(settings: Settings) -> Starlette:
+def create_relay(settings: Settings) -> RelayApp:
     """Returns the app for ingest alone. Raises SettingsError for settings with which it cannot start."""
     ingest = Ingest(settings)
     routes = [
@@ -58,7 +58,7 @@ def create_relay(settings: Settings) -> Starlette:
 
 def assemble(
     routes: Sequence[BaseRoute], ingest: Ingest, *, settings: Settings, running: AbstractAsyncContextManager[Any]
-) -> Starlette:
+) -> RelayApp:
     """Returns an app with these routes that answers errors in the usual form and keeps `running` while it is served.
 
     A server sets the event `state.stopping` to end all waiting, and calls `state.record_rejection` for requests that it

@@ -157,8 +157,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on as uvicorn does, with a deadline instead of its timer; also restart the timeout of a part that could not
-        be read during the response."""
+        """Go on as uvicorn does, with a deadline instead of its timer; also restart the timeout of a part that could
+        not be read during the response."""
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
-from models.process.log_setup import MAX_REFUSED_LINES, configure_logging
+from models.process.log_setup import MAX_REFUSED_LINES, AccessLog, configure_logging
 from models.settings import Settings
 
 
@@ -72,3 +75,54 @@ def test_only_some_requests_over_a_limit_are_logged(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.endswith('" 429') for line in lines) == MAX_REFUSED_LINES + 1
     assert sum(line.endswith('" 202') for line in lines) == 30
+
+
+def test_the_relays_lines_are_uvicorns(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings())
+    for path, status in (
+        ("/v1/webhook", 202),
+        ("/v1/hooks/srh_0123", 404),
+        ("/ö" + "x" * 300, 404),
+        ("/v1/webhook", 429),
+    ):
+        AccessLog().write("127.0.0.1:1", "POST", path, "1.1", status)
+        arguments = ("127.0.0.1:1", "POST", quote(path), "1.1", status)
+        logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines[::2] == lines[1::2]
+    assert [line.rpartition(" ")[2] for line in lines[::2]] == ["202", "404", "404", "429"]
+    assert "srh_" not in "".join(lines)
+
+
+def test_a_line_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_level="WARNING"))
+    AccessLog().write("127.0.0.1:1", "POST", "/v1/webhook", "1.1", 202)
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_one_turn_are_written_together_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings())
+    logger, written = logging.getLogger("relay.test"), []
+
+    def read() -> list[str]:
+        return [line[-1] for line in capsys.readouterr().err.splitlines()]
+
+    async def log() -> None:
+        logger.info("1")
+        logger.info("2")
+        written.append(read())
+        await asyncio.sleep(0)
+        written.append(read())
+        logger.info("3")
+        logger.warning("4")
+        written.append(read())
+        logger.info("5")
+        thread = threading.Thread(target=logger.info, args=["6"])
+        thread.start()
+        thread.join()
+        await asyncio.sleep(0)
+        written.append(read())
+        logger.info("7")
+
+    asyncio.run(log())
+    assert [*written, read()] == [[], ["1", "2"], ["3", "4"], ["5", "6"], ["7"]]
