@@ -67,7 +67,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(self, name)
             if isinstance(value, str) and not value.isascii():
                 msgspec.structs.force_setattr(self, name, unicodedata.normalize("NFC", value))
-            elif isinstance(value, list) and not all(item.isascii() for item in value):
+            elif isinstance(value, list) and not "".join(value).isascii():
                 msgspec.structs.force_setattr(self, name, [unicodedata.normalize("NFC", item) for item in value])
 
 

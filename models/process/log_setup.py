@@ -41,8 +41,12 @@ class _JsonFormatter(JsonFormatter):
 
 class _ConsoleFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        second = _format_second(int(record.created), TIME_FORMAT)
-        return f"{second}.{int(record.msecs):03d}Z {record.levelname:<7} {record.name}: {record.message}"
+        return _console_line(record.created, record.levelname, record.name, record.message)
+
+
+def _console_line(created: float, level: str, name: str, message: str) -> str:
+    second = int(created)
+    return f"{_format_second(second, TIME_FORMAT)}.{int((created - second) * 1000):03d}Z {level:<7} {name}: {message}"
 
 
 class _TurnHandler(logging.StreamHandler[TextIO]):
@@ -56,16 +60,22 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or keep it until the next turn."""
         try:
-            self._lines.append(self.format(record) + self.terminator)
+            self.keep(self.format(record))
             if record.levelno > logging.INFO:
                 self.flush()
-            elif len(self._lines) == 1:  # Otherwise the first of them has already asked for a turn.
-                if loop := asyncio._get_running_loop():
-                    loop.call_soon(self.flush)
-                else:
-                    self.flush()
         except Exception:
             self.handleError(record)
+
+    def keep(self, line: str) -> None:
+        """Write the line in the next turn."""
+        with self.lock:  # type: ignore[union-attr]
+            self._lines.append(line + self.terminator)
+            if len(self._lines) > 1:
+                return  # The first of them has already asked for a turn.
+            if loop := asyncio._get_running_loop():
+                loop.call_soon(self.flush)
+            else:
+                self.flush()
 
     def flush(self) -> None:
         """Write the lines that are kept."""
@@ -104,27 +114,32 @@ class _AccessFilter(logging.Filter):
 
 
 class AccessLog:
-    """Writes the lines of uvicorn's access log with one record for all of them. Only for the event loop's thread."""
+    """Writes the lines of uvicorn's access log, for people without a record for each of them. Make it when logging is
+    configured."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("uvicorn.access")
-        self._record = self._logger.makeRecord(self._logger.name, logging.INFO, "", 0, ACCESS_FORMAT, (), None)
+        handlers = logging.getLogger().handlers
+        is_direct = len(handlers) == 1 and isinstance(handlers[0].formatter, _ConsoleFormatter)
+        self._handler = handlers[0] if is_direct and isinstance(handlers[0], _TurnHandler) else None
 
     def write(self, client: str, method: str, path: str, version: str, status: int) -> None:
         """Log a response. Formats nothing unless it is logged."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        record, now = self._record, time.time()
-        record.created, record.msecs = now, now % 1 * 1000
-        record.msg, record.args = ACCESS_FORMAT, (client, method, _quote(path), version, status)
-        self._logger.handle(record)
+        if self._handler is None or status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._logger.info(ACCESS_FORMAT, client, method, quote(path), version, status)
+            return
+        shown = _show_once(path) if len(path) <= KEPT_LENGTH else _show(path)
+        message = ACCESS_FORMAT % (client, method, shown, version, status)
+        self._handler.keep(_console_line(time.time(), "INFO", self._logger.name, message))
 
 
-def _quote(path: str) -> str:
-    return _quote_once(path) if len(path) <= KEPT_LENGTH else quote(path)
+def _show(path: str) -> str:
+    return mask_path(quote(path))
 
 
-_quote_once = lru_cache(1_024)(quote)
+_show_once = lru_cache(1_024)(_show)
 _mask_once = lru_cache(1_024)(mask_path)
 
 

@@ -73,7 +73,7 @@ def ask(relay: Serving, path: str, headers: dict[str, str], body: bytes, *, fram
         sent = body
     if version == "1.1":
         lines.append("Connection: close")
-    answer = relay.talk("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
+    answer = relay.exchange("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
     return re.sub(rb"(date|ratelimit-(?:remaining|reset)): [^\r]*|at most 300 from \d+", rb"\1", answer)
 
 
@@ -142,6 +142,6 @@ def test_requests_that_were_sent_together_are_answered_in_order(relay: Serving) 
         for body in (body_of(id=f"row-{number}") for number in range(20))
     )
     last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    answers = relay.talk(sent + last)
+    answers = relay.exchange(sent + last)
     assert re.findall(rb'"delivery_id":"row-(\d+)"', answers) == [str(number).encode() for number in range(20)]
     assert answers.endswith(b'{"status":"ok"}')
