@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -80,7 +80,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
         return sum(1 + text.count(":") for text in (self.session_id, self.id) if text is not UNSET)
 
 
-class _Part(NamedTuple):
+class _Part(msgspec.Struct, frozen=True):
     """A single command, or one of a batch."""
 
     command: Command

@@ -47,7 +47,11 @@ class JsonResponse(Response):
     media_type = "application/json"
 
     def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(content, status, headers)
+        # As the base class does, without its calls.
+        self.status_code = status
+        self.background = None
+        self.body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        self.init_headers(headers)
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Set the headers. Most responses have no others than these, which the base class would only find slowly."""
@@ -55,9 +59,6 @@ class JsonResponse(Response):
             super().init_headers({"cache-control": "no-store", **headers})
         else:
             self.raw_headers = [NOT_CACHED, (b"content-length", b"%d" % len(self.body)), JSON_TYPE]
-
-    def render(self, content: Any) -> bytes:
-        return content if isinstance(content, bytes) else msgspec.json.encode(content)
 
 
 class LingeringResponse(JsonResponse):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
@@ -171,7 +172,7 @@ class Ingest:
                 return answer
             return parse_hook(event, session_id=caller.session_glob or "", name=caller.source)
 
-        sender = sender._replace(query=own)
+        sender = replace(sender, query=own)
         return await self.pipeline.run(sender, authenticate, parse, takes_forms=True, is_known=True)
 
 

@@ -59,7 +59,10 @@ class FastPath:
             if family is None or not name:
                 return None
             endpoint = partial(family, name=name)
-        return None if any(name == EXPECT for name, _ in scope["headers"]) else endpoint
+        for header, _ in scope["headers"]:
+            if header == EXPECT:
+                return None
+        return endpoint
 
     async def answer(self, accept: Accept, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that was found to be ordinary."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -59,7 +59,7 @@ class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 NO_QUERY = QueryParams()
 
 
-class Sender(NamedTuple):
+class Sender(msgspec.Struct, frozen=True):
     """The client's side of a request."""
 
     method: str
@@ -76,7 +76,7 @@ class Sender(NamedTuple):
         return cls(scope["method"], headers, query, receive, scope["state"])
 
 
-class Waits(NamedTuple):
+class Waits(msgspec.Struct, frozen=True):
     """The sender's wishes for waiting."""
 
     asked_seconds: float | None = None
@@ -84,7 +84,7 @@ class Waits(NamedTuple):
     default_seconds: float = 0.0
 
 
-class Admitted(NamedTuple):
+class Admitted(msgspec.Struct, frozen=True):
     """An entry to push, and the time for which its sender waits for the outcome."""
 
     entry: Entry
@@ -198,7 +198,7 @@ class Pipeline:
     async def deliver(self, sender: Sender, caller: Caller, admitted: Admitted) -> Response:
         """Push an entry; answer with its receipt, or with its outcome if its sender waits and the outcome arrives in
         time. Raises Conflict, TooManyRequests, Unavailable, or Unauthorized if the key was revoked meanwhile."""
-        entry, wait_seconds, task, is_flat = admitted
+        entry, wait_seconds, task = admitted.entry, admitted.wait_seconds, admitted.task
         if not entry.waits:
             pushed = await self.push(entry)
             return receipt_response(entry, pushed, status="pending" if wait_seconds else "accepted")
@@ -210,7 +210,7 @@ class Pipeline:
         if outcome is None:
             response = receipt_response(entry, pushed, status="pending")
         else:
-            response = outcome_response(outcome, is_flat=is_flat)
+            response = outcome_response(outcome, is_flat=admitted.is_flat)
         self._access.require_not_revoked(caller)
         return response
 

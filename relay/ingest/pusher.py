@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import hiredis
 import msgspec
@@ -96,7 +96,7 @@ class Pushed(msgspec.Struct, frozen=True):
     receipt: Receipt
 
 
-class PendingPush(NamedTuple):
+class PendingPush(msgspec.Struct, frozen=True):
     """An encoded entry that is being pushed."""
 
     delivery_id: str
