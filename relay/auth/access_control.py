@@ -52,7 +52,9 @@ class AccessControl:
 
     async def authenticate(self, request: Request) -> Caller:
         """Returns the caller whose key the request carries, whatever its scopes. Raises as `authorize` does."""
-        return await self._count(request.scope["state"], self._authenticator.authenticate(request.headers))
+        return await self._count(
+            request.scope.setdefault("state", {}), self._authenticator.authenticate(request.headers)
+        )
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is

@@ -73,7 +73,7 @@ class Sender(msgspec.Struct, frozen=True):
         """Returns the sender of a request."""
         query = QueryParams(scope["query_string"]) if scope["query_string"] else NO_QUERY
         headers = IndexedHeaders(scope["headers"]) if headers is None else headers
-        return cls(scope["method"], headers, query, receive, scope["state"])
+        return cls(scope["method"], headers, query, receive, scope.setdefault("state", {}))
 
 
 class Waits(msgspec.Struct, frozen=True):
