@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -31,7 +32,7 @@ from sessions.postgres.operations.deliveries import recently_forgotten
 from sessions.rules.event_log import ApplyResult
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
-from worker.inbox import StreamEntry, acknowledge, read_entries
+from worker.inbox import StreamEntry, acknowledge, finish_if_empty, read_entries, trouble_key
 from worker.outcomes import EncodedOutcome, encode_outcomes
 from worker.read_time_debts import add_debts, owed_seconds
 
@@ -55,6 +56,13 @@ LAST_BACKOFF_SECONDS = 4.0
 RESUMING = ("resume_session", "batch")
 
 
+class Drained(NamedTuple):
+    """What one transaction applied, and whether it left the shard empty."""
+
+    applied: Sequence[ApplyResult]
+    is_empty: bool
+
+
 class Drain:
     """Drains shards with one connection to each server."""
 
@@ -73,14 +81,15 @@ class Drain:
         counts: Counter[str] = Counter()
         ends_at = time.monotonic() + DRAIN_SECONDS
         try:
-            while time.monotonic() < ends_at:
-                applied = self._drain_once(shard, suspect=self._begin(shard))
-                if applied is None:
-                    return _describe(shard, counts, "busy elsewhere")
-                counts.update(item.status for item in applied)
-                self._cause = ""
-                if not applied and self._is_done(shard):
-                    return _describe(shard, counts)
+            with _translated(), self._engine.connect() as connection:
+                while time.monotonic() < ends_at:
+                    drained = self._drain_once(connection, shard, suspect=self._begin(shard))
+                    if drained is None:
+                        return _describe(shard, counts, "busy elsewhere")
+                    counts.update(item.status for item in drained.applied)
+                    self._cause = ""
+                    if drained.is_empty:
+                        return _describe(shard, counts)
         except Unavailable as error:
             if isinstance(error.__cause__, RedisError):
                 raise error.__cause__ from None
@@ -110,15 +119,12 @@ class Drain:
         source, _, delivery_id = (slow or b"").decode().partition(":")
         return (source, delivery_id) if slow else None
 
-    def _drain_once(self, shard: int, *, suspect: Identity | None) -> list[ApplyResult] | None:
+    def _drain_once(self, connection: Connection, shard: int, *, suspect: Identity | None) -> Drained | None:
         """Apply waiting entries, as many as fit into one transaction; None if another worker has the shard."""
-        try:
-            with self._engine.connect() as connection, connection.begin() as transaction:
-                if not try_shard(connection, shard):
-                    return None
-                waiting = read_entries(self._redis, shard)
-                if not waiting:
-                    return []
+        with connection.begin() as transaction:
+            if not try_shard(connection, shard):
+                return None
+            if waiting := read_entries(self._redis, shard):
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
                 is_alone = partial(self._is_alone, shard, waiting)
@@ -136,19 +142,12 @@ class Drain:
                 news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
-        except SQLAlchemyError as error:
-            # A statement outside of any entry is too slow because the database is.
-            if is_unavailable(error) or is_too_slow(error):
-                raise unavailable() from error
-            raise
-        except StatementFailed as error:
-            if error.too_slow:
-                raise unavailable() from error
-            raise
+        if not waiting:
+            return Drained([], is_empty=finish_if_empty(self._redis, shard))
         reach("after_commit", self._failpoint_dir)
-        self._finish(shard, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
+        is_empty = self._finish(shard, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
         reach("after_delete", self._failpoint_dir)
-        return applied
+        return Drained(applied, is_empty)
 
     def _is_alone(self, shard: int, waiting: Sequence[StreamEntry], source: str) -> bool:
         """Whether all waiting entries are of this source, and no other shard waits for a worker."""
@@ -165,30 +164,42 @@ class Drain:
         outcomes: Sequence[EncodedOutcome],
         stale: Sequence[str],
         news: TaskNotification,
-    ) -> None:
-        acknowledge(self._redis, shard, entries, applied, outcomes=outcomes, stale=stale, news=news)
+    ) -> bool:
+        """Acknowledge committed entries, and return whether the shard is empty now."""
+        is_empty = acknowledge(self._redis, shard, entries, applied, outcomes=outcomes, stale=stale, news=news)
         for item in applied:
             if item.status == "failed":
                 try:
                     show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
                 except RedisError as error:  # The sweeper will list it.
                     logger.warning("Dead letter %s is not listed yet: %s", item.entry.delivery_id, error)
-
-    def _is_done(self, shard: int) -> bool:
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(drain_pending_key(shard), _trouble_key(shard))
-            pipeline.xlen(inbox_key(shard))
-            return bool(pipeline.execute()[1] == 0)
+        return is_empty
 
     def _back_off(self, shard: int) -> float:
         """Keep the drain marked as pending, longer each time, so that it is not enqueued before."""
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.incr(_trouble_key(shard))
-            pipeline.expire(_trouble_key(shard), 60)
+            pipeline.incr(trouble_key(shard))
+            pipeline.expire(trouble_key(shard), 60)
             failures: int = pipeline.execute()[0]
         seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
         self._redis.set(drain_pending_key(shard), "1", px=int(seconds * 1000))
         return seconds
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise Unavailable for what only the state of Postgres can have caused: all entries wait for it."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        # A statement outside of any entry is too slow because the database is.
+        if is_unavailable(error) or is_too_slow(error):
+            raise unavailable() from error
+        raise
+    except StatementFailed as error:
+        if error.too_slow:
+            raise unavailable() from error
+        raise
 
 
 def _or_give_up(ask: Callable[[str], T]) -> Callable[[str], T]:
@@ -233,7 +244,3 @@ def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
 
 def _slow_key(shard: int) -> str:
     return f"sr:slow:{shard:02d}"
-
-
-def _trouble_key(shard: int) -> str:
-    return f"sr:trouble:{shard:02d}"

@@ -23,6 +23,7 @@ from models.queue.inbox import (
     RELEASE_SCRIPT,
     Entry,
     dedup_key,
+    drain_pending_key,
     inbox_key,
 )
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
@@ -85,6 +86,14 @@ end
 """Acknowledges entries: deletes them and reduces the backlogs of their sources by those that it really deleted, so it
 is repeatable. Works without free memory. KEYS: stream, BACKLOG_KEY, BACKLOG_BYTES_KEY, and each entry's deduplication
 key; ARGV for each entry: id, source, length of its text, and the fate of that key: `expire`, `forget`, or empty."""
+
+FINISH_SCRIPT = """#!lua flags=allow-oom
+if redis.call('XLEN', KEYS[1]) > 0 then return 0 end
+redis.call('DEL', KEYS[2], KEYS[3])
+return 1
+"""
+"""Ends a drain if its stream is empty: the next push then enqueues another. Returns 1 if so. KEYS: stream, its pending
+mark, and its count of failures."""
 
 OUTCOME_SCRIPT = f"""
 {_MEMORY_LUA}{RELEASE_LUA}
@@ -202,9 +211,10 @@ def acknowledge(
     outcomes: Sequence[EncodedOutcome] = (),
     stale: Sequence[str] = (),
     news: TaskNotification | None = None,
-) -> None:
+) -> bool:
     """Delete committed entries by id, which needs no free memory; then delete stale outcomes and send the new ones, as
-    far as possible. Repeatable. Raises RedisError if the entries may still be there."""
+    far as possible. Returns whether the shard is empty, and its drain ended thereby. Repeatable. Raises RedisError if
+    the entries may still be there."""
     gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(entries)]
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     parts = _in_parts(outcomes)
@@ -217,7 +227,8 @@ def acknowledge(
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         if news:
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
-        deleted, *sent = pipeline.execute(raise_on_error=False)
+        _finish_if_empty(pipeline, shard)
+        deleted, *sent, is_empty = pipeline.execute(raise_on_error=False)
         if isinstance(deleted, Exception):
             raise deleted
         for part in parts:
@@ -225,6 +236,21 @@ def acknowledge(
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
         logger.warning("Shard %02d: not all outcomes could be sent: %s", shard, trouble)
+    return bool(is_empty == 1)
+
+
+def finish_if_empty(redis: Redis, shard: int) -> bool:
+    """End the drain of a shard if it is empty, so that the next push enqueues another; returns whether it is."""
+    return bool(_finish_if_empty(redis, shard))
+
+
+def _finish_if_empty(redis: Redis, shard: int) -> Any:
+    return redis.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), trouble_key(shard))
+
+
+def trouble_key(shard: int) -> str:
+    """The key that counts how often in a row Postgres was unavailable for the shard."""
+    return f"sr:trouble:{shard:02d}"
 
 
 def _gone(item: StreamEntry, applied: ApplyResult | None) -> _Gone:

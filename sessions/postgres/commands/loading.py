@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from msgspec import Raw
@@ -12,6 +13,8 @@ from sqlalchemy import (
     ARRAY,
     Column,
     Connection,
+    Row,
+    Select,
     Table,
     Text,
     and_,
@@ -90,17 +93,26 @@ def _load_held(connection: Connection, keys: list[Key]) -> list[Record]:
 def _load_records(connection: Connection, name: str, keys: list[Key], *, locked: bool = False) -> list[Record]:
     if not keys:
         return []
+    parts = zip(*(key[1:] for key in keys), strict=True)
+    rows = connection.execute(
+        _select(name, locked=locked), {f"k{number}": list(part) for number, part in enumerate(parts)}
+    )
+    return _make_records(name, rows)
+
+
+@cache
+def _select(name: str, *, locked: bool) -> Select[Any]:
+    """Return the statement for records by their keys, whose parts are the lists k0, k1 and so on."""
     table = _TABLES[name]
-    parts = [cast(list(values), ARRAY(Text)) for values in zip(*(key[1:] for key in keys), strict=True)]
     primary = list(table.primary_key.columns)
-    names = [f"k{number}" for number in range(len(parts))]
+    names = [f"k{number}" for number in range(len(primary))]
+    parts = [cast(bindparam(part, type_=ARRAY(Text)), ARRAY(Text)) for part in names]
     wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
     matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
     statement = select(*_columns(name)).select_from(table.join(wanted, matches))
     if locked:
         statement = statement.order_by(*primary).with_for_update(of=table, key_share=True)
-    rows = connection.execute(statement)
-    return [_make_record(name, row._mapping) for row in rows]
+    return statement
 
 
 def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:
@@ -114,7 +126,7 @@ def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Reco
         .lateral("first")
     )
     rows = connection.execute(select(*first.c).select_from(sessions.join(first, true())))
-    return [_make_record("tasks", row._mapping) for row in rows]
+    return _make_records("tasks", rows)
 
 
 def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
@@ -125,7 +137,7 @@ def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> l
         bindparam("pairs", list(descriptions), expanding=True)
     )
     statement = select(*_columns("tasks")).where(wanted, TaskRow.finished_at.is_(None))
-    return [_make_record("tasks", row._mapping) for row in connection.execute(statement)]
+    return _make_records("tasks", connection.execute(statement))
 
 
 def _count_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> Counter[tuple[str, str]]:
@@ -203,11 +215,22 @@ def _columns(name: str) -> list[Column[Any]]:
     ]
 
 
-def _make_record(name: str, row: Any) -> Record:
-    table, kind = _TABLES[name], RECORDS[name]
-    values: dict[str, Any] = {}
-    for field, encoded in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
-        value = row[encoded]
-        is_json = isinstance(table.c[encoded].type, JSON) and value is not None
-        values[field] = Raw(value.encode()) if is_json else value
-    return kind(**values)
+def _make_records(name: str, rows: Iterable[Row[Any]]) -> list[Record]:
+    """Make records of rows with the columns of `_columns`."""
+    kind = RECORDS[name]
+    texts = _json_fields(name)
+    records: list[Record] = []
+    for row in rows:
+        values: dict[str, Any] = dict(zip(kind.__struct_fields__, row, strict=True))
+        for field in texts:
+            if (value := values[field]) is not None:
+                values[field] = Raw(value.encode())
+        records.append(kind(**values))
+    return records
+
+
+@cache
+def _json_fields(name: str) -> list[str]:
+    kind, columns = RECORDS[name], _TABLES[name].c
+    fields = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    return [field for field, encoded in fields if isinstance(columns[encoded].type, JSON)]

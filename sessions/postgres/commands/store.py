@@ -17,7 +17,13 @@ from models.queue.task_notifications import TaskNotification
 from sessions.commands.store import StatementFailed, too_slow, value_refused
 from sessions.postgres.commands.loading import load
 from sessions.postgres.commands.task_notifications import find_notifications
-from sessions.postgres.commands.writing import write_changes, write_deliveries, write_events
+from sessions.postgres.commands.writing import (
+    insert_deliveries,
+    insert_events,
+    insert_records,
+    send,
+    write_removals,
+)
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.dead_letters import parked_by, parked_in
 from sessions.postgres.operations.deliveries import find_known, last_said, record_conflict, set_apart
@@ -75,16 +81,20 @@ class PostgresStore:
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Write changes, deliveries and events, the events last. Raises StatementFailed."""
         with _translated():
-            write_changes(self._connection, changes)
+            write_removals(self._connection, changes)
             self._forget({key[1] for key in changes.removed if key[0] == "sessions"})
             self._tasks |= {key: record for key, record in changes.put.items() if isinstance(record, Task)}
+            inserts = insert_records(changes)
             if changes.ended:
+                send(self._connection, inserts)
                 self._failed += fail_dependents(self._connection, {(key[1], key[2]) for key in changes.ended})
-            write_deliveries(self._connection, deliveries)
+                inserts = []
+            inserts += insert_deliveries(deliveries)
             if events:  # A command that ends a task has an event, so the events of its dependents follow it.
-                write_events(self._connection, [*events, *(failed.event for failed in self._failed)])
+                inserts += insert_events([*events, *(failed.event for failed in self._failed)])
                 self._settled += [failed.key for failed in self._failed]
                 self._failed = []
+            send(self._connection, inserts)
 
     def _forget(self, deleted: Collection[str]) -> None:
         """Drop the notifications of deleted sessions' tasks: a session created again under the id must not see them."""

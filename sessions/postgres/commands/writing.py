@@ -1,4 +1,5 @@
-"""Writes the changes of a batch with one statement per table, the rows in one JSON parameter.
+"""Writes the changes of a batch with one statement per table, the rows in one JSON parameter, and all of these
+statements in one round trip.
 
 `json_to_recordset` keeps the text of JSON columns exactly as sent, and is many times faster than single rows.
 """
@@ -10,22 +11,35 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, Table, TextClause, delete, select, text, tuple_, update
+from sqlalchemy import JSON, Column, Connection, Table, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import dialect
 
 from models.queue.inbox import shard_of
 from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
-from sessions.postgres.commands.locks import lock_event_log
+from sessions.postgres.commands.locks import event_log_lock
 from sessions.rules.event_log import REPLAYABLE, Delivery, Event
-from sessions.rules.records import RECORDS
+from sessions.rules.records import RECORDS, Record
 from sessions.rules.state import Changes
 from sessions.rules.task_endings import SESSION_COMPLETED
 
 _POSTGRES = dialect()  # type: ignore[no-untyped-call]
 
 
+class Insert(NamedTuple):
+    """A statement with its rows as JSON, for which it has the placeholder %s; some have none."""
+
+    statement: str
+    rows: str | None = None
+
+
 def write_changes(connection: Connection, changes: Changes) -> None:
     """Write removals, then records in the order of their references."""
+    write_removals(connection, changes)
+    send(connection, insert_records(changes))
+
+
+def write_removals(connection: Connection, changes: Changes) -> None:
+    """Write removals and cancellations, which precede all other changes."""
     sessions = [key[1] for key in changes.removed if key[0] == "sessions"]
     memories = [key[1:] for key in changes.removed if key[0] == "memories"]
     if sessions:
@@ -37,26 +51,40 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         connection.execute(delete(MemoryRow).where(tuple_(MemoryRow.session_id, MemoryRow.key).in_(memories)))
     if changes.cancelled:
         _cancel_open_tasks(connection, changes)
-    for name in RECORDS:
-        rows = [record for key, record in changes.put.items() if key[0] == name]
-        if rows:
-            _upsert(connection, name, rows, fields=RECORDS[name].__struct_encode_fields__)
 
 
-def write_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Record the outcomes of deliveries. A new decision replaces the earlier record."""
-    if deliveries:
-        _upsert(connection, "deliveries", deliveries, fields=Delivery.__struct_encode_fields__)
+def insert_records(changes: Changes) -> list[Insert]:
+    """Return the statements that write the changed records, in the order of their references."""
+    rows: dict[str, list[Record]] = {}
+    for key, record in changes.put.items():
+        rows.setdefault(key[0], []).append(record)
+    return [_upsert(name, rows[name], RECORDS[name].__struct_encode_fields__) for name in RECORDS if name in rows]
+
+
+def insert_deliveries(deliveries: Sequence[Delivery]) -> list[Insert]:
+    """Return the statement that records the outcomes of deliveries. A new decision replaces the earlier record."""
+    return [_upsert("deliveries", deliveries, Delivery.__struct_encode_fields__)] if deliveries else []
+
+
+def insert_events(events: Sequence[Event]) -> list[Insert]:
+    """Return the statements that append events. Must be the last write of a transaction: the lock makes ids visible in
+    order."""
+    if not events:
+        return []
+    locks = [Insert(event_log_lock(shard)) for shard in sorted({shard_of(event.session_id) for event in events})]
+    return [*locks, Insert(_events_statement(Event.__struct_encode_fields__), _encode(events))]
 
 
 def write_events(connection: Connection, events: Sequence[Event]) -> None:
-    """Append events. Must be the last write of a transaction: its lock makes ids visible in order."""
-    if events:
-        shards = sorted({shard_of(event.session_id) for event in events})
-        for shard in shards:
-            lock_event_log(connection, shard)
-        rows = msgspec.json.encode(events).decode()
-        connection.execute(_events_statement(Event.__struct_encode_fields__), {"rows": rows})
+    """Append events, as the last write of a transaction."""
+    send(connection, insert_events(events))
+
+
+def send(connection: Connection, inserts: Sequence[Insert]) -> None:
+    """Execute the statements in order, in one round trip. Each has the time limit of a statement for itself."""
+    if inserts:
+        rows = tuple(insert.rows for insert in inserts if insert.rows is not None)
+        connection.exec_driver_sql("; ".join(insert.statement for insert in inserts), rows)
 
 
 def _cancel_open_tasks(connection: Connection, changes: Changes) -> None:
@@ -73,8 +101,12 @@ def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:
     connection.execute(update(DeliveryRow).where(of_session).values(response=None, command=""))
 
 
-def _upsert(connection: Connection, name: str, rows: Sequence[Any], *, fields: tuple[str, ...]) -> None:
-    connection.execute(_statement(name, fields), {"rows": msgspec.json.encode(rows).decode()})
+def _upsert(name: str, rows: Sequence[Any], fields: tuple[str, ...]) -> Insert:
+    return Insert(_statement(name, fields), _encode(rows))
+
+
+def _encode(rows: Sequence[Any]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 class _Recordset(NamedTuple):
@@ -86,33 +118,31 @@ class _Recordset(NamedTuple):
 
 
 @cache
-def _statement(name: str, fields: tuple[str, ...]) -> TextClause:
+def _statement(name: str, fields: tuple[str, ...]) -> str:
     table: Table = Base.metadata.tables[name]
     names, types, values = _recordset(table, fields)
     keys = [_quote(column.name) for column in table.primary_key.columns]
     updated = ", ".join(f"{field} = excluded.{field}" for field in names if field not in keys)
-    statement = (
+    return (
         f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - names of our own tables
-        f" SELECT {values} FROM json_to_recordset(CAST(:rows AS json)) AS r ({types})"
+        f" SELECT {values} FROM json_to_recordset(CAST(%s AS json)) AS r ({types})"
         f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
     )
-    return text(statement)
 
 
 @cache
-def _events_statement(fields: tuple[str, ...]) -> TextClause:
+def _events_statement(fields: tuple[str, ...]) -> str:
     """Give each event the larger of the current time and the session's last event id, plus its number in the batch."""
     names, types, values = _recordset(Base.metadata.tables["events"], fields)
     last = "(SELECT max(e.event_id) FROM events e WHERE e.session_id = r.session_id)"
     time = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
     number = "row_number() OVER (PARTITION BY r.session_id ORDER BY r.place)"
-    statement = (
+    return (
         f"INSERT INTO events (event_id, {', '.join(names)})"  # noqa: S608 - names of our own tables
         f" SELECT greatest({last}, {time}) + {number}, {values}"
-        f" FROM ROWS FROM (json_to_recordset(CAST(:rows AS json)) AS ({types}))"
+        f" FROM ROWS FROM (json_to_recordset(CAST(%s AS json)) AS ({types}))"
         f" WITH ORDINALITY AS r ({', '.join(names)}, place)"
     )
-    return text(statement)
 
 
 def _recordset(table: Table, fields: tuple[str, ...]) -> _Recordset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from msgspec import Raw
@@ -12,8 +13,10 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
+    Select,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     column,
@@ -54,21 +57,8 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
     for entry in entries:
         identity = entry.source, entry.delivery_id
         waiting[identity] = entry.waits or waiting.get(identity, False)
-    sources = cast([source for source, _ in waiting], ARRAY(Text))
-    ids = cast([delivery_id for _, delivery_id in waiting], ARRAY(Text))
-    waits = cast(list(waiting.values()), ARRAY(Boolean))
-    columns = (column("source", Text), column("id", Text), column("waits", Boolean))
-    wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
-    same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
-    statement = select(
-        DeliveryRow.source,
-        DeliveryRow.delivery_id,
-        DeliveryRow.hash,
-        DeliveryRow.status,
-        DeliveryRow.http_status,
-        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))),
-        DeliveryRow.accepted_at,
-    ).join_from(DeliveryRow, wanted, same)
+    sources, ids = zip(*waiting, strict=True)
+    wanted = {"sources": list(sources), "ids": list(ids), "waits": list(waiting.values())}
     return {
         (source, delivery_id): PriorDelivery(
             hash=hash_,
@@ -77,8 +67,30 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
             response=_raw(response),
             accepted_at=accepted_at,
         )
-        for source, delivery_id, hash_, status, code, response, accepted_at in connection.execute(statement)
+        for source, delivery_id, hash_, status, code, response, accepted_at in connection.execute(
+            _select_known(), wanted
+        )
     }
+
+
+@cache
+def _select_known() -> Select[Any]:
+    """Return the statement for deliveries by their identities: the lists `sources`, `ids` and `waits`."""
+    sources = cast(bindparam("sources", type_=ARRAY(Text)), ARRAY(Text))
+    ids = cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Text))
+    waits = cast(bindparam("waits", type_=ARRAY(Boolean)), ARRAY(Boolean))
+    columns = (column("source", Text), column("id", Text), column("waits", Boolean))
+    wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
+    same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
+    return select(
+        DeliveryRow.source,
+        DeliveryRow.delivery_id,
+        DeliveryRow.hash,
+        DeliveryRow.status,
+        DeliveryRow.http_status,
+        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))),
+        DeliveryRow.accepted_at,
+    ).join_from(DeliveryRow, wanted, same)
 
 
 def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Said]:
