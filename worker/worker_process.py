@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
@@ -15,13 +16,15 @@ from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
+from rq.utils import now as rq_now
+from rq.worker import WorkerStatus
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging
 from models.process.parent_death import exit_with_parent
-from models.queue.job_queue import ALLOWED_JOBS, QUEUE
+from models.queue.job_queue import ALLOWED_JOBS, DRAIN, QUEUE
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import diagnose
@@ -31,6 +34,8 @@ from worker import jobs
 logger = logging.getLogger(__name__)
 
 SCHEMA_POLL_SECONDS = 1.0
+HEARTBEAT_SECONDS = 5.0
+"""RQ sends several heartbeats for each job, each in two round trips; a worker's registration lasts minutes."""
 
 
 class KillOnTimeout(BaseDeathPenalty):
@@ -52,6 +57,9 @@ class AllowedJobsWorker(SimpleWorker):
 
     max_connection_wait_time = 2.0  # Seconds between retries while Redis is unavailable; RQ's own limit is a minute.
     death_penalty_class = KillOnTimeout
+    _written_state: str | None = None
+    _heartbeat_at: float | None = None
+    """The time of the last full heartbeat, unless a shorter one followed."""
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Run an allowed job; drop any other, which someone else has put into Redis."""
@@ -65,17 +73,50 @@ class AllowedJobsWorker(SimpleWorker):
         job.delete()
         return False
 
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """Note when the job ended; RQ would also send a heartbeat for it."""
+        job.ended_at = rq_now()
+
     def handle_job_success(
         self, job: Job, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
     ) -> None:
-        """Record a job's success. If its keys were deleted meanwhile, only clean up: RQ would treat the finished job as
-        failed."""
-        try:
-            super().handle_job_success(job, queue, started_job_registry, execution)
-        except InvalidJobOperation:
-            with self.connection.pipeline() as pipeline:
+        """Record a job's success. A drain has no result and no dependents, which RQ would look for: it is deleted in
+        the same transaction. If the keys of another job were deleted meanwhile, only clean up: RQ would treat the
+        finished job as failed."""
+        with self.connection.pipeline() as pipeline:
+            if job.func_name != DRAIN:
+                try:
+                    super().handle_job_success(job, queue, started_job_registry, execution)
+                    return
+                except InvalidJobOperation:
+                    self.cleanup_execution(job, pipeline, execution)
+            else:
+                self.increment_successful_job_count(pipeline=pipeline)
+                if job.started_at and job.ended_at:
+                    self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
                 self.cleanup_execution(job, pipeline, execution)
-                pipeline.execute()
+                pipeline.delete(job.key, job.dependents_key, job.dependencies_key, job.execution_registry.key)
+                self.set_state(WorkerStatus.IDLE, pipeline)
+            pipeline.execute()
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        """Write the worker's state for the dashboard, if it has changed."""
+        if state != self._written_state:
+            super().set_state(state, pipeline)
+            self._written_state = state
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Extend the worker's registration, in one round trip, and only if the last time is not a moment ago."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            if timeout is not None:  # Possibly for a shorter time than an idle worker's.
+                self._heartbeat_at = None
+        elif self._heartbeat_at is None or time.monotonic() - self._heartbeat_at > HEARTBEAT_SECONDS:
+            with self.connection.pipeline(transaction=False) as own:
+                super().heartbeat(timeout, own)
+                super().set_state(self.get_state(), own)
+                own.execute()
+            self._heartbeat_at = time.monotonic() if timeout is None else None
 
 
 def main() -> None:
