@@ -109,10 +109,12 @@ def _select(name: str, *, locked: bool) -> Select[Any]:
     parts = [cast(bindparam(part, type_=ARRAY(Text)), ARRAY(Text)) for part in names]
     wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
     matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
-    statement = select(*_columns(name)).select_from(table.join(wanted, matches))
     if locked:
-        statement = statement.order_by(*primary).with_for_update(of=table, key_share=True)
-    return statement
+        joined = select(*_columns(name)).select_from(table.join(wanted, matches))
+        return joined.order_by(*primary).with_for_update(of=table, key_share=True)
+    # For many keys the planner would rather read all of a table with less than 100,000 rows than join by its key.
+    found = select(*_columns(name)).where(matches).limit(1).lateral("found")
+    return select(*found.c).select_from(wanted.join(found, true()))
 
 
 def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 
@@ -82,15 +83,20 @@ def _select_known() -> Select[Any]:
     columns = (column("source", Text), column("id", Text), column("waits", Boolean))
     wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
     same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
-    return select(
+    known = select(
         DeliveryRow.source,
         DeliveryRow.delivery_id,
         DeliveryRow.hash,
         DeliveryRow.status,
         DeliveryRow.http_status,
-        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))),
+        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))).label(
+            "response"
+        ),
         DeliveryRow.accepted_at,
-    ).join_from(DeliveryRow, wanted, same)
+    )
+    # For many ids the planner would rather read all of a table with less than 100,000 rows than join by its key.
+    found = known.where(same).limit(1).lateral("found")
+    return select(*found.c).select_from(wanted.join(found, true()))
 
 
 def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Said]:
