@@ -34,6 +34,7 @@ _FLOAT_DIGITS = 16
 _LEAST_EXACT = 1e-300
 """Floats closer to zero have fewer digits."""
 _WORD = re.compile(r"[a-z0-9]+")
+_FINGERPRINT = re.compile(rf"(?:\A|-)[0-9a-f]{{{FINGERPRINT_LENGTH}}}\Z")
 
 
 def canonical(value: Any) -> bytes:
@@ -74,6 +75,11 @@ def same_json(one: bytes, other: bytes) -> bool:
 def derive_id(prefix: str, text: str, content: Any) -> str:
     """Return a readable id such as `idea-solar-roof-3fa91c04d2e85b67`; the same content has the same id."""
     return "-".join(part for part in (prefix, make_slug(text), content_hash(content)[:FINGERPRINT_LENGTH]) if part)
+
+
+def may_be_derived(item_id: str) -> bool:
+    """Return whether an id has the form of a derived one, which is quickly checked; deriving it again is slow."""
+    return _FINGERPRINT.search(item_id) is not None
 
 
 def make_slug(text: str) -> str:

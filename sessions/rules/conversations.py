@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 
-from models.commands.content_ids import decode_exactly, derive_id, leading_text, same_json
+from models.commands.content_ids import decode_exactly, derive_id, leading_text, may_be_derived, same_json
 from models.commands.definitions import ConversationChunk, ExtractedItems
 from models.commands.derived_ids import with_ids
 from models.errors import Conflict
@@ -140,7 +140,9 @@ def _id_when_said_again(command: ConversationChunk, last: LastChunk | None, cont
 
 
 def _is_derived(command: ConversationChunk) -> bool:
-    return with_ids(msgspec.structs.replace(command, chunk_id=None)) == command
+    return (
+        may_be_derived(command.chunk_id or "") and with_ids(msgspec.structs.replace(command, chunk_id=None)) == command
+    )
 
 
 def _moment(text: str | None, now: datetime, field: str) -> datetime | None:

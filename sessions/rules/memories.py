@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from models.commands.content_ids import same_json
+from models.commands.content_ids import may_be_derived, same_json
 from models.commands.definitions import DeleteMemory, StoreMemory
 from models.commands.derived_ids import with_ids
 from models.commands.responses import type_name
@@ -193,7 +193,7 @@ def _message(stored: Stored, known: Memory | None, noun: str) -> str:
 def _is_derived(command: StoreMemory) -> bool:
     """Check whether the key was derived from the content. Such a key is unfit to read aloud, and the command is a
     statement rather than a change of a memory that the sender knows."""
-    return with_ids(msgspec.structs.replace(command, key=None)) == command
+    return may_be_derived(command.key or "") and with_ids(msgspec.structs.replace(command, key=None)) == command
 
 
 def _is_same(known: Memory, wanted: Memory) -> bool:
