@@ -58,8 +58,11 @@ def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[s
     for entry in entries:
         identity = entry.source, entry.delivery_id
         waiting[identity] = entry.waits or waiting.get(identity, False)
-    sources, ids = zip(*waiting, strict=True)
-    wanted = {"sources": list(sources), "ids": list(ids), "waits": list(waiting.values())}
+    wanted = {
+        "sources": [source for source, _ in waiting],
+        "ids": [delivery_id for _, delivery_id in waiting],
+        "waits": list(waiting.values()),
+    }
     return {
         (source, delivery_id): PriorDelivery(
             hash=hash_,
