@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import KeysView
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -15,8 +16,9 @@ class IndexedHeaders(Headers):
         # Of a name that is repeated, the first value counts.
         self._first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(raw)}
 
-    def keys(self) -> list[str]:  # type: ignore[override]
-        return [*self._first]
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        """The names, each once, without a copy for each look at them."""
+        return self._first.keys()
 
     def getlist(self, key: str) -> list[str]:
         if len(self._first) < len(self._list):
