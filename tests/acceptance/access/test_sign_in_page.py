@@ -56,7 +56,7 @@ def callback() -> Iterator[Callback]:
 def test_a_person_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Browser, callback: Callback) -> None:
     app = App(stack, client_name="A <b>notebook</b>", redirect_uris=[callback.url])
     browser.open(stack.url + app.url(redirect_uri=callback.url))
-    browser.wait_for("document.querySelector('#key') === document.activeElement", what="the page, ready to type")
+    browser.wait_for("document.activeElement?.id === 'key'", what="the page, ready to type")
     assert browser.run("document.querySelector('h1').innerText") == f"Sign in to {stack.url.partition('://')[2]}"
     assert "A <b>notebook</b>" in browser.run("document.body.innerText")
     assert "a program on this computer" in browser.run("document.body.innerText")
