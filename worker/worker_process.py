@@ -17,7 +17,6 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.utils import now as rq_now
-from rq.worker import WorkerStatus
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -96,7 +95,6 @@ class AllowedJobsWorker(SimpleWorker):
                     self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.delete(job.key, job.dependents_key, job.dependencies_key, job.execution_registry.key)
-                self.set_state(WorkerStatus.IDLE, pipeline)
             pipeline.execute()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:

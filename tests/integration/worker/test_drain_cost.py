@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.client import Pipeline
+from rq.executions import Execution
+from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.utils import now as rq_now
 from rq.worker import WorkerStatus
 from sqlalchemy import Engine, event, text
 
@@ -133,3 +137,33 @@ def test_rq_keeps_few_records_of_a_drain_and_none_of_them_afterwards(
     assert own_redis.hget(worker.key, "successful_job_count") == str(number).encode()
     assert worker.get_state() == WorkerStatus.IDLE
     assert [key for pattern in KEPT_BY_RQ for key in own_redis.scan_iter(pattern)] == []
+
+
+class StoppedWorker(AllowedJobsWorker):
+    """A worker that is asked to stop at the very moment at which RQ has recorded that a drain succeeded."""
+
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        super().cleanup_execution(job, pipeline, execution)
+        execute = pipeline.execute
+
+        def execute_and_stop(raise_on_error: bool = True) -> list[Any]:
+            answers: list[Any] = execute(raise_on_error)
+            self._shutdown_requested_date = rq_now()
+            self._shutdown()  # type: ignore[no-untyped-call]
+            return answers
+
+        pipeline.execute = execute_and_stop  # type: ignore[method-assign]
+
+
+def test_a_worker_that_is_asked_to_stop_after_a_drain_stops_and_lists_no_failed_job(
+    own_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "drain", lambda shard: None)
+    monkeypatch.setattr(logging.getLogger("rq.worker"), "disabled", True)
+    worker = StoppedWorker([QUEUE], connection=own_redis, serializer=JSONSerializer, log_job_description=False)
+    monkeypatch.setattr(worker, "_install_signal_handlers", lambda: None)
+    queue = open_queue(own_redis)
+    enqueue_drains(queue, [3, 4, 5])
+    worker.work(burst=True, logging_level="WARNING")
+    assert queue.failed_job_registry.get_job_ids() == []
+    assert queue.count == 2
