@@ -134,6 +134,6 @@ class TestLogin:
         (folder / "api_key").write_text(API_KEY)
         lock = Lock(folder / "stack.lock", subject="It")
         try:
-            assert newcomer.run("list", "-n", "1").rows
+            assert newcomer.run("create", "found").rows
         finally:
             lock.release()
