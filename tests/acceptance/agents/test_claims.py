@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,8 +15,9 @@ from sqlalchemy import Engine
 from tests.support.clients.agents import Agent, Delegate, change_tasks, events_of, task_of
 from tests.support.clients.refusals import refused
 from tests.support.processes.stack import Payload, Stack, new_id, unseen_updates, wait_for
+from tests.support.project import IS_LONG
 
-RUNS = 3 if os.environ.get("TORTURE") else 1
+RUNS = 3 if IS_LONG else 1
 """The number of races."""
 
 

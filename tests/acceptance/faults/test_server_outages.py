@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -19,9 +18,12 @@ from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
 from tests.support.clients.agents import Agent, task_of
 from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, new_stack, wait_for
+from tests.support.project import IS_LONG
 
 FAILPOINTS = ("after_read", "before_commit", "after_commit", "after_delete")
-DOWN_SECONDS = 30 if os.environ.get("TORTURE") else 5
+ROUNDS = 100 if IS_LONG else 50
+"""Commands of each session."""
+DOWN_SECONDS = 30 if IS_LONG else 5
 
 
 def test_a_result_sent_while_postgres_is_down_is_applied_when_it_is_back(
@@ -86,11 +88,11 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
 
 def test_workers_killed_at_failpoints_lose_and_repeat_nothing(postgres: EmbeddedServer, folder: Path) -> None:
     with new_stack(postgres, folder, workers=2) as stack:
-        _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * 2)
+        _drain_under_fire(stack, [folder / "failpoints" / name for name in FAILPOINTS] * (2 if IS_LONG else 1))
 
 
 def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
-    sessions = [new_id("killed") for _ in range(20)]
+    sessions = [new_id("killed") for _ in range(20 if IS_LONG else 10)]
     for session_id in sessions:
         stack.send("create_session", session_id, title="Killed")
     stop = threading.Event()
@@ -100,7 +102,7 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
 
     def play(session_id: str) -> None:
         with stack.new_client() as client:
-            for number in range(100):
+            for number in range(ROUNDS):
                 body = envelope("store_memory", session_id, key="count", content=number)
                 if number % 25 == 0:
                     answer = client.post("/v1/webhook?wait=30", json=body)
@@ -120,7 +122,7 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
         assert [event["delivery_id"] for event in stored] == ids
         assert {event["status"] for event in stored} == {"applied"}
         memory = stack.send("retrieve_memory", session_id, key="count")["data"]["memory"]
-        assert (memory["content"], memory["revision"]) == (99, 100)
+        assert (memory["content"], memory["revision"]) == (ROUNDS - 1, ROUNDS)
     assert stack.log("worker").count("SIGKILL") >= len(failpoints)
     wait_for(lambda: len(worker_processes(stack)) == 2, what="both workers running")
     wait_for(

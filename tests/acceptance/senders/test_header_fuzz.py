@@ -27,7 +27,7 @@ from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET
 from tests.support.processes.stack import Stack, in_parallel
 from tests.support.project import API_KEY
 
-EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "250"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ
 ANSWER_SECONDS = 15.0
 """The time without a response after which the server counts as hanging."""

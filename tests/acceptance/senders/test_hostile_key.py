@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -27,12 +26,12 @@ from tests.support.clients.attacks import ATTACKS
 from tests.support.clients.keys import new_key
 from tests.support.clients.signing import WEBHOOK_SECRET
 from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
-from tests.support.project import ROOT
+from tests.support.project import IS_LONG, ROOT
 from tests.support.servers import new_database, running_valkey
 
 pytestmark = pytest.mark.serial
-ATTACK_SECONDS = 60.0 if os.environ.get("TORTURE") else 4.0
-LIMIT_SECONDS = 1.0 if os.environ.get("TORTURE") else 2.0
+ATTACK_SECONDS = 60.0 if IS_LONG else 4.0
+LIMIT_SECONDS = 1.0 if IS_LONG else 2.0
 """The limit for the victim's 99th percentile, which was 8 to 108 s without limits for the attacker. The short
 version makes too few requests to exclude disturbances by other programs."""
 REDIS_BYTES = 256 * 1_048_576

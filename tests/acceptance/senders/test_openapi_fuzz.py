@@ -28,7 +28,7 @@ from tests.support.inputs.loose_spellings import is_loosely_valid
 from tests.support.processes.stack import Stack
 from tests.support.project import API_KEY
 
-EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("MAX_EXAMPLES", "3"))
 IS_RANDOM = "MAX_EXAMPLES" in os.environ
 WAIT_SECONDS = 0.2
 """The maximum wait for events."""

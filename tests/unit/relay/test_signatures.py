@@ -350,7 +350,7 @@ VALUES = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=500, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 @given(
     headers=st.lists(st.tuples(st.sampled_from([name.encode() for name in NAMES]), VALUES), min_size=1, max_size=6),
     body=st.binary(max_size=50),
