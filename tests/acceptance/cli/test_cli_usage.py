@@ -15,10 +15,15 @@ from tests.support.processes.stack import Stack, new_id
 from tests.support.project import API_KEY
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _session(stack: Stack) -> None:
+    """Create a session, so that a list has rows."""
+    stack.send("create_session", new_id("usage"), title="Usage")
+
+
 @pytest.fixture(scope="module")
 def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """session-cli with the stack in its environment."""
-    stack.send("create_session", new_id("usage"), title="Usage")
     return CommandLine(tmp_path_factory.mktemp("cli"), RELAY_URL=stack.url, API_KEY=API_KEY)
 
 
