@@ -33,7 +33,7 @@ from models.settings import Settings
 from relay.app import INGEST_LINKS, assemble
 from relay.auth.signing_secrets import webhook_secrets
 from relay.health import health_routes
-from relay.ingest.endpoints import Ingest, keep_running
+from relay.ingest.endpoints import Ingest, keep_running, stop_services
 from relay.notifications.journal import JournalNotifier
 from relay.rejections import rejection_routes
 from sessions.api_keys import connect_register
@@ -74,9 +74,7 @@ def create_app(settings: Settings) -> Starlette:
             try:
                 yield
             finally:
-                for service in services:
-                    service.cancel()
-                await asyncio.gather(*services, return_exceptions=True)
+                await stop_services(services)
                 database.close()
                 claims_database.close()
                 register.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
@@ -44,6 +44,9 @@ SIDE_CONNECTIONS = 14
 WAITING_PLACES = 1_000
 """Senders that may wait for outcomes in this process: each costs a connection and about 20 kB."""
 RESTART_SECONDS = 1.0
+STOP_SECONDS = 0.5
+"""Time for background services to end before they are cancelled again."""
+STOP_ATTEMPTS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +108,7 @@ class Ingest:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop_services(tasks)
             await asyncio.to_thread(self._enqueuer.stop)
             await self.rejections.flush()
             await self._push_redis.aclose()
@@ -184,3 +185,17 @@ async def keep_running(service: Callable[[], Awaitable[None]]) -> None:
         except Exception:  # Webhooks must go on.
             logger.exception("Bug: a background service ended.")
         await asyncio.sleep(RESTART_SECONDS)
+
+
+async def stop_services(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel background services until all have ended: one may miss a cancellation that arrives together with what it
+    waits for. Gives up after STOP_ATTEMPTS, since the process ends anyway."""
+    running = {task for task in tasks if not task.done()}
+    for _ in range(STOP_ATTEMPTS):
+        if not running:
+            return
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=STOP_SECONDS)
+    if running:
+        logger.error("Bug: %d background services did not stop: %s", len(running), running)
