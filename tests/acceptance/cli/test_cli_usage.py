@@ -21,12 +21,6 @@ def _session(stack: Stack) -> None:
     stack.send("create_session", new_id("usage"), title="Usage")
 
 
-@pytest.fixture(scope="module")
-def cli(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """session-cli with the stack in its environment."""
-    return CommandLine(tmp_path_factory.mktemp("cli"), RELAY_URL=stack.url, API_KEY=API_KEY)
-
-
 class TestUsage:
     def test_help_and_version_need_no_relay(self, cli: CommandLine) -> None:
         nowhere = {"RELAY_URL": "", "API_KEY": ""}
