@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from models.queue.job_queue import SWEEPER_KEY
 from models.tables import SCHEMA_REVISION
 from tests.support.processes.command_line import CommandLine, Done
 from tests.support.processes.stack import new_id, wait_for
@@ -66,6 +68,13 @@ def troubles_of(cli: CommandLine) -> list[dict[str, Any]]:
 def settle(cli: CommandLine) -> None:
     """Wait until no check reports trouble."""
     wait_for(lambda: not troubles_of(cli), seconds=60, what="no troubles left")
+
+
+def wait_for_sweeper(direct: CommandLine) -> None:
+    """Wait until a running sweeper leads: one that an earlier test stopped leaves its key behind, which expires."""
+    with Redis.from_url(direct.environment["REDIS_URL"]) as redis:
+        redis.delete(SWEEPER_KEY)
+        wait_for(lambda: redis.exists(SWEEPER_KEY), what="a sweeper leading")
 
 
 @contextmanager
@@ -153,12 +162,14 @@ class TestDoctor:
 
     def test_an_unreachable_relay_is_reported_and_its_servers_are_checked(self, rig: Rig, direct: CommandLine) -> None:
         nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
+        wait_for_sweeper(direct)
         done = direct.launch("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
         assert done.findings["schema"]["state"] == "ok"
         assert done.err == "1 problem, 0 warnings.\n"
 
     def test_servers_are_checked_without_a_relay(self, direct: CommandLine) -> None:
+        wait_for_sweeper(direct)
         found = direct.launch("doctor").findings
         assert found.pop("relay")["state"] == "warning"
         assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
