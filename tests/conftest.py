@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
@@ -14,12 +15,15 @@ from local.servers.embedded import EmbeddedServer
 from models.settings import Settings, read_settings
 from sessions.postgres.connections import create_engine
 from tests.support.processes.stack import Stack, new_stack
-from tests.support.project import API_KEY
+from tests.support.project import API_KEY, IS_LONG
 from tests.support.servers import run_folder, running_postgres, running_valkey
 
 # Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Generated values are the same in each run, so that a failure comes from the change; long runs look for new ones.
+hypothesis_settings.register_profile("everyday", derandomize=not IS_LONG)
+hypothesis_settings.load_profile("everyday")
 
 ROOMS = ("torture", "acceptance", "integration", "conformance", "unit")
 

@@ -8,7 +8,7 @@ import string
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from starlette.routing import Route
 
@@ -63,6 +63,7 @@ def test_a_path_is_shown_without_possible_secrets(path: str, shown: str) -> None
 
 @given(SECRETS, st.sampled_from(["hooks", "claims", "HOOKS", "cLaims"]), st.integers(0, 3), st.integers(1, 3))
 def test_no_token_is_shown_however_it_is_encoded(secret: str, word: str, encodings: int, slashes: int) -> None:
+    assume(secret not in "{claim_token}" and secret not in "{token}")
     sent = secret
     for _ in range(encodings):
         sent = quote(sent, safe="")
