@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from redis import Redis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,7 +32,14 @@ from sessions.postgres.operations.deliveries import recently_forgotten
 from sessions.rules.event_log import ApplyResult
 from worker.dead_letters import show_dead_letter
 from worker.failpoints import reach
-from worker.inbox import StreamEntry, acknowledge, finish_if_empty, read_entries, trouble_key
+from worker.inbox import (
+    StreamEntry,
+    acknowledge,
+    finish_if_empty,
+    read_entries,
+    slow_key,
+    trouble_key,
+)
 from worker.outcomes import EncodedOutcome, encode_outcomes
 from worker.read_time_debts import add_debts, owed_seconds
 
@@ -40,13 +47,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Identity = tuple[str, str]
-"""Source and delivery id of an entry."""
-
 DRAIN_SECONDS = 5.0
 """Longest run of one job, so that a busy shard does not keep the worker from others."""
-MARK_SECONDS = 2.0
-"""The pending mark outlives a worker that dies while draining by at most that."""
 SLOW_SECONDS = 60
 """Time for which an entry that took too long is remembered; if it does so again meanwhile, it is to blame."""
 FIRST_BACKOFF_SECONDS = 0.5
@@ -83,7 +85,7 @@ class Drain:
         try:
             with _translated(), self._engine.connect() as connection:
                 while time.monotonic() < ends_at:
-                    drained = self._drain_once(connection, shard, suspect=self._begin(shard))
+                    drained = self._drain_once(connection, shard)
                     if drained is None:
                         return _describe(shard, counts, "busy elsewhere")
                     counts.update(item.status for item in drained.applied)
@@ -106,25 +108,13 @@ class Drain:
             logger.warning("Shard %02d waits, and so will others. %s", shard, cause)
             self._cause = cause
 
-    def _begin(self, shard: int) -> Identity | None:
-        """Mark the shard's drain as pending, and return the entry that took too long the last time. While the mark
-        stands no other drain is enqueued: this one checks the shard again after removing it."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
-            pipeline.get(_slow_key(shard))
-            marked, slow = pipeline.execute(raise_on_error=False)
-        # Without memory the mark cannot be set, but draining frees memory.
-        if isinstance(slow, Exception) or (isinstance(marked, Exception) and not isinstance(marked, OutOfMemoryError)):
-            raise marked if isinstance(marked, Exception) else slow
-        source, _, delivery_id = (slow or b"").decode().partition(":")
-        return (source, delivery_id) if slow else None
-
-    def _drain_once(self, connection: Connection, shard: int, *, suspect: Identity | None) -> Drained | None:
+    def _drain_once(self, connection: Connection, shard: int) -> Drained | None:
         """Apply waiting entries, as many as fit into one transaction; None if another worker has the shard."""
         with connection.begin() as transaction:
             if not try_shard(connection, shard):
                 return None
-            if waiting := read_entries(self._redis, shard):
+            waiting, suspect = read_entries(self._redis, shard)
+            if waiting:
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
                 is_alone = partial(self._is_alone, shard, waiting)
@@ -136,7 +126,7 @@ class Drain:
                 finally:
                     add_debts(self._redis, reading.taken)
                     if manager.slow:
-                        self._redis.set(_slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
+                        self._redis.set(slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
                 stale = _outcomes_of_deleted(connection, applied)
                 outcomes = encode_outcomes(store, applied, stale=stale)
                 news = store.task_news(resumed=_resumed(applied))
@@ -240,7 +230,3 @@ def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
     parts = [f"{counts[status]} {status}" for status in shown]
     done = ", ".join(part for part in parts if not part.startswith("0 "))
     return f"drain shard {shard:02d}: " + "; ".join(part for part in (done or "0 applied", remark) if part)
-
-
-def _slow_key(shard: int) -> str:
-    return f"sr:slow:{shard:02d}"

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import OutOfMemoryError
 
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
@@ -36,6 +37,8 @@ MAX_BYTES = 8 * 1_048_576
 FIRST_STEP, STEP = 4, 50
 """Entries read at a time, at first and then: Redis builds its reply in memory, of which large entries may leave
 little."""
+MARK_SECONDS = 2.0
+"""The pending mark outlives a worker that dies while draining by at most that."""
 OUTCOMES_AT_ONCE_BYTES = 1_048_576
 """Outcomes per Redis command, but at least one."""
 UNREADABLE_KEY = "sr:unreadable"
@@ -126,6 +129,13 @@ that expire after two turns of OUTCOME_SECONDS, so a wrong count does not last."
 
 logger = logging.getLogger(__name__)
 
+_Rows = list[tuple[bytes, dict[bytes, bytes]]]
+"""Entries of a stream: their ids and fields."""
+
+
+Identity = tuple[str, str]
+"""Source and delivery id of an entry."""
+
 
 class StreamEntry(msgspec.Struct, frozen=True):
     """An entry with its id in the stream."""
@@ -142,29 +152,52 @@ class _Sent(msgspec.Struct, frozen=True):
     source: str
 
 
-def read_entries(redis: Redis, shard: int) -> list[StreamEntry]:
-    """Returns the oldest entries of a shard, as many as fit into one transaction; at least one if there is any."""
+class Waiting(NamedTuple):
+    """A shard's oldest entries, and the one of them that took too long the last time."""
+
+    entries: list[StreamEntry]
+    suspect: Identity | None
+
+
+def read_entries(redis: Redis, shard: int) -> Waiting:
+    """Returns the oldest entries of a shard, as many as fit into one transaction; at least one if there is any. Marks
+    the shard's drain as pending: while the mark stands no other drain is enqueued, and this one checks the shard again
+    when it removes the mark."""
     waiting: list[StreamEntry] = []
     size = 0
     after = "-"
     count = FIRST_STEP
-    while len(waiting) < MAX_ENTRIES:
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(inbox_key(shard), min=after, count=count))
+    rows, suspect = _read_first(redis, shard)
+    while True:
         for stream_id, fields in rows:
             body = fields.get(ENTRY_FIELD, b"")
             size += len(body)
             if waiting and size > MAX_BYTES:
-                return waiting
+                return Waiting(waiting, suspect)
             try:
                 waiting.append(StreamEntry(stream_id, msgspec.json.decode(body, type=Entry), len(body)))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 _quarantine(redis, shard, stream_id, fields)
-        if len(rows) < count:
-            break
+        if len(rows) < count or len(waiting) >= MAX_ENTRIES:
+            return Waiting(waiting, suspect)
         after = f"({rows[-1][0].decode()}"
         average = size // max(1, len(waiting)) + 1
         count = max(1, min(STEP, MAX_ENTRIES - len(waiting), (MAX_BYTES - size) // average))
-    return waiting
+        rows = cast("_Rows", redis.xrange(inbox_key(shard), min=after, count=count))
+
+
+def _read_first(redis: Redis, shard: int) -> tuple[_Rows, Identity | None]:
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
+        pipeline.get(slow_key(shard))
+        pipeline.xrange(inbox_key(shard), count=FIRST_STEP)
+        marked, slow, rows = pipeline.execute(raise_on_error=False)
+    # Without memory the mark cannot be set, but draining frees memory.
+    for answer in (slow, rows) if isinstance(marked, OutOfMemoryError) else (marked, slow, rows):
+        if isinstance(answer, Exception):
+            raise answer
+    source, _, delivery_id = (slow or b"").decode().partition(":")
+    return rows, (source, delivery_id) if slow else None
 
 
 def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
@@ -246,6 +279,11 @@ def finish_if_empty(redis: Redis, shard: int) -> bool:
 
 def _finish_if_empty(redis: Redis, shard: int) -> Any:
     return redis.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), trouble_key(shard))
+
+
+def slow_key(shard: int) -> str:
+    """The key that holds the identity of an entry that took too long."""
+    return f"sr:slow:{shard:02d}"
 
 
 def trouble_key(shard: int) -> str:

@@ -17,6 +17,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.utils import now as rq_now
+from rq.worker import WorkerStatus
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -57,8 +58,8 @@ class AllowedJobsWorker(SimpleWorker):
     max_connection_wait_time = 2.0  # Seconds between retries while Redis is unavailable; RQ's own limit is a minute.
     death_penalty_class = KillOnTimeout
     _written_state: str | None = None
-    _heartbeat_at: float | None = None
-    """The time of the last full heartbeat, unless a shorter one followed."""
+    _heartbeat_at = -HEARTBEAT_SECONDS
+    """The time of the last heartbeat."""
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Run an allowed job; drop any other, which someone else has put into Redis."""
@@ -71,6 +72,23 @@ class AllowedJobsWorker(SimpleWorker):
             pipeline.execute()
         job.delete()
         return False
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """Register the execution of a job, together with what RQ would write next: all in one message."""
+        self._preparation = self.connection.pipeline()
+        seconds = self.get_heartbeat_ttl(job)
+        execution = Execution.create(job, seconds, pipeline=self._preparation, worker_name=self.name)
+        self.executions[execution.id] = execution
+        self.set_state(WorkerStatus.BUSY, pipeline=self._preparation)
+        return execution
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Note that the job has been started."""
+        with self._preparation as pipeline:
+            job.prepare_for_execution(self.name, pipeline=pipeline)
+            pipeline.persist(job.key)
+            pipeline.lrem(Queue(job.origin, connection=self.connection).intermediate_queue_key, 1, job.id)
+            pipeline.execute()
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """Note when the job ended; RQ would also send a heartbeat for it."""
@@ -107,14 +125,12 @@ class AllowedJobsWorker(SimpleWorker):
         """Extend the worker's registration, in one round trip, and only if the last time is not a moment ago."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
-            if timeout is not None:  # Possibly for a shorter time than an idle worker's.
-                self._heartbeat_at = None
-        elif self._heartbeat_at is None or time.monotonic() - self._heartbeat_at > HEARTBEAT_SECONDS:
+        elif time.monotonic() - self._heartbeat_at >= HEARTBEAT_SECONDS:
             with self.connection.pipeline(transaction=False) as own:
                 super().heartbeat(timeout, own)
                 super().set_state(self.get_state(), own)
                 own.execute()
-            self._heartbeat_at = time.monotonic() if timeout is None else None
+            self._heartbeat_at = time.monotonic()
 
 
 def main() -> None:

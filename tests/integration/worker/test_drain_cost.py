@@ -78,7 +78,7 @@ def test_writes_of_all_kinds_share_a_round_trip(redis: Redis, engine: Engine, wa
 def test_a_drain_goes_on_while_entries_are_left_and_ends_with_the_last(redis: Redis, walk: str) -> None:
     shard = shard_of(walk)
     push(redis, *(entry("store_memory", walk, key=f"k{n}", content=n) for n in range(3)))
-    waiting = read_entries(redis, shard)
+    waiting = read_entries(redis, shard).entries
     assert not acknowledge(redis, shard, waiting[:2], [])
     assert redis.exists(drain_pending_key(shard))
     assert acknowledge(redis, shard, waiting[2:], [])

@@ -68,7 +68,7 @@ def replay(redis: Redis, engine: Engine, item: Entry, resolution: DeadLetterReso
 def commit_without_acknowledging(redis: Redis, engine: Engine, session_id: str) -> None:
     """Drain like a worker that is killed between its commit and its acknowledgement to Redis."""
     with engine.begin() as connection:
-        waiting = read_entries(redis, shard_of(session_id))
+        waiting = read_entries(redis, shard_of(session_id)).entries
         SessionManager(PostgresStore(connection)).apply([item.entry for item in waiting])
 
 
