@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,10 @@ from bench.speed.table import render
 from models.version import version
 
 RESULTS = Path(__file__).parent / "results"
+no_deliveries = partial(limits.insert, tables=("memories", "events"))
+no_events = partial(limits.insert, tables=("memories", "deliveries"))
+relaxed_valkey = partial(product.without, valkey_settings={"appendfsync": "everysec"})
+relaxed_postgres = partial(product.without, postgres_settings={"synchronous_commit": "off"})
 MEASUREMENTS = (
     Measurement("bare", "a bare Starlette app on one core", limits.bare),
     Measurement("accept", "the relay alone", product.accept),
@@ -36,6 +41,10 @@ MEASUREMENTS = (
     Measurement("end-to-end", "accepted and applied with a flat backlog", product.end_to_end),
     Measurement("light", "50 webhooks a second", product.light),
     Measurement("insert", "the same rows by raw batched INSERT", limits.insert),
+    Measurement("insert-no-deliveries", "without the rows by which repeats are recognized", no_deliveries),
+    Measurement("insert-no-events", "without the rows of the journal", no_events),
+    Measurement("valkey-everysec", "end-to-end, with Valkey's log on disk within a second", relaxed_valkey),
+    Measurement("postgres-async", "end-to-end, with commits on disk a moment later", relaxed_postgres),
     Measurement("xadd", "the same entries by pipelined XADD", limits.xadd),
 )
 

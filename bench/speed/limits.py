@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 
 from bench.speed.cpu import CpuMeter
 from bench.speed.load import press
 from bench.speed.product import WARM_UP_SECONDS
 from bench.speed.results import Figures, Plan
-from bench.speed.sample_rows import encode_columns
-from bench.speed.stack import Bench, wait_for_http
+from bench.speed.sample_rows import TABLES, encode_columns
+from bench.speed.stack import Bench, wait_until_ready
 from local.stack.environment import free_port
 from models.queue.inbox import SHARDS, inbox_key
 
@@ -24,8 +25,7 @@ def bare(bench: Bench, plan: Plan) -> Figures:
     """A bare Starlette app on one core."""
     with bench.stack() as stack:
         port = free_port("127.0.0.1", 0, variable="PORT")
-        stack.start("bare", "-m", "bench.speed.bare_app", str(port))
-        wait_for_http(port, "/readyz")
+        wait_until_ready(stack.start("bare", "-m", "bench.speed.bare_app", str(port)), port)
         press(port, seconds=WARM_UP_SECONDS)
         meter = CpuMeter({"bare": stack.pids["bare"]})
         pressure = press(port, seconds=plan.seconds)
@@ -35,16 +35,17 @@ def bare(bench: Bench, plan: Plan) -> Figures:
     return Figures(per_second=pressure.per_second, milliseconds=latencies, cpu_ms=cpu_ms, notes=notes)
 
 
-def insert(bench: Bench, plan: Plan) -> Figures:
+def insert(bench: Bench, plan: Plan, *, tables: Sequence[str] = TABLES) -> Figures:
     """The rows of webhooks in batches, a statement per table, on one connection. Building them is not counted."""
-    statement, count, spent = bench.sample.statement(many=True), 0, 0.0
+    statement, count, spent = bench.sample.statement(many=True, tables=tables), 0, 0.0
     with bench.stack() as stack:
         connection = stack.connection()
         try:
             meter = CpuMeter({"postgres": stack.pids["postgres"]})
             while spent < plan.seconds:
                 numbers = range(count, count + BATCH)
-                parameters = encode_columns(bench.sample.copy(f"raw-{number}", number) for number in numbers)
+                copies = (bench.sample.copy(f"raw-{number}", number) for number in numbers)
+                parameters = encode_columns(copies, tables=tables)
                 began_at = time.perf_counter()
                 with connection, connection.cursor() as cursor:
                     cursor.execute(statement, parameters)
@@ -53,8 +54,9 @@ def insert(bench: Bench, plan: Plan) -> Figures:
             cpu_ms, notes = meter.per_item_ms(count), meter.notes()
         finally:
             connection.close()
-        if stack.count("events") != count:
-            raise RuntimeError(f"{count:,} rows were inserted, but events has {stack.count('events'):,}.")
+        for table in tables:
+            if stack.count(table) != count:
+                raise RuntimeError(f"{count:,} rows were inserted, but {table} has {stack.count(table):,}.")
     return Figures(per_second=count / spent, cpu_ms=cpu_ms, notes=notes)
 
 

@@ -69,17 +69,23 @@ def generator_name() -> str:
 
 
 def press(
-    port: int, *, seconds: float, path: str = SOURCE_PATH, must_pause: Callable[[], bool] | None = None
+    port: int,
+    *,
+    seconds: float,
+    path: str = SOURCE_PATH,
+    sessions: int = SESSIONS,
+    must_pause: Callable[[], bool] | None = None,
 ) -> Pressure:
-    """Send as fast as the server answers. While `must_pause` returns true, the load is stopped. Raises LoadError."""
+    """Send as fast as the server answers, to as many sessions in turn. While `must_pause` returns true, the load is
+    stopped. Raises LoadError."""
     prefix = secrets.token_hex(4)
     wrk = shutil.which("wrk")
     if wrk:
         script = str(Path(__file__).with_name("webhook.lua"))
         options = ("-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", script)
         command = (wrk, *options, f"http://127.0.0.1:{port}{path}", "--", path, API_KEY, prefix, TEMPLATE)
-        return _run((*command, str(SESSIONS)), prefix=prefix, seconds=seconds, must_pause=must_pause)
-    order = Order(port=port, path=path, prefix=prefix, seconds=seconds, connections=CONNECTIONS)
+        return _run((*command, str(sessions)), prefix=prefix, seconds=seconds, must_pause=must_pause)
+    order = Order(port=port, path=path, prefix=prefix, seconds=seconds, connections=CONNECTIONS, sessions=sessions)
     return _run(_command(order), prefix=prefix, seconds=seconds, must_pause=must_pause)
 
 

@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 import uvloop
 
-from bench.speed.webhook import body_of, headers
+from bench.speed.webhook import SESSIONS, body_of, headers
 
 TICK_SECONDS = 0.001
 LAST_ANSWERS_SECONDS = 35.0
@@ -33,6 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     per_second: float = 0.0
     """The rate; 0: as fast as requests are answered."""
+    sessions: int = SESSIONS
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ class _Generator:
 
     def request(self) -> bytes:
         """Build the next request."""
-        body = body_of(self.order.prefix, self._next)
+        body = body_of(self.order.prefix, self._next, sessions=self.order.sessions)
         self._next += 1
         return self._head + b"%d\r\n\r\n" % len(body) + body
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import psutil
@@ -14,7 +14,7 @@ from bench.speed.cpu import CpuMeter
 from bench.speed.load import CONNECTIONS, Pressure, pace, press
 from bench.speed.results import Figures, Plan
 from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for
-from bench.speed.webhook import SOURCE_PATH
+from bench.speed.webhook import SESSIONS, SOURCE_PATH
 
 WARM_UP_SECONDS = 1.0
 WARM_UP_SHARE = 0.2
@@ -44,14 +44,14 @@ def accept(bench: Bench, plan: Plan) -> Figures:
     return Figures(per_second=pressure.per_second, milliseconds=_latencies(pressure), cpu_ms=cpu_ms, notes=notes)
 
 
-def apply(bench: Bench, plan: Plan, *, workers: int = 1) -> Figures:
+def apply(bench: Bench, plan: Plan, *, workers: int = 1, sessions: int = SESSIONS, keep_rows: bool = False) -> Figures:
     """Workers alone, on an inbox that was filled while they were stopped."""
-    with bench.stack() as stack:
+    with bench.stack(keep_rows=keep_rows) as stack:
         port = stack.start_relay()
         supervisor = stack.start_workers(workers)
         processes = [psutil.Process(supervisor.pid), *psutil.Process(supervisor.pid).children(recursive=True)]
         _signal(processes, signal.SIGSTOP)
-        press(port, seconds=plan.seconds)
+        press(port, seconds=plan.seconds, sessions=sessions)
         total, meter = _settled_backlog(stack), CpuMeter(stack.pids)
         _signal(reversed(processes), signal.SIGCONT)
         wait_for(lambda: stack.applied() > 0, what="The workers did not begin")
@@ -92,6 +92,23 @@ def end_to_end(bench: Bench, plan: Plan) -> Figures:
         others=figures.others,
         notes=[*figures.notes, *(f"{note} at 70 %" for note in paced.notes())],
     )
+
+
+def without(
+    bench: Bench,
+    plan: Plan,
+    *,
+    valkey_settings: Mapping[str, str] | None = None,
+    postgres_settings: Mapping[str, str] | None = None,
+) -> Figures:
+    """Relay and one worker at their common rate, with a guarantee switched off by other settings of a server."""
+    with bench.stack(valkey_settings=valkey_settings, postgres_settings=postgres_settings) as stack:
+        port = stack.start_relay()
+        stack.start_workers(1)
+        accepted, figures = measure_flat(stack, port, plan, backlog=stack.backlog, limit=BACKLOG)
+        stack.wait_until_drained()
+        check_effects(stack, lowest=accepted)
+    return figures
 
 
 def light(bench: Bench, plan: Plan) -> Figures:

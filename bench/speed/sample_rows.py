@@ -6,7 +6,7 @@ The raw INSERT and the peers write these copies, so that they write the same row
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -40,11 +40,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         rows["events"]["event_id"] = time.time_ns() // 1_000
         return rows
 
-    def statement(self, *, many: bool) -> str:
+    def statement(self, *, many: bool, tables: Sequence[str] = TABLES) -> str:
         """Return one INSERT per table, each with a JSON parameter of its rows: an array if `many`, or an object."""
         function = "json_populate_recordset" if many else "json_populate_record"
         statements = []
-        for name in TABLES:
+        for name in tables:
             columns = ", ".join(f'"{column}"' for column in self.rows[name])
             statements.append(
                 f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {function}(NULL::{name}, %s)"  # noqa: S608
@@ -71,7 +71,7 @@ def read_sample(cursor: Any, *, delivery_id: str, key: str, entry: str) -> Sampl
     return Sample(rows=rows, entry=entry)
 
 
-def encode_columns(copies: Iterable[dict[str, Row]]) -> tuple[str, ...]:
+def encode_columns(copies: Iterable[dict[str, Row]], *, tables: Sequence[str] = TABLES) -> tuple[str, ...]:
     """Return the parameters of the statement for many rows."""
     together = list(copies)
-    return tuple(msgspec.json.encode([rows[name] for rows in together]).decode() for name in TABLES)
+    return tuple(msgspec.json.encode([rows[name] for rows in together]).decode() for name in tables)

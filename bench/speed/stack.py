@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from worker.supervision import Child, ChildProcess
 START_SECONDS = 60.0
 DRAIN_SECONDS = 300.0
 POLL_SECONDS = 0.01
+LOG_LETTERS = 500
+"""Part of a log that is shown when its process does not start."""
 POSTGRES_SETTINGS = {"track_commit_timestamp": "on"}
 """Tells when each webhook was applied, without asking while the load runs. All else is as in the local stack."""
 VALKEY_SETTINGS = {"maxmemory": "2gb"}
@@ -51,6 +53,10 @@ def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = START
         time.sleep(POLL_SECONDS)
 
 
+COUNTED = ("memories", "deliveries", "events")
+"""Tables of which only the rows written by a measurement count, if earlier ones are kept."""
+
+
 class Stack:
     """The servers of one measurement, and the processes that it starts."""
 
@@ -64,6 +70,8 @@ class Stack:
         self._connection = psycopg2.connect(postgres.url)
         self._connection.autocommit = True
         ((self._positions,),) = self.query("SELECT pg_get_serial_sequence('deliveries', 'position')")
+        self._drawn_before = self.drawn(self._positions)
+        self._rows_before = {table: self._rows(table) for table in COUNTED}
 
     def close(self) -> None:
         """Stop the processes, the last started first."""
@@ -88,10 +96,10 @@ class Stack:
         return process
 
     def start_relay(self) -> int:
-        """Start the public app, and return its port once it is ready."""
+        """Start the public app, and return its port once it is ready. Raises RuntimeError with its log if it ends."""
         port = free_port("127.0.0.1", 0, variable="PORT")
-        self.start("relay", "-m", "api", PORT=str(port), RELAY_PROCESSES="1")
-        wait_for_http(port, "/readyz")
+        relay = self.start("relay", "-m", "api", PORT=str(port), RELAY_PROCESSES="1")
+        wait_until_ready(relay, port)
         return port
 
     def start_workers(self, count: int) -> ChildProcess:
@@ -113,8 +121,8 @@ class Stack:
         }
 
     def applied(self) -> int:
-        """Return the number of deliveries written since the tables were emptied. Cheap, and at most a batch ahead."""
-        return self.drawn(self._positions)
+        """Return the number of deliveries written since the start. Cheap, and at most a batch ahead."""
+        return self.drawn(self._positions) - self._drawn_before
 
     def drawn(self, sequence: str) -> int:
         """Return the number of values that a sequence, started at 1, has given."""
@@ -133,7 +141,10 @@ class Stack:
         wait_for(lambda: waiting() == 0, what="The backlog was not drained", seconds=DRAIN_SECONDS)
 
     def count(self, table: str) -> int:
-        """Return the number of committed rows of a table."""
+        """Return the number of rows committed to a table since the start."""
+        return self._rows(table) - self._rows_before.get(table, 0)
+
+    def _rows(self, table: str) -> int:
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -179,23 +190,41 @@ class Bench:
             self.sample = stack.take_sample()
 
     @contextmanager
-    def stack(self) -> Iterator[Stack]:
-        """Start a new Valkey and empty the tables of webhooks; stop all processes after the block."""
+    def stack(
+        self,
+        *,
+        keep_rows: bool = False,
+        valkey_settings: Mapping[str, str] | None = None,
+        postgres_settings: Mapping[str, str] | None = None,
+    ) -> Iterator[Stack]:
+        """Start a new Valkey and empty the tables of webhooks, unless their rows are to be kept; stop all processes
+        after the block. The settings of Postgres are those of new connections to its database."""
         self._count += 1
         folder = self._folder / f"measurement-{self._count}"
         folder.mkdir(mode=0o755)
-        valkey = start_valkey(folder, settings=VALKEY_SETTINGS)
+        if not keep_rows:
+            self._execute("TRUNCATE memories, memory_revisions, deliveries, events RESTART IDENTITY")
+        self._execute("CHECKPOINT")
+        for name, value in (postgres_settings or {}).items():
+            self._execute(f"ALTER ROLE CURRENT_USER SET {name} = {value}")
+        valkey = start_valkey(folder, settings={**VALKEY_SETTINGS, **(valkey_settings or {})})
         try:
             stack = Stack(self.postgres, valkey, folder)
             try:
-                stack.query("TRUNCATE memories, memory_revisions, deliveries, events RESTART IDENTITY")
-                stack.query("CHECKPOINT")
                 yield stack
             finally:
                 stack.close()
         finally:
             valkey.stop()
+            for name in postgres_settings or {}:
+                self._execute(f"ALTER ROLE CURRENT_USER RESET {name}")
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _execute(self, statement: str) -> None:
+        with closing(psycopg2.connect(self.postgres.url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
 
 
 @contextmanager
@@ -214,13 +243,16 @@ def new_bench() -> Iterator[Bench]:
             postgres.stop()
 
 
-def wait_for_http(port: int, path: str) -> None:
-    """Wait until a server answers with 200."""
+def wait_until_ready(server: ChildProcess, port: int) -> None:
+    """Wait until a server's readiness check succeeds. Raises RuntimeError with the end of its log if it ends."""
 
     def answers() -> bool:
+        if how := server.ended():
+            log = server.child.log.read_text(errors="replace").strip() if server.child.log else ""
+            raise RuntimeError(f"{server.child.name} {how}: {log[-LOG_LETTERS:]}")
         try:
-            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code == 200
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
-    wait_for(answers, what=f"Port {port} did not answer")
+    wait_for(answers, what=f"{server.child.name} was not ready")

@@ -12,9 +12,9 @@ TEMPLATE = (
 """Formatted alike by Python and by Lua: the session, then prefix and number of the id and of the key."""
 
 
-def body_of(prefix: str, number: int) -> bytes:
+def body_of(prefix: str, number: int, *, sessions: int = SESSIONS) -> bytes:
     """Return the body of the webhook with this number. A prefix is used in one load only."""
-    return (TEMPLATE % (number % SESSIONS, prefix, number, prefix, number, number)).encode()
+    return (TEMPLATE % (number % sessions, prefix, number, prefix, number, number)).encode()
 
 
 def headers() -> dict[str, str]:

@@ -17,7 +17,7 @@ from bench.speed.load import ROOT
 from bench.speed.peers.effects import SAMPLE_FILE
 from bench.speed.product import check_effects, measure_flat
 from bench.speed.results import Figures, Measurement, Plan
-from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for, wait_for_http
+from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for, wait_until_ready
 from local.stack.environment import free_port
 
 BACKLOG = 500
@@ -78,8 +78,7 @@ def measure(peer: Peer, bench: Bench, plan: Plan) -> Figures:
             command = (sys.executable, *PROCRASTINATE, "schema", "--apply")
             subprocess.run(command, cwd=ROOT, env=stack.environment(variables), check=True)  # noqa: S603
         port = free_port("127.0.0.1", 0, variable="PORT")
-        stack.start("endpoint", "-m", f"{PLACE}.endpoint", peer.module, str(port), **variables)
-        wait_for_http(port, "/readyz")
+        wait_until_ready(stack.start("endpoint", "-m", f"{PLACE}.endpoint", peer.module, str(port), **variables), port)
         for number in range(1, peer.processes + 1):
             stack.start("worker" if peer.processes == 1 else f"worker-{number}", *peer.worker, **variables)
         accepted, figures = measure_flat(stack, port, plan, backlog=_backlog(peer, stack, variables), limit=BACKLOG)
