@@ -13,6 +13,7 @@ import httptools
 import msgspec
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr
 
@@ -20,7 +21,11 @@ from models.errors import BadRequest, RelayError, TooSlow, Unavailable
 from relay.http.connection_limits import ConnectionRegistry
 
 MAX_HEAD_BYTES = 65_536
-"""Request line and headers, or trailers, beyond one read; common servers allow 8 to 64 kB."""
+"""Request line and headers, or trailers; common servers allow 8 to 64 kB."""
+
+STEP_BYTES = 4_096
+"""Bytes that are parsed at a time. Requests that were sent together wait in memory, where each takes much more than on
+the wire: only those of one step do."""
 
 RESPOND = "session_relay.respond"
 """An ASGI extension of this server: a function that sends a whole response at once; see `LimitedHttpProtocol`."""
@@ -33,9 +38,22 @@ FRAMING = (b"content-length", b"transfer-encoding")
 logger = logging.getLogger(__name__)
 
 
+class _HoldingFlowControl(FlowControl):
+    """Reads nothing while further requests wait, even if the app listens for the end of the connection."""
+
+    is_holding = False
+
+    def resume_reading(self) -> None:
+        if not self.is_holding:
+            super().resume_reading()
+
+
 class LimitedHttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, with an error in the usual form for requests that are malformed, too long or too slow. Offers
     to upgrade the protocol are ignored (RFC 9110, 7.8), and so are trailers.
+
+    Of requests that were sent together, few are parsed before the first is answered; the rest is left unread. An error
+    is sent after the responses to the requests before it.
 
     It sets deadlines instead of timers; `ConnectionRegistry` checks them periodically.
     """
@@ -48,6 +66,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """The client's address in the access log."""
         self._progress = False
         self._bytes_without_progress = 0
+        self._unparsed = b""
+        """Bytes of further requests, while parsed ones wait."""
+        self._malformed: RelayError | None = None
+        """The error to send once the requests before it are answered."""
+        self._answering: RequestResponseCycle | None = None
+        """The request that was passed to the app last; `cycle` is the one that was parsed last."""
         self._part: Literal["head", "body"] | None = None
         """The part of the request that is arriving."""
         self._is_resuming = False
@@ -62,6 +86,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = _HoldingFlowControl(transport)
         self._peer = get_client_addr(cast("HTTPScope", {"client": self.client}))
         self._due_at = self._clients.now + self._timeouts.head_seconds
         if self._clients.make_room():
@@ -71,22 +96,50 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clients.mark_active(self)
+        self._unparsed = b""
+        self._tell_disconnected()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._progress = False
         self._idle_due_at = None
-        try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        if self.transport.is_closing():
-            return
-        self._bytes_without_progress = 0 if self._progress else self._bytes_without_progress + len(data)
-        if self._bytes_without_progress > MAX_HEAD_BYTES:
-            self.send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES:,} bytes.")
-        elif self._due_at is None and not self._is_answering():
+        self._unparsed += data
+        self._parse_steps()
+        if self._due_at is None and not self._is_answering() and not self.transport.is_closing():
             self._idle()
+
+    def _parse_steps(self) -> None:
+        """Parse what has arrived, until a request has to wait for another."""
+        data, at = self._unparsed, 0
+        while at < len(data) and not self.pipeline and self._malformed is None and not self.transport.is_closing():
+            step = data[at : at + STEP_BYTES]
+            at += len(step)
+            self._progress = False
+            try:
+                self._parse(step)
+            except httptools.HttpParserError:
+                self._refuse("Invalid HTTP request received.")
+                break
+            self._bytes_without_progress = 0 if self._progress else self._bytes_without_progress + len(step)
+            if self._bytes_without_progress > MAX_HEAD_BYTES:
+                self._refuse(f"The head of the request has more than {MAX_HEAD_BYTES:,} bytes.")
+        self._unparsed = data[at:] if self._malformed is None else b""
+        self._flow.is_holding = bool(self.pipeline) or self._malformed is not None
+        if self._flow.is_holding:
+            self._flow.pause_reading()
+
+    def _refuse(self, message: str) -> None:
+        """Answer the request that is arriving, after those before it."""
+        if self.pipeline and self._arrives(self.pipeline[0][0]):
+            self.pipeline.popleft()
+        if self._is_answering() and not self._arrives(self._answering):
+            self._part = self._due_at = None
+            self._malformed = BadRequest(message)
+        else:
+            self.send_400_response(message)
+
+    def _arrives(self, cycle: RequestResponseCycle | None) -> bool:
+        """Whether the body of this request is what is being parsed."""
+        return self._part == "body" and cycle is not None and cycle.scope is self.scope
 
     def _parse(self, data: bytes) -> None:
         """Parse, and go on after a head that offers an upgrade, where the parser would stop."""
@@ -161,11 +214,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         not be read during the response."""
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
-            self.flow.resume_reading()
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
+            elif self._malformed is not None:
+                self._answer(self._malformed)
+                return
             else:
                 self._idle()
+            self._parse_steps()
+            self.flow.resume_reading()
         if self._part is not None:
             seconds = self._timeouts.head_seconds if self._part == "head" else self._timeouts.body_seconds
             self._due_at = self._clients.now + seconds
@@ -174,6 +231,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Also offer the app to send a whole response at once."""
+        self._answering = cycle
         cast("Scope", cycle.scope)["extensions"] = {RESPOND: partial(self._respond, cycle)}
         super()._start_asgi_task(cycle, app)
 
@@ -259,12 +317,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             head += b"retry-after: %d\r\n" % error.retry_after_seconds
         self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
         self.transport.close()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._tell_disconnected()
+
+    def _tell_disconnected(self) -> None:
+        """Tell the app that nobody is left to read its response."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._answering is not None and not self._answering.response_complete
 
     def _idle(self) -> None:
         """Start the keep-alive timeout, also after blank lines and after a body that was not read."""
