@@ -56,6 +56,7 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lines: list[str] = []
+        self._waits_for_turns = True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or keep it until the next turn."""
@@ -72,10 +73,15 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
             self._lines.append(line + self.terminator)
             if len(self._lines) > 1:
                 return  # The first of them has already asked for a turn.
-            if loop := asyncio._get_running_loop():
+            if self._waits_for_turns and (loop := asyncio._get_running_loop()):
                 loop.call_soon(self.flush)
             else:
                 self.flush()
+
+    def write_at_once(self) -> None:
+        """Write the lines that are kept, and from now on each line at once."""
+        self._waits_for_turns = False
+        self.flush()
 
     def flush(self) -> None:
         """Write the lines that are kept."""
@@ -153,6 +159,13 @@ def configure_logging(settings: Settings) -> None:
     access = logging.getLogger("uvicorn.access")
     if not any(isinstance(known, _AccessFilter) for known in access.filters):
         access.addFilter(_AccessFilter())
+
+
+def write_last_lines() -> None:
+    """Write all further lines at once, since the process is about to end, possibly within this turn."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _TurnHandler):
+            handler.write_at_once()
 
 
 def _formatter(settings: Settings) -> logging.Formatter:

@@ -76,6 +76,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """The part of the request that is arriving."""
         self._is_resuming = False
         """Whether the parser reads the head of a request again."""
+        self._is_stopping = False
         self._due_at: float | None = None
         """Deadline for the client to send the first head, or the rest of a part."""
         self._idle_due_at: float | None = None
@@ -265,6 +266,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         cycle.on_response()
         return True
 
+    def shutdown(self) -> None:
+        """Close the connection, or let the client finish its request; uvicorn calls it when the process stops."""
+        super().shutdown()
+        self._is_stopping = True
+        if self._due_at is not None:
+            self._due_at = min(self._due_at, self._clients.now + self._timeouts.last_body_seconds)
+
     def close_if_overdue(self, now: float) -> None:
         """Close the connection if the client is too slow to send a request, or to read a response."""
         unread = self.transport.get_write_buffer_size()
@@ -300,6 +308,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._part is None or (self._part == "body" and self.cycle.response_started):
             self.transport.close()
             return
+        if self._is_stopping:
+            self._answer(Unavailable("The relay is restarting; nothing was stored."))
+            return
         error = TooSlow(f"The {self._part} of the request did not arrive in time.")
         self._clients.record_rejection(self._scope_so_far(), error)
         self._answer(error)
@@ -334,4 +345,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _extend(self, due_at: float, moved: int, seconds: float) -> float:
         """Returns the deadline extended by `moved` bytes, but never beyond `seconds` from now."""
+        if self._is_stopping:
+            return due_at
         return min(due_at + moved / self._timeouts.bytes_per_second, self._clients.now + seconds)

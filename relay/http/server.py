@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 
 from models.errors import SettingsError
 from models.process.gc_tuning import collect_seldom
-from models.process.log_setup import configure_logging
+from models.process.log_setup import configure_logging, write_last_lines
 from models.process.parent_death import exit_with_parent
 from models.settings import Settings, read_settings
 from relay.http.connection_limits import ConnectionRegistry, Timeouts, raise_file_limit
@@ -36,16 +37,29 @@ class RelayServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Check the connections; uvicorn calls it ten times a second."""
+        self._check_clients()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all waiting, then shut down gracefully. A body that is still arriving has less time than usual."""
+        self._app.state.stopping.set()
+        checking = asyncio.create_task(self._keep_checking())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            checking.cancel()
+            write_last_lines()  # Uvicorn ends the process by the signal that it got.
+
+    async def _keep_checking(self) -> None:
+        while True:
+            self._check_clients()
+            await asyncio.sleep(self._clients.timeouts.check_seconds)
+
+    def _check_clients(self) -> None:
         elapsed_seconds = time.monotonic() - self._looked_at
         if elapsed_seconds >= self._clients.timeouts.check_seconds:
             self._looked_at += elapsed_seconds
             self._clients.close_overdue(elapsed_seconds)
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End all waiting, then shut down gracefully."""
-        self._app.state.stopping.set()
-        await super().shutdown(sockets)
 
 
 def main(create: Callable[[Settings], Starlette]) -> int:

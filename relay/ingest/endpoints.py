@@ -198,4 +198,5 @@ async def stop_services(tasks: Iterable[asyncio.Task[None]]) -> None:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=STOP_SECONDS)
     if running:
-        logger.error("Bug: %d background services did not stop: %s", len(running), running)
+        services = "service" if len(running) == 1 else "services"
+        logger.error("Bug: %d background %s did not stop: %s", len(running), services, running)

@@ -56,7 +56,7 @@ def test_a_service_that_never_stops_is_reported(caplog: pytest.LogCaptureFixture
         await task
 
     asyncio.run(main())
-    assert "Bug: 1 background services did not stop" in caplog.text
+    assert "Bug: 1 background service did not stop: {" in caplog.text
 
 
 def test_a_service_that_fails_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
