@@ -367,3 +367,9 @@ def test_a_redelivery_does_not_get_the_outcome_of_an_earlier_attempt(relay: Serv
         wait_for(lambda: looks() > seen + 1, what="outcome checked again")
         set_outcome(redis, entry, body=b'{"status": "success"}')
         assert (waiting.result().status_code, waiting.result().json()) == (200, {"status": "success"})
+
+
+def test_the_log_of_a_process_that_was_stopped_has_its_last_line(redis_url: str, tmp_path: Path) -> None:
+    serving = Serving("relay", tmp_path, REDIS_URL=redis_url)
+    serving.close()
+    assert "Finished server process" in serving.log().splitlines()[-1]

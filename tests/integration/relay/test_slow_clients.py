@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from relay.http.connection_limits import LONGEST_STEP_SECONDS, ConnectionRegistr
 from tests.support.processes.edge import LARGE, Edge
 from tests.support.processes.serving import Serving, Stopwatch
 from tests.support.processes.stack import wait_for
+from tests.support.project import API_KEY
 from tests.support.sockets import receive_all
 
 TIMEOUTS = Timeouts(
@@ -282,3 +284,21 @@ def test_500_connections_with_incomplete_heads_delay_no_others_and_are_closed(re
     assert all(error_of(answer)["code"] == "too_slow" for answer in answers)
     assert during < max(2 * before, 0.05), (before, during)
     assert relay.client.get("/v1/refusals").json()["counts"]["too_slow"] >= 500
+
+
+def test_half_a_body_does_not_hold_up_a_stop_and_its_sender_is_told_to_retry(redis_url: str, tmp_path: Path) -> None:
+    serving = Serving("relay", tmp_path, REDIS_URL=redis_url)
+    connection = socket.create_connection(("127.0.0.1", serving.port), timeout=40)
+    head = f"POST /v1/webhook HTTP/1.1\r\nX-API-Key: {API_KEY}\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    connection.sendall(head.encode())
+    assert connection.recv(1_000).startswith(b"HTTP/1.1 100")  # The app waits for the body.
+    connection.sendall(b"{")
+    watch = Stopwatch()
+    serving.close()
+    took_seconds = watch.seconds
+    head, _, body = receive_all(connection).decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 503"), head
+    assert "retry-after: " in head
+    assert json.loads(body)["error"]["retryable"] is True
+    assert "Traceback" not in serving.log()
+    assert took_seconds < 12
