@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import psutil
 import pytest
@@ -34,9 +35,8 @@ SMALL = b"GET /healthz HTTP/1.1\r\n\r\n"
 @pytest.fixture
 def edge() -> Iterator[Edge]:
     """A server whose /wait responds once it is released."""
-    edge = Edge(Timeouts())
-    yield edge
-    edge.close()
+    with closing(Edge(Timeouts())) as edge:
+        yield edge
 
 
 def statuses(answers: bytes) -> list[bytes]:
