@@ -149,7 +149,7 @@ def test_a_rule_that_raises_makes_one_dead_letter(
             raise ZeroDivisionError("the rule is wrong")
         return dispatch.decide(state, command, context)
 
-    monkeypatch.setattr("sessions.commands.manager.decide", raise_for_one)
+    monkeypatch.setattr("sessions.commands.command_runner.decide", raise_for_one)
     entries = [entry("store_memory", walk, key=f"k{n}" if n != 100 else "poison", content=n) for n in range(500)]
     done = drain(redis, engine, *entries)
     assert done == [f"drain shard {shard_of(walk):02d}: 499 applied, 1 failed"]
@@ -360,7 +360,7 @@ def test_a_transaction_ends_in_time_and_the_next_continues(redis: Redis, engine:
 def test_reads_of_one_batch_share_a_time_limit(
     redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions.commands.manager.READ_SECONDS", -1.0)
+    monkeypatch.setattr("sessions.commands.command_runner.READ_SECONDS", -1.0)
     reads = [{"command": "list_memories"}, {"command": "search", "data": {"q": "x"}}]
     batch = entry("batch", walk, mode="partial", commands=reads, waits=True)
     drain(redis, engine, batch)
