@@ -23,6 +23,7 @@ from models.queue.inbox import (
     WAKE_SECONDS,
     DeadLetterResolution,
     Entry,
+    Identity,
     dedup_key,
     drain_pending_key,
     inbox_key,
@@ -30,7 +31,7 @@ from models.queue.inbox import (
     shard_of,
 )
 from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
-from sessions.postgres.operations.dead_letters import DeadLetterFilter, Identity, entries_to_rule
+from sessions.postgres.operations.dead_letters import DeadLetterFilter, entries_to_rule
 
 LISTED = 1_000
 """Dead letters shown as failed jobs; a longer list helps no operator."""

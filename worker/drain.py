@@ -35,10 +35,10 @@ from worker.failpoints import reach
 from worker.inbox import (
     StreamEntry,
     acknowledge,
+    failure_count_key,
     finish_if_empty,
     read_entries,
     slow_key,
-    trouble_key,
 )
 from worker.outcomes import EncodedOutcome, encode_outcomes
 from worker.read_time_debts import add_debts, owed_seconds
@@ -83,7 +83,7 @@ class Drain:
         counts: Counter[str] = Counter()
         ends_at = time.monotonic() + DRAIN_SECONDS
         try:
-            with _translated(), self._engine.connect() as connection:
+            with _unavailable_on_failure(), self._engine.connect() as connection:
                 while time.monotonic() < ends_at:
                     drained = self._drain_once(connection, shard)
                     if drained is None:
@@ -168,8 +168,8 @@ class Drain:
     def _back_off(self, shard: int) -> float:
         """Keep the drain marked as pending, longer each time, so that it is not enqueued before."""
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.incr(trouble_key(shard))
-            pipeline.expire(trouble_key(shard), 60)
+            pipeline.incr(failure_count_key(shard))
+            pipeline.expire(failure_count_key(shard), 60)
             failures: int = pipeline.execute()[0]
         seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
         self._redis.set(drain_pending_key(shard), "1", px=int(seconds * 1000))
@@ -177,7 +177,7 @@ class Drain:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _unavailable_on_failure() -> Iterator[None]:
     """Raise Unavailable for what only the state of Postgres can have caused: all entries wait for it."""
     try:
         yield

@@ -23,6 +23,7 @@ from models.queue.inbox import (
     RELEASE_LUA,
     RELEASE_SCRIPT,
     Entry,
+    Identity,
     dedup_key,
     drain_pending_key,
     inbox_key,
@@ -131,10 +132,6 @@ logger = logging.getLogger(__name__)
 
 _Rows = list[tuple[bytes, dict[bytes, bytes]]]
 """Entries of a stream: their ids and fields."""
-
-
-Identity = tuple[str, str]
-"""Source and delivery id of an entry."""
 
 
 class StreamEntry(msgspec.Struct, frozen=True):
@@ -278,7 +275,7 @@ def finish_if_empty(redis: Redis, shard: int) -> bool:
 
 
 def _finish_if_empty(redis: Redis, shard: int) -> Any:
-    return redis.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), trouble_key(shard))
+    return redis.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), failure_count_key(shard))
 
 
 def slow_key(shard: int) -> str:
@@ -286,7 +283,7 @@ def slow_key(shard: int) -> str:
     return f"sr:slow:{shard:02d}"
 
 
-def trouble_key(shard: int) -> str:
+def failure_count_key(shard: int) -> str:
     """The key that counts how often in a row Postgres was unavailable for the shard."""
     return f"sr:trouble:{shard:02d}"
 

@@ -67,6 +67,10 @@ class DeadLetterResolution(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     discards: bool = False
 
 
+Identity = tuple[str, str]
+"""Source and delivery id."""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A command in the inbox, with the permissions that its sender had when it was accepted."""
 

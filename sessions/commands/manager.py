@@ -18,10 +18,10 @@ from models.commands.payloads import decode_command
 from models.commands.responses import success
 from models.delivery_conflict import delivery_conflict
 from models.errors import Rejected, Unavailable
-from models.queue.inbox import REPEAT_WINDOW, Entry
+from models.queue.inbox import REPEAT_WINDOW, Entry, Identity
 from sessions.commands.command_runner import CommandRunner
 from sessions.commands.parked_events import binds
-from sessions.commands.pending_writes import Identity, PendingWrites, identity_of
+from sessions.commands.pending_writes import PendingWrites, identity_of
 from sessions.commands.read_time_budget import ReadTimeBudget
 from sessions.commands.refusals import Refusals, failed
 from sessions.commands.repeated_batches import LatestChanges

@@ -6,13 +6,10 @@ from datetime import datetime
 
 from msgspec import Raw
 
-from models.queue.inbox import Entry
+from models.queue.inbox import Entry, Identity
 from sessions.commands.store import Store
 from sessions.rules.event_log import Delivery, Event
 from sessions.rules.state import State
-
-Identity = tuple[str, str]
-"""Source and delivery id."""
 
 
 class PendingWrites:

@@ -10,15 +10,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast,
 
 from models.access.session_glob import like_pattern
 from models.commands.responses import shorten
-from models.queue.inbox import DeadLetterResolution, Entry
+from models.queue.inbox import DeadLetterResolution, Entry, Identity
 from models.tables import DeliveryRow
 from models.timestamps import format_utc
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
 from sessions.rules.event_log import REPLAYABLE
-
-Identity = tuple[str, str]
-"""Source and delivery id."""
 
 REASON_LENGTH = 500
 """Characters of the last line of a traceback, which may quote anything."""
