@@ -57,7 +57,7 @@ class PostgresStore:
         """Roll back the writes of the block if it raises."""
         before = dict(self._tasks), list(self._failed), list(self._settled)
         try:
-            with _translated(), self._connection.begin_nested():
+            with _as_statement_failures(), self._connection.begin_nested():
                 yield
         except BaseException:
             self._tasks, self._failed, self._settled = before
@@ -65,22 +65,22 @@ class PostgresStore:
 
     def known_deliveries(self, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
         """Return earlier decisions on these entries, by source and delivery id."""
-        with _translated():
+        with _as_statement_failures():
             return find_known(self._connection, entries)
 
     def last_said(self, entries: Sequence[Entry]) -> dict[str, Said]:
         """Return, per session, the last change, if it has the content of one of these entries."""
-        with _translated():
+        with _as_statement_failures():
             return last_said(self._connection, entries)
 
     def load(self, wanted: ReadSet) -> State:
         """Load the requested records that exist."""
-        with _translated():
+        with _as_statement_failures():
             return load(self._connection, wanted)
 
     def write(self, changes: Changes, deliveries: Sequence[Delivery], events: Sequence[Event]) -> None:
         """Write changes, deliveries and events, the events last. Raises StatementFailed."""
-        with _translated():
+        with _as_statement_failures():
             write_removals(self._connection, changes)
             self._forget({key[1] for key in changes.removed if key[0] == "sessions"})
             self._tasks |= {key: record for key, record in changes.put.items() if isinstance(record, Task)}
@@ -105,7 +105,7 @@ class PostgresStore:
 
     def holds_task(self, source: str, session_id: str) -> bool:
         """Return whether the source holds the claim of a task in the session."""
-        with _translated():
+        with _as_statement_failures():
             return holds_task(self._connection, source, session_id)
 
     def task_news(self, *, resumed: Collection[str] = ()) -> TaskNotification:
@@ -116,7 +116,7 @@ class PostgresStore:
         """
         if not (self._tasks or resumed):
             return TaskNotification()
-        with _translated():
+        with _as_statement_failures():
             try:
                 with self._connection.begin_nested():
                     news = find_notifications(self._connection, self._tasks, resumed=resumed)
@@ -128,27 +128,27 @@ class PostgresStore:
 
     def record_conflict(self, entry: Entry, at: datetime) -> None:
         """Record that the delivery id was reused with other content."""
-        with _translated():
+        with _as_statement_failures():
             record_conflict(self._connection, entry, at)
 
     def set_apart(self, entry: Entry, accepted_at: datetime) -> None:
         """Rename the delivery that was accepted at that time, so that the entry can use its id."""
-        with _translated():
+        with _as_statement_failures():
             set_apart(self._connection, entry, accepted_at)
 
     def parked_by(self, source: str) -> tuple[int, int]:
         """Return the number of parked events of a source, and their size in bytes."""
-        with _translated():
+        with _as_statement_failures():
             return parked_by(self._connection, source)
 
     def parked_in(self, session_id: str) -> int:
         """Return the number of parked events of a session."""
-        with _translated():
+        with _as_statement_failures():
             return parked_in(self._connection, session_id)
 
     def read(self, command: ReadCommand, read_scope: ReadScope, *, seconds: float | None = None) -> ReadResult:
         """Run a read. Raises Rejected, also if it takes too long: reads must not block a shard."""
-        with _translated():
+        with _as_statement_failures():
             try:
                 with self._connection.begin_nested():
                     if seconds is None:
@@ -168,17 +168,17 @@ class PostgresStore:
 
     def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
         """Return up to three similar session ids."""
-        with _translated():
+        with _as_statement_failures():
             return similar_ids(self._connection, "session", session_id, session_id=None, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
         """Return, per listener, updates on its session's tasks and on tasks that it delegated elsewhere."""
-        with _translated():
+        with _as_statement_failures():
             return find_updates(self._connection, listeners, now)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _as_statement_failures() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
