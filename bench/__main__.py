@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from bench.speed import limits, product
+from bench.speed.cpu import usable_cores
 from bench.speed.load import generator_name
 from bench.speed.peers.measurements import PEERS, installed_peers, missing_peers
 from bench.speed.plots import draw
@@ -113,7 +113,7 @@ def _machine() -> Machine:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1,
+        cores=usable_cores(),
         cpu=cpu,
         python=platform.python_version(),
         load_generator=generator_name(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,11 @@ import psutil
 
 FOREIGN_SHARE = 0.1
 """The share of the machine above which other programs make a measurement doubtful."""
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
 
 
 def cpu_seconds(pid: int) -> float:

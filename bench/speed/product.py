@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import psutil
 
-from bench.speed.cpu import CpuMeter
+from bench.speed.cpu import CpuMeter, usable_cores
 from bench.speed.load import CONNECTIONS, Pressure, pace, press
 from bench.speed.results import Figures, Plan
 from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for
@@ -69,10 +69,10 @@ def apply_with_two(bench: Bench, plan: Plan) -> Figures:
 
 
 def end_to_end(bench: Bench, plan: Plan) -> Figures:
-    """Relay and one worker at their common rate, then at a share of it for the latencies."""
+    """The relay and a worker per core at their common rate, then at a share of it for the latencies."""
     with bench.stack() as stack:
         port = stack.start_relay()
-        stack.start_workers(1)
+        stack.start_workers(usable_cores())
         accepted, figures = measure_flat(stack, port, plan, backlog=stack.backlog, limit=BACKLOG)
         stack.wait_until_drained()
         paced = pace(port, per_second=SHARE_OF_FULL_RATE * (figures.per_second or 1.0), seconds=plan.seconds)
@@ -101,10 +101,10 @@ def without(
     valkey_settings: Mapping[str, str] | None = None,
     postgres_settings: Mapping[str, str] | None = None,
 ) -> Figures:
-    """Relay and one worker at their common rate, with a guarantee switched off by other settings of a server."""
+    """The same rate, with a guarantee switched off by other settings of a server."""
     with bench.stack(valkey_settings=valkey_settings, postgres_settings=postgres_settings) as stack:
         port = stack.start_relay()
-        stack.start_workers(1)
+        stack.start_workers(usable_cores())
         accepted, figures = measure_flat(stack, port, plan, backlog=stack.backlog, limit=BACKLOG)
         stack.wait_until_drained()
         check_effects(stack, lowest=accepted)

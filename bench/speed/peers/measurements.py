@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 import msgspec
-import psutil
 
+from bench.speed.cpu import usable_cores
 from bench.speed.load import ROOT
 from bench.speed.peers.effects import SAMPLE_FILE
 from bench.speed.product import check_effects, measure_flat
@@ -37,7 +36,7 @@ class Peer(NamedTuple):
     """The list of waiting jobs in Redis, empty if they are in Postgres."""
 
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+CORES = usable_cores()
 PLACE = "bench.speed.peers"
 CELERY = ("worker", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat")
 PROCRASTINATE = ("-m", "procrastinate", f"--app={PLACE}.procrastinate_tasks.app")
