@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import select
+import stat
 import sys
 import time
 from functools import lru_cache
@@ -23,6 +26,9 @@ MAX_REFUSED_LINES = 10
 """Logged requests over a limit per second, so that a sender that does not slow down cannot fill the disk. The rejection
 log counts all of them."""
 
+
+MAX_UNWRITTEN_BYTES = 1_048_576
+"""Lines kept while nobody reads the pipe that they go to; further lines are counted."""
 
 KEPT_LENGTH = 200
 """Longer paths are masked each time, so that those that are kept stay small."""
@@ -49,14 +55,51 @@ def _console_line(created: float, level: str, name: str, message: str) -> str:
     return f"{_format_second(second, TIME_FORMAT)}.{int((created - second) * 1000):03d}Z {level:<7} {name}: {message}"
 
 
+class _Pipe:
+    """Writes to a pipe or socket as far as it has room."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._poll = select.poll()
+        self._poll.register(file, select.POLLOUT)
+
+    def write(self, data: bytearray) -> bool:
+        """Write, and remove from the data what was written; returns whether all was. If the other end is closed, all is
+        removed."""
+        try:
+            while data and self._poll.poll(0):  # Then it takes PIPE_BUF bytes at once.
+                del data[: os.write(self._file, data[: select.PIPE_BUF])]
+        except BlockingIOError:
+            pass
+        except OSError:
+            data.clear()
+        return not data
+
+
+def _pipe_of(stream: TextIO) -> _Pipe | None:
+    """Returns the pipe or socket that the stream writes to, or None if it writes to something else."""
+    try:
+        file = stream.fileno()
+        mode = os.fstat(file).st_mode
+    except (OSError, ValueError):
+        return None
+    return _Pipe(file) if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+
+
 class _TurnHandler(logging.StreamHandler[TextIO]):
     """Writes the lines of one turn of the event loop together, as each write costs more than its line. Warnings, and
-    lines of threads without an event loop, are written at once, after what was logged before them."""
+    lines of threads without an event loop, are written at once, after what was logged before them.
+
+    A pipe that is full because nobody reads it would stop the process: then lines wait for it, or are only counted.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lines: list[str] = []
         self._waits_for_turns = True
+        self._pipe = _pipe_of(stream)
+        self._unwritten = bytearray()
+        self._missing = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or keep it until the next turn."""
@@ -88,8 +131,25 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
         with self.lock:  # type: ignore[union-attr]
             if self._lines:
                 lines, self._lines = self._lines, []
-                self.stream.write("".join(lines))
+                if self._pipe is None:
+                    self.stream.write("".join(lines))
+                else:
+                    self._write_to_pipe(self._pipe, lines)
             super().flush()
+
+    def _write_to_pipe(self, pipe: _Pipe, lines: list[str]) -> None:
+        if self._missing and pipe.write(self._unwritten):
+            text = f"{self._missing:,} log lines are missing: nobody read them."
+            lines = [self._format_warning(text) + self.terminator, *lines]
+            self._missing = 0
+        if len(self._unwritten) < MAX_UNWRITTEN_BYTES:
+            self._unwritten += "".join(lines).encode(errors="backslashreplace")
+        else:
+            self._missing += len(lines)
+        pipe.write(self._unwritten)
+
+    def _format_warning(self, text: str) -> str:
+        return self.format(logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None))
 
 
 class _AccessFilter(logging.Filter):

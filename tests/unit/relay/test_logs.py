@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -38,6 +41,48 @@ def test_json_has_one_object_a_line_that_contains_the_traceback(capsys: pytest.C
     assert (record["level"], record["logger"], record["message"]) == ("ERROR", "relay.test", "It broke: 7")
     assert record["time"].endswith("Z")
     assert "ValueError: broken" in record["exc_info"]
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing_and_later_tells_how_many_lines_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    number = 30_000
+    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure_logging(Settings())
+        logger = logging.getLogger("relay.test")
+
+        def log() -> None:
+            for line in range(number):
+                logger.info("Line %d %s", line, "–" * 20)
+
+        thread = threading.Thread(target=log, daemon=True)
+        thread.start()
+        thread.join(20)
+        is_stuck = thread.is_alive()
+        os.set_blocking(pipe.fileno(), False)
+        received = b""
+        while thread.is_alive():
+            received += pipe.read() or b""
+        while b"the last" not in received:
+            received += pipe.read() or b""
+            logger.warning("the last")
+    assert not is_stuck
+    lines = received.decode().splitlines()
+    kept = [int(found[1]) for line in lines if (found := re.search(r"Line (\d+) –{20}$", line))]
+    assert kept == list(range(len(kept)))
+    assert f"{number - len(kept):,} log lines are missing" in next(line for line in lines if "missing" in line)
+
+
+def test_a_pipe_that_was_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        os.close(reading)
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure_logging(Settings())
+        AccessLog().write("1", "GET", "/", "1.1", 200)
+        logging.getLogger("relay.test").warning("unheard")
 
 
 def test_the_console_has_a_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
