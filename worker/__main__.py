@@ -7,26 +7,30 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from models.errors import SettingsError
+from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging
-from models.process.parent_death import exit_with_parent
+from models.process.parent_death import ParentWatch
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
+from worker import sweeper, worker_process
 from worker.supervision import Child, Supervisor, UnexpectedExit
-from worker.worker_process import wait_for_schema
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0
 """A running drain is finished first: 5 s and its last statement."""
+FORKS = sys.platform == "linux"
+"""Whether children are copies of this process: some libraries of macOS fail in copies."""
 
 logger = logging.getLogger("worker")
 
 
 def main() -> int:
     """Run until SIGTERM or SIGINT, then let every process finish its job. Returns 2 for invalid settings."""
-    exit_with_parent()
+    parent = ParentWatch()
     try:
         settings = read_settings()
         configure_logging(settings)
@@ -35,25 +39,36 @@ def main() -> int:
     except SettingsError as error:
         print(f"session-relay: {error.message}", file=sys.stderr)
         return 2
-    stopping: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: stopping.append(received))
+        signal.signal(number, lambda received, _: signals.append(received))
+
+    def is_stopping() -> bool:
+        return bool(signals) or parent.has_ended()
+
     # One process waits and logs why, instead of each of them.
-    wait_for_schema(engine, is_stopping=lambda: bool(stopping))
+    worker_process.wait_for_schema(engine, is_stopping=is_stopping)
     engine.dispose()
-    if stopping:
+    if is_stopping():
         return 0
+    collect_seldom()  # The children share all memory in which nothing changes.
     supervisor = Supervisor(on_death=_report)
-    modules = {f"worker-{number}": "worker.worker_process" for number in range(1, settings.workers + 1)}
-    for name, module in {**modules, "sweeper": "worker.sweeper"}.items():
-        command = (sys.executable, "-m", module)
-        supervisor.start(Child(name=name, command=command, environment=os.environ, stop_timeout_seconds=STOP_SECONDS))
+    for count in range(1, settings.workers + 1):
+        supervisor.start(_child(f"worker-{count}", worker_process.main, module="worker.worker_process"))
+    supervisor.start(_child("sweeper", sweeper.main, module="worker.sweeper"))
     logger.info("%d workers and a sweeper are running.", settings.workers)
-    while not stopping:
+    while not is_stopping():
         supervisor.tend()
         time.sleep(TEND_SECONDS)
-    supervisor.stop(together=True, hurry=lambda: len(stopping) > 1)
+    supervisor.stop(together=True, hurry=lambda: len(signals) > 1)
     return 0
+
+
+def _child(name: str, work: Callable[[], None], *, module: str) -> Child:
+    if FORKS:
+        return Child(name=name, work=work, stop_timeout_seconds=STOP_SECONDS)
+    command = (sys.executable, "-m", module)
+    return Child(name=name, command=command, environment=os.environ, stop_timeout_seconds=STOP_SECONDS)
 
 
 def _report(death: UnexpectedExit) -> None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.process.forking import ForkedProcess
 from models.process.parent_death import parent_pipe_environment
 
 FIRST_DELAY_SECONDS = 0.1
@@ -32,8 +33,11 @@ class Child:
     """A command to run, its account, and how to stop it. `name` is unique within a supervisor."""
 
     name: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    work: Callable[[], object] | None = None
+    """Done in a copy of this process, instead of a command; see models.process.forking. Such a child has this process'
+    environment, folder, log and account, and its lifeline."""
     folder: Path | None = None
     log: Path | None = None
     """Appended with stdout and stderr; without it they go to the parent's."""
@@ -51,10 +55,17 @@ class ChildProcess:
     def __init__(self, child: Child) -> None:
         """Start it. Raises OSError if that fails."""
         self.child = child
+        self._process = ForkedProcess(child.work, name=child.name) if child.work else self._launch(child)
+        self.pid = self._process.pid
+        self._started_at = time.monotonic()
+        self._asked_at: float | None = None
+
+    @staticmethod
+    def _launch(child: Child) -> subprocess.Popen[bytes]:
         user, group = child.account or (None, None)
         with ExitStack() as files:
             log = files.enter_context(child.log.open("ab")) if child.log else None
-            self._process = subprocess.Popen(  # noqa: S603
+            return subprocess.Popen(  # noqa: S603
                 child.command,
                 env=parent_pipe_environment(child.environment) if child.lifeline else dict(child.environment),
                 cwd=child.folder,
@@ -66,9 +77,6 @@ class ChildProcess:
                 group=group,
                 extra_groups=[] if child.account else None,
             )
-        self.pid = self._process.pid
-        self._started_at = time.monotonic()
-        self._asked_at: float | None = None
 
     @property
     def age_seconds(self) -> float:

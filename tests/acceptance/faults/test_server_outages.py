@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import httpx
-import psutil
 
 from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
@@ -124,7 +123,7 @@ def _drain_under_fire(stack: Stack, failpoints: list[Path]) -> None:
         memory = stack.send("retrieve_memory", session_id, key="count")["data"]["memory"]
         assert (memory["content"], memory["revision"]) == (ROUNDS - 1, ROUNDS)
     assert stack.log("worker").count("SIGKILL") >= len(failpoints)
-    wait_for(lambda: len(worker_processes(stack)) == 2, what="both workers running")
+    wait_for(lambda: len(stack.workers()) == 2, what="both workers running")
     wait_for(
         lambda: open_queue(stack.redis).failed_job_registry.count == 0, seconds=90, what="no abandoned drains left"
     )
@@ -149,24 +148,12 @@ def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event)
         if failpoint.exists():
             stack.post("create_session", new_id("bait"), title="One more drain, for the failpoint")
             wait_for(partial(_is_gone, failpoint), seconds=60, what="killed")
-        if victims := worker_processes(stack):
+        if victims := stack.workers():
             chance.choice(victims).send_signal(signal.SIGKILL)
 
 
 def _is_gone(failpoint: Path, stop: threading.Event | None = None) -> bool:
     return not failpoint.exists() or (stop is not None and stop.is_set())
-
-
-def worker_processes(stack: Stack) -> list[psutil.Process]:
-    """Return the draining processes under the supervisor."""
-    found = []
-    for process in psutil.Process(stack.pid("worker")).children():
-        try:
-            if "worker.worker_process" in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_a_restart_of_the_processes_resumes_every_session(postgres: EmbeddedServer, folder: Path) -> None:

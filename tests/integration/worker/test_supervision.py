@@ -39,6 +39,40 @@ print(ChildProcess(Child(name="a", command=(sys.executable, "-c", child), enviro
 time.sleep(600)
 """
 
+# Signals are sent as soon as the child exists, and its siblings have copies of this process' pipes.
+FORKING = """
+import os, signal, sys, time
+from pathlib import Path
+from models.process.parent_death import exit_with_parent
+from worker.supervision import Child, Supervisor
+
+def tell(line):
+    os.write(1, f"{line}\\n".encode())  # In one piece.
+
+def wait():
+    exit_with_parent()
+    time.sleep(600)
+
+def work():
+    tell(f"up {os.getpid()} {os.getppid()} {os.getpgid(0)} {Path('/proc/self/comm').read_text().strip()}")
+    wait()
+
+def fail():
+    raise ValueError("from the child")
+
+signal.signal(signal.SIGTERM, lambda *_: tell("the handler of the parent"))
+supervisor = Supervisor(on_death=lambda death: tell(f"death {death.child.name} {death.reason}"))
+for name in ("a", "b", "c"):
+    supervisor.start(Child(name=name, work=work))
+supervisor.start(Child(name="failing", work=fail))
+supervisor.start(Child(name="leaving", work=lambda: sys.exit(3)))
+supervisor.start(Child(name="stopped", work=wait))
+os.kill(supervisor.pid("stopped"), signal.SIGTERM)
+while True:
+    supervisor.tend()
+    time.sleep(0.01)
+"""
+
 
 @pytest.fixture
 def deaths() -> list[UnexpectedExit]:
@@ -151,3 +185,40 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
         parent.kill()
         parent.wait()
         wait_until(lambda: not alive(child))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+def test_copies_of_a_process_are_supervised_like_commands() -> None:
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, "-c", FORKING], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    assert parent.stdout
+    assert parent.stderr
+    with parent.stdout as lines, parent.stderr as errors:
+        told: list[str] = []
+
+        def read(*expected: str, up: int = 0) -> list[list[str]]:
+            """Read lines until the expected ones and so many children have come. Returns what these children told."""
+            while True:
+                children = [line.split()[1:] for line in told if line.startswith("up ")]
+                if len(children) >= up and all(line in told for line in expected):
+                    return children
+                line = lines.readline()
+                assert line
+                told.append(line.strip())
+
+        children = read(
+            "death failing ended with exit code 1",
+            "death leaving ended with exit code 3",
+            "death stopped was ended by SIGTERM",
+            up=3,
+        )
+        assert [(ppid, group) for _, ppid, group, _ in children] == [(str(parent.pid), pid) for pid, *_ in children]
+        assert {name for *_, name in children} == {"a", "b", "c"}
+        os.kill(int(children[0][0]), signal.SIGKILL)
+        pids = [int(pid) for pid, *_ in read(f"death {children[0][3]} was ended by SIGKILL", up=4)[1:]]
+        assert all(map(alive, pids))
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not any(map(alive, pids)))
+        assert "the handler of the parent" not in told
+        assert "ValueError: from the child" in errors.read()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 import psycopg2
 from redis import Redis
 
@@ -113,6 +114,15 @@ class Stack:
     def pid(self, name: str) -> int:
         """Return the process id of `api` or `worker`."""
         return self._running[name].pid
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the draining processes under the supervisor."""
+        found = []
+        for process in psutil.Process(self.pid("worker")).children():
+            with suppress(psutil.Error):  # The process may be ending.
+                if process.name().startswith("worker-"):
+                    found.append(process)
+        return found
 
     def log(self, name: str) -> str:
         """Return a process's log."""

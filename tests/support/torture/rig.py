@@ -24,7 +24,7 @@ class Rig:
 
     def workers(self) -> list[psutil.Process]:
         """Return the draining processes under the supervisor."""
-        return [process for process in self.children() if _runs(process, "worker.worker_process")]
+        return self.stack.workers()
 
     def children(self) -> list[psutil.Process]:
         """Return all processes under the supervisor."""
@@ -61,9 +61,3 @@ def new_rig(
         ends.callback(stack.close)
         stack.start()
         yield Rig(postgres=postgres, valkey=valkey, stack=stack)
-
-
-def _runs(process: psutil.Process, module: str) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return module in process.cmdline()
-    return False
