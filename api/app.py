@@ -11,7 +11,6 @@ from starlette.applications import Starlette
 
 from api.database import CLAIM_THREADS, Database
 from api.mcp.endpoint import McpEndpoint
-from api.mcp.tool_handlers import ToolHandlers
 from api.oauth.endpoints import OAuth
 from api.openapi.docs_page import docs_routes
 from api.openapi.document import openapi_route
@@ -59,9 +58,7 @@ def create_app(settings: Settings) -> Starlette:
     ingest.tasks.listen(waiters.notify)
     access = ingest.access
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
-    mcp = McpEndpoint(
-        settings, access=access, calls=ToolHandlers(ingest=ingest, claims=claims), on_error=ingest.rejections.record
-    )
+    mcp = McpEndpoint(settings, access=access, ingest=ingest, claims=claims)
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
 
     async def postgres() -> Mapping[str, str]:

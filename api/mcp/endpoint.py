@@ -5,68 +5,109 @@ Requests are stateless, so any relay process can answer any of them.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from api.deferred import Deferred
+from api.mcp.errors import protocol_fields
 from api.mcp.messages import read_message
-from api.mcp.results import protocol_error
-from api.mcp.server import make_server
-from api.mcp.tool_handlers import ToolHandlers
 from api.public_url import public_url_of
 from models.errors import Forbidden, Misdirected, RelayError, Unauthorized
 from models.routes import template_of
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
-from relay.http.responses import RecordRejection, error_response
+from relay.http.responses import error_response
 from relay.http.routing import route
+from relay.ingest.endpoints import Ingest
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    from api.tasks.claims import Claims
 
 
 class McpEndpoint:
-    """The endpoint. `run` must be entered for as long as requests are served."""
+    """The endpoint. `run` must be entered for as long as requests are served.
 
-    def __init__(
-        self, settings: Settings, *, access: AccessControl, calls: ToolHandlers, on_error: RecordRejection
-    ) -> None:
+    The SDK is imported for the first request with a key: that takes half a second, and 40 MB.
+    """
+
+    def __init__(self, settings: Settings, *, access: AccessControl, ingest: Ingest, claims: Claims) -> None:
         self._access = access
-        self._on_error = on_error
+        self._on_error = ingest.rejections.record
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
         self._public_url = settings.public_url
         self._max_body_bytes = settings.max_body_bytes
-        self._manager = StreamableHTTPSessionManager(
-            make_server(calls, on_error=on_error),
-            json_response=True,
-            stateless=True,
-            max_request_body_size=settings.max_body_bytes,
-        )
-        # The SDK's log lines may quote requests. Errors that matter are logged where they are raised.
-        logging.getLogger("mcp").setLevel(logging.CRITICAL)
+        self._ingest = ingest
+        self._claims = claims
+        self._manager = Deferred(self._make_manager)
+        self._serving: asyncio.Task[None] | None = None
+        self._is_serving = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     @property
     def routes(self) -> list[Route]:
         """The route for MCP clients. It takes POST only: the server keeps no stream open."""
         return [route("mcp", self.post)]
 
-    def run(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
         """Serve requests within the block. Can be entered once."""
-        return self._manager.run()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            if self._serving is not None:
+                await self._serving
 
     async def post(self, request: Request) -> Response:
         """Handle one protocol message. Errors are returned in the protocol's form, too."""
         try:
-            return _Served(self._manager, await self._authorize(request))
+            body = await self._authorize(request)
+            return _Served(await self._start(), body)
         except RelayError as error:
             self._on_error(request.scope, error)
-            content = protocol_error(error).model_dump()
+            content = protocol_fields(error)
             headers = self._challenge(request) if isinstance(error, Unauthorized) else {}
             return error_response(error, headers, content={"jsonrpc": "2.0", "id": None, "error": content})
+
+    def _make_manager(self) -> StreamableHTTPSessionManager:
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        from api.mcp.server import make_server
+        from api.mcp.tool_handlers import ToolHandlers
+
+        # The SDK's log lines may quote requests. Errors that matter are logged where they are raised.
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)
+        return StreamableHTTPSessionManager(
+            make_server(ToolHandlers(ingest=self._ingest, claims=self._claims), on_error=self._on_error),
+            json_response=True,
+            stateless=True,
+            max_request_body_size=self._max_body_bytes,
+        )
+
+    async def _start(self) -> StreamableHTTPSessionManager:
+        """Return the SDK's manager, which serves from the first request on."""
+        manager = await self._manager.get()
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve(manager))
+        await self._is_serving.wait()
+        return manager
+
+    async def _serve(self, manager: StreamableHTTPSessionManager) -> None:
+        async with manager.run():
+            self._is_serving.set()
+            await self._stopping.wait()
 
     def _challenge(self, request: Request) -> dict[str, str]:
         """Point an app that cannot send a key to the OAuth metadata (RFC 9728)."""

@@ -10,9 +10,10 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.mcp.command_tools import COMMAND_TOOLS
 from api.mcp.messages import Message
 from api.mcp.results import DATA_NOTICE, TASK_NOTICE
-from api.mcp.tools import COMMAND_TOOLS, ClaimTask, ReportTask, SendCommand
+from api.mcp.tools import ClaimTask, ReportTask, SendCommand
 from api.tasks.claims import AskRequest, ClaimRequest, Claims, CompleteRequest, FailRequest, HeartbeatRequest
 from models.commands.lenient_decoding import decode_leniently
 from models.commands.payloads import Submission, fields_of, parse_envelope, parse_flat

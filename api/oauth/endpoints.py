@@ -7,41 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-import msgspec
-from mcp.server.auth.handlers.authorize import AuthorizationHandler
-from mcp.server.auth.handlers.register import RegistrationHandler
-from mcp.server.auth.handlers.token import TokenHandler
-from mcp.server.auth.middleware.client_auth import ClientAuthenticator
-from mcp.server.auth.provider import construct_redirect_uri
-from mcp.server.auth.settings import ClientRegistrationOptions
-from mcp.shared.auth import InvalidRedirectUriError
-from pydantic import AnyUrl, ValidationError
 from redis.asyncio import Redis
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message
 
-from api.oauth import clients
-from api.oauth.codes import Codes, Grant, expiry
-from api.oauth.provider import CHALLENGE, MAX_STATE_LENGTH, SIGN_IN_PATH, Provider
-from api.oauth.resource_indicators import is_own_resource
-from api.oauth.sign_in_page import refusal_page, sign_in_page
+from api.deferred import Deferred
+from api.oauth.form_bodies import read_form, with_body
 from api.public_url import public_url_of
 from models.access.api_keys import OAUTH_PREFIX, has_form_of_key, hash_key, key_id_of
-from models.errors import RelayError, TooLarge, Unauthorized
+from models.errors import Unauthorized
 from models.routes import template_of
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import Caller
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
 from sessions.api_keys import KeyRegister
 
-MAX_FORM_BYTES = 16_384
-WRONG_RESOURCE = "The app requested a token for another server."
+if TYPE_CHECKING:
+    from api.oauth.sign_in import SignIn
+
 ANYWHERE = {"access-control-allow-origin": "*"}
 """Apps in a browser may call these endpoints: no cookie or other stored credential grants access."""
 PREFLIGHT = {**ANYWHERE, "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "*"}
@@ -50,20 +37,21 @@ Handle = Callable[[Request], Awaitable[Response]]
 
 
 class OAuth:
-    """The endpoints."""
+    """The endpoints. What signing in needs is imported by the first request for it."""
 
     def __init__(
         self, *, access: AccessControl, redis: Redis, register: KeyRegister, public_url: str, first_key: str
     ) -> None:
         self._access = access
-        self._codes = Codes(redis)
         self._register = register
         self._public_url = public_url
-        self._first_key = first_key
-        provider = Provider(codes=self._codes, register=register)
-        self._authorize = AuthorizationHandler(provider).handle
-        self._register_app = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True)).handle
-        self._exchange = TokenHandler(provider, ClientAuthenticator(provider)).handle
+
+        def make_sign_in() -> SignIn:
+            from api.oauth.sign_in import SignIn
+
+            return SignIn(access=access, redis=redis, register=register, public_url=public_url, first_key=first_key)
+
+        self._sign_in = Deferred(make_sign_in)
 
     @property
     def routes(self) -> list[Route]:
@@ -114,90 +102,22 @@ class OAuth:
         )
 
     async def authorize(self, request: Request) -> Response:
-        """Redirect the user to the sign-in page, or show an error page. Never redirects to the app from here: anybody
-        can register a redirect URI, so a link to this relay must not become an open redirect."""
-        await self._access.count_anonymous(request)
-        if not is_own_resource(request, request.query_params.getlist("resource"), public_url=self._public_url):
-            return refusal_page(WRONG_RESOURCE, code="invalid_target")
-        response = await self._authorize(request)
-        location = response.headers.get("location", "")
-        if location.startswith(f"{SIGN_IN_PATH}?"):
-            return response
-        error = dict(parse_qsl(urlsplit(location).query)) if location else msgspec.json.decode(bytes(response.body))
-        return refusal_page(error.get("error_description") or "", code=error.get("error", ""), back=location)
+        """Redirect the user to the sign-in page, or show an error page."""
+        return await (await self._sign_in.get()).authorize(request)
 
     async def show_page(self, request: Request) -> Response:
         """Show the sign-in page."""
-        return self._page(request, dict(request.query_params))
+        return await (await self._sign_in.get()).show_page(request)
 
     async def sign_in(self, request: Request) -> Response:
-        """Check the key and redirect the user to the app with a code. Shows the page again for an invalid key."""
-        await self._access.count_anonymous(request)
-        form = dict(parse_qsl((await _read(request)).decode(errors="replace"), keep_blank_values=True))
-        key, answer = form.pop("key", "").strip(), form.pop("answer", "")
-        page = self._page(request, form)
-        if page.status_code != 200:
-            return page
-        app, redirect_uri = _find_app(form)
-        issuer = public_url_of(request, public_url=self._public_url)
-        if answer != "allow":
-            back = construct_redirect_uri(redirect_uri, error="access_denied", state=form.get("state"), iss=issuer)
-            return _redirect(back)
-        try:
-            caller, parent_hash = self._identify(key)
-        except RelayError as error:
-            return self._page(request, form, error=error.message, status=error.status)
-        code = await self._codes.issue(
-            Grant(
-                client_id=str(app.client_id),
-                redirect_uri=redirect_uri,
-                explicit="redirect_uri" in form,
-                code_challenge=form["code_challenge"],
-                resource=form.get("resource"),
-                state=form.get("state"),
-                parent_hash=parent_hash,
-                name=caller.source,
-                scopes=caller.scopes,
-                session_glob=caller.session_glob,
-                expires_at=expiry(),
-            )
-        )
-        return _redirect(construct_redirect_uri(redirect_uri, code=code, state=form.get("state"), iss=issuer))
+        """Check the key and redirect the user to the app with a code."""
+        return await (await self._sign_in.get()).sign_in(request)
 
-    def _identify(self, key: str) -> tuple[Caller, str]:
-        """Return the caller of a key, and the key's hash. Raises Unauthorized or Unavailable."""
-        if key.startswith(OAUTH_PREFIX):
-            raise Unauthorized("This is a token of another app. Paste an API key instead.")
-        caller = self._access.identify(key)
-        return caller, caller.key_hash or hash_key(self._first_key)
-
-    def _page(self, request: Request, parameters: dict[str, str], *, error: str = "", status: int = 200) -> Response:
-        try:
-            app, redirect_uri = _find_app(parameters)
-        except ValueError as error_of_app:
-            return refusal_page(str(error_of_app))
-        if not is_own_resource(
-            request, [parameters["resource"]] if "resource" in parameters else [], public_url=self._public_url
-        ):
-            return refusal_page(WRONG_RESOURCE, code="invalid_target")
-        return sign_in_page(
-            app=app.client_name or "",
-            redirect_uri=redirect_uri,
-            relay=public_url_of(request, public_url=self._public_url).partition("://")[2],
-            parameters=parameters,
-            error=error,
-            status=status,
-        )
+    async def _register_app(self, request: Request) -> Response:
+        return await (await self._sign_in.get()).register(request)
 
     async def _issue_token(self, request: Request) -> Response:
-        """Exchange a code for a token. Refuses requests for another server's token."""
-        form = parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True)
-        resources = [value for name, value in form if name == "resource"]
-        if not is_own_resource(request, resources, public_url=self._public_url):
-            refusal = {"error": "invalid_target", "error_description": WRONG_RESOURCE}
-            return JsonResponse(refusal, 400)
-        response: Response = await self._exchange(request)
-        return response
+        return await (await self._sign_in.get()).issue_token(request)
 
     async def _revoke(self, request: Request) -> Response:
         """Revoke a token. Its holder needs no other permission. An unknown token counts as revoked (RFC 7009)."""
@@ -217,7 +137,7 @@ class OAuth:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=PREFLIGHT)
             await self._access.count_anonymous(request)
-            response = await handle(_with_body(request, await _read(request)))
+            response = await handle(with_body(request, await read_form(request)))
             response.headers.update(ANYWHERE)
             return response
 
@@ -227,44 +147,3 @@ class OAuth:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT)
         return JsonResponse(content, headers=ANYWHERE)
-
-
-def _find_app(parameters: dict[str, str]) -> tuple[clients.App, str]:
-    """Return the requesting app and its redirect URI. Raises ValueError for an invalid request."""
-    app = clients.find(parameters.get("client_id", ""))
-    if app is None:
-        raise ValueError("The app is not registered: its client_id is invalid.")
-    if (
-        not CHALLENGE.fullmatch(parameters.get("code_challenge", ""))
-        or len(parameters.get("state", "")) > MAX_STATE_LENGTH
-    ):
-        raise ValueError("The app's request is incomplete: its code_challenge or state is invalid.")
-    try:
-        named = AnyUrl(parameters["redirect_uri"]) if "redirect_uri" in parameters else None
-        return app, str(app.validate_redirect_uri(named))
-    except (ValidationError, InvalidRedirectUriError) as error:
-        raise ValueError("The app's redirect_uri is not registered.") from error
-
-
-async def _read(request: Request) -> bytes:
-    """Read a body of at most MAX_FORM_BYTES. Raises TooLarge."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_FORM_BYTES:
-            raise TooLarge(f"The body has more than {MAX_FORM_BYTES:,} bytes.")
-    return body
-
-
-def _with_body(request: Request, body: bytes) -> Request:
-    """Recreate the request with its body unread."""
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return Request(request.scope, receive)
-
-
-def _redirect(url: str) -> Response:
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return RedirectResponse(url, status_code=303, headers=headers)

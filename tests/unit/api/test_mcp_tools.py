@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from api.mcp.tools import COMMAND_TOOLS, INSTRUCTIONS, tools
+from api.mcp.command_tools import COMMAND_TOOLS
+from api.mcp.tools import INSTRUCTIONS, tools
 from models.commands.definitions import COMMANDS
 from tests.support.project import ROOT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.mcp.tools import COMMAND_TOOLS
+from api.mcp.command_tools import COMMAND_TOOLS
 from cli.main import SECTIONS
 from models.commands.definitions import COMMANDS
 from models.commands.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
