@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from api.app import create_app
-from relay.http.server import main
+from relay.processes import main
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from models.settings import Settings
+
+
+def _create(settings: Settings) -> Starlette:
+    from api.app import create_app  # Not needed by the supervisor of several processes.
+
+    return create_app(settings)
+
 
 if __name__ == "__main__":
-    sys.exit(main(create_app))
+    sys.exit(main("api", _create))

@@ -9,7 +9,7 @@ from functools import partial
 
 from starlette.applications import Starlette
 
-from api.database import CLAIM_THREADS, Database
+from api.database import Database, claim_threads
 from api.mcp.endpoint import McpEndpoint
 from api.oauth.endpoints import OAuth
 from api.openapi.docs_page import docs_routes
@@ -25,7 +25,7 @@ from api.sessions.imports import Imports
 from api.sessions.session_reads import Reads
 from api.sessions.waiting_task_reads import read_task
 from api.tasks.agents import Agents
-from api.tasks.claim_waiters import ClaimWaiters
+from api.tasks.claim_waiters import MAX_WAITING, ClaimWaiters
 from api.tasks.claims import Claims
 from models.routes import template_of
 from models.settings import Settings
@@ -33,7 +33,7 @@ from relay.app import INGEST_LINKS, assemble
 from relay.auth.signing_secrets import webhook_secrets
 from relay.health import health_routes
 from relay.ingest.endpoints import Ingest, keep_running, stop_services
-from relay.notifications.journal import JournalNotifier
+from relay.notifications.journal import MAX_LISTENERS, JournalNotifier
 from relay.rejections import rejection_routes
 from sessions.api_keys import connect_register
 
@@ -52,9 +52,9 @@ def create_app(settings: Settings) -> Starlette:
     """Create the public app. Raises SettingsError if it cannot start with these settings."""
     database = Database(settings)
     ingest = Ingest(settings, read_task=partial(read_task, database))
-    claims_database = Database(settings, name="claims", threads=CLAIM_THREADS)
-    journal = JournalNotifier(ingest.redis, partial(find_positions, database))
-    waiters = ClaimWaiters(database)
+    claims_database = Database(settings, name="claims", threads=claim_threads(settings), relay_threads=0)
+    journal = JournalNotifier(ingest.redis, partial(find_positions, database), limit=settings.part_of(MAX_LISTENERS))
+    waiters = ClaimWaiters(database, limit=settings.part_of(MAX_WAITING))
     ingest.tasks.listen(waiters.notify)
     access = ingest.access
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from api.fair_thread_pool import RELAY, RELAY_THREADS, FairThreads
+from api.fair_thread_pool import MAX_WAITING, RELAY, RELAY_THREADS, FairThreads
 from models.errors import Unavailable
 from models.settings import Settings
 from sessions.commands.store import too_slow, value_refused
@@ -27,7 +27,7 @@ from sessions.postgres.connections import (
 )
 from sessions.postgres.reads.read_timeout import OutOfTime, time_limit
 
-__all__ = ["CLAIM_THREADS", "RELAY", "Database"]
+__all__ = ["RELAY", "Database", "claim_threads"]
 
 T = TypeVar("T")
 
@@ -35,8 +35,12 @@ logger = logging.getLogger(__name__)
 
 THREADS = 16
 """Concurrent reads of users, each with a connection."""
+LEAST_THREADS = 2
+"""In each process of a relay, so that one slow read does not stop all others."""
 CLAIM_THREADS = 8
 """Concurrent claims and lease changes. Those of one agent wait for each other, and must not delay reads."""
+ALL_RELAY_THREADS = 8
+"""Threads for the relay's own reads in all processes, of which each has at most RELAY_THREADS."""
 READ_SECONDS = 5.0
 """Time limit of one read, once it has begun."""
 GRACE_SECONDS = 3.0
@@ -53,11 +57,21 @@ AWAY_SECONDS = 1.0
 class Database:
     """An engine with the threads that use it."""
 
-    def __init__(self, settings: Settings, *, name: str = "api", threads: int = THREADS) -> None:
-        """Create the engine without connecting. Raises SettingsError without DATABASE_URL."""
-        pool_size = threads + RELAY_THREADS
-        self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=pool_size)
-        self._threads = FairThreads(threads, name=name)
+    def __init__(
+        self, settings: Settings, *, name: str = "api", threads: int | None = None, relay_threads: int | None = None
+    ) -> None:
+        """Create the engine without connecting. By default it has the threads for reads, and for the relay's own.
+        Raises SettingsError without DATABASE_URL."""
+        if threads is None:
+            threads = max(LEAST_THREADS, settings.part_of(THREADS))
+        if relay_threads is None:
+            relay_threads = min(RELAY_THREADS, settings.part_of(ALL_RELAY_THREADS))
+        self.connections = threads + relay_threads
+        """The most connections that it opens."""
+        self._engine = create_engine(settings, application_name=f"session-relay {name}", pool_size=self.connections)
+        self._threads = FairThreads(
+            threads, relay_threads=relay_threads, name=name, max_waiting=settings.part_of(MAX_WAITING)
+        )
         self._away_until = 0.0
         self._cause = ""
         """The last logged reason why Postgres is unavailable."""
@@ -153,3 +167,8 @@ class Database:
         engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
         with engine.begin() as connection, nullcontext() if seconds is None else time_limit(connection, seconds):
             return work(connection)
+
+
+def claim_threads(settings: Settings) -> int:
+    """Return the number of threads for claims in one process."""
+    return settings.part_of(CLAIM_THREADS)

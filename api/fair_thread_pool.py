@@ -20,7 +20,8 @@ RELAY_THREADS = 4
 SOURCES_AT_ONCE = 4
 """The number of sources that hold all threads: each gets at most a quarter, so that others find free ones."""
 SMALLEST_SHARE = 2
-"""The minimum number of threads per source, so that its quick work continues beside slow work."""
+"""The minimum number of threads per source, so that its quick work continues beside slow work, but at most half of
+them."""
 MAX_WAITING = 300
 """The limit per source. It exceeds a source's number of event waiters, all of which one event may wake."""
 RETRY_AFTER_SECONDS = 5
@@ -29,14 +30,17 @@ RETRY_AFTER_SECONDS = 5
 class FairThreads:
     """A thread pool with a share for each source. Must be used from one event loop."""
 
-    def __init__(self, threads: int, *, name: str) -> None:
+    def __init__(
+        self, threads: int, *, name: str, relay_threads: int = RELAY_THREADS, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._free = threads
-        self._share = max(SMALLEST_SHARE, threads // SOURCES_AT_ONCE)
+        self._share = max(min(SMALLEST_SHARE, threads // 2), threads // SOURCES_AT_ONCE, 1)
+        self._max_waiting = max_waiting
         self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """Waiting work, in the order in which the sources get their turn."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._relay_pool = ThreadPoolExecutor(RELAY_THREADS, thread_name_prefix=f"{name}-relay")
+        self._relay_pool = ThreadPoolExecutor(max(1, relay_threads), thread_name_prefix=f"{name}-relay")
 
     async def run(self, source: str, work: Callable[[], T], *, wait_seconds: float, work_seconds: float) -> T:
         """Run `work` in a thread when it is the source's turn, and return its result. Started work runs to its end, and
@@ -82,7 +86,7 @@ class FairThreads:
             self._reserve(source)
             return
         waiting = self._waiting.setdefault(source, deque())
-        if len(waiting) >= MAX_WAITING:
+        if len(waiting) >= self._max_waiting:
             raise too_many()
         turn = loop.create_future()
         waiting.append(turn)

@@ -32,11 +32,11 @@ from local.stack.environment import free_port
 from models.commands.definitions import GetSessionSummary, ListSessions, ReadCommand, Search
 from models.errors import Unavailable
 from models.field_types import MAX_CHARACTERS
+from models.process.supervision import Child, ChildProcess
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from sessions.postgres.reads.read_commands import page, read
 from sessions.reads.read_scope import ReadScope
-from worker.supervision import Child, ChildProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "bin" / "session-cli"

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from models.errors import SettingsError
+from models.process.capacity import MAX_PROCESSES, usable_processes
 
 Network = IPv4Network | IPv6Network
 FOREIGN_PARAMETERS = frozenset(
@@ -24,9 +25,13 @@ _MAPPED_BITS = 96
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
+PER_CORE = ("relay_processes", "workers")
+"""Settings whose default depends on the machine."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings. Each field is the environment variable of the same name in capitals."""
+    """All settings. Each field is the environment variable of the same name in capitals. Where the environment says
+    nothing, those in PER_CORE have one process per core."""
 
     host: str = "127.0.0.1"
     """The address to listen on; empty: all IPv4 and IPv6 addresses."""
@@ -54,7 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Entries waiting in all shards together; above it, new webhooks get 503."""
     require_durable_redis: bool = False
     """Reject webhooks, instead of only warning, if Redis' settings can lose acknowledged writes."""
-    workers: int = 2
+    relay_processes: int = 1
+    """Processes of one relay. Its limits hold for all of them together."""
+    workers: int = 1
     """Worker processes that drain shards, at most one per shard."""
     delivery_retention_days: int = 30
     search_language: str = "english"
@@ -67,6 +74,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     failpoint_dir: str = ""
     """For tests: a worker at a failpoint with a file of its name in this folder deletes the file and kills itself."""
 
+    def part_of(self, limit: int) -> int:
+        """Return the part of a relay's limit that each of its processes may use, at least 1."""
+        return max(1, limit // self.relay_processes)
+
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Parse the environment, or the given mapping. Raises SettingsError with the variable and the expected value."""
@@ -78,6 +89,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     }
     if domain := source.get("RAILWAY_PUBLIC_DOMAIN", "").strip():
         values.setdefault("public_url", f"https://{domain}")
+    for name in PER_CORE:
+        values.setdefault(name, str(usable_processes()))
     for name in ("log_level", "log_format"):
         if name in values:
             values[name] = values[name].upper() if name == "log_level" else values[name].lower()
@@ -89,7 +102,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError(f"{variable} is not valid: {message[0].lower()}{message[1:]}.") from error
     _check_range("PORT", settings.port, 0, 65_535)
     _check_range("DASHBOARD_PORT", settings.dashboard_port, 0, 65_535)
-    _check_range("WORKERS", settings.workers, 1, 16)
+    _check_range("RELAY_PROCESSES", settings.relay_processes, 1, MAX_PROCESSES)
+    _check_range("WORKERS", settings.workers, 1, MAX_PROCESSES)
     _check_range("MAX_BODY_BYTES", settings.max_body_bytes, 1_024, 64 * 1_048_576)
     _check_range("MAX_BACKLOG", settings.max_backlog, 1, 10**9)
     _check_range("DELIVERY_RETENTION_DAYS", settings.delivery_retention_days, 1, 3_650)

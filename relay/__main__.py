@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from relay.app import create_relay
-from relay.http.server import main
+from relay.processes import main
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from models.settings import Settings
+
+
+def _create(settings: Settings) -> Starlette:
+    from relay.app import create_relay  # Not needed by the supervisor of several processes.
+
+    return create_relay(settings)
+
 
 if __name__ == "__main__":
-    sys.exit(main(create_relay))
+    sys.exit(main("relay", _create))

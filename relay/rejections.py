@@ -36,7 +36,7 @@ COUNTS_KEY = "sr:refusals:counts"
 """A hash: rejections by cause."""
 KEPT = 1_000
 KEPT_PER_SECOND = 10
-"""Per process; the rest is only counted. In a flood the eleventh tells nothing new."""
+"""The rest is only counted. In a flood the eleventh tells nothing new."""
 FLUSH_SECONDS = 1.0
 PATH_LENGTH = 200
 ID_PATTERN = r"^[0-9a-f]{24}$(?!\n)"
@@ -110,8 +110,9 @@ class RejectionLog:
     """Collects this process' rejections and writes them to Redis. While Redis is unavailable, it keeps the newest and
     counts all."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, kept_per_second: int = KEPT_PER_SECOND) -> None:
         self._redis = redis
+        self._most_per_second = kept_per_second
         self._counts: Counter[str] = Counter()
         self._newest: deque[bytes] = deque(maxlen=KEPT)
         self._second = 0
@@ -123,10 +124,10 @@ class RejectionLog:
         if cause is None:
             return
         self._counts[cause] += 1
-        second = int(time.monotonic())
+        second = int(time.time())  # The same in all processes.
         if second != self._second:
             self._second, self._kept_this_second = second, 0
-        if self._kept_this_second < KEPT_PER_SECOND:
+        if self._kept_this_second < self._most_per_second:
             self._kept_this_second += 1
             self._newest.append(msgspec.json.encode(_describe(scope, error, cause)))
 

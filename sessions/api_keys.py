@@ -50,6 +50,8 @@ from sessions.postgres.operations.api_keys import (
 )
 
 REDIS_TIMEOUT_SECONDS = 5.0
+MAX_CONNECTIONS = 2
+"""To Postgres; changes are rare, and take turns anyway."""
 RESERVED_NAMES = frozenset({"default", "github", "dashboard"})
 """Names of other senders: API_KEY, GITHUB_WEBHOOK_SECRET, and users of the dashboard."""
 
@@ -76,7 +78,8 @@ def connect_register(settings: Settings, *, taken_names: Collection[str] = ()) -
         raise SettingsError("REDIS_URL is not set: expected redis://:password@host:port/0.")
     seconds = {"socket_timeout": REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": REDIS_TIMEOUT_SECONDS}
     redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS, retry=Retry(NoBackoff(), 1), **seconds)
-    engine = create_engine(settings, application_name="session-relay keys", pool_size=2)
+    pool_size = settings.part_of(MAX_CONNECTIONS)
+    engine = create_engine(settings, application_name="session-relay keys", pool_size=pool_size)
     return KeyRegister(engine, redis, taken_names=taken_names)
 
 

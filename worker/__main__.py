@@ -13,11 +13,11 @@ from models.errors import SettingsError
 from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging
 from models.process.parent_death import ParentWatch
+from models.process.supervision import Child, Supervisor, UnexpectedExit
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
 from sessions.postgres.connections import create_engine
 from worker import sweeper, worker_process
-from worker.supervision import Child, Supervisor, UnexpectedExit
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0

@@ -22,7 +22,7 @@ from sessions.postgres.tasks.claims import find_claimable, find_free
 LOOK_SECONDS = 2.0
 """The interval of polling, once for all waiters, for tasks that have become due or whose notification was lost."""
 MAX_WAITING = 1_000
-"""Concurrent waiting claims in this process: each costs a client connection and about 20 kB."""
+"""Concurrent waiting claims: each costs a client connection and about 20 kB."""
 
 Types = Collection[str] | None
 """Accepted types of tasks that name no agent; None for all."""
@@ -54,9 +54,9 @@ class ClaimWaiter:
 class ClaimWaiters:
     """The waiting claims of this process, the longest waiting first."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, limit: int = MAX_WAITING) -> None:
         self._database = database
-        self._limiter = ConcurrencyLimiter(MAX_WAITING)
+        self._limiter = ConcurrencyLimiter(limit)
         self._idle: dict[ClaimWaiter, None] = {}
         self._full: dict[ClaimWaiter, None] = {}
         """Waiters whose agents have reached max_concurrent."""

@@ -25,8 +25,8 @@ from bench.speed.sample_rows import Sample, read_sample
 from bench.speed.webhook import API_KEY, SESSIONS, SOURCE_PATH, body_of, headers
 from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from local.stack.environment import free_port
+from models.process.supervision import Child, ChildProcess
 from models.queue.inbox import ENTRY_FIELD, SHARDS, inbox_key
-from worker.supervision import Child, ChildProcess
 
 START_SECONDS = 60.0
 DRAIN_SECONDS = 300.0

@@ -11,7 +11,7 @@ from local.servers.orphans import end_orphans
 from local.servers.postgres import prepare_postgres
 from local.servers.service import Service, StartError, last_lines
 from local.servers.valkey import prepare_valkey
-from worker.supervision import ChildProcess
+from models.process.supervision import ChildProcess
 
 START_SECONDS = 60.0
 """Long enough for crash recovery."""

@@ -21,7 +21,7 @@ from local.servers.binaries import MAJOR, postgres_binaries
 from local.servers.orphans import end_orphans, mark
 from local.servers.run_as import Account, can_enter, make_state_folder, unprivileged_account
 from local.servers.service import Say, Service, StartError, last_lines, log_file, silent
-from worker.supervision import Child
+from models.process.supervision import Child
 
 ROLE = "postgres"
 TITLE = f"Postgres {MAJOR}"

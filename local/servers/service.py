@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local.data_dir import Lock
 from models.errors import RelayError
-from worker.supervision import Child
+from models.process.supervision import Child
 
 LOG_BYTES = 10 * 1_048_576
 """The size from which a log is rotated when its process starts; one older log is kept."""

@@ -14,8 +14,8 @@ from local.data_dir import Lock, make_private, make_socket_folder
 from local.servers.binaries import valkey_binary
 from local.servers.orphans import end_orphans, mark
 from local.servers.service import Say, Service, log_file, silent
+from models.process.supervision import Child
 from models.queue.redis_options import REDIS_OPTIONS
-from worker.supervision import Child
 
 ROLE = "valkey"
 TITLE = "Valkey"

@@ -24,9 +24,9 @@ from local.servers.orphans import end_orphans, mark
 from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
+from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.routes import path_to
 from models.settings import Settings
-from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 
 ROLE = "process"
 PROJECT = Path(__file__).resolve().parent.parent.parent

@@ -23,8 +23,8 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
 ACCESS_FORMAT = '%s - "%s %s HTTP/%s" %d'
 """Uvicorn's."""
 MAX_REFUSED_LINES = 10
-"""Logged requests over a limit per second, so that a sender that does not slow down cannot fill the disk. The rejection
-log counts all of them."""
+"""Logged requests over a limit per second in all processes of a relay, so that a sender that does not slow down cannot
+fill the disk. The rejection log counts all of them."""
 
 
 MAX_UNWRITTEN_BYTES = 1_048_576
@@ -56,7 +56,7 @@ def _console_line(created: float, level: str, name: str, message: str) -> str:
 
 
 class _Pipe:
-    """Writes to a pipe or socket as far as it has room."""
+    """Writes to a pipe or socket as far as it has room, whole lines at once: other processes may write to it, too."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -68,7 +68,8 @@ class _Pipe:
         removed."""
         try:
             while data and self._poll.poll(0):  # Then it takes PIPE_BUF bytes at once.
-                del data[: os.write(self._file, data[: select.PIPE_BUF])]
+                end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1 or select.PIPE_BUF
+                del data[: os.write(self._file, data[:end])]
         except BlockingIOError:
             pass
         except OSError:
@@ -156,8 +157,9 @@ class _AccessFilter(logging.Filter):
     """Filters uvicorn's access log: removes query strings, which may contain search terms, masks tokens in paths, and
     limits the lines for requests over a limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_per_second: int) -> None:
         super().__init__()
+        self._most_per_second = most_per_second
         self._second = 0
         self._shown = 0
 
@@ -176,7 +178,7 @@ class _AccessFilter(logging.Filter):
         if second != self._second:
             self._second, self._shown = second, 0
         self._shown += 1
-        return self._shown <= MAX_REFUSED_LINES
+        return self._shown <= self._most_per_second
 
 
 class AccessLog:
@@ -218,7 +220,7 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     access = logging.getLogger("uvicorn.access")
     if not any(isinstance(known, _AccessFilter) for known in access.filters):
-        access.addFilter(_AccessFilter())
+        access.addFilter(_AccessFilter(settings.part_of(MAX_REFUSED_LINES)))
 
 
 def write_last_lines() -> None:

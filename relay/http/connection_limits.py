@@ -14,7 +14,7 @@ from models.process.log_setup import AccessLog
 from relay.http.responses import RecordRejection
 
 MAX_CONNECTIONS = 10_000
-"""Open at a time; each costs about 10 kB while it is idle."""
+"""Open at a time in all processes of a relay; each costs about 10 kB while it is idle."""
 LONGEST_STEP_SECONDS = 2.0
 """The clock advances by at most that per check: clients are not blamed for a process that was suspended."""
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
 
-from models.errors import SettingsError
 from models.process.gc_tuning import collect_seldom
-from models.process.log_setup import configure_logging, write_last_lines
-from models.process.parent_death import exit_with_parent
-from models.settings import Settings, read_settings
-from relay.http.connection_limits import ConnectionRegistry, Timeouts, raise_file_limit
+from models.process.log_setup import write_last_lines
+from models.settings import Settings
+from relay.http.connection_limits import MAX_CONNECTIONS, ConnectionRegistry, Timeouts, raise_file_limit
 from relay.http.protocol import LimitedHttpProtocol
 
 KEEP_ALIVE_SECONDS = 75
@@ -62,28 +59,14 @@ class RelayServer(uvicorn.Server):
             self._clients.close_overdue(elapsed_seconds)
 
 
-def main(create: Callable[[Settings], Starlette]) -> int:
-    """Read the settings and serve the app until stopped. Returns 2 for invalid settings."""
-    exit_with_parent()
-    try:
-        settings = read_settings()
-        configure_logging(settings)
-        app = create(settings)
-    except SettingsError as error:
-        print(f"session-relay: {error.message}", file=sys.stderr)
-        return 2
-    serve(app, settings)
-    return 0
-
-
-def serve(app: Starlette, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Requests in flight are answered, waiting ones at once."""
+def serve(app: Starlette, settings: Settings, *, sockets: Sequence[socket.socket] = ()) -> None:
+    """Serve until SIGINT or SIGTERM, on these sockets or else on HOST and PORT. Requests in flight are answered, and
+    waiting ones at once."""
     collect_seldom()
-    clients = ConnectionRegistry(
-        limit=raise_file_limit(), timeouts=Timeouts(), record_rejection=app.state.record_rejection
-    )
+    limit = min(raise_file_limit(), settings.part_of(MAX_CONNECTIONS))
+    clients = ConnectionRegistry(limit=limit, timeouts=Timeouts(), record_rejection=app.state.record_rejection)
     with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
-        RelayServer(app, settings, clients=clients).run()
+        RelayServer(app, settings, clients=clients).run(list(sockets) or None)
 
 
 def _configure(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -20,6 +20,7 @@ from relay.auth.access_control import AccessControl
 from relay.auth.api_key_cache import ApiKeyCache
 from relay.auth.authentication import Caller
 from relay.auth.signing_secrets import webhook_secrets
+from relay.http.bodies import MAX_ADDRESS_BYTES, MAX_UNPROVEN_BYTES, UnauthenticatedBytes
 from relay.http.form_bodies import is_form, payload_of
 from relay.http.routing import route
 from relay.http.signature_headers import is_from_github
@@ -34,7 +35,7 @@ from relay.limits.request_rates import RequestRates
 from relay.notifications.outcomes import OutcomeWaiters
 from relay.notifications.tasks import TaskNotifier
 from relay.redis_client import open_redis
-from relay.rejections import RejectionLog
+from relay.rejections import KEPT_PER_SECOND, RejectionLog
 
 COMMAND_WAIT_SECONDS = 10.0
 """For /v1/commands, whose callers expect the outcome."""
@@ -42,7 +43,7 @@ SIDE_CONNECTIONS = 14
 """For outcomes, keys, rate limits, load, health, deliveries, and one for each subscribed channel."""
 
 WAITING_PLACES = 1_000
-"""Senders that may wait for outcomes in this process: each costs a connection and about 20 kB."""
+"""Senders that may wait for outcomes: each costs a connection and about 20 kB."""
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 0.5
 """Time for background services to end before they are cancelled again."""
@@ -62,7 +63,7 @@ class Ingest:
         """For everything but pushes."""
         self._key_cache = ApiKeyCache(self.redis, other_names=signers, first_key=settings.api_key)
         self.access = AccessControl(settings, self._key_cache, RequestRates(self.redis, settings))
-        self.rejections = RejectionLog(self.redis)
+        self.rejections = RejectionLog(self.redis, kept_per_second=settings.part_of(KEPT_PER_SECOND))
         """Rejected requests of this process."""
         self.stopping = asyncio.Event()
         """Set when the process is about to end, to answer all waiting requests."""
@@ -73,7 +74,10 @@ class Ingest:
         self.tasks = TaskNotifier(self.redis)
         """Notifies requests that wait for tasks."""
         self._load = LoadShedder(
-            self.redis, max_backlog=settings.max_backlog, require_durable=settings.require_durable_redis
+            self.redis,
+            max_backlog=settings.max_backlog,
+            require_durable=settings.require_durable_redis,
+            processes=settings.relay_processes,
         )
         self.pipeline = Pipeline(
             access=self.access,
@@ -81,8 +85,13 @@ class Ingest:
             pusher=self._pusher,
             outcomes=self._outcomes,
             tasks=self.tasks,
-            limiter=ConcurrencyLimiter(WAITING_PLACES),
+            limiter=ConcurrencyLimiter(settings.part_of(WAITING_PLACES)),
             stopping=self.stopping,
+            unproven=UnauthenticatedBytes(
+                body_limit=settings.max_body_bytes,
+                share_bytes=settings.part_of(MAX_ADDRESS_BYTES),
+                all_bytes=settings.part_of(MAX_UNPROVEN_BYTES),
+            ),
             max_body_bytes=settings.max_body_bytes,
             read_task=read_task,
         )

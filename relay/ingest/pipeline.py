@@ -107,6 +107,7 @@ class Pipeline:
         tasks: TaskNotifier,
         limiter: ConcurrencyLimiter,
         stopping: asyncio.Event,
+        unproven: UnauthenticatedBytes,
         max_body_bytes: int,
         read_task: ReadTask | None,
     ) -> None:
@@ -118,7 +119,7 @@ class Pipeline:
         self._limiter = limiter
         self._stopping = stopping
         self._max_body_bytes = max_body_bytes
-        self._unproven = UnauthenticatedBytes(body_limit=max_body_bytes)
+        self._unproven = unproven
         self._read_task = read_task
 
     async def run(

@@ -1,10 +1,13 @@
 """Load shedding. Samples Redis each second (does it answer, is it durable, how much memory is left, how long is each
 source's backlog) and counts what this process stores between two samples.
+
+It does not see what the other processes of its relay store meanwhile. So each may store its part of what was left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 
@@ -18,6 +21,8 @@ from relay.redis_client import REDIS_ERRORS, Diagnosis, diagnose
 SAMPLE_SECONDS = 1.0
 AWAY_SAMPLE_SECONDS = 0.02
 """While Redis does not answer, so that it is used again as soon as it is back."""
+EARLY_SAMPLE_SECONDS = 0.1
+"""Least time between two samples. A process takes the next one early when it has stored half of its part."""
 PROBE_KEY = "sr:probe"
 """Written with each sample, as a Redis that cannot write must not accept webhooks. Its value means nothing."""
 PROBE_SECONDS = 60
@@ -65,8 +70,9 @@ class _Count:
 class LoadShedder:
     """Decides whether new webhooks are accepted, by the last sample and what was stored since."""
 
-    def __init__(self, redis: Redis, *, max_backlog: int, require_durable: bool) -> None:
+    def __init__(self, redis: Redis, *, max_backlog: int, require_durable: bool, processes: int = 1) -> None:
         self._redis = redis
+        self._processes = processes
         self._max_backlog = max_backlog
         self._share = max(1, max_backlog // SOURCES_AT_ONCE)
         self._require_durable = require_durable
@@ -84,6 +90,8 @@ class LoadShedder:
         """Entries that the last sample may not have seen, as they were stored during it or later."""
         self._stored = _Count()
         """Those of them that the next sample will see."""
+        self._early = asyncio.Event()
+        """Set to take the next sample early."""
 
     def check(self) -> None:
         """Raise Unavailable if no webhooks are accepted now."""
@@ -95,13 +103,15 @@ class LoadShedder:
         fit, or TooManyRequests if its source has used its share of the backlog."""
         self.check()
         source, size = entry.source, size_in_redis(entry)
-        if self._length + self._unseen.total >= self._max_backlog:
+        if not self._fits(self._max_backlog - self._length, self._unseen.total, 1):
             raise Unavailable(self._too_long())
-        if self._backlog.get(source, 0) + self._unseen.entries.get(source, 0) >= self._share:
+        if not self._fits(self._share - self._backlog.get(source, 0), self._unseen.entries.get(source, 0), 1):
             raise _share_taken(f"This sender has {self._share:,} commands waiting to be applied")
-        if self._share_bytes is not None and self._held_by(source) + size > self._share_bytes:
-            raise _share_taken(f"This sender's waiting commands take {self._held_by(source) / 1e6:,.1f} MB")
-        if self._room is not None and self._unseen.size + size > self._room:
+        if self._share_bytes is not None:
+            held, unseen = self._backlog_bytes.get(source, 0), self._unseen.sizes[source]
+            if not self._fits(self._share_bytes - held, unseen, size):
+                raise _share_taken(f"This sender's waiting commands take {(held + unseen) / 1e6:,.1f} MB")
+        if self._room is not None and not self._fits(self._room, self._unseen.size, size):
             raise Unavailable(LITTLE_MEMORY)
         self._unseen.add(source, size)
         return size
@@ -115,14 +125,27 @@ class LoadShedder:
         """Whether Redis answered the last sample."""
         return self._trouble is None
 
-    def _held_by(self, source: str) -> int:
-        return self._backlog_bytes.get(source, 0) + self._unseen.sizes[source]
+    def _fits(self, left: float, used: int, more: int) -> bool:
+        """Whether this process may store `more`, if it has stored `used` of what the last sample has `left`."""
+        if used + more > left:
+            return False
+        if self._processes > 1 and 2 * self._processes * (used + more) > left:
+            self._early.set()
+        return used == 0 or self._processes * (used + more) <= left
 
     async def run(self) -> None:
-        """Sample once a second, until cancelled; more often while Redis is away."""
+        """Sample once a second, until cancelled; more often while Redis is away, or the processes of a relay store much
+        of what is left."""
         while True:
+            self._early.clear()
             await self.sample()
-            await asyncio.sleep(SAMPLE_SECONDS if self.is_answered else AWAY_SAMPLE_SECONDS)
+            if not self.is_answered:
+                await asyncio.sleep(AWAY_SAMPLE_SECONDS)
+                continue
+            await asyncio.sleep(EARLY_SAMPLE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAMPLE_SECONDS - EARLY_SAMPLE_SECONDS):
+                    await self._early.wait()
 
     async def sample(self) -> None:
         """Take one sample."""

@@ -17,7 +17,7 @@ from relay.notifications.waiters import Waiters
 LOOK_SECONDS = 2.0
 """Largest delay of an event whose message was lost."""
 MAX_LISTENERS = 1_000
-"""Concurrent listeners in this process."""
+"""Concurrent listeners."""
 
 FindPositions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 """Returns the last position of each session's journal. Raises Unavailable."""
@@ -26,13 +26,13 @@ FindPositions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 class JournalNotifier:
     """Notifies this process' requests that wait for events, by session."""
 
-    def __init__(self, redis: Redis, find_positions: FindPositions) -> None:
+    def __init__(self, redis: Redis, find_positions: FindPositions, *, limit: int = MAX_LISTENERS) -> None:
         self._redis = redis
         self._find_positions = find_positions
         self._waiters: Waiters[str, asyncio.Event] = Waiters()
         self._positions: dict[str, int] = {}
         """Last positions of the followed journals, as of the last poll."""
-        self._limiter = ConcurrencyLimiter(MAX_LISTENERS)
+        self._limiter = ConcurrencyLimiter(limit)
 
     async def run(self) -> None:
         """Wake listeners, until cancelled."""

@@ -14,13 +14,13 @@ from sqlalchemy import text
 
 from api.database import AWAY_SECONDS
 from local.servers.embedded import EmbeddedServer
+from models.process.supervision import Child, ChildProcess
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose
 from tests.support.ports import free_port
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import ROOT
-from worker.supervision import Child, ChildProcess
 
 REDIS = {"REDIS_URL": "redis://127.0.0.1:1/0"}
 

@@ -81,7 +81,7 @@ class LocalStack:
         self.port = int(environment.get("PORT") or free_port())
         passed = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         ports = {"PORT": str(self.port), "DASHBOARD_PORT": str(free_port())}
-        given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "WORKERS": "1", **ports}
+        given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "WORKERS": "1", "RELAY_PROCESSES": "1", **ports}
         with tempfile.TemporaryFile() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local"],

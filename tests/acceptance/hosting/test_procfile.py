@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from local.servers.embedded import EmbeddedServer
+from models.process.supervision import Child, Supervisor
 from tests.support.ports import free_port
 from tests.support.processes.stack import START_SECONDS, new_id, wait_for
 from tests.support.project import API_KEY, ROOT
 from tests.support.servers import new_database
-from worker.supervision import Child, Supervisor
 
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 from redis import Redis
 
 from models.errors import TooManyRequests
+from models.process.log_setup import MAX_REFUSED_LINES
 from models.settings import Settings
 from relay.limits import rate_limiter
 from relay.limits.request_rates import RequestRates
 from relay.redis_client import open_redis
+from relay.rejections import KEPT_PER_SECOND, LIST_KEY, Rejection
 from tests.support.clients.signing import WEBHOOK_SECRET, post_signed
+from tests.support.processes.connections import statuses, wait_until_complete
 from tests.support.processes.serving import Serving, Stopwatch, entries, memory
+from tests.support.processes.stack import wait_for
 from tests.support.project import API_KEY
 from tests.support.servers import running_valkey
 
 SESSION = "solar-roof"
+BURST = 300
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,24 @@ def test_a_sender_over_its_limit_gets_a_retry_time_and_others_are_not_affected(s
     other = post_signed(strict, memory(SESSION))
     assert other.status_code == 202
     assert limits(other) == [5, 4]
+
+
+def test_several_processes_count_together_and_log_no_more_than_one(
+    redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    more = {"RATE_LIMIT": "40/day", "RELAY_PROCESSES": "2"}
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, **more)) as pair:
+        wait_until_complete(pair.running.pid, pair.port)
+        assert statuses(pair.port, memory(SESSION), BURST) == {202: 40, 429: BURST - 40}
+        assert len(entries(redis)) == 40
+        seconds = Counter(line.partition(".")[0] for line in pair.log().splitlines() if line.endswith('" 429'))
+        assert 0 < max(seconds.values()) <= MAX_REFUSED_LINES
+        counted = str(BURST - 40).encode()
+        wait_for(lambda: redis.hget("sr:refusals:counts", "rate") == counted, what="all counted")
+        kept = [
+            msgspec.json.decode(item, type=Rejection) for item in cast("list[bytes]", redis.lrange(LIST_KEY, 0, -1))
+        ]
+        assert 0 < max(Counter(int(item.at.timestamp()) for item in kept).values()) <= KEPT_PER_SECOND
 
 
 def test_requests_with_unknown_keys_are_not_counted_and_see_no_limit(strict: Serving) -> None:

@@ -15,11 +15,13 @@ from typing import Any, cast
 
 import httpx
 import msgspec
+import psutil
 import pytest
 from redis import Redis
 
 from models.queue.inbox import Outcome, dedup_key, drain_pending_key, inbox_key, outcome_key, shard_of
 from models.queue.job_queue import open_queue
+from tests.support.processes.connections import listening
 from tests.support.processes.serving import (
     Serving,
     Stopwatch,
@@ -332,21 +334,29 @@ def test_it_refuses_webhooks_while_redis_is_low_on_memory(own_redis_url: str, ow
         wait_for_status(202, lambda: serving.post(memory(SESSION)))
 
 
+def test_a_single_process_has_no_supervisor(relay: Serving) -> None:
+    assert psutil.Process(relay.running.pid).children() == []
+    assert listening(relay.running.pid, relay.port) == 1
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "Set API_KEY, WEBHOOK_SECRETS or GITHUB_WEBHOOK_SECRET"),
         ({"API_KEY": "k"}, "REDIS_URL is not set"),
+        ({"API_KEY": "k", "RELAY_PROCESSES": "1"}, "REDIS_URL is not set"),
+        ({"API_KEY": "k", "RELAY_PROCESSES": "17"}, "RELAY_PROCESSES is 17: expected a number from 1 to 16"),
         ({"API_KEY": "k", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid"),
         ({"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"}, "PORT"),
         ({"API_KEY": "k", "WEBHOOK_SECRETS": "a=whsec_!"}, "Invalid WEBHOOK_SECRETS: secret 1 is not base64"),
     ],
 )
 def test_it_does_not_start_without_required_settings(environment: dict[str, str], says: str) -> None:
+    environment = {"RELAY_PROCESSES": "2", **environment}
     command = [sys.executable, "-m", "relay"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert done.stderr.count(says) == 1
     assert "Traceback" not in done.stderr
 
 

@@ -18,9 +18,9 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from models.process.supervision import Child, ChildProcess
 from tests.support.ports import free_port
 from tests.support.project import ROOT
-from worker.supervision import Child, ChildProcess
 
 PASSWORD = "correct horse – battery"
 LIMIT_SECONDS = 30.0

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from tests.support.project import ROOT
-from worker.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 
 LIMIT_SECONDS = 20.0
 POLITE = """
@@ -32,7 +32,7 @@ WITH_CHILD = (
 )
 PARENT = """
 import sys, time
-from worker.supervision import Child, ChildProcess
+from models.process.supervision import Child, ChildProcess
 child = "from models.process.parent_death import exit_with_parent; import time; exit_with_parent();"
 child += "print('up', flush=True); time.sleep(600)"
 print(ChildProcess(Child(name="a", command=(sys.executable, "-c", child), environment={})).pid, flush=True)
@@ -44,7 +44,7 @@ FORKING = """
 import os, signal, sys, time
 from pathlib import Path
 from models.process.parent_death import exit_with_parent
-from worker.supervision import Child, Supervisor
+from models.process.supervision import Child, Supervisor
 
 def tell(line):
     os.write(1, f"{line}\\n".encode())  # In one piece.

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import pytest
 
+from models.process.supervision import Child, ChildProcess
 from tests.support.ports import free_port
 from tests.support.processes.stack import wait_for
-from worker.supervision import Child, ChildProcess
 
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 SETTINGS = """

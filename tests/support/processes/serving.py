@@ -14,6 +14,7 @@ import httpx
 import msgspec
 from redis import Redis
 
+from models.process.supervision import Child, ChildProcess
 from models.queue.inbox import (
     ENTRY_FIELD,
     OUTCOME_CHANNEL,
@@ -31,7 +32,6 @@ from tests.support.project import API_KEY, ROOT
 from tests.support.sockets import receive_all, send_parts
 from worker.inbox import OUTCOME_SCRIPT
 from worker.outcomes import ANNOUNCED_BYTES
-from worker.supervision import Child, ChildProcess
 
 
 class Serving:
@@ -51,6 +51,7 @@ class Serving:
                     "PYTHONPATH": str(ROOT),
                     "API_KEY": API_KEY,
                     "PORT": str(self.port),
+                    "RELAY_PROCESSES": "1",
                     **NO_LIMITS,
                     **environment,
                 },

@@ -18,11 +18,11 @@ import psycopg2
 from redis import Redis
 
 from local.servers.embedded import EmbeddedServer
+from models.process.supervision import Child, ChildProcess
 from tests.support.logs import require_no_bug, require_no_secret
 from tests.support.ports import free_port
 from tests.support.project import API_KEY, ROOT
 from tests.support.servers import execute, new_database, running_valkey
-from worker.supervision import Child, ChildProcess
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class Stack:
             "REDIS_URL": redis_url,
             "API_KEY": API_KEY,
             "PORT": str(self.port),
+            "RELAY_PROCESSES": "1",
             "WORKERS": str(workers),
             "FAILPOINT_DIR": str(self.failpoints),
             **NO_LIMITS,

@@ -43,6 +43,8 @@ class Child:
     """Appended with stdout and stderr; without it they go to the parent's."""
     account: tuple[int, int] | None = None
     """User and group id to run as, without supplementary groups; root only."""
+    inherited: tuple[int, ...] = ()
+    """File descriptors that it inherits, with the same numbers."""
     lifeline: bool = True
     """Whether it ends with its parent, however that ends: see models.process.parent_death."""
     stop_signal: signal.Signals = signal.SIGTERM
@@ -73,6 +75,7 @@ class ChildProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT if log else None,
                 process_group=0,
+                pass_fds=child.inherited,
                 user=user,
                 group=group,
                 extra_groups=[] if child.account else None,
@@ -153,11 +156,11 @@ class Supervisor:
         self._children: dict[str, _SupervisedChild] = {}
         self._on_death = on_death
 
-    def start(self, child: Child) -> None:
-        """Start a child, and restart it when it dies."""
+    def start(self, child: Child, *, running: ChildProcess | None = None) -> None:
+        """Start a child, unless it is `running` already, and restart it when it dies."""
         if child.name in self._children:
             raise ValueError(f"Duplicate child name {child.name}.")
-        self._children[child.name] = _SupervisedChild(child=child)
+        self._children[child.name] = _SupervisedChild(child=child, running=running)
         self.tend()
 
     def tend(self) -> None:
