@@ -26,7 +26,14 @@ class Answer(NamedTuple):
 
 def serving_processes(pid: int) -> list[psutil.Process]:
     """Return the processes of a supervisor, without those that have ended."""
-    return [child for child in psutil.Process(pid).children() if child.is_running() and child.status() != "zombie"]
+    return [child for child in psutil.Process(pid).children() if _is_alive(child)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until_complete(pid: int, port: int, *, processes: int = 2) -> list[psutil.Process]:
@@ -42,7 +49,10 @@ def wait_until_complete(pid: int, port: int, *, processes: int = 2) -> list[psut
 
 def listening(pid: int, port: int) -> int:
     """Return the number of sockets on which a process listens."""
-    connections = psutil.Process(pid).net_connections("tcp")
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return 0
     return sum(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections)
 
 
