@@ -13,7 +13,15 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
-from models.queue.inbox import OutcomeMessage, dedup_key, drain_pending_key, inbox_key, shard_of
+from models.queue.inbox import (
+    BACKLOG_BYTES_KEY,
+    BACKLOG_KEY,
+    OutcomeMessage,
+    dedup_key,
+    drain_pending_key,
+    inbox_key,
+    shard_of,
+)
 from models.queue.job_queue import open_queue
 from models.settings import Settings
 from sessions.commands.manager import SessionManager
@@ -446,3 +454,31 @@ def test_a_command_is_decoded_once_and_its_response_encoded_once(redis: Redis, e
     assert {call: calls.count(call) for call in once} == dict.fromkeys(once, 1)
     of_the_answer = [call for call in calls if call.rpartition(".")[0].endswith(("worker.outcomes", "redaction"))]
     assert of_the_answer == ["encode in worker.outcomes._encode", "encode in worker.outcomes._message"]
+
+
+@pytest.mark.parametrize("point", ["after_read", "before_commit", "after_commit", "after_delete"])
+def test_a_worker_that_pauses_while_another_drains_its_shard_loses_and_repeats_nothing(
+    redis: Redis, engine: Engine, walk: str, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first = entry("store_memory", walk, key="first", content=1, waits=True)
+    meanwhile = entry("store_memory", walk, key="meanwhile", content=2)
+    described: list[str] = []
+
+    def pause(reached: str, _: str) -> None:
+        if reached == point and not described:
+            push(redis, meanwhile)
+            described.append("paused")
+            described.append(Drain(redis, engine).run(shard_of(walk)))
+
+    monkeypatch.setattr("worker.drain.reach", pause)
+    described += drain(redis, engine, first)
+    is_locked = point in ("after_read", "before_commit")
+    assert described[1].endswith("busy elsewhere") == is_locked
+    assert memories(engine, walk) == {"first": 1, "meanwhile": 1}
+    assert outcome_of(redis, first)["status"] == 200
+    assert redis.xlen(inbox_key(shard_of(walk))) == 0
+    assert redis.hgetall(BACKLOG_KEY) == redis.hgetall(BACKLOG_BYTES_KEY) == {}
+    with engine.connect() as connection:
+        journal = text("SELECT delivery_id FROM events WHERE session_id = :id ORDER BY event_id")
+        told = connection.execute(journal, {"id": walk}).scalars().all()
+    assert told[1:] == [first.delivery_id, meanwhile.delivery_id]
