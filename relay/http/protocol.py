@@ -111,7 +111,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _parse_steps(self) -> None:
         """Parse what has arrived, until a request has to wait for another."""
         data, at = self._unparsed, 0
-        while at < len(data) and not self.pipeline and self._malformed is None and not self.transport.is_closing():
+        while at < len(data) and not self.pipeline and self._malformed is None:
+            if at and self.transport.is_closing():
+                break
             step = data[at : at + STEP_BYTES]
             at += len(step)
             self._progress = False
@@ -222,7 +224,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 return
             else:
                 self._idle()
-            self._parse_steps()
+            if self._flow.is_holding:
+                self._parse_steps()
             self.flow.resume_reading()
         if self._part is not None:
             seconds = self._timeouts.head_seconds if self._part == "head" else self._timeouts.body_seconds
