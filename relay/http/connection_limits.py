@@ -28,10 +28,10 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """From the first byte of a request, or the opening of the connection, to the end of the headers."""
     body_seconds: float = 30.0
     """For a body; arriving bytes extend it."""
-    last_body_seconds: float = 3.0
-    """For a body that is arriving when the process stops, so that it ends in time."""
     answer_seconds: float = 60.0
     """For reading a response; bytes that are read extend it."""
+    last_seconds: float = 3.0
+    """When the process stops, for a body that is arriving, and for a response of which nothing is read."""
     bytes_per_second: int = 8_192
     """The speed at which a body or a response never times out; a phone with a poor connection is faster."""
     check_seconds: float = 1.0

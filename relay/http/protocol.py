@@ -202,7 +202,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._progress = True
         super().on_body(body)
-        if self._due_at is not None and not self.cycle.response_complete:
+        if self._due_at is not None and not self.cycle.response_complete and not self._is_stopping:
             self._due_at = self._extend(self._due_at, len(body), self._timeouts.body_seconds)
 
     def on_message_complete(self) -> None:
@@ -273,8 +273,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Close the connection, or let the client finish its request; uvicorn calls it when the process stops."""
         super().shutdown()
         self._is_stopping = True
+        ends_at = self._clients.now + self._timeouts.last_seconds
+        self._unread_due_at = min(self._unread_due_at, ends_at)
         if self._due_at is not None:
-            self._due_at = min(self._due_at, self._clients.now + self._timeouts.last_body_seconds)
+            self._due_at = min(self._due_at, ends_at)
 
     def close_if_overdue(self, now: float) -> None:
         """Close the connection if the client is too slow to send a request, or to read a response."""
@@ -286,7 +288,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 logger.info("Closed a connection: the client did not read its response.")
                 self.transport.abort()
         elif unread:
-            self._unread_due_at = now + self._timeouts.answer_seconds
+            seconds = self._timeouts.last_seconds if self._is_stopping else self._timeouts.answer_seconds
+            self._unread_due_at = now + seconds
         self._unread = unread
         if self._idle_due_at is not None and now >= self._idle_due_at:
             self.transport.close()
@@ -348,6 +351,4 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _extend(self, due_at: float, moved: int, seconds: float) -> float:
         """Returns the deadline extended by `moved` bytes, but never beyond `seconds` from now."""
-        if self._is_stopping:
-            return due_at
         return min(due_at + moved / self._timeouts.bytes_per_second, self._clients.now + seconds)

@@ -38,7 +38,7 @@ class RelayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End all waiting, then shut down gracefully. A body that is still arriving has less time than usual."""
+        """End all waiting, then shut down gracefully. Clients that are slow have less time than usual."""
         self._app.state.stopping.set()
         checking = asyncio.create_task(self._keep_checking())
         try:

@@ -302,3 +302,20 @@ def test_half_a_body_does_not_hold_up_a_stop_and_its_sender_is_told_to_retry(red
     assert json.loads(body)["error"]["retryable"] is True
     assert "Traceback" not in serving.log()
     assert took_seconds < 12
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(redis_url: str, tmp_path: Path) -> None:
+    serving = Serving("relay", tmp_path, REDIS_URL=redis_url, LOG_LEVEL="WARNING")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.connect(("127.0.0.1", serving.port))
+    connection.settimeout(1)
+    with pytest.raises(TimeoutError):
+        while True:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" * 1_000)
+    watch = Stopwatch()
+    serving.close()
+    took_seconds = watch.seconds
+    connection.close()
+    assert serving.log() == ""
+    assert took_seconds < 12
