@@ -240,6 +240,7 @@ def main() -> None:
             "REDIS_URL": valkey.url,
             "DATA_DIR": name,
             "PORT": str(port),
+            "RELAY_PROCESSES": "1",
             "API_KEY": KEY,
             "RATE_LIMIT": "1000000000/minute",
             "BYTE_LIMIT": "1000000000000/minute",

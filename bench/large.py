@@ -171,6 +171,7 @@ def main() -> int:
             "API_KEY": API_KEY,
             "RATE_LIMIT": "1000000/minute",
             "PORT": str(free_port("127.0.0.1", 0, variable="PORT")),
+            "RELAY_PROCESSES": "1",
         }
         subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
         began_at = time.perf_counter()

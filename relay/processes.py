@@ -92,7 +92,7 @@ def _supervise(module: str, settings: Settings) -> int:
     supervisor.start(children[0], running=first)
     for child in children[1:]:
         supervisor.start(child)
-    logger.info("%d processes are serving on port %d.", len(children), listeners[0][0].getsockname()[1])
+    logger.info("Serving port %d with %d processes.", listeners[0][0].getsockname()[1], len(children))
     while not stopping:
         supervisor.tend()
         time.sleep(TEND_SECONDS)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from models.process.log_setup import MAX_REFUSED_LINES, AccessLog, configure_logging
 from models.settings import Settings
+from tests.support.project import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,35 @@ def test_a_pipe_that_was_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -
         configure_logging(Settings())
         AccessLog().write("1", "GET", "/", "1.1", 200)
         logging.getLogger("relay.test").warning("unheard")
+
+
+TURNS = """
+import asyncio, logging
+from models.process.log_setup import configure_logging
+from models.settings import Settings
+
+async def log():
+    for turn in range(50):
+        for line in range(100):
+            logging.getLogger().info("begin %s end", "x" * 40)
+        await asyncio.sleep(0)
+
+configure_logging(Settings())
+asyncio.run(log())
+"""
+"""A program that logs a hundred lines in each turn of its event loop."""
+
+
+def test_lines_of_processes_that_share_a_pipe_stay_whole() -> None:
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", TURNS]
+    writers = [subprocess.Popen(command, cwd=ROOT, stderr=writing) for _ in range(2)]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = pipe.read().decode().splitlines()
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(lines) > 1_000
+    assert {line.partition(" root: ")[2] for line in lines} == {f"begin {'x' * 40} end"}
 
 
 def test_the_console_has_a_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
