@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +50,7 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
     """Return the result of a check once it reports trouble. Fails if it has no remedy."""
 
     def look() -> dict[str, str]:
-        found = cli.launch("doctor", code=1).findings.get(check, {})
+        found = cli.run("doctor", code=1).findings.get(check, {})
         return found if found.get("state") == "trouble" else {}
 
     found = wait_for(look, what=f"trouble in {check}")
@@ -59,15 +58,9 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
     return found
 
 
-def troubles_of(cli: CommandLine) -> list[dict[str, Any]]:
-    """Return all troubles, whatever the exit code."""
-    items = json.loads(cli.shell("session-cli doctor --json check,state").out)
-    return [item for item in items if item["state"] == "trouble"]
-
-
 def settle(cli: CommandLine) -> None:
     """Wait until no check reports trouble."""
-    wait_for(lambda: not troubles_of(cli), seconds=60, what="no troubles left")
+    wait_for(lambda: not troubles(cli.run("doctor")), seconds=60, what="no troubles left")
 
 
 def wait_for_sweeper(direct: CommandLine) -> None:
@@ -180,9 +173,7 @@ class TestDoctor:
         assert troubles(wrong) == {"key"}
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
-        wait_for(
-            lambda: "unknown_key" not in cli.shell(f"API_KEY={key} session-cli list --json").err, what="key accepted"
-        )
+        wait_for(lambda: cli.run("list", "--json", environment={"API_KEY": key}), what="key accepted")
         found = cli.launch("doctor", environment={"API_KEY": key}).findings
         assert found["key"]["state"] == "warning"
         assert "walk" in found["key"]["detail"]
