@@ -3,8 +3,10 @@ migrations."""
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -33,6 +35,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the folders whose files take long, so that no worker waits for another in the end. Within a folder the
     order stays random."""
     items.sort(key=lambda item: next((place for place, room in enumerate(ROOMS) if room in item.path.parts), 0))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a run of one kind of tests, skip the files without any: importing all files takes seconds."""
+    wanted = next((kind for kind in ("serial", "torture") if config.option.markexpr.startswith(kind)), "")
+    is_test = collection_path.name.startswith("test_")
+    return True if wanted and is_test and f"mark.{wanted}" not in collection_path.read_text() else None
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what was imported and collected from garbage collection, which else goes through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

@@ -65,7 +65,7 @@ def fill(stack: Stack, session_id: str, numbers: range) -> None:
 
 def everything(cli: CommandLine) -> str:
     """Export all sessions."""
-    return cli.launch("export", "--all").out
+    return cli.run("export", "--all").out
 
 
 class TestPostgres:
@@ -108,7 +108,7 @@ class TestPostgres:
 
     def test_restore_asks_first_and_no_changes_nothing(self, cli: CommandLine, stack: Stack) -> None:
         fill(stack, new_id("asked"), range(1))
-        cli.launch("db", "backup", "all.dump")
+        cli.run("db", "backup", "all.dump")
         before = everything(cli)
         stack.stop()
         terminal = cli.terminal("db", "restore", "all.dump", columns=200)
@@ -124,19 +124,19 @@ class TestPostgres:
     ) -> None:
         session_id = new_id("forced")
         fill(stack, session_id, range(2))
-        cli.launch("db", "backup", "all.dump")
+        cli.run("db", "backup", "all.dump")
         before = everything(cli)
         delivery = new_id("delivery")
         for _ in range(2):
             stack.post("store_memory", session_id, delivery_id=delivery, key="late", content=1)
             wait_for(lambda: stack.client.get(f"/v1/deliveries/{delivery}").json()["status"] == "applied")
-            cli.launch("db", "restore", "all.dump", "--yes", "--force")
+            cli.run("db", "restore", "all.dump", "--yes", "--force")
             assert everything(cli) == before
 
     def test_a_restore_killed_midway_changes_nothing(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
         session_id = new_id("old")
         fill(stack, session_id, range(2))
-        cli.launch("db", "backup", "old.dump")
+        cli.run("db", "backup", "old.dump")
         old = stack.journal(session_id)
         fill(stack, session_id, range(2, 4))
         before = everything(cli)
@@ -151,41 +151,41 @@ class TestPostgres:
         stack.start("api")
         assert everything(cli) == before
         stack.stop()
-        cli.launch("db", "restore", "old.dump", "--yes")
+        cli.run("db", "restore", "old.dump", "--yes")
         stack.start("api")
         assert stack.journal(session_id) == old
 
     def test_a_damaged_backup_is_detected_before_any_change(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("whole")
         fill(stack, session_id, range(2))
-        cli.launch("db", "backup", "whole.dump")
+        cli.run("db", "backup", "whole.dump")
         whole = (cli.folder / "whole.dump").read_bytes()
         before = everything(cli)
         stack.stop()
         for damaged in (whole[: len(whole) // 2], whole[:-10], b"", b"nonsense" * 1_000):
             (cli.folder / "damaged.dump").write_bytes(damaged)
-            assert "Error:" in cli.launch("db", "restore", "damaged.dump", "--yes", code=1).err
+            assert "Error:" in cli.run("db", "restore", "damaged.dump", "--yes", code=1).err
         stack.start("api")
         assert everything(cli) == before
 
     def test_a_failed_backup_keeps_the_previous_one(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
-        cli.launch("db", "backup", "all.dump")
+        cli.run("db", "backup", "all.dump")
         before = (cli.folder / "all.dump").read_bytes()
         rig.postgres.pause()
         try:
-            assert "Cannot connect to the database" in cli.launch("db", "backup", "all.dump", code=5).err
+            assert "Cannot connect to the database" in cli.run("db", "backup", "all.dump", code=5).err
         finally:
             rig.postgres.restart()
         assert (cli.folder / "all.dump").read_bytes() == before
         assert [path.name for path in cli.folder.iterdir() if "dump" in path.name] == ["all.dump"]
 
     def test_foreign_tables_are_not_dropped(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
-        cli.launch("db", "backup", "all.dump")
+        cli.run("db", "backup", "all.dump")
         stack.stop()
         execute(rig.postgres.url, "CREATE TABLE recipes (name text)")
-        assert "recipes" in cli.launch("db", "restore", "all.dump", "--yes", code=1).err
-        cli.launch("db", "restore", "all.dump", "--yes", "--force")
-        assert cli.launch("db", "check", "--json", "state").json == {"state": "current"}
+        assert "recipes" in cli.run("db", "restore", "all.dump", "--yes", code=1).err
+        cli.run("db", "restore", "all.dump", "--yes", "--force")
+        assert cli.run("db", "check", "--json", "state").json == {"state": "current"}
 
     def test_tools_older_than_the_server_are_refused_with_the_required_version(self) -> None:
         with pytest.raises(ToolError, match=r"Postgres 99 requires .* 99 or newer"):
@@ -202,17 +202,17 @@ class TestLocalStack:
     def test_the_servers_of_a_stopped_stack_are_started(self, tmp_path: Path) -> None:
         data_dir = make_data_dir(new_folder("stack"))
         cli = CommandLine(tmp_path, DATA_DIR=str(data_dir))
-        assert "DATABASE_URL" in cli.launch("db", "check", code=2).err
+        assert "DATABASE_URL" in cli.run("db", "check", code=2).err
         postgres = start_postgres(data_dir, settings=NO_SYNC)
         migrate(postgres.url)
         add_session(postgres.url, "first")
         postgres.stop()
-        assert cli.launch("db", "backup", "all.dump").rows[0]["sessions"] == "1"
+        assert cli.run("db", "backup", "all.dump").rows[0]["sessions"] == "1"
         postgres.restart()
         add_session(postgres.url, "second")
         postgres.stop()
-        assert cli.launch("db", "restore", "all.dump", "--yes").rows[0]["sessions"] == "1"
-        assert cli.launch("db", "backup", "again.dump").rows[0]["sessions"] == "1"
+        assert cli.run("db", "restore", "all.dump", "--yes").rows[0]["sessions"] == "1"
+        assert cli.run("db", "backup", "again.dump").rows[0]["sessions"] == "1"
         assert not (data_dir / "postgres" / "data" / "postmaster.pid").exists()
 
     def test_a_running_stack_is_backed_up_but_not_overwritten(self, cli: CommandLine, rig: Rig) -> None:
@@ -223,8 +223,8 @@ class TestLocalStack:
         (data_dir / "stack.json").write_text(json.dumps(description))
         cli.environment = {**running, "DATA_DIR": str(data_dir)}
         try:
-            cli.launch("db", "backup", "all.dump")
-            assert "is running" in cli.launch("db", "restore", "all.dump", "--yes", code=1).err
+            cli.run("db", "backup", "all.dump")
+            assert "is running" in cli.run("db", "restore", "all.dump", "--yes", code=1).err
         finally:
             lock.release()
 
@@ -271,26 +271,26 @@ class TestFiles:
         """session-cli on a JSON store with some sessions."""
         cli = CommandLine(tmp_path, STORAGE_BACKEND="json", DATA_DIR=str(tmp_path / "data"))
         for number in range(5):
-            cli.launch("create", f"walk-{number}")
+            cli.run("create", f"walk-{number}")
         return cli
 
     def test_a_restored_archive_has_the_same_sessions(self, files: CommandLine) -> None:
         before = everything(files)
         assert files.launch("db", "backup", "all.tgz").rows[0]["sessions"] == "5"
         assert stat.S_IMODE((files.folder / "all.tgz").stat().st_mode) == 0o600
-        files.launch("create", "later")
-        files.launch("pause", "walk-1")
-        files.launch("delete", "walk-2", "--yes")
+        files.run("create", "later")
+        files.run("pause", "walk-1")
+        files.run("delete", "walk-2", "--yes")
         assert "5 sessions" in files.launch("db", "restore", "all.tgz", code=2).err
         files.launch("db", "restore", "all.tgz", "--yes")
         assert everything(files) == before
-        files.launch("pause", "walk-1")
+        files.run("pause", "walk-1")
         assert [path.name for path in (files.folder / "data" / "json-store").glob(".*")] == []
 
     def test_a_restore_killed_midway_changes_nothing(self, files: CommandLine) -> None:
         store = files.folder / "data" / "json-store"
-        files.launch("db", "backup", "all.tgz")
-        files.launch("create", "later")
+        files.run("db", "backup", "all.tgz")
+        files.run("create", "later")
         before = everything(files)
         lock = Lock(store / "locks" / "80.lock", subject="It")
         restoring = subprocess.Popen(
@@ -301,15 +301,15 @@ class TestFiles:
         restoring.wait()
         lock.release()
         assert everything(files) == before
-        files.launch("db", "restore", "all.tgz", "--yes")
+        files.run("db", "restore", "all.tgz", "--yes")
         assert "later" not in everything(files)
         assert not [*store.glob(".passing-*")]
 
     def test_a_damaged_archive_is_detected_before_any_change(self, files: CommandLine) -> None:
         before = everything(files)
-        files.launch("db", "backup", "all.tgz")
+        files.run("db", "backup", "all.tgz")
         whole = (files.folder / "all.tgz").read_bytes()
         for damaged in (whole[: len(whole) // 2], whole[:-9], b"", b"nonsense" * 1_000):
             (files.folder / "damaged.tgz").write_bytes(damaged)
-            assert "Error:" in files.launch("db", "restore", "damaged.tgz", "--yes", code=1).err
+            assert "Error:" in files.run("db", "restore", "damaged.tgz", "--yes", code=1).err
         assert everything(files) == before

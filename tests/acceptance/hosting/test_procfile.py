@@ -17,20 +17,21 @@ from models.process.supervision import Child, Supervisor
 from tests.support.ports import free_port
 from tests.support.processes.stack import START_SECONDS, new_id, wait_for
 from tests.support.project import API_KEY, ROOT
-from tests.support.servers import new_database
+from tests.support.servers import new_database, running_valkey
 
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 
 
-@pytest.fixture
-def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def platform(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a platform that runs all processes of the Procfile on an empty database."""
-    with new_database(postgres, template="template1") as database_url:
+    folder = tmp_path_factory.mktemp("platform")
+    with new_database(postgres, template="template1") as database_url, running_valkey() as valkey:
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PORT": str(free_port()),
             "DATABASE_URL": database_url.replace("postgresql://", "postgres://"),
-            "REDIS_URL": own_redis_url,
+            "REDIS_URL": valkey.url,
             "API_KEY": API_KEY,
             "DASHBOARD_PASSWORD": "let-me-in",
             "DASHBOARD_PORT": str(free_port()),
@@ -38,7 +39,7 @@ def platform(postgres: EmbeddedServer, own_redis_url: str, tmp_path: Path) -> It
         subprocess.run(PROCFILE["release"], shell=True, cwd=ROOT, env=environment, check=True)
         supervisor = Supervisor()
         for process in ("relay", "worker", "dashboard"):
-            log = tmp_path / f"{process}.log"
+            log = folder / f"{process}.log"
             command = ("bash", "-c", f"exec env {PROCFILE[process]}")
             supervisor.start(Child(name=process, command=command, environment=environment, folder=ROOT, log=log))
         relay_url = f"http://127.0.0.1:{environment['PORT']}"

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.project import ROOT
 
 
-@pytest.mark.serial
 def test_a_short_measurement_applies_what_it_sends_and_reports_its_figures(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "1", "--only", "end-to-end"]
     done = subprocess.run(
