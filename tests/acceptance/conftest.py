@@ -22,7 +22,7 @@ from tests.support.servers import new_database, running_postgres
 from tests.support.torture.rig import Rig, new_rig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
     """A pgbouncer in transaction mode in front of the worker's Postgres. Skips the test where it is not installed."""
     pooler = start_pgbouncer(postgres.url)
@@ -30,7 +30,7 @@ def pgbouncer(postgres: EmbeddedServer) -> Iterator[Pooler]:
     pooler.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pooled_stack(
     postgres: EmbeddedServer,
     pgbouncer: Pooler,
@@ -48,7 +48,7 @@ def pooled_stack(
         shared_stacks.remove(stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fuzzed(
     postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, shared_stacks: list[Stack]
 ) -> Iterator[Stack]:

@@ -254,14 +254,14 @@ class TestConfiguration:
     def test_the_file_is_searched_in_this_folder_then_in_the_project(
         self, cli: CommandLine, configure: Configure
     ) -> None:
-        done = cli.launch("doctor", "--mcp", "--json", "check,state", code=1)
+        done = cli.run("doctor", "--mcp", "--json", "check,state", code=1)
         assert str(ROOT / "mcp-config.json") in done.err
         assert {"check": "github", "state": "trouble"} in done.json
         (cli.folder / "mcp-config.json").write_text('{"mcpServers": {"second": {}}}')
-        assert cli.launch("doctor", "--mcp", code=1).findings.keys() == {"second"}
+        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"second"}
         configure(first={})
-        assert cli.launch("doctor", "--mcp", code=1).findings.keys() == {"first"}
-        assert cli.launch("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
+        assert cli.run("doctor", "--mcp", code=1).findings.keys() == {"first"}
+        assert cli.run("doctor", "--mcp", "--config", "mcp-config.json", code=1).findings.keys() == {"second"}
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "\x00", "[" * 10_000])
     def test_an_invalid_file_is_a_settings_error(self, tmp_path: Path, text: str) -> None:
@@ -270,8 +270,8 @@ class TestConfiguration:
             read_config(tmp_path / "wrong.json", {})
 
     def test_wrong_settings_and_usage_have_their_exit_code(self, cli: CommandLine) -> None:
-        assert "none.json was not found" in cli.launch("doctor", "--mcp", "--config", "none.json", code=2).err
-        assert "--mcp" in cli.launch("doctor", "--config", "wrong.json", code=2).err
+        assert "none.json was not found" in cli.run("doctor", "--mcp", "--config", "none.json", code=2).err
+        assert "--mcp" in cli.run("doctor", "--config", "wrong.json", code=2).err
 
     def test_strange_entries_are_reported_and_harmless(self, configure: Configure) -> None:
         strange: tuple[Any, ...] = (
@@ -307,12 +307,12 @@ class TestProjectConfiguration:
     def test_the_relay_responds_at_its_address(self, cli: CommandLine, stack: Stack) -> None:
         here = {"RELAY_URL": stack.url}
         stack.send("create_session", new_id("doctor"), title="Walk")
-        right = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
+        right = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": API_KEY}).findings
         assert right["session-relay"]["state"] == "ok"
         assert "resume_bundle" in right["session-relay"]["detail"]
         assert right["session-relay"]["detail"].endswith("list_sessions succeeded.")
         assert right["github"]["detail"] == "GITHUB_TOKEN is not set."
-        wrong = cli.launch("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
+        wrong = cli.run("doctor", "--mcp", code=1, environment={**here, "API_KEY": SECRET}).findings
         assert "(HTTP 401)" in wrong["session-relay"]["detail"]
 
     def test_the_server_for_postgres_reads_as_the_reader_and_cannot_write(
@@ -322,7 +322,7 @@ class TestProjectConfiguration:
             pytest.skip("Node is not installed, so the MCP server for Postgres cannot be tried.")
         home = {"HOME": os.environ["HOME"]}  # The cache of npm.
         environment = {"READER_DATABASE_URL": reader["url"], "READER_DATABASE_SOCKET": reader["socket"] or "", **home}
-        found = cli.launch("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
+        found = cli.run("doctor", "--mcp", code=1, environment=environment).findings["postgres"]
         if "npm error" in found["detail"] or "did not start" in found["detail"]:
             pytest.skip(f"The npm registry cannot be reached, or does not have it: {found['detail']}")
         assert (found["state"], found["detail"].endswith("execute_sql succeeded.")) == ("ok", True), found
@@ -352,11 +352,11 @@ class TestProjectConfiguration:
         """A role of its own, created and dropped by the command."""
         here = {"DATABASE_URL": stack.environment["DATABASE_URL"]}
         name = new_id("reader")
-        done = cli.launch("db", "reader", "--role", name, "--json", environment=here)
+        done = cli.run("db", "reader", "--role", name, "--json", environment=here)
         assert "not be shown again" in done.err
         assert done.json["role"] == name
         yield done.json
-        dropped = cli.launch("db", "reader", "--role", name, "--drop", environment=here)
+        dropped = cli.run("db", "reader", "--role", name, "--drop", environment=here)
         assert dropped.err == f"Dropped role {name}.\n"
 
 

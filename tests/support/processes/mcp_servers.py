@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202eevil"
 CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -19,6 +19,9 @@ CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 
 def make_server(rights: str) -> MCPServer:
     """Create a server like one for Postgres, with a tool that returns the privileges of the connected role."""
+    from mcp.server import MCPServer  # Half of the servers need none of it.
+    from mcp.server.mcpserver.exceptions import ToolError
+
     server = MCPServer("database", version="1.2.3")
 
     @server.tool()
