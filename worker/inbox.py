@@ -33,8 +33,9 @@ from sessions.rules.event_log import ApplyResult
 from worker.outcomes import EncodedOutcome
 
 MAX_ENTRIES = 500
-MAX_BYTES = 8 * 1_048_576
-"""Per transaction: enough to be worth its round trips, and little enough to hold in memory and to repeat."""
+MAX_BYTES = 1_048_576
+"""Per transaction: enough to be worth its round trips, and little enough to repeat. A megabyte of batches is seconds of
+work; of more, each transaction would load all and finish a part, or run out of time and start again with one entry."""
 FIRST_STEP, STEP = 4, 50
 """Entries read at a time, at first and then: Redis builds its reply in memory, of which large entries may leave
 little."""
