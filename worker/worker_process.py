@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 
 from redis import Redis
 from redis.client import Pipeline
@@ -60,6 +61,16 @@ class AllowedJobsWorker(SimpleWorker):
     _written_state: str | None = None
     _heartbeat_at = -HEARTBEAT_SECONDS
     """The time of the last heartbeat."""
+
+    def register_birth(self) -> None:
+        """Register, and note a signal to stop that comes before RQ has its handlers. A worker that it ended between the
+        two would seem to run for minutes."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop_before_work)
+        super().register_birth()  # type: ignore[no-untyped-call]
+
+    def _stop_before_work(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Run an allowed job; drop any other, which someone else has put into Redis."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from redis import Redis
 
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from tests.support.project import ROOT
@@ -222,3 +223,25 @@ def test_copies_of_a_process_are_supervised_like_commands() -> None:
         wait_until(lambda: not any(map(alive, pids)))
         assert "the handler of the parent" not in told
         assert "ValueError: from the child" in errors.read()
+
+
+STOPPED_EARLY = """
+import os, signal, sys
+from redis import Redis
+from worker.worker_process import QUEUE, AllowedJobsWorker
+
+class StoppedEarly(AllowedJobsWorker):
+    def subscribe(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().subscribe()
+
+StoppedEarly([QUEUE], connection=Redis.from_url(sys.argv[1])).work()
+"""
+
+
+def test_a_worker_that_is_stopped_at_its_start_leaves_no_registration_behind(redis: Redis, redis_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_EARLY, redis_url], cwd=ROOT, check=False, timeout=LIMIT_SECONDS
+    )
+    assert done.returncode == 0
+    assert redis.scard("rq:workers") == 0
