@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from models.errors import SettingsError
+from models.process.gc_tuning import collect_nothing
 from models.process.log_setup import configure_logging
 from models.process.parent_death import exit_with_parent
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
@@ -50,6 +51,7 @@ def main(module: str, create: Callable[[Settings], Starlette]) -> int:
         configure_logging(settings)
         if settings.relay_processes > 1 and not inherited:
             return _supervise(module, settings)
+        collect_nothing()
         app = create(settings)
     except SettingsError as error:
         print(f"session-relay: {error.message}", file=sys.stderr)

@@ -8,6 +8,11 @@ THRESHOLDS = (7_000, 10, 10)
 """Python uses 700, 10 and 10. With far higher values, garbage of rejected requests and their bodies accumulates."""
 
 
+def collect_nothing() -> None:
+    """Stop the collector until `collect_seldom`: imports make many objects, and hardly any garbage."""
+    gc.disable()
+
+
 def collect_seldom() -> None:
     """Run the collector less often, and exclude existing objects.
 
@@ -15,3 +20,4 @@ def collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    gc.enable()
