@@ -82,7 +82,8 @@ def paused(server: Any) -> Iterator[None]:
 
 
 class TestDoctor:
-    def test_a_healthy_stack_has_no_trouble(self, cli: CommandLine, rig: Rig) -> None:
+    def test_a_healthy_stack_has_no_trouble(self, cli: CommandLine, direct: CommandLine) -> None:
+        wait_for_sweeper(direct)
         settle(cli)
         done = cli.launch("doctor")
         found = done.findings
@@ -192,7 +193,8 @@ def fill_backlog(rig: Rig, *keys: str) -> None:
 
 
 class TestStatus:
-    def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, rig: Rig) -> None:
+    def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, direct: CommandLine) -> None:
+        wait_for_sweeper(direct)
         settle(cli)
         states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
