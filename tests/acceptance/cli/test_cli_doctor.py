@@ -196,6 +196,7 @@ class TestStatus:
     def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, direct: CommandLine) -> None:
         wait_for_sweeper(direct)
         settle(cli)
+        rig.stack.wait_until_drained()
         states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
         assert {f"shard {number:02d}" for number in range(16)} < states.keys()
