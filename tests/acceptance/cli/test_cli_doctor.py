@@ -193,7 +193,7 @@ def fill_backlog(rig: Rig, *keys: str) -> None:
 
 
 class TestStatus:
-    def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, direct: CommandLine) -> None:
+    def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         wait_for_sweeper(direct)
         settle(cli)
         rig.stack.wait_until_drained()
