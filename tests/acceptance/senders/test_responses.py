@@ -388,13 +388,25 @@ class TestMessages:
             assert word not in str(stack.send(command, session_id, **data))
 
     def test_a_response_names_its_delivery_and_time(self, stack: Stack, session_id: str) -> None:
-        answer = stack.send("get_session_summary", session_id)
-        assert answer["type"] == "collaborative_session_response"
-        assert (answer["command"], answer["session_id"]) == ("get_session_summary", session_id)
-        assert answer["now"].endswith("Z")
-        delivery = wait_for(lambda: stack.client.get(f"/v1/deliveries/{answer['delivery_id']}").json())
-        assert (delivery["status"], delivery["command"]) == ("applied", "get_session_summary")
+        for command, data in (("get_session_summary", {}), ("store_memory", {"key": "k", "content": "c"})):
+            answer = stack.send(command, session_id, **data)
+            assert answer["type"] == "collaborative_session_response"
+            assert (answer["command"], answer["session_id"]) == (command, session_id)
+            assert answer["now"].endswith("Z")
+            delivery = stack.client.get(f"/v1/deliveries/{answer['delivery_id']}").json()
+            assert (delivery["status"], delivery["command"]) == ("applied", command)
         assert delivery["result"]["data"] == answer["data"]
+
+    def test_the_response_to_a_read_is_not_kept_once_its_sender_has_it(self, stack: Stack, session_id: str) -> None:
+        answer = stack.send("get_session_summary", session_id)
+
+        def delivery() -> Payload:
+            found: Payload = stack.client.get(f"/v1/deliveries/{answer['delivery_id']}").json()
+            assert "hint" in found or found["result"]["data"] == answer["data"]  # For a moment.
+            return found
+
+        wait_for(lambda: "result" not in delivery(), what="the response deleted")
+        assert "Send the read again" in delivery()["hint"]
 
 
 def test_null_is_valid_content(stack: Stack, session_id: str) -> None:
