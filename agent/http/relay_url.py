@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from models.errors import SettingsError
@@ -52,7 +52,11 @@ def is_loopback(url: str) -> bool:
     """Return whether the URL's host is this machine."""
     try:
         host = urlsplit(url).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
+        if host == "localhost":
+            return True
+        address = ip_address(host)
+        # Python judges mapped addresses by the IPv4 address from version 3.13 on.
+        return ((address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address).is_loopback
     except ValueError:
         return False
 
