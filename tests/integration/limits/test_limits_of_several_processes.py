@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -19,6 +18,7 @@ from tests.support.processes.connections import statuses, wait_until_complete
 from tests.support.processes.serving import Serving, entries, memory
 from tests.support.processes.stack import wait_for
 from tests.support.project import API_KEY
+from tests.support.sockets import begin_signed_body
 
 SESSION = "solar-roof"
 MEGABYTE = 1_000_000
@@ -71,22 +71,9 @@ def test_waiting_requests_of_a_sender(pair: Serving, redis: Redis) -> None:
 def test_unfinished_bodies_of_an_address(pair: Serving) -> None:
     begun = 24
     with ExitStack() as held:
-        connections = [held.enter_context(_begin_signed(pair.port)) for _ in range(begun)]
+        connections = [held.enter_context(begin_signed_body(pair.port, MEGABYTE)) for _ in range(begun)]
         beyond = begun - MAX_ADDRESS_BYTES // MEGABYTE
         wait_for(lambda: _answered(connections) >= beyond, what=f"{beyond} bodies rejected")
-
-
-def _begin_signed(port: int) -> socket.socket:
-    """Send the head of a signed webhook, and all of its body but the last byte."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    head = (
-        "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nwebhook-id: half\r\n"
-        f"webhook-timestamp: {int(datetime.now(UTC).timestamp())}\r\nwebhook-signature: v1,{'a' * 43}=\r\n"
-        f"Content-Length: {MEGABYTE + 1}\r\n\r\n"
-    )
-    connection.sendall(head.encode())
-    connection.sendall(b" " * MEGABYTE)
-    return connection
 
 
 def _answered(connections: list[socket.socket]) -> int:

@@ -16,7 +16,7 @@ from models.errors import TooManyRequests
 from relay.http.bodies import UnauthenticatedBytes
 from relay.http.client_addresses import network_of
 from tests.support.processes.serving import Serving, entries
-from tests.support.sockets import receive_all
+from tests.support.sockets import begin_signed_body, receive_all
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"command":"store_memory","session_id":"s","data":{"content":"hello"}}'
@@ -37,19 +37,6 @@ def serving(
     serving.close()
 
 
-def begin(serving: Serving, address: str, size: int) -> socket.socket:
-    """Send the head of a signed webhook, and so much of its body."""
-    connection = socket.create_connection(("127.0.0.1", serving.port), timeout=30, source_address=(address, 0))
-    head = (
-        "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nwebhook-id: half\r\n"
-        f"webhook-timestamp: {int(datetime.now(UTC).timestamp())}\r\nwebhook-signature: v1,{'a' * 43}=\r\n"
-        f"X-Forwarded-For: {address}\r\nContent-Length: {size + 1}\r\n\r\n"
-    )
-    connection.sendall(head.encode())
-    connection.sendall(b" " * size)
-    return connection
-
-
 def send_signed(serving: Serving, name: str, address: str) -> bytes:
     """Send a complete signed webhook. Returns the response."""
     now = datetime.now(UTC)
@@ -67,7 +54,7 @@ def send_signed(serving: Serving, name: str, address: str) -> bytes:
 def test_unfinished_bodies_from_one_address_keep_no_one_out(serving: Serving, redis: Redis) -> None:
     process = psutil.Process(serving.running.pid)
     memory = process.memory_info().rss
-    begun = [begin(serving, "127.0.0.1", MEGABYTE) for _ in range(BEGUN)]
+    begun = [begin_signed_body(serving.port, MEGABYTE, address="127.0.0.1") for _ in range(BEGUN)]
     try:
         for number, address in enumerate(("127.0.0.2", "127.0.0.1")):
             answer = send_signed(serving, f"msg_{number}", address)
