@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Row,
+    Select,
     Text,
     and_,
     any_,
@@ -77,15 +80,27 @@ def find_updates(
 
 def _find_news(connection: Connection, ordered: Sequence[Listener], now: datetime) -> dict[Listener, list[TaskUpdate]]:
     """Return the updates that no source has seen, and the latest of those that one has seen."""
-    arrays = [
-        bindparam("sessions", [listener.session_id for listener in ordered], type_=ARRAY(Text)),
-        bindparam("sources", [listener.source for listener in ordered], type_=ARRAY(Text)),
-    ]
+    values = {
+        "sessions": [listener.session_id for listener in ordered],
+        "sources": [listener.source for listener in ordered],
+        "unclaimed_before": now - UNCLAIMED_AFTER,
+        "shown_since": now - SHOWN_FOR,
+        "seen_since": now - SEEN_FOR,
+    }
+    found: dict[Listener, list[TaskUpdate]] = {}
+    for row in connection.execute(_select_news(), values):
+        news = TaskUpdate(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
+        found.setdefault(ordered[row.number - 1], []).append(news)
+    return found
+
+
+@cache
+def _select_news() -> CompoundSelect[Any]:
+    arrays = [bindparam(name, type_=ARRAY(Text)) for name in ("sessions", "sources")]
     names = (column("session_id", Text), column("source", Text))
     wanted = func.unnest(*arrays).table_valued(*names, with_ordinality="number").render_derived("wanted")
-    is_unclaimed = and_(
-        TaskRow.status == "pending", func.greatest(TaskRow.updated_at, TaskRow.not_before) < now - UNCLAIMED_AFTER
-    )
+    waits_since = func.greatest(TaskRow.updated_at, TaskRow.not_before)
+    is_unclaimed = and_(TaskRow.status == "pending", waits_since < bindparam("unclaimed_before"))
 
     def latest(name: str, limit: int, *where: Any) -> LateralFromClause:
         columns = (TaskRow.task_id, TaskRow.updated_at, TaskRow.position, TaskRow.seen_by)
@@ -102,25 +117,16 @@ def _find_news(connection: Connection, ordered: Sequence[Listener], now: datetim
         "shown",
         LOOKED_AT,
         TaskRow.shown_at >= TaskRow.updated_at,
-        TaskRow.updated_at > now - SHOWN_FOR,
+        TaskRow.updated_at > bindparam("shown_since"),
         or_(TaskRow.status.in_(SETTLED), is_unclaimed),
     )
     is_seen = wanted.c.source == any_(shown.c.seen_by)
-    rows = connection.execute(
-        union_all(
-            select(wanted.c.number, *list(unseen.c)[:3], false().label("seen")).select_from(
-                wanted.join(unseen, true())
-            ),
-            select(wanted.c.number, *list(shown.c)[:3], is_seen.label("seen"))
-            .select_from(wanted.join(shown, true()))
-            .where(or_(~is_seen, shown.c.updated_at > now - SEEN_FOR)),
-        )
+    return union_all(
+        select(wanted.c.number, *list(unseen.c)[:3], false().label("seen")).select_from(wanted.join(unseen, true())),
+        select(wanted.c.number, *list(shown.c)[:3], is_seen.label("seen"))
+        .select_from(wanted.join(shown, true()))
+        .where(or_(~is_seen, shown.c.updated_at > bindparam("seen_since"))),
     )
-    found: dict[Listener, list[TaskUpdate]] = {}
-    for row in rows:
-        news = TaskUpdate(task_id=row.task_id, updated_at=row.updated_at, position=row.position, seen=row.seen)
-        found.setdefault(ordered[row.number - 1], []).append(news)
-    return found
 
 
 def _find_texts(connection: Connection, tasks: set[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -146,26 +152,8 @@ def _find_elsewhere(connection: Connection, ordered: Sequence[Listener], now: da
     sources = sorted({listener.source for listener in ordered if listener.may_read})
     if not sources:
         return {}
-    wanted = func.unnest(bindparam("sources", sources, type_=ARRAY(Text))).table_valued("source").render_derived("who")
-    unseen = (
-        select(TaskRow.session_id, TaskRow.status, TaskRow.updated_at)
-        .where(TaskRow.created_by == wanted.c.source, TaskRow.updated_at > now - ELSEWHERE_FOR)
-        .where(text(UNSEEN_BY_DELEGATOR))
-        .order_by(TaskRow.updated_at.desc())
-        .limit(ELSEWHERE_TASKS)
-        .lateral("unseen")
-    )
-    rows = connection.execute(
-        select(
-            *(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status),
-            func.count().label("number"),
-            func.max(unseen.c.updated_at).label("updated_at"),
-        )
-        .select_from(wanted.join(unseen, true()).join(SessionRow, SessionRow.session_id == unseen.c.session_id))
-        .group_by(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status)
-    )
     found: dict[str, list[Elsewhere]] = {}
-    for row in rows:
+    for row in connection.execute(_select_elsewhere(), {"sources": sources, "since": now - ELSEWHERE_FOR}):
         found.setdefault(row.source, []).append(
             Elsewhere(
                 session_id=row.session_id,
@@ -176,3 +164,25 @@ def _find_elsewhere(connection: Connection, ordered: Sequence[Listener], now: da
             )
         )
     return found
+
+
+@cache
+def _select_elsewhere() -> Select[Any]:
+    wanted = func.unnest(bindparam("sources", type_=ARRAY(Text))).table_valued("source").render_derived("who")
+    unseen = (
+        select(TaskRow.session_id, TaskRow.status, TaskRow.updated_at)
+        .where(TaskRow.created_by == wanted.c.source, TaskRow.updated_at > bindparam("since"))
+        .where(text(UNSEEN_BY_DELEGATOR))
+        .order_by(TaskRow.updated_at.desc())
+        .limit(ELSEWHERE_TASKS)
+        .lateral("unseen")
+    )
+    return (
+        select(
+            *(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status),
+            func.count().label("number"),
+            func.max(unseen.c.updated_at).label("updated_at"),
+        )
+        .select_from(wanted.join(unseen, true()).join(SessionRow, SessionRow.session_id == unseen.c.session_id))
+        .group_by(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status)
+    )
