@@ -19,7 +19,9 @@ import uvloop
 from bench.speed.webhook import SESSIONS, body_of, headers
 
 LEAST_SLEEP_SECONDS = 0.0005
-"""Requests that are due within that time are sent together. The event loop's own timers are a millisecond late."""
+"""Requests that are due within that time are sent together."""
+TIMER_SECONDS = 0.002
+"""The event loop's timers are up to a millisecond late, so the last part of a wait blocks the loop instead."""
 LAST_ANSWERS_SECONDS = 35.0
 """Longer than a synchronous answer takes at most."""
 
@@ -115,15 +117,17 @@ class _Generator:
         )
 
     async def _send_at_rate(self, began_at: float, offset: float) -> None:
-        count, loop = int(self.order.seconds * self.order.per_second), asyncio.get_running_loop()
+        count = int(self.order.seconds * self.order.per_second)
         while self._next < count and (self.open or not self.broken):
             due_at = began_at + self._next / self.order.per_second
             while self.idle and self._next < count and due_at <= time.perf_counter():
                 self.sent_at.append(due_at + offset)
                 self.idle.popleft().send(due_at)
                 due_at = began_at + self._next / self.order.per_second
-            seconds = max(due_at - time.perf_counter(), LEAST_SLEEP_SECONDS)
-            await loop.run_in_executor(None, time.sleep, seconds)
+            seconds = due_at - time.perf_counter()
+            if seconds < TIMER_SECONDS:
+                time.sleep(max(seconds, LEAST_SLEEP_SECONDS))  # noqa: ASYNC251
+            await asyncio.sleep(max(0.0, seconds - TIMER_SECONDS))
 
 
 class _Connection(asyncio.Protocol):
