@@ -197,7 +197,7 @@ class Pusher:
             for pending, answer in zip(batch, answers, strict=True):
                 pending.settle(answer)
             if streams:
-                self._wake([shard_of_key(stream) for stream in streams])
+                self._wake_later([shard_of_key(stream) for stream in streams])
         except REDIS_ERRORS as error:
             logger.warning("Redis did not confirm %d webhooks (%s).", len(batch), type(error).__name__)
             if isinstance(error, RedisTimeoutError):
@@ -215,6 +215,11 @@ class Pusher:
             self._in_flight -= 1
             if not self._in_flight:
                 self._enough.set()
+
+    def _wake_later(self, shards: list[int]) -> None:
+        """Call `wake` once the senders are answered, as the thread that it wakes takes the interpreter for a while."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._wake, shards)
 
     async def _run_script(self, batch: list[PendingPush]) -> Any:
         keys = [*COMMON_KEYS, *(key for pending in batch for key in pending.keys)]
