@@ -1,7 +1,8 @@
 """Measures how the cost of a webhook grows with what is stored: `python -m bench.growth [--rows 1000000] [--rounds 5]`.
 
-One worker applies webhooks to empty tables, to ten times more sessions, and to as many stored memories, deliveries and
-events as asked. Prints the CPU time per webhook of worker, Postgres and Valkey, and each ratio to the empty tables.
+One worker applies webhooks to empty tables, to ten times more sessions, and on another Postgres to as many stored
+memories, deliveries and events as asked, in turn. Prints the CPU time per webhook of worker, Postgres and Valkey, and
+each ratio to the empty tables.
 """
 
 from __future__ import annotations
@@ -29,16 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     plan = Plan(rounds=1, seconds=asked.seconds)
     empty, many, full = [], [], []
-    with new_bench() as bench:
+    with new_bench() as bench, new_bench() as filled:
         _add_sessions(bench)
+        _fill(filled, asked.rows)
         for number in range(1, asked.rounds + 1):
             empty.append(_show(f"empty {number}", product.apply(bench, plan)))
             many.append(
                 _show(f"{MANY_SESSIONS:,} sessions {number}", product.apply(bench, plan, sessions=MANY_SESSIONS))
             )
-        _fill(bench, asked.rows)
-        for number in range(1, asked.rounds + 1):
-            full.append(_show(f"{asked.rows:,} rows {number}", product.apply(bench, plan, keep_rows=True)))
+            full.append(_show(f"{asked.rows:,} rows {number}", product.apply(filled, plan, keep_rows=True)))
     base = statistics.median(empty)
     for title, costs in (("empty", empty), (f"{MANY_SESSIONS:,} sessions", many), (f"{asked.rows:,} rows", full)):
         cost = statistics.median(costs)
