@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import create_engine, text
 
 from local.servers.embedded import EmbeddedServer
 from models.settings import sqlalchemy_url
-from tests.support.servers import migrate, new_database
+from tests.support.project import ROOT
+from tests.support.servers import new_database
 
 
 @pytest.fixture
@@ -19,20 +22,27 @@ def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
         yield url
 
 
-def test_the_schema_can_be_upgraded_and_downgraded_and_matches_the_tables(empty_database: str) -> None:
-    migrate(empty_database, "upgrade", "head")
-    migrate(empty_database, "downgrade", "base")
+@pytest.fixture
+def alembic(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Alembic for that database, in this process: starting one for each step would take most of the time."""
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    return Config(str(ROOT / "alembic.ini"))
+
+
+def test_the_schema_can_be_upgraded_and_downgraded_and_matches_the_tables(empty_database: str, alembic: Config) -> None:
+    command.upgrade(alembic, "head")
+    command.downgrade(alembic, "base")
     engine = create_engine(sqlalchemy_url(empty_database))
     with engine.connect() as connection:
         left = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
         assert list(left) == ["alembic_version"]
     engine.dispose()
-    migrate(empty_database, "upgrade", "head")
-    assert "No new upgrade operations detected" in migrate(empty_database, "check")
+    command.upgrade(alembic, "head")
+    command.check(alembic)  # Raises an error if the tables differ.
 
 
-def test_the_agents_of_the_predecessor_are_registered(empty_database: str) -> None:
-    migrate(empty_database)
+def test_the_agents_of_the_predecessor_are_registered(empty_database: str, alembic: Config) -> None:
+    command.upgrade(alembic, "head")
     engine = create_engine(sqlalchemy_url(empty_database))
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT name, type, max_concurrent FROM agents ORDER BY name"))
@@ -61,8 +71,8 @@ VALUES ('walk', 'found', 1, 'idea', '1', '{}', 'open', 'march', 'k', '2026-06-02
 """
 
 
-def test_memories_extracted_from_a_stored_chunk_get_its_time(empty_database: str) -> None:
-    migrate(empty_database, "upgrade", "0006")
+def test_memories_extracted_from_a_stored_chunk_get_its_time(empty_database: str, alembic: Config) -> None:
+    command.upgrade(alembic, "0006")
     engine = create_engine(sqlalchemy_url(empty_database))
 
     def times() -> dict[str, tuple[str, str]]:
@@ -73,8 +83,8 @@ def test_memories_extracted_from_a_stored_chunk_get_its_time(empty_database: str
     with engine.begin() as connection:
         connection.execute(text(STORED))
     before = times()
-    migrate(empty_database, "upgrade", "0007")
+    command.upgrade(alembic, "0007")
     assert times() == before | {"found": ("03-05", "03-05"), "done": ("03-05", "06-04")}
-    migrate(empty_database, "downgrade", "0006")
+    command.downgrade(alembic, "0006")
     assert times() == before
     engine.dispose()

@@ -198,8 +198,7 @@ def test_an_object_that_is_too_long_is_returned_as_text_in_pieces(walk: Rows) ->
     assert whole.message == 'Here is "Report".'
 
 
-@pytest.mark.parametrize("max_characters", [200, 2_000, 20_000, 90_000])
-def test_no_response_is_much_longer_than_requested(walk: Rows, max_characters: int) -> None:
+def test_no_response_is_much_longer_than_requested(walk: Rows) -> None:
     text = msgspec.json.encode(HOSTILE).decode()
     names = [f'"{number}' * 50 for number in range(100)]
     for number in range(4):
@@ -208,18 +207,19 @@ def test_no_response_is_much_longer_than_requested(walk: Rows, max_characters: i
         walk.artifact(f"a{number}", text, metadata=text)
         walk.chunk(f"c{number}", HOSTILE, participants=names, metadata=text)
     Rows(walk.connection, "reading-long", context=HOSTILE, participants=names)
-    for command in (
-        ListMemories(max_characters=max_characters),
-        ListTasks(max_characters=max_characters),
-        ListArtifacts(max_characters=max_characters),
-        ListSessions(max_characters=max_characters),
-        GetTask(task_id="t1", max_characters=max_characters),
-        GetArtifact(artifact_id="a1", max_characters=max_characters),
-        RetrieveMemory(key="m1", max_characters=max_characters),
-    ):
-        answer = ask(walk, command, session_id=None if isinstance(command, ListSessions) else walk.session_id)
-        assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + ENVELOPE
-        assert "truncated" in str(answer.data)
+    for size in (200, 2_000, 20_000, 90_000):
+        for command in (
+            ListMemories(max_characters=size),
+            ListTasks(max_characters=size),
+            ListArtifacts(max_characters=size),
+            ListSessions(max_characters=size),
+            GetTask(task_id="t1", max_characters=size),
+            GetArtifact(artifact_id="a1", max_characters=size),
+            RetrieveMemory(key="m1", max_characters=size),
+        ):
+            answer = ask(walk, command, session_id=None if isinstance(command, ListSessions) else walk.session_id)
+            assert len(msgspec.json.encode(answer.data).decode()) <= size + ENVELOPE, command
+            assert "truncated" in str(answer.data), command
 
 
 def test_tasks_come_in_claim_order_before_finished_ones(walk: Rows) -> None:

@@ -16,6 +16,13 @@ SHORT = 300
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
+@pytest.fixture(scope="module")
+def tests() -> dict[str, ast.Module]:
+    """The syntax trees of all tests, by path."""
+    paths = (ROOT / "tests").rglob("*.py")
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
 def test_no_module_is_longer_than_500_lines() -> None:
     assert MODULES
     long = {str(path.relative_to(ROOT)): n for path in MODULES if (n := len(path.read_text().splitlines())) > 500}
@@ -44,26 +51,26 @@ def test_migrations_follow_each_other_up_to_the_schema_of_the_tables() -> None:
     assert revisions[-1] == SCHEMA_REVISION
 
 
-def test_tests_import_from_support_and_not_from_each_other() -> None:
+def test_tests_import_from_support_and_not_from_each_other(tests: dict[str, ast.Module]) -> None:
     imported = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in (ROOT / "tests").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{path}: {name}"
+        for path, tree in tests.items()
+        for node in ast.walk(tree)
         for name in _modules_of(node)
         if name.partition(".")[0] == "tests" and not name.startswith("tests.support")
     ]
     assert imported == []
 
 
-def test_tests_have_no_duplicate_functions_or_classes() -> None:
+def test_tests_have_no_duplicate_functions_or_classes(tests: dict[str, ast.Module]) -> None:
     found: dict[str, list[str]] = {}
-    for path in (ROOT / "tests").rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+    for path, tree in tests.items():
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 told = ast.get_docstring(node) is not None
                 body = "".join(map(ast.dump, node.body[told:]))
                 if len(body) > SHORT:
-                    found.setdefault(body, []).append(f"{path.relative_to(ROOT)}: {node.name}")
+                    found.setdefault(body, []).append(f"{path}: {node.name}")
     assert [names for names in found.values() if len(names) > 1] == []
 
 
