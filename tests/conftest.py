@@ -20,6 +20,9 @@ from tests.support.processes.stack import Stack, new_stack
 from tests.support.project import API_KEY, IS_LONG
 from tests.support.servers import run_folder, running_postgres, running_valkey
 
+# Collecting all tests makes many objects, and hardly any garbage.
+gc.disable()
+
 # Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,6 +51,7 @@ def pytest_collection_finish() -> None:
     """Exclude what was imported and collected from garbage collection, which else goes through it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_configure() -> None:
