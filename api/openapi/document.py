@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.deferred import Deferred
 from api.openapi.gpt_actions import DocumentParameters, build_gpt_document
 from api.openapi.operations import OPERATIONS, Operation
 from api.openapi.responses import COMMAND, KEYED, answer, error_responses, header_components, response_components
@@ -60,17 +61,23 @@ TAGS: dict[Tag, str] = {
 
 
 def openapi_route(*, public_url: str) -> Route:
-    """The route of `/openapi.json`. Both documents are built once; that for a GPT contains the relay's own URL."""
-    document = build_document()
-    body, for_gpt = msgspec.json.encode(document), build_gpt_document(document)
+    """The route of `/openapi.json`. Both documents are built once, for the first request; that for a GPT contains the
+    relay's own URL."""
+    documents = Deferred(_build_both)
 
     async def openapi(request: Request) -> Response:
         client = decode_parameters(request.query_params, DocumentParameters).client
+        body, for_gpt = await documents.get()
         if client is None:
             return JsonResponse(body)
         return JsonResponse(for_gpt | {"servers": [{"url": public_url_of(request, public_url=public_url)}]})
 
     return route("openapi", openapi)
+
+
+def _build_both() -> tuple[bytes, Json]:
+    document = build_document()
+    return msgspec.json.encode(document), build_gpt_document(document)
 
 
 def build_document() -> Json:
