@@ -19,7 +19,7 @@ from local.operator.restore import restore
 from local.servers.embedded import EmbeddedServer, start_postgres
 from models.errors import Conflict, Forbidden, Unavailable
 from models.tables import Base
-from tests.support.servers import NO_SYNC, execute, migrate, new_folder, start_migrated_postgres
+from tests.support.servers import NO_SYNC, TEMPLATE, execute, migrate, new_folder, start_migrated_postgres
 
 CLOSED = {"api_keys", "deliveries"}
 GRANT = "GRANT ALL ON sessions TO PUBLIC"
@@ -136,10 +136,10 @@ def state(url: str) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def another_database(server: EmbeddedServer, name: str) -> Iterator[str]:
-    """Another database on the server, with its URL."""
+def another_database(server: EmbeddedServer, name: str, *, template: str = "template1") -> Iterator[str]:
+    """Another database on the server, with its URL; without tables, unless another template is named."""
     with TargetDatabase(server.url).connect("tests") as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield server.url.replace("/postgres?", f"/{name}?")
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -320,8 +320,7 @@ class TestDropping:
     def test_a_role_used_in_another_database_only_loses_its_login(
         self, server: EmbeddedServer, owner: TargetDatabase
     ) -> None:
-        with another_database(server, "second") as url:
-            migrate(url)
+        with another_database(server, "second", template=TEMPLATE) as url:
             make_reader(TargetDatabase(url), role="shared")
             made = make_reader(owner, role="shared")
             with pytest.raises(Conflict, match="can no longer log in"):

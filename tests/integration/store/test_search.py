@@ -182,16 +182,16 @@ def test_hits_are_paged_without_gap_or_repeat(walk: Rows) -> None:
     assert all(key.startswith("all") for key in found[:12])
 
 
-@pytest.mark.parametrize("max_characters", [200, 5_000, 90_000])
-def test_hits_fit_into_the_budget_for_any_text(walk: Rows, max_characters: int) -> None:
+def test_hits_fit_into_the_budget_for_any_text(walk: Rows) -> None:
     for number in range(10):
         walk.chunk(f"c{number}", "x" * 190_000 + " needle " + '"\\' * 50_000)
         walk.memory(f"m{number}", '"needle"', search_text="needle\n" + "\n".join('"<b>*' * 30 for _ in range(1_000)))
-    answer = search(walk, "needle", limit=500, max_characters=max_characters)
-    assert answer.data["hits"]
-    assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + 1_500
-    assert all("**needle**" in hit["snippet"] for hit in answer.data["hits"])
-    assert all(len(hit["snippet"]) < 450 for hit in answer.data["hits"])
+    for max_characters in (200, 5_000, 90_000):
+        answer = search(walk, "needle", limit=500, max_characters=max_characters)
+        assert answer.data["hits"]
+        assert len(msgspec.json.encode(answer.data).decode()) <= max_characters + 1_500
+        assert all("**needle**" in hit["snippet"] for hit in answer.data["hits"])
+        assert all(len(hit["snippet"]) < 450 for hit in answer.data["hits"])
 
 
 def test_a_page_ends_when_snippets_take_too_long_and_the_next_continues(walk: Rows) -> None:
