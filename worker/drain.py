@@ -1,4 +1,4 @@
-"""Drains a shard: applies its entries in order in one transaction, then acknowledges them.
+"""Drains shards: applies their entries in order in one transaction, then acknowledges them.
 
 A drain that is killed anywhere is repeated: committed entries are recognized by their delivery.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -19,13 +19,22 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
-from models.queue.inbox import OUTCOME_SECONDS, SHARDS, WAKE_SECONDS, drain_pending_key, inbox_key, outcome_key
-from models.queue.job_queue import enqueue_drains, open_queue
+from models.queue.inbox import (
+    OUTCOME_SECONDS,
+    SHARDS,
+    WAKE_SECONDS,
+    Identity,
+    drain_pending_key,
+    inbox_key,
+    outcome_key,
+)
+from models.queue.job_queue import enqueue_drains, name_shards, open_queue
 from models.queue.task_notifications import TaskNotification
 from sessions.commands.manager import SessionManager
+from sessions.commands.pending_writes import identity_of
 from sessions.commands.read_time_budget import ReadTimeBudget
 from sessions.commands.store import StatementFailed
-from sessions.postgres.commands.locks import try_shard
+from sessions.postgres.commands.locks import try_shards
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.deliveries import recently_forgotten
@@ -49,6 +58,13 @@ T = TypeVar("T")
 
 DRAIN_SECONDS = 5.0
 """Longest run of one job, so that a busy shard does not keep the worker from others."""
+TOGETHER_SECONDS, TOGETHER_ENTRIES = 0.25, 250
+"""After a transaction that took longer, or applied more, each of its shards gets a job of its own: slow entries of one
+would delay the others, and several workers can share the work."""
+PAUSE_SECONDS = 0.02
+BUSY_ENTRIES = range(4, 100)
+"""After a transaction with that many entries, the next one begins no sooner than PAUSE_SECONDS later, as webhooks come
+fast enough to gather: a transaction costs as much as dozens of them."""
 SLOW_SECONDS = 60
 """Time for which an entry that took too long is remembered; if it does so again meanwhile, it is to blame."""
 FIRST_BACKOFF_SECONDS = 0.5
@@ -59,10 +75,11 @@ RESUMING = ("resume_session", "batch")
 
 
 class Drained(NamedTuple):
-    """What one transaction applied, and whether it left the shard empty."""
+    """The results of one transaction, the shards that it had locked, and those of them that it left empty."""
 
     applied: Sequence[ApplyResult]
-    is_empty: bool
+    locked: Sequence[int]
+    empty: Collection[int]
 
 
 class Drain:
@@ -73,51 +90,75 @@ class Drain:
         self._engine = engine
         self._failpoint_dir = failpoint_dir
         self._cause = ""
-        """The logged cause for which the last shard waits."""
+        """The logged cause for which the last shards wait."""
+        self._slow: int | None = None
+        """The shard of the entry that took too long in this job."""
+        self._pause_until = 0.0
 
-    def run(self, shard: int) -> str:
-        """Drain a shard until it is empty or the time is up; then enqueue the rest again. Returns a summary. While
-        Postgres is unavailable the entries wait, and the shard is retried later. Raises RedisError."""
-        if not 0 <= shard < SHARDS:
-            raise ValueError(f"Invalid shard {shard}.")
+    def run(self, shards: Sequence[int]) -> str:
+        """Drain shards until they are empty or the time is up; then enqueue the rest again. Returns a summary. While
+        Postgres is unavailable the entries wait, and the shards are retried later. Raises RedisError."""
+        if not shards or not all(0 <= shard < SHARDS for shard in shards):
+            raise ValueError(f"Invalid shards {shards}.")
+        self._slow = None
         counts: Counter[str] = Counter()
+        remarks: dict[str, None] = {}
+        left, together = list(shards), True
         ends_at = time.monotonic() + DRAIN_SECONDS
         try:
             with _unavailable_on_failure(), self._engine.connect() as connection:
-                while time.monotonic() < ends_at:
-                    drained = self._drain_once(connection, shard)
-                    if drained is None:
-                        return _describe(shard, counts, "busy elsewhere")
+                while left and together and time.monotonic() < ends_at:
+                    time.sleep(max(0.0, self._pause_until - time.monotonic()))
+                    began_at = time.monotonic()
+                    drained = self._drain_once(connection, left)
+                    ended_at = time.monotonic()
+                    number = len(drained.applied)
+                    self._pause_until = ended_at + PAUSE_SECONDS if number in BUSY_ENTRIES else 0.0
+                    if len(drained.locked) < len(left):
+                        remarks["busy elsewhere"] = None
                     counts.update(item.status for item in drained.applied)
                     self._cause = ""
-                    if drained.is_empty:
-                        return _describe(shard, counts)
+                    left = [shard for shard in drained.locked if shard not in drained.empty]
+                    if len(left) > 1:
+                        together = ended_at - began_at < TOGETHER_SECONDS and number < TOGETHER_ENTRIES
+                    if left and open_queue(self._redis).count:
+                        break
         except Unavailable as error:
             if isinstance(error.__cause__, RedisError):
                 raise error.__cause__ from None
-            self._report_waiting(shard, error.__cause__)
-            seconds = self._back_off(shard)
-            return _describe(shard, counts, f"Postgres unavailable, again in {seconds:g} s")
-        self._redis.set(drain_pending_key(shard), "1", ex=WAKE_SECONDS)
-        enqueue_drains(open_queue(self._redis), [shard])
-        return _describe(shard, counts, "more to come")
+            waiting = left if self._slow is None else [self._slow]
+            self._report_waiting(waiting, error.__cause__)
+            remarks[f"Postgres unavailable, again in {self._back_off(waiting):g} s"] = None
+            left, together = [shard for shard in left if shard not in waiting], False
+        if left:
+            self._enqueue_again(left, together=together)
+            remarks["more to come"] = None
+        return _describe(shards, counts, remarks)
 
-    def _report_waiting(self, shard: int, error: BaseException | None) -> None:
+    def _enqueue_again(self, shards: Sequence[int], *, together: bool) -> None:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for shard in shards:
+                pipeline.set(drain_pending_key(shard), "1", ex=WAKE_SECONDS)
+            pipeline.execute()
+        enqueue_drains(open_queue(self._redis), shards, together=together)
+
+    def _report_waiting(self, shards: Sequence[int], error: BaseException | None) -> None:
         """Log why shards wait, once per cause, until a shard is drained again."""
         if error is not None and (cause := diagnose(error)) != self._cause:
-            logger.warning("Shard %02d waits, and so will others. %s", shard, cause)
+            logger.warning("%s waits, and so will others. %s", name_shards(shards).capitalize(), cause)
             self._cause = cause
 
-    def _drain_once(self, connection: Connection, shard: int) -> Drained | None:
-        """Apply waiting entries, as many as fit into one transaction; None if another worker has the shard."""
+    def _drain_once(self, connection: Connection, shards: Sequence[int]) -> Drained:
+        """Apply waiting entries, as many as fit into one transaction, of the shards that no other worker has."""
         with connection.begin() as transaction:
-            if not try_shard(connection, shard):
-                return None
-            waiting, suspect = read_entries(self._redis, shard)
+            locked = try_shards(connection, shards)
+            if not locked:
+                return Drained([], locked, empty=())
+            waiting, suspect = read_entries(self._redis, locked)
             if waiting:
                 reach("after_read", self._failpoint_dir)
                 store = PostgresStore(connection)
-                is_alone = partial(self._is_alone, shard, waiting)
+                is_alone = partial(self._is_alone, locked, waiting)
                 owed = partial(owed_seconds, self._redis)
                 reading = ReadTimeBudget(_or_give_up(owed), is_alone=_or_give_up(is_alone))
                 manager = SessionManager(store, suspect=suspect, reading=reading)
@@ -126,53 +167,66 @@ class Drain:
                 finally:
                     add_debts(self._redis, reading.taken)
                     if manager.slow:
-                        self._redis.set(slow_key(shard), ":".join(manager.slow), ex=SLOW_SECONDS)
+                        self._note_slow(waiting, manager.slow)
                 stale = _outcomes_of_deleted(connection, applied)
                 outcomes = encode_outcomes(store, applied, stale=stale)
                 news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
         if not waiting:
-            return Drained([], is_empty=finish_if_empty(self._redis, shard))
+            return Drained([], locked, empty=finish_if_empty(self._redis, locked))
         reach("after_commit", self._failpoint_dir)
-        is_empty = self._finish(shard, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
+        empty = self._finish(locked, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
         reach("after_delete", self._failpoint_dir)
-        return Drained(applied, is_empty)
+        return Drained(applied, locked, empty)
 
-    def _is_alone(self, shard: int, waiting: Sequence[StreamEntry], source: str) -> bool:
+    def _note_slow(self, waiting: Sequence[StreamEntry], slow: Identity) -> None:
+        """Remember the entry that took too long, for the next drain of its shard."""
+        self._slow = next(item.shard for item in waiting if identity_of(item.entry) == slow)
+        self._redis.set(slow_key(self._slow), ":".join(slow), ex=SLOW_SECONDS)
+
+    def _is_alone(self, shards: Sequence[int], waiting: Sequence[StreamEntry], source: str) -> bool:
         """Whether all waiting entries are of this source, and no other shard waits for a worker."""
         if any(item.entry.source != source for item in waiting):
             return False
-        return self._redis.xlen(inbox_key(shard)) <= len(waiting) and open_queue(self._redis).count == 0
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for shard in shards:
+                pipeline.xlen(inbox_key(shard))
+            lengths = pipeline.execute()
+        return sum(lengths) <= len(waiting) and open_queue(self._redis).count == 0
 
     def _finish(
         self,
-        shard: int,
+        shards: Sequence[int],
         entries: Sequence[StreamEntry],
         applied: Sequence[ApplyResult],
         *,
         outcomes: Sequence[EncodedOutcome],
         stale: Sequence[str],
         news: TaskNotification,
-    ) -> bool:
-        """Acknowledge committed entries, and return whether the shard is empty now."""
-        is_empty = acknowledge(self._redis, shard, entries, applied, outcomes=outcomes, stale=stale, news=news)
+    ) -> set[int]:
+        """Acknowledge committed entries, and return the shards that are empty now."""
+        empty = acknowledge(self._redis, shards, entries, applied, outcomes=outcomes, stale=stale, news=news)
         for item in applied:
             if item.status == "failed":
                 try:
                     show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
                 except RedisError as error:  # The sweeper will list it.
                     logger.warning("Dead letter %s is not listed yet: %s", item.entry.delivery_id, error)
-        return is_empty
+        return empty
 
-    def _back_off(self, shard: int) -> float:
-        """Keep the drain marked as pending, longer each time, so that it is not enqueued before."""
+    def _back_off(self, shards: Sequence[int]) -> float:
+        """Keep the drains marked as pending, longer each time, so that they are not enqueued before."""
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.incr(failure_count_key(shard))
-            pipeline.expire(failure_count_key(shard), 60)
-            failures: int = pipeline.execute()[0]
+            for shard in shards:
+                pipeline.incr(failure_count_key(shard))
+                pipeline.expire(failure_count_key(shard), 60)
+            failures: int = max(pipeline.execute()[::2])
         seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
-        self._redis.set(drain_pending_key(shard), "1", px=int(seconds * 1000))
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for shard in shards:
+                pipeline.set(drain_pending_key(shard), "1", px=int(seconds * 1000))
+            pipeline.execute()
         return seconds
 
 
@@ -225,8 +279,8 @@ def _outcomes_of_deleted(connection: Connection, applied: Sequence[ApplyResult])
     return [outcome_key(*identity) for identity in recently_forgotten(connection, sessions, seconds=OUTCOME_SECONDS)]
 
 
-def _describe(shard: int, counts: Counter[str], remark: str = "") -> str:
+def _describe(shards: Sequence[int], counts: Counter[str], remarks: Iterable[str] = ()) -> str:
     shown = ("applied", "rejected", "parked", "failed", "ignored", "duplicate", "conflict")
     parts = [f"{counts[status]} {status}" for status in shown]
     done = ", ".join(part for part in parts if not part.startswith("0 "))
-    return f"drain shard {shard:02d}: " + "; ".join(part for part in (done or "0 applied", remark) if part)
+    return f"drain {name_shards(shards)}: " + "; ".join([done or "0 applied", *remarks])

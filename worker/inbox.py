@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from redis import Redis
@@ -37,8 +37,8 @@ MAX_BYTES = 1_048_576
 """Per transaction: enough to be worth its round trips, and little enough to repeat. A megabyte of batches is seconds of
 work; of more, each transaction would load all and finish a part, or run out of time and start again with one entry."""
 FIRST_STEP, STEP = 4, 50
-"""Entries read at a time, at first and then: Redis builds its reply in memory, of which large entries may leave
-little."""
+"""Entries read at a time, at first from all shards together and then from each: Redis builds its reply in memory, of
+which large entries may leave little."""
 MARK_SECONDS = 2.0
 """The pending mark outlives a worker that dies while draining by at most that."""
 OUTCOMES_AT_ONCE_BYTES = 1_048_576
@@ -136,8 +136,9 @@ _Rows = list[tuple[bytes, dict[bytes, bytes]]]
 
 
 class StreamEntry(msgspec.Struct, frozen=True):
-    """An entry with its id in the stream."""
+    """An entry with its shard and its id in the stream."""
 
+    shard: int
     stream_id: bytes
     entry: Entry
     size: int
@@ -151,51 +152,79 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 class Waiting(NamedTuple):
-    """A shard's oldest entries, and the one of them that took too long the last time."""
+    """The oldest entries of some shards, and the one of them that took too long the last time."""
 
     entries: list[StreamEntry]
     suspect: Identity | None
 
 
-def read_entries(redis: Redis, shard: int) -> Waiting:
-    """Returns the oldest entries of a shard, as many as fit into one transaction; at least one if there is any. Marks
-    the shard's drain as pending: while the mark stands no other drain is enqueued, and this one checks the shard again
-    when it removes the mark."""
+def read_entries(redis: Redis, shards: Sequence[int]) -> Waiting:
+    """Returns the oldest entries of these shards, as many as fit into one transaction; at least one if there is any.
+    Each shard has its turn, the one with the oldest entry first. If an entry took too long the last time, only its
+    shard is read. Marks the drains of the shards as pending: while a mark stands no other drain is enqueued, and this
+    one checks the shard again when it removes the mark."""
     waiting: list[StreamEntry] = []
     size = 0
-    after = "-"
-    count = FIRST_STEP
-    rows, suspect = _read_first(redis, shard)
-    while True:
-        for stream_id, fields in rows:
-            body = fields.get(ENTRY_FIELD, b"")
-            size += len(body)
-            if waiting and size > MAX_BYTES:
-                return Waiting(waiting, suspect)
-            try:
-                waiting.append(StreamEntry(stream_id, msgspec.json.decode(body, type=Entry), len(body)))
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                _quarantine(redis, shard, stream_id, fields)
-        if len(rows) < count or len(waiting) >= MAX_ENTRIES:
-            return Waiting(waiting, suspect)
-        after = f"({rows[-1][0].decode()}"
+    count = max(1, FIRST_STEP // len(shards))
+    rows, suspect = _read_first(redis, shards, count)
+    while rows:
+        unfinished: dict[int, bytes] = {}
+        for shard, found in rows.items():
+            for stream_id, fields in found:
+                body = fields.get(ENTRY_FIELD, b"")
+                size += len(body)
+                if waiting and (size > MAX_BYTES or len(waiting) >= MAX_ENTRIES):
+                    return Waiting(waiting, suspect)
+                try:
+                    waiting.append(StreamEntry(shard, stream_id, msgspec.json.decode(body, type=Entry), len(body)))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    _quarantine(redis, shard, stream_id, fields)
+            if len(found) >= count:
+                unfinished[shard] = found[-1][0]
+        if not unfinished:
+            break
         average = size // max(1, len(waiting)) + 1
-        count = max(1, min(STEP, MAX_ENTRIES - len(waiting), (MAX_BYTES - size) // average))
-        rows = cast("_Rows", redis.xrange(inbox_key(shard), min=after, count=count))
+        most = min(MAX_ENTRIES - len(waiting), (MAX_BYTES - size) // average) // len(unfinished)
+        count = max(1, min(STEP, most))
+        rows = _read_on(redis, unfinished, count)
+    return Waiting(waiting, suspect)
 
 
-def _read_first(redis: Redis, shard: int) -> tuple[_Rows, Identity | None]:
+def _read_first(redis: Redis, shards: Sequence[int], count: int) -> tuple[dict[int, _Rows], Identity | None]:
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
-        pipeline.get(slow_key(shard))
-        pipeline.xrange(inbox_key(shard), count=FIRST_STEP)
-        marked, slow, rows = pipeline.execute(raise_on_error=False)
-    # Without memory the mark cannot be set, but draining frees memory.
-    for answer in (slow, rows) if isinstance(marked, OutOfMemoryError) else (marked, slow, rows):
-        if isinstance(answer, Exception):
-            raise answer
-    source, _, delivery_id = (slow or b"").decode().partition(":")
-    return rows, (source, delivery_id) if slow else None
+        for shard in shards:
+            pipeline.set(drain_pending_key(shard), "1", px=int(MARK_SECONDS * 1000))
+            pipeline.get(slow_key(shard))
+            pipeline.xrange(inbox_key(shard), count=count)
+        answers = pipeline.execute(raise_on_error=False)
+    rows: dict[int, _Rows] = {}
+    suspects: dict[int, Identity] = {}
+    for shard, marked, slow, found in zip(shards, answers[::3], answers[1::3], answers[2::3], strict=True):
+        # Without memory the mark cannot be set, but draining frees memory.
+        for answer in (slow, found) if isinstance(marked, OutOfMemoryError) else (marked, slow, found):
+            if isinstance(answer, Exception):
+                raise answer
+        if found:
+            rows[shard] = found
+        if slow and found:
+            source, _, delivery_id = slow.decode().partition(":")
+            suspects[shard] = (source, delivery_id)
+    if suspects:
+        shard, suspect = next(iter(suspects.items()))
+        return {shard: rows[shard]}, suspect
+    return dict(sorted(rows.items(), key=lambda item: _age(item[1][0][0]))), None
+
+
+def _age(stream_id: bytes) -> tuple[int, ...]:
+    """Returns a stream id as numbers: milliseconds, and a number within the millisecond."""
+    return tuple(map(int, stream_id.split(b"-")))
+
+
+def _read_on(redis: Redis, after: Mapping[int, bytes], count: int) -> dict[int, _Rows]:
+    with redis.pipeline(transaction=False) as pipeline:
+        for shard, stream_id in after.items():
+            pipeline.xrange(inbox_key(shard), min=f"({stream_id.decode()}", count=count)
+        return dict(zip(after, pipeline.execute(), strict=True))
 
 
 def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, bytes]) -> None:
@@ -235,22 +264,25 @@ def _delete(pipeline: Pipeline, shard: int, gone: Sequence[_Gone]) -> None:
 
 def acknowledge(
     redis: Redis,
-    shard: int,
+    shards: Sequence[int],
     entries: Sequence[StreamEntry],
     applied: Sequence[ApplyResult],
     *,
     outcomes: Sequence[EncodedOutcome] = (),
     stale: Sequence[str] = (),
     news: TaskNotification | None = None,
-) -> bool:
+) -> set[int]:
     """Delete committed entries by id, which needs no free memory; then delete stale outcomes and send the new ones, as
-    far as possible. Returns whether the shard is empty, and its drain ended thereby. Repeatable. Raises RedisError if
-    the entries may still be there."""
-    gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(entries)]
+    far as possible. Returns those of the drained shards that are empty, whose drains ended thereby. Repeatable. Raises
+    RedisError if the entries may still be there."""
+    gone: dict[int, list[_Gone]] = {}
+    for number, item in enumerate(entries):
+        gone.setdefault(item.shard, []).append(_gone(item, applied[number] if number < len(applied) else None))
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     parts = _in_parts(outcomes)
     with redis.pipeline(transaction=False) as pipeline:
-        _delete(pipeline, shard, gone)
+        for shard, items in gone.items():
+            _delete(pipeline, shard, items)
         if stale:
             pipeline.eval(RELEASE_SCRIPT, len(stale), *stale)
         _send(pipeline, next(parts, []))
@@ -258,25 +290,30 @@ def acknowledge(
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         if news:
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
-        _finish_if_empty(pipeline, shard)
-        deleted, *sent, is_empty = pipeline.execute(raise_on_error=False)
-        if isinstance(deleted, Exception):
-            raise deleted
+        for shard in shards:
+            _finish_if_empty(pipeline, shard)
+        answers = pipeline.execute(raise_on_error=False)
+        deleted, sent, ended = answers[: len(gone)], answers[len(gone) : -len(shards)], answers[-len(shards) :]
+        if trouble := next((answer for answer in deleted if isinstance(answer, Exception)), None):
+            raise trouble
         for part in parts:
             _send(pipeline, part)
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
-        logger.warning("Shard %02d: not all outcomes could be sent: %s", shard, trouble)
-    return bool(is_empty == 1)
+        logger.warning("Not all outcomes could be sent: %s", trouble)
+    return {shard for shard, is_empty in zip(shards, ended, strict=True) if is_empty == 1}
 
 
-def finish_if_empty(redis: Redis, shard: int) -> bool:
-    """End the drain of a shard if it is empty, so that the next push enqueues another; returns whether it is."""
-    return bool(_finish_if_empty(redis, shard))
+def finish_if_empty(redis: Redis, shards: Sequence[int]) -> set[int]:
+    """End the drains of those shards that are empty, so that the next push enqueues another; returns them."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for shard in shards:
+            _finish_if_empty(pipeline, shard)
+        return {shard for shard, is_empty in zip(shards, pipeline.execute(), strict=True) if is_empty}
 
 
-def _finish_if_empty(redis: Redis, shard: int) -> Any:
-    return redis.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), failure_count_key(shard))
+def _finish_if_empty(pipeline: Pipeline, shard: int) -> None:
+    pipeline.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), failure_count_key(shard))
 
 
 def slow_key(shard: int) -> str:

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from rq import get_current_job
 from sqlalchemy import Engine
 
+from models.queue.job_queue import name_shards
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
@@ -37,16 +38,17 @@ def prepare(settings: Settings) -> Runtime:
     return runtime
 
 
-def drain(shard: int) -> None:
-    """Drain one shard. May be repeated, and run concurrently."""
+def drain(*shards: int) -> None:
+    """Drain shards. May be repeated, and run concurrently."""
+    name = name_shards(shards)
     try:
-        _report(_runtime().drain.run(shard))
+        _report(_runtime().drain.run(shards))
     except RedisError as error:
-        logger.warning("Shard %02d: Redis failed during the drain (%s); it will be retried.", shard, error)
+        logger.warning("Redis failed during the drain of %s (%s); it will be retried.", name, error)
     except Exception:  # All or nothing was committed; the entries are applied again.
-        logger.exception("Shard %02d: the drain broke off; it will be retried.", shard)
+        logger.exception("The drain of %s broke off; it will be retried.", name)
         _runtime().engine.dispose()
-        _report(f"drain shard {shard:02d}: broke off, see the worker's log")
+        _report(f"drain {name}: broke off, see the worker's log")
 
 
 def replay(source: str, delivery_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
@@ -31,18 +31,26 @@ def open_queue(connection: Redis) -> Queue:
     return Queue(QUEUE, connection=connection, serializer=JSONSerializer)
 
 
-def enqueue_drains(queue: Queue, shards: Iterable[int]) -> None:
-    """Enqueue one drain job per shard, in one round trip. Safe to repeat."""
+def enqueue_drains(queue: Queue, shards: Sequence[int], *, together: bool = True) -> None:
+    """Enqueue drains of shards, in one round trip: one job for all of them, since a job and its transaction cost as
+    much as dozens of webhooks, or a job for each, for several workers. Safe to repeat."""
+    parts = [shards] if together and shards else [[shard] for shard in shards]
     jobs: list[Any] = [
         Queue.prepare_data(
             DRAIN,
-            args=[shard],
+            args=list(part),
             timeout=DRAIN_TIMEOUT_SECONDS,
             result_ttl=0,  # With results, RQ would keep 5 kB per job; the worker's log has the details.
             failure_ttl=KEEP_ABANDONED_SECONDS,
-            description=f"drain shard {shard:02d}",
+            description=f"drain {name_shards(part)}",
         )
-        for shard in shards
+        for part in parts
     ]
     if jobs:
         queue.enqueue_many(jobs)
+
+
+def name_shards(shards: Sequence[int]) -> str:
+    """Name shards for people, such as "shard 03" or "shards 03 11"."""
+    numbers = " ".join(f"{shard:02d}" for shard in shards)
+    return f"shard {numbers}" if len(shards) == 1 else f"shards {numbers}"

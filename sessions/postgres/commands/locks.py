@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, func, select, text
 
 SHARD_LOCK = 7_305_002
@@ -9,12 +11,12 @@ SHARD_LOCK = 7_305_002
 JOURNAL_LOCK = 7_305_003
 """First key; the shard is the second. Serializes commits of events, so that they become visible in the order of ids."""
 
-_TRY_SHARD = text("SELECT pg_try_advisory_xact_lock(:key, :shard)")
+_TRY_SHARDS = text("SELECT shard FROM unnest(:shards) AS shard WHERE pg_try_advisory_xact_lock(:key, shard)")
 
 
-def try_shard(connection: Connection, shard: int) -> bool:
-    """Try to lock the shard until the transaction ends; returns whether it succeeded."""
-    return bool(connection.scalar(_TRY_SHARD, {"key": SHARD_LOCK, "shard": shard}))
+def try_shards(connection: Connection, shards: Sequence[int]) -> list[int]:
+    """Try to lock shards until the transaction ends; returns those that could be locked."""
+    return list(connection.scalars(_TRY_SHARDS, {"key": SHARD_LOCK, "shards": list(shards)}))
 
 
 def lock_shard(connection: Connection, shard: int) -> None:

@@ -69,15 +69,15 @@ def test_entries_deleted_twice_are_subtracted_once(redis: Redis) -> None:
     """A worker may be suspended after its commit, while another does its work."""
     shard = shard_of(SESSION)
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(3)))
-    stopped = read_entries(redis, shard).entries
-    acknowledge(redis, shard, stopped[:2], [])
+    stopped = read_entries(redis, [shard]).entries
+    acknowledge(redis, [shard], stopped[:2], [])
     assert backlog(redis) == {"a": 1}
     push(redis, entry("store_memory", SESSION, content="later", source="a"))
-    acknowledge(redis, shard, stopped, [])
+    acknowledge(redis, [shard], stopped, [])
     assert backlog(redis) == {"a": 1}
-    acknowledge(redis, shard, stopped, [])
+    acknowledge(redis, [shard], stopped, [])
     assert backlog(redis) == {"a": 1}
-    acknowledge(redis, shard, read_entries(redis, shard).entries, [])
+    acknowledge(redis, [shard], read_entries(redis, [shard]).entries, [])
     assert backlog(redis) == {}
 
 
@@ -97,14 +97,14 @@ def test_quarantined_entries_leave_the_backlog(redis: Redis) -> None:
     for body in (b'{"source": "a", "of": "another version"}', b"{not json", b"[]"):
         redis.xadd(inbox_key(shard), {"e": body})
     redis.hincrby(BACKLOG_KEY, "a", 1)
-    assert len(read_entries(redis, shard).entries) == 1
+    assert len(read_entries(redis, [shard]).entries) == 1
     assert backlog(redis) == {"a": 1}
 
 
 def test_uncounted_entries_of_an_older_version_do_not_make_the_backlog_negative(redis: Redis) -> None:
     push(redis, *(entry("store_memory", SESSION, content=n, source="a") for n in range(2)))
     redis.hset(BACKLOG_KEY, "a", 1)
-    acknowledge(redis, shard_of(SESSION), read_entries(redis, shard_of(SESSION)).entries, [])
+    acknowledge(redis, [shard_of(SESSION)], read_entries(redis, [shard_of(SESSION)]).entries, [])
     assert backlog(redis) == {}
 
 
@@ -137,7 +137,7 @@ def test_one_sender_cannot_fill_the_inbox(redis_url: str, redis: Redis, tmp_path
         while watch.seconds < 2.5:
             assert serving.post(memory(SESSION)).json()["error"]["code"] == "backlog_share"
         shard = shard_of(SESSION)
-        acknowledge(redis, shard, read_entries(redis, shard).entries[:1], [])
+        acknowledge(redis, [shard], read_entries(redis, [shard]).entries[:1], [])
         wait_for_status(202, lambda: serving.post(memory(SESSION)))
         assert serving.post(memory(SESSION)).status_code == 429
 
@@ -221,7 +221,7 @@ def test_large_bodies_of_one_sender_leave_room_for_the_others(
         held = cast("dict[bytes, bytes]", own_redis.hgetall(BACKLOG_BYTES_KEY))
         assert 10_000_000 < int(held[b"default"]) <= 64 * 2**20 * 0.7 / 2
         shard = shard_of(SESSION)
-        while waiting := read_entries(own_redis, shard).entries:
-            acknowledge(own_redis, shard, waiting, [])
+        while waiting := read_entries(own_redis, [shard]).entries:
+            acknowledge(own_redis, [shard], waiting, [])
         assert own_redis.hgetall(BACKLOG_BYTES_KEY) == {}
         wait_for_status(202, lambda: serving.post(body))

@@ -113,9 +113,9 @@ def test_a_replay_by_a_worker_equals_one_by_the_relay(redis: Redis, engine: Engi
     def take() -> tuple[Entry, list[Any]]:
         """Remove the entry and its keys from Redis. Returns them."""
         marks = [(redis.get(key), redis.ttl(key) > 0) for key in keys]
-        (row,) = read_entries(redis, shard_of(walk)).entries
+        (row,) = read_entries(redis, [shard_of(walk)]).entries
         left = [*marks, redis.hgetall(BACKLOG_KEY), redis.hgetall(BACKLOG_BYTES_KEY)]
-        acknowledge(redis, shard_of(walk), [row], [])
+        acknowledge(redis, [shard_of(walk)], [row], [])
         redis.delete(*keys)
         return row.entry, left
 

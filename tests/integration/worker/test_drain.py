@@ -252,7 +252,7 @@ def test_entries_wait_while_postgres_is_down(redis: Redis, settings: Settings) -
     assert done == f"drain shard {shard_of('later'):02d}: 0 applied; Postgres unavailable, again in 0.5 s"
     assert redis.xlen(inbox_key(shard_of("later"))) == 1
     assert redis.pttl(drain_pending_key(shard_of("later"))) <= 500
-    [done] = [Drain(redis, engine).run(shard_of("later"))]
+    [done] = [Drain(redis, engine).run([shard_of("later")])]
     assert done.endswith("again in 1 s")
 
 
@@ -269,7 +269,7 @@ def test_a_shard_locked_by_another_worker_is_skipped(redis: Redis, engine: Engin
     with engine.begin() as connection:
         lock = {"class": 7_305_002, "shard": shard_of(walk)}
         connection.execute(text("SELECT pg_advisory_xact_lock(:class, :shard)"), lock)
-        assert Drain(redis, engine).run(shard_of(walk)).endswith("0 applied; busy elsewhere")
+        assert Drain(redis, engine).run([shard_of(walk)]).endswith("0 applied; busy elsewhere")
     assert drain(redis, engine)[shard_of(walk)].endswith("1 applied")
 
 
@@ -351,7 +351,7 @@ def test_large_entries_are_drained_in_several_transactions(redis: Redis, engine:
     push(redis, *entries)
     sizes = []
     while redis.xlen(inbox_key(shard_of(walk))):
-        waiting = read_entries(redis, shard_of(walk)).entries
+        waiting = read_entries(redis, [shard_of(walk)]).entries
         sizes.append(len(waiting))
         redis.xdel(inbox_key(shard_of(walk)), *(item.stream_id for item in waiting))
     assert sizes == [10, 2]
@@ -445,7 +445,7 @@ def test_a_command_is_decoded_once_and_its_response_encoded_once(redis: Redis, e
     # A new source gets no task updates, which would be encoded, too.
     push(redis, entry("store_memory", walk, source=f"once-{walk}", key="k", content={"a": [1, 2]}, waits=True))
     with json_calls() as calls:
-        Drain(redis, engine).run(shard_of(walk))
+        Drain(redis, engine).run([shard_of(walk)])
     once = [
         "decode in worker.inbox.read_entries",
         "decode in models.decoding.strict.decode_as",
@@ -469,7 +469,7 @@ def test_a_worker_that_pauses_while_another_drains_its_shard_loses_and_repeats_n
         if reached == point and not described:
             push(redis, meanwhile)
             described.append("paused")
-            described.append(Drain(redis, engine).run(shard_of(walk)))
+            described.append(Drain(redis, engine).run([shard_of(walk)]))
 
     monkeypatch.setattr("worker.drain.reach", pause)
     described += drain(redis, engine, first)

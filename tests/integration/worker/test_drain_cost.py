@@ -56,7 +56,7 @@ def test_a_drain_takes_one_transaction_and_few_round_trips(
 ) -> None:
     push(redis, *(entry("store_memory", walk, key=f"k{n}", content=n) for n in range(number)))
     with statements(engine) as sent:
-        assert Drain(redis, engine).run(shard_of(walk)).endswith(f": {number} applied")
+        assert Drain(redis, engine).run([shard_of(walk)]).endswith(f": {number} applied")
     assert len(memories(engine, walk)) == number
     assert sent.count("BEGIN") == 1
     # Time limits, shard lock, savepoint, deliveries, sessions, memories; all writes; the end of the savepoint.
@@ -78,10 +78,10 @@ def test_writes_of_all_kinds_share_a_round_trip(redis: Redis, engine: Engine, wa
 def test_a_drain_goes_on_while_entries_are_left_and_ends_with_the_last(redis: Redis, walk: str) -> None:
     shard = shard_of(walk)
     push(redis, *(entry("store_memory", walk, key=f"k{n}", content=n) for n in range(3)))
-    waiting = read_entries(redis, shard).entries
-    assert not acknowledge(redis, shard, waiting[:2], [])
+    waiting = read_entries(redis, [shard]).entries
+    assert not acknowledge(redis, [shard], waiting[:2], [])
     assert redis.exists(drain_pending_key(shard))
-    assert acknowledge(redis, shard, waiting[2:], [])
+    assert acknowledge(redis, [shard], waiting[2:], [])
     assert not redis.exists(drain_pending_key(shard))
     assert redis.xlen(inbox_key(shard)) == 0
 

@@ -83,7 +83,7 @@ def test_postgres_recognizes_repeats_when_redis_has_lost_them(redis: Redis, engi
 def test_events_applied_before_a_worker_died_are_not_applied_again(redis: Redis, engine: Engine, deploys: str) -> None:
     push(redis, event(deploys), event(deploys, at=NOW + WINDOW), event(deploys, at=NOW + 2 * WINDOW))
     with engine.begin() as connection:
-        waiting = read_entries(redis, shard_of(deploys)).entries
+        waiting = read_entries(redis, [shard_of(deploys)]).entries
         SessionManager(PostgresStore(connection)).apply([item.entry for item in waiting])
     assert drain(redis, engine)[shard_of(deploys)].endswith(": 3 duplicate")
     assert stored(engine, deploys) == [1, 1, 1]

@@ -68,7 +68,7 @@ def replay(redis: Redis, engine: Engine, item: Entry, resolution: DeadLetterReso
 def commit_without_acknowledging(redis: Redis, engine: Engine, session_id: str) -> None:
     """Drain like a worker that is killed between its commit and its acknowledgement to Redis."""
     with engine.begin() as connection:
-        waiting = read_entries(redis, shard_of(session_id)).entries
+        waiting = read_entries(redis, [shard_of(session_id)]).entries
         SessionManager(PostgresStore(connection)).apply([item.entry for item in waiting])
 
 
@@ -318,7 +318,7 @@ def test_any_sequence_of_steps_applies_it_once(redis: Redis, engine: Engine, sco
             case "forget":
                 redis.delete(dedup_key(item.source, item.delivery_id))
             case "drain":
-                Drain(redis, engine).run(shard)
+                Drain(redis, engine).run([shard])
             case "die after the commit":
                 commit_without_acknowledging(redis, engine, session_id)
             case "replay":

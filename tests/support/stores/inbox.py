@@ -45,4 +45,4 @@ def drain(redis: Redis, engine: Engine, *entries: Entry) -> list[str]:
     if entries:
         push(redis, *entries)
     shards = sorted({shard_of(item.session_id) for item in entries}) or range(SHARDS)
-    return [Drain(redis, engine).run(shard) for shard in shards]
+    return [Drain(redis, engine).run([shard]) for shard in shards]
