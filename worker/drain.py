@@ -94,6 +94,7 @@ class Drain:
         self._slow: int | None = None
         """The shard of the entry that took too long in this job."""
         self._pause_until = 0.0
+        """When the next transaction may begin if nothing else waits."""
 
     def run(self, shards: Sequence[int]) -> str:
         """Drain shards until they are empty or the time is up; then enqueue the rest again. Returns a summary. While
@@ -108,20 +109,18 @@ class Drain:
         try:
             with _unavailable_on_failure(), self._engine.connect() as connection:
                 while left and together and time.monotonic() < ends_at:
-                    time.sleep(max(0.0, self._pause_until - time.monotonic()))
+                    self._pause()
                     began_at = time.monotonic()
                     drained = self._drain_once(connection, left)
-                    ended_at = time.monotonic()
-                    number = len(drained.applied)
-                    self._pause_until = ended_at + PAUSE_SECONDS if number in BUSY_ENTRIES else 0.0
+                    number, seconds = len(drained.applied), time.monotonic() - began_at
+                    self._pause_until = began_at + seconds + PAUSE_SECONDS if number in BUSY_ENTRIES else 0.0
+                    counts.update(item.status for item in drained.applied)
                     if len(drained.locked) < len(left):
                         remarks["busy elsewhere"] = None
-                    counts.update(item.status for item in drained.applied)
                     self._cause = ""
                     left = [shard for shard in drained.locked if shard not in drained.empty]
-                    if len(left) > 1:
-                        together = ended_at - began_at < TOGETHER_SECONDS and number < TOGETHER_ENTRIES
-                    if left and open_queue(self._redis).count:
+                    together = len(left) == 1 or (number < TOGETHER_ENTRIES and seconds < TOGETHER_SECONDS)
+                    if left and self._do_jobs_wait():
                         break
         except Unavailable as error:
             if isinstance(error.__cause__, RedisError):
@@ -134,6 +133,15 @@ class Drain:
             self._enqueue_again(left, together=together)
             remarks["more to come"] = None
         return _describe(shards, counts, remarks)
+
+    def _pause(self) -> None:
+        """Let webhooks gather after a transaction with several, unless there is other work."""
+        seconds = self._pause_until - time.monotonic()
+        if seconds > 0 and not self._do_jobs_wait():
+            time.sleep(seconds)
+
+    def _do_jobs_wait(self) -> bool:
+        return bool(open_queue(self._redis).count)
 
     def _enqueue_again(self, shards: Sequence[int], *, together: bool) -> None:
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -193,7 +201,7 @@ class Drain:
             for shard in shards:
                 pipeline.xlen(inbox_key(shard))
             lengths = pipeline.execute()
-        return sum(lengths) <= len(waiting) and open_queue(self._redis).count == 0
+        return sum(lengths) <= len(waiting) and not self._do_jobs_wait()
 
     def _finish(
         self,

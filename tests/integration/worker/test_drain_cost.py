@@ -124,11 +124,11 @@ def test_rq_keeps_few_records_of_a_drain_and_none_of_them_afterwards(
 ) -> None:
     number = 40
     run: Counter[int] = Counter()
-    monkeypatch.setattr(jobs, "drain", lambda shard: run.update([shard]))
+    monkeypatch.setattr(jobs, "drain", lambda *shards: run.update(shards))
     monkeypatch.setattr(logging.getLogger("rq.worker"), "disabled", True)
     worker = AllowedJobsWorker([QUEUE], connection=own_redis, serializer=JSONSerializer, log_job_description=False)
     monkeypatch.setattr(worker, "_install_signal_handlers", lambda: None)
-    enqueue_drains(open_queue(own_redis), [3] * number)
+    enqueue_drains(open_queue(own_redis), [3] * number, together=False)
     before = own_redis.info("stats")["total_commands_processed"]
     worker.work(burst=True, logging_level="WARNING")
     commands = own_redis.info("stats")["total_commands_processed"] - before
@@ -158,12 +158,12 @@ class StoppedWorker(AllowedJobsWorker):
 def test_a_worker_that_is_asked_to_stop_after_a_drain_stops_and_lists_no_failed_job(
     own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "drain", lambda shard: None)
+    monkeypatch.setattr(jobs, "drain", lambda *shards: None)
     monkeypatch.setattr(logging.getLogger("rq.worker"), "disabled", True)
     worker = StoppedWorker([QUEUE], connection=own_redis, serializer=JSONSerializer, log_job_description=False)
     monkeypatch.setattr(worker, "_install_signal_handlers", lambda: None)
     queue = open_queue(own_redis)
-    enqueue_drains(queue, [3, 4, 5])
+    enqueue_drains(queue, [3, 4, 5], together=False)
     worker.work(burst=True, logging_level="WARNING")
     assert queue.failed_job_registry.get_job_ids() == []
     assert queue.count == 2
