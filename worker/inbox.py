@@ -28,6 +28,7 @@ from models.queue.inbox import (
     drain_pending_key,
     inbox_key,
 )
+from models.queue.job_queue import name_shards
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from sessions.rules.event_log import ApplyResult
 from worker.outcomes import EncodedOutcome
@@ -300,7 +301,7 @@ def acknowledge(
             _send(pipeline, part)
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
-        logger.warning("Not all outcomes could be sent: %s", trouble)
+        logger.warning("%s: not all outcomes could be sent: %s", name_shards(shards).capitalize(), trouble)
     return {shard for shard, is_empty in zip(shards, ended, strict=True) if is_empty == 1}
 
 
