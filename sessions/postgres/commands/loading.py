@@ -12,6 +12,7 @@ from msgspec import Raw
 from sqlalchemy import (
     ARRAY,
     Column,
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -69,20 +70,31 @@ def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, 
     stats = {session_id: Stats() for session_id in session_ids}
     if not stats:
         return stats
-    wanted = func.unnest(cast(list(stats), ARRAY(Text))).column_valued("wanted")
-    active = func.count().filter(TaskRow.status.in_(UNFINISHED))
-    for name, row, extra in (
-        ("conversation_chunks", ChunkRow, ()),
-        ("memories", MemoryRow, ()),
-        ("tasks", TaskRow, (active,)),
-        ("artifacts", ArtifactRow, ()),
-    ):
-        counts = select(row.session_id, func.count(), *extra).where(row.session_id.in_(select(wanted)))
-        for session_id, count, *more in connection.execute(counts.group_by(row.session_id)):
+    for name, counts in _select_counts().items():
+        for session_id, count, *more in connection.execute(counts, {"session_ids": list(stats)}):
             setattr(stats[session_id], name, count)
             if more:
                 stats[session_id].active_tasks = more[0]
     return stats
+
+
+@cache
+def _select_counts() -> dict[str, Select[Any]]:
+    """Return, for each count, the statement for the sessions of the list session_ids."""
+    wanted = func.unnest(_texts("session_ids")).column_valued("wanted")
+    active = func.count().filter(TaskRow.status.in_(UNFINISHED))
+    counted: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+        ("conversation_chunks", ChunkRow, ()),
+        ("memories", MemoryRow, ()),
+        ("tasks", TaskRow, (active,)),
+        ("artifacts", ArtifactRow, ()),
+    )
+    return {
+        name: select(row.session_id, func.count(), *extra)
+        .where(row.session_id.in_(select(wanted)))
+        .group_by(row.session_id)
+        for name, row, extra in counted
+    }
 
 
 def _load_held(connection: Connection, keys: list[Key]) -> list[Record]:
@@ -106,7 +118,7 @@ def _select(name: str, *, locked: bool) -> Select[Any]:
     table = _TABLES[name]
     primary = list(table.primary_key.columns)
     names = [f"k{number}" for number in range(len(primary))]
-    parts = [cast(bindparam(part, type_=ARRAY(Text)), ARRAY(Text)) for part in names]
+    parts = [_texts(part) for part in names]
     wanted = func.unnest(*parts).table_valued(*(column(part, Text) for part in names)).render_derived()
     matches = and_(*(key == wanted.c[part] for key, part in zip(primary, names, strict=True)))
     if locked:
@@ -119,7 +131,13 @@ def _select(name: str, *, locked: bool) -> Select[Any]:
 
 def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Record]:
     """Load the first open tasks of each session."""
-    sessions = func.unnest(cast(sorted(session_ids), ARRAY(Text))).table_valued("session_id").render_derived("wanted")
+    rows = connection.execute(_select_open_tasks(), {"session_ids": sorted(session_ids)})
+    return _make_records("tasks", rows)
+
+
+@cache
+def _select_open_tasks() -> Select[Any]:
+    sessions = func.unnest(_texts("session_ids")).table_valued("session_id").render_derived("wanted")
     first = (
         select(*_columns("tasks"))
         .where(TaskRow.session_id == sessions.c.session_id, TaskRow.finished_at.is_(None))
@@ -127,8 +145,7 @@ def _load_open_tasks(connection: Connection, session_ids: set[str]) -> list[Reco
         .limit(OPEN_TASKS)
         .lateral("first")
     )
-    rows = connection.execute(select(*first.c).select_from(sessions.join(first, true())))
-    return _make_records("tasks", rows)
+    return select(*first.c).select_from(sessions.join(first, true()))
 
 
 def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> list[Record]:
@@ -154,11 +171,7 @@ def _count_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> 
 def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str, LastChunk]:
     if not session_ids:
         return {}
-    wanted = func.unnest(cast(list(session_ids), ARRAY(Text))).column_valued("wanted")
-    columns = (ChunkRow.chunk_id, ChunkRow.created_by, ChunkRow.created_at, ChunkRow.position)
-    latest = select(*columns).where(ChunkRow.session_id == wanted).order_by(ChunkRow.position.desc()).limit(2)
-    last = latest.lateral("last")
-    rows = connection.execute(select(wanted.label("session_id"), *last.c).order_by(wanted, last.c.position))
+    rows = connection.execute(_select_last_chunks(), {"session_ids": list(session_ids)})
     found: dict[str, LastChunk] = {}
     for row in rows:
         before = found.get(row.session_id)
@@ -169,6 +182,15 @@ def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str
             created_at=row.created_at,
         )
     return found
+
+
+@cache
+def _select_last_chunks() -> Select[Any]:
+    wanted = func.unnest(_texts("session_ids")).column_valued("wanted")
+    columns = (ChunkRow.chunk_id, ChunkRow.created_by, ChunkRow.created_at, ChunkRow.position)
+    latest = select(*columns).where(ChunkRow.session_id == wanted).order_by(ChunkRow.position.desc()).limit(2)
+    last = latest.lateral("last")
+    return select(wanted.label("session_id"), *last.c).order_by(wanted, last.c.position)
 
 
 def _names_of(recipients: Collection[Recipient]) -> list[str]:
@@ -206,6 +228,11 @@ def _load_queue(connection: Connection, session_glob: str | None, recipients: Co
     if session_glob is not None:
         statement = statement.where(TaskRow.session_id.like(like_pattern(session_glob), escape="\\"))
     return Counter({(agent, kind, priority): count for agent, kind, priority, count in connection.execute(statement)})
+
+
+def _texts(name: str) -> ColumnElement[Any]:
+    """Return a parameter for a list of texts."""
+    return cast(bindparam(name, type_=ARRAY(Text)), ARRAY(Text))
 
 
 def _columns(name: str) -> list[Column[Any]]:
