@@ -80,6 +80,8 @@ class Drained(NamedTuple):
     applied: Sequence[ApplyResult]
     locked: Sequence[int]
     empty: Collection[int]
+    was_suspect: bool = False
+    """Whether an entry was retried that took too long before: then only its shard was read."""
 
 
 class Drain:
@@ -119,7 +121,8 @@ class Drain:
                         remarks["busy elsewhere"] = None
                     self._cause = ""
                     left = [shard for shard in drained.locked if shard not in drained.empty]
-                    together = len(left) == 1 or (number < TOGETHER_ENTRIES and seconds < TOGETHER_SECONDS)
+                    is_quick = number < TOGETHER_ENTRIES and seconds < TOGETHER_SECONDS and not drained.was_suspect
+                    together = len(left) == 1 or is_quick
                     if left and self._do_jobs_wait():
                         break
         except Unavailable as error:
@@ -186,7 +189,7 @@ class Drain:
         reach("after_commit", self._failpoint_dir)
         empty = self._finish(locked, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
         reach("after_delete", self._failpoint_dir)
-        return Drained(applied, locked, empty)
+        return Drained(applied, locked, empty, was_suspect=suspect is not None)
 
     def _note_slow(self, waiting: Sequence[StreamEntry], slow: Identity) -> None:
         """Remember the entry that took too long, for the next drain of its shard."""

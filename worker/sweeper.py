@@ -135,13 +135,14 @@ class Sweeper:
 
 
 def wake_forgotten(redis: Redis) -> list[int]:
-    """Enqueue drains of shards with entries and no pending mark: their drain died, or RQ lost its job."""
+    """Enqueue drains of shards with entries and no pending mark: their drain died, or RQ lost its job. Each gets a job
+    of its own, so that one whose drains always die keeps no other from being drained."""
     with redis.pipeline(transaction=False) as pipeline:
         for shard in range(SHARDS):
             pipeline.xlen(inbox_key(shard))
         sizes: list[int] = pipeline.execute()
     woken = [s for s in range(SHARDS) if sizes[s] and redis.set(drain_pending_key(s), "1", nx=True, ex=WAKE_SECONDS)]
-    enqueue_drains(open_queue(redis), woken)
+    enqueue_drains(open_queue(redis), woken, together=False)
     return woken
 
 

@@ -139,7 +139,7 @@ def test_each_process_logs_once_that_postgres_is_down(own_stack: Stack, own_post
     lines = [line for line in stack.log("worker").splitlines() if "Postgres cannot be used" in line]
     causes = {line.partition("Postgres cannot be used: ")[2] for line in lines}
     assert len(lines) <= 3 * len(causes)
-    assert all("Start Postgres" in cause or "Wait; it answers" in cause for cause in causes)
+    assert all("Start Postgres" in cause or "Wait until the server" in cause for cause in causes)
 
 
 def test_a_diagnosis_contains_no_value_of_the_statement(own_database_url: str) -> None:

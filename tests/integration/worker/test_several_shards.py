@@ -21,6 +21,7 @@ from worker import drain as drains
 from worker import inbox, jobs
 from worker.drain import Drain
 from worker.inbox import FIRST_STEP, read_entries, slow_key
+from worker.sweeper import wake_forgotten
 
 SHARD_LOCK = 7_305_002
 
@@ -180,6 +181,25 @@ def test_a_slow_entry_delays_only_its_own_shard(
     impatient.dispose()
     with engine.begin() as connection:
         connection.execute(text(f"DROP FUNCTION {trigger} CASCADE"))
+
+
+def test_the_others_are_not_kept_waiting_by_the_retry_of_a_slow_entry(
+    redis: Redis, engine: Engine, walks: list[str]
+) -> None:
+    slow, *others = walks
+    push(redis, *(store(walk) for walk in walks))
+    redis.set(slow_key(shard_of(slow)), "tests:applied-meanwhile")
+    assert Drain(redis, engine).run(shards_of(walks)).endswith("1 applied; more to come")
+    assert memories(engine, slow) == {"k0": 1}
+    assert [job.args for job in queued(redis)] == [[shard] for shard in shards_of(others)]
+
+
+def test_the_sweeper_enqueues_a_job_for_each_shard(redis: Redis, walks: list[str]) -> None:
+    """A drain that breaks off each time would take those of the other shards with it."""
+    push(redis, *(store(walk) for walk in walks))
+    redis.delete(*(drain_pending_key(shard) for shard in shards_of(walks)))
+    assert wake_forgotten(redis) == shards_of(walks)
+    assert [job.args for job in queued(redis)] == [[shard] for shard in shards_of(walks)]
 
 
 def test_while_postgres_is_away_all_shards_wait_as_long(redis: Redis, settings: Settings, walks: list[str]) -> None:
