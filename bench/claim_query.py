@@ -76,7 +76,7 @@ def explained(connection: Any) -> Iterator[None]:
     """Print the plans of the queries that find and claim the task."""
 
     def explain(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "ORDER BY" in statement:
+        if "ORDER BY" in statement and "INSERT INTO" not in statement:
             cursor.execute("SAVEPOINT before_plan")
             cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}", parameters)
             print("\n".join("    " + row[0] for row in cursor.fetchall()))
