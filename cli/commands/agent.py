@@ -109,8 +109,8 @@ def run(
         concurrency=concurrency,
     )
     runner = Runner(tool.client, claim_options, job, warn=tool.terminal.warn)
-    tool.terminal.note(f"Waiting for tasks of {name}. Press Ctrl-C to stop.")
     with _stopped_by_signals(runner):
+        tool.terminal.note(f"Waiting for tasks of {name}. Press Ctrl-C to stop.")
         is_first = True
         for event in runner.run():
             if isinstance(event, str):
