@@ -1,4 +1,4 @@
-"""Makes an object when it is first needed, as to make it, or to import its module, takes long."""
+"""Makes an object when it is first needed, because making it, or importing its module, takes long."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ BATCH_ENTRIES = 64
 BATCH_BYTES = 1_048_576
 BATCHES_IN_FLIGHT = 2
 """Two, so that a batch does not wait for the reply to the one before; each needs a connection. More only make batches
-smaller: with four, a webhook takes a tenth more CPU. What arrives while both are in flight makes the next batch; to
-wait for more, for at most 2 ms, made end to end a tenth slower."""
+smaller: with four, a webhook takes a tenth more CPU. What arrives while both are in flight makes the next batch.
+Waiting up to 2 ms for more made end to end a tenth slower."""
 
 PUSH_SCRIPT = """
 local receipts, woken, marked, numbers, sizes = {}, {}, {}, {}, {}
