@@ -46,6 +46,9 @@ LINKS = {
     "openapi": template_of("openapi"),
     "instructions": template_of("instructions"),
 }
+LAST_WAIT_SECONDS = 1.0
+"""For reads that wait for a thread when the process is told to stop: enough for a short queue, and little of the time
+that the process has."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -64,10 +67,18 @@ def create_app(settings: Settings) -> Starlette:
     async def postgres() -> Mapping[str, str]:
         return {"postgres": "ok" if await database.is_there() else "unavailable"}
 
+    async def end_waiting() -> None:
+        await ingest.stopping.wait()
+        await asyncio.sleep(LAST_WAIT_SECONDS)
+        database.end_waiting()
+        claims_database.end_waiting()
+
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with ingest.running(), mcp.run():
-            services = [asyncio.create_task(keep_running(service)) for service in (journal.run, waiters.run)]
+            services = [
+                asyncio.create_task(keep_running(service)) for service in (journal.run, waiters.run, end_waiting)
+            ]
             try:
                 yield
             finally:

@@ -120,6 +120,10 @@ class Database:
             self._check = asyncio.create_task(self._probe())
         return await asyncio.shield(self._check)
 
+    def end_waiting(self) -> None:
+        """Reject the reads and writes that wait for a thread; those that have begun go on."""
+        self._threads.end_waiting()
+
     def close(self) -> None:
         """Release threads and connections without waiting for running work."""
         self._threads.close()

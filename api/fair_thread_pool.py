@@ -75,6 +75,13 @@ class FairThreads:
         """Return whether the source holds as many threads as it may."""
         return self._held[source] >= self._share
 
+    def end_waiting(self) -> None:
+        """Raise Unavailable for all who wait for their turn."""
+        turns = [turn for waiting in self._waiting.values() for turn in waiting if not turn.done()]
+        self._waiting.clear()
+        for turn in turns:
+            turn.set_exception(Unavailable("The relay is restarting; retry in a few seconds."))
+
     def close(self) -> None:
         """Start no more work, and do not wait for running work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -94,7 +101,8 @@ class FairThreads:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(source)
+                if turn.exception() is None:
+                    self._release(source)
             elif turn in waiting:
                 waiting.remove(turn)
                 self._forget_if_idle(source)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import Engine, text
 
 from models.queue.inbox import shard_of
-from tests.support.processes.serving import Stopwatch
+from tests.support.processes.serving import Serving, Stopwatch
 from tests.support.processes.stack import Stack, envelope, new_id, wait_for
+from tests.support.project import API_KEY
 
 PROMPT_SECONDS = 1.0
 """The time for a read of a few rows, which takes milliseconds. Without shares it would wait for ten seconds here."""
@@ -89,6 +94,27 @@ def test_slow_reads_of_one_key_delay_neither_other_keys_nor_readiness_checks(
                 assert watch.seconds < PROMPT_SECONDS
             assert waiting_for_locks(engine) == 4
         assert {answer.result().status_code for answer in slow} == {200}
+
+
+def test_a_stopping_relay_finishes_reads_that_it_has_begun_and_rejects_those_that_wait(
+    stack: Stack, session_id: str, engine: Engine, tmp_path: Path
+) -> None:
+    servers = {name: stack.environment[name] for name in ("DATABASE_URL", "REDIS_URL")}
+    relay = Serving("api", tmp_path, **servers)
+    limits = httpx.Limits(max_connections=12)
+    with httpx.Client(base_url=relay.url, headers={"X-API-Key": API_KEY}, timeout=60, limits=limits) as client:
+        with sending(12) as pool:
+            with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
+                reads = [pool.submit(client.get, f"/v1/sessions/{session_id}/artifacts") for _ in range(12)]
+                wait_for(lambda: waiting_for_locks(engine) == 4, what="waiting")
+                os.kill(relay.running.pid, signal.SIGTERM)
+                wait_for(lambda: sum(read.done() for read in reads) == 8, what="waiting reads rejected")
+            answers = [read.result() for read in reads]
+        assert Counter(answer.status_code for answer in answers) == {200: 4, 503: 8}
+        rejected = next(answer for answer in answers if answer.status_code == 503)
+        assert "restarting" in rejected.json()["error"]["message"]
+        assert int(rejected.headers["retry-after"]) > 0
+    relay.close()
 
 
 def test_blocked_claims_of_one_key_do_not_delay_those_of_another(

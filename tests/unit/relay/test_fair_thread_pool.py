@@ -104,6 +104,23 @@ def test_abandoned_work_is_not_begun_and_begun_work_counts_until_it_ends() -> No
     run(test, threads=8)
 
 
+def test_waiting_work_can_be_ended_while_begun_work_goes_on() -> None:
+    async def test(fair: FairThreads, gated: Gated) -> None:
+        begun, *waiting = start(fair, gated, "a1", "a2", "b1", "c1")
+        await until(lambda: gated.begun == ["a1"])
+        waiting[1].cancel()
+        fair.end_waiting()
+        waiting[2].cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable, asyncio.CancelledError, asyncio.CancelledError]
+        assert not begun.done()
+        gated.access.set()
+        assert await begun == "a1"
+        assert await asyncio.gather(*start(fair, gated, "a3", "b2")) == ["a3", "b2"]
+
+    run(test, threads=1)
+
+
 def test_only_the_source_with_too_much_waiting_work_is_refused() -> None:
     async def test(fair: FairThreads, gated: Gated) -> None:
         tasks = start(fair, gated, *(f"a{number}" for number in range(2 + MAX_WAITING)))
