@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from models.settings import Settings
 from tests.support.ports import free_port
 from tests.support.processes.stack import wait_for
 from tests.support.project import ROOT
+from tests.support.servers import copy_migrated_data, start_migrated_postgres
 
 START_SECONDS = 90
 MOST_LINES = 22
@@ -195,7 +196,7 @@ def query(postgres: EmbeddedServer, statement: str) -> list[tuple[Any, ...]]:
 
 
 def test_postgres_keeps_its_data_when_killed_or_stopped_and_parses_unicode_words(data_dir: Path) -> None:
-    postgres = start_postgres(data_dir)
+    postgres = start_migrated_postgres(data_dir, settings={})
     try:
         query(postgres, "CREATE TABLE kept (word text)")
         query(postgres, "INSERT INTO kept VALUES ('killed')")
@@ -233,7 +234,8 @@ def test_valkey_loses_no_confirmed_write_when_killed(data_dir: Path) -> None:
     assert processes_of(data_dir) == []
 
 
-def test_servers_on_two_data_folders_run_side_by_side_even_with_long_paths(data_dir: Path) -> None:
+def test_servers_on_two_data_folders_run_side_by_side_in_folders_that_only_the_owner_can_enter(data_dir: Path) -> None:
+    # Paths may be long.
     folders = [data_dir, data_dir.with_name("a rather deep, comma'd and spaced folder") / ("x" * 100)]
     servers: list[EmbeddedServer] = []
     try:
@@ -243,17 +245,9 @@ def test_servers_on_two_data_folders_run_side_by_side_even_with_long_paths(data_
         for postgres, name in zip(servers[::2], ("first", "second"), strict=True):
             query(postgres, f"CREATE TABLE {name} ()")
             assert query(postgres, "SELECT relname FROM pg_stat_user_tables") == [(name,)]
-    finally:
-        for server in servers:
-            server.stop()
-
-
-def test_only_the_owner_can_enter_the_folders_of_data_and_sockets(data_dir: Path) -> None:
-    servers = [start_postgres(data_dir, settings={"fsync": "off"}), start_valkey(data_dir)]
-    try:
-        for name in ("postgres", "valkey", "logs"):
-            assert (data_dir / name).stat().st_mode & 0o077 == 0, name
-        assert psutil.Process(servers[0].pid).uids().effective != 0
+            assert psutil.Process(postgres.pid).uids().effective != 0
+        for folder, name in product(folders, ("postgres", "valkey", "logs")):
+            assert (folder / name).stat().st_mode & 0o077 == 0, f"Others can enter {folder / name}."
     finally:
         for server in servers:
             server.stop()
@@ -272,6 +266,7 @@ def test_a_data_folder_in_use_is_refused_with_the_pid_of_its_stack(data_dir: Pat
 
 
 def test_servers_of_a_killed_stack_are_ended_by_the_next_start_and_keep_their_data(data_dir: Path) -> None:
+    copy_migrated_data(data_dir)
     killed = subprocess.run(
         [sys.executable, "-c", ORPHANS, str(data_dir)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -330,49 +325,81 @@ def listener_on_the_dashboards_port() -> Iterator[int]:
         yield port
 
 
-def test_every_process_that_dies_is_restarted(run: Callable[..., LocalStack]) -> None:
-    stack = run().wait_until_ready()
-    paste(stack.output)
-    for name in ("postgres", "valkey-server", "worker", "worker.dashboard", "api"):
-        child = stack.child(name)
-        assert child, name
-        child.kill()
-        wait_for(lambda name=name, old=child: stack.child(name) not in (None, old), what=f"{name} restarted")  # type: ignore[misc]
-    wait_for(stack.remembers, seconds=60, what="memory readable")
-    dashboard_url = stack.description["dashboard_url"]
-    wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="password prompt")
-    assert stack.output.count("was ended by SIGKILL; restarting") == 5
-
-
-def test_a_killed_stack_is_cleaned_up_by_the_next_start_and_keeps_its_data(run: Callable[..., LocalStack]) -> None:
+def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_killed(
+    run: Callable[..., LocalStack], data_dir: Path
+) -> None:
+    copy_migrated_data(data_dir)
     killed = run().wait_until_ready()
     paste(killed.output)
+    for name in ("postgres", "valkey-server", "worker", "worker.dashboard", "api"):
+        child = killed.child(name)
+        assert child, name
+        child.kill()
+        wait_for(lambda name=name, old=child: killed.child(name) not in (None, old), what=f"{name} restarted")  # type: ignore[misc]
+    wait_for(killed.remembers, seconds=60, what="memory readable")
+    dashboard_url = killed.description["dashboard_url"]
+    wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="password prompt")
+    assert killed.output.count("was ended by SIGKILL; restarting") == 5
+
     servers = [killed.child(name) for name in ("postgres", "valkey-server")]
     killed.kill()
     stack = run(PORT=str(killed.port)).wait_until_ready()
     assert "of a killed stack" in stack.output
     assert not any(server and belongs(server, stack.data_dir) for server in servers)
     assert stack.remembers()
-    os.kill(stack.pid, signal.SIGTERM)
+
+    worker = stack.child("worker")
+    assert worker
+    worker.suspend()
+    stack.press_ctrl_c()
+    wait_for(lambda: "Stopping." in stack.output, what="stopping")
+    # A second one ends everything at once.
+    stack.press_ctrl_c()
     assert stack.wait_for_exit() == 0, stack.output
     assert processes_of(stack.data_dir) == []
 
 
-def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
+def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port_until_their_data_is_deleted(
     run: Callable[..., LocalStack], data_dir: Path
 ) -> None:
+    other = data_dir.with_name("other")
+    for folder in (data_dir, other):
+        copy_migrated_data(folder)
     first = run().wait_until_ready()
     same_folder = run()
     assert same_folder.wait_for_exit() == 1
     assert f"in use by another process (pid {first.pid})" in same_folder.output
-    same_port = run(data_dir.with_name("other"), PORT=str(first.port))
+    same_port = run(other, PORT=str(first.port))
     assert same_port.wait_for_exit() == 1
     assert f"Port {first.port} on 127.0.0.1 is in use by another program. Set another PORT." in same_port.output
-    assert processes_of(same_port.data_dir) == []
-    second = run(data_dir.with_name("other")).wait_until_ready()
+    assert processes_of(other) == []
+    second = run(other).wait_until_ready()
     paste(first.output)
     assert second.send(command="list_sessions", session_id=None)["data"]["sessions"] == []
     assert first.remembers()
+    require_stop_without(first, first.data_dir / "valkey" / "appendonlydir")
+    require_stop_without(second, second.data_dir)
+
+
+def require_stop_without(stack: LocalStack, folder: Path) -> None:
+    """Delete a folder of a running stack, which must take no more webhooks then, and say why it stops."""
+    url = stack.description["relay_url"]
+    headers = {"X-API-Key": (stack.data_dir / "api_key").read_text().strip()}
+    body = {"command": "create_session", "data": {"title": "Kept"}}
+    assert httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code == 202
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def refused() -> bool:
+        try:
+            return httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code != 202
+        except httpx.TransportError:
+            return True
+
+    wait_for(refused, seconds=30, what="refused")
+    assert stack.wait_for_exit() == 1
+    [told] = re.findall(r"(\S+) was deleted or replaced while the stack was running", stack.output)
+    assert told == str(folder) if folder != stack.data_dir else Path(told).is_relative_to(folder)
+    assert "Traceback" not in stack.output
 
 
 def test_servers_and_settings_given_by_the_environment_and_the_env_file_are_used(
@@ -390,6 +417,9 @@ def test_servers_and_settings_given_by_the_environment_and_the_env_file_are_used
     assert not (data_dir / "valkey").exists()
     assert not (data_dir / "api_key").exists()
     assert [answer["status"] for answer in paste(stack.output)] == ["success", "success"]
+    os.kill(stack.pid, signal.SIGTERM)
+    assert stack.wait_for_exit() == 0, stack.output
+    assert processes_of(data_dir) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs Postgres as itself.")
@@ -409,37 +439,3 @@ def test_as_root_no_other_folder_is_opened_for_postgres(data_dir: Path, monkeypa
     assert closed.stat().st_mode & 0o777 == 0o700
     assert (closed / "data" / "postgres").readlink().is_relative_to(state)
     assert (closed / "data" / "postgres").stat().st_mode & 0o777 == 0o700
-
-
-def test_a_second_ctrl_c_ends_everything_at_once(run: Callable[..., LocalStack]) -> None:
-    stack = run().wait_until_ready()
-    worker = stack.child("worker")
-    assert worker
-    worker.suspend()
-    stack.press_ctrl_c()
-    wait_for(lambda: "Stopping." in stack.output, what="stopping")
-    stack.press_ctrl_c()
-    assert stack.wait_for_exit() == 0, stack.output
-    assert processes_of(stack.data_dir) == []
-
-
-@pytest.mark.parametrize("part", ["", "valkey/appendonlydir"])
-def test_a_deleted_data_folder_stops_the_stack(run: Callable[..., LocalStack], data_dir: Path, part: str) -> None:
-    stack = run().wait_until_ready()
-    url = stack.description["relay_url"]
-    headers = {"X-API-Key": (data_dir / "api_key").read_text().strip()}
-    body = {"command": "create_session", "data": {"title": "Kept"}}
-    assert httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code == 202
-    shutil.rmtree(data_dir / part, ignore_errors=True)
-
-    def refused() -> bool:
-        try:
-            return httpx.post(f"{url}/v1/webhook", json=body, headers=headers).status_code != 202
-        except httpx.TransportError:
-            return True
-
-    wait_for(refused, seconds=30, what="refused")
-    assert stack.wait_for_exit() == 1
-    [told] = re.findall(r"(\S+) was deleted or replaced while the stack was running", stack.output)
-    assert told == str(data_dir / part) if part else Path(told).is_relative_to(data_dir)
-    assert "Traceback" not in stack.output
