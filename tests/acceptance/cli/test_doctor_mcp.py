@@ -107,7 +107,7 @@ def answering(status: int, headers: dict[str, str], *, body: bytes = b"") -> Ite
 
 class TestAnswers:
     def test_a_stdio_server_is_started_queried_and_ended(self, cli: CommandLine, configure: Configure) -> None:
-        configure(database=program("may only read", env={"DSN": "${DSN}"}))
+        configure(database=program("sdk", env={"DSN": "${DSN}"}))
         done = cli.launch("doctor", "--mcp", "--yes", environment={"DSN": SECRET})
         assert done.rows == [
             {
@@ -119,7 +119,8 @@ class TestAnswers:
         ]
         assert "No problems, 0 warnings." in done.err
         assert ".mcp.json" in done.err
-        assert "✓" in cli.shown("doctor", "--mcp", "--yes", environment={"DSN": "x"})
+        configure(database=program("may only read"))
+        assert "✓" in cli.shown("doctor", "--mcp", "--yes")
 
     def test_an_http_server_is_queried(self, configure: Configure) -> None:
         port = free_port()
@@ -141,7 +142,7 @@ class TestAnswers:
 
     def test_a_refused_call_is_reported_without_secrets(self, cli: CommandLine, configure: Configure) -> None:
         configure(database=program("refused", env={"DSN": "${DSN}"}))
-        done = cli.launch("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
+        done = cli.run("doctor", "--mcp", "-y", code=1, environment={"DSN": f"postgresql://u:{SECRET}@h/d"})
         found = done.findings["database"]
         assert found["state"] == "trouble"
         assert "execute_sql failed" in found["detail"]
@@ -172,7 +173,7 @@ class TestTroubles:
             empty={},
         )
         environment = {"TOKEN": SECRET, "PATH": bare_path(cli.folder)}
-        done = cli.launch("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
+        done = cli.run("doctor", "--mcp", "--yes", "--pass-env", "TOKEN", code=1, environment=environment)
         found = done.findings
         assert found["node"]["detail"] == "npx is not installed."
         assert "Node.js" in found["node"]["remedy"]
@@ -240,7 +241,7 @@ class TestTroubles:
         self, cli: CommandLine, configure: Configure
     ) -> None:
         configure(**{"hostile": program("hostile"), f"{HOSTILE}" + "n" * 500: {"type": HOSTILE}})
-        done = cli.launch("doctor", "--mcp", "--yes", code=1)
+        done = cli.run("doctor", "--mcp", "--yes", code=1)
         assert "get_me failed" in done.findings["hostile"]["detail"]
         assert len(done.out + done.err) < 4_000
         assert not set(done.out + done.err) & set("\x1b\x07\u202e")
@@ -383,10 +384,8 @@ def children() -> list[psutil.Process]:
 
 
 def bare_path(folder: Path) -> str:
-    """Create a PATH with only Python and a shell."""
+    """Create a PATH with only a shell."""
     programs = folder / "programs"
     programs.mkdir()
-    for name in ("bash", "sh", "env", "dirname", "readlink", "python3"):
-        if found := shutil.which(name):
-            (programs / name).symlink_to(found)
-    return os.pathsep.join([str(Path(sys.executable).parent), str(programs)])
+    (programs / "sh").symlink_to(shutil.which("sh") or "/bin/sh")
+    return str(programs)

@@ -17,20 +17,32 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202eevil"
 CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
-def make_server(rights: str) -> MCPServer:
+def make_server() -> MCPServer:
     """Create a server like one for Postgres, with a tool that returns the privileges of the connected role."""
-    from mcp.server import MCPServer  # Half of the servers need none of it.
-    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.server import MCPServer  # Its import takes most of a second, and most of the servers need none of it.
 
     server = MCPServer("database", version="1.2.3")
 
     @server.tool()
     def execute_sql(sql: str) -> str:
-        if rights == "refused":
-            raise ToolError(f"permission denied for {os.environ.get('DSN', '')}")
-        return json.dumps({"sql": sql, "rows": [{"rights": rights}]})
+        return json.dumps({"sql": sql, "rows": [{"rights": "may only read"}]})
 
     return server
+
+
+def database(rights: str) -> dict[str, Any]:
+    """Return the responses of such a server."""
+    is_refused = rights == "refused"
+    text = f"permission denied for {os.environ.get('DSN', '')}" if is_refused else json.dumps([{"rights": rights}])
+    return {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "database", "version": "1.2.3"},
+        },
+        "tools/list": {"tools": [{"name": "execute_sql", "inputSchema": {"type": "object"}}]},
+        "tools/call": {"content": [{"type": "text", "text": text}], "isError": is_refused},
+    }
 
 
 def speak_by_hand(answers: dict[str, Any]) -> None:
@@ -47,7 +59,7 @@ def speak_by_hand(answers: dict[str, Any]) -> None:
 def hostile() -> dict[str, Any]:
     """Return responses made to act on a terminal, and to fill it."""
     schema = {"type": "object"}
-    tools = [{"name": f"{HOSTILE}{number}" + "x" * 5_000, "inputSchema": schema} for number in range(2_000)]
+    tools = [{"name": f"{HOSTILE}{number}" + "x" * 500, "inputSchema": schema} for number in range(2_000)]
     known = {"name": "get_me", "inputSchema": schema, "description": HOSTILE}
     return {
         "initialize": {
@@ -65,9 +77,11 @@ def main(kind: str, *more: str) -> None:
     """Run one of the servers."""
     match kind:
         case "http":
-            make_server("may only read").run(
+            make_server().run(
                 "streamable-http", host="127.0.0.1", port=int(more[0]), json_response=True, stateless_http=True
             )
+        case "sdk":
+            make_server().run()
         case "hostile":
             print(HOSTILE, file=sys.stderr)
             speak_by_hand(hostile())
@@ -77,14 +91,14 @@ def main(kind: str, *more: str) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             child = subprocess.Popen([sys.executable, "-c", CHILD])
             Path(more[0]).write_text(f"{os.getpid()} {child.pid}")
-            make_server("may only read").run()
+            speak_by_hand(database("may only read"))
             signal.pause()
         case "leaving":
             child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
             Path(more[0]).write_text(str(child.pid))
-            make_server("may only read").run()
+            speak_by_hand(database("may only read"))
         case _:
-            make_server(kind).run()
+            speak_by_hand(database(kind))
 
 
 if __name__ == "__main__":
