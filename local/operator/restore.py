@@ -20,12 +20,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from local.operator.backups import COPY, Advance, script_of
-from local.operator.migrations import upgrade
+from local.operator.migrations import read_revision, upgrade
 from local.operator.postgres_tools import Connection, TargetDatabase, ToolError, Tools, reap
 from models.errors import Unavailable
 from models.queue.inbox import dedup_key, outcome_key
 from models.queue.redis_options import REDIS_OPTIONS
-from models.tables import Base
+from models.tables import SCHEMA_REVISION, Base
 
 FORGOTTEN = (dedup_key("*", "*"), outcome_key("*", "*", "*"))
 """Key patterns of deduplication marks and kept responses."""
@@ -52,7 +52,8 @@ def restore(database: TargetDatabase, redis_url: str, path: Path, *, tools: Tool
     _replace(database, path, tools=tools, advance=advance)
     # A worker that was still running may have marked deliveries that the backup does not contain.
     forget_deliveries(redis_url)
-    upgrade(database)
+    if read_revision(database) != SCHEMA_REVISION:
+        upgrade(database)
 
 
 def forget_deliveries(redis_url: str) -> int:

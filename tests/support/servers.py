@@ -59,8 +59,8 @@ def start_migrated_postgres(folder: Path, *, settings: Mapping[str, str] = NO_SY
 
 
 def copy_migrated_data(folder: Path) -> None:
-    """Create the folder, with the data of a Postgres that is migrated, so that a start there is quick."""
-    folder.mkdir(parents=True, mode=0o755)
+    """Fill a new folder with the data of a Postgres that is migrated, so that a start there is quick."""
+    folder.mkdir(parents=True, mode=0o755, exist_ok=True)
     subprocess.run(["cp", "-a", _prepared_data() / "postgres", folder], check=True)
 
 

@@ -15,12 +15,13 @@ import psycopg2
 import pytest
 
 from local.data_dir import Lock, make_data_dir
+from local.operator.migrations import read_revision
 from local.operator.postgres_tools import TargetDatabase, ToolError, tools_for
-from local.servers.embedded import start_postgres
+from models.tables import SCHEMA_REVISION
 from tests.support.processes.command_line import PROGRAM, CommandLine
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY
-from tests.support.servers import NO_SYNC, execute, migrate, new_folder
+from tests.support.servers import execute, migrate, new_folder, start_migrated_postgres
 from tests.support.torture.rig import Rig, new_rig
 
 GATE = 7_305_099
@@ -85,14 +86,14 @@ class TestPostgres:
         later = stack.journal(kept)[-1]["cursor"]
         assert everything(cli) != before
 
-        refused = cli.launch("db", "restore", "all.dump", "--yes", code=1)
+        refused = cli.run("db", "restore", "all.dump", "--yes", code=1)
         assert "session-relay api" in refused.err
         assert "session-relay worker" in refused.err
         changed = everything(cli)
         stack.stop("worker")
         waiting = stack.post("store_memory", kept, key="late", content=1)["delivery_id"]
         stack.stop("api")
-        asked = cli.launch("db", "restore", "all.dump", code=2)
+        asked = cli.run("db", "restore", "all.dump", code=2)
         assert f"{len(changed.splitlines())} sessions" in asked.err
         stack.redis.set("sr:keys:revoked:kept", "1")
         cli.launch("db", "restore", "all.dump", "--yes")
@@ -105,19 +106,6 @@ class TestPostgres:
         wait_for(lambda: stack.client.get(f"/v1/deliveries/{waiting}").json()["status"] == "applied", what="applied")
         news = stack.client.get(f"/v1/sessions/{kept}/events", params={"after": later}).json()["items"]
         assert [event["delivery_id"] for event in news] == [waiting]
-
-    def test_restore_asks_first_and_no_changes_nothing(self, cli: CommandLine, stack: Stack) -> None:
-        fill(stack, new_id("asked"), range(1))
-        cli.run("db", "backup", "all.dump")
-        before = everything(cli)
-        stack.stop()
-        terminal = cli.terminal("db", "restore", "all.dump", columns=200)
-        assert "(last active " in terminal.wait_for("[y/N]")
-        terminal.type("n\n")
-        code, text = terminal.end()
-        assert (code, "Nothing was changed." in text) == (1, True)
-        stack.start("api")
-        assert everything(cli) == before
 
     def test_a_forced_restore_of_a_running_stack_is_complete_and_accepts_repeats(
         self, cli: CommandLine, stack: Stack
@@ -133,7 +121,9 @@ class TestPostgres:
             cli.run("db", "restore", "all.dump", "--yes", "--force")
             assert everything(cli) == before
 
-    def test_a_restore_killed_midway_changes_nothing(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
+    def test_a_restore_that_is_declined_damaged_foreign_or_killed_changes_nothing(
+        self, cli: CommandLine, stack: Stack, rig: Rig
+    ) -> None:
         session_id = new_id("old")
         fill(stack, session_id, range(2))
         cli.run("db", "backup", "old.dump")
@@ -141,6 +131,18 @@ class TestPostgres:
         fill(stack, session_id, range(2, 4))
         before = everything(cli)
         stack.stop()
+
+        terminal = cli.terminal("db", "restore", "old.dump", columns=200)
+        assert "(last active " in terminal.wait_for("[y/N]")
+        terminal.type("n\n")
+        code, text = terminal.end()
+        assert (code, "Nothing was changed." in text) == (1, True)
+
+        whole = (cli.folder / "old.dump").read_bytes()
+        for damaged in (whole[: len(whole) // 2], whole[:-10], b"", b"nonsense" * 1_000):
+            (cli.folder / "damaged.dump").write_bytes(damaged)
+            assert "Error:" in cli.run("db", "restore", "damaged.dump", "--yes", code=1).err
+
         with waiting_gate(rig) as is_reached:
             restoring = subprocess.Popen(
                 [PROGRAM, "db", "restore", "old.dump", "--yes"], cwd=cli.folder, env=cli.environment
@@ -148,27 +150,19 @@ class TestPostgres:
             wait_for(is_reached, what="restore blocked")
             os.kill(restoring.pid, signal.SIGKILL)
             restoring.wait()
+
+        # Foreign tables are dropped only on request.
+        execute(rig.postgres.url, "CREATE TABLE recipes (name text)")
+        assert "recipes" in cli.run("db", "restore", "old.dump", "--yes", code=1).err
         stack.start("api")
         assert everything(cli) == before
         stack.stop()
-        cli.run("db", "restore", "old.dump", "--yes")
+        cli.run("db", "restore", "old.dump", "--yes", "--force")
+        assert cli.run("db", "check", "--json", "state").json == {"state": "current"}
         stack.start("api")
         assert stack.journal(session_id) == old
 
-    def test_a_damaged_backup_is_detected_before_any_change(self, cli: CommandLine, stack: Stack) -> None:
-        session_id = new_id("whole")
-        fill(stack, session_id, range(2))
-        cli.run("db", "backup", "whole.dump")
-        whole = (cli.folder / "whole.dump").read_bytes()
-        before = everything(cli)
-        stack.stop()
-        for damaged in (whole[: len(whole) // 2], whole[:-10], b"", b"nonsense" * 1_000):
-            (cli.folder / "damaged.dump").write_bytes(damaged)
-            assert "Error:" in cli.run("db", "restore", "damaged.dump", "--yes", code=1).err
-        stack.start("api")
-        assert everything(cli) == before
-
-    def test_a_failed_backup_keeps_the_previous_one(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
+    def test_a_failed_backup_keeps_the_previous_one(self, cli: CommandLine, rig: Rig) -> None:
         cli.run("db", "backup", "all.dump")
         before = (cli.folder / "all.dump").read_bytes()
         rig.postgres.pause()
@@ -178,14 +172,6 @@ class TestPostgres:
             rig.postgres.restart()
         assert (cli.folder / "all.dump").read_bytes() == before
         assert [path.name for path in cli.folder.iterdir() if "dump" in path.name] == ["all.dump"]
-
-    def test_foreign_tables_are_not_dropped(self, cli: CommandLine, stack: Stack, rig: Rig) -> None:
-        cli.run("db", "backup", "all.dump")
-        stack.stop()
-        execute(rig.postgres.url, "CREATE TABLE recipes (name text)")
-        assert "recipes" in cli.run("db", "restore", "all.dump", "--yes", code=1).err
-        cli.run("db", "restore", "all.dump", "--yes", "--force")
-        assert cli.run("db", "check", "--json", "state").json == {"state": "current"}
 
     def test_tools_older_than_the_server_are_refused_with_the_required_version(self) -> None:
         with pytest.raises(ToolError, match=r"Postgres 99 requires .* 99 or newer"):
@@ -199,12 +185,12 @@ class TestPostgres:
 
 
 class TestLocalStack:
-    def test_the_servers_of_a_stopped_stack_are_started(self, tmp_path: Path) -> None:
+    def test_the_servers_of_a_stopped_stack_are_started_and_an_old_backup_is_migrated(self, tmp_path: Path) -> None:
         data_dir = make_data_dir(new_folder("stack"))
         cli = CommandLine(tmp_path, DATA_DIR=str(data_dir))
         assert "DATABASE_URL" in cli.run("db", "check", code=2).err
-        postgres = start_postgres(data_dir, settings=NO_SYNC)
-        migrate(postgres.url)
+        postgres = start_migrated_postgres(data_dir)
+        migrate(postgres.url, "downgrade", "-1")
         add_session(postgres.url, "first")
         postgres.stop()
         assert cli.run("db", "backup", "all.dump").rows[0]["sessions"] == "1"
@@ -213,6 +199,9 @@ class TestLocalStack:
         postgres.stop()
         assert cli.run("db", "restore", "all.dump", "--yes").rows[0]["sessions"] == "1"
         assert cli.run("db", "backup", "again.dump").rows[0]["sessions"] == "1"
+        postgres.restart()
+        assert read_revision(TargetDatabase(postgres.url)) == SCHEMA_REVISION
+        postgres.stop()
         assert not (data_dir / "postgres" / "data" / "postmaster.pid").exists()
 
     def test_a_running_stack_is_backed_up_but_not_overwritten(self, cli: CommandLine, rig: Rig) -> None:
@@ -281,7 +270,7 @@ class TestFiles:
         files.run("create", "later")
         files.run("pause", "walk-1")
         files.run("delete", "walk-2", "--yes")
-        assert "5 sessions" in files.launch("db", "restore", "all.tgz", code=2).err
+        assert "5 sessions" in files.run("db", "restore", "all.tgz", code=2).err
         files.launch("db", "restore", "all.tgz", "--yes")
         assert everything(files) == before
         files.run("pause", "walk-1")
