@@ -49,9 +49,13 @@ def app(stack: Stack) -> App:
     return App(stack)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def key(stack: Stack) -> str:
     """A read-only key for some sessions."""
+    return reader_key(stack)
+
+
+def reader_key(stack: Stack) -> str:
     made = new_key(stack, scopes=["read"], sessions="chat-*")
     wait_for(lambda: status_with(stack, made) == 200, seconds=5)
     return made
@@ -114,7 +118,8 @@ def test_the_official_client_signs_in_and_gets_the_rights_of_the_key(stack: Stac
     assert storage.tokens.scope == "read"
 
 
-def test_a_token_is_revoked_with_its_key_and_can_be_revoked_alone(stack: Stack, app: App, key: str) -> None:
+def test_a_token_is_revoked_with_its_key_and_can_be_revoked_alone(stack: Stack, app: App) -> None:
+    key = reader_key(stack)
     first, second = app.get_token(key), app.get_token(key)
     listed = stack.client.get("/v1/keys").json()["items"]
     apps = [item for item in listed if item["created_by"] == "app:Test app"]

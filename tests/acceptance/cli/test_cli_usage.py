@@ -117,7 +117,7 @@ class TestLogin:
         session_id = new_id("seen")
         stack.send("create_session", session_id, title="Seen")
         newcomer.run("login", stack.url, input=API_KEY)
-        terminal = newcomer.terminal("watch", session_id)
+        terminal = newcomer.launched_terminal("watch", session_id)
         terminal.wait_for("Ctrl-C")
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
         running = [line for line in lines if session_id.encode() in line]

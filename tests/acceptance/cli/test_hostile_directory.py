@@ -121,7 +121,7 @@ class TestServersThatItNames:
             program={"command": "touch", "args": [str(created), "a b\n\x1b[8mhidden"], "env": {"LD_PRELOAD": "x.so"}},
             address={"type": "http", "url": f"{listener.url}/${{API_KEY}}", "headers": {"X-API-Key": "${API_KEY}"}},
         )
-        terminal = cli.terminal("doctor", "--mcp", columns=300)
+        terminal = cli.launched_terminal("doctor", "--mcp", columns=300)
         shown = " ".join(terminal.wait_for("[y/N]").split())
         assert f"program: run touch {created} 'a b \\u001b[8mhidden' with the variables LD_PRELOAD=x.so" in shown
         assert f"address: call {listener.url}/${{API_KEY}}" in shown
@@ -136,7 +136,7 @@ class TestServersThatItNames:
     def test_yes_runs_the_servers(self, cli: CommandLine) -> None:
         created = cli.folder / "created"
         name_servers(cli.folder, program={"command": "touch", "args": [str(created)]})
-        terminal = cli.terminal("doctor", "--mcp")
+        terminal = cli.launched_terminal("doctor", "--mcp")
         terminal.wait_for("[y/N]")
         terminal.type("y\n")
         assert terminal.end()[0] == 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from unittest.mock import patch
 import msgspec
 
 from cli.main import main
+from tests.support.processes.forked_cli import ForkedCli
 from tests.support.processes.pseudo_terminal import PseudoTerminal
 from tests.support.project import ROOT
 
@@ -116,14 +118,30 @@ class CommandLine:
     def terminal(
         self, *arguments: str, columns: int = 80, lines: int = 24, environment: Environment | None = None
     ) -> PseudoTerminal:
-        """Run it in a terminal."""
-        return PseudoTerminal(
-            [PROGRAM, *arguments],
+        """Run its commands in a terminal, in a forked process."""
+        start = partial(
+            ForkedCli,
+            arguments=arguments,
             environment={**self.environment, **(environment or {})},
-            columns=columns,
-            lines=lines,
             folder=self.folder,
         )
+        return PseudoTerminal(start, columns=columns, lines=lines)
+
+    def launched_terminal(self, *arguments: str, columns: int = 80) -> PseudoTerminal:
+        """Run its launcher in a terminal, as people do."""
+
+        def start(terminal: int) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [PROGRAM, *arguments],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+        return PseudoTerminal(start, columns=columns)
 
     def shown(
         self,

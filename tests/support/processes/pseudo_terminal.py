@@ -9,39 +9,34 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from typing import Protocol
 
 END_OF_TERMINAL = errno.EIO
 LIMIT_SECONDS = 60.0
 
 
+class Process(Protocol):
+    """A started program, such as a Popen."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its group."""
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit code, once it has ended."""
+
+
 class PseudoTerminal:
     """One run of a program, with all three standard streams on a terminal of its own."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        columns: int = 80,
-        lines: int = 24,
-        folder: Path | None = None,
-    ) -> None:
+    def __init__(self, start: Callable[[int], Process], *, columns: int = 80, lines: int = 24) -> None:
+        """`start` gets the file descriptor of the terminal, and starts the program in a session of its own."""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self._process = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=dict(environment),
-            cwd=folder,
-            start_new_session=True,
-        )
+        self._process = start(slave)
         os.close(slave)
         self.shown = ""
 

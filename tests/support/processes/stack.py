@@ -38,7 +38,8 @@ NO_LIMITS = {"RATE_LIMIT": "1000000000/minute", "BYTE_LIMIT": "1000000000000/min
 def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "") -> T:
     """Wait until the condition returns a true value, and return it. Exceptions of servers that are not ready count as
     false."""
-    limit_at = time.monotonic() + seconds
+    began_at = time.monotonic()
+    limit_at = began_at + seconds
     last: object = None
     while time.monotonic() < limit_at:
         try:
@@ -47,7 +48,8 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "")
             last = value
         except (httpx.HTTPError, psycopg2.OperationalError, OSError, AssertionError, KeyError) as error:
             last = error
-        time.sleep(0.02)
+        # A condition that takes long is checked less often, as each check takes time of the servers.
+        time.sleep(min(max(0.02, (time.monotonic() - began_at) / 10), 0.1))
     raise AssertionError(f"Timed out after {seconds:g} s. Expected: {what or 'a true value'}. Last: {last!r}")
 
 
