@@ -102,7 +102,7 @@ class TestDoctor:
     def test_redis_down_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         with paused(rig.valkey):
             assert "REDIS_URL" in find(cli, "redis")["remedy"]
-            assert "webhooks" in troubles(cli.launch("doctor", code=1))
+            assert "webhooks" in troubles(cli.run("doctor", code=1))
             assert "Start Redis" in find(direct, "redis")["remedy"]
         settle(cli)
 
@@ -111,7 +111,7 @@ class TestDoctor:
             found = find(cli, "postgres")
             assert "Webhooks are accepted and queued" in found["detail"]
             assert "DATABASE_URL" in found["remedy"]
-            assert cli.launch("doctor", code=1).findings["webhooks"]["state"] == "ok"
+            assert cli.run("doctor", code=1).findings["webhooks"]["state"] == "ok"
             assert "Start Postgres" in find(direct, "postgres")["remedy"]
         settle(cli)
 
@@ -124,9 +124,9 @@ class TestDoctor:
         assert f"{SCHEMA_REVISION} is required" in found["detail"]
         assert "session-cli db upgrade" in found["remedy"]
         assert find(direct, "schema")["remedy"] == found["remedy"]
-        assert direct.launch("db", "check", "--json", "state", code=1).json == {"state": "behind"}
-        direct.launch("db", "upgrade")
-        assert direct.launch("db", "check", "--json", "state").json == {"state": "current"}
+        assert direct.run("db", "check", "--json", "state", code=1).json == {"state": "behind"}
+        direct.run("db", "upgrade")
+        assert direct.run("db", "check", "--json", "state").json == {"state": "current"}
         rig.stack.start("worker")
         settle(cli)
 
@@ -157,25 +157,25 @@ class TestDoctor:
     def test_an_unreachable_relay_is_reported_and_its_servers_are_checked(self, rig: Rig, direct: CommandLine) -> None:
         nowhere = {"RELAY_URL": "http://127.0.0.1:9", "API_KEY": "x"}
         wait_for_sweeper(direct)
-        done = direct.launch("doctor", code=1, environment=nowhere)
+        done = direct.run("doctor", code=1, environment=nowhere)
         assert troubles(done) == {"relay"}
         assert done.findings["schema"]["state"] == "ok"
         assert done.err == "1 problem, 0 warnings.\n"
 
     def test_servers_are_checked_without_a_relay(self, direct: CommandLine) -> None:
         wait_for_sweeper(direct)
-        found = direct.launch("doctor").findings
+        found = direct.run("doctor").findings
         assert found.pop("relay")["state"] == "warning"
         assert {"redis durability", "schema", "workers", "backlog"} <= found.keys()
         assert {row["state"] for row in found.values()} == {"ok"}
 
     def test_a_wrong_or_limited_key_is_reported(self, cli: CommandLine, rig: Rig) -> None:
-        wrong = cli.launch("doctor", code=1, environment={"API_KEY": "wrong"})
+        wrong = cli.run("doctor", code=1, environment={"API_KEY": "wrong"})
         assert troubles(wrong) == {"key"}
         narrow = {"name": new_id("narrow"), "scopes": ["read"], "sessions": "walk"}
         key = rig.stack.client.post("/v1/keys", json=narrow).json()["key"]
         wait_for(lambda: cli.run("list", "--json", environment={"API_KEY": key}), what="key accepted")
-        found = cli.launch("doctor", environment={"API_KEY": key}).findings
+        found = cli.run("doctor", environment={"API_KEY": key}).findings
         assert found["key"]["state"] == "warning"
         assert "walk" in found["key"]["detail"]
 
@@ -200,18 +200,18 @@ class TestStatus:
         states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
         assert {f"shard {number:02d}" for number in range(16)} < states.keys()
-        told = cli.launch("status", "--json").json
+        told = cli.run("status", "--json").json
         assert (told["webhooks"], told["workers"]["alive"]) == ({"taken": True, "reason": None}, 3)
         assert told["postgres"]["revision"] == told["postgres"]["needed_revision"]
         assert told["key"]["scopes"] == ["read", "write", "delegate", "agent", "admin"]
         assert len(told["inbox"]["shards"]) == 16
-        assert cli.launch("status", "--json", "workers.alive").json == {"workers.alive": 3}
+        assert cli.run("status", "--json", "workers.alive").json == {"workers.alive": 3}
 
     def test_the_backlog_is_shown_by_shard_while_postgres_is_down(self, cli: CommandLine, rig: Rig) -> None:
         with paused(rig.postgres):
             for number in range(MAX_BACKLOG // 2 - 1):
                 rig.stack.post("store_memory", f"walk-{number % 3}", key="k", content=new_id())
-            told = cli.launch("status", "--json", code=5).json
+            told = cli.run("status", "--json", code=5).json
             assert told["postgres"]["state"] == "unavailable"
             assert told["webhooks"]["taken"] is True
             assert told["inbox"]["waiting"] == MAX_BACKLOG // 2 - 1
@@ -234,5 +234,5 @@ class TestStatus:
         # 503 while the relay cannot check keys, as after a test that emptied Redis.
         wait_for(lambda: answer() not in (401, 503), what="key accepted")
         assert answer() == 403
-        states = {row["part"]: row["state"] for row in cli.launch("status", environment={"API_KEY": key}).rows}
+        states = {row["part"]: row["state"] for row in cli.run("status", environment={"API_KEY": key}).rows}
         assert states == {"relay": "ok", "redis": "ok", "postgres": "ok", "webhooks": "ok", "more": "hidden"}

@@ -32,14 +32,24 @@ BACKUP, RESTORE, BACKUP_BY_HAND, RESTORE_BY_HAND = re.findall(
     re.DOTALL | re.MULTILINE,
 )
 REDIS_CLI = f"""#!{sys.executable}
-import sys, redis
-client, command = redis.Redis.from_url(sys.argv[2]), sys.argv[3:]
-if command[:2] == ["--scan", "--pattern"]:
-    print(*(key.decode() for key in client.scan_iter(command[2])), sep="\\n")
-else:
-    client.execute_command(*command)
+import hiredis, socket, sys
+from urllib.parse import urlsplit
+
+server = socket.socket(socket.AF_UNIX)
+server.connect(urlsplit(sys.argv[2]).path)
+command = sys.argv[3:]
+is_scan = command[:2] == ["--scan", "--pattern"]
+server.sendall(hiredis.pack_command(("keys", command[2]) if is_scan else tuple(command)))
+answers = hiredis.Reader()
+while (answer := answers.gets()) is False:
+    answers.feed(server.recv(65_536))
+if isinstance(answer, Exception):
+    raise answer
+if is_scan:
+    print(*(key.decode() for key in answer), sep="\\n")
 """
-"""The part of redis-cli that the procedure needs: no wheel contains it, and it accepts no URL of a socket."""
+"""The part of redis-cli that the procedure needs: no wheel contains it, and it accepts no URL of a socket. Importing
+redis would take longer than the rest."""
 
 
 @pytest.fixture
