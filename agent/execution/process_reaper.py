@@ -18,7 +18,9 @@ GRACE_SECONDS = 5.0
 """Time between SIGTERM and SIGKILL."""
 GIVE_UP_SECONDS = 10.0
 """Time limit after SIGKILL: a process that still exists hangs in the kernel and cannot be ended."""
-POLL_SECONDS = 0.02
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 0.2
+"""The time between looks for new descendants grows from the first to the second, as each look reads all of /proc. The
+end of a child is noticed at once."""
 CANNOT_RUN, NOT_FOUND, BY_SIGNAL = 126, 127, 128
 """Exit codes as of shells. BY_SIGNAL is added to the signal's number."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -53,8 +55,7 @@ class ProcessReaper:
         """Wait until the command ends or must be ended. Returns its exit code when no process is left."""
         while not self._kill_now:
             ready, _, _ = select.select([self._lifeline, self._wakeup], [], [])
-            if self._wakeup in ready:
-                os.read(self._wakeup, 4096)
+            self._forget_wakeups(ready)
             self._reap()
             if self._code is not None or self._lifeline in ready:
                 break
@@ -74,7 +75,12 @@ class ProcessReaper:
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL if must_kill else signal.SIGTERM)
                     signalled.add(pid)
-            time.sleep(POLL_SECONDS)
+            ready, _, _ = select.select([self._wakeup], [], [], min(max(POLL_SECONDS, age / 10), LONGEST_POLL_SECONDS))
+            self._forget_wakeups(ready)
+
+    def _forget_wakeups(self, ready: list[int]) -> None:
+        if self._wakeup in ready:
+            os.read(self._wakeup, 4096)
 
     def _has_processes(self) -> bool:
         has_children = self._reap()

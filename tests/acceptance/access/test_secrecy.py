@@ -49,6 +49,20 @@ CONTENT: Payload = {
 }
 
 
+def rpc(method: str, **params: Any) -> Payload:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+MCP_HEADERS = {"Accept": "application/json, text/event-stream"}
+MCP_MESSAGES = (
+    rpc("tools/call", name=SAID, arguments=SAID),
+    rpc("resources/read", uri=SAID),
+    rpc("prompts/get", name="resume_session", arguments={"session_id": SAID}),
+    rpc(SAID),
+)
+"""Invalid messages without a command."""
+
+
 @pytest.fixture(scope="module")
 def talkative(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose processes all log as much as they can."""
@@ -86,8 +100,10 @@ def sent(talkative: Stack) -> list[str]:
             stack.client.post("/v1/webhook?wait=20", json=envelope(name, session_id, **attempt))
             stack.client.post("/v1/webhook", json=envelope(name, session_id, **attempt), headers={"X-API-Key": key})
             stack.client.post(f"/v1/commands/{name}", json={"session_id": session_id, **attempt})
-            for message in mcp_messages(name, {"session_id": session_id, **attempt}):
-                stack.client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
+            for message in mcp_calls(name, {"session_id": session_id, **attempt}):
+                stack.client.post("/mcp", json=message, headers=MCP_HEADERS)
+    for message in MCP_MESSAGES:
+        stack.client.post("/mcp", json=message, headers=MCP_HEADERS)
     for content in (b'{"a": "%b' % SAID.encode(), SAID.encode(), b"\xff" + SAID.encode(), b"[" * 5000 + SAID.encode()):
         stack.client.post("/v1/webhook", content=content, headers={"Content-Type": "application/json"})
         try_hook(stack, hook, content)
@@ -162,20 +178,12 @@ def send_to_derived_ids(stack: Stack, key: str) -> None:
         stack.client.get(path, params={SAID: SAID})
 
 
-def mcp_messages(command: str, data: Payload) -> Iterator[Payload]:
+def mcp_calls(command: str, data: Payload) -> Iterator[Payload]:
     """Yield calls that succeed, calls that fail, and invalid messages."""
     call = {"command": command, "session_id": data["session_id"], "data": data}
     yield rpc("tools/call", name="send_command", arguments=call)
     yield rpc("tools/call", name=command, arguments=data)
-    yield rpc("tools/call", name=SAID, arguments=SAID)
-    yield rpc("resources/read", uri=SAID)
-    yield rpc("prompts/get", name="resume_session", arguments={"session_id": SAID})
-    yield rpc(SAID)
     yield {SAID: data}
-
-
-def rpc(method: str, **params: Any) -> Payload:
-    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
 def try_hook(stack: Stack, token: str, body: Any) -> httpx.Response:
