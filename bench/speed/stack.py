@@ -251,8 +251,10 @@ def wait_until_ready(server: ChildProcess, port: int) -> None:
             log = server.child.log.read_text(errors="replace").strip() if server.child.log else ""
             raise RuntimeError(f"{server.child.name} {how}: {log[-LOG_LETTERS:]}")
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
+            return client.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
 
-    wait_for(answers, what=f"{server.child.name} was not ready")
+    # One client for all attempts: making one takes longer than a request.
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+        wait_for(answers, what=f"{server.child.name} was not ready")
