@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.keys import main
 from local.servers.embedded import EmbeddedServer
 from tests.support.clients.keys import make_key
 from tests.support.processes.serving import Serving
@@ -63,19 +64,17 @@ def test_a_key_revoked_while_postgres_is_down_stays_refused_by_every_relay(
     second.close()
 
 
-def test_a_stream_ends_when_its_key_is_revoked(own_stack: Stack) -> None:
+def test_a_stream_ends_when_its_key_is_revoked(stack: Stack) -> None:
     session_id = new_id("journal")
-    own_stack.send("create_session", session_id, title="Watched")
-    new = make_key(own_stack, scopes=["read"])
+    stack.send("create_session", session_id, title="Watched")
+    new = make_key(stack, scopes=["read"])
     headers = {"X-API-Key": new["key"], "Accept": "text/event-stream"}
-    wait_for(lambda: try_key(own_stack.url, new["key"]) == 202, seconds=WITHIN_SECONDS)
+    wait_for(lambda: try_key(stack.url, new["key"]) == 202, seconds=WITHIN_SECONDS)
     received: list[str] = []
     started = threading.Event()
 
     def listen() -> None:
-        with httpx.stream(
-            "GET", f"{own_stack.url}/v1/sessions/{session_id}/events", headers=headers, timeout=30
-        ) as stream:
+        with httpx.stream("GET", f"{stack.url}/v1/sessions/{session_id}/events", headers=headers, timeout=30) as stream:
             for line in stream.iter_lines():
                 received.append(line)
                 started.set()
@@ -83,7 +82,7 @@ def test_a_stream_ends_when_its_key_is_revoked(own_stack: Stack) -> None:
     listener = threading.Thread(target=listen)
     listener.start()
     assert started.wait(10)
-    assert own_stack.client.delete(f"/v1/keys/{new['key_id']}").status_code == 200
+    assert stack.client.delete(f"/v1/keys/{new['key_id']}").status_code == 200
     listener.join(15)
     assert not listener.is_alive()
     assert "event: error" in received
@@ -165,26 +164,37 @@ def test_an_event_posted_to_a_hook_becomes_a_memory_of_its_session(stack: Stack)
     assert hook["key"] not in stack.log("api") + stack.log("worker")
 
 
-def test_the_command_line_creates_lists_and_revokes_keys(stack: Stack) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "local.keys", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=False)
+def test_the_command_line_creates_lists_and_revokes_keys(
+    stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in stack.environment.items():
+        monkeypatch.setenv(variable, value)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        """Run it in this process. Returns its exit code, and its outputs."""
+        try:
+            code = main(arguments)
+        except SystemExit as ended:
+            assert isinstance(ended.code, int)
+            code = ended.code
+        return code, *capsys.readouterr()
 
     name = new_id("cli")
-    made = run("create", name, "--scope", "read", "--scope", "delegate", "--sessions", "chat-*")
+    arguments = ("create", name, "--scope", "read", "--scope", "delegate", "--sessions", "chat-*")
+    command = [sys.executable, "-m", "local.keys", *arguments]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert key.startswith("srk_")
     assert f"for '{name}' (read, delegate; sessions: chat-*)" in made.stderr
     wait_for(lambda: try_key(stack.url, key) == 202, seconds=WITHIN_SECONDS)
-    listed = [line.split("\t") for line in run("list").stdout.splitlines()]
+    listed = [line.split("\t") for line in run("list")[1].splitlines()]
     assert next(row[2:4] for row in listed if row[1] == name) == ["read,delegate", "chat-*"]
-    assert any(item["name"] == name for item in json.loads(run("list", "--json").stdout))
-    ended = run("revoke", name, "--json")
-    assert json.loads(ended.stdout)["recorded"] is True
+    assert any(item["name"] == name for item in json.loads(run("list", "--json")[1]))
+    assert json.loads(run("revoke", name, "--json")[1])["recorded"] is True
     wait_for(lambda: try_key(stack.url, key) == 401, seconds=WITHIN_SECONDS)
-    unknown = run("revoke", "nobody")
-    assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "Key 'nobody' not found" in unknown.stderr
-    assert run("create", name).returncode == 1
-    assert run("create", "x", "--scope", "root").returncode == 2
+    code, output, errors = run("revoke", "nobody")
+    assert (code, output) == (1, "")
+    assert "Key 'nobody' not found" in errors
+    assert run("create", name)[0] == 1
+    assert run("create", "x", "--scope", "root")[0] == 2

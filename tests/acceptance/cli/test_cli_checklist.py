@@ -14,7 +14,7 @@ import pytest
 
 from local.servers.embedded import EmbeddedServer
 from tests.support.processes.command_line import CommandLine, json_lines
-from tests.support.processes.stack import Stack, new_id, new_stack
+from tests.support.processes.stack import Stack, new_id
 from tests.support.project import API_KEY
 from tests.support.servers import new_database
 
@@ -72,11 +72,15 @@ def empty(
         if request.param == "json":
             yield on_store(folder, backend="json")
             return
+        url = held.enter_context(new_database(postgres))
         if request.param == "postgres":
-            url = held.enter_context(new_database(postgres))
             yield on_store(folder, backend="postgres", database_url=url)
             return
-        yield on_relay(folder, held.enter_context(new_stack(postgres, folder / "stack")))
+        # No command is sent, so nothing needs a worker.
+        stack = Stack(database_url=url, redis_url=request.getfixturevalue("redis_url"), folder=folder / "stack")
+        held.callback(stack.close)
+        stack.start("api")
+        yield on_relay(folder, stack)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from cli.main import MODULES, main
 
 USED_LATER = (
     *(f"cli.commands.{module}" for module in MODULES.values()),
-    *("cli.backends.http_backend", "cli.output.rich_output", "cli.output.pager", "rich.progress", "cli.configuration"),
+    *("cli.backends.http_backend", "cli.configuration", "cli.output.pager", "cli.output.rich_output", "rich.progress"),
+    *("sessions.files.backend", "sessions.postgres.backend"),
 )
 """Modules that session-cli imports on first use."""
 
