@@ -27,8 +27,10 @@ from redis import Redis
 
 from local.servers import run_as
 from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
+from local.servers.postgres import schema_revision
 from models.errors import SettingsError
 from models.settings import Settings
+from models.tables import SCHEMA_REVISION
 from tests.support.ports import free_port
 from tests.support.processes.stack import wait_for
 from tests.support.project import ROOT
@@ -208,7 +210,9 @@ def test_postgres_keeps_its_data_when_killed_or_stopped_and_parses_unicode_words
         postgres.pause()
         with pytest.raises(psycopg2.OperationalError):
             query(postgres, "SELECT 1")
+        assert schema_revision(postgres.url) is None
         postgres.restart()
+        assert schema_revision(postgres.url) == SCHEMA_REVISION
         assert query(postgres, "SELECT word FROM kept ORDER BY word") == [("killed",), ("stopped",)]
         assert query(postgres, "SELECT current_setting('fsync'), getdatabaseencoding()") == [("on", "UTF8")]
         [(words,)] = query(postgres, "SELECT to_tsvector('simple', 'Die “Wärmepumpe”—läuft。好！')::text")
@@ -243,6 +247,7 @@ def test_servers_on_two_data_folders_run_side_by_side_in_folders_that_only_the_o
             servers += [start_postgres(folder, settings={"fsync": "off"}), start_valkey(folder)]
         assert len({server.url for server in servers}) == 4
         for postgres, name in zip(servers[::2], ("first", "second"), strict=True):
+            assert schema_revision(postgres.url) is None
             query(postgres, f"CREATE TABLE {name} ()")
             assert query(postgres, "SELECT relname FROM pg_stat_user_tables") == [(name,)]
             assert psutil.Process(postgres.pid).uids().effective != 0
