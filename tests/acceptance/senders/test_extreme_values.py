@@ -23,7 +23,7 @@ BY_NAME: dict[str, tuple[str, ...]] = {
     "since": extremes.TIMES,
     "until": extremes.TIMES,
     "timezone": extremes.ZONES,
-    "q": extremes.QUERIES,
+    "q": extremes.QUERIES[::3],  # The conformance tests try all of them.
     "wait": ("-1", "1e9", "nan", "0.0000000000000000001"),
 }
 ANY: tuple[str, ...] = (
