@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from local.servers.embedded import EmbeddedServer
 from tests.support.clients.agents import Agent, Delegate, change_tasks, delegating, events_of, task_of
 from tests.support.logs import SECRETS
 from tests.support.processes.command_line import CommandLine
 from tests.support.processes.runners import is_alive, python, running_agent
-from tests.support.processes.stack import Payload, Stack, new_id, new_stack, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 from tests.support.project import API_KEY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -396,9 +395,18 @@ print("finished in peace")
             wait_for(lambda: are_gone(pids), seconds=10, what="processes ended")
         assert events_of(stack, session_id).count("complete_task") == 1
 
-    def test_a_result_is_delivered_once_when_the_relay_is_back(self, postgres: EmbeddedServer, tmp_path: Path) -> None:
-        with new_stack(postgres, tmp_path / "stack") as stack:
-            self._restart_in_the_middle(stack, tmp_path)
+    def test_a_result_is_delivered_once_when_the_relay_is_back(self, stack: Stack, tmp_path: Path) -> None:
+        # An app of its own to kill, with the workers of the other.
+        own = Stack(
+            database_url=stack.environment["DATABASE_URL"],
+            redis_url=stack.environment["REDIS_URL"],
+            folder=tmp_path / "stack",
+        )
+        own.start("api")
+        try:
+            self._restart_in_the_middle(own, tmp_path)
+        finally:
+            own.close()
 
     def _restart_in_the_middle(self, stack: Stack, folder: Path) -> None:
         cli = CommandLine(folder, RELAY_URL=stack.url, API_KEY=API_KEY, PIDS=str(folder))
