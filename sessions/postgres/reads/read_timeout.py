@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from sessions.postgres.connections import STATEMENT_TIMEOUT_SECONDS
+from sessions.postgres.transactions import send_with_next
 
 UNCHANGED_SHARE = 0.8
-"""A statement keeps the previous one's timeout if at least this share of it remains, which saves a round trip."""
+"""A statement keeps the previous one's timeout if at least this share of it remains, which saves the server work."""
 
 
 class OutOfTime(Exception):
@@ -36,9 +37,7 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             raise OutOfTime
         if not UNCHANGED_SHARE * limit_seconds <= left <= limit_seconds:
             limit_seconds = left
-            cursor = connection.connection.cursor()  # Executing it on the connection would trigger this listener.
-            cursor.execute(_set_timeout(left))
-            cursor.close()
+            send_with_next(connection, _set_timeout(left))
 
     event.listen(connection, "before_cursor_execute", limit)
     try:
@@ -48,9 +47,8 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def lift_time_limit(connection: Connection) -> None:
-    """Restore the normal statement timeout for the rest of the transaction. May raise like any statement, since the
-    limit applies to this one, too."""
-    connection.exec_driver_sql(_set_timeout(STATEMENT_TIMEOUT_SECONDS))
+    """Restore the normal statement timeout for the rest of the transaction."""
+    send_with_next(connection, _set_timeout(STATEMENT_TIMEOUT_SECONDS))
 
 
 def _set_timeout(seconds: float) -> str:
