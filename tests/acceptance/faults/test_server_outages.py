@@ -75,6 +75,7 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
     wait_for(lambda: time.monotonic() - down_since > DOWN_SECONDS, seconds=60)
     own_postgres.restart()
     stack.wait_until_drained(seconds=10)
+    wait_for(lambda: stack.client.get("/readyz").json()["postgres"] == "ok", what="reads served")
     for session_id, ids in accepted.items():
         stored = [event for event in stack.journal(session_id) if event["event"] == "store_memory"]
         assert [event["delivery_id"] for event in stored] == ids
