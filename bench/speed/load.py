@@ -1,4 +1,4 @@
-"""Starts the load: wrk if it is installed, otherwise bench.speed.load_process; at a given rate always the latter."""
+"""Starts the load: wrk if it is installed, otherwise bench.speed.load_process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 64
 CHECK_SECONDS = 0.02
 """The interval of the checks whether the load must pause."""
+PACED_CONNECTIONS = 256
+"""Enough that a slow answer delays no other request."""
 SATURATED_SHARE = 0.9
 """The share of one core above which the load generator itself may be the limit."""
+LEAST_SHARE = 0.95
+"""The share of the asked rate below which the load was not what was asked for."""
 GRACE_SECONDS = 60.0
 
 
@@ -40,6 +44,8 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float
     paused_seconds: float = 0.0
     """The time in which the load was stopped because the backlog was too long."""
+    asked_per_second: float = 0.0
+    """The rate asked for; 0: as fast as requests are answered."""
 
     @property
     def per_second(self) -> float:
@@ -60,11 +66,14 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
             found.append(f"{self.load.broken:,} requests were not answered")
         if self.cpu_seconds > SATURATED_SHARE * (self.load.seconds - self.paused_seconds):
             found.append("the load generator was saturated")
+        sent_per_second = self.load.requests / self.load.seconds
+        if sent_per_second < LEAST_SHARE * self.asked_per_second:
+            found.append(f"only {sent_per_second:,.0f} of {self.asked_per_second:,.0f} requests a second were sent")
         return found
 
 
 def generator_name() -> str:
-    """Name the generator of unlimited load."""
+    """Name the generator of the load."""
     return "wrk" if shutil.which("wrk") else "asyncio"
 
 
@@ -78,35 +87,40 @@ def press(
 ) -> Pressure:
     """Send as fast as the server answers, to as many sessions in turn. While `must_pause` returns true, the load is
     stopped. Raises LoadError."""
-    prefix = secrets.token_hex(4)
-    wrk = shutil.which("wrk")
-    if wrk:
-        script = str(Path(__file__).with_name("webhook.lua"))
-        options = ("-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", script)
-        command = (wrk, *options, f"http://127.0.0.1:{port}{path}", "--", path, API_KEY, prefix, TEMPLATE)
-        return _run((*command, str(sessions)), prefix=prefix, seconds=seconds, must_pause=must_pause)
-    order = Order(port=port, path=path, prefix=prefix, seconds=seconds, connections=CONNECTIONS, sessions=sessions)
-    return _run(_command(order), prefix=prefix, seconds=seconds, must_pause=must_pause)
+    order = Order(
+        port=port, path=path, prefix=_new_prefix(), seconds=seconds, connections=CONNECTIONS, sessions=sessions
+    )
+    return _run(order, must_pause=must_pause)
 
 
 def pace(port: int, *, per_second: float, seconds: float, path: str = SOURCE_PATH) -> Pressure:
     """Send at a rate, whether or not the server keeps up. Raises LoadError."""
-    prefix = secrets.token_hex(4)
+    connections = PACED_CONNECTIONS
     order = Order(
-        port=port, path=path, prefix=prefix, seconds=seconds, connections=4 * CONNECTIONS, per_second=per_second
+        port=port, path=path, prefix=_new_prefix(), seconds=seconds, connections=connections, per_second=per_second
     )
-    return _run(_command(order), prefix=prefix, seconds=seconds, must_pause=None)
+    return _run(order)
+
+
+def _new_prefix() -> str:
+    return secrets.token_hex(4)
 
 
 def _command(order: Order) -> tuple[str, ...]:
-    return (sys.executable, "-m", "bench.speed.load_process", msgspec.json.encode(order).decode())
+    wrk = shutil.which("wrk")
+    if not wrk:
+        return (sys.executable, "-m", "bench.speed.load_process", msgspec.json.encode(order).decode())
+    script = str(Path(__file__).with_name("webhook.lua"))
+    options = ("-t1", f"-c{order.connections}", f"-d{max(1, round(order.seconds))}s", "--timeout", "30s", "-s", script)
+    arguments = (order.path, API_KEY, order.prefix, TEMPLATE, str(order.sessions), str(order.per_second))
+    return (wrk, *options, f"http://127.0.0.1:{order.port}{order.path}", "--", *arguments)
 
 
-def _run(command: tuple[str, ...], *, prefix: str, seconds: float, must_pause: Callable[[], bool] | None) -> Pressure:
+def _run(order: Order, *, must_pause: Callable[[], bool] | None = None) -> Pressure:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=errors)  # noqa: S603
+        process = subprocess.Popen(_command(order), cwd=ROOT, stdout=output, stderr=errors)  # noqa: S603
         try:
-            paused_seconds, cpu_seconds = _watch(process, seconds=seconds, must_pause=must_pause)
+            paused_seconds, cpu_seconds = _watch(process, seconds=order.seconds, must_pause=must_pause)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -118,7 +132,13 @@ def _run(command: tuple[str, ...], *, prefix: str, seconds: float, must_pause: C
     if process.returncode != 0 or not lines:
         raise LoadError(f"The load generator failed: {complaint or written.decode(errors='replace')}"[:500])
     load = msgspec.json.decode(lines[-1], type=Load)
-    return Pressure(load=load, prefix=prefix, cpu_seconds=cpu_seconds, paused_seconds=paused_seconds)
+    return Pressure(
+        load=load,
+        prefix=order.prefix,
+        cpu_seconds=cpu_seconds,
+        paused_seconds=paused_seconds,
+        asked_per_second=order.per_second,
+    )
 
 
 def _watch(

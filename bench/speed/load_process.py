@@ -1,7 +1,8 @@
 """Sends webhooks over keep-alive connections, at a rate or as fast as they are answered, and reports the latencies.
 
-Runs as a separate process: `python -m bench.speed.load_process JSON`, with the fields of Order. At a rate, a latency
-counts from the time at which the request was due, so that a slow server cannot hide requests that it delays.
+Takes the place of wrk where that is not installed, and uses much more CPU time. Runs as a separate process: `python -m
+bench.speed.load_process JSON`, with the fields of Order. At a rate, a latency counts from the time at which the request
+was due.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float
     p99_ms: float
     sent_at: list[float] = []
-    """With a rate: when each request was due, in seconds since 1970, by its number."""
+    """With a rate: when each request was sent, or was due, in seconds since 1970, by its number."""
 
 
 class _Generator:
