@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     empty, many, full = [], [], []
     with new_bench() as bench, new_bench() as filled:
         _add_sessions(bench)
-        _fill(filled, asked.rows)
+        fill(filled, asked.rows)
         for number in range(1, asked.rounds + 1):
             empty.append(_show(f"empty {number}", product.apply(bench, plan)))
             many.append(
@@ -70,7 +70,8 @@ def _add_sessions(bench: Bench) -> None:
     connection.close()
 
 
-def _fill(bench: Bench, rows: int) -> None:
+def fill(bench: Bench, rows: int) -> None:
+    """Store so many memories, each with its delivery and event."""
     statement = bench.sample.statement(many=True)
     with bench.stack():  # Empties the tables.
         pass
