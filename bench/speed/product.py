@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 
 from bench.speed.cpu import CpuMeter, usable_cores
-from bench.speed.load import CONNECTIONS, Pressure, pace, press
+from bench.speed.load import CONNECTIONS, PACED_CONNECTIONS, Pressure, pace, press
 from bench.speed.results import Figures, Plan
 from bench.speed.stack import DRAIN_SECONDS, Bench, Stack, wait_for
 from bench.speed.webhook import SESSIONS, SOURCE_PATH
@@ -165,8 +165,8 @@ def measure_flat(stack: Stack, port: int, plan: Plan, *, backlog: Callable[[], i
 
 
 def check_effects(stack: Stack, *, lowest: int) -> None:
-    """Check that each accepted webhook took effect once. Those in flight at the ends of two loads may be more."""
-    highest = lowest + 2 * CONNECTIONS
+    """Check that each accepted webhook took effect once. Those in flight at the ends of the loads may be more."""
+    highest = lowest + 2 * CONNECTIONS + PACED_CONNECTIONS
     for table in ("deliveries", "memories"):
         found = stack.count(table)
         if not lowest <= found <= highest:
