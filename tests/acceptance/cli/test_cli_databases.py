@@ -229,7 +229,7 @@ def add_session(url: str, session_id: str) -> None:
 @contextmanager
 def waiting_gate(rig: Rig) -> Iterator[Callable[[], bool]]:
     """Block CREATE INDEX, which a restore runs once all rows are in their tables. Yields a function that returns
-    whether anybody is blocked."""
+    whether anybody is blocked. In the end waits until Postgres has noticed that the restore was killed."""
     connection = psycopg2.connect(rig.postgres.url)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -247,10 +247,15 @@ def waiting_gate(rig: Rig) -> Iterator[Callable[[], bool]]:
             cursor.execute(f"SELECT count(*) FROM pg_locks WHERE objid = {GATE} AND NOT granted")
             return cursor.fetchone() != (0,)
 
+        def is_over() -> bool:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'session-relay restore'")
+            return cursor.fetchone() == (0,)
+
         try:
             yield is_reached
         finally:
             cursor.execute(f"SELECT pg_advisory_unlock({GATE}); DROP EVENT TRIGGER gate; DROP SCHEMA gate CASCADE")
+            wait_for(is_over, what="killed restore over")
     connection.close()
 
 
