@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from psycopg2.extensions import (
-    TRANSACTION_STATUS_IDLE,
-    TRANSACTION_STATUS_INTRANS,
-    connection,
-    cursor,
-)
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, connection, cursor
 from sqlalchemy import Connection
 
 _NUMBERS = itertools.count(1)
@@ -44,23 +39,18 @@ class FewRoundTrips(connection):
         self.pending.clear()
         self._end("ROLLBACK")
 
-    @contextmanager
-    def sending(self) -> Iterator[str]:
-        """Give the beginning of the message that the block sends. What was not sent is pending again: psycopg2 raises
-        before that for values that it cannot convert."""
-        try:
-            yield "".join(f"{statement}; " for statement in self.pending)
-        except BaseException:
-            if self.get_transaction_status() not in (TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS):
-                self.pending.clear()
-            raise
+    def take_pending(self) -> bytes:
+        """Return the pending statements as the beginning of the next message."""
+        taken = "".join(f"{statement}; " for statement in self.pending).encode()
         self.pending.clear()
+        return taken
 
     def send_pending(self) -> None:
         """Send the pending statements by themselves."""
         if self.pending:
+            statements = self.take_pending()
             with self.cursor() as sender:
-                sender.execute("")
+                sender.execute(statements)
 
     def _end(self, statement: str) -> None:
         if self.get_transaction_status() == TRANSACTION_STATUS_IDLE:
@@ -73,13 +63,10 @@ class FewRoundTrips(connection):
 class _Cursor(cursor):
     def execute(self, query: Any, vars: Any = None) -> None:
         made = cast("FewRoundTrips", self.connection)
-        if not made.pending:
-            super().execute(query, vars)
-            return
-        if not isinstance(query, str):
-            made.send_pending()
-        with made.sending() as beginning:
-            super().execute(beginning + query if beginning else query, vars)
+        if made.pending:
+            statement = self.mogrify(query, vars)  # Raises for a value that cannot be converted: nothing is sent then.
+            query, vars = made.take_pending() + statement, None
+        super().execute(query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         cast("FewRoundTrips", self.connection).send_pending()
