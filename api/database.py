@@ -18,7 +18,6 @@ from models.errors import Unavailable
 from models.settings import Settings
 from sessions.commands.store import too_slow, value_refused
 from sessions.postgres.connections import (
-    ONE_STATE,
     create_engine,
     diagnose,
     is_bad_value,
@@ -169,7 +168,7 @@ class Database:
         self._cause = cause
 
     def _transact(self, work: Callable[[Connection], T], one_state: bool, seconds: float | None) -> T:
-        engine = self._engine.execution_options(**{ONE_STATE: True}) if one_state else self._engine
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
         with engine.begin() as connection, nullcontext() if seconds is None else time_limit(connection, seconds):
             return work(connection)
 

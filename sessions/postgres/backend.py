@@ -26,7 +26,6 @@ from sessions.documents.import_validation import read_document
 from sessions.postgres.commands.locks import lock_shard
 from sessions.postgres.commands.store import PostgresStore
 from sessions.postgres.connections import (
-    ONE_STATE,
     create_engine,
     diagnose,
     is_bad_value,
@@ -139,7 +138,7 @@ class PostgresBackend:
     @contextmanager
     def _transaction(self, *, one_state: bool = False) -> Iterator[Connection]:
         """Run a transaction and convert its errors to RelayErrors."""
-        engine = self._engine.execution_options(**{ONE_STATE: True}) if one_state else self._engine
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if one_state else self._engine
         try:
             if not self._is_checked:
                 with self._engine.connect() as connection:

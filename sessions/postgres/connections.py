@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
-from typing import Any
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.errors import SettingsError, Unavailable
 from models.settings import Settings, sqlalchemy_url
-from sessions.postgres.transactions import FewRoundTrips, begin_with
 
 STATEMENT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 5
@@ -28,11 +24,6 @@ TCP_USER_TIMEOUT_SECONDS = 10
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds, and number of probes. Without them a client could wait for the response of a dead host forever."""
 POOL_TIMEOUT_SECONDS = 5
-CHECKED_AFTER_SECONDS = 1.0
-"""A server takes longer to restart."""
-ONE_STATE = "one_state"
-"""The execution option of an engine in whose transactions all statements see the same snapshot."""
-_USED_AT = "used_at"
 EXPECTED_URL = "expected postgresql://user:password@host:port/database"
 UNKNOWN_PARAMETER = re.compile(r'parameter: "([A-Za-z_]{1,64})"')
 
@@ -73,49 +64,25 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_pre_ping=True,
         hide_parameters=True,
-        use_native_hstore=False,  # Looking for the type costs each new connection two round trips.
         connect_args={
-            "connection_factory": FewRoundTrips,
             "application_name": application_name,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "tcp_user_timeout": TCP_USER_TIMEOUT_SECONDS * 1000,
             **KEEPALIVES,
         },
     )
-    event.listen(engine, "begin", _begin)
-    event.listen(engine, "checkout", _check_if_idle)
-    event.listen(engine, "checkin", _note_use)
-    return engine
-
-
-def _begin(connection: Connection) -> None:
-    """Begin a transaction with its limits: poolers reject or drop startup options, and pass settings of a session on to
-    their next client."""
-    level = " ISOLATION LEVEL REPEATABLE READ" if connection.get_execution_options().get(ONE_STATE) else ""
+    # Set in each transaction, in one round trip: poolers reject or drop startup options, and pass session settings on
+    # to their next client.
     limits = (
-        f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'",
-        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'",
-        f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_SECONDS}s'",
-        "SET LOCAL timezone = 'UTC'",
+        f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
+        f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';"
+        f" SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_SECONDS}s';"
+        " SET LOCAL timezone = 'UTC'"
     )
-    begin_with(connection, f"BEGIN{level}", *limits)
-
-
-def _check_if_idle(connection: psycopg2.extensions.connection, record: ConnectionPoolEntry, *_: Any) -> None:
-    """Check that the server still serves a connection that was not used for a while; if not, the pool opens another."""
-    used_at = record.info.get(_USED_AT)
-    if used_at is None or time.monotonic() - used_at < CHECKED_AFTER_SECONDS:
-        return
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except psycopg2.Error as error:
-        raise InvalidatePoolError from error
-
-
-def _note_use(_: psycopg2.extensions.connection | None, record: ConnectionPoolEntry) -> None:
-    record.info[_USED_AT] = time.monotonic()
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
+    return engine
 
 
 def check_database_url(database_url: str) -> str:

@@ -31,7 +31,6 @@ from sessions.postgres.reads.read_commands import find_updates, read, similar_id
 from sessions.postgres.reads.read_timeout import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.tasks.dependent_tasks import FailedDependent, fail_dependents
 from sessions.postgres.tasks.leases import holds_task
-from sessions.postgres.transactions import savepoint
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 from sessions.responses.task_updates import Listener
@@ -58,7 +57,7 @@ class PostgresStore:
         """Roll back the writes of the block if it raises."""
         before = dict(self._tasks), list(self._failed), list(self._settled)
         try:
-            with _as_statement_failures(), savepoint(self._connection):
+            with _as_statement_failures(), self._connection.begin_nested():
                 yield
         except BaseException:
             self._tasks, self._failed, self._settled = before
@@ -119,7 +118,7 @@ class PostgresStore:
             return TaskNotification()
         with _as_statement_failures():
             try:
-                with savepoint(self._connection):
+                with self._connection.begin_nested():
                     news = find_notifications(self._connection, self._tasks, resumed=resumed)
                     return msgspec.structs.replace(news, settled=[*news.settled, *self._settled])
             except SQLAlchemyError as error:
@@ -151,7 +150,7 @@ class PostgresStore:
         """Run a read. Raises Rejected, also if it takes too long: reads must not block a shard."""
         with _as_statement_failures():
             try:
-                with savepoint(self._connection):
+                with self._connection.begin_nested():
                     if seconds is None:
                         return read(self._connection, command, read_scope)
                     with time_limit(self._connection, seconds):

@@ -10,10 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from sessions.postgres.connections import STATEMENT_TIMEOUT_SECONDS
-from sessions.postgres.transactions import send_with_next
 
 UNCHANGED_SHARE = 0.8
-"""A statement keeps the previous one's timeout if at least this share of it remains, which saves the server work."""
+"""A statement keeps the previous one's timeout if at least this share of it remains, which saves a round trip."""
 
 
 class OutOfTime(Exception):
@@ -37,7 +36,9 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             raise OutOfTime
         if not UNCHANGED_SHARE * limit_seconds <= left <= limit_seconds:
             limit_seconds = left
-            send_with_next(connection, _set_timeout(left))
+            cursor = connection.connection.cursor()  # Executing it on the connection would trigger this listener.
+            cursor.execute(_set_timeout(left))
+            cursor.close()
 
     event.listen(connection, "before_cursor_execute", limit)
     try:
@@ -47,8 +48,9 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def lift_time_limit(connection: Connection) -> None:
-    """Restore the normal statement timeout for the rest of the transaction."""
-    send_with_next(connection, _set_timeout(STATEMENT_TIMEOUT_SECONDS))
+    """Restore the normal statement timeout for the rest of the transaction. May raise like any statement, since the
+    limit applies to this one, too."""
+    connection.exec_driver_sql(_set_timeout(STATEMENT_TIMEOUT_SECONDS))
 
 
 def _set_timeout(seconds: float) -> str:

@@ -59,8 +59,8 @@ def test_a_drain_takes_one_transaction_and_few_round_trips(
         assert Drain(redis, engine).run([shard_of(walk)]).endswith(f": {number} applied")
     assert len(memories(engine, walk)) == number
     assert sent.count("BEGIN") == 1
-    # Shard lock, deliveries, sessions, memories; all writes. What begins and limits a transaction goes with the lock.
-    assert len(sent) - 1 == 5, sent
+    # Time limits, shard lock, savepoint, deliveries, sessions, memories; all writes; the end of the savepoint.
+    assert len(sent) - 1 == 8, sent
 
 
 def test_writes_of_all_kinds_share_a_round_trip(redis: Redis, engine: Engine, walk: str) -> None:
