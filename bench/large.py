@@ -131,7 +131,8 @@ def run_statements(connection: Any, statements: list[Statement]) -> None:
     with connection.cursor() as cursor:
         for statement, parameters in statements:
             cursor.execute(statement, parameters)
-            cursor.fetchall()
+            if cursor.description:
+                cursor.fetchall()
 
 
 def run_program(environment: dict[str, str], *arguments: str) -> None:

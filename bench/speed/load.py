@@ -95,9 +95,13 @@ def press(
 
 def pace(port: int, *, per_second: float, seconds: float, path: str = SOURCE_PATH) -> Pressure:
     """Send at a rate, whether or not the server keeps up. Raises LoadError."""
-    connections = PACED_CONNECTIONS
     order = Order(
-        port=port, path=path, prefix=_new_prefix(), seconds=seconds, connections=connections, per_second=per_second
+        port=port,
+        path=path,
+        prefix=_new_prefix(),
+        seconds=seconds,
+        connections=PACED_CONNECTIONS,
+        per_second=per_second,
     )
     return _run(order)
 
