@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import psycopg2
-from psycopg2.extensions import parse_dsn
-from sqlalchemy import Engine, event
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, parse_dsn
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
@@ -82,7 +82,19 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
         " SET LOCAL timezone = 'UTC'"
     )
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
+    event.listen(engine, "commit", _refuse_aborted)
     return engine
+
+
+def _refuse_aborted(connection: Connection) -> None:
+    """Roll back and raise InternalError if a statement has failed. Postgres would answer COMMIT with ROLLBACK, which
+    psycopg2 does not report: the writes would count as stored."""
+    raw = connection.connection.dbapi_connection
+    if isinstance(raw, psycopg2.extensions.connection) and raw.info.transaction_status == TRANSACTION_STATUS_INERROR:
+        try:
+            connection.exec_driver_sql("SELECT 1")
+        finally:
+            raw.rollback()  # SQLAlchemy leaves that out after a commit that raised.
 
 
 def check_database_url(database_url: str) -> str:

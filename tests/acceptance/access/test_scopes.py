@@ -99,7 +99,7 @@ def keys(stack: Stack) -> dict[str, str]:
     """A key for each scope."""
     made: dict[str, str] = {scope: new_key(stack, scopes=[scope]) for scope in ALL_SCOPES}
     wait_for(
-        lambda: all(request_as(stack, key, "GET", "/v1/keys").status_code != 401 for key in made.values()), seconds=5
+        lambda: all(request_as(stack, key, "GET", "/v1/keys").status_code not in (401, 503) for key in made.values())
     )
     return made
 

@@ -60,7 +60,7 @@ def known_key(stack: Stack, *scopes: str, name: str = "") -> str:
     """Create a key and wait until the relay accepts it."""
     made = stack.client.post("/v1/keys", json={"name": name or new_id("key"), "scopes": scopes}).json()
     headers = {"X-API-Key": made["key"]}
-    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="key accepted")
+    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code not in (401, 503), what="key accepted")
     return str(made["key"])
 
 

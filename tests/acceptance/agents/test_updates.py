@@ -27,7 +27,7 @@ def as_key(stack: Stack, **fields: Any) -> Ask:
         return list(answer.json().get("updates", []))
 
     ask.headers = headers  # type: ignore[attr-defined]
-    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code != 401, what="key accepted")
+    wait_for(lambda: stack.client.get("/v1/agents", headers=headers).status_code not in (401, 503), what="key accepted")
     return ask
 
 

@@ -155,11 +155,14 @@ class Reader:
         self.text = httpx.get(f"{stack.url}/llm-instructions").text
 
     def call(self, line: str) -> Payload:
-        """Send a line of the guide as it stands."""
+        """Send a line of the guide as it stands, up to three times while the machine is too busy for a read."""
         name, _, body = line.partition(" ")
         headers = {"X-API-Key": API_KEY, "Content-Type": "application/json"}
         url = f"{self.stack.url}/v1/commands/{name}"
-        answer: Payload = httpx.post(url, content=body, headers=headers, timeout=LIMIT_SECONDS).json()
+        for _ in range(3):
+            answer: Payload = httpx.post(url, content=body, headers=headers, timeout=LIMIT_SECONDS).json()
+            if answer.get("error", {}).get("code") not in ("too_slow", "reads_too_slow"):
+                break
         return answer
 
 
