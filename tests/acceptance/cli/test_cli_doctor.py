@@ -192,6 +192,11 @@ def fill_backlog(rig: Rig, *keys: str) -> None:
     wait_for(is_full, what="limit reached")
 
 
+def wait_until_taken(cli: CommandLine) -> None:
+    """Wait until the relay accepts webhooks: it looks at the backlog once a second."""
+    wait_for(lambda: cli.run("status", "--json").json["webhooks"]["taken"], what="webhooks accepted")
+
+
 class TestStatus:
     def test_all_parts_are_shown_in_each_form(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
         wait_for_sweeper(direct)
@@ -208,6 +213,7 @@ class TestStatus:
         assert cli.run("status", "--json", "workers.alive").json == {"workers.alive": 3}
 
     def test_the_backlog_is_shown_by_shard_while_postgres_is_down(self, cli: CommandLine, rig: Rig) -> None:
+        wait_until_taken(cli)
         with paused(rig.postgres):
             for number in range(MAX_BACKLOG // 2 - 1):
                 rig.stack.post("store_memory", f"walk-{number % 3}", key="k", content=new_id())
