@@ -16,10 +16,10 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Packages are installed without bytecode. Python writes it for the modules in use, unless this variable is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up test check torture bench fmt lock clean
+.PHONY: help up test check torture bench bench-search fmt lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 up: $(RUNTIME) ## Run the whole stack until Ctrl-C (settings such as PORT and DATA_DIR come from the environment or .env)
 	@exec $(BIN)/python -m local
@@ -34,6 +34,9 @@ torture: $(TOOLS) ## Run the long tests, which kill processes (full suite: ROUND
 
 bench: $(PEERS) ## Measure on real servers, for about 15 minutes (shorter: ARGS="--rounds 1 --only end-to-end")
 	@exec $(BIN)/python -m bench $(ARGS)
+
+bench-search: $(TOOLS) ## Measure how well search answers 426 questions (words alone: EMBEDDINGS=off; ARGS="--misses")
+	@exec $(BIN)/python -m bench.search $(ARGS)
 
 check: $(TOOLS) ## Check lint, formatting, types and import rules
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ POSTGRES_SETTINGS = {"track_commit_timestamp": "on"}
 """Tells when each webhook was applied, without asking while the load runs. All else is as in the local stack."""
 VALKEY_SETTINGS = {"maxmemory": "2gb"}
 """Enough for a full inbox. Durability is as in the local stack."""
+INHERITED = ("PATH", "HOME", "LANG")
+"""Variables of the bench that processes get, besides those of embeddings."""
 UNLIMITED = {
     "RATE_LIMIT": "1000000000/minute",
     "BYTE_LIMIT": "1000000000000/minute",
@@ -111,7 +113,7 @@ class Stack:
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a process."""
         return {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            **{name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("EMBEDDINGS")},
             "PYTHONPATH": str(ROOT),
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
@@ -230,6 +232,24 @@ class Bench:
 @contextmanager
 def new_bench() -> Iterator[Bench]:
     """Start Postgres on a new, migrated database, within the block."""
+    with _new_postgres() as (postgres, folder):
+        yield Bench(postgres, folder)
+
+
+@contextmanager
+def new_stack() -> Iterator[Stack]:
+    """Start Postgres on a new, migrated and empty database, and Valkey, within the block."""
+    with _new_postgres() as (postgres, folder):
+        valkey = start_valkey(folder, settings=VALKEY_SETTINGS)
+        try:
+            with closing(Stack(postgres, valkey, folder)) as stack:
+                yield stack
+        finally:
+            valkey.stop()
+
+
+@contextmanager
+def _new_postgres() -> Iterator[tuple[EmbeddedServer, Path]]:
     with tempfile.TemporaryDirectory(prefix="session-relay-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)  # Postgres runs as another user when this runs as root.
@@ -238,7 +258,7 @@ def new_bench() -> Iterator[Bench]:
             environment = {**os.environ, "DATABASE_URL": postgres.url}
             command = (sys.executable, "-m", "alembic", "upgrade", "head")
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)  # noqa: S603
-            yield Bench(postgres, folder)
+            yield postgres, folder
         finally:
             postgres.stop()
 
