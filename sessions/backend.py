@@ -31,10 +31,7 @@ class Backend(Protocol):
         effect. Raises the error of a rejected command."""
 
     def page(self, command: str, data: dict[str, Any], *, session_id: str | None) -> Page:
-        """A page of a list command (list_sessions, query_memories, list_tasks, list_artifacts, search)."""
-
-    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """Chunks of a conversation, in order."""
+        """A page of a list command, such as list_sessions, read_conversation or search."""
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
         """Journal entries after a cursor; waits up to `wait_seconds` for the first. `next_cursor` is never None."""

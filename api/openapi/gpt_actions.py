@@ -17,8 +17,8 @@ from models.commands.definitions import COMMANDS, Batch
 
 Json = dict[str, Any]
 
-MORE_OPERATIONS = ("read_delivery", "read_transcript", "read_agents")
-"""Operations beside all commands: the status of a delivery, verbatim transcripts, and agents to delegate to."""
+MORE_OPERATIONS = ("read_delivery", "read_agents")
+"""Operations beside all commands: the status of a delivery, and agents to delegate to."""
 DESCRIPTION_LENGTH = 300
 """Maximum characters of an operation's description."""
 ABOUT = (

@@ -16,7 +16,6 @@ from api.operations.deliveries import ManyDeliveries, OneDelivery
 from api.sessions.events import EventParameters
 from api.sessions.exports import ExportParameters
 from api.sessions.imports import SessionDocument
-from api.sessions.session_reads import TranscriptParameters
 from api.tasks.agents import AgentParameters, AgentRequest
 from api.tasks.claims import AskRequest, ClaimRequest, CompleteRequest, FailRequest, HeartbeatRequest, NoDetails
 from models.routes import template_of
@@ -211,12 +210,6 @@ OPERATIONS = (
             ("fail", "Report that the task failed; it is retried if it is retryable.", FailRequest),
             ("ask", "Ask the task's delegator; the task waits for the answer.", AskRequest),
         )
-    ),
-    Operation(
-        "read_transcript",
-        "Get the conversation of a session in chunks.",
-        TranscriptParameters,
-        "List",
     ),
     Operation(
         "read_events",

@@ -28,6 +28,7 @@ from models.commands.definitions import (
     ListTasks,
     QueryMemories,
     ReadCommand,
+    ReadConversation,
     RetrieveMemory,
     Search,
 )
@@ -40,7 +41,7 @@ from relay.http.routing import route
 from relay.http.waiting import wait_any
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
-from sessions.postgres.reads.read_commands import page, read, read_transcript
+from sessions.postgres.reads.read_commands import page, read
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 
@@ -62,6 +63,7 @@ READS = (
     ReadRoute("read_sessions", ListSessions, "list"),
     ReadRoute("read_session", GetSessionSummary, "whole"),
     ReadRoute("read_session_summary", GetSessionSummary, "whole"),
+    ReadRoute("read_transcript", ReadConversation, "list"),
     ReadRoute("read_session_memories", QueryMemories, "list"),
     ReadRoute("read_memory", RetrieveMemory, "memory"),
     ReadRoute("read_session_tasks", ListTasks, "list"),
@@ -81,15 +83,6 @@ class ChosenSession(msgspec.Struct, frozen=True, kw_only=True):
     session_id: v.Id | None = None
 
 
-class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of a transcript."""
-
-    limit: v.Limit = 50
-    cursor: v.Cursor | None = None
-    max_characters: v.MaxCharacters = v.MAX_CHARACTERS
-    offset: v.Offset = 0
-
-
 class Reads:
     """The endpoints."""
 
@@ -104,19 +97,8 @@ class Reads:
 
     @property
     def routes(self) -> list[Route]:
-        """The routes of all read commands and the transcript."""
-        return [
-            *(route(read.name, partial(self._answer, read)) for read in READS),
-            route("read_transcript", self.transcript),
-        ]
-
-    async def transcript(self, request: Request) -> Response:
-        """Return the conversation in chunks."""
-        caller = await authorize_reader(self._access, request)
-        session_id = choose_session(request) or ""
-        parameters = decode_parameters(request.query_params, TranscriptParameters)
-        work = partial(read_transcript, session_id=session_id, **msgspec.structs.asdict(parameters))
-        return list_response(await self._database.read(reading(caller, session_id, work), source=caller.source))
+        """The routes of all read commands."""
+        return [route(read.name, partial(self._answer, read)) for read in READS]
 
     async def _answer(self, chosen: ReadRoute, request: Request) -> Response:
         caller = await authorize_reader(self._access, request)

@@ -9,7 +9,7 @@ import msgspec
 
 from agent.http.client import Client
 from agent.http.command_client import send_command
-from models.routes import path_to, request_to
+from models.routes import path_to, request_to, template_of
 from sessions.backend import Imported
 from sessions.reads.results import Page
 
@@ -34,6 +34,7 @@ _READS = {
 }
 _LISTS = {
     "list_sessions": ("read_sessions", "sessions"),
+    "read_conversation": ("read_transcript", "chunks"),
     "query_memories": ("read_memories", "memories"),
     "list_tasks": ("read_tasks", "tasks"),
     "list_artifacts": ("read_artifacts", "artifacts"),
@@ -63,13 +64,10 @@ class RelayBackend:
             # A comma separates values in a query, so that only a command can carry a tag with a comma.
             answer = send_command(self.client, command, data, session_id=session_id)["data"]
             return _page(answer, answer[field])
-        answer = self.client.get(path_to(address), {**data, "session_id": session_id})
-        return _page(answer, answer["items"])
-
-    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """See Backend."""
-        query = {"limit": limit, "cursor": cursor, "max_characters": max_characters}
-        answer = self.client.get(path_to("read_transcript", session_id=session_id), query)
+        if "{" in template_of(address):
+            answer = self.client.get(path_to(address, session_id=session_id or ""), data)
+        else:
+            answer = self.client.get(path_to(address), {**data, "session_id": session_id})
         return _page(answer, answer["items"])
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:

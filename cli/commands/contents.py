@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.backends.pages import PIECE_CHARACTERS, Items, listed, pages
+from cli.backends.pages import Items, listed
 from cli.command_declaration import command, id_argument, limit_option, session_argument
 from cli.commands.search import MEMORY_TYPES, split_tags
 from cli.context import CliContext
@@ -23,13 +23,7 @@ def transcript(tool: CliContext, session_id: str, limit: int) -> None:
     """Show a session's conversation."""
     from cli.backends.reassembly import whole_chunks
 
-    found = pages(
-        lambda size, cursor: tool.backend.transcript(
-            session_id, limit=size, cursor=cursor, max_characters=PIECE_CHARACTERS
-        ),
-        limit=0,
-        on_more=tool.terminal.note,
-    )
+    found = listed(tool, "read_conversation", {}, session_id=session_id, limit=0)
     chunks = whole_chunks(found)
     tool.terminal.items(_first(chunks, limit) if limit else chunks, CHUNK, nothing="The conversation is empty.")
 

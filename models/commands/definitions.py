@@ -159,6 +159,15 @@ class ResumeBundle(ReadCommand, frozen=True, kw_only=True):
     session = "optional"
 
 
+class ReadConversation(ReadCommand, frozen=True, kw_only=True):
+    """Read the conversation word for word, in order: from its beginning, or on from a chunk and an offset in it."""
+
+    chunk_id: v.Id | None = None
+    offset: v.Offset = 0
+    limit: v.Limit = 50
+    cursor: v.Cursor | None = None
+
+
 class ExtractedItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Items found in a piece of conversation; each becomes a memory of its type."""
 
@@ -358,6 +367,7 @@ COMMANDS: dict[str, type[Command]] = {
     "get_session_summary": GetSessionSummary,
     "resume_bundle": ResumeBundle,
     "conversation_chunk": ConversationChunk,
+    "read_conversation": ReadConversation,
     "store_memory": StoreMemory,
     "retrieve_memory": RetrieveMemory,
     "query_memories": QueryMemories,

@@ -61,6 +61,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "extracted_items": "Lists of texts or other JSON found in the conversation; each item becomes a memory of its "
         "type.",
     },
+    "ReadConversation": {
+        "chunk_id": "The chunk to begin with, such as that of a search hit. Default: the first.",
+        "offset": "The position in that chunk to begin at, in characters; some hundred before that of a hit.",
+        "limit": "The maximum number of chunks.",
+        "cursor": "The next_cursor of the previous page; goes on there, whatever chunk_id and offset say.",
+    },
     "StoreMemory": {
         "type": "The type of the memory. Default for a new one: general.",
         "key": "A name within the session. Each change under the same key is a new revision. Default: derived from the "

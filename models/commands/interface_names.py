@@ -19,6 +19,7 @@ CLI_COMMANDS = {
     "resume_session": "resume",
     "complete_session": "complete",
     "delete_session": "delete",
+    "read_conversation": "transcript",
     "list_memories": "memories",
     "list_tasks": "list-tasks",
     "list_artifacts": "list-artifacts",
@@ -37,6 +38,7 @@ ROUTES = {
     "list_tasks": "GET /v1/sessions/{session_id}/tasks",
     "list_artifacts": "GET /v1/sessions/{session_id}/artifacts",
     "get_session_summary": "GET /v1/sessions/{session_id}",
+    "read_conversation": "GET /v1/sessions/{session_id}/transcript",
     "resume_bundle": "GET /v1/sessions/{session_id}/summary",
     "search": "GET /v1/search",
 }

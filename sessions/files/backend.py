@@ -20,7 +20,7 @@ from sessions.commands.inline_execution import direct_entry, parse_direct, parse
 from sessions.commands.manager import SessionManager
 from sessions.documents.document import session_record
 from sessions.documents.import_validation import read_document, require_same
-from sessions.files.reads import page, read_events, read_transcript
+from sessions.files.reads import page, read_events
 from sessions.files.session_file import load_session_file, save_document, save_session_file
 from sessions.files.session_reader import SessionReader
 from sessions.files.store import FilesStore
@@ -94,11 +94,6 @@ class FilesBackend:
         """Return a page of a list command."""
         asked, session_id = parse_list(command, data, session_id=session_id)
         return plain_page(page(SessionReader(self._folder), asked, read_scope=self._scope(session_id)))
-
-    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """Return a page of the conversation in order."""
-        contents = SessionReader(self._folder).require(session_id)
-        return plain_page(read_transcript(contents, limit=limit, cursor=cursor, max_characters=max_characters))
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:
         """Return events after a cursor, waiting up to `wait_seconds` for the first."""

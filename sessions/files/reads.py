@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from models.commands.definitions import (
     ListTasks,
     QueryMemories,
     ReadCommand,
+    ReadConversation,
     ResumeBundle,
     RetrieveMemory,
     Search,
@@ -94,23 +96,6 @@ def read(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) 
 def page(reader: SessionReader, command: ReadCommand, *, read_scope: ReadScope) -> Page:
     """Return a page of a list command. Raises NotFound or Invalid."""
     return _LISTS[type(command)](reader, command, read_scope)
-
-
-def read_transcript(contents: SessionFile, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-    """Return chunks in order. Raises Invalid for an invalid cursor."""
-    start = decode_cursor(cursor, Place)
-
-    def chunks() -> Iterator[Columns]:
-        positions = contents.positions["chunks"]
-        rest = contents.transcript()
-        if start:
-            first = (start.said_at, start.position)
-            rest = [chunk for chunk in rest if (chunk.said_at, positions[chunk.chunk_id]) >= first]
-        for number, chunk in enumerate(rest[: limit + 1]):
-            inside = start.offset if start and not number else 0
-            yield chunk_columns(contents, chunk, room=max_characters, offset=inside)
-
-    return page_of_chunks(chunks(), limit=limit, max_characters=max_characters)
 
 
 def read_events(contents: SessionFile, *, after: str | None, limit: int, max_characters: int) -> Page:
@@ -226,6 +211,29 @@ def _list_sessions(reader: SessionReader, command: ListSessions, read_scope: Rea
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
+def _read_conversation(reader: SessionReader, command: ReadConversation, read_scope: ReadScope) -> Page:
+    [contents] = reader.within(read_scope)
+    start, previous = decode_cursor(command.cursor, Place), None
+    positions = contents.positions["chunks"]
+    rest = contents.transcript()
+    places = [(chunk.said_at, positions[chunk.chunk_id]) for chunk in rest]
+    first = 0
+    if start:
+        first = bisect_left(places, (start.said_at, start.position))
+    elif command.chunk_id is not None:
+        chunk = contents.chunks.get(command.chunk_id)
+        if chunk is None:
+            raise not_in_session("chunk", command.chunk_id, reversed(contents.chunks))
+        first = places.index((chunk.said_at, positions[chunk.chunk_id]))
+        previous = rest[first - 1].chunk_id if first else None
+    inside = start.offset if start else command.offset
+    chunks = (
+        chunk_columns(contents, chunk, room=command.max_characters, offset=0 if number else inside)
+        for number, chunk in enumerate(rest[first : first + command.limit + 1])
+    )
+    return page_of_chunks(chunks, limit=command.limit, max_characters=command.max_characters, previous=previous)
+
+
 def _list_memories(reader: SessionReader, command: ListMemories | QueryMemories, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, tuple[datetime, str, str])
     room = command.max_characters // 2
@@ -320,6 +328,7 @@ _ONE: dict[type[ReadCommand], Callable[[SessionFile, Any], dict[str, Any]]] = {
 }
 _LISTS: dict[type[ReadCommand], Callable[[SessionReader, Any, ReadScope], Page]] = {
     ListSessions: _list_sessions,
+    ReadConversation: _read_conversation,
     QueryMemories: _list_memories,
     ListMemories: _list_memories,
     ListTasks: _list_tasks,

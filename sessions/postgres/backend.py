@@ -41,7 +41,6 @@ from sessions.postgres.reads.read_commands import (
     page,
     read,
     read_events,
-    read_transcript,
 )
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
@@ -80,14 +79,6 @@ class PostgresBackend:
         asked, session_id = parse_list(command, data, session_id=session_id)
         with self._transaction() as connection:
             found = page(connection, asked, _scope(session_id))
-        return plain_page(found)
-
-    def transcript(self, session_id: str, *, limit: int, cursor: str | None, max_characters: int) -> Page:
-        """Return a page of the conversation in order."""
-        with self._transaction() as connection:
-            found = read_transcript(
-                connection, session_id=session_id, limit=limit, cursor=cursor, max_characters=max_characters, offset=0
-            )
         return plain_page(found)
 
     def events(self, session_id: str, *, after: str | None, limit: int, wait_seconds: float) -> Page:

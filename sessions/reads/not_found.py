@@ -9,7 +9,7 @@ from rapidfuzz import fuzz, process
 
 from models.errors import NotFound
 
-Kind = Literal["session", "memory", "task", "artifact"]
+Kind = Literal["session", "chunk", "memory", "task", "artifact"]
 
 CANDIDATES = 200
 """Most recent ids that are compared for suggestions. Comparing all of them takes less than a millisecond, however long
@@ -17,8 +17,19 @@ and similar they are: a missing id must not delay other senders."""
 SIMILARITY = 60
 """Out of 100; a less similar id is more likely another id than a misspelling."""
 
-_FIELDS = {"session": "session_id", "memory": "data.key", "task": "data.task_id", "artifact": "data.artifact_id"}
-_LISTS = {"memory": "list_memories", "task": "list_tasks", "artifact": "list_artifacts"}
+_FIELDS = {
+    "session": "session_id",
+    "chunk": "data.chunk_id",
+    "memory": "data.key",
+    "task": "data.task_id",
+    "artifact": "data.artifact_id",
+}
+_LISTS = {
+    "chunk": "read_conversation without chunk_id",
+    "memory": "list_memories",
+    "task": "list_tasks",
+    "artifact": "list_artifacts",
+}
 
 
 def nearest_of(wanted: str, known: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from models.commands.definitions import (
     ListTasks,
     QueryMemories,
     ReadCommand,
+    ReadConversation,
     RetrieveMemory,
     Search,
 )
@@ -23,6 +24,7 @@ from sessions.reads.results import Page, ReadResult
 
 LISTS: dict[type[ReadCommand], tuple[str, str]] = {
     ListSessions: ("sessions", "session"),
+    ReadConversation: ("chunks", "chunk"),
     QueryMemories: ("memories", "memory"),
     ListMemories: ("memories", "memory"),
     ListTasks: ("tasks", "task"),

@@ -26,15 +26,19 @@ def session_item(columns: Columns) -> dict[str, Any]:
 
 
 def chunk_item(columns: Columns, *, offset: int = 0) -> dict[str, Any]:
-    """A chunk; from an offset on, only its content."""
-    content = long_text(columns, "content", offset=offset, paged=True)
-    if offset:
-        return {"chunk_id": columns["chunk_id"], "content": content, "offset": offset}
+    """A chunk; from an offset on, its content with time and speakers."""
     item = {
         "chunk_id": columns["chunk_id"],
-        "content": content,
-        "format": columns["format"],
+        "content": long_text(columns, "content", offset=offset, paged=True),
+        "offset": offset or None,
+        "total_characters": columns["content_length"],
+        "said_at": _time(columns["said_at"]),
         "participants": columns["participants"],
+    }
+    if offset:
+        return _without_empty(item)
+    item |= {
+        "format": columns["format"],
         "start_at": _time(columns["start_at"]),
         "end_at": _time(columns["end_at"]),
         "metadata": long_text(columns, "metadata"),

@@ -27,14 +27,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     offset: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
-def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int) -> Page:
+def page_of_chunks(chunks: Iterable[Columns], *, limit: int, max_characters: int, previous: str | None = None) -> Page:
     """A page of chunks. They are passed in order, each with its `said_at`, its `position` and the `offset` at which it
     begins, one more than the limit if there are more. A chunk that does not fit is cut, and `next_cursor` continues
-    within it."""
+    within it. The first chunk names the `previous` one, if known."""
     items: list[dict[str, Any]] = []
+    named = {} if previous is None else {"previous_chunk_id": previous}
     left = max_characters
     for chunk in chunks:
-        item = fit(chunk_item(chunk, offset=chunk["offset"]), left)
+        item = fit(chunk_item(chunk, offset=chunk["offset"]) | ({} if items else named), left)
         size = measure(item) + 1
         crowded = bool(items) and (size > left or ("next_offset" in item and left < max_characters * SMALLEST_SHARE))
         if crowded or len(items) == limit:

@@ -273,7 +273,7 @@ def test_deleting_requires_the_id_and_leaves_nothing(walk: Backend) -> None:
     assert list(walk.session_ids()) == []
     assert items(walk, "search", q="one") == []
     for reading in (
-        lambda: walk.transcript(SESSION, limit=1, cursor=None, max_characters=500),
+        lambda: walk.page("read_conversation", {"limit": 1, "cursor": None, "max_characters": 500}, session_id=SESSION),
         lambda: walk.events(SESSION, after=None, limit=1, wait_seconds=0),
         lambda: list(walk.export(SESSION, format="json")),
         lambda: list(walk.export(SESSION, format="markdown")),

@@ -108,19 +108,23 @@ def test_a_transcript_can_be_read_to_its_end_by_cursors(walk: Backend) -> None:
     read = dict.fromkeys((f"c{number}" for number in range(5)), "")
     cursor = None
     while True:
-        page = walk.transcript(SESSION, limit=2, cursor=cursor, max_characters=20_000)
+        page = walk.page(
+            "read_conversation", {"limit": 2, "cursor": cursor, "max_characters": 20_000}, session_id=SESSION
+        )
         for item in page.items:
             assert item.get("offset", 0) == len(read[item["chunk_id"]])
             read[item["chunk_id"]] += item["content"]
         if (cursor := page.next_cursor) is None:
             break
     assert list(read.values()) == texts
-    first = walk.transcript(SESSION, limit=1, cursor=None, max_characters=500).items[0]
+    first = walk.page(
+        "read_conversation", {"limit": 1, "cursor": None, "max_characters": 500}, session_id=SESSION
+    ).items[0]
     assert (first["participants"], first["metadata"], first["format"]) == (["Ada"], {"n": 1}, "dialogue")
     with pytest.raises(Invalid):
-        walk.transcript(SESSION, limit=1, cursor="####", max_characters=500)
+        walk.page("read_conversation", {"limit": 1, "cursor": "####", "max_characters": 500}, session_id=SESSION)
     with pytest.raises(NotFound):
-        walk.transcript("none", limit=1, cursor=None, max_characters=500)
+        walk.page("read_conversation", {"limit": 1, "cursor": None, "max_characters": 500}, session_id="none")
 
 
 def test_a_journal_can_be_followed_from_a_cursor(walk: Backend) -> None:

@@ -82,7 +82,14 @@ def test_a_session_goes_through_both_stores_unchanged(
     for backend in (in_postgres, third):
         assert send(backend, "store_memory", key="plan", content="fifth")["revision"] == 5
         assert send(backend, "delegate_task", description="never  MIND")["created"] is True
-        assert len(backend.transcript(SESSION, limit=10, cursor=None, max_characters=9_000).items) == 2
+        assert (
+            len(
+                backend.page(
+                    "read_conversation", {"limit": 10, "cursor": None, "max_characters": 9_000}, session_id=SESSION
+                ).items
+            )
+            == 2
+        )
 
 
 def test_an_import_of_the_same_document_is_a_repeat(backend: Backend) -> None:

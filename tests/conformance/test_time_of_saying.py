@@ -37,7 +37,11 @@ def transcript(backend: Backend, *, limit: int, max_characters: int = 20_000) ->
     found: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = backend.transcript(SESSION, limit=limit, cursor=cursor, max_characters=max_characters)
+        page = backend.page(
+            "read_conversation",
+            {"limit": limit, "cursor": cursor, "max_characters": max_characters},
+            session_id=SESSION,
+        )
         found += page.items
         if page.next_cursor is None:
             return found
@@ -54,9 +58,7 @@ def test_a_transcript_is_in_the_order_in_which_it_was_said(walk: Backend) -> Non
     text = {name: "".join(p["content"] for p in pieces if p["chunk_id"] == name) for name in ("march", "april", "now")}
     assert text == {"march": "Roses it is. " * 40, "april": "Roses: in bloom", "now": "And the roses?"}
     with pytest.raises(Invalid) as refused:
-        walk.transcript(
-            SESSION, limit=1, cursor="WzEsMF0", max_characters=500
-        )  # A cursor in the form of earlier versions.
+        walk.page("read_conversation", {"limit": 1, "cursor": "WzEsMF0", "max_characters": 500}, session_id=SESSION)
     assert "from the beginning" in str(refused.value.hint)
 
 

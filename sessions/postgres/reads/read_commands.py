@@ -22,7 +22,7 @@ from sessions.postgres.reads.resume_bundle import resume_bundle
 from sessions.postgres.reads.search import search
 from sessions.postgres.reads.sessions import get_session_summary, list_sessions
 from sessions.postgres.reads.tasks import get_task, list_tasks
-from sessions.postgres.reads.transcript import read_transcript
+from sessions.postgres.reads.transcript import read_conversation
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_commands import answer_list, answer_one
 from sessions.reads.read_scope import ReadScope
@@ -36,7 +36,6 @@ __all__ = [
     "page",
     "read",
     "read_events",
-    "read_transcript",
     "similar_ids",
 ]
 
@@ -49,6 +48,7 @@ _ONE: dict[str, Callable[..., dict[str, Any]]] = {
 }
 _LISTS: dict[str, Callable[..., Page]] = {
     "list_sessions": list_sessions,
+    "read_conversation": read_conversation,
     "query_memories": list_memories,
     "list_memories": list_memories,
     "list_tasks": list_tasks,

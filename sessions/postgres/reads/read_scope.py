@@ -12,7 +12,7 @@ from models.access.session_glob import like_pattern, require_visible
 from models.commands.definitions import PeriodCommand
 from models.errors import NotFound
 from models.field_types import ID_PATTERN
-from models.tables import ArtifactRow, MemoryRow, SessionRow, TaskRow
+from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 from sessions.reads.read_scope import ReadScope
 
@@ -21,6 +21,7 @@ ROWS_AT_A_TIME = 50
 
 _IDS: dict[Kind, tuple[Any, Any]] = {
     "session": (SessionRow.session_id, SessionRow.last_activity_at),
+    "chunk": (ChunkRow.chunk_id, ChunkRow.position),
     "memory": (MemoryRow.key, MemoryRow.updated_at),
     "task": (TaskRow.task_id, TaskRow.position),
     "artifact": (ArtifactRow.artifact_id, ArtifactRow.position),

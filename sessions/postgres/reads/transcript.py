@@ -6,30 +6,49 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, case, func, select, tuple_
 
+from models.commands.definitions import ReadConversation
 from models.tables import ChunkRow
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
-from sessions.postgres.reads.read_scope import require_session, stream
+from sessions.postgres.reads.read_scope import missing_in, stream
 from sessions.reads.pagination import decode_cursor
+from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.transcript import Place, page_of_chunks
 
+ORDER = (ChunkRow.said_at, ChunkRow.position)
 
-def read_transcript(
-    connection: Connection, *, session_id: str, limit: int, cursor: str | None, max_characters: int, offset: int
-) -> Page:
-    """Return chunks in order. A chunk that does not fit is truncated, and `next_cursor` continues within it; `offset`
-    starts within the first one. Raises NotFound, or Invalid for an invalid cursor."""
-    require_session(connection, session_id)
-    start = decode_cursor(cursor, Place)
-    inside = offset or (start.offset if start else 0)
-    statement = _chunks(session_id, start, inside, room=max_characters).limit(limit + 1)
+
+def read_conversation(connection: Connection, command: ReadConversation, *, read_scope: ReadScope) -> Page:
+    """Return chunks in order, from the cursor, the chunk or the beginning on. A chunk that does not fit is truncated,
+    and `next_cursor` continues within it. Raises NotFound, or Invalid for an invalid cursor."""
+    start, previous = decode_cursor(command.cursor, Place), None
+    if start is None and command.chunk_id is not None:
+        start = _find(connection, command, read_scope)
+        previous = _before(connection, start, read_scope)
+    inside = start.offset if start else command.offset
+    statement = _chunks(read_scope, start, inside, room=command.max_characters).limit(command.limit + 1)
     chunks = (row._mapping for row in stream(connection, statement))
-    return page_of_chunks(chunks, limit=limit, max_characters=max_characters)
+    return page_of_chunks(chunks, limit=command.limit, max_characters=command.max_characters, previous=previous)
 
 
-def _chunks(session_id: str, start: Place | None, inside: int, *, room: int) -> Select[Any]:
-    order = (ChunkRow.said_at, ChunkRow.position)
-    number = func.row_number().over(order_by=order)
+def _find(connection: Connection, command: ReadConversation, read_scope: ReadScope) -> Place:
+    statement = select(ChunkRow.said_at.label("said_at"), ChunkRow.position).where(
+        ChunkRow.session_id == read_scope.session_id, ChunkRow.chunk_id == command.chunk_id
+    )
+    found = connection.execute(statement).one_or_none()
+    if found is None:
+        raise missing_in(connection, read_scope, "chunk", command.chunk_id or "")
+    return Place(said_at=found.said_at, position=found.position, offset=command.offset)
+
+
+def _before(connection: Connection, start: Place, read_scope: ReadScope) -> str | None:
+    earlier = (ChunkRow.session_id == read_scope.session_id, tuple_(*ORDER) < (start.said_at, start.position))
+    latest = select(ChunkRow.chunk_id).where(*earlier).order_by(*(column.desc() for column in ORDER)).limit(1)
+    return connection.execute(latest).scalar_one_or_none()
+
+
+def _chunks(read_scope: ReadScope, start: Place | None, inside: int, *, room: int) -> Select[Any]:
+    number = func.row_number().over(order_by=ORDER)
     offset = case((number == 1, inside), else_=0)
     plain = ("position", "chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
     statement = (
@@ -40,7 +59,7 @@ def _chunks(session_id: str, start: Place | None, inside: int, *, room: int) -> 
             *text_excerpt(ChunkRow.content, "content", room=room, offset=offset),
             *json_excerpt(ChunkRow.metadata_, "metadata", room=room),
         )
-        .where(ChunkRow.session_id == session_id)
-        .order_by(*order)
+        .where(ChunkRow.session_id == read_scope.session_id)
+        .order_by(*ORDER)
     )
-    return statement if start is None else statement.where(tuple_(*order) >= (start.said_at, start.position))
+    return statement if start is None else statement.where(tuple_(*ORDER) >= (start.said_at, start.position))

@@ -20,11 +20,12 @@ from models.commands.definitions import (
     ListTasks,
     QueryMemories,
     ReadCommand,
+    ReadConversation,
     RetrieveMemory,
 )
 from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
-from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, read_transcript, similar_ids
+from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, similar_ids
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page, ReadResult
@@ -366,9 +367,7 @@ def test_an_invalid_cursor_is_refused(walk: Rows, cursor: str) -> None:
         ask(walk, ListMemories(cursor=cursor))
     assert refused.value.field == "cursor"
     with pytest.raises(Invalid):
-        read_transcript(
-            walk.connection, session_id=walk.session_id, limit=5, cursor=cursor, max_characters=500, offset=0
-        )
+        ask(walk, ReadConversation(limit=5, cursor=cursor, max_characters=500))
 
 
 def test_a_transcript_can_be_read_to_its_end_by_cursors(walk: Rows) -> None:
@@ -378,8 +377,10 @@ def test_a_transcript_can_be_read_to_its_end_by_cursors(walk: Rows) -> None:
     read_texts = dict.fromkeys((f"c{number}" for number in range(5)), "")
     cursor = None
     while True:
-        part = read_transcript(
-            walk.connection, session_id=walk.session_id, limit=2, cursor=cursor, max_characters=20_000, offset=0
+        part = page(
+            walk.connection,
+            ReadConversation(limit=2, cursor=cursor, max_characters=20_000),
+            ReadScope(session_id=walk.session_id, session_glob=None, now=NOW),
         )
         assert len(msgspec.json.encode(part.items).decode()) <= 20_000 + ENVELOPE
         for item in part.items:
