@@ -54,6 +54,7 @@ ADDRESSES: dict[str, Address] = {
     "read_events": Address("GET", "/v1/sessions/{session_id}/events", "reading"),
     "export_session": Address("GET", "/v1/sessions/{session_id}/export", "reading"),
     "read_search": Address("GET", "/v1/search", "reading"),
+    "read_activity": Address("GET", "/v1/activity", "reading"),
     "read_memories": Address("GET", "/v1/memories", "reading"),
     "read_tasks": Address("GET", "/v1/tasks", "reading"),
     "read_artifacts": Address("GET", "/v1/artifacts", "reading"),

@@ -29,6 +29,7 @@ from models.commands.definitions import (
     QueryMemories,
     ReadCommand,
     ReadConversation,
+    RecentActivity,
     RetrieveMemory,
     Search,
 )
@@ -71,6 +72,7 @@ READS = (
     ReadRoute("read_session_artifacts", ListArtifacts, "list"),
     ReadRoute("read_artifact", GetArtifact, "artifact"),
     ReadRoute("read_search", Search, "list"),
+    ReadRoute("read_activity", RecentActivity, "list"),
     ReadRoute("read_memories", QueryMemories, "list"),
     ReadRoute("read_tasks", ListTasks, "list"),
     ReadRoute("read_artifacts", ListArtifacts, "list"),

@@ -39,6 +39,7 @@ _LISTS = {
     "list_tasks": ("read_tasks", "tasks"),
     "list_artifacts": ("read_artifacts", "artifacts"),
     "search": ("read_search", "hits"),
+    "recent_activity": ("read_activity", "activity"),
 }
 """For each list command, its endpoint and the field of its response."""
 

@@ -139,11 +139,12 @@ class DeleteSession(Command, frozen=True, kw_only=True):
     confirm: v.Id
 
 
-class ListSessions(ReadCommand, frozen=True, kw_only=True):
-    """List sessions, the most recently active first."""
+class ListSessions(PeriodCommand, frozen=True, kw_only=True):
+    """List sessions, the most recently active first; with `q` those whose title, context or id has these words."""
 
     session = "none"
     in_batch = False
+    q: v.Query | None = None
     filter: Literal["all", "active", "paused", "completed"] = "all"
     limit: v.Limit = 20
     cursor: v.Cursor | None = None
@@ -252,6 +253,14 @@ class Search(PeriodCommand, frozen=True, kw_only=True):
     type: v.Label | None = None
     tags: v.Names = []
     limit: v.Limit = 10
+    cursor: v.Cursor | None = None
+
+
+class RecentActivity(PeriodCommand, frozen=True, kw_only=True):
+    """List what happened, the latest first: sessions created or completed, conversation, memories, tasks, artifacts."""
+
+    session = "optional"
+    limit: v.Limit = 20
     cursor: v.Cursor | None = None
 
 
@@ -374,6 +383,7 @@ COMMANDS: dict[str, type[Command]] = {
     "list_memories": ListMemories,
     "delete_memory": DeleteMemory,
     "search": Search,
+    "recent_activity": RecentActivity,
     "delegate_task": DelegateTask,
     "get_task": GetTask,
     "list_tasks": ListTasks,

@@ -50,7 +50,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "open_tasks": "How to handle unfinished tasks: refuse rejects the command and lists them, cancel cancels them."
     },
     "DeleteSession": {"confirm": "The id of the session again, as confirmation."},
-    "ListSessions": {"filter": "Only sessions with this status."},
+    "ListSessions": {
+        "filter": "Only sessions with this status.",
+        "q": "Only sessions whose title, context or id contains all these words, in any case, with or without accents.",
+        "since": "Only sessions last active from this time on: a time, a date, or an age such as 7d.",
+        "until": "Only sessions last active before this time; a date is included.",
+    },
     "ConversationChunk": {
         "chunk_id": "An id within the session. Default: derived from the content.",
         "content": "The text of the conversation.",

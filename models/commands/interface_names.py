@@ -20,6 +20,7 @@ CLI_COMMANDS = {
     "complete_session": "complete",
     "delete_session": "delete",
     "read_conversation": "transcript",
+    "recent_activity": "activity",
     "list_memories": "memories",
     "list_tasks": "list-tasks",
     "list_artifacts": "list-artifacts",
@@ -41,6 +42,7 @@ ROUTES = {
     "read_conversation": "GET /v1/sessions/{session_id}/transcript",
     "resume_bundle": "GET /v1/sessions/{session_id}/summary",
     "search": "GET /v1/search",
+    "recent_activity": "GET /v1/activity",
 }
 """Commands with their own route for reading; the others are at /v1/commands."""
 

@@ -15,6 +15,7 @@ from models.queue.inbox import Entry
 from sessions.commands.parked_events import STATE_CODES, UNBOUND_CODES, UNTRACED_CODES, Parking, is_unattended
 from sessions.commands.pending_writes import PendingWrites
 from sessions.commands.store import StatementFailed, Store
+from sessions.reads.not_found import suggest
 from sessions.responses.recorded_responses import recorded
 from sessions.rules.event_log import ApplyResult, make_event
 
@@ -48,7 +49,7 @@ class Refusals:
             self._writes.flush()
             similar = self._store.nearest_sessions(entry.session_id, session_glob=entry.session_glob)
             if similar and isinstance(error, NotFound):
-                error.hint = f"Did you mean {' or '.join(map(repr, similar))}? Otherwise create it with create_session."
+                error.hint = f"{suggest(similar)} Otherwise create it with create_session."
         kept = None
         if error.code in STATE_CODES and is_unattended(entry):
             kept = self._parking.park(entry, is_kept=is_kept)

@@ -83,8 +83,8 @@ class Store(Protocol):
         """The result of a read, which sees the writes of this transaction, and may take at most `seconds` where other
         senders wait for it. Records that the source has seen the task that it reads. Raises Rejected."""
 
-    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Up to three existing ids similar to this one."""
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> dict[str, str]:
+        """Up to three existing sessions whose id or title is similar to this id, with their titles."""
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
         """The updates for each listener: on its session's tasks, and on those that it delegated elsewhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,12 +22,14 @@ from models.commands.definitions import (
     QueryMemories,
     ReadCommand,
     ReadConversation,
+    RecentActivity,
     ResumeBundle,
     RetrieveMemory,
     Search,
 )
 from sessions.documents.document import TaskItem
 from sessions.files.row_views import (
+    activity_columns,
     artifact_columns,
     chunk_columns,
     count_contents,
@@ -44,6 +46,8 @@ from sessions.reads.pagination import RowPosition, decode_cursor, decode_positio
 from sessions.reads.partial_values import Columns, json_columns
 from sessions.reads.read_commands import answer_list, answer_one
 from sessions.reads.read_scope import ReadScope
+from sessions.reads.recent_activity import ID_NAMES, READ_LENGTH, Kind, page_of_activity, sources_of, wanted_of
+from sessions.reads.recent_activity import Place as ActivityPlace
 from sessions.reads.results import Page, ReadResult
 from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
 from sessions.reads.serializers import (
@@ -55,6 +59,7 @@ from sessions.reads.serializers import (
     whole_artifact,
     whole_task,
 )
+from sessions.reads.session_names import has_words, words_of
 from sessions.reads.transcript import Place, page_of_chunks
 from sessions.reads.truncation import fit
 
@@ -200,10 +205,13 @@ def _bundle_columns(contents: SessionFile, section: Section, item: Any, room: in
 def _list_sessions(reader: SessionReader, command: ListSessions, read_scope: ReadScope) -> Page:
     after = decode_cursor(command.cursor, tuple[datetime, str])
     room = command.max_characters // 2
+    words, during = words_of(command.q or ""), read_scope.during(command)
     found = (
         ((item.last_activity_at, item.session_id), session_columns(item, counts, room=room))
         for item, counts in reader.summaries(read_scope.session_glob)
         if command.filter in ("all", item.status)
+        and during(item.last_activity_at)
+        and has_words(words, session_id=item.session_id, title=item.title, context=item.context)
         and (after is None or (item.last_activity_at, item.session_id) < after)
     )
     latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
@@ -319,6 +327,44 @@ def _list_artifacts(reader: SessionReader, command: ListArtifacts, read_scope: R
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
+def _recent_activity(reader: SessionReader, command: RecentActivity, read_scope: ReadScope) -> Page:
+    after = decode_cursor(command.cursor, ActivityPlace)
+    during = read_scope.during(command)
+    _, until = command.period(read_scope.now)
+    found = (
+        (place, contents, item)
+        for contents in reader.within(read_scope)
+        for source in sources_of(command)
+        for item in _items_of(contents, source.kind)
+        if (at := getattr(item, source.at)) is not None and during(at)
+        if source.changed is None or (until is not None and getattr(item, source.changed) >= until)
+        for place in [
+            ActivityPlace(
+                at=at, source=source.name, session_id=contents.session_id, id=getattr(item, ID_NAMES[source.kind])
+            )
+        ]
+        if after is None or place < after
+    )
+    latest = heapq.nlargest(wanted_of(command), found, key=lambda entry: entry[0])
+    return page_of_activity(
+        ((place, activity_columns(contents, item, room=READ_LENGTH)) for place, contents, item in latest), command
+    )
+
+
+def _items_of(contents: SessionFile, kind: Kind) -> Iterable[Any]:
+    match kind:
+        case "session":
+            return [contents.session] if contents.session else []
+        case "conversation":
+            return contents.chunks.values()
+        case "memory":
+            return contents.memories.values()
+        case "task":
+            return contents.tasks.values()
+        case "artifact":
+            return contents.artifacts.values()
+
+
 _ONE: dict[type[ReadCommand], Callable[[SessionFile, Any], dict[str, Any]]] = {
     GetSessionSummary: _get_session_summary,
     RetrieveMemory: _retrieve_memory,
@@ -334,4 +380,5 @@ _LISTS: dict[type[ReadCommand], Callable[[SessionReader, Any, ReadScope], Page]]
     ListTasks: _list_tasks,
     ListArtifacts: _list_artifacts,
     Search: search,
+    RecentActivity: _recent_activity,
 }

@@ -11,6 +11,7 @@ from sessions.documents.document import (
     ArtifactItem,
     ChunkItem,
     EventItem,
+    Item,
     MemoryItem,
     RevisionItem,
     SessionItem,
@@ -111,6 +112,25 @@ def artifact_columns(contents: SessionFile, artifact: ArtifactItem, *, room: int
         "position": contents.positions["artifacts"][artifact.artifact_id],
         **json_columns(artifact.metadata, "metadata", room=room),
     }
+
+
+def activity_columns(contents: SessionFile, item: Item, *, room: int) -> dict[str, Any]:
+    """Return the columns of a session or something in it, as recent activity."""
+    title = contents.session.title if contents.session else ""
+    columns: dict[str, Any] = {"session_title": title}
+    match item:
+        case SessionItem():
+            columns |= _fields(item, "status", "created_at") | text_columns(item.context, "context", room=room)
+        case ChunkItem():
+            columns |= chunk_columns(contents, item, room=room, offset=0)
+        case MemoryItem():
+            columns |= memory_columns(contents, item, room=room)
+        case TaskItem():
+            columns |= whole_task_columns(contents, item, room=room, offset=0)
+        case ArtifactItem():
+            content = json_columns(item.content, "content", room=room)
+            columns |= artifact_columns(contents, item, room=room) | content
+    return columns
 
 
 def event_columns(event: EventItem, *, number: int, room: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sessions.files.session_file import SessionFile, load_session_file, parse_ou
 from sessions.files.store_folder import SESSION, BrokenFile, Folder
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 from sessions.reads.read_scope import ReadScope
+from sessions.reads.session_names import nearest_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,11 @@ class SessionReader:
         if self._draft and self._draft.session:
             yield self._draft.session, self._draft.tasks.values()
 
-    def similar_sessions(self, wanted: str, *, session_glob: str | None) -> list[str]:
-        """Return up to three similar session ids."""
-        known = ((item.last_activity_at, item.session_id) for item, _ in self.summaries(session_glob))
-        return nearest_of(wanted, (session_id for _, session_id in heapq.nlargest(CANDIDATES, known)))
+    def similar_sessions(self, wanted: str, *, session_glob: str | None) -> dict[str, str]:
+        """Return up to three sessions with a similar id or title, with their titles."""
+        known = ((item.last_activity_at, item.session_id, item.title) for item, _ in self.summaries(session_glob))
+        latest = heapq.nlargest(CANDIDATES, known)
+        return nearest_sessions(wanted, {session_id: title for _, session_id, title in latest})
 
     def _each(self, parse: Callable[[Folder, Path, bytes], T], *, since: datetime | None = None) -> Iterator[T]:
         drafted = self._draft and self._folder.path(self._draft.session_id, SESSION)

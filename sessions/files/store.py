@@ -181,8 +181,8 @@ class FilesStore:
             self._mark_seen(self.contents, command.task_id, read_scope.source or "")
         return answer
 
-    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Return up to three similar session ids."""
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> dict[str, str]:
+        """Return up to three sessions with a similar id or title, with their titles."""
         return SessionReader(self._folder, self.contents).similar_sessions(session_id, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:

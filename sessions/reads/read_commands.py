@@ -15,6 +15,7 @@ from models.commands.definitions import (
     QueryMemories,
     ReadCommand,
     ReadConversation,
+    RecentActivity,
     RetrieveMemory,
     Search,
 )
@@ -29,6 +30,7 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
     ListMemories: ("memories", "memory"),
     ListTasks: ("tasks", "task"),
     ListArtifacts: ("artifacts", "artifact"),
+    RecentActivity: ("activity", "event"),
     Search: ("hits", "hit"),
 }
 """The list commands: the field of the result, and the noun for one item."""

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import NotFound
 from sessions.backend import Backend
-from tests.support.stores.sending import SESSION, items, refusal, send
+from tests.support.stores.sending import SESSION, items, pages, refusal, send
 
 LONG = "".join(f"Sentence {number} of the story, 数 and ü. " for number in range(8_000))
 NEEDLE = "Sentence 4321 of the story"
@@ -86,3 +86,143 @@ def test_an_empty_conversation_has_no_chunks(backend: Backend) -> None:
     send(backend, "create_session", title="Morning walk")
     data: dict[str, Any] = send(backend, "read_conversation")
     assert (data["chunks"], data["count"], data["next_cursor"]) == ([], 0, None)
+
+
+WEEK = {"since": "2026-03-02", "until": "2026-03-08"}
+
+
+@pytest.fixture
+def busy(backend: Backend) -> Backend:
+    """A store with two sessions in which something of each kind happened."""
+    send(backend, "create_session", title="Kitchen", context="Rebuild it before May")
+    send(backend, "create_session", "garden", title="Garden")
+    send(backend, "conversation_chunk", chunk_id="c1", content="Ada: which\n oven? " * 50, participants=["Ada"])
+    send(backend, "conversation_chunk", "garden", chunk_id="c2", content="Roses", start_time="2026-03-05T10:00:00Z")
+    send(backend, "store_memory", key="oven", type="decision", content={"pick": "Gas", "why": ["quick", "cheap"]})
+    send(backend, "delegate_task", task_id="t1", description="Compare  prices of ovens")
+    send(backend, "cancel_task", task_id="t1", reason="Too dear")
+    send(backend, "add_artifact", artifact_id="plan", name="Plan", content="# Plan\n\nFirst the floor")
+    send(backend, "complete_session", "garden")
+    return backend
+
+
+def shown(activity: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    ids = ("chunk_id", "key", "task_id", "artifact_id", "session_id")
+    return [(item["kind"], item["event"], next(item[name] for name in ids if name in item)) for item in activity]
+
+
+def test_recent_activity_has_all_kinds_the_latest_first(busy: Backend) -> None:
+    activity = items(busy, "recent_activity")
+    assert shown(activity) == [
+        ("session", "completed", "garden"),
+        ("artifact", "created", "plan"),
+        ("task", "changed", "t1"),
+        ("memory", "created", "oven"),
+        ("conversation", "said", "c1"),
+        ("session", "created", "garden"),
+        ("session", "created", SESSION),
+        ("conversation", "said", "c2"),
+    ]
+    assert [item["session_title"] for item in activity][:2] == ["Garden", "Kitchen"]
+    excerpts = [item.get("excerpt") for item in activity]
+    assert excerpts[1:4] == ["# Plan First the floor", "Too dear", "pick: Gas; why: quick, cheap"]
+    assert excerpts[6:] == ["Rebuild it before May", "Roses"]
+    assert len(str(excerpts[4])) == 300
+    assert str(excerpts[4]).startswith("Ada: which oven? Ada")
+    assert (activity[2]["status"], activity[2]["description"]) == ("cancelled", "Compare prices of ovens")
+    assert (activity[4]["participants"], activity[4]["total_characters"]) == (["Ada"], 900)
+    assert activity[7]["at"] == "2026-03-05T10:00:00Z"
+    for limit in (1, 3):
+        assert items(busy, "recent_activity", limit=limit) == activity
+    small = pages(busy, "recent_activity", max_characters=500)
+    assert shown([item for page in small for item in page.items]) == shown(activity)
+    assert all(len(msgspec.json.encode(page.items).decode()) <= 500 for page in small)
+    own = [item for item in activity if item["session_id"] == "garden"]
+    assert items(busy, "recent_activity", "garden", limit=2) == own
+    assert send(busy, "recent_activity", "garden")["count"] == 3
+
+
+def test_recent_activity_is_limited_to_a_period_by_the_time_of_saying(busy: Backend) -> None:
+    assert shown(items(busy, "recent_activity", **WEEK)) == [("conversation", "said", "c2")]
+    assert len(items(busy, "recent_activity", since="1h")) == 7
+    assert items(busy, "recent_activity", since="2026-03-09", until="2026-03-10") == []
+    assert refusal(busy, "recent_activity", None, since="last week").field == "data.since"
+    assert refusal(busy, "recent_activity", None, cursor="####").field == "cursor"
+
+
+def test_what_changed_after_a_period_is_listed_at_its_creation(backend: Backend) -> None:
+    send(backend, "create_session", title="Kitchen")
+    found = {"decisions": ["Gas"]}
+    when = "2026-03-05T10:00:00Z"
+    send(backend, "conversation_chunk", chunk_id="c", content="Gas", start_time=when, extracted_items=found)
+    [memory] = items(backend, "query_memories", SESSION)
+    send(backend, "store_memory", key=memory["key"], content="Gas", status="done")
+    listed = items(backend, "recent_activity", SESSION, **WEEK)
+    assert shown(listed) == [("memory", "created", memory["key"]), ("conversation", "said", "c")]
+    assert (listed[0]["status"], listed[0]["at"]) == ("done", when)
+    assert shown(items(backend, "recent_activity", SESSION, since="2026-03-01"))[0] == (
+        "memory",
+        "changed",
+        memory["key"],
+    )
+
+
+def test_items_of_the_same_moment_are_listed_once_each(backend: Backend) -> None:
+    commands: list[dict[str, Any]] = [
+        {"command": "store_memory", "data": {"key": f"Ä {n}", "content": n}} for n in range(5)
+    ]
+    commands += [{"command": "delegate_task", "data": {"task_id": f"t{n}", "description": f"x{n}"}} for n in range(5)]
+    send(backend, "create_session", title="Kitchen")
+    send(backend, "batch", commands=commands)
+    listed = shown(items(backend, "recent_activity", limit=3))
+    assert len(listed) == len(set(listed)) == 11
+
+
+def test_sessions_are_found_by_words_of_title_context_and_id(backend: Backend) -> None:
+    for session_id, title, context in (
+        ("kitchen-4f2a", "Küche renovieren", "The oven, the floor and the budget"),
+        ("garten-2026", "Straßengarten", ""),
+        ("odyssey", "Ὀδύσσεια ΟΔΟΣ", "Read it aloud"),
+        ("story-9", "ÉTUDE № 9", "100% _wild_"),
+    ):
+        send(backend, "create_session", session_id, title=title, context=context)
+    for q, found in (
+        ("küche", "kitchen-4f2a"),
+        ("KUCHE", "kitchen-4f2a"),
+        ("kitchen", "kitchen-4f2a"),
+        ("oven Küche", "kitchen-4f2a"),
+        ("strassen", "garten-2026"),
+        ("οδυσσεια οδος", "odyssey"),
+        ("etude", "story-9"),
+        ("%", "story-9"),
+        ("_wild", "story-9"),
+    ):
+        assert [item["session_id"] for item in items(backend, "list_sessions", q=q)] == [found], q
+    assert items(backend, "list_sessions", q="oven garden") == []
+    assert len(items(backend, "list_sessions", q="  ", limit=3)) == 4
+    assert len(items(backend, "list_sessions", q="e", limit=1)) == 4
+    send(backend, "complete_session", "odyssey")
+    assert items(backend, "list_sessions", q="odyssey", filter="active") == []
+
+
+def test_sessions_are_limited_to_a_period_of_activity(walk: Backend) -> None:
+    assert [item["session_id"] for item in items(walk, "list_sessions", since="1h")] == [SESSION]
+    assert items(walk, "list_sessions", until="1h") == []
+    assert items(walk, "list_sessions", since="2026-01-01", until="2026-01-31") == []
+
+
+def test_a_wrong_session_id_gets_sessions_by_title_as_suggestions(backend: Backend) -> None:
+    send(backend, "create_session", "s-4711", title="Kitchen renovation")
+    send(backend, "create_session", "s-4712", title="Küchengarten")
+    send(backend, "create_session", "evening", title="Evening walk")
+    for wanted, found in (
+        ("kitchen", "'s-4711' (\"Kitchen renovation\")"),
+        ("kitchen-renovation-2026", "'s-4711'"),
+        ("kichen", "'s-4711'"),
+        ("kuchengarten", "'s-4712'"),
+        ("evenin", "'evening' (\"Evening walk\")"),
+    ):
+        for command, data in (("get_session_summary", {}), ("store_memory", {"content": 1})):
+            hint = refusal(backend, command, wanted, **data).hint or ""
+            assert hint.startswith(f"Did you mean {found}"), (wanted, hint)
+    assert "Did you mean" not in (refusal(backend, "get_session_summary", "totally-other").hint or "")

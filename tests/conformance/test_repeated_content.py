@@ -14,7 +14,10 @@ from tests.support.stores.sending import SESSION, items, refusal, send
 
 
 def transcript(backend: Backend) -> list[str]:
-    return [item["content"] for item in backend.transcript(SESSION, limit=50, cursor=None, max_characters=20_000).items]
+    return [
+        item["content"]
+        for item in backend.page("read_conversation", {"limit": 50, "max_characters": 20_000}, session_id=SESSION).items
+    ]
 
 
 def memory(backend: Backend, key: str, **more: Any) -> dict[str, Any]:

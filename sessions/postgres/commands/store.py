@@ -27,7 +27,7 @@ from sessions.postgres.commands.writing import (
 from sessions.postgres.connections import explain, is_bad_value, is_too_slow, is_unavailable, unavailable
 from sessions.postgres.operations.dead_letters import parked_by, parked_in
 from sessions.postgres.operations.deliveries import find_known, last_said, record_conflict, set_apart
-from sessions.postgres.reads.read_commands import find_updates, read, similar_ids
+from sessions.postgres.reads.read_commands import find_updates, read, similar_sessions
 from sessions.postgres.reads.read_timeout import OutOfTime, lift_time_limit, time_limit
 from sessions.postgres.tasks.dependent_tasks import FailedDependent, fail_dependents
 from sessions.postgres.tasks.leases import holds_task
@@ -166,10 +166,10 @@ class PostgresStore:
                     raise value_refused() from error
                 raise
 
-    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> list[str]:
-        """Return up to three similar session ids."""
+    def nearest_sessions(self, session_id: str, *, session_glob: str | None) -> dict[str, str]:
+        """Return up to three sessions with a similar id or title, with their titles."""
         with _as_statement_failures():
-            return similar_ids(self._connection, "session", session_id, session_id=None, session_glob=session_glob)
+            return similar_sessions(self._connection, session_id, session_glob=session_glob)
 
     def updates(self, listeners: Collection[Listener], now: datetime) -> dict[Listener, list[dict[str, Any]]]:
         """Return, per listener, updates on its session's tasks and on tasks that it delegated elsewhere."""

@@ -17,7 +17,8 @@ from sessions.postgres.reads.artifacts import get_artifact, list_artifacts
 from sessions.postgres.reads.events import last_positions, read_events
 from sessions.postgres.reads.markdown import export_markdown
 from sessions.postgres.reads.memories import list_memories, retrieve_memory
-from sessions.postgres.reads.read_scope import require_session, similar_ids
+from sessions.postgres.reads.read_scope import require_session, similar_sessions
+from sessions.postgres.reads.recent_activity import recent_activity
 from sessions.postgres.reads.resume_bundle import resume_bundle
 from sessions.postgres.reads.search import search
 from sessions.postgres.reads.sessions import get_session_summary, list_sessions
@@ -36,7 +37,7 @@ __all__ = [
     "page",
     "read",
     "read_events",
-    "similar_ids",
+    "similar_sessions",
 ]
 
 _ONE: dict[str, Callable[..., dict[str, Any]]] = {
@@ -54,6 +55,7 @@ _LISTS: dict[str, Callable[..., Page]] = {
     "list_tasks": list_tasks,
     "list_artifacts": list_artifacts,
     "search": search,
+    "recent_activity": recent_activity,
 }
 
 

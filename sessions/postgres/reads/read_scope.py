@@ -15,12 +15,12 @@ from models.field_types import ID_PATTERN
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 from sessions.reads.read_scope import ReadScope
+from sessions.reads.session_names import nearest_sessions
 
 ROWS_AT_A_TIME = 50
 """Rows fetched at once; a row may be as large as the whole response."""
 
 _IDS: dict[Kind, tuple[Any, Any]] = {
-    "session": (SessionRow.session_id, SessionRow.last_activity_at),
     "chunk": (ChunkRow.chunk_id, ChunkRow.position),
     "memory": (MemoryRow.key, MemoryRow.updated_at),
     "task": (TaskRow.task_id, TaskRow.position),
@@ -37,9 +37,11 @@ def within(read_scope: ReadScope, column: Any) -> ColumnElement[bool]:
 def missing_in(
     connection: Connection, read_scope: ReadScope, kind: Kind, wanted: str, *, message: str = ""
 ) -> NotFound:
-    """Return the error for an id that does not exist."""
-    session_id, session_glob = read_scope.session_id, read_scope.session_glob
-    return not_found(connection, kind, wanted, session_id=session_id, session_glob=session_glob, message=message)
+    """Return the error for an id that does not exist in the session, with similar ids among the latest."""
+    column, latest = _IDS[kind]
+    statement = select(column).where(column.class_.session_id == read_scope.session_id)
+    known = connection.execute(statement.order_by(latest.desc()).limit(CANDIDATES)).scalars().all()
+    return missing(kind, wanted, similar=nearest_of(wanted, known), message=message)
 
 
 def during(read_scope: ReadScope, command: PeriodCommand, column: Any) -> ColumnElement[bool]:
@@ -58,7 +60,7 @@ def require_session(connection: Connection, session_id: str, session_glob: str |
         title = connection.execute(statement).scalar_one_or_none()
         if title is not None:
             return title
-    raise not_found(connection, "session", session_id, session_id=session_id, session_glob=session_glob)
+    raise missing("session", session_id, similar=similar_sessions(connection, session_id, session_glob=session_glob))
 
 
 def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
@@ -67,29 +69,13 @@ def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
         yield from rows
 
 
-def not_found(
-    connection: Connection,
-    kind: Kind,
-    wanted: str,
-    *,
-    session_id: str | None,
-    session_glob: str | None,
-    message: str = "",
-) -> NotFound:
-    """Return the error for an id that does not exist, with similar ids."""
-    similar = similar_ids(connection, kind, wanted, session_id=session_id, session_glob=session_glob)
-    return missing(kind, wanted, similar=similar, message=message)
-
-
-def similar_ids(
-    connection: Connection, kind: Kind, wanted: str, *, session_id: str | None, session_glob: str | None
-) -> list[str]:
-    """Return up to three similar ids, the closest first, among the latest that the key may read."""
-    column, latest = _IDS[kind]
-    is_visible = _within(column.class_.session_id, None if kind == "session" else session_id, session_glob)
-    statement = select(column).where(is_visible).order_by(latest.desc()).limit(CANDIDATES)
-    known = connection.execute(statement).scalars().all()
-    return nearest_of(wanted, known)
+def similar_sessions(connection: Connection, wanted: str, *, session_glob: str | None) -> dict[str, str]:
+    """Return up to three sessions with a similar id or title, among the latest that the key may read."""
+    statement = select(SessionRow.session_id, SessionRow.title).where(
+        _within(SessionRow.session_id, None, session_glob)
+    )
+    statement = statement.order_by(SessionRow.last_activity_at.desc(), SessionRow.session_id.desc()).limit(CANDIDATES)
+    return nearest_sessions(wanted, {row.session_id: row.title for row in connection.execute(statement)})
 
 
 def _within(column: Any, session_id: str | None, session_glob: str | None) -> ColumnElement[bool]:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select, tuple_
 
 from models.commands.definitions import GetSessionSummary, ListSessions
 from models.field_types import UNFINISHED
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.partial_values import text_excerpt
-from sessions.postgres.reads.read_scope import stream, within
+from sessions.postgres.reads.read_scope import during, stream, within
 from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.serializers import session_item
+from sessions.reads.session_names import CONTEXT_LENGTH, MARKS, SPELLINGS, words_of
 from sessions.reads.truncation import fit
 
 _COUNTED = (
@@ -27,9 +28,25 @@ _COUNTED = (
 )
 
 
+def _folded(text: ColumnElement[str]) -> ColumnElement[str]:
+    """Fold a text as `sessions.reads.session_names.fold` does."""
+    folded = func.regexp_replace(func.lower(func.normalize(text, literal_column("NFKD"))), MARKS, "", "g")
+    for letter, spelling in SPELLINGS.items():
+        folded = func.replace(folded, letter, spelling)
+    return folded
+
+
+_FOLDED = _folded(
+    func.concat_ws(" ", SessionRow.session_id, SessionRow.title, func.left(SessionRow.context, CONTEXT_LENGTH))
+)
+
+
 def list_sessions(connection: Connection, command: ListSessions, *, read_scope: ReadScope) -> Page:
     """List sessions, the most recently active first."""
     statement = select(*session_columns(command.max_characters // 2)).where(within(read_scope, SessionRow.session_id))
+    statement = statement.where(during(read_scope, command, SessionRow.last_activity_at))
+    if command.q is not None:
+        statement = statement.where(*(func.strpos(_FOLDED, word) > 0 for word in words_of(command.q)))
     if command.filter != "all":
         statement = statement.where(SessionRow.status == command.filter)
     order = (SessionRow.last_activity_at, SessionRow.session_id)

@@ -25,7 +25,7 @@ from models.commands.definitions import (
 )
 from models.errors import Forbidden, Invalid, NotFound
 from models.tables import SessionRow, TaskRow
-from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, similar_ids
+from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, similar_sessions
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page, ReadResult
@@ -350,7 +350,7 @@ def test_suggested_sessions_are_limited_to_those_visible_to_the_key(walk: Rows) 
     assert "'reading-walk'" in hint
     assert "readinq" not in hint
     assert "create_session" in hint
-    found = similar_ids(walk.connection, "session", "reading-wolk", session_id=None, session_glob=None)
+    found = similar_sessions(walk.connection, "reading-wolk", session_glob=None)
     assert "readinq-walk" in found
 
 
