@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     ),
     "Session contents": {
         **dict.fromkeys(("search-conversations", "search-memories"), "search"),
+        "activity": "contents",
         **dict.fromkeys(("transcript", "memories", "list-tasks", "list-artifacts", "artifact"), "contents"),
         "watch": "watch",
     },

@@ -208,6 +208,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown("session-cli search-conversations 'roof -lavender'")
     sheet.shown("session-cli search-memories panels --type decision --tags roof")
     sheet.shown("session-cli transcript solar")
+    sheet.shown("session-cli activity --session solar --since 1d --limit 4")
     sheet.shown("session-cli memories solar")
     sheet.shown("session-cli list-tasks --agent researcher")
     sheet.shown("session-cli list-artifacts --session solar")

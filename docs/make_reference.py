@@ -51,12 +51,14 @@ ANSWERS: dict[str, tuple[str, ...]] = {
         *("decisions", "tasks", "other_memories", "artifacts"),
     ),
     "conversation_chunk": ("chunk_id", "content_size", "extracted_items_processed", "memory_keys", "created"),
+    "read_conversation": ("chunks", "count", "next_cursor"),
     "store_memory": ("key", "type", "revision", "created"),
     "retrieve_memory": ("memory",),
     "query_memories": ("memories", "count", "next_cursor"),
     "list_memories": ("memories", "count", "next_cursor"),
     "delete_memory": ("key", "deleted"),
     "search": ("hits", "count", "next_cursor", "match"),
+    "recent_activity": ("activity", "count", "next_cursor"),
     **dict.fromkeys(
         ("delegate_task", "cancel_task", "answer_task"),
         (

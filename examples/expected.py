@@ -187,6 +187,28 @@ STEPS: list[Send | Ask | Get] = [
     ),
     Ask("list_artifacts", {"artifacts": [QUESTIONS, {**ESTIMATE, "task_id": "yield-calculator"}], "count": 2}),
     Ask("search", {"hits": has({"key": "inverter", "session_id": ROOF, "session_title": "Solar roof for the barn"})}),
+    Ask(
+        "read_conversation",
+        {
+            "chunks": has(
+                {
+                    "chunk_id": "walk-part-2",
+                    "previous_chunk_id": "walk-part-1",
+                    "total_characters": lambda size: size > 100,
+                }
+            )
+        },
+    ),
+    Ask(
+        "recent_activity",
+        {
+            "activity": has(
+                {"kind": "memory", "key": "inverter", "session_title": "Solar roof for the barn"},
+                {"kind": "task", "task_id": "yield-calculator", "status": "pending"},
+                {"kind": "artifact", "artifact_id": "questions-for-karl"},
+            )
+        },
+    ),
     Ask("get_session_summary", ROOF_SUMMARY),
     Ask("resume_bundle", bundle_of_the_roof),
     Send("pause_session", {**ROOF_SUMMARY, "status": "paused"}),

@@ -29,13 +29,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import field_types as v
 
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0012"
 """The latest migration; workers wait until it is applied."""
 UNSEEN_BY_DELEGATOR = (
     "status IN ('completed', 'failed', 'input_required')"
     " AND (shown_at IS NULL OR shown_at < updated_at OR created_by <> ALL (seen_by))"
 )
 """Tasks with updates that their delegator has not seen."""
+CHANGED = "updated_at > created_at"
+"""Memories and tasks that changed since they were created, which lists of a past period show at their creation."""
 SEARCH_CONFIGURATION = "session_relay"
 """The product's text search configuration: a copy of SEARCH_LANGUAGE, created by the first migration."""
 SEARCHED_CHARACTERS = 200_000
@@ -86,6 +88,8 @@ class SessionRow(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", v.SessionStatus), name="status"),
         Index(None, "last_activity_at", "session_id"),
+        Index(None, "created_at"),
+        Index("ix_sessions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
@@ -113,6 +117,7 @@ class ChunkRow(Base):
         Index(None, "session_id", "position"),
         Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
         Index(None, "position"),
+        Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)")),
         Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
     )
 
@@ -151,6 +156,7 @@ class MemoryRow(Base):
         CheckConstraint(_one_of("status", v.MemoryStatus), name="status"),
         Index(None, "session_id", "updated_at", "key"),
         Index(None, "updated_at"),
+        Index("ix_memories_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
         Index("ix_memories_tags", "tags", postgresql_using="gin"),
         Index("ix_memories_search", "search", postgresql_using="gin"),
     )
@@ -222,6 +228,8 @@ class TaskRow(Base):
         Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
         Index("ix_tasks_shown", "session_id", "updated_at", postgresql_where=text("shown_at >= updated_at")),
         Index("ix_tasks_delegated", "created_by", "updated_at", postgresql_where=text(UNSEEN_BY_DELEGATOR)),
+        Index(None, "updated_at"),
+        Index("ix_tasks_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
         Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("uq_tasks_claim_token", "claim_token", unique=True),
     )
@@ -278,6 +286,7 @@ class ArtifactRow(Base):
         ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
         Index(None, "session_id", "position"),
         Index(None, "position"),
+        Index(None, "created_at"),
         Index("ix_artifacts_search", "search", postgresql_using="gin"),
     )
 

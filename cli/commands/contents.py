@@ -11,21 +11,34 @@ from cli.backends.pages import Items, listed
 from cli.command_declaration import command, id_argument, limit_option, session_argument
 from cli.commands.search import MEMORY_TYPES, split_tags
 from cli.context import CliContext
-from cli.output.table_columns import ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
+from cli.output.table_columns import ACTIVITY, ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
 
 TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
 
 
 @command("transcript", CHUNK)
 @session_argument()
+@click.option("--chunk", "chunk_id", metavar="ID", help="Start with this chunk.")
+@click.option("--offset", type=click.IntRange(min=0), metavar="N", help="Skip the first N characters of that chunk.")
 @limit_option(0)
-def transcript(tool: CliContext, session_id: str, limit: int) -> None:
+def transcript(tool: CliContext, session_id: str, chunk_id: str | None, offset: int | None, limit: int) -> None:
     """Show a session's conversation."""
     from cli.backends.reassembly import whole_chunks
 
-    found = listed(tool, "read_conversation", {}, session_id=session_id, limit=0)
+    found = listed(tool, "read_conversation", {"chunk_id": chunk_id, "offset": offset}, session_id=session_id, limit=0)
     chunks = whole_chunks(found)
     tool.terminal.items(_first(chunks, limit) if limit else chunks, CHUNK, nothing="The conversation is empty.")
+
+
+@command("activity", ACTIVITY)
+@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@click.option("--since", metavar="TIME", help="Only what happened since a time, a date, or an age such as 7d.")
+@click.option("--until", metavar="TIME", help="Only what happened up to this time.")
+@limit_option(20)
+def activity(tool: CliContext, session_id: str | None, limit: int, **period: str | None) -> None:
+    """List what happened, newest first: sessions, conversation, memories, tasks and artifacts."""
+    found = listed(tool, "recent_activity", period, session_id=session_id, limit=limit)
+    tool.terminal.items(found, _across(ACTIVITY, session_id), nothing="Nothing happened.")
 
 
 @command("memories", MEMORY)

@@ -31,11 +31,16 @@ def create(tool: CliContext, session_id: str, title: str | None, participants: t
 
 @command("list", SESSION)
 @click.option("--status", type=click.Choice(["active", "paused", "completed"]), help="Filter by status.")
+@click.option("--words", "q", metavar="WORDS", help="Filter by words of the title, context or ID.")
+@click.option("--since", metavar="TIME", help="Only sessions active since a time, a date, or an age such as 7d.")
+@click.option("--until", metavar="TIME", help="Only sessions last active up to this time.")
 @limit_option()
-def list_sessions(tool: CliContext, status: str | None, limit: int) -> None:
+def list_sessions(tool: CliContext, status: str | None, limit: int, **wanted: str | None) -> None:
     """List sessions, most recently active first."""
-    found = listed(tool, "list_sessions", {"filter": status}, limit=limit)
-    nothing = f"No {status} sessions." if status else "No sessions yet. Create one: session-cli create ID --title TITLE"
+    found = listed(tool, "list_sessions", {"filter": status, **wanted}, limit=limit)
+    nothing = "No sessions yet. Create one: session-cli create ID --title TITLE"
+    if status or any(wanted.values()):
+        nothing = f"No {status} sessions." if status else "No sessions found."
     tool.terminal.items(found, SESSION, nothing=nothing)
 
 

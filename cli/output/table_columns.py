@@ -133,8 +133,24 @@ CHUNK = OutputSchema(
         Column("end_at"),
         Column("created_by"),
     ),
-    more=("metadata",),
+    more=("metadata", "said_at", "total_characters", "previous_chunk_id"),
     id_path="chunk_id",
+    as_cards=True,
+)
+ACTIVITY = OutputSchema(
+    (
+        Column("kind", "Kind", "name"),
+        Column("event", "Event", "plain"),
+        Column("status", "Status", "state"),
+        Column("at", "", "time"),
+        _SESSION_TITLE,
+        Column("session_id", "ID", "id"),
+        Column("excerpt", "Text", "text"),
+    ),
+    more=(
+        *("chunk_id", "key", "task_id", "artifact_id", "type", "name", "description", "agent_name", "participants"),
+        *("total_characters", "truncated"),
+    ),
     as_cards=True,
 )
 TASK = OutputSchema(

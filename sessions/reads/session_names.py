@@ -13,7 +13,7 @@ from rapidfuzz import fuzz
 
 from sessions.reads.not_found import MOST_SUGGESTIONS, SIMILARITY
 
-CONTEXT_LENGTH = 4_000
+CONTEXT_LENGTH = 2_000
 """Characters of the context that are compared."""
 MOST_WORDS = 20
 MARKS = "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]"

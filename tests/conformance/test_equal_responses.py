@@ -97,6 +97,12 @@ STORY: list[Step] = [
     ("search", None, {"q": "solar", "type": "idea"}),
     ("search", None, {"q": "nothing of this kind"}),
     ("search", "wolk", {"q": "database"}),
+    ("read_conversation", "walk", {"chunk_id": "long", "offset": 20_000, "max_characters": 2_000}),
+    ("read_conversation", "walk", {"max_characters": 300}),
+    ("read_conversation", "walk", {"chunk_id": "lang"}),
+    ("recent_activity", "walk", {"since": "1h", "until": "2999-01-01"}),
+    ("recent_activity", None, {"max_characters": 2_000, "limit": 5}),
+    ("list_sessions", None, {"q": "MORNING foot", "since": "1h"}),
     (
         "batch",
         "walk",

@@ -42,7 +42,7 @@ _ID_COLUMNS = {kind: getattr(table, ID_NAMES[kind]) for kind, table in _TABLES.i
 
 def recent_activity(connection: Connection, command: RecentActivity, *, read_scope: ReadScope) -> Page:
     """List what happened, the latest first."""
-    rows = connection.execute(_latest(command, read_scope)).all()
+    rows = connection.execute(latest(command, read_scope)).all()
     places = [Place(at=row.at, source=row.source, session_id=row.session_id, id=row.id) for row in rows]
     kinds = [SOURCES_BY_NAME[place.source].kind for place in places]
     texts = {kind: _texts(connection, kind, places) for kind in dict.fromkeys(kinds)}
@@ -50,7 +50,7 @@ def recent_activity(connection: Connection, command: RecentActivity, *, read_sco
     return page_of_activity(((place, columns) for place, columns in found if columns is not None), command)
 
 
-def _latest(command: RecentActivity, read_scope: ReadScope) -> Select[Any]:
+def latest(command: RecentActivity, read_scope: ReadScope) -> Select[Any]:
     """Select the places of a page. Each source reads only as many entries of its index."""
     after = decode_cursor(command.cursor, Place)
     parts = [select(_of_source(source, command, read_scope, after=after).subquery()) for source in sources_of(command)]
@@ -65,7 +65,8 @@ def _of_source(source: Source, command: RecentActivity, read_scope: ReadScope, *
     conditions = [within(read_scope, table.session_id), during(read_scope, command, at), at.is_not(None)]
     if source.changed is not None:
         _, until = command.period(read_scope.now)
-        conditions.append(getattr(table, source.changed) >= until)
+        changed = getattr(table, source.changed)
+        conditions += [changed >= until, changed > table.created_at]  # The latter is the condition of an index.
     if after is not None:
         conditions.append(_before(after, source, at, table.session_id, key))
     columns = (literal(source.name, Text).label("source"), table.session_id, key.label("id"), at.label("at"))
