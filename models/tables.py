@@ -88,7 +88,7 @@ class SessionRow(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", v.SessionStatus), name="status"),
         Index(None, "last_activity_at", "session_id"),
-        Index(None, "created_at"),
+        Index(None, "created_at", "session_id"),
         Index("ix_sessions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     )
 
@@ -117,7 +117,7 @@ class ChunkRow(Base):
         Index(None, "session_id", "position"),
         Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
         Index(None, "position"),
-        Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)")),
+        Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)"), "session_id"),
         Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
     )
 
@@ -228,7 +228,7 @@ class TaskRow(Base):
         Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
         Index("ix_tasks_shown", "session_id", "updated_at", postgresql_where=text("shown_at >= updated_at")),
         Index("ix_tasks_delegated", "created_by", "updated_at", postgresql_where=text(UNSEEN_BY_DELEGATOR)),
-        Index(None, "updated_at"),
+        Index(None, "updated_at", "session_id"),
         Index("ix_tasks_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
         Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index("uq_tasks_claim_token", "claim_token", unique=True),
@@ -286,7 +286,7 @@ class ArtifactRow(Base):
         ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
         Index(None, "session_id", "position"),
         Index(None, "position"),
-        Index(None, "created_at"),
+        Index(None, "created_at", "session_id"),
         Index("ix_artifacts_search", "search", postgresql_using="gin"),
     )
 
