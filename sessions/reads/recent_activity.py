@@ -113,8 +113,9 @@ def activity_item(place: Place, columns: Columns) -> dict[str, Any]:
             item |= {"type": columns["type"], "status": columns["status"], "excerpt": _excerpt(columns, "content")}
         case "task":
             item |= {"status": columns["status"], "agent_name": columns["agent_name"]}
-            item |= {"description": shorten(_line(columns["description_text"]), NAME_LENGTH)}
-            item |= {"excerpt": _excerpt(columns, *_OUTCOMES.get(columns["status"], ()))}
+            outcome = _excerpt(columns, *_OUTCOMES.get(columns["status"], ()))
+            item |= {"description": shorten(_line(columns["description_text"]), NAME_LENGTH) if outcome else None}
+            item |= {"excerpt": outcome or _excerpt(columns, "description")}
         case "artifact":
             item |= {"name": columns["name"], "type": columns["type"], "excerpt": _excerpt(columns, "content")}
     texts = {name: LongText(text=item[name], length=len(item[name])) for name in _TEXTS if item.get(name)}

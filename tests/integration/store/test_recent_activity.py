@@ -54,8 +54,8 @@ def test_a_limited_key_sees_only_its_own_sessions(connection: Connection) -> Non
 def test_few_rows_are_examined_however_many_there_are(connection: Connection) -> None:
     for number in range(20):
         Rows(connection, f"acts-{number}")
-    for statement in FILL.split(";\n"):
-        connection.exec_driver_sql(statement)
+    for insertion in FILL.split(";\n"):
+        connection.exec_driver_sql(insertion)
     for command, read_scope in (
         (RecentActivity(), scope()),
         (RecentActivity(since="2020-01-01", until="2999-01-01"), scope()),
