@@ -36,7 +36,8 @@ def transcript(tool: CliContext, session_id: str, chunk_id: str | None, offset: 
 @click.option("--until", metavar="TIME", help="Only what happened up to this time.")
 @limit_option(20)
 def activity(tool: CliContext, session_id: str | None, limit: int, **period: str | None) -> None:
-    """List what happened, newest first: sessions, conversation, memories, tasks and artifacts."""
+    """List recent activity, newest first. Shows sessions created or completed, conversation, memories, tasks and
+    artifacts."""
     found = listed(tool, "recent_activity", period, session_id=session_id, limit=limit)
     tool.terminal.items(found, _across(ACTIVITY, session_id), nothing="Nothing happened.")
 

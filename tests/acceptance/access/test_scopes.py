@@ -58,6 +58,7 @@ ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/v1/sessions/{session_id}/export"): "read",
     ("GET", "/v1/sessions/{session_id}/events"): "read",
     ("GET", "/v1/search"): "read",
+    ("GET", "/v1/activity"): "read",
     ("GET", "/v1/memories"): "read",
     ("GET", "/v1/tasks"): "read",
     ("GET", "/v1/artifacts"): "read",
