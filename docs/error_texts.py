@@ -80,10 +80,9 @@ SERVED: dict[str, Text] = {
     ),
     "chunk_exists": Text("Another chunk has this `chunk_id`.", "Use another id, or omit it."),
     "task_exists": Text("Another task has this `task_id`.", "Use another id, or omit it."),
-    "artifact_exists": Text("Another artifact has this `artifact_id`.", "Use another id, or omit it."),
     "revision_conflict": Text(
         "Another client has stored a newer revision.",
-        "`retrieve_memory`, then store again with that `if_revision`.",
+        "`retrieve_memory` or `get_artifact`, then store again with that `if_revision`.",
     ),
     "delivery_conflict": Text("Another command was sent with this `id`.", "Use a new `id` for a new command."),
     "task_finished": Text("The task has already finished.", "Read its result with `get_task`."),

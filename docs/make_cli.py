@@ -171,7 +171,9 @@ def fill(stack: Stack, database_url: str) -> None:
             task_type="research",
             agent_name="researcher",
         )
-    stack.send("add_artifact", "solar", artifact_id="offer", name="Offer of ACME", content="# Offer\n\n24 panels.\n")
+    for number in (22, 24):
+        content = f"# Offer\n\n{number} panels.\n"
+        stack.send("add_artifact", "solar", artifact_id="offer", name="Offer of ACME", content=content)
     stack.send("add_artifact", "solar", artifact_id="roof", name="Roof", type="data", content={"area": 40})
     stack.client.post(
         "/v1/agents", json={"name": "researcher", "type": "claude", "max_concurrent": 2}
@@ -212,7 +214,9 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown("session-cli memories solar")
     sheet.shown("session-cli list-tasks --agent researcher")
     sheet.shown("session-cli list-artifacts --session solar")
+    sheet.shown("session-cli list-artifacts --session solar --artifact offer")
     sheet.shown("session-cli artifact solar offer")
+    sheet.shown("session-cli artifact solar offer --revision 1")
     change = (
         "store_memory",
         "solar",

@@ -62,13 +62,13 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("delegate_task", "cancel_task", "answer_task"),
         (
-            *("task_id", "agent_name", "task_type", "status", "priority"),
+            *("task_id", "title", "agent_name", "task_type", "status", "priority"),
             *("attempt", "max_attempts", "created_at", "updated_at"),
         ),
     ),
     "get_task": ("task",),
     "list_tasks": ("tasks", "count", "next_cursor"),
-    "add_artifact": ("artifact_id", "name", "type", "created"),
+    "add_artifact": ("artifact_id", "name", "type", "revision", "created"),
     "get_artifact": ("artifact",),
     "list_artifacts": ("artifacts", "count", "next_cursor"),
     "batch": ("results", "processed", "failed"),
@@ -80,6 +80,7 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "cancel_task": ("depends_on", "not_before"),
     "answer_task": ("depends_on", "not_before"),
     "resume_session": ("waiting_events",),
+    "add_artifact": ("outcome",),
     "resume_bundle": ("truncated", "left_out", "read_on"),
 }
 """Fields that only some responses have. Truncated lists also have `truncated`."""

@@ -35,7 +35,7 @@ PATTERNS = {
     DELIVERY_ID_PATTERN: "1 to 128 letters, digits and . _ : -",
     LABEL_PATTERN: "1 to 64 letters, digits, spaces and . + / _ -, the first a letter or digit",
     NAME_PATTERN: "1 to 256 printable characters",
-    LINE_PATTERN: "at most 256 printable characters",
+    LINE_PATTERN: "one line of printable characters",
 }
 """Descriptions of the patterns for errors and schemas."""
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
@@ -29,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import field_types as v
 
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 """The latest migration; workers wait until it is applied."""
 UNSEEN_BY_DELEGATOR = (
     "status IN ('completed', 'failed', 'input_required')"
@@ -38,6 +39,9 @@ UNSEEN_BY_DELEGATOR = (
 """Tasks with updates that their delegator has not seen."""
 CHANGED = "updated_at > created_at"
 """Memories and tasks that changed since they were created, which lists of a past period show at their creation."""
+REVISED_AT = "coalesce(revised_at, created_at)"
+REVISED = f"{REVISED_AT} > created_at"
+"""The same for artifacts."""
 SEARCH_CONFIGURATION = "session_relay"
 """The product's text search configuration: a copy of SEARCH_LANGUAGE, created by the first migration."""
 SEARCHED_CHARACTERS = 200_000
@@ -239,6 +243,8 @@ class TaskRow(Base):
     position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     agent_name: Mapped[str | None]
     task_type: Mapped[str]
+    title: Mapped[str | None]
+    """NULL for tasks of versions without titles."""
     description: Mapped[str]
     description_hash: Mapped[str]
     priority: Mapped[int] = mapped_column(Integer)
@@ -276,9 +282,42 @@ class TaskRow(Base):
     """The sources, latest ones only, that this state was returned to. Void once the task changes or shown_at is
     cleared."""
 
+    @hybrid_property
+    def titled(self) -> str:
+        """The title, or else the text to make one from."""
+        return self.title or self.description
 
-class ArtifactRow(Base):
-    """A finished work product."""
+    @titled.inplace.expression
+    @classmethod
+    def _titled(cls) -> ColumnElement[str]:
+        beginning = func.left(func.ltrim(cls.description, literal_column("E' \\t\\r\\n'")), literal_column("200"))
+        return func.coalesce(cls.title, beginning)
+
+
+class _Revised:
+    """The times and the length of an artifact at one revision."""
+
+    created_at: Mapped[datetime]
+    """The time of the first revision."""
+    revised_at: Mapped[datetime | None]
+    """The time of this revision; NULL for the first."""
+    characters: Mapped[int | None] = mapped_column(Integer)
+    """The length of the content when it is read, so that lists need not read it. NULL for artifacts of versions without
+    revisions."""
+
+    @hybrid_property
+    def updated_at(self) -> datetime:
+        """The time of this revision."""
+        return self.revised_at or self.created_at
+
+    @updated_at.inplace.expression
+    @classmethod
+    def _updated_at(cls) -> ColumnElement[datetime]:
+        return func.coalesce(cls.revised_at, cls.created_at)
+
+
+class ArtifactRow(_Revised, Base):
+    """A finished work product at its latest revision. Each revision gets a new `position`, after all others."""
 
     __tablename__ = "artifacts"
     __table_args__ = (
@@ -286,13 +325,15 @@ class ArtifactRow(Base):
         ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
         Index(None, "session_id", "position"),
         Index(None, "position"),
-        Index(None, "created_at", "session_id"),
+        Index("ix_artifacts_time", text(REVISED_AT), "session_id"),
+        Index("ix_artifacts_changed", "created_at", text(REVISED_AT), postgresql_where=text(REVISED)),
         Index("ix_artifacts_search", "search", postgresql_using="gin"),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
     artifact_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    revision: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     name: Mapped[str]
     type: Mapped[str]
     format: Mapped[str | None]
@@ -300,9 +341,30 @@ class ArtifactRow(Base):
     metadata_: Mapped[bytes] = mapped_column("metadata")
     task_id: Mapped[str | None]
     created_by: Mapped[str]
-    created_at: Mapped[datetime]
     search_text: Mapped[str]
     search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
+
+
+class ArtifactRevisionRow(_Revised, Base):
+    """An earlier revision of an artifact."""
+
+    __tablename__ = "artifact_revisions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["session_id", "artifact_id"], ["artifacts.session_id", "artifacts.artifact_id"], ondelete="CASCADE"
+        ),
+    )
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    artifact_id: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str]
+    type: Mapped[str]
+    format: Mapped[str | None]
+    content: Mapped[bytes]
+    metadata_: Mapped[bytes] = mapped_column("metadata")
+    task_id: Mapped[str | None]
+    created_by: Mapped[str]
 
 
 class AgentRow(Base):

@@ -13,7 +13,8 @@ from models.commands.responses import shorten
 from models.errors import Invalid, SettingsError
 
 NAMES = (
-    *("task_id", "session_id", "session_title", "task_type", "description", "input_data", "created_by", "attempt"),
+    *("task_id", "session_id", "session_title", "task_type", "title", "description", "input_data", "created_by"),
+    "attempt",
     *("artifact_dir", "result_file", "question_file"),
 )
 """All placeholders. The environment has the same values under SESSION_RELAY_ and the name in capitals."""

@@ -31,7 +31,7 @@ from agent.execution.task_results import (
 from agent.http.claims_client import Claim
 from agent.http.client import LONGEST_PAUSE_SECONDS
 from agent.http.error_responses import NoRelay
-from models.commands.responses import shorten
+from models.commands.responses import make_title
 from models.errors import (
     Forbidden,
     Invalid,
@@ -55,7 +55,6 @@ LONGEST_BEAT_SECONDS = 10.0
 PROGRESS_LENGTH = 1_000
 ERROR_LENGTH = 4_000
 QUESTION_BYTES = 20_000
-TITLE_LENGTH = 80
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 15.0
 """Maximum pause between two attempts to deliver."""
@@ -95,7 +94,7 @@ class TaskExecution:
 
     def __init__(self, claim: Claim, job: Job, *, warn: Callable[[str], None]) -> None:
         self._claim, self._job, self._warn = claim, job, warn
-        self._title = shorten(claim.task["description"], TITLE_LENGTH)
+        self._title = make_title(claim.task.get("title") or claim.task["description"])
         self._process: Process | None = None
         self._done = threading.Event()
         self._aborted = threading.Event()

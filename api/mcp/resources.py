@@ -112,7 +112,8 @@ def _content_of(artifact: Json) -> tuple[str, str]:
     content = artifact["content"]
     text, media_type = (content, "text/plain") if isinstance(content, str) else (_json(content), "application/json")
     if "next_offset" in artifact:
-        text += f"\n[Truncated. Call get_artifact with offset {artifact['next_offset']} for the rest.]"
+        place = f"revision {artifact['revision']} and offset {artifact['next_offset']}"
+        text += f"\n[Truncated. Call get_artifact with {place} for the rest.]"
         media_type = "text/plain"
     return text, media_type
 

@@ -118,6 +118,7 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "session_title": text,
         "task_id": text,
         "task_type": text,
+        "title": text,
         "description": text,
         "priority": {"type": "integer"},
         "input_data": any_object,

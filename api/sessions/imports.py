@@ -48,6 +48,8 @@ class SessionDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tasks: list[Object]
     artifacts: list[Object]
     events: list[Object]
+    artifact_revisions: list[Object] = []
+    """Missing in documents of older versions."""
 
 
 class Imports:

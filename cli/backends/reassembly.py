@@ -20,11 +20,14 @@ def whole_memory(backend: Backend, item: Item) -> Item:
     return _whole(backend, "retrieve_memory", "memory", item, {"key": item["key"], "revision": item["revision"]})
 
 
-def whole_artifact(backend: Backend, session_id: str, artifact_id: str) -> Item:
-    """Read an artifact with its full content. Raises NotFound."""
-    wanted = {"artifact_id": artifact_id, "max_characters": PIECE_CHARACTERS}
-    item = backend.send("get_artifact", wanted, session_id=session_id)["data"]["artifact"]
-    return _whole(backend, "get_artifact", "artifact", item, {"artifact_id": artifact_id})
+def whole_artifact(backend: Backend, session_id: str, artifact_id: str, *, revision: int | None = None) -> Item:
+    """Read an artifact with its full content, at its latest revision or the one given. Raises NotFound."""
+    wanted: Item = {"artifact_id": artifact_id} | ({} if revision is None else {"revision": revision})
+    first = {**wanted, "max_characters": PIECE_CHARACTERS}
+    item = backend.send("get_artifact", first, session_id=session_id)["data"]["artifact"]
+    if "revision" in item:  # Relays of earlier versions have no revisions.
+        wanted["revision"] = item["revision"]
+    return _whole(backend, "get_artifact", "artifact", item, wanted)
 
 
 def whole_chunks(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:

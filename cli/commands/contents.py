@@ -11,7 +11,16 @@ from cli.backends.pages import Items, listed
 from cli.command_declaration import command, id_argument, limit_option, session_argument
 from cli.commands.search import MEMORY_TYPES, split_tags
 from cli.context import CliContext
-from cli.output.table_columns import ACTIVITY, ARTIFACT, ARTIFACT_IN_FULL, CHUNK, MEMORY, TASK, OutputSchema
+from cli.output.table_columns import (
+    ACTIVITY,
+    ARTIFACT,
+    ARTIFACT_IN_FULL,
+    ARTIFACT_REVISION,
+    CHUNK,
+    MEMORY,
+    TASK,
+    OutputSchema,
+)
 
 TASK_STATES = ("pending", "claimed", "running", "input_required", "completed", "failed", "cancelled")
 
@@ -74,23 +83,29 @@ def list_tasks(tool: CliContext, status: str | None, agent: str | None, session_
 @command("list-artifacts", ARTIFACT)
 @click.option("--type", "kind", metavar="TYPE", help="Filter by type, such as code or document.")
 @click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@click.option("--artifact", "artifact_id", metavar="ID", help="List this artifact's revisions; needs --session.")
 @limit_option()
-def list_artifacts(tool: CliContext, kind: str | None, session_id: str | None, limit: int) -> None:
-    """List artifacts, newest first. Use `artifact` to print one."""
-    found = listed(tool, "list_artifacts", {"type": kind}, session_id=session_id, limit=limit)
-    tool.terminal.items(found, _across(ARTIFACT, session_id), nothing="No artifacts found.")
+def list_artifacts(
+    tool: CliContext, kind: str | None, session_id: str | None, artifact_id: str | None, limit: int
+) -> None:
+    """List artifacts, or the revisions of one, newest first. Use `artifact` to print one."""
+    wanted = {"type": kind} | ({} if artifact_id is None else {"artifact_id": artifact_id})
+    found = listed(tool, "list_artifacts", wanted, session_id=session_id, limit=limit)
+    shape = _across(ARTIFACT, session_id) if artifact_id is None else ARTIFACT_REVISION
+    tool.terminal.items(found, shape, nothing="No artifacts found.")
 
 
 @command("artifact", ARTIFACT_IN_FULL)
 @session_argument()
 @id_argument("artifact_id", "ARTIFACT_ID")
+@click.option("--revision", type=click.IntRange(1), metavar="N", help="Print this revision; default: the latest.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE; - for stdout.")
-def artifact(tool: CliContext, session_id: str, artifact_id: str, output: str | None) -> None:
+def artifact(tool: CliContext, session_id: str, artifact_id: str, revision: int | None, output: str | None) -> None:
     """Print an artifact, or save it to a file. Structured content is written as JSON."""
     from cli.backends.reassembly import whole_artifact
     from cli.files import save
 
-    found = whole_artifact(tool.backend, session_id, artifact_id)
+    found = whole_artifact(tool.backend, session_id, artifact_id, revision=revision)
     if tool.terminal.as_json:
         tool.terminal.item(found, ARTIFACT_IN_FULL)
         return

@@ -42,5 +42,5 @@ def _entry(item: dict[str, Any]) -> RenderableType:
     details = [item[field] for field in ("type", "status", "agent_name") if item.get(field)]
     head = paragraph(str(name), style="cyan")
     head.append_text(paragraph(f"  {' · '.join(map(str, details))}\n" if details else "\n", style="dim"))
-    text = item.get("question") or item.get("description") or item.get("content") or ""
+    text = item.get("question") or item.get("title") or item.get("description") or item.get("content") or ""
     return head.append_text(paragraph(text))

@@ -9,7 +9,8 @@ from psycopg2 import sql
 from models.tables import Base
 
 UNSEEN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("sessions", "conversation_chunks", "memories", "memory_revisions", "artifacts", "events"), ()),
+    **dict.fromkeys(("sessions", "conversation_chunks", "memories", "memory_revisions", "events"), ()),
+    **dict.fromkeys(("artifacts", "artifact_revisions"), ()),
     "tasks": ("claim_token",),
     "agents": ("command",),
 }

@@ -17,11 +17,13 @@ from models.errors import Invalid
 from models.timestamps import parse_moment, parse_zone
 
 EMPTY_OBJECT = Raw(b"{}")
+DEFAULT_ARTIFACT_TYPE = "document"
 JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schema={"type": "object"})]
 JsonValue = Annotated[Raw, Meta(description="Any JSON value; stored exactly as sent")]
 Items = Annotated[list[JsonValue], Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
 Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or delay such as in 2h")]
+TaskTitle = Annotated[str, Meta(max_length=200, pattern=v.LINE_PATTERN)]
 Zone = Annotated[str, Meta(max_length=64, description="IANA name of the time zone for times without an offset")]
 
 
@@ -269,6 +271,7 @@ class DelegateTask(Command, frozen=True, kw_only=True):
 
     scope = "delegate"
     description: Annotated[str, Meta(min_length=1, max_length=100_000, pattern=r"\S")]
+    title: TaskTitle = ""
     task_id: v.Id | None = None
     agent_name: v.Id | None = None
     task_type: v.Label = "general"
@@ -320,28 +323,31 @@ class AnswerTask(Command, frozen=True, kw_only=True):
 
 
 class AddArtifact(Command, frozen=True, kw_only=True):
-    """Add a finished work product, such as code, a document, a report or data."""
+    """Add a finished work product, such as code or a report. Changes under its id are new revisions."""
 
     name: v.Name
     content: JsonValue
     artifact_id: v.Id | None = None
-    type: v.Label = "document"
+    type: v.Label = DEFAULT_ARTIFACT_TYPE
     format: v.Label | None = None
     metadata: JsonObject = EMPTY_OBJECT
     task_id: v.Id | None = None
+    if_revision: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
 
 
 class GetArtifact(ReadCommand, frozen=True, kw_only=True):
-    """Get an artifact with its content."""
+    """Get an artifact with its content, at its latest revision or the one given."""
 
     artifact_id: v.Id
+    revision: v.Revision | None = None
     offset: v.Offset = 0
 
 
 class ListArtifacts(PeriodCommand, frozen=True, kw_only=True):
-    """List artifacts without their content, the latest first. Without session_id: of all sessions."""
+    """List artifacts, or one artifact's revisions, without content, the latest first. Without session_id: of all."""
 
     session = "optional"
+    artifact_id: v.Id | None = None
     type: v.Label | None = None
     task_id: v.Id | None = None
     limit: v.Limit = 20

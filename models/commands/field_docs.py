@@ -94,6 +94,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "DelegateTask": {
         "description": "The work to do, with all the context that the agent needs: it has not seen the conversation.",
+        "title": "A short title that also works when read aloud. Default: the first line of the description.",
         "task_id": "An id within the session. Default: derived from the description.",
         "agent_name": "The agent to assign. Default: any agent that accepts the task_type.",
         "task_type": "The kind of work, such as code or research.",
@@ -117,12 +118,16 @@ MEANINGS: dict[str, dict[str, str]] = {
     "AddArtifact": {
         "name": "The name of the artifact.",
         "content": "The content: text or any other JSON.",
-        "artifact_id": "An id within the session. Default: derived from the content.",
+        "artifact_id": "An id within the session. Other content under the same id is a new revision, which keeps an "
+        "omitted type, format and task_id. Default: derived from the content.",
         "type": "The kind of artifact, such as code, document or report.",
         "format": "The format of the content, such as markdown or python.",
         "task_id": "The id of the task that produced it, if any.",
+        "if_revision": "Add only if this is the latest revision. 0: only if the id is new.",
     },
+    "GetArtifact": {"revision": "The revision to return. Default: the latest."},
     "ListArtifacts": {
+        "artifact_id": "List the revisions of this artifact, with their sizes; needs session_id.",
         "type": "Only artifacts of this type.",
         "task_id": "Only artifacts of this task.",
     },

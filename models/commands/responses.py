@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +13,9 @@ from models.timestamps import format_utc
 RESPONSE_TYPE = "collaborative_session_response"
 MESSAGE_LENGTH = 200
 """Maximum characters of a message: one sentence that can be read aloud."""
+TITLE_LENGTH = 80
+"""Maximum characters of a task's title in a sentence, and of one made from a description."""
+_CONTROLS = re.compile(r"[\u0000-\u001f\u007f-\u009f\u2028\u2029]+")
 
 
 def success(
@@ -49,6 +54,12 @@ def failure(
 def shorten(text: str, length: int = MESSAGE_LENGTH) -> str:
     """Truncate to at most `length` characters, with an ellipsis at the end."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def make_title(text: str) -> str:
+    """Return the first line of a text that shows anything, cut to a readable length, as a title."""
+    lines = (" ".join(_CONTROLS.sub(" ", line).split()) for line in text.splitlines())
+    return shorten(unicodedata.normalize("NFC", next(filter(None, lines), "Untitled")), TITLE_LENGTH)
 
 
 def type_name(kind: str) -> str:

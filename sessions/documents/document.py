@@ -14,8 +14,20 @@ import msgspec
 from msgspec import Meta, Raw
 
 from models import field_types as v
+from models.commands.definitions import TaskTitle
 from sessions.rules.event_log import Event, EventStatus
-from sessions.rules.records import Artifact, Chunk, Memory, MemoryRevision, Record, Session, Task, search_text
+from sessions.rules.records import (
+    Artifact,
+    ArtifactRevision,
+    Chunk,
+    Memory,
+    MemoryRevision,
+    Record,
+    Session,
+    Task,
+    readable_length,
+    search_text,
+)
 from sessions.rules.tasks import description_hash
 
 FORMAT = "session-relay/1"
@@ -97,6 +109,8 @@ class TaskItem(Item, frozen=True, kw_only=True):
     task_id: v.Id
     agent_name: v.Id | None
     task_type: v.Label
+    title: TaskTitle | None = None
+    """Missing in older documents."""
     description: Annotated[str, Meta(min_length=1, max_length=100_000, pattern=r"\S")]
     priority: v.Priority
     input_data: Raw
@@ -121,6 +135,11 @@ class TaskItem(Item, frozen=True, kw_only=True):
     seen_by: Annotated[list[v.Name], Meta(max_length=32)] = []
     """Missing in older documents."""
 
+    @property
+    def titled(self) -> str:
+        """The title, or else the text to make one from."""
+        return self.title or self.description
+
     def __post_init__(self) -> None:
         for name in ("output", "progress"):
             if getattr(self, name) == Raw(b"null"):
@@ -128,7 +147,7 @@ class TaskItem(Item, frozen=True, kw_only=True):
 
 
 class ArtifactItem(Item, frozen=True, kw_only=True):
-    """A finished piece of work."""
+    """A finished piece of work at its latest revision."""
 
     artifact_id: v.Id
     name: v.Name
@@ -139,6 +158,19 @@ class ArtifactItem(Item, frozen=True, kw_only=True):
     task_id: v.Id | None
     created_by: v.Name
     created_at: Moment
+    revision: v.Revision = 1
+    """Missing in older documents."""
+    revised_at: Moment | None = None
+    """Missing in older documents."""
+
+    @property
+    def updated_at(self) -> datetime:
+        """The time of this revision."""
+        return self.revised_at or self.created_at
+
+
+class ArtifactRevisionItem(ArtifactItem, frozen=True, kw_only=True):
+    """An artifact at an earlier revision. In a list of their own, since all revisions together can be large."""
 
 
 class EventItem(Item, frozen=True, kw_only=True):
@@ -158,10 +190,11 @@ LISTS: dict[str, type[Item]] = {
     "memories": MemoryItem,
     "tasks": TaskItem,
     "artifacts": ArtifactItem,
+    "artifact_revisions": ArtifactRevisionItem,
     "events": EventItem,
 }
-"""The lists of a document in their order. Items are in order of creation, memories of the same time in order of
-keys."""
+"""The lists of a document in their order. Items are in order of creation, memories of the same time in order of keys,
+and revisions of artifacts in order of ids and numbers."""
 
 
 def write_document(
@@ -204,9 +237,13 @@ def records(item: Item, session_id: str) -> Iterator[Record]:
         case TaskItem():
             digest = description_hash(item.agent_name, item.description)
             yield _record(Task, item, session_id=session_id, description_hash=digest, claim_token=None)
+        case ArtifactRevisionItem():
+            length = readable_length(item.content)
+            yield _record(ArtifactRevision, item, session_id=session_id, characters=length, search_text="")
         case ArtifactItem():
             words = search_text(item.name, item.content)
-            yield _record(Artifact, item, session_id=session_id, search_text=words)
+            length = readable_length(item.content)
+            yield _record(Artifact, item, session_id=session_id, characters=length, search_text=words)
 
 
 def event_record(item: EventItem, session_id: str) -> Event:
@@ -239,6 +276,7 @@ _KINDS: dict[type[Record], type[Item]] = {
     Chunk: ChunkItem,
     Task: TaskItem,
     Artifact: ArtifactItem,
+    ArtifactRevision: ArtifactRevisionItem,
 }
 
 

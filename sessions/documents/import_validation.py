@@ -23,6 +23,7 @@ from sessions.documents.document import (
     FORMAT,
     LISTS,
     ArtifactItem,
+    ArtifactRevisionItem,
     ChunkItem,
     Item,
     MemoryItem,
@@ -47,6 +48,8 @@ class _DocumentOutline(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[Raw]
     artifacts: list[Raw]
     events: list[Raw]
+    artifact_revisions: list[Raw] = []
+    """Missing in older documents."""
 
 
 class _Head(msgspec.Struct):
@@ -67,20 +70,39 @@ class Document:
     def items(self, name: str) -> Iterator[Any]:
         """The items of one of LISTS, in the order in which all stores export them."""
         raws: list[Raw] = getattr(self._outline, name)
-        if name != "memories":
-            return (msgspec.json.decode(raw, type=LISTS[name]) for raw in raws)
-        order = [msgspec.json.decode(raw, type=_SortKey) for raw in raws]
-        in_order = sorted(range(len(raws)), key=lambda number: (order[number].created_at, order[number].key))
-        return (msgspec.json.decode(raws[number], type=MemoryItem) for number in in_order)
+        if name in _SORT_KEYS:
+            order = [msgspec.json.decode(raw, type=_SORT_KEYS[name]) for raw in raws]
+            raws = [raws[number] for number in sorted(range(len(raws)), key=lambda number: order[number].values)]
+        return (msgspec.json.decode(raw, type=LISTS[name]) for raw in raws)
 
     def pieces(self, *, more: bytes = b"") -> Iterator[bytes]:
         """The document as a store exports it after importing it; `more` as in write_document."""
         return write_document(self.session, [self.items(name) for name in LISTS], more=more)
 
 
-class _SortKey(msgspec.Struct):
+class _MemoryKey(msgspec.Struct):
     key: str
     created_at: datetime
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return self.created_at, self.key
+
+
+class _RevisionKey(msgspec.Struct):
+    artifact_id: str
+    revision: int
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return self.artifact_id, self.revision
+
+
+_SORT_KEYS: dict[str, type[_MemoryKey | _RevisionKey]] = {
+    "memories": _MemoryKey,
+    "artifact_revisions": _RevisionKey,
+}
+"""The values by which lists are sorted that need not be in order of creation."""
 
 
 def read_document(stream: IO[bytes]) -> Document:
@@ -138,6 +160,8 @@ class _ListChecker:
         self._outline = outline
         self._chunks: set[str] = set()
         self._tasks: dict[str, list[str]] = {}
+        self._artifacts: dict[str, int] = {}
+        """The latest revision of each artifact."""
 
     def run(self) -> None:
         """Check all lists. Raises Invalid."""
@@ -167,12 +191,23 @@ class _ListChecker:
                 _require_new(item.task_id, seen, "task_id")
                 self._tasks[item.task_id] = item.depends_on
                 _check_task(item)
+            case ArtifactRevisionItem():
+                _require_known(item.artifact_id, self._artifacts, "artifact_id", "artifact")
+                _require_new(f"{item.artifact_id} {item.revision}", seen, "revision")
+                if item.revision >= (latest := self._artifacts[item.artifact_id]):
+                    raise Invalid(
+                        "The revision is not an earlier one.", field="revision", expected=f"less than {latest}"
+                    )
+                self._check_artifact(item)
             case ArtifactItem():
-                _require_new(item.artifact_id, seen, "artifact_id")
-                _require_nfc([item.name], "name")
-                _require_object(item.metadata, "metadata")
-                if item.task_id is not None:
-                    _require_known(item.task_id, self._tasks, "task_id", "task")
+                self._artifacts[_require_new(item.artifact_id, seen, "artifact_id")] = item.revision
+                self._check_artifact(item)
+
+    def _check_artifact(self, artifact: ArtifactItem) -> None:
+        _require_nfc([artifact.name], "name")
+        _require_object(artifact.metadata, "metadata")
+        if artifact.task_id is not None:
+            _require_known(artifact.task_id, self._tasks, "task_id", "task")
 
     def _check_cycles(self) -> None:
         """Remove tasks that wait for none of the rest, until all are removed. Raises Invalid if some remain."""

@@ -52,6 +52,7 @@ from sessions.reads.results import Page, ReadResult
 from sessions.reads.resume_bundle import HEAD_CHARACTERS, MOST_ITEMS, Section, compose, none_active
 from sessions.reads.serializers import (
     artifact_item,
+    artifact_revision_item,
     event_item,
     memory_item,
     session_item,
@@ -152,8 +153,11 @@ def _get_task(contents: SessionFile, command: GetTask) -> dict[str, Any]:
 
 def _get_artifact(contents: SessionFile, command: GetArtifact) -> dict[str, Any]:
     artifact = contents.artifacts.get(command.artifact_id)
+    if artifact and command.revision not in (None, artifact.revision):
+        artifact = contents.artifact_revisions.get((command.artifact_id, command.revision or 0))
     if artifact is None:
-        raise not_in_session("artifact", command.artifact_id, reversed(contents.artifacts))
+        message = f"{command.artifact_id!r} does not have revision {command.revision}." if command.revision else ""
+        raise not_in_session("artifact", command.artifact_id, reversed(contents.artifacts), message=message)
     room, offset = command.max_characters, command.offset
     columns = artifact_columns(contents, artifact, room=room)
     content = json_columns(artifact.content, "content", room=room, offset=offset)
@@ -306,15 +310,17 @@ def _task_order(place: TaskPlace) -> tuple[Any, ...]:
 
 
 def _list_artifacts(reader: SessionReader, command: ListArtifacts, read_scope: ReadScope) -> Page:
+    if command.artifact_id is not None:
+        contents = reader.require(read_scope.require_session(), read_scope.session_glob)
+        return _list_revisions(contents, command, command.artifact_id, read_scope)
     after = decode_cursor(command.cursor, ItemPlace)
-    during = read_scope.during(command)
+    is_wanted = _artifact_filter(command, read_scope)
     room = command.max_characters // 2
     found = (
         (position, artifact_columns(contents, artifact, room=room))
         for contents in reader.within(read_scope)
         for artifact in contents.artifacts.values()
-        if all(getattr(command, name) in (None, getattr(artifact, name)) for name in ("type", "task_id"))
-        and during(artifact.created_at)
+        if is_wanted(artifact)
         for position in [(contents.positions["artifacts"][artifact.artifact_id], contents.session_id)]
         if after is None or position < (after.position, after.session_id)
     )
@@ -363,6 +369,35 @@ def _items_of(contents: SessionFile, kind: Kind) -> Iterable[Any]:
             return contents.tasks.values()
         case "artifact":
             return contents.artifacts.values()
+
+
+def _list_revisions(contents: SessionFile, command: ListArtifacts, artifact_id: str, read_scope: ReadScope) -> Page:
+    if artifact_id not in contents.artifacts:
+        raise not_in_session("artifact", artifact_id, reversed(contents.artifacts))
+    before = decode_cursor(command.cursor, v.Revision)
+    is_wanted = _artifact_filter(command, read_scope)
+    room = command.max_characters // 2
+    found = [
+        item
+        for item in (contents.artifacts[artifact_id], *contents.artifact_revisions.values())
+        if item.artifact_id == artifact_id and is_wanted(item) and (before is None or item.revision < before)
+    ]
+    latest = heapq.nlargest(command.limit + 1, found, key=lambda item: item.revision)
+    entries = (
+        (item.revision, artifact_revision_item(artifact_columns(contents, item, room=room) | length))
+        for item in latest
+        for length in [json_columns(item.content, "content", room=0)]
+    )
+    return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def _artifact_filter(command: ListArtifacts, read_scope: ReadScope) -> Callable[[Any], bool]:
+    during = read_scope.during(command)
+    return lambda artifact: (
+        command.type in (None, artifact.type)
+        and command.task_id in (None, artifact.task_id)
+        and during(artifact.updated_at)
+    )
 
 
 _ONE: dict[type[ReadCommand], Callable[[SessionFile, Any], dict[str, Any]]] = {

@@ -23,7 +23,7 @@ from sessions.reads.serializers import TASK_TIMES
 from sessions.rules.records import Question
 
 _PLAIN_TASK = (
-    *("task_id", "agent_name", "task_type", "priority", "depends_on"),
+    *("task_id", "agent_name", "task_type", "title", "priority", "depends_on"),
     *("status", "attempt", "max_attempts", "claimed_by", "created_by", *TASK_TIMES),
 )
 
@@ -104,12 +104,12 @@ def whole_task_columns(contents: SessionFile, task: TaskItem, *, room: int, offs
 
 
 def artifact_columns(contents: SessionFile, artifact: ArtifactItem, *, room: int) -> dict[str, Any]:
-    """Return the columns of an artifact without its content."""
-    plain = ("artifact_id", "name", "type", "format", "task_id", "created_by", "created_at")
+    """Return the columns of an artifact at one revision, without its content."""
+    plain = ("artifact_id", "revision", "name", "type", "format", "task_id", "created_by", "created_at")
     return {
         **_fields(artifact, *plain),
         **_session(contents),
-        "position": contents.positions["artifacts"][artifact.artifact_id],
+        "updated_at": artifact.updated_at,
         **json_columns(artifact.metadata, "metadata", room=room),
     }
 

@@ -15,6 +15,7 @@ from models.field_types import DeliveryStatus
 from sessions.documents.document import (
     FORMAT,
     ArtifactItem,
+    ArtifactRevisionItem,
     ChunkItem,
     EventItem,
     JsonOrNothing,
@@ -70,6 +71,8 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     artifacts: list[ArtifactItem]
     events: list[EventItem]
     store: StoreMetadata
+    artifact_revisions: list[ArtifactRevisionItem] = []
+    """Missing in older files."""
 
 
 class _SavedState(msgspec.Struct, frozen=True):
@@ -111,6 +114,8 @@ class SessionFile:
         self.memories: dict[str, MemoryItem] = {}
         self.tasks: dict[str, TaskItem] = {}
         self.artifacts: dict[str, ArtifactItem] = {}
+        self.artifact_revisions: dict[tuple[str, int], ArtifactRevisionItem] = {}
+        """By id and revision."""
         self.events: list[EventItem] = []
         self.positions: dict[Numbered, dict[str, int]] = {"chunks": {}, "tasks": {}, "artifacts": {}}
         self.events_before = 0
@@ -121,7 +126,8 @@ class SessionFile:
         twin = SessionFile(self.session_id)
         twin.session, twin.events_before = self.session, self.events_before
         twin.chunks, twin.memories, twin.tasks = dict(self.chunks), dict(self.memories), dict(self.tasks)
-        twin.artifacts, twin.events, twin.deliveries = dict(self.artifacts), list(self.events), dict(self.deliveries)
+        twin.artifacts, twin.artifact_revisions = dict(self.artifacts), dict(self.artifact_revisions)
+        twin.events, twin.deliveries = list(self.events), dict(self.deliveries)
         twin.positions = {name: dict(numbers) for name, numbers in self.positions.items()}
         return twin
 
@@ -130,6 +136,11 @@ class SessionFile:
         positions = self.positions[name]
         if key not in positions:
             positions[key] = next_position(next(reversed(positions.values()), 0))
+
+    def renumber(self, name: Numbered, key: str) -> None:
+        """Assign a changed item a new position, after all others. The caller adds it to the contents again."""
+        self.positions[name].pop(key, None)
+        self.number(name, key)
 
     def transcript(self) -> list[ChunkItem]:
         """Return the conversation in the order of time; at the same time, in the order of storage."""
@@ -145,7 +156,9 @@ class SessionFile:
     def pieces(self, *, whole: bool) -> Iterator[bytes]:
         """Return the document in pieces; with `whole`, including the metadata that exports omit."""
         memories = sorted(self.memories.values(), key=lambda memory: (memory.created_at, memory.key))
-        lists = (self.chunks.values(), memories, self.tasks.values(), self.artifacts.values(), self.events)
+        revisions = [self.artifact_revisions[key] for key in sorted(self.artifact_revisions)]
+        artifacts = self.artifacts.values()
+        lists = (self.chunks.values(), memories, self.tasks.values(), artifacts, revisions, self.events)
         return write_document(self.session, lists, more=self._kept() if whole else b"")
 
     def _kept(self) -> bytes:
@@ -214,6 +227,7 @@ def parse_session_file(folder: Folder, path: Path, body: bytes) -> SessionFile:
     found.memories = {memory.key: memory for memory in saved.memories}
     found.tasks = {task.task_id: task for task in saved.tasks}
     found.artifacts = {artifact.artifact_id: artifact for artifact in saved.artifacts}
+    found.artifact_revisions = {(item.artifact_id, item.revision): item for item in saved.artifact_revisions}
     found.events, found.events_before = saved.events, kept.events_before
     found.deliveries = {(known.source, known.delivery_id): known for known in kept.deliveries}
     ids: dict[Numbered, dict[str, object]] = {

@@ -44,7 +44,18 @@ from sessions.responses.task_updates import (
 from sessions.rules.dispatch import ReadSet
 from sessions.rules.event_log import Delivery, Event, PriorDelivery, Said
 from sessions.rules.lifecycle import OPEN_TASKS
-from sessions.rules.records import Artifact, Chunk, Key, Memory, MemoryRevision, Record, Session, Stats, Task
+from sessions.rules.records import (
+    Artifact,
+    ArtifactRevision,
+    Chunk,
+    Key,
+    Memory,
+    MemoryRevision,
+    Record,
+    Session,
+    Stats,
+    Task,
+)
 from sessions.rules.state import Changes, Lane, LastChunk, State
 from sessions.rules.task_endings import DEAD, SESSION_COMPLETED, cancel, event_of_dependent, fail_dependents
 from sessions.rules.tasks import description_hash
@@ -278,7 +289,7 @@ def _event_of_dependent(session_id: str, task: TaskItem) -> Event:
     return event_of_dependent(
         session_id=session_id,
         task_id=task.task_id,
-        title=task.description,
+        titled=task.titled,
         attempt=task.attempt,
         error=task.error,
         at=task.updated_at,
@@ -309,8 +320,11 @@ def _put(contents: SessionFile, record: Record) -> None:
         case Task():
             contents.number("tasks", record.task_id)
             contents.tasks[record.task_id] = item_of(record)
+        case ArtifactRevision():
+            contents.artifact_revisions[record.artifact_id, record.revision] = item_of(record)
         case Artifact():
-            contents.number("artifacts", record.artifact_id)
+            contents.renumber("artifacts", record.artifact_id)
+            contents.artifacts.pop(record.artifact_id, None)
             contents.artifacts[record.artifact_id] = item_of(record)
 
 
@@ -335,7 +349,7 @@ def _news(contents: SessionFile, source: str, now: datetime) -> list[dict[str, A
             task_id=item.task_id,
             status=task.status,
             agent_name=task.agent_name,
-            title=task.description,
+            titled=task.titled,
             question=last_question(task),
             error=task.error,
             updated_at=task.updated_at,

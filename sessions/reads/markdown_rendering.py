@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from models.commands.responses import make_title
 from models.timestamps import format_utc
 
 HEADINGS = {
@@ -67,14 +68,17 @@ def _memory(memory: Any) -> str:
 def _task(task: Any) -> str:
     box = "[x]" if task.status == "completed" else "[ ]"
     agent = f", {task.agent_name}" if task.agent_name else ""
-    text = f"{box} {task.description} ({task.status.replace('_', ' ')}{agent})"
+    has_title = task.title not in (None, make_title(task.description))
+    text = f"{box} {task.title if has_title else task.description} ({task.status.replace('_', ' ')}{agent})"
+    text += f"\n\n{task.description}" if has_title else ""
     text += f"\n\n{task.error}" if task.error else ""
     text += f"\n\n{_prose(task.output)}" if task.output is not None else ""
     return _bullet(text)
 
 
 def _artifact(artifact: Any) -> str:
-    return f"### {artifact.name}\n\n{_content(artifact)}\n\n"
+    revision = f" (revision {artifact.revision})" if artifact.revision > 1 else ""
+    return f"### {artifact.name}{revision}\n\n{_content(artifact)}\n\n"
 
 
 def _content(artifact: Any) -> str:

@@ -52,7 +52,7 @@ def of_task(task: dict[str, Any]) -> str:
     if needed := task.get("blocked_by"):
         gone = any(other["status"] in ("failed", "cancelled") for other in needed)
         state = "is waiting for a task that will not be completed" if gone else "is waiting for other tasks"
-    return f"{quoted(task['description'])} {state}." if "description" in task else f"The task {state}."
+    return f"{quoted(task['title'])} {state}." if "title" in task else f"The task {state}."
 
 
 def of_bundle(bundle: dict[str, Any]) -> str:

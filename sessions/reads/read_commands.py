@@ -61,6 +61,8 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadR
     if isinstance(command, Search):
         data["match"] = page.items[0]["match"] if page.items else "all"
         noun = "hit" if data["match"] == "all" else "hit for some of the words"
+    if isinstance(command, ListArtifacts) and command.artifact_id is not None:
+        noun = "revision"
     if isinstance(command, QueryMemories) and command.type is not None:
         noun = command.type
     where = None if isinstance(command, ListSessions) else "all sessions" if title is None else quoted(title)

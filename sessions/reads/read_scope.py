@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from models.commands.definitions import PeriodCommand
+from models.decoding.strict import missing_field
 
 
 class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,12 @@ class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     source: str | None = None
     """The source of the reader; a task that it reads counts as seen by it."""
+
+    def require_session(self) -> str:
+        """Return the session's id. Raises Invalid for a read over several sessions."""
+        if self.session_id is None:
+            raise missing_field("session_id", prefix="")
+        return self.session_id
 
     def during(self, command: PeriodCommand) -> Callable[[datetime], bool]:
         """Return a function that checks whether a time is in the command's period."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from models.commands.definitions import RecentActivity
-from models.commands.responses import shorten
+from models.commands.responses import make_title, shorten
 from models.timestamps import format_utc
 from sessions.reads.pagination import fill
 from sessions.reads.partial_values import Columns
@@ -33,7 +33,6 @@ EXCERPT_LENGTH = 300
 """Characters: enough to know what it is about. Other reads return the whole text."""
 READ_LENGTH = 4 * EXCERPT_LENGTH
 """Characters to fetch of each text; JSON that is longer is shown as it is written."""
-NAME_LENGTH = 120
 MOST_DEPTH = 3
 """Levels of JSON that are shown as text; deeper ones stay JSON."""
 SMALLEST_ITEM = 150
@@ -61,7 +60,8 @@ SOURCES = (
     Source(name="memory.created", kind="memory", at="created_at", changed="updated_at", event="created"),
     Source(name="task", kind="task", at="updated_at"),
     Source(name="task.created", kind="task", at="created_at", changed="updated_at", event="created"),
-    Source(name="artifact", kind="artifact", at="created_at", event="created"),
+    Source(name="artifact", kind="artifact", at="updated_at"),
+    Source(name="artifact.created", kind="artifact", at="created_at", changed="updated_at", event="created"),
 )
 SOURCES_BY_NAME = {source.name: source for source in SOURCES}
 
@@ -113,8 +113,8 @@ def activity_item(place: Place, columns: Columns) -> dict[str, Any]:
             item |= {"type": columns["type"], "status": columns["status"], "excerpt": _excerpt(columns, "content")}
         case "task":
             item |= {"status": columns["status"], "agent_name": columns["agent_name"]}
+            item |= {"title": columns["title"] or make_title(columns["description_text"])}
             outcome = _excerpt(columns, *_OUTCOMES.get(columns["status"], ()))
-            item |= {"description": shorten(_line(columns["description_text"]), NAME_LENGTH) if outcome else None}
             item |= {"excerpt": outcome or _excerpt(columns, "description")}
         case "artifact":
             item |= {"name": columns["name"], "type": columns["type"], "excerpt": _excerpt(columns, "content")}
@@ -122,7 +122,7 @@ def activity_item(place: Place, columns: Columns) -> dict[str, Any]:
     return {name: value for name, value in (item | texts).items() if value not in (None, "", [])}
 
 
-_TEXTS = ("description", "excerpt")
+_TEXTS = ("title", "excerpt")
 """Texts that are cut further where little room is left."""
 _OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "completed": ("output",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from models.commands.responses import make_title
 from models.timestamps import format_utc
 from sessions.reads.partial_values import Columns, long_text
 from sessions.reads.truncation import LongText, cut, fit, measure
@@ -80,6 +81,7 @@ def task_item(columns: Columns, *, titled: bool = False, main: str = "") -> dict
     asks = columns["status"] == "input_required"
     item = {
         "task_id": columns["task_id"],
+        "title": columns["title"] or make_title(columns["description_text"]),
         "session_id": columns["session_id"],
         "session_title": columns["session_title"] if titled else None,
         "agent_name": columns["agent_name"],
@@ -128,17 +130,26 @@ def artifact_item(columns: Columns, *, titled: bool = False) -> dict[str, Any]:
         "format": columns["format"],
         "task_id": columns["task_id"],
         "metadata": long_text(columns, "metadata"),
+        "revision": columns["revision"],
         "created_by": columns["created_by"],
         "created_at": _time(columns["created_at"]),
+        "updated_at": _time(columns["updated_at"]),
     }
     return _without_empty(item)
 
 
+def artifact_revision_item(columns: Columns) -> dict[str, Any]:
+    """An artifact at one revision, without its content, but with the length of that."""
+    return artifact_item(columns) | {"total_characters": columns["content_length"]}
+
+
 def whole_artifact(columns: Columns, *, offset: int, room: int) -> dict[str, Any]:
     """An artifact with its content; with `offset`, only the content from there on."""
-    item = artifact_item(columns) | {"content": long_text(columns, "content", offset=offset, paged=True)}
+    content = long_text(columns, "content", offset=offset, paged=True)
+    item = artifact_revision_item(columns) | {"content": content}
     if offset:
-        item = {name: item[name] for name in ("artifact_id", "session_id", "name", "content")}
+        names = ("artifact_id", "session_id", "name", "revision", "total_characters", "content")
+        item = {name: item[name] for name in names}
     return fit(item, room)
 
 

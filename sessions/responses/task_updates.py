@@ -11,7 +11,7 @@ import msgspec
 
 from models.access.scopes import allows
 from models.access.session_glob import matches_glob
-from models.commands.responses import MESSAGE_LENGTH, shorten
+from models.commands.responses import MESSAGE_LENGTH, make_title, shorten
 from models.field_types import TaskStatus
 from models.queue.inbox import Entry
 from models.timestamps import format_utc
@@ -36,7 +36,6 @@ ELSEWHERE_TASKS = 200
 ELSEWHERE_SESSIONS = 3
 """Sessions that are named."""
 ELSEWHERE_TITLE_LENGTH = 40
-TITLE_LENGTH = 80
 BUNDLE = "resume_bundle"
 EXCERPT_LENGTH = 300
 """Characters of a question or an error; get_task returns all of it."""
@@ -47,14 +46,14 @@ def describe_update(
     task_id: str,
     status: str,
     agent_name: str | None,
-    title: str,
+    titled: str,
     question: str | None,
     error: str | None,
     updated_at: datetime,
     seen: bool,
 ) -> dict[str, Any]:
     """The update on one task; texts may be longer than they are shown."""
-    title = shorten(title, TITLE_LENGTH)
+    title = make_title(titled)
     by = f" by {agent_name}" if agent_name else ""
     message = {
         "completed": f'"{title}" is completed.',

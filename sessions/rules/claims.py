@@ -10,13 +10,12 @@ from msgspec import Raw
 
 from models.commands.agent_commands import NOTHING, AskTask, ClaimCommand, CompleteTask, FailTask
 from models.commands.content_ids import same_json
-from models.commands.responses import shorten
+from models.commands.responses import make_title
 from models.errors import Conflict, Rejected
 from sessions.rules.artifacts import put_artifact
 from sessions.rules.decision import Context, Decision, touch
-from sessions.rules.records import Question, Record, Session, Task, task_key
+from sessions.rules.records import Key, Question, Record, Session, Task, task_key
 from sessions.rules.state import State
-from sessions.rules.task_endings import TITLE_LENGTH
 from sessions.rules.tasks import describe_task
 
 FIRST_BACKOFF_SECONDS = 10
@@ -25,21 +24,22 @@ LAST_BACKOFF_SECONDS = 600
 
 
 def complete_task(state: State, command: CompleteTask, context: Context) -> Decision:
-    """Complete the task with its output and artifacts; repeating it is a no-op. Raises Conflict when the claim is lost,
-    the task was cancelled, or another artifact has the id of one of these."""
+    """Complete the task with its output and artifacts; repeating it is a no-op. Raises Conflict when the claim is lost
+    or the task was cancelled."""
     session, task = _require_claim(state, command, context)
     output = None if command.output == NOTHING else command.output
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     artifacts = [artifact.artifact_id for artifact in command.artifacts]
     if task.status == "completed":
         if not _same(task.output, output):
             raise _finished_error(task, title)
         data = describe_task(task) | {"artifacts": artifacts}
         return Decision(message=f'"{title}" is already completed.', data=data)
-    put: list[Record] = []
+    put: dict[Key, Record] = {}
     for number, artifact in enumerate(command.artifacts):
         try:
-            put += put_artifact(state, artifact, context, session=session).put
+            added = put_artifact(state, artifact, context, session=session, pending=put).put
+            put |= {record.key: record for record in added}
         except Rejected as error:
             error.field = f"artifacts[{number}].{(error.field or '').removeprefix('data.')}"
             raise
@@ -54,14 +54,16 @@ def complete_task(state: State, command: CompleteTask, context: Context) -> Deci
         shown_at=None,
     )
     data = describe_task(completed) | {"artifacts": artifacts}
-    return Decision(message=f'Completed "{title}".', data=data, put=[*put, completed, touch(session, context.at)])
+    return Decision(
+        message=f'Completed "{title}".', data=data, put=[*put.values(), completed, touch(session, context.at)]
+    )
 
 
 def fail_task(state: State, command: FailTask, context: Context) -> Decision:
     """Fail the task and end the claim. If the failure is retryable and attempts remain, requeue the task with
     exponential backoff. Raises Conflict when the claim is lost or the task was cancelled or completed."""
     session, task = _require_claim(state, command, context)
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     if task.status == "completed":
         raise _finished_error(task, title)
     released = msgspec.structs.replace(
@@ -93,7 +95,7 @@ def ask_task(state: State, command: AskTask, context: Context) -> Decision:
     """Ask the delegating sender a question, and suspend the task until it is answered; repeating it is a no-op. Raises
     Conflict when the claim is lost or the task is finished."""
     session, task = _require_claim(state, command, context)
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     questions = msgspec.json.decode(task.questions, type=list[Question])
     if task.status == "input_required" and questions[-1].question == command.question:
         return Decision(
@@ -133,7 +135,7 @@ def _require_claim(state: State, command: ClaimCommand, context: Context) -> tup
         raise claim_lost()
     if task.status == "cancelled":
         raise Conflict(
-            f'"{shorten(task.description, TITLE_LENGTH)}" was cancelled.',
+            f'"{make_title(task.titled)}" was cancelled.',
             code="task_cancelled",
             field="claim_token",
             hint="Stop working on this task, and claim another.",

@@ -22,7 +22,7 @@ from sessions.rules.lifecycle import (
     resume_session,
 )
 from sessions.rules.memories import delete_memory, store_memory
-from sessions.rules.records import Key, memory_key, session_key, task_key
+from sessions.rules.records import Key, artifact_key, memory_key, session_key, task_key
 from sessions.rules.state import State
 from sessions.rules.tasks import answer_task, cancel_task, delegate_task, description_hash
 
@@ -67,7 +67,7 @@ class ReadSet(msgspec.Struct, kw_only=True):
                 self.keys.update(chunk_keys(command, session_id))
                 self.conversations.add(session_id)
             case c.AddArtifact():
-                self.keys.add(("artifacts", session_id, command.artifact_id or ""))
+                self.keys.add(artifact_key(session_id, command.artifact_id or ""))
                 if command.task_id:
                     self.keys.add(task_key(session_id, command.task_id))
             case c.DelegateTask():

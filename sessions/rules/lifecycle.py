@@ -11,7 +11,7 @@ import msgspec
 from models.commands.content_ids import FINGERPRINT_LENGTH, content_hash
 from models.commands.definitions import Batch, Command, CompleteSession, CreateSession, DeleteSession, RenameSession
 from models.commands.payloads import decode_command
-from models.commands.responses import shorten
+from models.commands.responses import make_title, shorten
 from models.errors import Conflict, Invalid
 from models.field_types import UNFINISHED, SessionStatus
 from models.queue.inbox import SHARDS, shard_of
@@ -19,7 +19,6 @@ from models.timestamps import format_utc
 from sessions.rules.decision import Context, Decision, active_session, existing_session, touch
 from sessions.rules.records import Session, Stats
 from sessions.rules.state import State
-from sessions.rules.task_endings import TITLE_LENGTH as TASK_TITLE_LENGTH
 from sessions.rules.tasks import describe_task
 
 OPEN_TASKS = 20
@@ -28,6 +27,7 @@ NAMED_TASKS = 5
 """Open tasks listed when completing a session is rejected; list_tasks lists all."""
 
 TITLE_LENGTH = 100
+TASK_TITLE_LENGTH = 40
 MOST_IDS = 1_000
 """Sessions created without a session_id that can share one title, participants and context."""
 CONTEXT_LENGTH = 500
@@ -184,7 +184,7 @@ def _is_same(session: Session, command: CreateSession, title: str = "") -> bool:
 
 def _open_tasks_error(state: State, session: Session, count: int) -> Conflict:
     tasks = [task for task in state.tasks(session.session_id) if task.status in UNFINISHED][:NAMED_TASKS]
-    titles = " and ".join(f'"{shorten(task.description, TASK_TITLE_LENGTH // 2)}"' for task in tasks[:2])
+    titles = " and ".join(f'"{shorten(make_title(task.titled), TASK_TITLE_LENGTH)}"' for task in tasks[:2])
     more = f" and {count - 2} more" if count > 2 and tasks else ""
     named = f": {titles}{more}" if tasks else ""
     return Conflict(

@@ -98,6 +98,8 @@ class Task(Record, frozen=True, kw_only=True):
     task_id: str
     agent_name: str | None
     task_type: str
+    title: str | None = None
+    """None for tasks of versions without titles."""
     description: str
     description_hash: str
     priority: int
@@ -127,9 +129,14 @@ class Task(Record, frozen=True, kw_only=True):
     def key(self) -> Key:
         return task_key(self.session_id, self.task_id)
 
+    @property
+    def titled(self) -> str:
+        """The title, or else the text to make one from."""
+        return self.title or self.description
+
 
 class Artifact(Record, frozen=True, kw_only=True):
-    """A finished piece of work."""
+    """A finished piece of work at one revision."""
 
     artifact_id: str
     name: str
@@ -140,11 +147,24 @@ class Artifact(Record, frozen=True, kw_only=True):
     task_id: str | None
     created_by: str
     created_at: datetime
+    revision: int = 1
+    revised_at: datetime | None = None
+    """The time of this revision; None for the first."""
+    characters: int | None = None
+    """The length of the content as it is read; None for artifacts of versions without revisions."""
     search_text: str = ""
 
     @property
     def key(self) -> Key:
-        return ("artifacts", self.session_id, self.artifact_id)
+        return artifact_key(self.session_id, self.artifact_id)
+
+
+class ArtifactRevision(Artifact, frozen=True, kw_only=True):
+    """An earlier revision of an artifact."""
+
+    @property
+    def key(self) -> Key:
+        return ("artifact_revisions", self.session_id, self.artifact_id, str(self.revision))
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -181,6 +201,7 @@ RECORDS: dict[str, type[Record]] = {
     "memory_revisions": MemoryRevision,
     "tasks": Task,
     "artifacts": Artifact,
+    "artifact_revisions": ArtifactRevision,
 }
 """By table, in the order in which tables refer to each other."""
 
@@ -198,6 +219,17 @@ def memory_key(session_id: str, key: str) -> Key:
 def task_key(session_id: str, task_id: str) -> Key:
     """The key of a task."""
     return ("tasks", session_id, task_id)
+
+
+def artifact_key(session_id: str, artifact_id: str) -> Key:
+    """The key of an artifact."""
+    return ("artifacts", session_id, artifact_id)
+
+
+def readable_length(content: Raw) -> int:
+    """The characters of a text, or of the JSON of any other value: the length in which it can be read in pieces."""
+    text = bytes(content).decode()
+    return len(msgspec.json.decode(content, type=str) if text.startswith('"') else text)
 
 
 def search_text(*parts: Any) -> str:

@@ -9,13 +9,12 @@ from typing import Protocol, TypeVar, cast
 import msgspec
 from msgspec import Raw
 
-from models.commands.responses import shorten
+from models.commands.responses import make_title, shorten
 from models.field_types import TaskStatus
 from sessions.rules.event_log import Event
 
 DEAD: frozenset[TaskStatus] = frozenset({"failed", "cancelled"})
 """Statuses in which a task will not be completed unless a client acts."""
-TITLE_LENGTH = 80
 SESSION_COMPLETED = "The session was completed."
 SWEEPER = "sweeper"
 """Source of automatic changes in journals."""
@@ -33,8 +32,8 @@ class Dependent(Protocol):
         """Its status."""
 
     @property
-    def description(self) -> str:
-        """Its description."""
+    def titled(self) -> str:
+        """Its title, or else the text to make one from."""
 
     @property
     def depends_on(self) -> Sequence[str]:
@@ -50,10 +49,10 @@ def cancel(task: D, cancel_reason: str | None, at: datetime) -> D:
     return _replace(task, {**values, "updated_at": at, "finished_at": at, "shown_at": at})
 
 
-def reason(title: str, status: str) -> str:
+def reason(titled: str, status: str) -> str:
     """The reason cancel_reason a task fails that depends on one in this status."""
     outcome = "was cancelled" if status == "cancelled" else status
-    return f'It depends on "{shorten(title, TITLE_LENGTH)}", which {outcome}.'
+    return f'It depends on "{make_title(titled)}", which {outcome}.'
 
 
 def fail_dependents(ended: Iterable[D], tasks: Iterable[D], *, at: datetime) -> list[D]:
@@ -69,14 +68,14 @@ def fail_dependents(ended: Iterable[D], tasks: Iterable[D], *, at: datetime) -> 
         cause = causes.pop()
         for task in waiting.pop(cause.task_id, ()):
             if task.task_id not in failed:
-                values = {"status": "failed", "error": reason(cause.description, cause.status), "shown_at": None}
+                values = {"status": "failed", "error": reason(cause.titled, cause.status), "shown_at": None}
                 failed[task.task_id] = _replace(task, {**values, "finished_at": at, "updated_at": at})
                 causes.append(failed[task.task_id])
     return list(failed.values())
 
 
 def event_of_dependent(
-    *, session_id: str, task_id: str, title: str, attempt: int, error: str | None, at: datetime
+    *, session_id: str, task_id: str, titled: str, attempt: int, error: str | None, at: datetime
 ) -> Event:
     """The journal entry of a task that failed because of a dependency."""
     return Event(
@@ -85,7 +84,7 @@ def event_of_dependent(
         status="applied",
         delivery_id=None,
         source=SWEEPER,
-        message=shorten(f'"{shorten(title, TITLE_LENGTH)}" failed. {error or ""}'),
+        message=shorten(f'"{make_title(titled)}" failed. {error or ""}'),
         created_at=at,
         data=Raw(msgspec.json.encode({"task_id": task_id, "attempt": attempt})),
     )

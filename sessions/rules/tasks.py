@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from models.commands.content_ids import derive_id, same_json
 from models.commands.definitions import AnswerTask, CancelTask, DelegateTask
-from models.commands.responses import shorten
+from models.commands.responses import make_title
 from models.errors import Conflict, Invalid, NotFound
 from models.field_types import FINISHED, UNFINISHED
 from models.timestamps import format_utc, is_relative, parse_moment
@@ -24,7 +24,7 @@ from sessions.rules.decision import (
 )
 from sessions.rules.records import Question, Record, Task, task_key
 from sessions.rules.state import State
-from sessions.rules.task_endings import DEAD, TITLE_LENGTH, cancel
+from sessions.rules.task_endings import DEAD, cancel
 
 
 def delegate_task(state: State, command: DelegateTask, context: Context) -> Decision:
@@ -39,6 +39,7 @@ def delegate_task(state: State, command: DelegateTask, context: Context) -> Deci
         task_id=task_id,
         agent_name=command.agent_name,
         task_type=command.task_type,
+        title=command.title.strip() or make_title(command.description),
         description=command.description,
         description_hash=digest,
         priority=command.priority,
@@ -65,7 +66,7 @@ def delegate_task(state: State, command: DelegateTask, context: Context) -> Deci
     if known is not None:
         if known.description != task.description or not _same(known, task, command):
             raise Conflict(
-                f"Another task already has this id: {shorten(known.description, TITLE_LENGTH)}",
+                f"Another task already has this id: {make_title(known.titled)}",
                 code="task_exists",
                 field="data.task_id",
                 hint="Choose another task_id, or omit it to have one generated.",
@@ -83,7 +84,7 @@ def cancel_task(state: State, command: CancelTask, context: Context) -> Decision
     if session.status == "completed":
         active_session(state, context.session_id)
     task = _existing_task(state, command.task_id, context)
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     if task.status == "cancelled":
         return Decision(message=f'"{title}" is already cancelled.', data=describe_task(task))
     if task.status in FINISHED:
@@ -103,7 +104,7 @@ def answer_task(state: State, command: AnswerTask, context: Context) -> Decision
     """Answer the open question of a task and requeue the task; repeating it is a no-op."""
     session = active_session(state, context.session_id)
     task = _existing_task(state, command.task_id, context)
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     questions = msgspec.json.decode(task.questions, type=list[Question])
     if task.status != "input_required" or not questions:
         if questions and questions[-1].answer == command.answer:
@@ -137,6 +138,7 @@ def describe_task(task: Task) -> dict[str, Any]:
     """A task as responses to writes show it: its state, not its content."""
     described = {
         "task_id": task.task_id,
+        "title": task.title or make_title(task.description),
         "agent_name": task.agent_name,
         "task_type": task.task_type,
         "status": task.status,
@@ -160,7 +162,7 @@ def description_hash(agent_name: str | None, description: str) -> str:
 def _delegated_decision(
     state: State, task: Task, context: Context, *, created: bool, put: list[Record] | None = None
 ) -> Decision:
-    title = shorten(task.description, TITLE_LENGTH)
+    title = make_title(task.titled)
     online = state.agents_online(task, context.at)
     ahead = state.ahead_of(task, context.session_glob)
     data = describe_task(task) | {"created": created, "agents_online": online}
@@ -200,7 +202,7 @@ def _check_dependencies(state: State, task: Task, context: Context) -> None:
             )
         if known is not None and known.status in DEAD:
             raise Conflict(
-                f'"{shorten(known.description, TITLE_LENGTH)}" is {known.status}: its dependents would never start.',
+                f'"{make_title(known.titled)}" is {known.status}: its dependents would never start.',
                 code="dependency_failed",
                 field=f"data.depends_on[{number}]",
                 hint="Delegate the dependency again under another task_id, and depend on the new task.",
@@ -259,6 +261,8 @@ def _existing_task(state: State, task_id: str, context: Context) -> Task:
 def _same(known: Task, task: Task, command: DelegateTask) -> bool:
     """Compare all but the description. A relative time such as `in 2h` counts from the first request."""
     plain = ["agent_name", "task_type", "priority", "depends_on", "max_attempts"]
+    if command.title.strip():
+        plain.append("title")
     if command.not_before is None or not is_relative(command.not_before):
         plain.append("not_before")
     return all(getattr(known, name) == getattr(task, name) for name in plain) and same_json(

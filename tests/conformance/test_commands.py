@@ -52,7 +52,6 @@ def test_a_repeated_command_has_no_second_effect(
     [
         (*CREATING[0], {"content": "two"}, "chunk_exists"),
         (*CREATING[2], {"description": "do that"}, "task_exists"),
-        (*CREATING[3], {"name": "m"}, "artifact_exists"),
     ],
 )
 def test_other_content_under_an_id_is_a_conflict(

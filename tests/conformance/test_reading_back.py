@@ -129,7 +129,7 @@ def test_recent_activity_has_all_kinds_the_latest_first(busy: Backend) -> None:
     assert excerpts[6:] == ["Rebuild it before May", "Roses"]
     assert len(str(excerpts[4])) == 300
     assert str(excerpts[4]).startswith("Ada: which oven? Ada")
-    assert (activity[2]["status"], activity[2]["description"]) == ("cancelled", "Compare prices of ovens")
+    assert (activity[2]["status"], activity[2]["title"]) == ("cancelled", "Compare prices of ovens")
     assert (activity[4]["participants"], activity[4]["total_characters"]) == (["Ada"], 900)
     assert activity[7]["at"] == "2026-03-05T10:00:00Z"
     for limit in (1, 3):

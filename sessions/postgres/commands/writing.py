@@ -22,6 +22,9 @@ from sessions.rules.records import RECORDS, Record
 from sessions.rules.state import Changes
 from sessions.rules.task_endings import SESSION_COMPLETED
 
+MOVED = frozenset({"artifacts"})
+"""Tables in which a changed row becomes the latest."""
+
 _POSTGRES = dialect()  # type: ignore[no-untyped-call]
 
 
@@ -123,6 +126,8 @@ def _statement(name: str, fields: tuple[str, ...]) -> str:
     names, types, values = _recordset(table, fields)
     keys = [_quote(column.name) for column in table.primary_key.columns]
     updated = ", ".join(f"{field} = excluded.{field}" for field in names if field not in keys)
+    if name in MOVED:
+        updated += ", position = DEFAULT"
     return (
         f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - names of our own tables
         f" SELECT {values} FROM json_to_recordset(CAST(%s AS json)) AS r ({types})"

@@ -8,9 +8,20 @@ from typing import Any
 
 from sqlalchemy import JSON, Connection, Executable, Select, cast, select, union_all
 
-from models.tables import ArtifactRow, Base, ChunkRow, EventRow, MemoryRevisionRow, MemoryRow, SessionRow, TaskRow
+from models.tables import (
+    ArtifactRevisionRow,
+    ArtifactRow,
+    Base,
+    ChunkRow,
+    EventRow,
+    MemoryRevisionRow,
+    MemoryRow,
+    SessionRow,
+    TaskRow,
+)
 from sessions.documents.document import (
     ArtifactItem,
+    ArtifactRevisionItem,
     ChunkItem,
     EventItem,
     Item,
@@ -35,17 +46,22 @@ def export_session(connection: Connection, session_id: str) -> Iterator[bytes]:
 def _document(connection: Connection, session_id: str) -> Iterator[bytes]:
     session = connection.execute(_rows(SessionRow, SessionItem, session_id)).one()
 
-    def items(table: Any, kind: type[Item], order: Any) -> Iterator[Item]:
-        return _items(connection, kind, _rows(table, kind, session_id).order_by(order))
+    def items(table: Any, kind: type[Item], *order: Any) -> Iterator[Item]:
+        return _items(connection, kind, _rows(table, kind, session_id).order_by(*order))
 
     lists = (
         items(ChunkRow, ChunkItem, ChunkRow.position),
         _memories(connection, session_id),
         items(TaskRow, TaskItem, TaskRow.position),
         items(ArtifactRow, ArtifactItem, ArtifactRow.position),
+        items(ArtifactRevisionRow, ArtifactRevisionItem, *_ORDER_OF_REVISIONS),
         items(EventRow, EventItem, EventRow.event_id),
     )
     return write_document(make_item(SessionItem, session._mapping), lists)
+
+
+_ORDER_OF_REVISIONS = (ArtifactRevisionRow.artifact_id.collate("C"), ArtifactRevisionRow.revision)
+"""The same in all databases and in the JSON store."""
 
 
 def _items(connection: Connection, kind: type[Item], statement: Executable) -> Iterator[Item]:

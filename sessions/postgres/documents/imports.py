@@ -34,7 +34,7 @@ def import_session(connection: Connection, document: Document) -> Imported:
         require_same(document.pieces(), export_session(connection, session_id), session_id)
         return Imported(session_id=session_id, created=False)
     _write(connection, [session_record(document.session)])
-    for name in ("chunks", "memories", "tasks", "artifacts"):
+    for name in ("chunks", "memories", "tasks", "artifacts", "artifact_revisions"):
         made = (record for item in document.items(name) for record in records(item, session_id))
         for part in _parts(made):
             _write(connection, part)

@@ -26,9 +26,9 @@ def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
     memories = memories.where(MemoryRow.session_id == session_id)
     memories = memories.order_by(MemoryRow.created_at, MemoryRow.key.collate("C"))
     output = cast(TaskRow.output, Verbatim).label("output")
-    tasks = select(TaskRow.description, TaskRow.status, TaskRow.agent_name, TaskRow.error, output)
+    tasks = select(TaskRow.title, TaskRow.description, TaskRow.status, TaskRow.agent_name, TaskRow.error, output)
     content = cast(ArtifactRow.content, Verbatim).label("content")
-    artifacts = select(ArtifactRow.name, ArtifactRow.type, ArtifactRow.format, content)
+    artifacts = select(ArtifactRow.name, ArtifactRow.type, ArtifactRow.format, ArtifactRow.revision, content)
     chunks = select(ChunkRow.content, ChunkRow.participants, ChunkRow.start_at, ChunkRow.created_at)
     return write_markdown(
         session,

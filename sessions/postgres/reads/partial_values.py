@@ -33,10 +33,18 @@ def text_excerpt(column: Any, name: str, *, room: int, offset: Any = 0) -> list[
 def json_excerpt(column: Any, name: str, *, room: int, offset: int = 0) -> list[ColumnElement[Any]]:
     """Return columns for a JSON value of at most `room` characters, or for a part of the text of a longer one."""
     verbatim = cast(column, Verbatim)
-    is_string = func.json_typeof(column) == "string"
-    readable = case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=cast(column, Text))
     return [
-        *text_excerpt(readable, name, room=room, offset=offset),
+        *text_excerpt(_readable(column), name, room=room, offset=offset),
         case((func.char_length(verbatim) <= room, verbatim)).label(f"{name}_whole"),
-        (~is_string).label(f"{name}_is_json"),
+        (func.json_typeof(column) != "string").label(f"{name}_is_json"),
     ]
+
+
+def readable_length(column: Any) -> ColumnElement[int]:
+    """Return the length of a JSON value's text, which is slow to compute for a long value."""
+    return func.char_length(_readable(column))
+
+
+def _readable(column: Any) -> ColumnElement[Any]:
+    is_string = func.json_typeof(column) == "string"
+    return case((is_string, column.op("#>>", return_type=Text())(literal_column("'{}'"))), else_=cast(column, Text))

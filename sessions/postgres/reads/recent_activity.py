@@ -107,6 +107,7 @@ _DETAILS: dict[Kind, Sequence[Any]] = {
     "task": [
         TaskRow.status,
         TaskRow.agent_name,
+        TaskRow.title,
         *_text(TaskRow.description, "description"),
         *_json(TaskRow.output, "output"),
         *_text(TaskRow.error, "error"),

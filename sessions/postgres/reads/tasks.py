@@ -82,7 +82,7 @@ def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
 
 
 _PLAIN = (
-    *("session_id", "task_id", "position", "agent_name", "task_type", "priority", "depends_on"),
+    *("session_id", "task_id", "position", "agent_name", "task_type", "title", "priority", "depends_on"),
     *("status", "attempt", "max_attempts", "claimed_by", "created_by"),
 )
 

@@ -36,13 +36,12 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from models.access.api_keys import hash_key
 from models.access.session_glob import like_pattern
-from models.commands.responses import shorten
+from models.commands.responses import make_title
 from models.queue.task_notifications import Claimable, make_claim_secret
 from models.tables import AgentRow, SessionRow, TaskRow
 from models.timestamps import format_utc
 from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, append_event, in_seconds, record_heartbeat
 from sessions.rules.state import GENERAL
-from sessions.rules.task_endings import TITLE_LENGTH
 
 MAX_ANNOUNCED = 1_000
 """Claimable tasks per notification; the others are found when these are claimed."""
@@ -109,8 +108,7 @@ def claim(connection: Connection, wanted: ClaimCriteria) -> ClaimedTask | NoTask
     for candidate_queue in candidate_queues:
         secret = make_claim_secret()
         if (row := _claim_first(connection, wanted, candidate_queue, secret)) is not None:
-            title = shorten(row.description, TITLE_LENGTH)
-            message = f'{wanted.agent_name} claimed "{title}".'
+            message = f'{wanted.agent_name} claimed "{make_title(row.title or row.description)}".'
             append_event(connection, row, "claim_task", message, source=wanted.source)
             return ClaimedTask(secret=secret, session_id=row.session_id, task=_describe(row))
     return NoTask(types=types)
@@ -195,6 +193,7 @@ def _describe(row: Row[Any]) -> dict[str, Any]:
     """Return the complete task for the agent."""
     plain = ("session_id", "session_title", "task_id", "agent_name", "task_type", "description", "priority", "attempt")
     task = {name: getattr(row, name) for name in (*plain, "max_attempts", "depends_on", "error", "created_by")}
+    task["title"] = row.title or make_title(row.description)
     task |= {name: format_utc(getattr(row, name)) for name in ("created_at", "claimed_at", "lease_expires_at")}
     task |= {name: Raw(getattr(row, name).encode()) for name in ("input_data", "questions")}
     return {name: value for name, value in task.items() if value is not None}
@@ -304,7 +303,7 @@ def _ready() -> ColumnElement[bool]:
 
 
 _GRANTED: tuple[Any, ...] = (
-    *(TaskRow.session_id, TaskRow.task_id, TaskRow.agent_name, TaskRow.task_type, TaskRow.description),
+    *(TaskRow.session_id, TaskRow.task_id, TaskRow.agent_name, TaskRow.task_type, TaskRow.title, TaskRow.description),
     *(TaskRow.priority, TaskRow.attempt, TaskRow.max_attempts, TaskRow.depends_on, TaskRow.error),
     *(TaskRow.created_by, TaskRow.created_at, TaskRow.claimed_at, TaskRow.lease_expires_at),
     cast(TaskRow.input_data, Text).label("input_data"),

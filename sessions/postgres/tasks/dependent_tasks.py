@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, Row, Text, bindparam, cast, column, func, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Text, cast, column, func, select, text, update
 from sqlalchemy.orm import aliased
 
 from models.tables import TaskRow
 from sessions.rules.event_log import Event
-from sessions.rules.task_endings import DEAD, TITLE_LENGTH, event_of_dependent, reason
+from sessions.rules.task_endings import DEAD, event_of_dependent, reason
 
 FAILED_AT_ONCE = 500
 
@@ -85,14 +85,13 @@ def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]
     arrays = [cast([getattr(row, name) for row in found], ARRAY(Text)) for name in ("session_id", "task_id", "cause")]
     names = (column("of_session", Text), column("waiting", Text), column("cause", Text))
     those = func.unnest(*arrays).table_valued(*names).render_derived("those")
-    title = func.left(dead.description, TITLE_LENGTH + 1)
     causes = connection.execute(
-        select(those.c.of_session, those.c.waiting, title.label("title"), dead.status).join(
+        select(those.c.of_session, those.c.waiting, dead.titled.label("titled"), dead.status).join(
             dead, (dead.session_id == those.c.of_session) & (dead.task_id == those.c.cause)
         )
     ).all()
     errors = [cast([row.of_session for row in causes], ARRAY(Text)), cast([row.waiting for row in causes], ARRAY(Text))]
-    errors.append(cast([reason(row.title, row.status) for row in causes], ARRAY(Text)))
+    errors.append(cast([reason(row.titled, row.status) for row in causes], ARRAY(Text)))
     given = func.unnest(*errors).table_valued(*names).render_derived("given")
     now = func.clock_timestamp()
     failed = (
@@ -101,7 +100,7 @@ def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]
         .values(status="failed", error=given.c.cause, finished_at=now, updated_at=now, shown_at=None)
         .returning(
             *(TaskRow.session_id, TaskRow.task_id, TaskRow.attempt, TaskRow.error),
-            func.left(TaskRow.description, bindparam("title_length", TITLE_LENGTH + 1)).label("title"),
+            TaskRow.titled.label("titled"),
             now.label("now"),
         )
     )
@@ -112,7 +111,7 @@ def _append_events(row: Row[Any]) -> FailedDependent:
     event = event_of_dependent(
         session_id=row.session_id,
         task_id=row.task_id,
-        title=row.title,
+        titled=row.titled,
         attempt=row.attempt,
         error=row.error,
         at=row.now,

@@ -27,14 +27,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models.commands.responses import shorten
+from models.commands.responses import make_title
 from models.queue.task_notifications import Claimable, ClaimToken, TaskNotification
 from models.tables import AgentRow, TaskRow
 from sessions.postgres.commands.writing import write_events
 from sessions.postgres.tasks.dependent_tasks import fail_dependents
 from sessions.rules.claims import claim_lost
 from sessions.rules.event_log import Event
-from sessions.rules.task_endings import SWEEPER, TITLE_LENGTH
+from sessions.rules.task_endings import SWEEPER
 
 SEEN_SECONDS = 10
 """Heartbeats are recorded only if the last one is older, since writing one for every claim costs too much."""
@@ -215,7 +215,7 @@ def in_seconds(seconds: ColumnElement[int] | InstrumentedAttribute[int | None]) 
 _STATE: tuple[Any, ...] = (
     *(TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.attempt, TaskRow.lease_expires_at),
     *(TaskRow.agent_name, TaskRow.task_type, TaskRow.created_by, TaskRow.claimed_by),
-    func.left(TaskRow.description, TITLE_LENGTH + 1).label("title"),
+    TaskRow.titled.label("titled"),
     NOW.label("now"),
 )
 _LEASE: tuple[Any, ...] = (
@@ -225,7 +225,7 @@ _LEASE: tuple[Any, ...] = (
 
 
 def _title(row: Row[Any]) -> str:
-    return shorten(row.title, TITLE_LENGTH)
+    return make_title(row.titled)
 
 
 def _event(row: Row[Any], event: str, message: str, *, source: str) -> Event:

@@ -40,7 +40,6 @@ from sessions.responses.task_updates import (
     SEEN_FOR,
     SETTLED,
     SHOWN_FOR,
-    TITLE_LENGTH,
     UNCLAIMED_AFTER,
     Elsewhere,
     Listener,
@@ -134,7 +133,7 @@ def _find_texts(connection: Connection, tasks: set[tuple[str, str]]) -> dict[tup
         return {}
     columns = (
         *(TaskRow.status, TaskRow.agent_name, TaskRow.updated_at),
-        func.left(TaskRow.description, TITLE_LENGTH + 1).label("title"),
+        TaskRow.titled.label("titled"),
         func.left(OPEN_QUESTION, EXCERPT_LENGTH + 1).label("question"),
         func.left(TaskRow.error, EXCERPT_LENGTH + 1).label("error"),
     )

@@ -105,6 +105,7 @@ json.dump({"task": task, "words": sys.argv[1:], "told": told, "keeper": keeper},
         told = output["told"]
         assert (told["SESSION_RELAY_TASK_ID"], told["SESSION_RELAY_SESSION_ID"]) == ("t", session_id)
         assert told["SESSION_RELAY_DESCRIPTION"] == "-x $(touch pwned) {task_id}"
+        assert told["SESSION_RELAY_TITLE"] == "-x $(touch pwned) {task_id}"
         assert json.loads(told["SESSION_RELAY_INPUT_DATA"]) == {"n": [1, None]}
         assert {"API_KEY", "RELAY_URL", "DATABASE_URL", "COPY", "PYTHONPATH"}.isdisjoint(told)
         assert not SECRETS.search(json.dumps(output))

@@ -43,6 +43,7 @@ class TestClaiming:
         task = agent.claim(worker="laptop", lease_seconds=90)
         assert task["claim_token"].startswith("srt_")
         assert (task["session_id"], task["session_title"], task["task_id"]) == (session_id, "Walk", "t")
+        assert task["title"] == "Do t"
         assert (task["description"], task["input_data"]) == ("Do t", {"products": ["a", "b"], "n": 1.50})
         assert (task["attempt"], task["max_attempts"], task["priority"]) == (1, 2, 3)
         assert (task["created_by"], task["questions"], task["depends_on"]) == ("default", [], [])

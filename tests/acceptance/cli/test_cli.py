@@ -197,6 +197,19 @@ class TestContents:
         assert cli.run("list-artifacts", "--session", full, "--json", "id").json == [{"id": "data"}, {"id": "report"}]
         assert cli.run("list-artifacts", "--session", full, "--type", "data").rows[0]["artifact_id"] == "data"
 
+    def test_each_revision_of_an_artifact_is_listed_and_printed(self, cli: CommandLine, stack: Stack) -> None:
+        session_id = new_id("revisions")
+        stack.send("create_session", session_id, title="Revisions")
+        long = "old text " * 20_000
+        for content in (long, "new text"):
+            stack.send("add_artifact", session_id, artifact_id="report", name="Report", content=content)
+        here = ("--session", session_id, "--artifact", "report")
+        rows = cli.run("list-artifacts", *here, "--json", "revision,total_characters").json
+        assert rows == [{"revision": number, "total_characters": size} for number, size in ((2, 8), (1, len(long)))]
+        assert cli.run("artifact", session_id, "report").out == "new text"
+        assert cli.run("artifact", session_id, "report", "--revision", "1").out == long
+        assert cli.run("artifact", session_id, "report", "--revision", "3", code=3).out == ""
+
     def test_an_artifact_is_written_unchanged(self, cli: CommandLine, full: str) -> None:
         assert cli.run("artifact", full, "report").out == "# Report\n\x1b[31m\n"
         assert cli.run("artifact", full, "data").json == {"a": [1, 2.5]}

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from models.errors import NotFound
-from sessions.documents.document import ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
+from sessions.documents.document import LISTS, ArtifactItem, ChunkItem, EventItem, MemoryItem, SessionItem
 from sessions.postgres.reads.read_commands import export_markdown, export_session
 from tests.support.stores.rows import Rows
 
@@ -35,7 +35,9 @@ def test_an_export_is_the_whole_session_verbatim(walk: Rows) -> None:
     assert b'"metadata":{"m":  1}' in document
     assert b"secret" not in document
     fields = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
-    assert list(fields) == ["format", "session", "chunks", "memories", "tasks", "artifacts", "events"]
+    assert list(fields) == [
+        *("format", "session", "chunks", "memories", "tasks", "artifacts", "artifact_revisions", "events")
+    ]
     assert msgspec.json.decode(fields["session"], type=SessionItem).participants == ["Ada", "Jörg"]
     assert msgspec.json.decode(fields["chunks"], type=list[ChunkItem])[0].content == "Ada: hello"
     assert msgspec.json.decode(fields["artifacts"], type=list[ArtifactItem])[0].task_id == "t1"
@@ -58,7 +60,7 @@ def test_an_empty_session_can_be_exported(connection: Connection) -> None:
     Rows(connection, "export-empty")
     document = msgspec.json.decode(b"".join(export_session(connection, "export-empty")))
     assert document["session"]["session_id"] == "export-empty"
-    assert [document[name] for name in ("chunks", "memories", "tasks", "artifacts", "events")] == [[]] * 5
+    assert [document[name] for name in LISTS] == [[]] * len(LISTS)
 
 
 def test_a_session_can_be_exported_as_markdown(walk: Rows) -> None:

@@ -359,6 +359,20 @@ def test_a_session_outside_the_pattern_is_forbidden(walk: Rows) -> None:
         ask(walk, ListMemories(), session_glob="chat-*")
 
 
+def test_revisions_of_artifacts_are_read_only_with_a_key_for_their_session(walk: Rows) -> None:
+    walk.artifact("report", '"new"', revision=2)
+    walk.artifact_revision("report", 1, '"secret"')
+    assert ask(walk, GetArtifact(artifact_id="report", revision=1)).data["artifact"]["content"] == "secret"
+    listed = ask(walk, ListArtifacts(artifact_id="report")).data["artifacts"]
+    assert [(item["revision"], item["total_characters"]) for item in listed] == [(2, 3), (1, 6)]
+    for command in (GetArtifact(artifact_id="report", revision=1), ListArtifacts(artifact_id="report")):
+        with pytest.raises(Forbidden):
+            ask(walk, command, session_glob="chat-*")
+        other = Rows(walk.connection, f"reading-{type(command).__name__}")
+        with pytest.raises(NotFound):
+            ask(other, command)
+
+
 @pytest.mark.parametrize(
     "cursor", ["x", "####", "WzFd", "bnVsbA", "W10", "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIlx1MDAwMCIsImEiXQ"]
 )

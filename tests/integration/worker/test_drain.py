@@ -308,10 +308,12 @@ def test_a_deleted_session_leaves_no_content(redis: Redis, engine: Engine, walk:
         entry("store_memory", walk, key="poison", content="secret"),
         entry("conversation_chunk", walk, content="secret"),
         entry("delegate_task", walk, description="secret"),
+        entry("add_artifact", walk, artifact_id="a", name="a", content="secret"),
+        entry("add_artifact", walk, artifact_id="a", name="a", content="secret two"),
         entry("delete_session", walk, confirm=walk),
         entry("create_session", walk, title="Anew"),
     )
-    tables = ("memories", "memory_revisions", "conversation_chunks", "tasks", "artifacts")
+    tables = ("memories", "memory_revisions", "conversation_chunks", "tasks", "artifacts", "artifact_revisions")
     with engine.connect() as connection:
         for table in tables:
             assert connection.scalar(text(f"SELECT count(*) FROM {table} WHERE session_id = :id"), {"id": walk}) == 0

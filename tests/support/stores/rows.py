@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Connection, Text, cast, insert, literal
 
 from models.tables import (
+    ArtifactRevisionRow,
     ArtifactRow,
     Base,
     ChunkRow,
@@ -64,6 +65,12 @@ class Rows:
         """Insert an artifact. `content` is JSON text."""
         given = {"name": artifact_id, "type": "document", "metadata": "{}", "search_text": content} | fields
         self._put(ArtifactRow, {"artifact_id": artifact_id, "content": content, **given})
+
+    def artifact_revision(self, artifact_id: str, revision: int, content: str, **fields: Any) -> None:
+        """Insert an earlier revision of an existing artifact."""
+        given = {"name": artifact_id, "type": "document", "metadata": "{}"} | fields
+        values = {"artifact_id": artifact_id, "revision": revision, "content": content, **given}
+        self._put(ArtifactRevisionRow, values)
 
     def event(self, event: str, **fields: Any) -> None:
         """Insert an event into the journal."""

@@ -26,7 +26,7 @@ from models.queue.task_notifications import (
 from models.settings import Settings
 from sessions.rules.decision import Context, Decision
 from sessions.rules.dispatch import decide
-from sessions.rules.records import Artifact, Task
+from sessions.rules.records import Artifact, ArtifactRevision, Task
 from tests.support.stores.world import World
 
 HASH = "h" * 64
@@ -75,6 +75,20 @@ def test_a_completion_ends_the_lease_and_keeps_the_result_with_its_artifacts(wor
     assert world.state.find(("artifacts", "walk", "map"), Artifact) is not None
     assert decision.data["artifacts"] == ["map"]
     assert world.session().last_activity_at == world.now
+
+
+def test_artifacts_of_a_completion_under_known_ids_are_revisions(world: World) -> None:
+    world.do("add_artifact", artifact_id="map", name="map", content=Raw(b"1"))
+    contents = (b"2", b"2", b"3")
+    artifacts = [AddArtifact(name="map", content=Raw(content), artifact_id="map") for content in contents]
+    act(world, complete(b"1", *artifacts))
+    latest = world.state.find(("artifacts", "walk", "map"), Artifact)
+    assert latest is not None
+    assert (latest.revision, latest.content) == (3, Raw(b"3"))
+    for number in (1, 2):
+        earlier = world.state.find(("artifact_revisions", "walk", "map", str(number)), ArtifactRevision)
+        assert earlier is not None
+        assert earlier.content == Raw(b"%d" % number)
 
 
 def test_a_repeated_completion_changes_nothing_and_another_is_refused(world: World) -> None:
