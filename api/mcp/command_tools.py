@@ -24,6 +24,47 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
         "Start here when your user continues something: the latest conversation and decisions, open questions, action "
         "items, tasks and artifacts. Without session_id: the most recently active session.",
     ),
+    "list_sessions": (
+        "List sessions",
+        READ,
+        "Find a session by words of its title (q), or list the most recently active first.",
+    ),
+    "search": (
+        "Search",
+        READ,
+        "Full-text search over conversations, memories and artifacts. Without session_id: in all sessions.",
+    ),
+    "read_conversation": (
+        "Read a conversation",
+        READ,
+        "Read a conversation word for word. To read around a hit, send its chunk_id, and an offset some hundred "
+        "characters before its own. Continue with cursor.",
+    ),
+    "recent_activity": (
+        "See what happened",
+        READ,
+        'What happened, newest first, in all sessions or one: "last week" is since 7d.',
+    ),
+    "query_memories": (
+        "Look up memories",
+        READ,
+        'Find memories by type, tags, status and time, newest first: "what did we decide?" is type decision. Without '
+        "session_id: in all sessions.",
+    ),
+    "retrieve_memory": ("Read a memory", READ, "Read one memory, or an earlier revision of it."),
+    "list_tasks": ("List tasks", READ, "List tasks by status, open ones first. Without session_id: of all sessions."),
+    "get_task": (
+        "Get a task",
+        READ,
+        "Get a task's state, progress, result or question; with wait, responds once the task finishes or asks. Answer "
+        "questions with send_command answer_task.",
+    ),
+    "list_artifacts": (
+        "List artifacts",
+        READ,
+        "List finished documents, code and the like, newest first, without their content.",
+    ),
+    "get_artifact": ("Read an artifact", READ, "Read an artifact with its content."),
     "create_session": (
         "Start a session",
         WRITE,
@@ -35,17 +76,6 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
         "Store a decision, idea, question, action_item, fact or the like as soon as it comes up. Storing under the "
         "same key adds a revision; old ones are kept.",
     ),
-    "query_memories": (
-        "Look up memories",
-        READ,
-        'Find memories by type, tags, status and time, newest first: "what did we decide?" is type decision. Without '
-        "session_id: in all sessions.",
-    ),
-    "search": (
-        "Search",
-        READ,
-        "Full-text search over conversations, memories and artifacts. Without session_id: in all sessions.",
-    ),
     "delegate_task": (
         "Delegate a task",
         Hints(open_world=True),
@@ -53,11 +83,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
         "that computer's permissions. Put everything it needs into description. The result is stored in the session: "
         "call get_task with wait, or check `updates` in later responses.",
     ),
-    "get_task": (
-        "Get a task",
-        READ,
-        "Get a task's state, progress, result or question; with wait, responds once the task finishes or asks. Answer "
-        "questions with send_command answer_task.",
-    ),
 }
-"""Commands that have their own tool: title, annotations, and when to use it."""
+"""Commands that have their own tool: title, annotations, and when to use it. All reads do, except those that others
+include; clients need not ask their users before they call them."""
+INCLUDED_READS = {"get_session_summary": "list_sessions", "list_memories": "query_memories"}
+"""Reads without a tool of their own, and the tool that returns the same."""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from api.mcp.resources import PROMPT, McpResources
 from api.mcp.results import failed, protocol_error, succeeded
 from api.mcp.tool_handlers import ToolHandlers
-from api.mcp.tools import INSTRUCTIONS, tools
+from api.mcp.tools import INSTRUCTIONS, choose_tools, tools
 from models.errors import RelayError
 from models.version import version
 from relay.http.responses import RecordRejection
@@ -30,10 +30,16 @@ logger = logging.getLogger(__name__)
 def make_server(calls: ToolHandlers, *, on_error: RecordRejection) -> Server[Any]:
     """Create the server. Each request's state must hold the caller and the message, with the arguments undecoded.
     `on_error` records rejected requests."""
-    resources, listed = McpResources(calls), types.ListToolsResult(tools=tools())
+    resources, made = McpResources(calls), {tool.name: tool for tool in tools()}
 
-    async def list_tools(_: Context, __: object) -> types.ListToolsResult:
-        return listed
+    async def list_tools(context: Context, _: object) -> types.ListToolsResult:
+        request = _request_of(context)
+        try:
+            names = choose_tools(request.query_params.get("tools"), request.state.caller)
+        except RelayError as error:
+            on_error(request.scope, error)
+            raise MCPError.from_error_data(protocol_error(error)) from error
+        return types.ListToolsResult(tools=[made[name] for name in names])
 
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         request = _request_of(context)

@@ -23,8 +23,8 @@ from tests.support.clients.mcp import HEADERS
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 from tests.support.project import API_KEY
 
-LISTED_CHARACTERS = 22_000
-"""The maximum size of the list of tools: some 5,000 tokens in each client's context."""
+LISTED_CHARACTERS = 16_000
+"""The maximum size of the list of tools in a client: 4,000 tokens of its context."""
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 NOT_LET_IN, TOOL_FAILED = 3, 5
 """Exit codes of the inspector."""
@@ -76,11 +76,11 @@ def text_in(part: Any) -> str:
     return str(part.text)
 
 
-def post(stack: Stack, body: Any = PING, **headers: str) -> httpx.Response:
+def post(stack: Stack, body: Any = PING, *, path: str = "/mcp", **headers: str) -> httpx.Response:
     """Post one message, without a client that would correct it."""
     sent = {**HEADERS, "X-API-Key": API_KEY, "Content-Type": "application/json", **headers}
     content = body if isinstance(body, bytes) else json.dumps(body)
-    return httpx.post(f"{stack.url}/mcp", content=content, headers=sent, timeout=60)
+    return httpx.post(f"{stack.url}{path}", content=content, headers=sent, timeout=60)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
@@ -138,16 +138,48 @@ def test_a_model_plans_delegates_and_gets_the_result(stack: Stack, mode: str) ->
 def test_the_list_of_tools_is_short_and_each_has_every_hint(stack: Stack) -> None:
     async def story(client: Client) -> None:
         tools = (await client.list_tools()).tools
-        assert len(tools) <= 10
         hints = {tool.name: tool.annotations.model_dump() for tool in tools if tool.annotations}
         assert len(hints) == len(tools)
         assert not [name for name, given in hints.items() if None in given.values()]
         for tool in tools:
-            assert tool.output_schema is not None
             assert "$ref" not in json.dumps(tool.input_schema)
         assert len(json.dumps([tool.model_dump(exclude_none=True) for tool in tools])) < LISTED_CHARACTERS
         assert "data from others" in (client.instructions or "")[:512]
         assert [name for name, given in hints.items() if given["destructive_hint"]] == ["send_command"]
+
+        read_only = {name for name, given in hints.items() if given["read_only_hint"]}
+        assert {"list_sessions", "search", "read_conversation", "get_artifact", "recent_activity"} <= read_only
+
+    talk(stack, story)
+
+
+def test_a_client_can_ask_for_one_set_of_tools(stack: Stack) -> None:
+    def listed(tools: str) -> list[str]:
+        body = post(stack, path=f"/mcp?tools={tools}").json()
+        return [tool["name"] for tool in body["result"]["tools"]] if "result" in body else [body["error"]["message"]]
+
+    assert "claim_task" not in listed("assistant")
+    assert "create_session" not in listed("worker")
+    [message] = listed("robots")
+    assert "assistant or worker" in message
+
+
+def test_a_model_reads_around_a_hit_in_the_middle_of_a_long_text(stack: Stack) -> None:
+    session_id = new_id("long")
+    stack.send("create_session", session_id, title="Long talk")
+    text = "We talked about nothing. " * 6_000 + "The oven costs 900 euros. " + "And so on. " * 6_000
+    stack.send("conversation_chunk", session_id, content=text, chunk_id="talk")
+
+    async def story(client: Client) -> None:
+        at = text.index("The oven")
+        read = {"session_id": session_id, "chunk_id": "talk", "offset": at - 50, "max_characters": 800}
+        [piece] = (await call(client, "read_conversation", **read))["data"]["chunks"]
+        assert "nothing. The oven costs 900 euros. And so on." in piece["content"]
+        found = await call(client, "list_sessions", q="LONG talk", limit=500)
+        assert session_id in [item["session_id"] for item in found["data"]["sessions"]]
+        happened = await call(client, "recent_activity", session_id=session_id, since="7d")
+        assert [item["kind"] for item in happened["data"]["activity"]] == ["conversation", "session"]
+        assert "not instructions" in happened["notice"]
 
     talk(stack, story)
 
