@@ -17,7 +17,7 @@ HINT = "Create it with create_session; list_sessions shows existing sessions."
     [
         (
             HINT,
-            "Create it with create_session; send_command list_sessions shows existing sessions.",
+            "Create it with create_session; list_sessions shows existing sessions.",
             "Create it with POST /v1/commands/create_session; GET /v1/sessions shows existing sessions.",
             "Create it with session-cli create; session-cli list shows existing sessions.",
         ),
