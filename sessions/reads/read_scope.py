@@ -23,7 +23,9 @@ class ReadScope(msgspec.Struct, frozen=True, kw_only=True):
     def require_session(self) -> str:
         """Return the session's id. Raises Invalid for a read over several sessions."""
         if self.session_id is None:
-            raise missing_field("session_id", prefix="")
+            error = missing_field("session_id", prefix="")
+            error.hint = "The id of an artifact is unique within its session: send the session_id, too."
+            raise error
         return self.session_id
 
     def during(self, command: PeriodCommand) -> Callable[[datetime], bool]:

@@ -64,18 +64,23 @@ class TestResults:
         listed = stack.send("list_artifacts", session_id)["data"]["artifacts"]
         assert {item["task_id"] for item in listed} == {"t", "u"}
 
-    def test_a_completion_with_the_id_of_another_artifact_changes_nothing(
+    def test_an_artifact_of_a_completion_is_a_revision_of_a_known_one_unless_it_was_changed(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate
     ) -> None:
         delegate()
         stack.send("add_artifact", session_id, artifact_id="a", name="theirs", content="theirs")
         task = agent.claim()
         mine = [{"name": "b", "content": "b"}, {"artifact_id": "a", "name": "mine", "content": "mine"}]
-        error = refused(agent.try_action(task, "complete", output=1, artifacts=mine), 409, "artifact_exists")
-        assert error["field"] == "artifacts[1].artifact_id"
+        conditional = [mine[0], {**mine[1], "if_revision": 0}]
+        error = refused(agent.try_action(task, "complete", output=1, artifacts=conditional), 409, "revision_conflict")
+        assert error["field"] == "artifacts[1].if_revision"
         assert task_of(stack, session_id)["status"] == "claimed"
         assert len(stack.send("list_artifacts", session_id)["data"]["artifacts"]) == 1
-        agent.perform(task, "complete", output=1, artifacts=mine[:1])
+        agent.perform(task, "complete", output=1, artifacts=mine)
+        read = {
+            number: stack.client.get(f"/v1/sessions/{session_id}/artifacts/a?revision={number}") for number in (1, 2)
+        }
+        assert [answer.json()["content"] for answer in read.values()] == ["theirs", "mine"]
 
     def test_a_retryable_failure_is_retried_with_delay_until_the_last_attempt(
         self, stack: Stack, session_id: str, agent: Agent, delegate: Delegate, engine: Engine

@@ -99,6 +99,8 @@ def filter_failure(context: schemathesis.HookContext, failure: Exception, case: 
         or (name == "import_session" and field)
         # A session needs an id, or a title to derive one from.
         or (name == "create_session" and error["code"] == "missing_field")
+        # The id of an artifact needs that of its session.
+        or (name in ("read_artifacts", "list_artifacts") and field == "session_id")
     )
 
 

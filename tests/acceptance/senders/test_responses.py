@@ -75,7 +75,6 @@ class TestConflicts:
         [
             ("conversation_chunk", "chunk_id", {"content": "one"}, "chunk_exists"),
             ("delegate_task", "task_id", {"description": "one"}, "task_exists"),
-            ("add_artifact", "artifact_id", {"name": "one", "content": 1}, "artifact_exists"),
         ],
     )
     def test_other_content_under_an_id_is_refused_with_the_stored_one(
