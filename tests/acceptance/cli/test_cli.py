@@ -178,6 +178,16 @@ class TestContents:
         assert first["content"] == rf"Anna: shall we do {WORD}?\nBen:\tYes."
         assert second["content"] == "x" * 200_000
         assert [item["id"] for item in cli.run("transcript", full, "--limit", "1", "--json", "id").json] == ["c1"]
+        [end] = cli.run("transcript", full, "--chunk", second["chunk_id"], "--offset", "199990").rows
+        assert end["content"] == "x" * 10
+        assert "'c1'" in cli.run("transcript", full, "--chunk", "c", code=3).err
+
+    def test_activity_is_listed_and_sessions_are_found_by_words(self, cli: CommandLine, full: str) -> None:
+        activity = cli.run("activity", "--session", full, "--since", "1h", "--limit", "0", "--json", "kind,id").json
+        assert {"kind": "session", "id": full} in activity
+        assert {item["kind"] for item in activity} >= {"conversation", "memory"}
+        assert [row["session_id"] for row in cli.run("list", "--words", full.upper(), "--since", "1h").rows] == [full]
+        assert cli.run("list", "--words", full, "--until", "2020-01-01").rows == []
 
     def test_memories_are_whole(self, cli: CommandLine, full: str) -> None:
         found = {item["key"]: item for item in cli.run("memories", full, "--json").json}

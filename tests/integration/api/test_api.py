@@ -156,6 +156,19 @@ def test_the_transcript_can_be_read_in_pages(stack: Stack, session_id: str) -> N
             break
         query = f"?max_characters=3000&cursor={page['next_cursor']}"
     assert text == "word " * 2000
+    [piece] = get(stack, f"/v1/sessions/{long}/transcript?chunk_id={page['items'][0]['chunk_id']}&offset=9990")["items"]
+    assert (piece["content"], piece["offset"], piece["total_characters"]) == ("word word ", 9_990, 10_000)
+    error = refused(stack, f"/v1/sessions/{long}/transcript?chunk_id=none", 404)
+    assert (error["code"], error["field"]) == ("chunk_not_found", "data.chunk_id")
+
+
+def test_activity_and_sessions_by_words_are_read_over_http(stack: Stack, session_id: str) -> None:
+    activity = get(stack, f"/v1/activity?session_id={session_id}&since=1h&limit=500")["items"]
+    assert {item["kind"] for item in activity} >= {"session", "conversation", "memory", "task", "artifact"}
+    assert {item["session_id"] for item in activity} == {session_id}
+    found = get(stack, f"/v1/sessions?q={session_id.upper()}&since=1h")["items"]
+    assert [item["session_id"] for item in found] == [session_id]
+    assert get(stack, f"/v1/sessions?q={session_id}&until=2020-01-01")["items"] == []
 
 
 def test_items_listed_across_sessions_name_their_session(stack: Stack, session_id: str) -> None:
