@@ -156,7 +156,8 @@ def fill(stack: Stack, database_url: str) -> None:
     memories: list[dict[str, Any]] = [
         {"key": "panels", "type": "decision", "content": "Black panels, 24 of them.", "tags": ["roof"]},
         {"key": "battery", "type": "question", "content": "Does a battery pay off within ten years?"},
-        {"key": "permit", "type": "action_item", "content": "Ask the town whether a permit is needed."},
+        {"key": "permit", "type": "action_item", "content": "Ask the town whether a permit is needed."}
+        | {"due": "2027-03-01"},
     ]
     for memory in memories:
         stack.send("store_memory", "solar", **memory)
@@ -212,6 +213,7 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown("session-cli transcript solar")
     sheet.shown("session-cli activity --session solar --since 1d --limit 4")
     sheet.shown("session-cli memories solar")
+    sheet.shown("session-cli memories solar --status open --due-before 2027-03-31")
     sheet.shown("session-cli list-tasks --agent researcher")
     sheet.shown("session-cli list-artifacts --session solar")
     sheet.shown("session-cli list-artifacts --session solar --artifact offer")

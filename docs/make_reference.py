@@ -47,8 +47,8 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "delete_session": ("deleted",),
     "list_sessions": ("sessions", "count", "next_cursor"),
     "resume_bundle": (
-        *("session", "conversation", "open_questions", "action_items"),
-        *("decisions", "tasks", "other_memories", "artifacts"),
+        *("session", "open_questions", "action_items", "decisions", "tasks", "facts", "ideas", "notes"),
+        *("other_memories", "artifacts", "conversation"),
     ),
     "conversation_chunk": ("chunk_id", "content_size", "extracted_items_processed", "memory_keys", "created"),
     "read_conversation": ("chunks", "count", "next_cursor"),
@@ -81,6 +81,7 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "answer_task": ("depends_on", "not_before"),
     "resume_session": ("waiting_events",),
     "add_artifact": ("outcome",),
+    "store_memory": ("due", "outcome", "status"),
     "resume_bundle": ("truncated", "left_out", "read_on"),
 }
 """Fields that only some responses have. Truncated lists also have `truncated`."""

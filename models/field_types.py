@@ -11,6 +11,7 @@ MemoryType = Literal[
     "idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"
 ]
 MemoryStatus = Literal["open", "done", "superseded"]
+MemoryOrder = Literal["updated", "due"]
 ChunkFormat = Literal["dialogue", "summary", "transcript"]
 TaskStatus = Literal["pending", "claimed", "running", "input_required", "completed", "failed", "cancelled"]
 DeliveryStatus = Literal["accepted", "applied", "rejected", "parked", "failed", "ignored"]
@@ -19,6 +20,8 @@ Scope = Literal["read", "write", "delegate", "agent", "admin", "send", "hook"]
 
 UNFINISHED: frozenset[TaskStatus] = frozenset({"pending", "claimed", "running", "input_required"})
 FINISHED: frozenset[TaskStatus] = frozenset({"completed", "failed", "cancelled"})
+OPEN_TYPES: tuple[MemoryType, ...] = ("question", "action_item")
+"""The types of memories that can be open. `open` is stored for all types, but returned and found only for these."""
 SETTLED: frozenset[TaskStatus] = FINISHED | {"input_required"}
 """Statuses in which no agent works on the task."""
 
@@ -26,6 +29,7 @@ SETTLED: frozenset[TaskStatus] = FINISHED | {"input_required"}
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$(?!\n)"
 DELIVERY_ID_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._:-]{0,127}$(?!\n)"
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 .+/_-]{0,63}$(?!\n)"
+DUE_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$(?!\n)"
 # Any script; not only whitespace; no control characters, line separators or paragraph separators.
 NAME_PATTERN = r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$(?!\n)"
 LINE_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$(?!\n)"
@@ -36,6 +40,7 @@ PATTERNS = {
     LABEL_PATTERN: "1 to 64 letters, digits, spaces and . + / _ -, the first a letter or digit",
     NAME_PATTERN: "1 to 256 printable characters",
     LINE_PATTERN: "one line of printable characters",
+    DUE_PATTERN: "a date, or a time in UTC without fractions of seconds",
 }
 """Descriptions of the patterns for errors and schemas."""
 
@@ -43,6 +48,7 @@ Id = Annotated[str, Meta(pattern=ID_PATTERN, description=PATTERNS[ID_PATTERN])]
 DeliveryId = Annotated[str, Meta(pattern=DELIVERY_ID_PATTERN, description=PATTERNS[DELIVERY_ID_PATTERN])]
 Label = Annotated[str, Meta(pattern=LABEL_PATTERN, description=PATTERNS[LABEL_PATTERN])]
 Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=NAME_PATTERN, description=PATTERNS[NAME_PATTERN])]
+Due = Annotated[str, Meta(pattern=DUE_PATTERN, description=PATTERNS[DUE_PATTERN])]
 Names = Annotated[list[Name], Meta(max_length=100)]
 Limit = Annotated[int, Meta(ge=1, le=500)]
 Priority = Annotated[int, Meta(ge=-1000, le=1000, description="Higher priorities are claimed first")]

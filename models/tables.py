@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import field_types as v
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 """The latest migration; workers wait until it is applied."""
 UNSEEN_BY_DELEGATOR = (
     "status IN ('completed', 'failed', 'input_required')"
@@ -47,6 +47,8 @@ SEARCH_CONFIGURATION = "session_relay"
 SEARCHED_CHARACTERS = 200_000
 """Indexed characters per text: a tsvector holds at most 1 MB, and this many fit in every alphabet tested."""
 
+DUE = Text(collation="C")
+"""A date, or a time in UTC, in the order of time: `2026-03-14` is less than `2026-03-14T15:00:00Z`."""
 SLOW_LETTERS = "_~"
 """Characters that Postgres' parser treats as parts of paths and hosts; the search treats them as word separators."""
 
@@ -161,6 +163,7 @@ class MemoryRow(Base):
         Index(None, "session_id", "updated_at", "key"),
         Index(None, "updated_at"),
         Index("ix_memories_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
+        Index("ix_memories_due", "due", postgresql_where=text("due IS NOT NULL")),
         Index("ix_memories_tags", "tags", postgresql_using="gin"),
         Index("ix_memories_search", "search", postgresql_using="gin"),
     )
@@ -176,6 +179,7 @@ class MemoryRow(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    due: Mapped[str | None] = mapped_column(DUE)
     search_text: Mapped[str]
     search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
 
@@ -199,6 +203,7 @@ class MemoryRevisionRow(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    due: Mapped[str | None] = mapped_column(DUE)
 
 
 class TaskRow(Base):

@@ -21,8 +21,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "resume_bundle": (
         "Pick up a session",
         READ,
-        "Start here when your user continues something: the latest conversation and decisions, open questions, action "
-        "items, tasks and artifacts. Without session_id: the most recently active session.",
+        "Start here when your user continues something: open questions, action items, decisions, tasks, facts, "
+        "artifacts and the latest conversation. Without session_id: the most recently active session.",
     ),
     "list_sessions": (
         "List sessions",
@@ -48,8 +48,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "query_memories": (
         "Look up memories",
         READ,
-        'Find memories by type, tags, status and time, newest first: "what did we decide?" is type decision. Without '
-        "session_id: in all sessions.",
+        'Find memories, newest first: "what did we decide?" is type decision, "what is still to be done?" is status '
+        "open. Without session_id: in all but completed sessions.",
     ),
     "retrieve_memory": ("Read a memory", READ, "Read one memory, or an earlier revision of it."),
     "list_tasks": ("List tasks", READ, "List tasks by status, open ones first. Without session_id: of all sessions."),
@@ -73,8 +73,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "store_memory": (
         "Remember something",
         WRITE,
-        "Store a decision, idea, question, action_item, fact or the like as soon as it comes up. Storing under the "
-        "same key adds a revision; old ones are kept.",
+        "Store a decision, idea, question, action_item, fact or the like as soon as it comes up. A change under its "
+        "key keeps what you omit: key and status are enough to mark it done.",
     ),
     "delegate_task": (
         "Delegate a task",

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from api.mcp.results import DATA_NOTICE
 from api.mcp.tool_handlers import ToolHandlers
 from models import field_types as v
-from models.errors import NotFound
+from models.errors import Invalid, NotFound
 
 SESSION_URI = "session-relay://sessions/{session_id}"
 ARTIFACT_URI = "session-relay://sessions/{session_id}/artifacts/{artifact_id}"
@@ -20,9 +20,23 @@ PROMPT = types.Prompt(
     name="resume_session",
     title="Pick up a session",
     description="Continue a session where anyone left off. Without session_id: the most recently active one.",
-    arguments=[types.PromptArgument(name="session_id", description="Which session", required=False)],
+    arguments=[
+        types.PromptArgument(name="session_id", description="Which session", required=False),
+        types.PromptArgument(
+            name="max_characters",
+            description=f"The maximum length, 200 to {v.MAX_CHARACTERS}, by default {v.DEFAULT_MAX_CHARACTERS}",
+            required=False,
+        ),
+    ],
 )
+INTRODUCTION = (
+    "Continue the session {session_id}. Its decisions and conversation so far are below. Tell me in two or three "
+    "sentences where we are and what is still open. Then continue: store decisions with store_memory, and delegate "
+    f"tasks with delegate_task.\n\n{DATA_NOTICE}\n\ndata: "
+)
+_LONGEST_ID = 128
 LISTED = 50
+LEAST_CHARACTERS = 200
 _ID = v.ID_PATTERN.removeprefix("^").removesuffix(r"$(?!\n)")
 _URI = re.compile(rf"session-relay://sessions/({_ID})(?:/artifacts/({_ID}))?")
 
@@ -85,26 +99,38 @@ class McpResources:
             text, media_type = _content_of(data["artifact"])
         return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type=media_type, text=text)])
 
-    async def resume(self, request: Request, session_id: str | None) -> types.GetPromptResult:
-        """Build the prompt with everything needed to continue a session."""
-        bundle = await self._bundle(request, session_id)
-        session = bundle["session"]
-        text = (
-            f"Continue the session {session['session_id']}. Its conversation and decisions so far are below. Tell me "
-            "in two or three sentences where we are and what is still open. Then continue: store decisions with "
-            f"store_memory, and delegate tasks with delegate_task.\n\n{DATA_NOTICE}\n\ndata: {_json(bundle)}"
-        )
+    async def resume(
+        self, request: Request, session_id: str | None, max_characters: str | None
+    ) -> types.GetPromptResult:
+        """Build the prompt with everything needed to continue a session, in at most `max_characters`."""
+        room = _size_of(max_characters) - len(INTRODUCTION) - _LONGEST_ID
+        bundle = await self._bundle(request, session_id, room=max(room, LEAST_CHARACTERS))
+        text = INTRODUCTION.format(session_id=bundle["session"]["session_id"]) + _json(bundle)
         message = types.PromptMessage(role="user", content=types.TextContent(text=text))
         return types.GetPromptResult(description=PROMPT.description, messages=[message])
 
-    async def _bundle(self, request: Request, session_id: str | None) -> Json:
-        return await self._read(request, "resume_bundle", session_id=session_id)
+    async def _bundle(self, request: Request, session_id: str | None, *, room: int = v.DEFAULT_MAX_CHARACTERS) -> Json:
+        return await self._read(request, "resume_bundle", session_id=session_id, max_characters=room)
 
     async def _read(self, request: Request, command: str, **fields: str | int | None) -> Json:
         given = {name: value for name, value in fields.items() if value is not None}
         body = msgspec.json.encode({"max_characters": v.MAX_CHARACTERS, **given})
         data: Json = (await self._calls.send(request, command, body)).get("data", {})
         return data
+
+
+def _size_of(max_characters: str | None) -> int:
+    """The size that an argument of the prompt asks for, which MCP sends as text. Raises Invalid."""
+    if max_characters is None:
+        return v.DEFAULT_MAX_CHARACTERS
+    size = int(max_characters) if re.fullmatch("[0-9]{1,9}", max_characters.strip()) else 0
+    if not LEAST_CHARACTERS <= size <= v.MAX_CHARACTERS:
+        raise Invalid(
+            f"Invalid max_characters {max_characters[:64]!r}.",
+            field="max_characters",
+            expected=f"{LEAST_CHARACTERS} to {v.MAX_CHARACTERS}",
+        )
+    return size
 
 
 def _content_of(artifact: Json) -> tuple[str, str]:

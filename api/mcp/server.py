@@ -68,8 +68,9 @@ def make_server(calls: ToolHandlers, *, on_error: RecordRejection) -> Server[Any
     async def get_prompt(context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         if params.name != PROMPT.name:
             raise MCPError(types.INVALID_PARAMS, f"Unknown prompt. The only prompt is {PROMPT.name}.")
-        session_id = (params.arguments or {}).get("session_id") or None
-        return await read(context, resources.resume(_request_of(context), session_id))
+        wanted = {name: value or None for name, value in (params.arguments or {}).items()}
+        session_id, max_characters = wanted.get("session_id"), wanted.get("max_characters")
+        return await read(context, resources.resume(_request_of(context), session_id, max_characters))
 
     async def read(context: Context, work: Awaitable[T]) -> T:
         try:

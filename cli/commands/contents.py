@@ -56,14 +56,17 @@ def activity(tool: CliContext, session_id: str | None, limit: int, **period: str
 @click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Filter by type.")
 @click.option("--tags", metavar="TAGS", help="Filter by tags: any of these, comma-separated.")
 @click.option("--status", type=click.Choice(["open", "done", "superseded"]), help="Filter by status.")
+@click.option("--due-after", metavar="TIME", help="Filter by what is due from a date or time on.")
+@click.option("--due-before", metavar="TIME", help="Filter by what is due: up to a date, before a time, or 'in 7d'.")
+@click.option("--sort", type=click.Choice(["updated", "due"]), help="Newest first, or what is due first, first.")
 @limit_option()
 def memories(
-    tool: CliContext, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int
+    tool: CliContext, session_id: str, kind: str | None, tags: str | None, status: str | None, limit: int, **due: Any
 ) -> None:
-    """List a session's memories, newest first."""
+    """List a session's memories, newest or first due first."""
     from cli.backends.reassembly import whole_memory
 
-    wanted = {"type": kind, "tags": split_tags(tags), "status": status}
+    wanted = {"type": kind, "tags": split_tags(tags), "status": status, **due}
     found = listed(tool, "query_memories", wanted, session_id=session_id, limit=limit)
     whole = ([whole_memory(tool.backend, item) for item in page] for page in found)
     tool.terminal.items(whole, MEMORY, nothing="No memories found.")

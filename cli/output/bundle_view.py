@@ -17,6 +17,9 @@ _SECTIONS = (
     ("action_items", "Action items"),
     ("decisions", "Decisions"),
     ("tasks", "Tasks"),
+    ("facts", "Facts"),
+    ("ideas", "Ideas"),
+    ("notes", "Notes"),
     ("other_memories", "Other memories"),
     ("artifacts", "Artifacts"),
     ("conversation", "Latest conversation"),
@@ -40,6 +43,7 @@ def draw_bundle(bundle: dict[str, Any]) -> Iterator[RenderableType]:
 def _entry(item: dict[str, Any]) -> RenderableType:
     name = next((item[field] for field in ("key", "name", "task_id", "chunk_id") if item.get(field)), "")
     details = [item[field] for field in ("type", "status", "agent_name") if item.get(field)]
+    details += [f"due {item['due']}"] if item.get("due") else []
     head = paragraph(str(name), style="cyan")
     head.append_text(paragraph(f"  {' · '.join(map(str, details))}\n" if details else "\n", style="dim"))
     text = item.get("question") or item.get("title") or item.get("description") or item.get("content") or ""

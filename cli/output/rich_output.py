@@ -67,7 +67,7 @@ def card(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
             found = at_path(item, column.path)
             body.append(Padding((_snippet if column.path == "snippet" else paragraph)(found), (0, 0, 0, GAP)))
         else:
-            label = f"{column.heading.lower()} " if column.kind == "number" else ""
+            label = f"{column.heading.lower()} " if column.kind in ("date", "number") else ""
             small.append_text(Text(" · " if small.plain else "")).append(label).append_text(value)
     lines = [head, *([Padding(small, (0, 0, 0, GAP))] if small.plain else []), *body, Text()]
     return Group(*lines)

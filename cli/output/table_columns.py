@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["id", "name", "text", "state", "time", "number", "plain"]
+Kind = Literal["id", "name", "text", "state", "time", "date", "number", "plain"]
 
 
 class Column(NamedTuple):
@@ -70,8 +70,8 @@ BUNDLE = OutputSchema(
         *(
             Column(name)
             for name in (
-                *("open_questions", "action_items", "decisions", "tasks", "other_memories", "artifacts"),
-                *("conversation", "left_out"),
+                *("open_questions", "action_items", "decisions", "tasks", "facts", "ideas", "notes"),
+                *("other_memories", "artifacts", "conversation", "left_out"),
             )
         ),
     ),
@@ -113,6 +113,7 @@ MEMORY = OutputSchema(
         Column("status", "Status", "state"),
         Column("updated_at", "Updated", "time"),
         Column("content", "Content", "text"),
+        Column("due", "Due", "date"),
         Column("tags", "Tags", "plain"),
         Column("revision"),
         Column("session_id"),

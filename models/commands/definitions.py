@@ -13,17 +13,21 @@ import msgspec
 from msgspec import Meta, Raw
 
 from models import field_types as v
+from models.due import DueBound, parse_due, parse_due_bound
 from models.errors import Invalid
 from models.timestamps import parse_moment, parse_zone
 
 EMPTY_OBJECT = Raw(b"{}")
 DEFAULT_ARTIFACT_TYPE = "document"
+OMITTED = Raw(b"null")
+"""The content of a command without any, known by identity: a null that was sent is another object."""
 JsonObject = Annotated[Raw, Meta(description="Any JSON object", extra_json_schema={"type": "object"})]
 JsonValue = Annotated[Raw, Meta(description="Any JSON value; stored exactly as sent")]
 Items = Annotated[list[JsonValue], Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or age such as 7d")]
 Later = Annotated[str, Meta(max_length=64, description="ISO 8601 time, date, or delay such as in 2h")]
 TaskTitle = Annotated[str, Meta(max_length=200, pattern=v.LINE_PATTERN)]
+Due = Annotated[str, Meta(max_length=64, description="Date, ISO 8601 time, or delay such as in 3d")]
 Zone = Annotated[str, Meta(max_length=64, description="IANA name of the time zone for times without an offset")]
 
 
@@ -203,14 +207,35 @@ class ConversationChunk(Command, frozen=True, kw_only=True):
 
 
 class StoreMemory(Command, frozen=True, kw_only=True):
-    """Store a memory. Changes under its key are new revisions; omitted fields are kept; storing it again reopens it."""
+    """Store a memory, or change one by its key: that is a new revision, which keeps all fields that are omitted."""
 
-    content: JsonValue
+    content: JsonValue = OMITTED
     type: v.MemoryType | None = None
     key: v.Name | None = None
     tags: v.Names | None = None
     status: v.MemoryStatus | None = None
+    due: Due | None = None
     if_revision: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
+
+    @property
+    def is_update(self) -> bool:
+        """Return whether a stored content is kept: none is given, or null along with a status or due date, since some
+        senders write null for what they omit."""
+        marks = self.status is not None or self.due is not None
+        return self.content is OMITTED or (marks and bytes(self.content) == b"null")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.due:
+            parse_due(self.due, field="due", now=datetime.now(UTC))
+        changed = (self.tags, self.status, self.due)
+        if self.content is OMITTED and (self.key is None or all(value is None for value in changed)):
+            raise Invalid(
+                "The field 'content' is missing.",
+                code="missing_field",
+                field="content",
+                hint="It may be omitted only to change the status, due date or tags of a memory by its key.",
+            )
 
 
 class RetrieveMemory(ReadCommand, frozen=True, kw_only=True):
@@ -222,14 +247,36 @@ class RetrieveMemory(ReadCommand, frozen=True, kw_only=True):
 
 
 class QueryMemories(PeriodCommand, frozen=True, kw_only=True):
-    """Find memories by type and tags (any of them), the latest first. Without session_id: in all sessions."""
+    """Find memories by type, tags (any), status and due date. Without session_id: in all but completed sessions."""
 
     session = "optional"
     type: v.MemoryType | None = None
     tags: v.Names = []
     status: v.MemoryStatus | None = None
+    due_after: Due | None = None
+    due_before: Due | None = None
+    sort: v.MemoryOrder | None = None
+    include_completed: bool = False
     limit: v.Limit = 10
     cursor: v.Cursor | None = None
+
+    @property
+    def is_by_due(self) -> bool:
+        """Return whether to list what is due first, first."""
+        return self.sort == "due" or (self.sort is None and bool(self.due_after or self.due_before))
+
+    def due_period(self, now: datetime) -> tuple[DueBound | None, DueBound | None]:
+        """Return `due_after` (inclusive) and `due_before` (a date inclusive, a time exclusive). Raises Invalid."""
+        zone = parse_zone(self.timezone)
+        after = self.due_after and parse_due_bound(self.due_after, field="due_after", now=now, zone=zone)
+        before = self.due_before and parse_due_bound(
+            self.due_before, field="due_before", now=now, zone=zone, end_of_day=True
+        )
+        return after or None, before or None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.due_period(datetime.now(UTC))
 
 
 class ListMemories(ReadCommand, frozen=True, kw_only=True):

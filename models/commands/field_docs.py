@@ -76,15 +76,26 @@ MEANINGS: dict[str, dict[str, str]] = {
         "type": "The type of the memory. Default for a new one: general.",
         "key": "A name within the session. Each change under the same key is a new revision. Default: derived from the "
         "content.",
-        "content": "The content to remember: text or any other JSON. It is returned exactly as sent.",
+        "content": "The content to remember: text or any other JSON. It is returned exactly as sent. Omit it to change "
+        "only other fields of a stored memory.",
         "tags": "Tags to find the memory by. [] removes all tags; omitted, they are kept.",
-        "status": "The status of the memory. Default: open, also when it is stored again.",
+        "status": "The status of the memory. Only a question or action item can be open, and is so by default, also "
+        "when its content is stored again.",
+        "due": "The date or time at which it is due. An empty text removes it. Default: a date or time in the field "
+        "`due` of new content.",
         "if_revision": "Store only if this is the latest revision. 0: only if the key is new.",
     },
     "RetrieveMemory": {"revision": "The revision to return. Default: the latest."},
     "QueryMemories": {
         "type": "Only memories of this type.",
-        "status": "Only memories with this status.",
+        "status": "Only memories with this status; open: only questions and action items.",
+        "due_after": "Only memories that are due from this date or time on.",
+        "due_before": "Only memories that are due before this time, or up to this date: a date, a time, or a delay "
+        "such as in 7d.",
+        "sort": "updated: the latest first; due: what is due first, first, and what is not due last. Default: due with "
+        "due_after or due_before, else updated.",
+        "timezone": "The time zone of since, until, due_after and due_before, for values without an offset.",
+        "include_completed": "Also find memories in completed sessions when no session_id is given.",
     },
     "DeleteMemory": {"key": "The key of the memory to delete, with all its revisions."},
     "Search": {

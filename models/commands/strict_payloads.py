@@ -21,7 +21,7 @@ from models.decoding.strict import MAX_DEPTH, decode_json, depth_of
 from models.errors import Invalid
 
 ENVELOPE_TYPE = "collaborative_session_command"
-ALIASES = {"append_conversation": "conversation_chunk"}
+ALIASES = {"append_conversation": "conversation_chunk", "update_memory": "store_memory"}
 
 _ID = re.compile(v.ID_PATTERN)
 _DIGITS = bytes(ord("9" if chr(code) in "0123456789." else " ") for code in range(256))

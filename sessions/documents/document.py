@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from models import field_types as v
 from models.commands.definitions import TaskTitle
+from models.due import due_in
 from sessions.rules.event_log import Event, EventStatus
 from sessions.rules.records import (
     Artifact,
@@ -39,8 +40,10 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 if TYPE_CHECKING:
     JsonOrNothing = Raw | None
+    DueOrNothing = str | None
 else:
     JsonOrNothing = Raw  # As a union, msgspec would accept nothing but null.
+    DueOrNothing = v.Due | None | UnsetType  # Unset only while older documents are decoded.
 R = TypeVar("R", bound=Record)
 
 
@@ -95,6 +98,12 @@ class RevisionItem(Item, frozen=True, kw_only=True):
     created_by: v.Name
     created_at: Moment
     updated_at: Moment
+    due: DueOrNothing = UNSET  # type: ignore[assignment]
+    """Missing in older documents, where the content may have it."""
+
+    def __post_init__(self) -> None:
+        if self.due is UNSET:  # type: ignore[comparison-overlap]
+            msgspec.structs.force_setattr(self, "due", due_in(self.content))
 
 
 class MemoryItem(RevisionItem, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from models.commands.definitions import ExtractedItems
 from models.decoding.strict import BYTE_ORDER_MARK, decode_as, decode_json
+from models.due import parse_due
 from models.errors import Conflict, Invalid, NotJson, Rejected, TooLarge
 from models.field_types import FINISHED
 from sessions.documents.document import (
@@ -259,6 +260,8 @@ def _check_revision(revision: RevisionItem, chunks: Collection[str], where: str)
     _require_utc(revision, where)
     _require_nfc([revision.key], f"{where}key")
     _require_nfc(revision.tags, f"{where}tags")
+    if revision.due is not None:
+        parse_due(revision.due, field=f"{where}due", now=revision.updated_at)
     if revision.chunk_id is not None:
         _require_known(revision.chunk_id, chunks, f"{where}chunk_id", "chunk")
 

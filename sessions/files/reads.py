@@ -27,7 +27,8 @@ from models.commands.definitions import (
     RetrieveMemory,
     Search,
 )
-from sessions.documents.document import TaskItem
+from models.due import NEVER, is_due
+from sessions.documents.document import MemoryItem, TaskItem
 from sessions.files.row_views import (
     activity_columns,
     artifact_columns,
@@ -63,6 +64,7 @@ from sessions.reads.serializers import (
 from sessions.reads.session_names import has_words, words_of
 from sessions.reads.transcript import Place, page_of_chunks
 from sessions.reads.truncation import fit
+from sessions.rules.records import shown_status
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -180,7 +182,10 @@ def _bundled_memories(contents: SessionFile, section: Section) -> list[Any]:
     assert section.memories is not None
     types, statuses = section.memories.types, section.memories.statuses
     found = [memory for memory in contents.memories.values() if memory.type in types and memory.status in statuses]
-    return sorted(found, key=lambda memory: (memory.updated_at, memory.key), reverse=True)
+    found.sort(key=lambda memory: (memory.updated_at, memory.key), reverse=True)
+    if section.memories.are_due:
+        found.sort(key=lambda memory: memory.due or NEVER)
+    return sorted(found, key=lambda memory: memory.status == "superseded")
 
 
 _BUNDLED: dict[str, Callable[[SessionFile], list[Any]]] = {
@@ -247,29 +252,52 @@ def _read_conversation(reader: SessionReader, command: ReadConversation, read_sc
 
 
 def _list_memories(reader: SessionReader, command: ListMemories | QueryMemories, read_scope: ReadScope) -> Page:
-    after = decode_cursor(command.cursor, tuple[datetime, str, str])
+    is_by_due = isinstance(command, QueryMemories) and command.is_by_due
+    shape: Any = tuple[str, datetime, str, str] if is_by_due else tuple[datetime, str, str]
+    after: Any = decode_cursor(command.cursor, shape)
     room = command.max_characters // 2
-    is_wanted = _memory_filter(command, read_scope)
     found = (
         (place, memory_columns(contents, memory, room=room))
-        for contents in reader.within(read_scope)
-        for memory in contents.memories.values()
-        if is_wanted(memory) and (after is None or (memory.updated_at, contents.session_id, memory.key) < after)
-        for place in [(memory.updated_at, contents.session_id, memory.key)]
+        for contents, memory in _wanted_memories(reader, command, read_scope)
+        for place in [_memory_place(contents, memory, is_by_due=is_by_due)]
+        if after is None or (place > after if is_by_due else place < after)
     )
-    latest = heapq.nlargest(command.limit + 1, found, key=lambda entry: entry[0])
+    choose = heapq.nsmallest if is_by_due else heapq.nlargest
     titled = read_scope.session_id is None
-    entries = ((place, memory_item(columns, titled=titled)) for place, columns in latest)
+    entries = (
+        (place, memory_item(columns, titled=titled))
+        for place, columns in choose(command.limit + 1, found, key=lambda entry: entry[0])
+    )
     return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def _wanted_memories(
+    reader: SessionReader, command: ListMemories | QueryMemories, read_scope: ReadScope
+) -> Iterator[tuple[SessionFile, MemoryItem]]:
+    is_wanted = _memory_filter(command, read_scope)
+    skips_completed = (
+        isinstance(command, QueryMemories) and read_scope.session_id is None and not command.include_completed
+    )
+    for contents in reader.within(read_scope):
+        if skips_completed and contents.session and contents.session.status == "completed":
+            continue
+        yield from ((contents, memory) for memory in contents.memories.values() if is_wanted(memory))
+
+
+def _memory_place(contents: SessionFile, memory: MemoryItem, *, is_by_due: bool) -> tuple[Any, ...]:
+    place = (memory.updated_at, contents.session_id, memory.key)
+    return (memory.due or NEVER, *place) if is_by_due else place
 
 
 def _memory_filter(command: ListMemories | QueryMemories, read_scope: ReadScope) -> Callable[[Any], bool]:
     if isinstance(command, ListMemories):
         return lambda _: True
     during, tags = read_scope.during(command), set(command.tags)
+    due_after, due_before = command.due_period(read_scope.now)
     return lambda memory: (
         command.type in (None, memory.type)
-        and command.status in (None, memory.status)
+        and command.status in (None, shown_status(memory.type, memory.status))
+        and is_due(memory.due, due_after, due_before)
         and (not tags or not tags.isdisjoint(memory.tags))
         and during(memory.updated_at)
     )

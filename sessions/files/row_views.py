@@ -73,7 +73,7 @@ def memory_columns(
     contents: SessionFile, memory: MemoryItem | RevisionItem, *, room: int, offset: int = 0
 ) -> dict[str, Any]:
     """Return the columns of a memory at one revision."""
-    plain = ("key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
+    plain = ("key", "revision", "type", "tags", "status", "due", "chunk_id", "created_at", "updated_at")
     content = json_columns(memory.content, "content", room=room, offset=offset)
     return _fields(memory, *plain) | _session(contents) | content
 

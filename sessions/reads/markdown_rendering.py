@@ -61,7 +61,9 @@ def _section(heading: str, pieces: Iterable[str]) -> Iterator[str]:
 def _memory(memory: Any) -> str:
     box = ("[x] " if memory.status == "done" else "[ ] ") if memory.type == "action_item" else ""
     shows_status = memory.status == "superseded" or (memory.type == "question" and memory.status == "done")
-    notes = ([memory.status] if shows_status else []) + [f"#{tag}" for tag in memory.tags]
+    notes = [memory.status] if shows_status else []
+    notes += [f"due {memory.due}"] if memory.due else []
+    notes += [f"#{tag}" for tag in memory.tags]
     return _bullet(box + _prose(memory.content) + (f" ({', '.join(notes)})" if notes else ""))
 
 

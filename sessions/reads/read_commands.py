@@ -65,5 +65,8 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadR
         noun = "revision"
     if isinstance(command, QueryMemories) and command.type is not None:
         noun = command.type
-    where = None if isinstance(command, ListSessions) else "all sessions" if title is None else quoted(title)
+    everywhere = "all sessions"
+    if isinstance(command, QueryMemories) and not command.include_completed:
+        everywhere = "all sessions that are not completed"
+    where = None if isinstance(command, ListSessions) else everywhere if title is None else quoted(title)
     return ReadResult(data=data, message=found(len(page.items), noun, where=where, more=page.next_cursor is not None))

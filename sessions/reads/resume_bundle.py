@@ -15,13 +15,15 @@ from models.errors import NotFound
 from models.field_types import MemoryStatus, MemoryType
 from sessions.reads.partial_values import Columns, long_text
 from sessions.reads.serializers import artifact_item, last_words, memory_item, session_item, task_item
-from sessions.reads.truncation import SMALLEST_PIECE, fit, measure
+from sessions.reads.truncation import SMALLEST_PIECE, cut, fit, measure
 
 MOST_ITEMS = 100
 """Per section."""
 HEAD_CHARACTERS = 500
 """Characters of an artifact's content: enough to recognize it."""
 SESSION_SHARE = 0.2
+SMALL = 2_000
+"""Characters below which a bundle has no room for READ_ON, nor for a long description of the session."""
 READ_ON = (
     "To read texts that were cut, use retrieve_memory or get_artifact with next_offset, or get_task. "
     "To read items that were left out, use query_memories by type, list_tasks, list_artifacts, or search."
@@ -32,10 +34,12 @@ _OMITTED_FIELDS = ("session_id", "revision", "created_at", "created_by", "metada
 
 
 class Memories(msgspec.Struct, frozen=True):
-    """The memories of a section: of these types and statuses, latest first."""
+    """The memories of a section: of these types and statuses. Superseded ones come last; then what is due first comes
+    first, if these can be due; then the latest."""
 
     types: Sequence[MemoryType]
-    statuses: Sequence[MemoryStatus]
+    statuses: Sequence[MemoryStatus] = ("open", "done")
+    are_due: bool = False
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +58,13 @@ Rows = Callable[[Section, int], Iterator[Columns]]
 
 
 def compose(session: Columns, rows: Rows, *, room: int) -> dict[str, Any]:
-    """Compose the bundle of a session."""
+    """Compose the bundle of a session, in at most `room` characters; below 1,000 they may not suffice for its frame."""
+    is_small = room < SMALL
     head = fit(session_item(session), int(room * SESSION_SHARE))
-    room -= measure(head) + measure(READ_ON)
+    if is_small and measure(head) > room // 4:
+        title = cut(session["title"], room // 8)
+        head = {"session_id": session["session_id"], "title": title, "status": session["status"], "truncated": True}
+    room -= measure(head) + (_SMALL_FRAME if is_small else _FRAME)
     sections: dict[str, list[dict[str, Any]]] = {}
     left_out: dict[str, int] = {}
     for section in SECTIONS:
@@ -65,11 +73,11 @@ def compose(session: Columns, rows: Rows, *, room: int) -> dict[str, Any]:
         room -= measure(sections[section.name])
         if missing:
             left_out[section.name] = missing
-    conversation = sections.pop("conversation")[::-1]
-    bundle: dict[str, Any] = {"session": head, "conversation": conversation, **sections}
-    shown = [head, *conversation, *(item for items in sections.values() for item in items)]
+    sections["conversation"].reverse()
+    bundle: dict[str, Any] = {"session": head, **sections}
+    shown = [head, *(item for items in sections.values() for item in items)]
     if left_out or any("truncated" in item for item in shown):
-        bundle |= {"truncated": True, "left_out": left_out, "read_on": READ_ON}
+        bundle |= {"truncated": True, "left_out": left_out} | ({} if is_small else {"read_on": READ_ON})
     return bundle
 
 
@@ -114,15 +122,25 @@ def _artifact(row: Columns, room: int) -> dict[str, Any]:
     return _fit_half(artifact_item(row) | {"content": long_text(row, "content", paged=True)}, room)
 
 
-_OTHER_TYPES: Sequence[MemoryType] = ("context", "preference", "fact", "risk", "idea", "note", "general")
 _memories = partial(Section, item=_memory)
 
 SECTIONS = (
-    _memories(name="open_questions", share=0.15, memories=Memories(("question",), ("open",))),
-    _memories(name="action_items", share=0.2, memories=Memories(("action_item",), ("open",))),
-    _memories(name="decisions", share=0.25, memories=Memories(("decision",), ("open", "done"))),
+    _memories(name="open_questions", share=0.15, memories=Memories(("question",), ("open",), are_due=True)),
+    _memories(name="action_items", share=0.2, memories=Memories(("action_item",), ("open",), are_due=True)),
+    _memories(name="decisions", share=0.25, memories=Memories(("decision",), ("open", "done", "superseded"))),
     Section(name="tasks", share=0.25, item=_task),
-    _memories(name="other_memories", share=0.25, memories=Memories(_OTHER_TYPES, ("open", "done"))),
-    Section(name="artifacts", share=0.2, item=_artifact),
+    _memories(name="facts", share=0.12, memories=Memories(("fact",))),
+    _memories(name="ideas", share=0.08, memories=Memories(("idea",))),
+    _memories(name="notes", share=0.08, memories=Memories(("note",))),
+    _memories(name="other_memories", share=0.08, memories=Memories(("context", "preference", "risk", "general"))),
+    Section(name="artifacts", share=0.15, item=_artifact),
     Section(name="conversation", share=1.0, item=last_words),
 )
+"""The lists of a bundle in their order: what was said comes last, since all else is drawn from it."""
+
+_SMALL_FRAME = measure(
+    {"session": 0, "truncated": True, "left_out": {section.name: 99_999 for section in SECTIONS}}
+    | {section.name: [] for section in SECTIONS}
+)
+_FRAME = _SMALL_FRAME + measure({"read_on": READ_ON})
+"""Characters of a bundle besides its items."""

@@ -13,7 +13,7 @@ from models.timestamps import format_utc
 from sessions.reads.partial_values import Columns, long_text
 from sessions.reads.truncation import LongText, cut, fit, measure
 from sessions.rules.lifecycle import describe_session
-from sessions.rules.records import Session, Stats
+from sessions.rules.records import Session, Stats, shown_status
 
 TASK_TIMES = ("not_before", "claimed_at", "lease_expires_at", "created_at", "updated_at", "finished_at")
 
@@ -65,7 +65,8 @@ def memory_item(columns: Columns, *, offset: int = 0, titled: bool = False) -> d
         "type": columns["type"],
         "content": long_text(columns, "content", offset=offset, paged=True),
         "tags": columns["tags"],
-        "status": columns["status"],
+        "status": shown_status(columns["type"], columns["status"]),
+        "due": columns["due"],
         "revision": columns["revision"],
         "session_id": columns["session_id"],
         "session_title": columns["session_title"] if titled else None,

@@ -14,7 +14,7 @@ from models.errors import Conflict
 from models.field_types import MemoryType
 from models.timestamps import is_relative, parse_moment
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
-from sessions.rules.memories import Stored, new_memory, revise
+from sessions.rules.memories import Stored, due_of, new_memory, revise
 from sessions.rules.records import Chunk, Key, Memory, Record, memory_key
 from sessions.rules.state import LastChunk, State
 
@@ -111,6 +111,7 @@ def _store(state: State, item: tuple[str, MemoryType, Raw], chunk: Chunk, contex
             content=content,
             tags=[],
             status="open",
+            due=due_of(content),
             context=context,
             chunk_id=chunk.chunk_id,
             said_at=said_at,
@@ -119,7 +120,7 @@ def _store(state: State, item: tuple[str, MemoryType, Raw], chunk: Chunk, contex
     ended_at = chunk.end_at or said_at
     if ended_at < known.updated_at:
         return Stored(known, "repeat", [])
-    wanted = msgspec.structs.replace(known, content=content, status="open")
+    wanted = msgspec.structs.replace(known, content=content, status="open", due=due_of(content, known))
     return revise(known, wanted, context=context, said_at=ended_at, chunk_id=chunk.chunk_id, is_statement=True)
 
 

@@ -1,4 +1,7 @@
-"""Rules for memories and their revisions: each change creates a revision, and restating a closed memory reopens it."""
+"""Rules for memories and their revisions: each change creates a revision, and restating a closed memory reopens it.
+
+What a memory's content says is due is due, unless the sender says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import msgspec
 from msgspec import Raw
 
 from models.commands.content_ids import may_be_derived, same_json
-from models.commands.definitions import DeleteMemory, StoreMemory
+from models.commands.definitions import OMITTED, DeleteMemory, StoreMemory
 from models.commands.derived_ids import with_ids
 from models.commands.responses import type_name
+from models.due import due_in, parse_due
 from models.errors import Conflict, NotFound
 from models.field_types import MemoryStatus, MemoryType
+from models.timestamps import is_relative
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
-from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, search_text
+from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, search_text, shown_status
 from sessions.rules.state import State
 
 MemoryOutcome = Literal["created", "repeat", "restated", "revised", "reopened"]
@@ -32,11 +37,15 @@ class Stored(NamedTuple):
 
 def store_memory(state: State, command: StoreMemory, context: Context) -> Decision:
     """Store a memory. A change under a known key creates a revision. Fields that the sender omits keep their values,
-    but restating a closed memory reopens it. Raises Conflict when `if_revision` is not the current revision."""
+    but restating a closed memory reopens it. Raises Conflict when `if_revision` is not the current revision, and
+    NotFound for a change without content if the key is unknown."""
     session = active_session(state, context.session_id)
     key = command.key or ""
     known = state.find(memory_key(context.session_id, key), Memory)
-    is_derived = known is not None and _is_derived(command)
+    if known is None and command.content is OMITTED:
+        raise _unknown(key, hint="list_memories shows the memories of a session. To store a new one, send its content.")
+    is_update = known is not None and command.is_update
+    is_derived = known is not None and not is_update and _is_derived(command)
     if known is None:
         memory = new_memory(
             key=key,
@@ -44,6 +53,7 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
             content=command.content,
             tags=command.tags or [],
             status=command.status or "open",
+            due=_due(command, None, context),
             context=context,
             said_at=context.at,
         )
@@ -52,12 +62,14 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
         wanted = msgspec.structs.replace(
             known,
             type=command.type or known.type,
-            content=command.content,
+            content=known.content if is_update else command.content,
             tags=known.tags if command.tags is None else command.tags,
             status=command.status or known.status,
         )
-        if command.status is None and command.if_revision is None and (is_derived or _is_same(known, wanted)):
+        is_restated = command.status is None and command.if_revision is None and not is_update
+        if is_restated and (is_derived or _is_same(known, wanted)):
             wanted = msgspec.structs.replace(wanted, status="open")
+        wanted = msgspec.structs.replace(wanted, due=_due(command, known, context))
         stored = revise(
             known,
             wanted,
@@ -70,8 +82,12 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
     put = [*stored.put, touch(session, context.at)] if stored.put else []
     memory = stored.memory
     data = {"key": key, "type": memory.type, "revision": memory.revision, "created": known is None}
+    if memory.due is not None:
+        data["due"] = memory.due
     if stored.outcome not in ("created", "repeat"):
-        data |= {"outcome": stored.outcome, "status": memory.status}
+        data["outcome"] = stored.outcome
+        if status := shown_status(memory.type, memory.status):
+            data["status"] = status
     is_derived = is_derived or (known is None and _is_derived(command))
     noun = type_name(memory.type) if is_derived else f'{type_name(memory.type)} "{key}"'
     return Decision(message=_message(stored, known, noun), data=data, put=put)
@@ -114,12 +130,7 @@ def delete_memory(state: State, command: DeleteMemory, context: Context) -> Deci
     session = active_session(state, context.session_id)
     memory = state.find(memory_key(context.session_id, command.key), Memory)
     if memory is None:
-        raise NotFound(
-            f"Memory {command.key!r} not found in this session.",
-            code="memory_not_found",
-            field="data.key",
-            hint="list_memories shows the memories of a session.",
-        )
+        raise _unknown(command.key, hint="list_memories shows the memories of a session.")
     return Decision(
         message=f'Deleted the memory "{command.key}".',
         data={"key": command.key, "deleted": True},
@@ -137,6 +148,7 @@ def new_memory(
     status: MemoryStatus,
     context: Context,
     said_at: datetime,
+    due: str | None = None,
     chunk_id: str | None = None,
 ) -> Memory:
     """A memory at its first revision."""
@@ -152,8 +164,32 @@ def new_memory(
         created_by=context.source,
         created_at=said_at,
         updated_at=said_at,
+        due=due,
         search_text=search_text(key, tags, content),
     )
+
+
+def due_of(content: Raw, known: Memory | None = None) -> str | None:
+    """When a memory with this content is due: what new content says, else what is known of it."""
+    if known is not None and same_json(known.content, content):
+        return known.due
+    return due_in(content) or (known.due if known else None)
+
+
+def _due(command: StoreMemory, known: Memory | None, context: Context) -> str | None:
+    """When the memory is due. A repeated delay such as `in 2h` is counted from its first delivery."""
+    if command.due is None:
+        return known.due if known and command.is_update else due_of(command.content, known)
+    if not command.due:
+        return None
+    is_delay = known is not None and known.due is not None and is_relative(command.due)
+    if known and is_delay and is_just_repeated(context, source=known.created_by, at=known.updated_at):
+        return known.due
+    return parse_due(command.due, field="data.due", now=context.at)
+
+
+def _unknown(key: str, *, hint: str) -> NotFound:
+    return NotFound(f"Memory {key!r} not found in this session.", code="memory_not_found", field="data.key", hint=hint)
 
 
 def _require_revision(command: StoreMemory, known: Memory | None, stored: Stored, context: Context) -> None:
@@ -198,7 +234,9 @@ def _is_derived(command: StoreMemory) -> bool:
 
 def _is_same(known: Memory, wanted: Memory) -> bool:
     """Compare all but the status."""
-    return known.type == wanted.type and known.tags == wanted.tags and same_json(known.content, wanted.content)
+    plain = ("type", "tags", "due")
+    is_same = all(getattr(known, name) == getattr(wanted, name) for name in plain)
+    return is_same and same_json(known.content, wanted.content)
 
 
 def _as_revision(memory: Memory) -> MemoryRevision:

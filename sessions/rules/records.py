@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from models.field_types import ChunkFormat, MemoryStatus, MemoryType, SessionStatus, TaskStatus
+from models.field_types import OPEN_TYPES, ChunkFormat, MemoryStatus, MemoryType, SessionStatus, TaskStatus
 
 Key = tuple[str, ...]
 """Table, session_id, and the id within the session."""
@@ -77,6 +77,8 @@ class Memory(Record, frozen=True, kw_only=True):
     created_by: str
     created_at: datetime
     updated_at: datetime
+    due: str | None = None
+    """A date, or a time in UTC, as `models.timestamps.parse_due` returns it."""
     search_text: str = ""
 
     @property
@@ -214,6 +216,11 @@ def session_key(session_id: str) -> Key:
 def memory_key(session_id: str, key: str) -> Key:
     """The key of a memory."""
     return ("memories", session_id, key)
+
+
+def shown_status(kind: MemoryType, status: MemoryStatus) -> MemoryStatus | None:
+    """The status of a memory as readers see it: none for one that is open but has nothing to be done."""
+    return None if status == "open" and kind not in OPEN_TYPES else status
 
 
 def task_key(session_id: str, task_id: str) -> Key:

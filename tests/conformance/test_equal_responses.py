@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.commands.definitions import COMMANDS
+from models.commands.payloads import definition_of
 from models.errors import RelayError
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
@@ -45,6 +46,14 @@ STORY: list[Step] = [
     ("store_memory", "walk", {"content": None, "key": "nothing"}),
     ("store_memory", "walk", {"content": "Call Jörg", "type": "action_item", "key": "todo", "status": "open"}),
     ("store_memory", "walk", {"content": "Call Jörg", "key": "todo", "status": "done"}),
+    (
+        "store_memory",
+        "walk",
+        {"content": {"due": "2026-03-14", "x": 1}, "key": "paint", "type": "action_item"},
+    ),
+    ("store_memory", "walk", {"key": "paint", "due": "2026-03-15T10:00+02:00", "tags": ["wall"]}),
+    ("store_memory", "walk", {"key": "unknown", "status": "done"}),
+    ("store_memory", "walk", {"key": "plan", "status": "superseded"}),
     ("delegate_task", "walk", {"task_id": "t1", "description": "Compare prices", "agent_name": "researcher"}),
     ("delegate_task", "walk", {"task_id": "t2", "description": LONG, "depends_on": ["t1"], "priority": 5}),
     ("delegate_task", "walk", {"task_id": "t3", "description": "Wait", "depends_on": ["none"]}),
@@ -80,6 +89,9 @@ STORY: list[Step] = [
     ("query_memories", None, {"type": "idea", "since": "1d"}),
     ("query_memories", None, {"until": "1d"}),
     ("query_memories", None, {"status": "done", "type": "action_item"}),
+    ("query_memories", None, {"status": "open"}),
+    ("query_memories", None, {"due_before": "2026-03-15", "timezone": "Europe/Berlin"}),
+    ("query_memories", "walk", {"sort": "due", "limit": 2}),
     ("list_memories", "walk", {"max_characters": 1_000}),
     ("list_memories", "walk", {}),
     ("get_task", "walk", {"task_id": "t1"}),
@@ -230,6 +242,7 @@ values = st.one_of(
     ),
 )
 ids = st.sampled_from(["t1", "t2", "t3"])
+DATES = [None, "", "2026-03-14", "2026-03-14T10:00Z", "soon"]
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=30).filter(str.strip)
 MADE: dict[str, dict[str, Any]] = {
     "create_session": {"title": st.sampled_from(["One", "Two"])},
@@ -241,9 +254,11 @@ MADE: dict[str, dict[str, Any]] = {
     "store_memory": {
         "content": values,
         "key": names,
-        "type": st.sampled_from(["idea", "decision"]),
+        "type": st.sampled_from(["idea", "decision", "question"]),
         "tags": st.lists(names),
     },
+    "update_memory": {"key": names, "status": st.sampled_from(["open", "done"]), "due": st.sampled_from(DATES)},
+    "query_memories": {"sort": st.just("due"), "limit": st.integers(1, 5), "status": st.sampled_from([None, "open"])},
     "delete_memory": {"key": names},
     "delegate_task": {"task_id": ids, "description": texts, "depends_on": st.lists(ids, max_size=2)},
     "cancel_task": {"task_id": ids},
@@ -277,7 +292,7 @@ def test_any_commands_in_any_order_get_equal_responses(
     story = [("create_session", "walk", {"title": "One"}), *story]
     run = secrets.token_hex(8)
     for number, step in zip([99, *numbers], story, strict=False):
-        identity = f"{run}-{number}" if COMMANDS[step[0]].is_read is False and step[1] == "walk" else None
+        identity = f"{run}-{number}" if definition_of(step[0]).is_read is False and step[1] == "walk" else None
         answers = []
         for backend in both:
             try:

@@ -165,7 +165,7 @@ def test_a_bundle_has_what_is_needed_to_continue(walk: Backend) -> None:
         assert shown == {
             "open_questions": ["q"],
             "action_items": ["todo"],
-            "decisions": ["decided"],
+            "decisions": ["decided", "old"],
             "other_memories": ["likes"],
         }
         assert [chunk["content"] for chunk in bundle["conversation"]] == ["first", "second"]

@@ -30,11 +30,11 @@ def test_a_decision_made_again_is_reopened(walk: Backend) -> None:
     assert taken["created"] is True
     send(walk, "store_memory", key=taken["key"], content="Use Postgres", status="superseded")
     again = walk.send("store_memory", {"content": "Use Postgres", "type": "decision"}, session_id=SESSION)
-    assert (again["data"]["outcome"], again["data"]["status"], again["data"]["revision"]) == ("reopened", "open", 3)
+    assert (again["data"]["outcome"], again["data"]["revision"]) == ("reopened", 3)
     assert again["message"] == "Reopened the decision, which was superseded."
-    assert memory(walk, taken["key"])["status"] == "open"
+    assert "status" not in memory(walk, taken["key"])
     assert memory(walk, taken["key"], revision=2)["status"] == "superseded"
-    assert send(walk, "resume_bundle")["decisions"][0]["status"] == "open"
+    assert "status" not in send(walk, "resume_bundle")["decisions"][0]
 
 
 def test_an_action_item_that_is_due_again_is_reopened(walk: Backend) -> None:
@@ -203,7 +203,7 @@ def test_every_change_of_a_memory_is_a_revision(walk: Backend) -> None:
     assert send(walk, "store_memory", key="k", content=2)["revision"] == 7  # Its status was done.
     told = [memory(walk, "k", revision=number) for number in range(1, 8)]
     assert [item["tags"] for item in told] == [["a"], *[["a", "b"]] * 4, [], []]
-    assert [item["status"] for item in told] == ["open", "open", "done", "done", "done", "done", "open"]
+    assert [item.get("status") for item in told] == [None, None, "done", "done", "done", "done", None]
     assert [item["type"] for item in told] == ["note", "note", "note", *["fact"] * 4]
     assert [item["content"] for item in told] == [1, 1, 1, 1, 2, 2, 2]
 

@@ -22,7 +22,7 @@ def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
         return stream(connection, statement.where(table.session_id == session_id).order_by(*order, table.position))
 
     content = cast(MemoryRow.content, Verbatim).label("content")
-    memories = select(content, MemoryRow.type, MemoryRow.status, MemoryRow.tags)
+    memories = select(content, MemoryRow.type, MemoryRow.status, MemoryRow.due, MemoryRow.tags)
     memories = memories.where(MemoryRow.session_id == session_id)
     memories = memories.order_by(MemoryRow.created_at, MemoryRow.key.collate("C"))
     output = cast(TaskRow.output, Verbatim).label("output")

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Connection, Text, cast, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Connection, Text, case, cast, func, select, tuple_
+from sqlalchemy.orm import aliased
 
 from models.commands.definitions import ListMemories, QueryMemories, RetrieveMemory
+from models.due import DATE_LENGTH, NEVER, DueBound
+from models.field_types import OPEN_TYPES
 from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
 from sessions.postgres.reads.partial_values import json_excerpt
 from sessions.postgres.reads.read_scope import during, missing_in, stream, within
@@ -35,19 +38,35 @@ def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_sco
 
 
 def list_memories(connection: Connection, command: ListMemories | QueryMemories, *, read_scope: ReadScope) -> Page:
-    """List memories, the latest first; those of the same time in descending order of session and key."""
-    columns = memory_columns(MemoryRow, room=command.max_characters // 2)
-    statement = select(*columns, SessionRow.title.label("session_title")).join(
+    """List memories, the latest first; those of the same time in descending order of session and key. Or what is due
+    first, first; what is due at the same time, or not at all, the oldest first."""
+    is_by_due = isinstance(command, QueryMemories) and command.is_by_due
+    shape: Any = tuple[str, datetime, str, str] if is_by_due else tuple[datetime, str, str]
+    due_order = func.coalesce(MemoryRow.due, NEVER)
+    order: list[Any] = [MemoryRow.updated_at, MemoryRow.session_id, MemoryRow.key]
+    names = ["updated_at", "session_id", "key"]
+    if is_by_due:
+        order, names = [due_order, *order], ["due_order", *names]
+
+    def sorted_by(columns: list[Any]) -> list[Any]:
+        return columns if is_by_due else [column.desc() for column in columns]
+
+    statement = select(MemoryRow, due_order.label("due_order"), SessionRow.title.label("session_title")).join(
         SessionRow, SessionRow.session_id == MemoryRow.session_id
     )
     statement = statement.where(within(read_scope, MemoryRow.session_id), *_filters(command, read_scope))
-    order = (MemoryRow.updated_at, MemoryRow.session_id, MemoryRow.key)
-    if after := decode_cursor(command.cursor, tuple[datetime, str, str]):
-        statement = statement.where(tuple_(*order) < after)
-    rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
+    if after := decode_cursor(command.cursor, shape):
+        statement = statement.where(tuple_(*order) > after if is_by_due else tuple_(*order) < after)
+    # Chosen first, since to cut the contents of all memories before they are sorted would be slow.
+    chosen = statement.order_by(*sorted_by(order)).limit(command.limit + 1).subquery()
+    columns = memory_columns(aliased(MemoryRow, chosen), room=command.max_characters // 2)
+    found = select(*columns, chosen.c.session_title).order_by(*sorted_by([chosen.c[name] for name in names]))
     entries = (
-        ((row.updated_at, row.session_id, row.key), memory_item(row._mapping, titled=read_scope.session_id is None))
-        for row in rows
+        (
+            (*([row.due or NEVER] if is_by_due else []), row.updated_at, row.session_id, row.key),
+            memory_item(row._mapping, titled=read_scope.session_id is None),
+        )
+        for row in stream(connection, found)
     )
     return fill(entries, limit=command.limit, room=command.max_characters)
 
@@ -56,7 +75,7 @@ def memory_columns(
     table: type[MemoryRow | MemoryRevisionRow], *, room: int, offset: int = 0
 ) -> Sequence[ColumnElement[Any]]:
     """Return the columns for `sessions.reads.serializers.memory_item`."""
-    plain = ("session_id", "key", "revision", "type", "tags", "status", "chunk_id", "created_at", "updated_at")
+    plain = ("session_id", "key", "revision", "type", "tags", "status", "due", "chunk_id", "created_at", "updated_at")
     content = json_excerpt(table.content, "content", room=room, offset=offset)
     return [*(getattr(table, name) for name in plain), *content]
 
@@ -71,4 +90,19 @@ def _filters(command: ListMemories | QueryMemories, read_scope: ReadScope) -> li
         filters.append(MemoryRow.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     if command.status is not None:
         filters.append(MemoryRow.status == command.status)
+    if command.status == "open":
+        filters.append(MemoryRow.type.in_(OPEN_TYPES))
+    if read_scope.session_id is None and not command.include_completed:
+        filters.append(SessionRow.status != "completed")
+    return [*filters, *_is_due(*command.due_period(read_scope.now))]
+
+
+def _is_due(after: DueBound | None, before: DueBound | None) -> list[ColumnElement[bool]]:
+    """Return the conditions of `models.due.is_due`, with limits for both dates and times that the index can use."""
+    due, is_date = MemoryRow.due, func.length(MemoryRow.due) == DATE_LENGTH
+    filters: list[ColumnElement[bool]] = []
+    if after is not None:
+        filters += [due >= min(after), case((is_date, due >= after.day), else_=due >= after.moment)]
+    if before is not None:
+        filters += [due <= max(before), case((is_date, due <= before.day), else_=due < before.moment)]
     return filters

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
+from sqlalchemy.orm import aliased
 
 from models.commands.definitions import ResumeBundle
+from models.due import NEVER
 from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
 from sessions.postgres.reads.artifacts import artifact_columns
 from sessions.postgres.reads.memories import memory_columns
@@ -36,16 +38,25 @@ def resume_bundle(connection: Connection, command: ResumeBundle, *, read_scope: 
 
 
 def _memories(section: Section, session_id: str, room: int) -> Select[Any]:
+    """Choose the memories first, since to cut the contents of all of them would be slow."""
     assert section.memories is not None
-    return (
-        select(*memory_columns(MemoryRow, room=room), _TOTAL)
+    order: list[Any] = [MemoryRow.status == "superseded", MemoryRow.updated_at.desc(), MemoryRow.key.desc()]
+    if section.memories.are_due:
+        order.insert(1, func.coalesce(MemoryRow.due, NEVER))
+    place = func.row_number().over(order_by=order).label("place")
+    chosen = (
+        select(MemoryRow, place, _TOTAL)
         .where(
             MemoryRow.session_id == session_id,
             MemoryRow.type.in_(section.memories.types),
             MemoryRow.status.in_(section.memories.statuses),
         )
-        .order_by(MemoryRow.updated_at.desc(), MemoryRow.key.desc())
+        .order_by(place)
+        .limit(MOST_ITEMS)
+        .subquery()
     )
+    columns = memory_columns(aliased(MemoryRow, chosen), room=room)
+    return select(*columns, chosen.c.total).order_by(chosen.c.place)
 
 
 def _tasks(section: Section, session_id: str, room: int) -> Select[Any]:

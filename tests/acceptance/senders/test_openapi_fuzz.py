@@ -38,7 +38,7 @@ ANSWER_SECONDS = 5
 OPERATIONS = [operation["operationId"] for path in build_document()["paths"].values() for operation in path.values()]
 
 TOLD_BY_MEANING = {
-    *("since", "until", "start_time", "end_time", "not_before", "timezone"),
+    *("since", "until", "start_time", "end_time", "not_before", "due", "due_after", "due_before", "timezone"),
     *("cursor", "after", "confirm"),
     *("scopes", "sessions"),
 }
@@ -97,10 +97,10 @@ def filter_failure(context: schemathesis.HookContext, failure: Exception, case: 
         or (name in HOLDS_COMMANDS and field)
         # The items of a session's document are checked one by one.
         or (name == "import_session" and field)
-        # A session needs an id, or a title to derive one from.
-        or (name == "create_session" and error["code"] == "missing_field")
         # The id of an artifact needs that of its session.
         or (name in ("read_artifacts", "list_artifacts") and field == "session_id")
+        # A session needs an id, or a title to derive one from; a new memory needs a content.
+        or (name in ("create_session", "store_memory") and error["code"] == "missing_field")
     )
 
 

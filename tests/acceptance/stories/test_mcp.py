@@ -135,6 +135,28 @@ def test_a_model_plans_delegates_and_gets_the_result(stack: Stack, mode: str) ->
     talk(stack, story, mode=mode)
 
 
+def test_the_prompt_and_the_resource_of_a_session_are_as_short_as_asked(stack: Stack) -> None:
+    session_id = new_id("long")
+    stack.send("create_session", session_id, title="Long")
+    said = [{"command": "conversation_chunk", "data": {"content": f"{n} " + "said " * 10_000}} for n in range(3)]
+    stack.send("batch", session_id, commands=said)
+
+    async def story(client: Client) -> None:
+        async def prompt(**wanted: str) -> str:
+            [message] = (await client.get_prompt("resume_session", {"session_id": session_id, **wanted})).messages
+            return text_in(message.content)
+
+        for wanted, most in (({}, 20_000), ({"max_characters": "5000"}, 5_000), ({"max_characters": "90000"}, 90_000)):
+            assert most * 0.9 < len(await prompt(**wanted)) <= most
+        for wrong in ("199", "90001", "many", "-1", "1" * 5_000):
+            with pytest.raises(MCPError, match="200 to 90000"):
+                await prompt(max_characters=wrong)
+        [bundle] = (await client.read_resource(f"session-relay://sessions/{session_id}")).contents
+        assert 18_000 < len(text_in(bundle)) <= 20_000
+
+    talk(stack, story)
+
+
 def test_the_list_of_tools_is_short_and_each_has_every_hint(stack: Stack) -> None:
     async def story(client: Client) -> None:
         tools = (await client.list_tools()).tools

@@ -400,3 +400,26 @@ class TestFormsOfOlderSenders:
         )
         assert answer.status_code == 200
         assert answer.json()["status"] == "success"
+
+
+def test_what_is_still_to_be_done_is_found_over_all_sessions(stack: Stack) -> None:
+    tag = new_id("todo")
+    for name in ("kitchen", "roof"):
+        stack.send("create_session", f"{tag}-{name}", title=name)
+        todo = {"key": name, "content": f"Paint the {name}", "type": "action_item", "tags": [tag]}
+        stack.send("store_memory", f"{tag}-{name}", **todo, due="in 2d" if name == "roof" else "2026-03-14")
+    stack.send("store_memory", f"{tag}-roof", key="color", content="Red", type="decision", tags=[tag])
+
+    def asked(**wanted: str) -> list[str]:
+        answer = stack.client.get("/v1/memories", params={"tags": tag, **wanted})
+        assert answer.status_code == 200, answer.text
+        return [item["key"] for item in answer.json()["items"]]
+
+    assert asked(status="open", sort="due") == ["kitchen", "roof"]
+    assert asked(due_before="in 7d", due_after="in 1d") == ["roof"]
+    stack.send("store_memory", f"{tag}-roof", key="roof", status="done")
+    stack.send("complete_session", f"{tag}-kitchen")
+    assert asked(status="open") == []
+    assert asked(status="open", include_completed="true") == ["kitchen"]
+    found = stack.send("query_memories", tags=[tag], due_before="in 7d")["data"]["memories"]
+    assert [(item["key"], item["status"], item["session_title"]) for item in found] == [("roof", "done", "roof")]

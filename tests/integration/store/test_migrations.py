@@ -88,3 +88,35 @@ def test_memories_extracted_from_a_stored_chunk_get_its_time(empty_database: str
     command.downgrade(alembic, "0006")
     assert times() == before
     engine.dispose()
+
+
+DATED = r"""
+INSERT INTO sessions (session_id, title, participants, context, status, created_by, created_at, last_activity_at)
+VALUES ('walk', 'Walk', '{}', '', 'active', 'k', '2026-06-01Z', '2026-06-01Z');
+INSERT INTO memories (session_id, key, revision, type, content, tags, status, created_by, created_at, updated_at,
+    search_text)
+SELECT 'walk', key, 2, 'action_item', content, '{}', 'open', 'k', '2026-06-02Z', '2026-06-02Z', ''
+FROM (VALUES ('date', '{"what": "Call", "due": "2026-03-14"}'::json), ('time', '{"due":"2026-03-14T12:00+01:00"}'),
+    ('vague', '{"due": "Friday"}'), ('none', '{"due": null}'), ('text', '"due"'), ('list', '["due", "2026-03-14"]'),
+    ('escaped', '{"due": "2026-03-14", "x": "\ud83d"}')) AS given (key, content);
+INSERT INTO memory_revisions (session_id, key, revision, type, content, tags, status, created_by, created_at,
+    updated_at)
+VALUES ('walk', 'date', 1, 'action_item', '{"due": "2026-03-07"}', '{}', 'open', 'k', '2026-06-02Z', '2026-06-02Z');
+"""
+
+
+def test_stored_memories_are_due_when_their_content_says(empty_database: str, alembic: Config) -> None:
+    command.upgrade(alembic, "0013")
+    engine = create_engine(sqlalchemy_url(empty_database))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(DATED)
+    for _ in range(2):
+        command.upgrade(alembic, "0014")
+        with engine.connect() as connection:
+            rows = connection.execute(text("SELECT key, due FROM memories WHERE due IS NOT NULL"))
+            found = {row.key: row.due for row in rows}
+            earlier = connection.execute(text("SELECT due FROM memory_revisions")).scalars()
+            assert list(earlier) == ["2026-03-07"]
+        assert found == {"date": "2026-03-14", "time": "2026-03-14T11:00:00Z"}
+        command.downgrade(alembic, "0013")
+    engine.dispose()

@@ -121,7 +121,6 @@ def test_decisions_are_found_by_type_and_returned_unchanged(walk: Rows) -> None:
         "key": "database",
         "type": "decision",
         "tags": ["tech", "db"],
-        "status": "open",
         "revision": 1,
         "session_id": "reading-walk",
         "created_at": "2026-10-31T12:00:02Z",
@@ -151,7 +150,7 @@ def test_across_sessions_a_memory_names_the_title_of_its_session(walk: Rows) -> 
     answer = ask(walk, QueryMemories(type="decision"), session_id=None)
     titles = {memory["session_title"] for memory in answer.data["memories"]}
     assert titles == {"Morning walk", "Evening"}
-    assert answer.message == "Found 2 decisions in all sessions."
+    assert answer.message == "Found 2 decisions in all sessions that are not completed."
 
 
 def test_paging_through_memories_of_the_same_moment_misses_none(walk: Rows) -> None:

@@ -208,6 +208,8 @@ def lists(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
         asked += (
             [(command, None, {**data, "tags": ["\uffff" * 256]})] if command in ("query_memories", "search") else []
         )
+    due = [{"due_after": time, "due_before": time, "timezone": "Pacific/Kiritimati"} for time in TIMES]
+    asked += [("query_memories", None, period) for period in due]
     asked += [("search", None, {"q": query}) for query in QUERIES]
     return asked
 
@@ -241,6 +243,8 @@ def writes(session_id: str) -> list[tuple[str, str | None, dict[str, Any]]]:
         *(("conversation_chunk", session_id, {"content": "x", "start_time": time}) for time in TIMES),
         *(("conversation_chunk", session_id, {"content": "x", "end_time": time}) for time in TIMES),
         *(("delegate_task", session_id, {"description": "x", "not_before": time}) for time in TIMES),
+        *(("store_memory", session_id, {"content": {"due": time}, "due": time}) for time in TIMES),
+        *(("store_memory", session_id, {"content": {"due": time}}) for time in TIMES),
         *(("store_memory", session_id, {"content": query, "tags": hostile}) for query in QUERIES),
         *(("store_memory", session_id, {"content": query, "key": query[:256]}) for query in QUERIES),
         ("store_memory", session_id, {"content": distinct_words()}),

@@ -84,7 +84,7 @@ def test_texts_are_short_enough_for_gpt_actions(document: dict[str, Any]) -> Non
 
 def test_a_command_lists_its_fields_beside_the_session(document: dict[str, Any]) -> None:
     schema = document["components"]["schemas"]["StoreMemoryRequest"]
-    assert schema["required"] == ["session_id", "content"]
+    assert schema["required"] == ["session_id"]
     assert {"session_id", "id", "content", "type", "tags", "key"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
     artifact = document["components"]["schemas"]["AddArtifactRequest"]

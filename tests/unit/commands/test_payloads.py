@@ -128,7 +128,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion() -> None:
             "store_memory",
             {"session_id": "s", "text": "x"},
             "content",
-            "Did you mean 'content', which is missing?",
+            "Put it into 'content'.",
         ),
         ("create_session", {"sesion": "s", "title": "T"}, "session_id, id, title", "Did you mean 'session_id'?"),
         (

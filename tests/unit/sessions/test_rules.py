@@ -54,7 +54,6 @@ def test_new_content_is_a_new_revision_and_the_old_one_is_kept(world: World) -> 
     assert decision.data == {
         "key": "db",
         "type": "decision",
-        "status": "open",
         "revision": 2,
         "created": False,
         "outcome": "revised",
