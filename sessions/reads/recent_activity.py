@@ -19,6 +19,7 @@ from sessions.reads.pagination import fill
 from sessions.reads.partial_values import Columns
 from sessions.reads.results import Page
 from sessions.reads.truncation import LongText
+from sessions.rules.records import shown_status
 
 Kind = Literal["session", "conversation", "memory", "task", "artifact"]
 
@@ -110,7 +111,8 @@ def activity_item(place: Place, columns: Columns) -> dict[str, Any]:
             item |= {"participants": columns["participants"], "excerpt": _excerpt(columns, "content")}
             item |= {"total_characters": columns["content_length"]}
         case "memory":
-            item |= {"type": columns["type"], "status": columns["status"], "excerpt": _excerpt(columns, "content")}
+            status = shown_status(columns["type"], columns["status"])
+            item |= {"type": columns["type"], "status": status, "excerpt": _excerpt(columns, "content")}
         case "task":
             item |= {"status": columns["status"], "agent_name": columns["agent_name"]}
             item |= {"title": columns["title"] or make_title(columns["description_text"])}

@@ -10,7 +10,7 @@ import pytest
 
 from models.errors import Invalid, NotFound
 from sessions.backend import Backend
-from tests.support.stores.sending import SESSION, export, items, refusal, send
+from tests.support.stores.sending import SESSION, export, items, memory, refusal, send
 
 DUE = {"friday": "2026-03-13", "noon": "2026-03-14T12:00+01:00", "saturday": "2026-03-14", "late": "2026-03-14T23:30Z"}
 
@@ -26,11 +26,6 @@ def dated(walk: Backend) -> Backend:
 
 def keys(backend: Backend, session_id: str | None = SESSION, /, **data: Any) -> list[str]:
     return [item["key"] for item in items(backend, "query_memories", session_id, **data)]
-
-
-def memory(backend: Backend, key: str, **more: Any) -> dict[str, Any]:
-    found: dict[str, Any] = send(backend, "retrieve_memory", key=key, **more)["memory"]
-    return found
 
 
 def test_a_memory_is_due_on_a_date_or_at_a_time_in_utc(dated: Backend) -> None:
@@ -107,6 +102,8 @@ def test_only_questions_and_action_items_are_open(walk: Backend) -> None:
     assert keys(walk, status="open") == ["action_item", "question"]
     shown = {item["key"]: item.get("status") for item in items(walk, "list_memories", SESSION)}
     assert shown == dict.fromkeys(kinds) | {"question": "open", "action_item": "open"}
+    told = {item["key"]: item.get("status") for item in items(walk, "recent_activity", SESSION) if "key" in item}
+    assert told == shown
     assert send(walk, "store_memory", key="fact", content="Other") == {
         "key": "fact",
         "type": "fact",

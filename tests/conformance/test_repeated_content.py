@@ -10,7 +10,7 @@ import pytest
 
 from models.errors import Conflict
 from sessions.backend import Backend
-from tests.support.stores.sending import SESSION, items, refusal, send
+from tests.support.stores.sending import SESSION, items, memory, refusal, send
 
 
 def transcript(backend: Backend) -> list[str]:
@@ -18,11 +18,6 @@ def transcript(backend: Backend) -> list[str]:
         item["content"]
         for item in backend.page("read_conversation", {"limit": 50, "max_characters": 20_000}, session_id=SESSION).items
     ]
-
-
-def memory(backend: Backend, key: str, **more: Any) -> dict[str, Any]:
-    found: dict[str, Any] = send(backend, "retrieve_memory", key=key, **more)["memory"]
-    return found
 
 
 def test_a_decision_made_again_is_reopened(walk: Backend) -> None:

@@ -42,6 +42,12 @@ def items(backend: Backend, command: str, session_id: str | None = None, /, **da
     return [item for page in pages(backend, command, session_id, **data) for item in page.items]
 
 
+def memory(backend: Backend, key: str, **more: Any) -> dict[str, Any]:
+    """Return a memory of the session, at its latest or another revision."""
+    found: dict[str, Any] = send(backend, "retrieve_memory", key=key, **more)["memory"]
+    return found
+
+
 def export(backend: Backend, session_id: str = SESSION) -> bytes:
     """Return the document of a session."""
     return b"".join(backend.export(session_id, format="json"))
