@@ -14,7 +14,7 @@ from api.openapi.schemas import component_schemas, flat_schema, schema_of
 from api.tasks.lease_defaults import MCP_LEASE_SECONDS, LeaseSeconds
 from models import field_types as v
 from models.commands.agent_commands import NOTHING, Artifacts, Text
-from models.commands.definitions import COMMANDS, EMPTY_OBJECT, Command, JsonObject, JsonValue, Later, Moment, Zone
+from models.commands.definitions import COMMANDS, EMPTY_OBJECT, Command, Due, JsonObject, JsonValue, Later, Moment, Zone
 from models.errors import Invalid
 from relay.auth.authentication import Caller
 
@@ -213,6 +213,7 @@ _SHORT = {
     v.Cursor: "",
     Moment: "time, date or age: 7d",
     Later: "time, date or delay: in 2h",
+    Due: "date, time or delay: in 3d",
     Zone: "",
     JsonValue: "text or any JSON",
     JsonObject: "",
