@@ -62,9 +62,9 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "list_artifacts": (
         "List artifacts",
         READ,
-        "List finished documents, code and the like, newest first, without their content.",
+        "List finished documents, code and the like, newest first, without content. With artifact_id: its revisions.",
     ),
-    "get_artifact": ("Read an artifact", READ, "Read an artifact with its content."),
+    "get_artifact": ("Read an artifact", READ, "Read an artifact with its content, at the latest or another revision."),
     "create_session": (
         "Start a session",
         WRITE,

@@ -206,6 +206,23 @@ def test_a_model_reads_around_a_hit_in_the_middle_of_a_long_text(stack: Stack) -
     talk(stack, story)
 
 
+def test_a_model_changes_an_artifact_and_reads_both_versions(stack: Stack) -> None:
+    session_id = new_id("offer")
+    stack.send("create_session", session_id, title="Offers")
+
+    async def story(client: Client) -> None:
+        for content in ("24 panels", "26 panels"):
+            data = {"artifact_id": "offer", "name": "Offer", "content": content}
+            await call(client, "send_command", command="add_artifact", session_id=session_id, data=data)
+        this = {"session_id": session_id, "artifact_id": "offer"}
+        listed = (await call(client, "list_artifacts", **this))["data"]["artifacts"]
+        assert [(item["revision"], item["total_characters"]) for item in listed] == [(2, 9), (1, 9)]
+        for given, content in (({}, "26 panels"), ({"revision": 1}, "24 panels")):
+            assert (await call(client, "get_artifact", **this, **given))["data"]["artifact"]["content"] == content
+
+    talk(stack, story)
+
+
 def test_content_is_stored_byte_for_byte(stack: Stack) -> None:
     session_id = new_id("exact")
     stack.send("create_session", session_id, title="Exact")
