@@ -6,6 +6,7 @@ import random
 import time
 
 from sessions.reads.not_found import CANDIDATES, nearest_of
+from sessions.reads.session_names import nearest_sessions
 
 
 def test_a_misspelt_id_gets_the_intended_one() -> None:
@@ -30,3 +31,10 @@ def test_the_longest_ids_take_a_few_milliseconds_even_if_similar() -> None:
     began_at = time.process_time()
     assert len(nearest_of(wanted, known)) == 3
     assert time.process_time() - began_at < 0.05
+
+
+def test_a_session_is_suggested_by_its_title_and_exact_ids_come_first() -> None:
+    titles = {"s-1": "Kitchen renovation", "kitchen-2": "Something else", "s-3": "Küche", "s-4": "Garden plan"}
+    assert list(nearest_sessions("kitchen", titles)) == ["s-1", "kitchen-2"]
+    assert list(nearest_sessions("kuche", titles)) == ["s-3"]
+    assert nearest_sessions("garden-shed-42", titles) == {}
