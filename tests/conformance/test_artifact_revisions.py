@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Raw
 from models.errors import Conflict, Invalid, NotFound
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
+from sessions.files.store_folder import SESSION as SESSION_FILE
 from sessions.postgres.backend import PostgresBackend
 from tests.support.stores.sending import SESSION, export, items, refusal, send
 
@@ -218,6 +220,22 @@ def test_a_document_of_an_earlier_version_is_imported(walk: Backend) -> None:
     send(walk, "delete_session", confirm=SESSION)
     assert walk.import_document(BytesIO(msgspec.json.encode(document))).created
     assert (get(walk)["revision"], get(walk)["content"]) == (1, "one")
+
+
+def test_a_file_of_an_earlier_version_is_read(in_files: FilesBackend, data_dir: Path) -> None:
+    send(in_files, "create_session", title="Walk")
+    add(in_files, "one")
+    send(in_files, "delegate_task", task_id="t1", description="Ask for offers\n\nby mail")
+    [file] = data_dir.rglob(f"*{SESSION_FILE}")
+    saved = msgspec.json.decode(file.read_bytes())
+    assert saved.pop("artifact_revisions") == []
+    for name in NEVER_REVISED:
+        del saved["artifacts"][0][name]
+    del saved["tasks"][0]["title"]
+    file.write_bytes(msgspec.json.encode(saved))
+    assert (get(in_files)["revision"], get(in_files)["content"]) == (1, "one")
+    assert send(in_files, "get_task", task_id="t1")["task"]["title"] == "Ask for offers"
+    assert add(in_files, "two")["revision"] == 2
 
 
 @pytest.mark.parametrize(
