@@ -9,7 +9,7 @@ import mcp_types as types
 import msgspec
 from msgspec import Meta
 
-from api.mcp.command_tools import COMMAND_TOOLS, WRITE, Hints
+from api.mcp.command_tools import COMMAND_TOOLS, INCLUDED_READS, WRITE, Hints
 from api.openapi.schemas import component_schemas, flat_schema, schema_of
 from api.tasks.lease_defaults import MCP_LEASE_SECONDS, LeaseSeconds
 from models import field_types as v
@@ -132,7 +132,7 @@ def tools() -> list[types.Tool]:
             schema={
                 **bodies["SendCommand"],
                 "properties": {
-                    "command": {"type": "string", "enum": [name for name in COMMANDS if name not in COMMAND_TOOLS]},
+                    "command": {"type": "string", "enum": list(_REST)},
                     "session_id": {"type": "string"},
                     "data": {"type": "object", "properties": {}, "additionalProperties": True},
                 },
@@ -177,8 +177,7 @@ def _outlines() -> list[str]:
     """One line for each command without its own tool: its fields, and its purpose."""
     return [
         f"{name}({', '.join(_fields(definition))}): {re.split('[.:;] ', definition.__doc__ or '')[0].rstrip('.')}."
-        for name, definition in COMMANDS.items()
-        if name not in COMMAND_TOOLS
+        for name, definition in _REST.items()
     ]
 
 
@@ -195,6 +194,8 @@ def _choices(hint: Any) -> str:
     return "=" + "|".join(get_args(hint)) if get_origin(hint) is Literal else ""
 
 
+_REST = {name: COMMANDS[name] for name in COMMANDS if name not in (*COMMAND_TOOLS, *INCLUDED_READS)}
+"""Commands to send with send_command."""
 _GENERAL = ("until", "offset", "limit", "cursor", "max_characters", "timezone")
 """Fields of many commands. They come last; the instructions say how to use them."""
 _DETAILS = ("minimum", "maximum", "description")

@@ -25,8 +25,9 @@ SESSION_SHARE = 0.2
 SMALL = 2_000
 """Characters below which a bundle has no room for READ_ON, nor for a long description of the session."""
 READ_ON = (
-    "To read texts that were cut, use retrieve_memory or get_artifact with next_offset, or get_task. "
-    "To read items that were left out, use query_memories by type, list_tasks, list_artifacts, or search."
+    "To read texts that were cut, use retrieve_memory or get_artifact with next_offset, get_task, or "
+    "read_conversation. To read items that were left out, use query_memories by type, list_tasks, list_artifacts, "
+    "or search."
 )
 
 _OMITTED_FIELDS = ("session_id", "revision", "created_at", "created_by", "metadata")
