@@ -19,6 +19,7 @@ from tests.support.servers import migrate
 from tests.support.torture.rig import Rig, new_rig
 
 MAX_BACKLOG = 20
+WORKERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,12 @@ def find(cli: CommandLine, check: str) -> dict[str, str]:
 
 
 def settle(cli: CommandLine) -> None:
-    """Wait until no check reports trouble."""
-    wait_for(lambda: not troubles(cli.run("doctor")), seconds=60, what="no troubles left")
+    """Wait until no check reports trouble, and those workers are gone that a test before has stopped."""
+    wait_for(lambda: _is_settled(cli.run("doctor")), seconds=60, what="no troubles left")
+
+
+def _is_settled(done: Done) -> bool:
+    return not troubles(done) and done.findings["workers"]["detail"].startswith(f"{WORKERS} workers")
 
 
 def wait_for_sweeper(direct: CommandLine) -> None:
