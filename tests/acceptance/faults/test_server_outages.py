@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import httpx
+import psutil
 
 from local.servers.embedded import EmbeddedServer
 from models.queue.job_queue import open_queue
@@ -150,7 +152,8 @@ def _kill_at_random(stack: Stack, failpoints: list[Path], stop: threading.Event)
             stack.post("create_session", new_id("bait"), title="One more drain, for the failpoint")
             wait_for(partial(_is_gone, failpoint), seconds=60, what="killed")
         if victims := stack.workers():
-            chance.choice(victims).send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # It may have reached a failpoint meanwhile.
+                chance.choice(victims).send_signal(signal.SIGKILL)
 
 
 def _is_gone(failpoint: Path, stop: threading.Event | None = None) -> bool:
