@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from models.errors import Unavailable
 from models.queue.inbox import JOURNAL_CHANNEL
 from relay.limits.concurrency import ConcurrencyLimiter
+from relay.notifications.background import run_together
 from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 
@@ -36,9 +37,10 @@ class JournalNotifier:
 
     async def run(self) -> None:
         """Wake listeners, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(subscribe(self._redis, JOURNAL_CHANNEL, self._on_message))
-            tasks.create_task(self._look_now_and_then())
+        await run_together(
+            subscribe(self._redis, JOURNAL_CHANNEL, self._on_message),
+            self._look_now_and_then(),
+        )
 
     def require_place(self, source: str) -> None:
         """Raise TooManyRequests or Unavailable if no slot is free for the source."""

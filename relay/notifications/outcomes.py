@@ -17,6 +17,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from models.queue.inbox import OUTCOME_CHANNEL, RELEASE_SCRIPT, Outcome, OutcomeMessage, decode_outcome
+from relay.notifications.background import run_together
 from relay.notifications.subscription import subscribe
 from relay.notifications.waiters import Waiters
 from relay.redis_client import REDIS_ERRORS
@@ -65,11 +66,12 @@ class OutcomeWaiters:
 
     async def run(self) -> None:
         """Serve the waiting senders, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(subscribe(self._redis, OUTCOME_CHANNEL, self._on_message))
-            tasks.create_task(self._fetch_announced())
-            tasks.create_task(self._look_each_second())
-            tasks.create_task(self._release_passed_on())
+        await run_together(
+            subscribe(self._redis, OUTCOME_CHANNEL, self._on_message),
+            self._fetch_announced(),
+            self._look_each_second(),
+            self._release_passed_on(),
+        )
 
     def _on_message(self, message: bytes) -> None:
         announcement = msgspec.json.decode(message, type=OutcomeMessage)

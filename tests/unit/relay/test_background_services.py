@@ -9,6 +9,7 @@ import pytest
 
 from relay.ingest import endpoints
 from relay.ingest.endpoints import keep_running, stop_services
+from relay.notifications.background import run_together
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("missed", [0, 1, 3])
-def test_a_service_that_misses_cancellations_is_stopped(missed: int) -> None:
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_service_that_misses_cancellations_is_stopped(missed: int, *, is_part: bool) -> None:
     cancellations = 0
 
     async def miss() -> None:
@@ -29,14 +31,32 @@ def test_a_service_that_misses_cancellations_is_stopped(missed: int) -> None:
             cancellations += 1
         await asyncio.Event().wait()
 
+    async def run() -> None:
+        if is_part:
+            await run_together(asyncio.sleep(3600), miss())
+        else:
+            await miss()
+
     async def main() -> bool:
-        task = asyncio.create_task(keep_running(miss))
-        await asyncio.sleep(0)
+        task = asyncio.create_task(keep_running(run))
+        await asyncio.sleep(0.001)
         await stop_services([task])
-        return task.cancelled()
+        return task.cancelled() and len(asyncio.all_tasks()) == 1
 
     assert asyncio.run(main())
     assert cancellations == missed
+
+
+def test_the_other_parts_of_a_service_end_with_one_that_fails() -> None:
+    async def fail() -> None:
+        raise RuntimeError
+
+    async def main() -> int:
+        with pytest.raises(RuntimeError):
+            await run_together(asyncio.sleep(3600), fail())
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(main()) == 1
 
 
 def test_a_service_that_never_stops_is_reported(caplog: pytest.LogCaptureFixture) -> None:
