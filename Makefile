@@ -50,9 +50,9 @@ fmt: $(TOOLS) ## Format the code
 
 lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
-	$(LOCK) --extra dashboard --extra local --extra dev --output-file requirements.lock
-	$(LOCK) --extra dashboard --constraint requirements.lock --output-file requirements.txt
-	$(LOCK) --extra dashboard --extra local --constraint requirements.lock --output-file requirements-local.txt
+	$(LOCK) --extra dashboard --extra embeddings --extra local --extra dev --output-file requirements.lock
+	$(LOCK) --extra dashboard --extra embeddings --constraint requirements.lock --output-file requirements.txt
+	$(LOCK) --extra dashboard --extra embeddings --extra local --constraint requirements.lock --output-file requirements-local.txt
 	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-bench.txt
 
 clean: ## Remove the virtual environment and caches; keep the data

@@ -30,7 +30,7 @@ def run_migrations() -> None:
             connection=connection,
             target_metadata=Base.metadata,
             transaction_per_migration=True,
-            search_language=settings.search_language,
+            search_language="english",
         )
         with context.begin_transaction():
             context.run_migrations()

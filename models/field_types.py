@@ -15,7 +15,7 @@ MemoryOrder = Literal["updated", "due"]
 ChunkFormat = Literal["dialogue", "summary", "transcript"]
 TaskStatus = Literal["pending", "claimed", "running", "input_required", "completed", "failed", "cancelled"]
 DeliveryStatus = Literal["accepted", "applied", "rejected", "parked", "failed", "ignored"]
-SearchArea = Literal["conversations", "memories", "artifacts"]
+SearchArea = Literal["conversations", "memories", "artifacts", "tasks", "sessions"]
 Scope = Literal["read", "write", "delegate", "agent", "admin", "send", "hook"]
 
 UNFINISHED: frozenset[TaskStatus] = frozenset({"pending", "claimed", "running", "input_required"})

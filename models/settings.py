@@ -64,8 +64,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     """Worker processes that drain shards, at most one per shard."""
     delivery_retention_days: int = 30
-    search_language: str = "english"
-    """A Postgres text search configuration, read by the migration that creates the search columns."""
+    embeddings: Literal["on", "off"] = "on"
+    """Whether search compares meanings, too; `off`: words alone."""
+    embeddings_url: str = ""
+    """The base URL of an OpenAI-compatible API for embeddings, such as http://localhost:11434/v1. Empty: the model on
+    this machine, if it is installed."""
+    embeddings_model: str = ""
+    """The model to ask for at EMBEDDINGS_URL."""
+    embeddings_key: str = ""
+    """The API key for EMBEDDINGS_URL."""
     dashboard_host: str = "127.0.0.1"
     dashboard_port: int = 9181
     dashboard_password: str = ""
@@ -110,8 +117,6 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     _check_url("PUBLIC_URL", settings.public_url)
     parse_networks(settings.allowed_ips)
     _check_header("TRUSTED_PROXY_HEADER", settings.trusted_proxy_header)
-    if not settings.search_language.isidentifier():
-        raise SettingsError("SEARCH_LANGUAGE is not valid: expected the name of a Postgres text search configuration.")
     return settings
 
 

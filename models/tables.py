@@ -11,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ColumnElement,
-    Computed,
     DateTime,
     ForeignKeyConstraint,
     Identity,
@@ -24,13 +23,13 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.dialects.postgresql import REAL, TSVECTOR
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models import field_types as v
 
-SCHEMA_REVISION = "0014"
+SCHEMA_REVISION = "0015"
 """The latest migration; workers wait until it is applied."""
 UNSEEN_BY_DELEGATOR = (
     "status IN ('completed', 'failed', 'input_required')"
@@ -42,29 +41,13 @@ CHANGED = "updated_at > created_at"
 REVISED_AT = "coalesce(revised_at, created_at)"
 REVISED = f"{REVISED_AT} > created_at"
 """The same for artifacts."""
-SEARCH_CONFIGURATION = "session_relay"
-"""The product's text search configuration: a copy of SEARCH_LANGUAGE, created by the first migration."""
-SEARCHED_CHARACTERS = 200_000
-"""Indexed characters per text: a tsvector holds at most 1 MB, and this many fit in every alphabet tested."""
 
 DUE = Text(collation="C")
 """A date, or a time in UTC, in the order of time: `2026-03-14` is less than `2026-03-14T15:00:00Z`."""
-SLOW_LETTERS = "_~"
-"""Characters that Postgres' parser treats as parts of paths and hosts; the search treats them as word separators."""
 
 
 def _one_of(column: str, values: Any) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values.__args__)})"
-
-
-def _tsvector(*columns: str) -> Computed:
-    words = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
-    # Scripts without spaces are searched as text; in the index they would hide words of other scripts between them.
-    unspaced = f"[{v.UNSPACED_SYLLABLES}{v.UNSPACED_LETTERS}]+"
-    words = f"regexp_replace(left({words}, {SEARCHED_CHARACTERS}), '{unspaced}', ' ', 'g')"
-    # In long words with these characters the parser searches for paths and hosts, in quadratic time.
-    words = f"translate({words}, '{SLOW_LETTERS}', '{len(SLOW_LETTERS) * '|'}')"
-    return Computed(f"to_tsvector('simple', {words}) || to_tsvector('{SEARCH_CONFIGURATION}', {words})", persisted=True)
 
 
 class Base(DeclarativeBase):
@@ -124,7 +107,6 @@ class ChunkRow(Base):
         Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
         Index(None, "position"),
         Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)"), "session_id"),
-        Index("ix_conversation_chunks_search", "search", postgresql_using="gin"),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
@@ -139,7 +121,6 @@ class ChunkRow(Base):
     metadata_: Mapped[bytes] = mapped_column("metadata")
     created_by: Mapped[str]
     created_at: Mapped[datetime]
-    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("content"))
 
     @hybrid_property
     def said_at(self) -> datetime:
@@ -165,7 +146,6 @@ class MemoryRow(Base):
         Index("ix_memories_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
         Index("ix_memories_due", "due", postgresql_where=text("due IS NOT NULL")),
         Index("ix_memories_tags", "tags", postgresql_using="gin"),
-        Index("ix_memories_search", "search", postgresql_using="gin"),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
@@ -180,8 +160,6 @@ class MemoryRow(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     due: Mapped[str | None] = mapped_column(DUE)
-    search_text: Mapped[str]
-    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
 
 
 class MemoryRevisionRow(Base):
@@ -332,7 +310,6 @@ class ArtifactRow(_Revised, Base):
         Index(None, "position"),
         Index("ix_artifacts_time", text(REVISED_AT), "session_id"),
         Index("ix_artifacts_changed", "created_at", text(REVISED_AT), postgresql_where=text(REVISED)),
-        Index("ix_artifacts_search", "search", postgresql_using="gin"),
     )
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
@@ -346,8 +323,41 @@ class ArtifactRow(_Revised, Base):
     metadata_: Mapped[bytes] = mapped_column("metadata")
     task_id: Mapped[str | None]
     created_by: Mapped[str]
-    search_text: Mapped[str]
-    search: Mapped[Any] = mapped_column(TSVECTOR, _tsvector("search_text"))
+
+
+class PassageRow(Base):
+    """A piece of a record's text, for the search. It is written with the record."""
+
+    __tablename__ = "passages"
+    __table_args__ = (
+        _of_session(),
+        Index(None, "session_id", "area", "item_id"),
+        # Each search also reads the entries that were not merged into the index yet: few, in kB.
+        Index("ix_passages_words", "words", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 256}),
+    )
+
+    passage_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    session_id: Mapped[str]
+    area: Mapped[str]
+    item_id: Mapped[str]
+    number: Mapped[int] = mapped_column(Integer)
+    start: Mapped[int] = mapped_column(Integer)
+    """Character of the record's text at which the passage begins."""
+    text: Mapped[str]
+    at: Mapped[datetime]
+    type: Mapped[str | None]
+    name: Mapped[str | None]
+    tags: Mapped[list[str]]
+    weight: Mapped[float] = mapped_column(REAL)
+    words: Mapped[Any] = mapped_column(TSVECTOR)
+
+
+class PassageToEmbedRow(Base):
+    """A passage without a vector of its meaning. It may have been deleted meanwhile."""
+
+    __tablename__ = "passages_to_embed"
+
+    passage_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
 
 
 class ArtifactRevisionRow(_Revised, Base):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import get_current_job
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from models.queue.inbox import SHARDS, inbox_key
 from models.queue.job_queue import name_shards
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
-from sessions.postgres.connections import create_engine
+from sessions.embeddings.encoder import ModelFailed
+from sessions.postgres.connections import create_engine, diagnose
+from sessions.postgres.embeddings.embedding import Embedding
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 
@@ -28,7 +33,16 @@ class Runtime:
         self.drain = Drain(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
 
 
+EMBED_SECONDS = 20.0
+EMBED_RETRY_SECONDS = 5.0
+BUSY_ENTRIES = 20
+"""Waiting entries that mean that the workers are busy."""
+BUSY_SHARE, LONGEST_PAUSE_SECONDS = 0.05, 5.0
+"""The share of the time in which texts are embedded while the workers are busy."""
+
 runtime: Runtime | None = None
+embedding: Embedding | None = None
+embedding_redis: Redis | None = None
 
 
 def prepare(settings: Settings) -> Runtime:
@@ -36,6 +50,12 @@ def prepare(settings: Settings) -> Runtime:
     global runtime  # noqa: PLW0603
     runtime = Runtime(settings)
     return runtime
+
+
+def prepare_embedding(prepared: Embedding, redis: Redis) -> None:
+    """Set up this process for embedding. Call it once, before the first job."""
+    global embedding, embedding_redis
+    embedding, embedding_redis = prepared, redis
 
 
 def drain(*shards: int) -> None:
@@ -59,6 +79,37 @@ def replay(source: str, delivery_id: str) -> None:
         _report(f"replay {delivery_id} of {source}: " + ("pushed" if known else "not a dead letter any more"))
     except Exception:
         logger.exception("Delivery %s of %s could not be replayed; it stays a dead letter.", delivery_id, source)
+
+
+def embed() -> None:
+    """Embed the texts without vectors, for EMBED_SECONDS. May be repeated, and run concurrently."""
+    if embedding is None:
+        raise RuntimeError("Only the embedder runs this job.")
+    ends_at = time.monotonic() + EMBED_SECONDS
+    embedded = 0
+    try:
+        while (began_at := time.monotonic()) < ends_at:
+            done = embedding.embed_batch() or embedding.forget_others()
+            if not done:
+                break
+            embedded += done
+            _make_way(time.monotonic() - began_at)
+        _report(f"embed texts: {embedded} passages")
+    except (ModelFailed, SQLAlchemyError, RedisError) as error:
+        cause = diagnose(error) if isinstance(error, SQLAlchemyError) else str(error)
+        logger.warning("Texts could not be embedded; it will be retried. %s", cause)
+        time.sleep(EMBED_RETRY_SECONDS)
+
+
+def _make_way(worked_seconds: float) -> None:
+    """Pause if webhooks wait: whatever the priority of this process, it takes Postgres' time and the processor's."""
+    assert embedding_redis is not None
+    with embedding_redis.pipeline(transaction=False) as pipeline:
+        for shard in range(SHARDS):
+            pipeline.xlen(inbox_key(shard))
+        waiting: list[int] = pipeline.execute()
+    if sum(waiting) > BUSY_ENTRIES:
+        time.sleep(min(worked_seconds * (1 / BUSY_SHARE - 1), LONGEST_PAUSE_SECONDS))
 
 
 def _runtime() -> Runtime:

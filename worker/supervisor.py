@@ -1,4 +1,4 @@
-"""Runs WORKERS worker processes and a sweeper, and restarts each when it dies."""
+"""Runs WORKERS worker processes, a sweeper and an embedder, and restarts each when it dies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from models.process.parent_death import ParentWatch
 from models.process.supervision import Child, Supervisor, UnexpectedExit
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
+from sessions.embeddings.configured import configured_encoder
 from sessions.postgres.connections import create_engine
-from worker import sweeper, worker_process
+from worker import embedder, sweeper, worker_process
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -56,7 +57,13 @@ def main() -> int:
     for count in range(1, settings.workers + 1):
         supervisor.start(_child(f"worker-{count}", worker_process.main, module="worker.worker_process"))
     supervisor.start(_child("sweeper", sweeper.main, module="worker.sweeper"))
-    logger.info("%d workers and a sweeper are running.", settings.workers)
+    embeds = configured_encoder(settings) is not None
+    if embeds:
+        supervisor.start(_child("embedder", embedder.main, module="worker.embedder"))
+    everyone = (
+        "%d workers, a sweeper and an embedder are running." if embeds else "%d workers and a sweeper are running."
+    )
+    logger.info(everyone, settings.workers)
     while not is_stopping():
         supervisor.tend()
         time.sleep(TEND_SECONDS)

@@ -1,5 +1,5 @@
-"""The sweeper: re-enqueues missed drains, requeues expired leases, repairs the failed list and the backlogs, and prunes
-old deliveries (worker/retention.py).
+"""The sweeper: re-enqueues missed drains, requeues expired leases, repairs the failed list and the backlogs, enqueues
+the embedding of new texts, and prunes old deliveries (worker/retention.py).
 
 One sweeper leads among all hosts; every sweeper re-enqueues drains. All duties are repeatable and retried each turn.
 """
@@ -30,11 +30,12 @@ from models.queue.inbox import (
     drain_pending_key,
     inbox_key,
 )
-from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, open_queue
+from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, enqueue_embedding, open_queue
 from models.queue.redis_options import REDIS_OPTIONS
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from models.settings import Settings, read_settings
 from sessions.api_keys import KeyRegister
+from sessions.embeddings.configured import configured_encoder
 from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, requeue_expired
@@ -67,9 +68,10 @@ was one."""
 class Sweeper:
     """One sweeper. All re-enqueue missed drains; only the leader has the other duties."""
 
-    def __init__(self, redis: Redis, engine: Engine, *, retention_days: int) -> None:
+    def __init__(self, redis: Redis, engine: Engine, *, retention_days: int, embeds: bool = False) -> None:
         self._redis = redis
         self._engine = engine
+        self._embeds = embeds
         self.name = secrets.token_hex(8)
         """The value of the leader's key."""
         self._failed_list = FailedList(redis)
@@ -98,6 +100,8 @@ class Sweeper:
             self._fail_stuck_at = time.monotonic() + FAIL_STUCK_EVERY_SECONDS
         self._do("forget agents that have gone", lambda: forget_gone_agents(self._engine))
         self._do("update the failed list", self._list_dead_letters)
+        if self._embeds:
+            self._do("enqueue the embedding", lambda: embed_new_texts(self._redis, self._engine))
         if self._retention.is_due():
             self._do("prune old deliveries", self._retention.prune)
 
@@ -185,6 +189,14 @@ def forget_gone_agents(engine: Engine) -> int:
         return forget_agents(connection)
 
 
+def embed_new_texts(redis: Redis, engine: Engine) -> None:
+    """Enqueue the embedding of texts, if there are any without vectors."""
+    with engine.connect() as connection:
+        has_new = connection.exec_driver_sql("SELECT EXISTS (SELECT FROM passages_to_embed)").scalar_one()
+    if has_new:
+        enqueue_embedding(redis)
+
+
 def main() -> None:
     """Sweep until stopped. Started by the supervisor."""
     exit_with_parent()
@@ -198,7 +210,9 @@ def run(settings: Settings) -> None:
     redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     engine = create_engine(settings, application_name="session-relay sweeper", pool_size=1)
     wait_for_schema(engine)
-    sweeper = Sweeper(redis, engine, retention_days=settings.delivery_retention_days)
+    sweeper = Sweeper(
+        redis, engine, retention_days=settings.delivery_retention_days, embeds=configured_encoder(settings) is not None
+    )
     while True:
         signal.alarm(TURN_LIMIT_SECONDS)
         sweeper.sweep()

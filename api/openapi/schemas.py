@@ -133,6 +133,8 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "items": {"type": "array", "items": any_object},
         "next_cursor": text_or_null,
         "truncated": {"type": "boolean"},
+        "method": {"enum": ["words", "hybrid"]},
+        "not_embedded": {"type": "integer"},
     }
     return {
         "Object": any_object,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from api.database import RELAY, Database
@@ -112,4 +113,5 @@ async def _probe_postgres(database: Database) -> Part:
         "needed_revision": SCHEMA_REVISION,
         "dead_letters": health.dead_letters,
         "parked_events": health.parked_events,
+        "search": msgspec.to_builtins(health.search),
     }

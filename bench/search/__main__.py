@@ -12,15 +12,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import get_args
 
 import httpx
 
 from bench.search.evaluation import FEW, Half, Outcome, Score, read_corpus, read_questions, score_groups
 from bench.search.loading import ask, load, send, send_all, wait_until_searchable
+from bench.search.meaning import ask_by_meaning
 from bench.search.noise import SESSIONS, notes
-from bench.speed.stack import new_stack
+from bench.speed.stack import Stack, new_stack
 from bench.speed.webhook import API_KEY
 
 TIMEOUT_SECONDS = 120
@@ -30,14 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     asked = _parser().parse_args(arguments)
     questions = [question for question in read_questions() if asked.only in (None, question.half)]
-    with _stack() if asked.url is None else _client(asked.url, os.environ.get("API_KEY", "")) as client:
+    with ExitStack() as held:
+        stack = held.enter_context(_stack()) if asked.url is None else None
+        url = asked.url if stack is None else f"http://127.0.0.1:{stack.start_relay()}"
+        client = held.enter_context(_client(url, API_KEY if stack else os.environ.get("API_KEY", "")))
         if not asked.loaded:
             load(client, read_corpus())
             for number in range(SESSIONS if asked.noise else 0):
                 send(client, "create_session", {"session_id": f"noise-{number}", "title": f"Notes {number}"})
             send_all(client, "store_memory", notes(asked.noise))
-        wait_until_searchable(client)
-        outcomes = ask(client, questions)
+        wait_until_searchable(client, by_meaning=os.environ.get("EMBEDDINGS") != "off")
+        if asked.meaning_alone:
+            assert stack is not None, "--meaning-alone needs a stack of its own."
+            outcomes = ask_by_meaning(stack.postgres.url, questions)
+        else:
+            outcomes = ask(client, questions)
     scores = score_groups(outcomes)
     if asked.json:
         named = {
@@ -55,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
     parser.add_argument("--only", choices=get_args(Half), help="ask half of the questions")
     parser.add_argument("--noise", type=int, default=0, help="newer notes about other things, stored after the corpus")
+    parser.add_argument("--meaning-alone", action="store_true", help="ignore the words")
     parser.add_argument("--misses", action="store_true", help="list the questions whose first hit is wrong")
     parser.add_argument("--json", action="store_true", help="print the measures as JSON")
     parser.add_argument("--url", help="measure this running stack, with the key in API_KEY, instead of a new one")
@@ -63,11 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _stack() -> Iterator[httpx.Client]:
+def _stack() -> Iterator[Stack]:
     with new_stack() as stack:
         stack.start_workers(1)
-        with _client(f"http://127.0.0.1:{stack.start_relay()}", API_KEY) as client:
-            yield client
+        yield stack
 
 
 @contextmanager

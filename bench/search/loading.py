@@ -54,12 +54,15 @@ def ask(client: httpx.Client, questions: Iterable[Question]) -> list[Outcome]:
     return [judge(question, _search(client, question.q, limit=LIMIT)["hits"]) for question in questions]
 
 
-def wait_until_searchable(client: httpx.Client) -> None:
-    """Wait until the search knows the meaning of all texts. Raises RuntimeError on timeout."""
+def wait_until_searchable(client: httpx.Client, *, by_meaning: bool) -> None:
+    """Wait until the search knows the meaning of all texts, if it should. Raises RuntimeError on timeout."""
     limit_at = time.monotonic() + WAIT_SECONDS
-    while pending := _search(client, "ready", limit=1).get(PENDING_FIELD):
+    while True:
+        answer = _search(client, "ready", limit=1)
+        if not by_meaning or (answer["method"] == "hybrid" and not answer.get(PENDING_FIELD)):
+            return
         if time.monotonic() > limit_at:
-            raise RuntimeError(f"{pending} texts were not embedded within {WAIT_SECONDS:.0f} s.")
+            raise RuntimeError(f"{answer.get(PENDING_FIELD)} texts were not embedded within {WAIT_SECONDS:.0f} s.")
         time.sleep(POLL_SECONDS)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from cli.doctor.relay_health import Status, format_bytes, format_seconds
+from cli.doctor.relay_health import Status, format_bytes, format_search, format_seconds
 from cli.output.humanize import count
 
 SIGNATURE_SECONDS = 300
@@ -37,6 +37,7 @@ def judge(status: Status) -> Iterator[Finding]:
         ("workers", _workers),
         ("inbox", _inbox),
         ("postgres", _dead_letters),
+        ("postgres", _search),
     )
     for name, check in checks:
         if (part := status.get(name)) is not None:
@@ -183,6 +184,17 @@ def _inbox(inbox: dict[str, Any], status: Status) -> Iterator[Finding]:
         yield Finding("backlog", "warning", detail, remedy)
     else:
         yield Finding("backlog", "ok", detail)
+
+
+def _search(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
+    search = postgres.get("search")
+    if not search:
+        return
+    found = format_search(search)
+    if search["method"] == "words" and search["reason"].startswith("Postgres"):
+        yield Finding("search", "warning", "By words alone.", search["reason"])
+    else:
+        yield Finding("search", "ok", f"{found[0].upper()}{found[1:].rstrip('.')}.")
 
 
 def _dead_letters(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:

@@ -55,6 +55,8 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
         yield _part("dead letters", "failed" if failed else "ok", f"{failed:,}")
     if parked := status["postgres"].get("parked_events"):
         yield _part("parked events", "waiting", f"{parked:,}")
+    if search := status["postgres"].get("search"):
+        yield _part("search", "waiting" if search["not_embedded"] else "ok", format_search(search))
     if agents := status["agents"]:
         yield _part("agents", "ok", f"{agents['online']:,} online of {agents['known']:,}")
     if inbox := status["inbox"]:
@@ -73,6 +75,15 @@ def format_backlog(inbox: dict[str, Any]) -> str:
     """Describe the backlog: `3 commands waiting, the oldest for 1.0 s (limit 100,000)`."""
     waiting = count(inbox["waiting"], "command")
     return f"{waiting} waiting{_since(inbox['oldest_seconds'])} (limit {inbox['limit']:,})"
+
+
+def format_search(search: dict[str, Any]) -> str:
+    """Describe the search: `by words and meaning (model), 3 of 100 texts not embedded yet`."""
+    if search["method"] == "words":
+        return f"by words alone: {search['reason']}"
+    waiting = search["not_embedded"]
+    left = f", {waiting:,} of {search['texts']:,} texts not embedded yet" if waiting else ""
+    return f"by words and meaning ({search['model']}){left}"
 
 
 def format_seconds(seconds: float) -> str:

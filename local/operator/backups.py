@@ -15,6 +15,7 @@ import psycopg2
 from local.operator.postgres_tools import Connection, TargetDatabase, ToolError, Tools, reap, tools_for
 from models.atomic_files import PRIVATE, replacing
 from sessions.documents.store_summary import StoreSummary
+from sessions.postgres.embeddings.vector_table import TABLE as VECTORS
 
 LOCK_WAIT = "10s"
 """The time that pg_dump waits for a running migration."""
@@ -42,7 +43,11 @@ def make_backup(database: TargetDatabase, path: Path, *, advance: Advance) -> Ba
 def count_tables(database: TargetDatabase) -> int:
     """Count the tables that a backup will contain."""
     with database.connect("cli") as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+        cursor.execute(
+            "SELECT count(*) FROM pg_tables"
+            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> %s",
+            (VECTORS,),
+        )
         return int(cursor.fetchone()[0])
 
 
@@ -95,6 +100,7 @@ def held_by(connection: Connection) -> StoreSummary:
 def _dump(database: TargetDatabase, tools: Tools, path: str, *, advance: Advance) -> None:
     """Run pg_dump, which reports each table, for progress."""
     command = [tools.path("pg_dump"), "--format=custom", "--verbose", f"--lock-wait-timeout={LOCK_WAIT}"]
+    command.append(f"--exclude-table={VECTORS}")  # They are large, and computed anew from the texts.
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603

@@ -10,7 +10,7 @@ from models.tables import Base
 
 UNSEEN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sessions", "conversation_chunks", "memories", "memory_revisions", "events"), ()),
-    **dict.fromkeys(("artifacts", "artifact_revisions"), ()),
+    **dict.fromkeys(("artifacts", "artifact_revisions", "passages"), ()),
     "tasks": ("claim_token",),
     "agents": ("command",),
 }

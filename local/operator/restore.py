@@ -26,6 +26,7 @@ from models.errors import Unavailable
 from models.queue.inbox import dedup_key, outcome_key
 from models.queue.redis_options import REDIS_OPTIONS
 from models.tables import SCHEMA_REVISION, Base
+from sessions.postgres.embeddings.vector_table import TABLE as VECTORS
 
 FORGOTTEN = (dedup_key("*", "*"), outcome_key("*", "*", "*"))
 """Key patterns of deduplication marks and kept responses."""
@@ -34,6 +35,9 @@ REDIS_SECONDS = 5.0
 FIRST_VERSION_WITH_TRANSACTION_TIMEOUT = 170_000
 TRANSACTION_TIMEOUT = b"SET transaction_timeout = 0;\n"
 """Newer tools emit this even for servers that do not know it."""
+
+OF_VECTORS = (b"CREATE EXTENSION IF NOT EXISTS vector ", b"COMMENT ON EXTENSION vector ")
+"""The worker makes the extension where it is installed; a backup has no vectors."""
 
 BEGINNING = b"""\
 BEGIN;
@@ -87,7 +91,7 @@ def users_of(connection: Connection) -> list[str]:
 
 def strangers_in(connection: Connection) -> list[str]:
     """List tables that this version does not know and a restore would drop: another program's, or a newer version's."""
-    ours = [*Base.metadata.tables, "alembic_version"]
+    ours = [*Base.metadata.tables, "alembic_version", VECTORS]
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL (%s)", (ours,))
         return sorted(name for (name,) in cursor)
@@ -100,7 +104,7 @@ def _replace(database: TargetDatabase, path: Path, *, tools: Tools, advance: Adv
     with _psql(database, tools) as (script, answers):
         script.write(BEGINNING)
         for line in script_of(path, tools):
-            if not is_new and line == TRANSACTION_TIMEOUT:
+            if (not is_new and line == TRANSACTION_TIMEOUT) or line.startswith(OF_VECTORS):
                 continue
             script.write(line)
             if line.startswith(b"COPY ") and COPY.fullmatch(line):

@@ -294,11 +294,11 @@ class DeleteMemory(Command, frozen=True, kw_only=True):
 
 
 class Search(PeriodCommand, frozen=True, kw_only=True):
-    """Search the full text of conversations, memories and artifacts. Without session_id: in all sessions."""
+    """Search conversations, memories, artifacts, tasks and sessions. Without session_id: in all sessions."""
 
     session = "optional"
     q: v.Query
-    areas: Annotated[list[v.SearchArea], Meta(max_length=3)] = msgspec.field(default_factory=list, name="in")
+    areas: Annotated[list[v.SearchArea], Meta(max_length=5)] = msgspec.field(default_factory=list, name="in")
     type: v.Label | None = None
     tags: v.Names = []
     limit: v.Limit = 10

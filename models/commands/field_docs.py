@@ -99,7 +99,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "DeleteMemory": {"key": "The key of the memory to delete, with all its revisions."},
     "Search": {
-        "q": "The search terms: plain words, phrases in quotation marks, and a minus before words to exclude.",
+        "q": "A question or words, in any language; phrases in quotation marks, and a minus before words to exclude.",
         "in": "The areas to search. Default: all.",
         "type": "Only memories or artifacts of this type.",
     },

@@ -17,11 +17,16 @@ SWEEPER_KEY = "sr:sweeper"
 """Exists while a sweeper runs, which implies that workers are supervised."""
 DRAIN = "worker.jobs.drain"
 REPLAY = "worker.jobs.replay"
-ALLOWED_JOBS = frozenset({DRAIN, REPLAY})
+EMBEDDINGS_QUEUE = "session-relay-embeddings"
+"""The queue of the embedder, which makes the vectors of stored texts."""
+EMBED = "worker.jobs.embed"
+ALLOWED_JOBS = frozenset({DRAIN, REPLAY, EMBED})
 """RQ imports and calls any dotted name in a job; workers reject all but these."""
 
 DRAIN_TIMEOUT_SECONDS = 60
 """Kills a drain that hangs; normally a drain stops after 5 s and its current statement."""
+EMBED_TIMEOUT_SECONDS = 300
+"""Kills an embedding that hangs; normally it stops after 20 s and its current batch."""
 KEEP_ABANDONED_SECONDS = 60
 """Expiry of killed drains in RQ's registry of failed jobs. They are not dead letters: the drain is just repeated."""
 
@@ -48,6 +53,19 @@ def enqueue_drains(queue: Queue, shards: Sequence[int], *, together: bool = True
     ]
     if jobs:
         queue.enqueue_many(jobs)
+
+
+def enqueue_embedding(connection: Redis) -> None:
+    """Enqueue a job that embeds the texts without vectors, unless one is waiting."""
+    queue = Queue(EMBEDDINGS_QUEUE, connection=connection, serializer=JSONSerializer)
+    if queue.count == 0:
+        queue.enqueue(
+            EMBED,
+            job_timeout=EMBED_TIMEOUT_SECONDS,
+            result_ttl=0,
+            failure_ttl=KEEP_ABANDONED_SECONDS,
+            description="embed texts",
+        )
 
 
 def name_shards(shards: Sequence[int]) -> str:

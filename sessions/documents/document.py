@@ -27,7 +27,6 @@ from sessions.rules.records import (
     Session,
     Task,
     readable_length,
-    search_text,
 )
 from sessions.rules.tasks import description_hash
 
@@ -239,20 +238,18 @@ def records(item: Item, session_id: str) -> Iterator[Record]:
         case ChunkItem():
             yield _record(Chunk, item, session_id=session_id)
         case MemoryItem():
-            words = search_text(item.key, item.tags, item.content)
-            yield _record(Memory, item, session_id=session_id, memory_key=item.key, search_text=words)
+            yield _record(Memory, item, session_id=session_id, memory_key=item.key)
             for revision in item.revisions:
-                yield _record(MemoryRevision, revision, session_id=session_id, memory_key=item.key, search_text="")
+                yield _record(MemoryRevision, revision, session_id=session_id, memory_key=item.key)
         case TaskItem():
             digest = description_hash(item.agent_name, item.description)
             yield _record(Task, item, session_id=session_id, description_hash=digest, claim_token=None)
         case ArtifactRevisionItem():
             length = readable_length(item.content)
-            yield _record(ArtifactRevision, item, session_id=session_id, characters=length, search_text="")
+            yield _record(ArtifactRevision, item, session_id=session_id, characters=length)
         case ArtifactItem():
-            words = search_text(item.name, item.content)
             length = readable_length(item.content)
-            yield _record(Artifact, item, session_id=session_id, characters=length, search_text=words)
+            yield _record(Artifact, item, session_id=session_id, characters=length)
 
 
 def event_record(item: EventItem, session_id: str) -> Event:

@@ -20,6 +20,7 @@ from sessions.commands.inline_execution import direct_entry, parse_direct, parse
 from sessions.commands.manager import SessionManager
 from sessions.documents.document import session_record
 from sessions.documents.import_validation import read_document, require_same
+from sessions.embeddings.configured import configured_cache
 from sessions.files.reads import page, read_events
 from sessions.files.session_file import load_session_file, save_document, save_session_file
 from sessions.files.session_reader import SessionReader
@@ -39,7 +40,7 @@ class FilesBackend:
 
     def __init__(self, settings: Settings, *, source: str = "cli") -> None:
         """Creates no files until the first write."""
-        self._folder = Folder(Path(settings.data_dir))
+        self._folder = Folder(Path(settings.data_dir), configured_cache(settings))
         self._source = source
 
     def send(

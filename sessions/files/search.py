@@ -1,4 +1,4 @@
-"""Full-text search in the JSON store: hits with all words first, then those with any, ranked and shown as in Postgres.
+"""Full-text search in the JSON store, ranked and shown as in Postgres.
 
 It works without an index: every document is read, which takes about a second for a few hundred megabytes.
 """
@@ -6,235 +6,214 @@ It works without an index: every document is read, which takes about a second fo
 from __future__ import annotations
 
 import heapq
-import unicodedata
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import chain, groupby
-from typing import Any
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import msgspec
 
 from models.commands.definitions import Search
+from sessions.documents.document import Item, records, session_record
+from sessions.embeddings.encoder import ModelFailed
+from sessions.embeddings.vector_cache import VectorCache
 from sessions.files.session_file import SessionFile
 from sessions.files.session_reader import SessionReader
-from sessions.files.text_query import Text, TextQuery, Token, has_any, nearness, parse_text_query, tokenize
-from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
-from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
-from sessions.reads.search_query import (
-    BEGINNING_LENGTH,
-    MARK,
-    MOST_WORDS,
-    ParsedQuery,
-    mark,
-    normalize_marks,
-    parse_query,
-)
-from sessions.rules.records import search_text
+from sessions.reads.search_hits import Ranking, Shown, areas_of, show
+from sessions.rules.records import Memory, Record, Session, Task
+from sessions.search.hits import Candidate, Hit, Place, rank
+from sessions.search.passages import Passage, meaning_texts, passages_of
+from sessions.search.query import Query, Term, parse_query
+from sessions.search.ranking import Found, has_phrases, rarity
+from sessions.search.typing_errors import mistyped, neighbours
+from sessions.search.words import fold, split_words
 
-CONTEXT_CHARACTERS = 60
-"""Characters before a substring in its snippet."""
-FRAGMENTS, FRAGMENT_WORDS = 2, 30
-"""The number of fragments in a snippet, and of words in each."""
-MOST_PLACES = 1_000
-"""Hits in a text that are considered for the best fragments."""
+logger = logging.getLogger(__name__)
 
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+NEAREST = 200
+"""Passages that are ranked though they have no word of the query."""
+EMBEDDING_SECONDS = 1.0
+"""The most that a search spends on vectors of passages; later searches in the same process continue."""
+
+_PassageId = tuple[str, str, str, int]
+_WORDS = re.compile(r"[^\W_]+")
 
 
-class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    area: str
-    session_id: str
-    id: str
-    at: datetime
-    type: str | None = None
-    name: str | None = None
-    tags: frozenset[str] = frozenset()
+class _Corpus:
+    """The passages that a search may find. Each pass reads all documents."""
+
+    def __init__(self, reader: SessionReader, command: Search, read_scope: ReadScope) -> None:
+        self._reader, self._read_scope = reader, read_scope
+        self._areas = areas_of(command)
+        self._during, self._type, self._tags = read_scope.during(command), command.type, set(command.tags)
+        self.details: dict[Place, Shown] = {}
+
+    def passages(self) -> Iterator[Passage]:
+        """Yield the passages, those of a record together."""
+        for contents in self._reader.within(self._read_scope) if self._areas else ():
+            assert contents.session is not None
+            for record in _records(contents, self._areas):
+                for passage in passages_of(record):
+                    if not self._is_wanted(passage):
+                        break
+                    yield passage
+                    status = record.status if isinstance(record, Memory | Task | Session) else None
+                    place = passage.area, passage.session_id, passage.item_id
+                    self.details[place] = Shown(session_title=contents.session.title, status=status)
+
+    def _is_wanted(self, passage: Passage) -> bool:
+        return (
+            self._type in (None, passage.type)
+            and (not self._tags or not self._tags.isdisjoint(passage.tags))
+            and self._during(passage.at)
+        )
 
 
-class _Hit(msgspec.Struct, frozen=True, kw_only=True):
-    found: _Found
-    rank: float
+class _Meanings(msgspec.Struct, frozen=True, kw_only=True):
+    """How near the passages are to the query."""
 
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """The sort key: the best first, then the latest."""
-        found = self.found
-        age = -((found.at - _BEGINNING) // timedelta(microseconds=1))
-        return (-self.rank, age, found.area, found.session_id, found.id)
-
-
-class _Query:
-    """A parsed query that matches, ranks and excerpts texts."""
-
-    def __init__(self, q: str) -> None:
-        self.parsed: ParsedQuery = parse_query(q)
-        self.question: TextQuery = parse_text_query(self.parsed.text, wanted=self.parsed.wanted, most_words=MOST_WORDS)
-        self._unwanted = [parse_text_query(term, wanted="", most_words=0) for term in self.parsed.unwanted]
-        self._words = frozenset(self.question.words)
-        self._beginnings = tuple(word for word in self.question.words if len(word.encode()) >= BEGINNING_LENGTH)
-        # A query may also match texts that lack a word.
-        self._needs_a_word = bool(self._words) and self.parsed.text == self.parsed.wanted
-
-    def match(self, text: str) -> tuple[Match, float] | None:
-        """Return whether the text matches fully or partially, with its rank; None without a match."""
-        text = normal(text)
-        parsed, question = self.parsed, self.question
-        parts = sum(part in text for part in parsed.parts)
-        if self._needs_a_word and not parts and not has_any(text, self._words, self._beginnings):
-            return None
-        words = tokenize(text)
-        every = [run in text for run in parsed.runs]
-        if question.choices:
-            every.append(question.matches(words))
-        known = sum(words.has(word, begins=word in self._beginnings) for word in question.words)
-        if not every or not (all(every) or parts or known):
-            return None
-        if not all(every) and any(term.matches(words) for term in self._unwanted):
-            return None
-        rank = known + parts + (nearness(words, self.is_hit) if known else 0.0)
-        return ("all" if all(every) else "partial"), rank
-
-    def is_hit(self, token: Token) -> bool:
-        """Return whether a token is one of the query's words."""
-        return any(form in self._words or form.startswith(self._beginnings) for form in (token.plain, token.stem))
-
-    def snippet(self, text: str) -> str:
-        """Return the excerpt of the text that shows the match."""
-        text = normal(text)
-        for needle in self.parsed.needles:
-            if (at := text.find(needle)) >= 0:
-                start = max(at - CONTEXT_CHARACTERS, 0)
-                return normalize_marks(mark(text[start : start + 3 * CONTEXT_CHARACTERS], self.parsed.needles))
-        return normalize_marks(headline(text, tokenize(text), self.is_hit))
+    cosines: Mapping[_PassageId, float] = {}
+    nearest: Set[_PassageId] = frozenset()
+    not_embedded: int = 0
+    """Passages that this process has no vectors of yet: the next searches make them."""
 
 
 def search(reader: SessionReader, command: Search, read_scope: ReadScope) -> Page:
-    """Return hits, the best first; `match` tells whether a hit has all words or only some."""
-    query = _Query(command.q)
-    start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
-    limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
-    hits = _hits(reader, command, query, start=start, limit=limit, read_scope=read_scope)
-    return fill(hits, limit=limit, room=command.max_characters)
+    """Return hits, the best first; `match` tells whether a hit has all words, some, or none but a similar meaning."""
+    corpus = _Corpus(reader, command, read_scope)
+    query = parse_query(command.q)
+
+    def best(most: int) -> Ranking:
+        if not query.terms:
+            return Ranking()
+        meanings = _compare(corpus, reader.vectors, command.q)
+        hits, frequencies = _rank(corpus, query, meanings)
+        corrected = _corrected(corpus, query, frequencies)
+        if corrected is not None:
+            hits, _ = _rank(corpus, corrected, meanings)
+        by_meaning = meanings is not None
+        not_embedded = meanings.not_embedded if meanings else 0
+        return Ranking(hits=hits[:most], shown=corpus.details, by_meaning=by_meaning, not_embedded=not_embedded)
+
+    return show(command, query, best)
 
 
-def _hits(
-    reader: SessionReader, command: Search, query: _Query, *, start: Position, limit: int, read_scope: ReadScope
-) -> Iterator[tuple[Position, dict[str, Any]]]:
-    best = _rank(reader, command, query, read_scope=read_scope, most=min(start.offset + limit + 1, MOST_HITS))
-    wanted = limit + 1
-    matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
-    for match in matches:
-        offset = start.offset if match == start.match else 0
-        for hit in best[match][offset : offset + wanted]:
-            offset += 1
-            contents = reader.find(hit.found.session_id)
-            try:
-                snippet = query.snippet(_text_of(contents, hit.found)) if contents else ""
-            except KeyError:  # Removed in the meantime.
-                continue
-            if contents is None or contents.session is None:
-                continue
-            wanted -= 1
-            columns = {**msgspec.structs.asdict(hit.found), "rank": hit.rank, "session_title": contents.session.title}
-            yield Position(match=match, offset=offset), hit_item(columns, snippet=snippet, match=match)
+def _compare(corpus: _Corpus, vectors: VectorCache | None, question: str) -> _Meanings | None:
+    """Compare the meaning of the passages with that of the question, if there is a model."""
+    if vectors is None:
+        return None
+    passages: list[_PassageId] = []
+    texts: list[str] = []
+    for passage in corpus.passages():
+        pieces = _meanings_of(passage)
+        passages += [_id_of(passage)] * len(pieces)
+        texts += pieces
+    try:
+        found = vectors.cosines(question, texts, seconds=EMBEDDING_SECONDS)
+    except ModelFailed as error:
+        logger.warning("Searching by words alone. %s", error)
+        return None
+    cosines: dict[_PassageId, float] = {}
+    for one, cosine in zip(passages, found, strict=True):
+        if cosine is not None:
+            cosines[one] = max(cosine, cosines.get(one, -1.0))
+    nearest = heapq.nlargest(NEAREST, cosines, key=lambda one: cosines[one])
+    return _Meanings(cosines=cosines, nearest=frozenset(nearest), not_embedded=len({*passages}) - len(cosines))
 
 
-def _rank(
-    reader: SessionReader, command: Search, query: _Query, *, read_scope: ReadScope, most: int
-) -> dict[Match, list[_Hit]]:
-    """Return the best hits, without their texts."""
-    found: dict[Match, list[_Hit]] = {"all": [], "partial": []}
-    is_wanted = _filter(command, read_scope)
-    for contents in reader.within(read_scope):
-        for place in filter(is_wanted, _places(contents, command)):
-            result = query.match(_text_of(contents, place))
-            if result:
-                match, rank = result
-                found[match].append(_Hit(found=place, rank=rank))
-        for match, hits in found.items():
-            if len(hits) > 2 * most:
-                found[match] = heapq.nsmallest(most, hits, key=lambda hit: hit.order)
-    return {match: heapq.nsmallest(most, hits, key=lambda hit: hit.order) for match, hits in found.items()}
+def _rank(corpus: _Corpus, query: Query, meanings: _Meanings | None) -> tuple[list[Hit], list[int]]:
+    """Return all hits, and the number of passages that have each term."""
+    candidates: list[Candidate] = []
+    frequencies = [0] * len(query.terms)
+    total = 0
+    may_match = _Probe(query)
+    near = meanings or _Meanings()
+    for passage in corpus.passages():
+        total += 1
+        one = _id_of(passage)
+        if one not in near.nearest and not may_match(f"{passage.label}\n{passage.text}"):
+            continue
+        found = _find(passage, query)
+        if found is None:
+            continue
+        _, terms = found.score(query.terms, [1.0] * len(query.terms))
+        for number in terms:
+            frequencies[number] += 1
+        if terms or one in near.nearest:
+            candidates.append(_candidate(passage, found, near.cosines.get(one)))
+    rarities = [rarity(frequency, total) for frequency in frequencies]
+    return rank(candidates, query, rarities, by_meaning=meanings is not None), frequencies
 
 
-def _filter(command: Search, read_scope: ReadScope) -> Callable[[_Found], bool]:
-    during, tags = read_scope.during(command), set(command.tags)
-    return lambda place: (
-        command.type in (None, place.type) and (not tags or not tags.isdisjoint(place.tags)) and during(place.at)
-    )
+def _id_of(passage: Passage) -> _PassageId:
+    return passage.area, passage.session_id, passage.item_id, passage.number
 
 
-def _places(contents: SessionFile, command: Search) -> Iterator[_Found]:
-    areas = set(command.areas or ("conversations", "memories", "artifacts"))
-    make = partial(_Found, session_id=contents.session_id)
-    if "conversations" in areas:
-        for chunk in contents.chunks.values():
-            yield make(area="conversations", id=chunk.chunk_id, at=chunk.said_at)
-    if "memories" in areas:
-        for memory in contents.memories.values():
-            tags = frozenset(memory.tags)
-            yield make(area="memories", id=memory.key, at=memory.updated_at, type=memory.type, tags=tags)
-    if "artifacts" in areas:
-        for work in contents.artifacts.values():
-            yield make(area="artifacts", id=work.artifact_id, at=work.created_at, type=work.type, name=work.name)
+def _meanings_of(passage: Passage) -> list[str]:
+    return meaning_texts(passage.area, item_id=passage.item_id, name=passage.name, tags=passage.tags, text=passage.text)
 
 
-def _text_of(contents: SessionFile, place: _Found) -> str:
-    """Return the text of a hit. Raises KeyError if it no longer exists."""
-    if place.area == "conversations":
-        return contents.chunks[place.id].content
-    if place.area == "memories":
-        memory = contents.memories[place.id]
-        return search_text(memory.key, memory.tags, memory.content)
-    artifact = contents.artifacts[place.id]
-    return search_text(artifact.name, artifact.content)
+def _find(passage: Passage, query: Query) -> Found | None:
+    """Return the words of a query in a passage, or None if it has unwanted ones."""
+    label, text = list(split_words(passage.label)), list(split_words(passage.text))
+    if any(
+        has_phrases([word.forms for word in text], msgspec.structs.replace(query, phrases=[one]))
+        for one in query.unwanted
+    ):
+        return None
+    counts = Counter(form for word in (*label, *text) for form in {*word.forms, *word.wholes})
+    return Found(counts=counts, length=len(counts))
 
 
-def normal(text: str) -> str:
-    """Normalize a text like queries. Sorts combining marks first: NFC takes quadratic time on many out of order."""
-    if text.isascii():
-        return text
-    runs = groupby(text, key=lambda letter: unicodedata.combining(letter) > 0)
-    in_order = (sorted(run, key=unicodedata.combining) if combines else run for combines, run in runs)
-    return unicodedata.normalize("NFC", "".join(chain.from_iterable(in_order)))
+def _candidate(passage: Passage, found: Found, cosine: float | None) -> Candidate:
+    names = ("area", "session_id", "item_id", "start", "text", "at", "type", "name", "weight")
+    return Candidate(**{name: getattr(passage, name) for name in names}, found=found, cosine=cosine)
 
 
-def headline(text: str, words: Text, is_hit: Callable[[Token], bool]) -> str:
-    """Return the fragments with the most hits, marked; the beginning of a text without hits."""
-    places = [number for number, token in enumerate(words.tokens) if is_hit(token)]
-    fragments = sorted(_fragments(words, places[:MOST_PLACES])) or [(0, FRAGMENT_WORDS // 3)]
-    marked = set(places)
-    return " … ".join(_show(text, words, marked, *fragment) for fragment in fragments)
+class _Probe:
+    """Tells quickly, without splitting a text, that it cannot have any term."""
+
+    def __init__(self, query: Query) -> None:
+        # The end of a stem may differ from that of the word in the text: "happi" is the stem of "happy".
+        self._parts = {term.forms[0][: max(min(map(len, term.forms)) - 1, 2)] for term in query.terms}
+        # Digits may be grouped in the text.
+        self._is_number = any(term.forms[0].isdigit() for term in query.terms)
+
+    def __call__(self, text: str) -> bool:
+        folded = fold(text)
+        return self._is_number or any(part in folded for part in self._parts)
 
 
-def _fragments(words: Text, places: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last token of the best fragments, which do not overlap."""
-    last = len(words.tokens) - 1
-    left = places
-    for _ in range(FRAGMENTS):
-        if not left:
-            return
-        first = max(
-            left, key=lambda place: len({words.tokens[n].stem for n in left if place <= n < place + FRAGMENT_WORDS})
-        )
-        inside = [place for place in left if first <= place < first + FRAGMENT_WORDS]
-        around = (FRAGMENT_WORDS - (inside[-1] - first + 1)) // 2
-        start, end = max(first - around, 0), min(inside[-1] + around, last)
-        yield start, end
-        left = [place for place in left if place < start - FRAGMENT_WORDS or place > end + FRAGMENT_WORDS]
+def _corrected(corpus: _Corpus, query: Query, frequencies: Sequence[int]) -> Query | None:
+    """Return the query with similar words for words that no passage has, or None."""
+    unknown = mistyped(query.terms, frequencies)
+    wanted = {number: list(neighbours(term.forms[0])) for number, term in unknown.items()}
+    if not wanted:
+        return None
+    every = {word for words in wanted.values() for word in words}
+    known: set[str] = set()
+    for passage in corpus.passages():
+        known |= every.intersection(_WORDS.findall(fold(f"{passage.label}\n{passage.text}")))
+    if not known:
+        return None
+    terms = list(query.terms)
+    for number, words in wanted.items():
+        if similar := tuple(word for word in dict.fromkeys(words) if word in known):
+            terms[number] = Term((terms[number].forms[0], *similar), is_corrected=True)
+    return msgspec.structs.replace(query, terms=terms)
 
 
-def _show(text: str, words: Text, marked: set[int], first: int, last: int) -> str:
-    tokens = words.tokens[first : last + 1]
-    if not tokens:
-        return text[: 2 * CONTEXT_CHARACTERS]
-    pieces: list[str] = []
-    at = tokens[0].start
-    for number, token in enumerate(tokens, start=first):
-        around = MARK if number in marked else ""
-        pieces += [text[at : token.start], around, text[token.start : token.end], around]
-        at = token.end
-    return "".join(pieces)
+def _records(contents: SessionFile, areas: Sequence[str]) -> Iterator[Record]:
+    if "sessions" in areas and contents.session is not None:
+        yield session_record(contents.session)
+    items: dict[str, Mapping[str, Item]] = {
+        "conversations": contents.chunks,
+        "memories": contents.memories,
+        "artifacts": contents.artifacts,
+        "tasks": contents.tasks,
+    }
+    for area in areas:
+        for item in items.get(area, {}).values():
+            yield next(iter(records(item, contents.session_id)))

@@ -14,6 +14,7 @@ from models.access.session_glob import matches_glob, require_visible
 from models.errors import NotFound
 from models.field_types import ID_PATTERN
 from sessions.documents.document import SessionItem, TaskItem
+from sessions.embeddings.vector_cache import VectorCache
 from sessions.files.row_views import count_contents, count_outline
 from sessions.files.session_file import SessionFile, load_session_file, parse_outline, parse_session_file, parse_tasks
 from sessions.files.store_folder import SESSION, BrokenFile, Folder
@@ -33,6 +34,11 @@ class SessionReader:
         """`draft` is the session that the current command is changing."""
         self._folder = folder
         self._draft = draft
+
+    @property
+    def vectors(self) -> VectorCache | None:
+        """The vectors of passages in this process' memory, if meanings are compared."""
+        return self._folder.vectors
 
     def find(self, session_id: str) -> SessionFile | None:
         """Return the session with this id, or None. Raises BrokenFile."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from models.atomic_files import PRIVATE, replacing, sync_folder
 from models.errors import RelayError, Unavailable
+from sessions.embeddings.vector_cache import VectorCache
 
 FOLDER = "json-store"
 """The store's folder in DATA_DIR, next to those of the local stack."""
@@ -48,7 +49,9 @@ class BrokenFile(RelayError):
 class Folder:
     """The store's files in a DATA_DIR. Creates nothing until the first write."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, vectors: VectorCache | None = None) -> None:
+        self.vectors = vectors
+        """For searches that compare meanings."""
         self._data_dir = data_dir.expanduser().absolute()
         self._home = self._data_dir / FOLDER
         self._files = self._home / "sessions"

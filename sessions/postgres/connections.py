@@ -14,7 +14,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.errors import SettingsError, Unavailable
 from models.settings import Settings, sqlalchemy_url
+from sessions.embeddings.configured import configured_encoder
 
+ENCODER = "session_relay_encoder"
+"""The execution option with the Encoder of searches, or None."""
 STATEMENT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 5
 IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10
@@ -66,6 +69,7 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
+        execution_options={ENCODER: configured_encoder(settings)},
         connect_args={
             "application_name": application_name,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,

@@ -35,6 +35,8 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
 }
 """The list commands: the field of the result, and the noun for one item."""
 
+NOUNS_OF_HITS = {"all": "hit", "partial": "hit for some of the words", "meaning": "hit with a similar meaning"}
+
 
 def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:
     """The result of a command that reads one record."""
@@ -56,11 +58,12 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadR
     """The result of a list command; `title` is that of the requested session, if any."""
     field, noun = LISTS[type(command)]
     data: dict[str, Any] = {field: page.items, "count": len(page.items), "next_cursor": page.next_cursor}
+    data |= page.notes
     if page.truncated:
         data["truncated"] = True
     if isinstance(command, Search):
         data["match"] = page.items[0]["match"] if page.items else "all"
-        noun = "hit" if data["match"] == "all" else "hit for some of the words"
+        noun = NOUNS_OF_HITS[data["match"]]
     if isinstance(command, ListArtifacts) and command.artifact_id is not None:
         noun = "revision"
     if isinstance(command, QueryMemories) and command.type is not None:

@@ -20,3 +20,5 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     items: list[dict[str, Any]]
     next_cursor: str | None = None
     truncated: bool = False
+    notes: dict[str, Any] = {}
+    """Further fields of the answer, about the list as a whole."""

@@ -1,44 +1,116 @@
-"""Search hits, and the position where a page of them ended, for all stores."""
+"""Pages of search hits, for all stores."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Meta
 
+from models import field_types as v
+from models.commands.definitions import Search
 from models.timestamps import format_utc
-from sessions.reads.partial_values import Columns
-
-Match = Literal["all", "partial"]
+from sessions.reads.pagination import decode_cursor, fill
+from sessions.reads.results import Page
+from sessions.rules.records import shown_status
+from sessions.search.hits import Candidate, Hit, Match, Place
+from sessions.search.query import Query
+from sessions.search.snippets import snippet
 
 MOST_HITS = 1_000
-"""Hits that can be paged through: they are ranked anew for each page. Each area ranks at most this many, the latest."""
+"""Hits that can be paged through: they are ranked anew for each page."""
 SMALLEST_HIT = 150
-"""Characters. Only as many hits as can fit get snippets, which cost more than finding the hits."""
-ID_NAMES = {"conversations": "chunk_id", "memories": "key", "artifacts": "artifact_id"}
+"""Characters. Only as many hits as can fit are shown."""
+AREAS = ("conversations", "memories", "artifacts", "tasks", "sessions")
+ID_NAMES = {
+    "conversations": "chunk_id",
+    "memories": "key",
+    "artifacts": "artifact_id",
+    "tasks": "task_id",
+    "sessions": "session_id",
+}
 """Name of the id in each area."""
+WITH_OFFSET = ("conversations", "artifacts")
+"""Areas whose texts can be read from an offset."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The end of a page: after `offset` hits of this kind."""
+    """The end of a page: after `offset` hits. `match` is not used any more; earlier cursors have it."""
 
     match: Match
     offset: Annotated[int, Meta(ge=0, le=MOST_HITS)]
 
 
-def hit_item(columns: Columns, *, snippet: str, match: Match) -> dict[str, Any]:
-    """A hit as all searches return it."""
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hit shows of its session and record as they are now."""
+
+    session_title: str
+    status: str | None = None
+
+
+def areas_of(command: Search) -> list[str]:
+    """Return the areas to search."""
+    areas = list(dict.fromkeys(command.areas or AREAS))
+    if command.type is not None:
+        areas = [area for area in areas if area not in ("conversations", "sessions")]
+    return [area for area in areas if area == "memories"] if command.tags else areas
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """The best hits, and how they were found."""
+
+    hits: Sequence[Hit] = ()
+    shown: Mapping[Place, Shown] = {}
+    """Only of records that still exist."""
+    by_meaning: bool = False
+    not_embedded: int = 0
+    """Texts that are found only by their words yet."""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the answer says about the search as a whole."""
+        if not self.by_meaning:
+            return {"method": "words"}
+        return {"method": "hybrid", **({"not_embedded": self.not_embedded} if self.not_embedded else {})}
+
+
+def show(command: Search, query: Query, rank: Callable[[int], Ranking]) -> Page:
+    """Return a page of hits. `rank` returns the best hits, at least as many as asked for if there are."""
+    start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
+    limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
+    ranking = rank(min(start.offset + limit + 1, MOST_HITS))
+
+    def items() -> Iterator[tuple[Position, dict[str, Any] | None]]:
+        for offset, hit in enumerate(ranking.hits[start.offset :], start.offset + 1):
+            shown = ranking.shown.get(hit.place)
+            if shown is not None:
+                yield Position(match="all", offset=offset), _item(hit, shown, snippet(hit.best.text, query))
+
+    page = fill(items(), limit=limit, room=command.max_characters)
+    return msgspec.structs.replace(page, notes=ranking.notes)
+
+
+def _item(hit: Hit, shown: Shown, text: str) -> dict[str, Any]:
+    best = hit.best
     item = {
-        "area": columns["area"],
-        "session_id": columns["session_id"],
-        "session_title": columns["session_title"],
-        ID_NAMES[columns["area"]]: columns["id"],
-        "type": columns["type"],
-        "name": columns["name"],
-        "snippet": snippet,
-        "match": match,
-        "rank": round(columns["rank"], 4),
-        "at": format_utc(columns["at"]),
+        "area": best.area,
+        "session_id": best.session_id,
+        "session_title": shown.session_title,
+        ID_NAMES[best.area]: best.item_id,
+        "type": best.type,
+        "name": best.name,
+        "status": _status(best, shown.status),
+        "snippet": text,
+        "offset": best.start if best.area in WITH_OFFSET and best.start else None,
+        "match": hit.match,
+        "rank": round(hit.score, 4),
+        "at": format_utc(best.at),
     }
     return {name: value for name, value in item.items() if value is not None}
+
+
+def _status(best: Candidate, status: str | None) -> str | None:
+    if best.area != "memories":
+        return status
+    return shown_status(cast(v.MemoryType, best.type), cast(v.MemoryStatus, status))

@@ -19,7 +19,6 @@ from sessions.rules.records import (
     Task,
     artifact_key,
     readable_length,
-    search_text,
     task_key,
 )
 from sessions.rules.state import State
@@ -82,7 +81,6 @@ def _new(command: AddArtifact, context: Context) -> Artifact:
         created_by=context.source,
         created_at=context.at,
         characters=readable_length(command.content),
-        search_text=search_text(command.name, command.content),
     )
 
 
@@ -108,7 +106,6 @@ def _revise(known: Artifact, command: AddArtifact, context: Context) -> Artifact
         revised_at=max(context.at, known.revised_at or known.created_at),
         created_by=context.source,
         characters=readable_length(wanted.content),
-        search_text=search_text(wanted.name, wanted.content),
     )
 
 

@@ -20,7 +20,7 @@ from models.errors import Conflict, NotFound
 from models.field_types import MemoryStatus, MemoryType
 from models.timestamps import is_relative
 from sessions.rules.decision import Context, Decision, active_session, is_just_repeated, touch
-from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, search_text, shown_status
+from sessions.rules.records import Memory, MemoryRevision, Record, memory_key, shown_status
 from sessions.rules.state import State
 
 MemoryOutcome = Literal["created", "repeat", "restated", "revised", "reopened"]
@@ -116,7 +116,6 @@ def revise(
         wanted,
         revision=known.revision + 1,
         content=known.content if is_same_content else wanted.content,
-        search_text=search_text(known.memory_key, wanted.tags, wanted.content),
         created_by=context.source,
         chunk_id=chunk_id or (known.chunk_id if is_same_content else None),
         updated_at=said_at,
@@ -165,7 +164,6 @@ def new_memory(
         created_at=said_at,
         updated_at=said_at,
         due=due,
-        search_text=search_text(key, tags, content),
     )
 
 

@@ -79,7 +79,6 @@ class Memory(Record, frozen=True, kw_only=True):
     updated_at: datetime
     due: str | None = None
     """A date, or a time in UTC, as `models.timestamps.parse_due` returns it."""
-    search_text: str = ""
 
     @property
     def key(self) -> Key:
@@ -154,7 +153,6 @@ class Artifact(Record, frozen=True, kw_only=True):
     """The time of this revision; None for the first."""
     characters: int | None = None
     """The length of the content as it is read; None for artifacts of versions without revisions."""
-    search_text: str = ""
 
     @property
     def key(self) -> Key:
@@ -239,21 +237,14 @@ def readable_length(content: Raw) -> int:
     return len(msgspec.json.decode(content, type=str) if text.startswith('"') else text)
 
 
-def search_text(*parts: Any) -> str:
-    """The words of these texts and JSON values, for full-text search."""
-    words: list[str] = []
-    remaining = list(reversed(parts))
-    while remaining:
-        part = remaining.pop()
-        match part:
-            case Raw():
-                remaining.append(msgspec.json.decode(part))
-            case dict():
-                remaining.extend(item for pair in reversed(part.items()) for item in reversed(pair))
-            case list():
-                remaining.extend(reversed(part))
-            case None | bool():
-                pass
-            case _:
-                words.append(str(part))
-    return "\n".join(words)
+def searched_fields(record: Record) -> tuple[Any, ...]:
+    """The values that a search for the record looks at."""
+    match record:
+        case Session():
+            return record.title, record.context, record.participants
+        case Task():
+            return record.title, record.description, record.output, record.error, record.questions
+        case Memory():
+            return record.content, record.tags, record.type, record.status, record.updated_at
+        case _:
+            return (record,)

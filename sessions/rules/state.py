@@ -11,7 +11,19 @@ import msgspec
 
 from models.access.session_glob import matches_glob
 from models.field_types import UNFINISHED
-from sessions.rules.records import Agent, Chunk, Key, Memory, Record, Session, Stats, Task, session_key, task_key
+from sessions.rules.records import (
+    Agent,
+    Chunk,
+    Key,
+    Memory,
+    Record,
+    Session,
+    Stats,
+    Task,
+    searched_fields,
+    session_key,
+    task_key,
+)
 from sessions.rules.task_endings import DEAD, SESSION_COMPLETED, cancel, fail_dependents
 
 R = TypeVar("R", bound=Record)
@@ -34,6 +46,8 @@ class Changes(msgspec.Struct, kw_only=True):
     ended: dict[Key, Task] = msgspec.field(default_factory=dict)
     """Tasks that will never be completed: their dependents fail."""
     put: dict[Key, Record] = msgspec.field(default_factory=dict)
+    reworded: dict[Key, bool] = msgspec.field(default_factory=dict)
+    """Records in `put` with other words for the search than before, and whether there were any before."""
 
 
 class LastChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +98,7 @@ class State:
             cancelled=dict(self.changes.cancelled),
             ended=dict(self.changes.ended),
             put=dict(self.changes.put),
+            reworded=dict(self.changes.reworded),
         )
         return twin
 
@@ -137,7 +152,10 @@ class State:
             self._alike[record.session_id, record.description_hash] += 1
         if isinstance(record, Session) and self.session(record.session_id) is None:
             self._stats[record.session_id] = Stats()
-        self._count(self._records.get(record.key), record)
+        known = self._records.get(record.key)
+        self._count(known, record)
+        if known is None or searched_fields(known) != searched_fields(record):
+            self.changes.reworded[record.key] = known is not None
         if isinstance(record, Task):
             needed = (task_key(record.session_id, task_id) for task_id in record.depends_on)
             self._awaited.update(key for key in needed if key not in self._records)
@@ -169,6 +187,7 @@ class State:
         for key in [key for key in self._records if key[1 : 1 + len(belongs)] == belongs and _is_below(key, record)]:
             self._records[key] = None
             self.changes.put.pop(key, None)
+            self.changes.reworded.pop(key, None)
         self.changes.removed[record.key] = None
         for ended in [key for key in self.changes.ended if isinstance(record, Session) and key[1] == record.session_id]:
             del self.changes.ended[ended]

@@ -47,7 +47,7 @@ def data_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_files(data_dir: Path) -> FilesBackend:
     """The store in files, empty."""
-    return FilesBackend(read_settings({"DATA_DIR": str(data_dir)}))
+    return FilesBackend(read_settings({"DATA_DIR": str(data_dir), "EMBEDDINGS": "off"}))
 
 
 @pytest.fixture(params=["in_postgres", "in_files"])

@@ -6,7 +6,7 @@ statements in one round trip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,17 +15,25 @@ from sqlalchemy import JSON, Column, Connection, Table, delete, select, tuple_, 
 from sqlalchemy.dialects.postgresql import dialect
 
 from models.queue.inbox import shard_of
-from models.tables import Base, DeliveryRow, MemoryRow, SessionRow, TaskRow
+from models.tables import Base, DeliveryRow, MemoryRow, PassageRow, SessionRow, TaskRow
 from sessions.postgres.commands.locks import event_log_lock
+from sessions.postgres.commands.passage_rows import PassageColumns, row_of
 from sessions.rules.event_log import REPLAYABLE, Delivery, Event
-from sessions.rules.records import RECORDS, Record
+from sessions.rules.records import RECORDS, Key, Record
 from sessions.rules.state import Changes
 from sessions.rules.task_endings import SESSION_COMPLETED
+from sessions.search.passages import Passage, passages_of
 
 MOVED = frozenset({"artifacts"})
 """Tables in which a changed row becomes the latest."""
 
 _POSTGRES = dialect()  # type: ignore[no-untyped-call]
+
+
+_DELETE_PASSAGES = (
+    "DELETE FROM passages p USING json_array_elements(CAST(%s AS json)) AS r"
+    " WHERE p.session_id = r->>0 AND p.area = r->>1 AND p.item_id = r->>2"
+)
 
 
 class Insert(NamedTuple):
@@ -52,6 +60,8 @@ def write_removals(connection: Connection, changes: Changes) -> None:
         _forget_deliveries(connection, sessions)
     if memories:
         connection.execute(delete(MemoryRow).where(tuple_(MemoryRow.session_id, MemoryRow.key).in_(memories)))
+        places = tuple_(PassageRow.session_id, PassageRow.area, PassageRow.item_id)
+        connection.execute(delete(PassageRow).where(places.in_([(one, "memories", key) for one, key in memories])))
     if changes.cancelled:
         _cancel_open_tasks(connection, changes)
 
@@ -61,7 +71,18 @@ def insert_records(changes: Changes) -> list[Insert]:
     rows: dict[str, list[Record]] = {}
     for key, record in changes.put.items():
         rows.setdefault(key[0], []).append(record)
-    return [_upsert(name, rows[name], RECORDS[name].__struct_encode_fields__) for name in RECORDS if name in rows]
+    records = [_upsert(name, rows[name], RECORDS[name].__struct_encode_fields__) for name in RECORDS if name in rows]
+    replaced = [_place_of(key) for key, existed in changes.reworded.items() if existed]
+    passages = [passage for key in changes.reworded for passage in passages_of(changes.put[key])]
+    return [*records, *passage_inserts(passages, replaced=replaced)]
+
+
+def passage_inserts(passages: Sequence[Passage], *, replaced: Collection[Key] = ()) -> list[Insert]:
+    """Return the statements that write passages; `replaced` are records that may have passages already."""
+    inserts = [Insert(_DELETE_PASSAGES, _encode(list(replaced)))] if replaced else []
+    if passages:
+        inserts.append(Insert(_passages_statement(), _encode([row_of(passage) for passage in passages])))
+    return inserts
 
 
 def insert_deliveries(deliveries: Sequence[Delivery]) -> list[Insert]:
@@ -88,6 +109,12 @@ def send(connection: Connection, inserts: Sequence[Insert]) -> None:
     if inserts:
         rows = tuple(insert.rows for insert in inserts if insert.rows is not None)
         connection.exec_driver_sql("; ".join(insert.statement for insert in inserts), rows)
+
+
+def _place_of(key: Key) -> Key:
+    """Return the session, area and id of a record's passages."""
+    area = {"conversation_chunks": "conversations"}.get(key[0], key[0])
+    return key[1], area, key[-1]
 
 
 def _cancel_open_tasks(connection: Connection, changes: Changes) -> None:
@@ -132,6 +159,16 @@ def _statement(name: str, fields: tuple[str, ...]) -> str:
         f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - names of our own tables
         f" SELECT {values} FROM json_to_recordset(CAST(%s AS json)) AS r ({types})"
         f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updated}"
+    )
+
+
+@cache
+def _passages_statement() -> str:
+    names, types, values = _recordset(Base.metadata.tables["passages"], PassageColumns.__struct_encode_fields__)
+    return (
+        f"WITH written AS (INSERT INTO passages ({', '.join(names)})"  # noqa: S608 - names of our own tables
+        f" SELECT {values} FROM json_to_recordset(CAST(%s AS json)) AS r ({types}) RETURNING passage_id)"
+        " INSERT INTO passages_to_embed (passage_id) SELECT passage_id FROM written"
     )
 
 

@@ -45,7 +45,7 @@ def import_session(connection: Connection, document: Document) -> Imported:
 
 def _write(connection: Connection, made: list[Any]) -> None:
     put: dict[Any, Record] = {record.key: record for record in made}
-    write_changes(connection, Changes(put=put))
+    write_changes(connection, Changes(put=put, reworded=dict.fromkeys(put, False)))
 
 
 def _parts(items: Iterable[T]) -> Iterator[list[T]]:

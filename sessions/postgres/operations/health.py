@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
-from sessions.postgres.operations.schema_revision import read_revision
+from sessions.postgres.embeddings.search_health import SearchHealth, check_search
+from sessions.postgres.operations.schema_revision import read_revision, state_of
 
 SETTINGS = text(
     "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
@@ -26,6 +27,8 @@ class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
     """None if the product's tables do not exist."""
     dead_letters: int
     parked_events: int
+    search: SearchHealth | None
+    """None unless the schema is the current one."""
 
     @property
     def weakness(self) -> str | None:
@@ -46,4 +49,5 @@ def check_health(connection: Connection) -> DatabaseHealth:
         revision=revision,
         dead_letters=(connection.scalar(FAILED) or 0) if revision else 0,
         parked_events=(connection.scalar(PARKED) or 0) if revision else 0,
+        search=check_search(connection) if state_of(revision) == "current" else None,
     )

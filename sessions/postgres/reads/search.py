@@ -1,217 +1,258 @@
-"""Searches the full text of conversations, memories and artifacts: hits with all words first, then those with any.
+"""Finds the passages with the words of a query, and those with a similar meaning, by their indexes, and ranks them.
 
-Hits are ordered by the number of distinct words, then by their frequency and proximity, then by time.
+The index gives the passages of each word, of which the rarest words choose those to rank. The cost depends on the
+number of words, not on the number of passages that have a common one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    Subquery,
-    Text,
-    case,
-    cast,
-    func,
-    literal,
-    null,
-    select,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy import Connection
 
+from models.access.session_glob import like_pattern
 from models.commands.definitions import Search
-from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow
-from sessions.postgres.reads.read_scope import during, stream, within
-from sessions.postgres.reads.search_query import SearchQuery, build_query
-from sessions.reads.pagination import decode_cursor, fill
+from sessions.postgres.commands.passage_rows import quote
+from sessions.postgres.embeddings.nearest import NO_COSINE, NONE_NEAREST, Part, ask, count_not_embedded
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
-from sessions.reads.search_hits import MOST_HITS, SMALLEST_HIT, Match, Position, hit_item
-from sessions.reads.search_query import mark, normalize_marks
+from sessions.reads.search_hits import Ranking, Shown, areas_of, show
+from sessions.search.hits import Candidate, Hit, Place, rank
+from sessions.search.query import Query, Term, parse_query
+from sessions.search.ranking import Found, rarity
+from sessions.search.typing_errors import mistyped, neighbours
 
-SUBSTRING_ROWS = 2_000
-"""The latest readable rows per area that are searched for substrings, which no index supports."""
-SUBSTRING_BYTES = 128_000_000
-"""The latest text per area that is searched for a substring; several substrings share the limit."""
-PARTIAL_ROWS, PARTIAL_BYTES = 5_000, 128_000_000
-"""The latest rows per area with any of the words; those with all words are then excluded."""
-RANKED_BYTES = 24_000_000
-"""The latest text of hits per area that is ranked; ranking searches it for every word."""
-SNIPPET_BYTES = 3_000_000
-"""The text of hits on a page, which ends at this size: generating its snippets takes a third of a second."""
-NEEDLES_AT_ONCE = 8
-"""Substring searches that take as long as generating a snippet of the same text."""
+COMMON = 10_000
+"""Passages with a word. A word that more have does not choose passages, but raises their rank."""
+MOST_COMMON = 3_000
+"""Latest passages that the rarest of common words chooses, besides those that have all of them."""
+TOGETHER = -1
+"""Stands for all words of a query; passages that have them come first."""
+CANDIDATES = 200
+"""Passages that are ranked by words, and as many by meaning, or twice as many as hits are wanted."""
 
-
-class _Area(msgspec.Struct, frozen=True, kw_only=True):
-    """A searchable area, with its table and columns."""
-
-    area: str
-    table: Any
-    id_name: str
-    text: Any
-    at: Any
-    latest: Any
-    kind: Any = null()
-    name: Any = null()
-    tags: Any = None
-
-
-AREAS = {
-    "conversations": _Area(
-        area="conversations",
-        table=ChunkRow,
-        id_name="chunk_id",
-        text=ChunkRow.content,
-        at=ChunkRow.said_at,
-        latest=ChunkRow.position,
+_FOUND = (
+    "(SELECT %s AS term, passage_id FROM passages WHERE words @@ CAST(%s AS tsquery) AND {where}"
+    " ORDER BY passage_id DESC LIMIT %s)"
+)
+_CANDIDATES = """
+    WITH found AS MATERIALIZED ({found}),
+    frequencies AS (
+        SELECT term, passages,
+            CASE term WHEN -1 THEN 100 ELSE 0 END
+            + ln(1 + (greatest(%s - passages, 0) + 0.5) / (passages + 0.5)) AS weight
+        FROM (SELECT term, CAST(count(*) AS float8) AS passages FROM found GROUP BY term) counted
     ),
-    "memories": _Area(
-        area="memories",
-        table=MemoryRow,
-        id_name="key",
-        text=MemoryRow.search_text,
-        at=MemoryRow.updated_at,
-        latest=MemoryRow.updated_at,
-        kind=MemoryRow.type,
-        tags=MemoryRow.tags,
+    best AS (
+        SELECT passage_id, sum(weight) AS score
+        FROM found JOIN frequencies USING (term) GROUP BY passage_id ORDER BY score DESC, passage_id DESC LIMIT %s
     ),
-    "artifacts": _Area(
-        area="artifacts",
-        table=ArtifactRow,
-        id_name="artifact_id",
-        text=ArtifactRow.search_text,
-        at=ArtifactRow.created_at,
-        latest=ArtifactRow.position,
-        kind=ArtifactRow.type,
-        name=ArtifactRow.name,
-    ),
-}
+    chosen AS (SELECT passage_id FROM best UNION ({nearest}))
+    SELECT
+        area, session_id, item_id, start, text, at, type, name, weight, length(words) AS length, {cosine} AS cosine,
+        (
+            SELECT json_agg(json_build_array(w.lexeme, cardinality(w.positions))) FROM unnest(words) w
+            WHERE w.lexeme = ANY (CAST(%s AS text[])) OR w.lexeme ^@ ANY (CAST(%s AS text[]))
+        ) AS counts,
+        (SELECT json_agg(json_build_array(term, passages)) FROM frequencies) AS frequencies
+    FROM chosen JOIN passages USING (passage_id)
+"""
+_COMMON_WORDS = """
+    SELECT
+        greatest((SELECT reltuples FROM pg_class WHERE oid = 'passages'::regclass), 1),
+        (
+            SELECT json_agg(json_build_array(word, share))
+            FROM pg_stats, unnest(
+                most_common_elems::text::text[], most_common_elem_freqs[1:cardinality(most_common_elems::text::text[])]
+            ) AS common (word, share)
+            WHERE schemaname = current_schema() AND tablename = 'passages' AND attname = 'words' AND word = ANY (%s)
+        )
+"""
+_SIMILAR = """
+    SELECT w.word FROM unnest(CAST(%s AS text[]), CAST(%s AS text[])) AS w (word, query)
+    WHERE EXISTS (SELECT FROM (SELECT * FROM passages WHERE words @@ CAST(w.query AS tsquery) OFFSET 0) p WHERE {where})
+"""
+"""Each word is looked up in the index: in one query with all of them, Postgres would rather read the whole table."""
+
+
+class _Choosing(NamedTuple):
+    """A condition on the words of passages, with the most passages, the latest, that it chooses."""
+
+    number: int
+    """Of the term, or TOGETHER."""
+    query: str
+    most: int
+
+
+class _Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The terms of a query, with the number of passages that have each."""
+
+    query: Query
+    frequencies: Sequence[float]
+    passages: float
+    """Number of all passages."""
+
+    @property
+    def rarities(self) -> list[float]:
+        return [rarity(frequency, self.passages) for frequency in self.frequencies]
 
 
 def search(connection: Connection, command: Search, *, read_scope: ReadScope) -> Page:
-    """Return hits, the best first; `match` tells whether a hit has all words or only some."""
-    query = build_query(connection, command.q)
-    start = decode_cursor(command.cursor, Position) or Position(match="all", offset=0)
-    limit = min(command.limit, command.max_characters // SMALLEST_HIT + 1)
-    hits = _hits(connection, command, query, start=start, limit=limit, read_scope=read_scope)
-    return fill(hits, limit=limit, room=command.max_characters)
+    """Return hits, the best first; `match` tells whether a hit has all words, some, or none but a similar meaning."""
+    query = parse_query(command.q)
+    areas = areas_of(command)
+
+    def best(most: int) -> Ranking:
+        if not query.terms or not areas:
+            return Ranking()
+        return _Search(connection, command, query, areas=areas, read_scope=read_scope).rank(most)
+
+    return show(command, query, best)
 
 
-def _hits(
-    connection: Connection, command: Search, query: SearchQuery, *, start: Position, limit: int, read_scope: ReadScope
-) -> Iterator[tuple[Position, dict[str, Any] | None]]:
-    wanted = limit + 1
-    matches: tuple[Match, ...] = ("all", "partial") if start.match == "all" else ("partial",)
-    for match in matches:
-        offset = start.offset if match == start.match else 0
-        statement = _ranked(command, query, match=match, read_scope=read_scope)
-        if statement is None:
-            return
-        page = statement.offset(offset).limit(min(wanted, MOST_HITS - offset))
-        for row in stream(connection, _with_snippets(page, query)):
-            if row.is_beyond:
-                yield Position(match=match, offset=offset), None
-                return
-            offset += 1
-            wanted -= 1
-            yield Position(match=match, offset=offset), _hit(row, query, match=match)
-        if wanted <= 0:
-            return
+class _Search:
+    def __init__(
+        self, connection: Connection, command: Search, query: Query, *, areas: Sequence[str], read_scope: ReadScope
+    ) -> None:
+        self._connection = connection
+        self._query = query
+        self._where = _conditions(command, query, areas=areas, read_scope=read_scope)
+        self._question = ask(connection, command.q)
+
+    def rank(self, most: int) -> Ranking:
+        """Return up to this many hits."""
+        known = self._frequencies(self._query)
+        candidates, frequencies = self._candidates(known, most)
+        corrected = self._corrected(frequencies)
+        if corrected is not None:
+            known = self._frequencies(corrected)
+            candidates, frequencies = self._candidates(known, most)
+        ranked = msgspec.structs.replace(known, frequencies=frequencies)
+        by_meaning = self._question is not None
+        hits = rank(candidates, known.query, ranked.rarities, by_meaning=by_meaning)[:most]
+        return Ranking(
+            hits=hits,
+            shown=_details(self._connection, hits),
+            by_meaning=by_meaning,
+            not_embedded=count_not_embedded(self._connection, self._where) if by_meaning else 0,
+        )
+
+    def _candidates(self, terms: _Terms, most: int) -> tuple[list[Candidate], list[float]]:
+        """Return the passages to rank, and the number of passages for each term."""
+        ranked = max(CANDIDATES, 2 * most)
+        choosing = _choose(terms)
+        found = " UNION ALL ".join([_FOUND.format(where=self._where.statement)] * len(choosing))
+        nearest = self._question.nearest(self._where, most=ranked) if self._question else NONE_NEAREST
+        cosine = self._question.cosine() if self._question else NO_COSINE
+        rows = self._connection.exec_driver_sql(
+            _CANDIDATES.format(found=found, nearest=nearest.statement, cosine=cosine.statement),
+            (
+                *(value for one in choosing for value in (one.number, one.query, *self._where.parameters, one.most)),
+                terms.passages,
+                ranked,
+                *nearest.parameters,
+                *cosine.parameters,
+                list(dict.fromkeys(form for term in terms.query.terms for form in term.forms)),
+                list(dict.fromkeys(term.prefix for term in terms.query.terms if term.prefix)),
+            ),
+        ).all()
+        counted = dict(rows[0].frequencies or ()) if rows else {}
+        chosen = {one.number for one in choosing if one.most > COMMON}
+        frequencies = [
+            float(counted.get(number, 0)) if number in chosen else frequency
+            for number, frequency in enumerate(terms.frequencies)
+        ]
+        return [_candidate(row) for row in rows], frequencies
+
+    def _frequencies(self, query: Query) -> _Terms:
+        """Return estimates of the terms' frequencies, from the statistics of the index."""
+        words = [form for term in query.terms for form in term.forms]
+        total, common = self._connection.exec_driver_sql(_COMMON_WORDS, (words,)).one()
+        shares = Counter(dict(common or ()))
+        frequencies = [max(shares[form] for form in term.forms) * total for term in query.terms]
+        return _Terms(query=query, frequencies=frequencies, passages=total)
+
+    def _corrected(self, frequencies: Sequence[float]) -> Query | None:
+        """Return the query with similar words for words that no passage has, or None."""
+        unknown = mistyped(self._query.terms, frequencies)
+        if not unknown:
+            return None
+        wanted = {number: list(dict.fromkeys(neighbours(term.forms[0]))) for number, term in unknown.items()}
+        every = list({word for words in wanted.values() for word in words})
+        self._connection.exec_driver_sql("SET LOCAL enable_seqscan TO off")
+        known = set(
+            self._connection.exec_driver_sql(
+                _SIMILAR.format(where=self._where.statement),
+                (every, list(map(quote, every)), *self._where.parameters),
+            ).scalars()
+        )
+        self._connection.exec_driver_sql("SET LOCAL enable_seqscan TO DEFAULT")
+        if not known:
+            return None
+        terms = list(self._query.terms)
+        for number, words in wanted.items():
+            if similar := tuple(word for word in words if word in known):
+                terms[number] = Term((terms[number].forms[0], *similar), is_corrected=True)
+        return msgspec.structs.replace(self._query, terms=terms)
 
 
-def _ranked(command: Search, query: SearchQuery, *, match: Match, read_scope: ReadScope) -> Select[Any] | None:
-    areas = [AREAS[name] for name in dict.fromkeys(command.areas or AREAS)]
+def _choose(terms: _Terms) -> list[_Choosing]:
+    """Return the terms that choose passages: the rare ones; else all together, and the rarest of them."""
+    every = {number: _tsquery(term) for number, term in enumerate(terms.query.terms)}
+    needed = [number for number, term in enumerate(terms.query.terms) if not term.is_whole]
+    rare = [number for number in every if terms.frequencies[number] <= COMMON]
+    if not needed or any(number in rare for number in needed):
+        return [_Choosing(number, every[number], COMMON + 1) for number in rare or every]
+    rarest = min(needed, key=lambda number: terms.frequencies[number])
+    together = " & ".join(f"({every[number]})" for number in needed)
+    wholes = [_Choosing(number, every[number], COMMON + 1) for number in rare]
+    return [_Choosing(TOGETHER, together, COMMON), _Choosing(rarest, every[rarest], MOST_COMMON), *wholes]
+
+
+def _conditions(command: Search, query: Query, *, areas: Sequence[str], read_scope: ReadScope) -> Part:
+    """Return the conditions that all hits fulfil."""
+    conditions: list[tuple[str, Any]] = [("area = ANY (CAST(%s AS text[]))", list(areas))]
+    if read_scope.session_id is not None:
+        conditions.append(("session_id = %s", read_scope.session_id))
+    elif read_scope.session_glob is not None:
+        conditions.append(("session_id LIKE %s ESCAPE '\\'", like_pattern(read_scope.session_glob)))
+    since, until = command.period(read_scope.now)
+    conditions += [(f"at {sign} %s", moment) for sign, moment in ((">=", since), ("<", until)) if moment is not None]
     if command.type is not None:
-        areas = [area for area in areas if area.area != "conversations"]
+        conditions.append(("type = %s", command.type))
     if command.tags:
-        areas = [area for area in areas if area.tags is not None]
-    if not areas:
-        return None
-    found = union_all(
-        *(_candidates(area, command, query, match=match, read_scope=read_scope) for area in areas)
-    ).subquery()
-    return select(found).order_by(*_order(found.c))
+        conditions.append(("tags && CAST(%s AS text[])", list(command.tags)))
+    for words in query.unwanted:
+        conditions.append(("NOT words @@ CAST(%s AS tsquery)", " <-> ".join(map(quote, words))))
+    return Part(" AND ".join(text for text, _ in conditions), tuple(value for _, value in conditions))
 
 
-def _candidates(
-    area: _Area, command: Search, query: SearchQuery, *, match: Match, read_scope: ReadScope
-) -> Select[Any]:
-    columns: list[ColumnElement[Any]] = [
-        literal(area.area, Text).label("area"),
-        area.table.session_id,
-        getattr(area.table, area.id_name).label("id"),
-        cast(area.kind, Text).label("type"),
-        cast(area.name, Text).label("name"),
-        area.at.label("at"),
-        area.text.label("text"),
-        area.table.search,
-        area.latest.label("latest"),
-    ]
-    rows = select(*columns).where(within(read_scope, area.table.session_id), during(read_scope, command, area.at))
-    if command.type is not None:
-        rows = rows.where(area.kind == command.type)
-    if command.tags:
-        rows = rows.where(area.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
-    rows = rows.order_by(area.latest.desc())
-    if needles := len(query.parsed.needles):
-        latest = _latest(rows.limit(SUBSTRING_ROWS), SUBSTRING_BYTES // needles)
-        hits = select(latest).where(query.matches(match, latest.c.search, latest.c.text))
-    elif match == "partial":
-        latest = _latest(rows.where(query.has_any(area.table.search, area.text)).limit(PARTIAL_ROWS), PARTIAL_BYTES)
-        hits = select(latest).where(query.matches(match, latest.c.search, latest.c.text))
-    else:
-        hits = rows.where(query.matches(match, area.table.search, area.text))
-    found = _latest(hits.limit(MOST_HITS), RANKED_BYTES)
-    # Large tsvectors are stored compressed: decompress once, not per word. OFFSET keeps this a separate step.
-    unpacked = found.c.search.op("||")(cast("", TSVECTOR)).label("search")
-    others = [column for column in found.c if column.name not in ("search", "latest", "before")]
-    found = select(*others, unpacked).offset(0).subquery()
-    rank = query.rank(found.c.search, found.c.text).label("rank")
-    return select(*(column for column in found.c if column.name != "search"), rank)
+def _tsquery(term: Term) -> str:
+    alternatives = [*map(quote, term.forms), *([f"{quote(term.prefix)}:*"] if term.prefix else [])]
+    return " | ".join(alternatives)
 
 
-def _latest(rows: Select[Any], most_bytes: int) -> Subquery:
-    """Select the rows with the latest texts up to a total size, plus one. Large texts are not decompressed for this,
-    since their size is stored."""
-    every = rows.subquery()
-    size = func.octet_length(every.c.text)
-    upto = func.sum(size).over(order_by=every.c.latest.desc(), rows=(None, 0))
-    columns = [column for column in every.c if column.name != "before"]
-    counted = select(*columns, (upto - size).label("before")).subquery()
-    return select(counted).where(counted.c.before < most_bytes).subquery()
+def _candidate(row: Any) -> Candidate:
+    found = Found(counts=Counter(dict(row.counts or ())), length=row.length)
+    names = ("area", "session_id", "item_id", "start", "text", "at", "type", "name", "weight", "cosine")
+    return Candidate(**{name: getattr(row, name) for name in names}, found=found)
 
 
-def _with_snippets(page: Select[Any], query: SearchQuery) -> Select[Any]:
-    hits = page.subquery()
-    size = func.octet_length(hits.c.text)
-    before = func.sum(size).over(order_by=_order(hits.c), rows=(None, 0)) - size
-    most_bytes = SNIPPET_BYTES // (1 + len(query.parsed.needles) // NEEDLES_AT_ONCE)
-    hits = select(hits, (before >= most_bytes).label("is_beyond")).subquery()
-    columns = [column for column in hits.c if column.name != "text"]
-    snippet = [
-        case((hits.c.is_beyond, null()), else_=column.element).label(column.name)
-        for column in query.snippet(hits.c.text)
-    ]
-    return (
-        select(*columns, SessionRow.title.label("session_title"), *snippet)
-        .join(SessionRow, SessionRow.session_id == hits.c.session_id)
-        .order_by(*_order(hits.c))
+def _details(connection: Connection, hits: Sequence[Hit]) -> dict[Place, Shown]:
+    """Return the titles of the sessions, and the status of memories, tasks and sessions."""
+    if not hits:
+        return {}
+    places = [hit.place for hit in hits]
+    rows = connection.exec_driver_sql(
+        "SELECT h.number, s.title, CASE h.area WHEN 'sessions' THEN s.status"
+        " WHEN 'memories' THEN (SELECT status FROM memories m WHERE m.session_id = h.session_id AND m.key = h.item_id)"
+        " WHEN 'tasks' THEN (SELECT status FROM tasks t WHERE t.session_id = h.session_id AND t.task_id = h.item_id)"
+        " END AS status"
+        " FROM unnest(CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS text[])) WITH ORDINALITY"
+        " AS h (area, session_id, item_id, number) JOIN sessions s ON s.session_id = h.session_id",
+        tuple(map(list, zip(*places, strict=True))),
     )
-
-
-def _order(columns: Any) -> list[ColumnElement[Any]]:
-    return [columns.rank.desc(), columns.at.desc(), columns.area, columns.session_id, columns.id]
-
-
-def _hit(row: Row[Any], query: SearchQuery, *, match: Match) -> dict[str, Any]:
-    snippet = row.headline if row.around is None else mark(row.around, query.parsed.needles)
-    return hit_item(row._mapping, snippet=normalize_marks(snippet), match=match)
+    return {places[row.number - 1]: Shown(session_title=row.title, status=row.status) for row in rows}

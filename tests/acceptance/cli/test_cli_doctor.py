@@ -96,7 +96,16 @@ class TestDoctor:
         assert {row["remedy"] for row in found.values()} == {""}
         assert {
             *("relay", "key", "encryption", "clock", "version", "webhooks", "redis", "redis durability"),
-            *("redis memory", "postgres", "schema", "postgres durability", "workers", "backlog", "dead letters"),
+            *(
+                "redis memory",
+                "postgres",
+                "schema",
+                "postgres durability",
+                "workers",
+                "backlog",
+                "dead letters",
+                "search",
+            ),
         } == found.keys()
         assert "3 workers" in found["workers"]["detail"]
         assert done.err == "No problems, 0 warnings.\n"

@@ -106,7 +106,7 @@ def test_a_worker_without_a_usable_database_logs_the_cause_once(
         if trouble == "newer":
             with engine.begin() as connection:
                 connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": SCHEMA_REVISION})
-            wait_for(lambda: "workers and a sweeper are running" in log.read_text(), what="workers running")
+            wait_for(lambda: "are running." in log.read_text(), what="workers running")
     finally:
         worker.stop()
         engine.dispose()

@@ -148,9 +148,9 @@ def fill(database_url: str, session_id: str) -> None:
     with engine.begin() as connection:
         connection.execute(
             text("""
-            INSERT INTO memories (session_id, key, type, content, tags, status, revision, search_text, created_at,
+            INSERT INTO memories (session_id, key, type, content, tags, status, revision, created_at,
                 updated_at, created_by)
-            SELECT :id, 'large-' || n, 'note', to_json(repeat('y', 80000)), '{}', 'open', 1, 'large', now(), now(), 'x'
+            SELECT :id, 'large-' || n, 'note', to_json(repeat('y', 80000)), '{}', 'open', 1, now(), now(), 'x'
             FROM generate_series(0, 19) n
             """),
             {"id": session_id},
@@ -161,6 +161,16 @@ def fill(database_url: str, session_id: str) -> None:
                 metadata, created_at, created_by)
             SELECT :id, 'chunk-' || n, repeat(:words || n || ' ', 2500), 'dialogue', '{}', '{}', '{}', now(), 'x'
             FROM generate_series(1, 60) n
+            """),
+            {"id": session_id, "words": words},
+        )
+        connection.execute(
+            text("""
+            INSERT INTO passages (session_id, area, item_id, number, start, text, at, tags, weight, words)
+            SELECT :id, 'conversations', 'chunk-' || n, part, part, passage, now(), '{}', 1,
+                to_tsvector('simple', passage)
+            FROM generate_series(1, 60) n, generate_series(0, 150) part,
+                LATERAL (SELECT repeat(:words || n || ' ', 20) AS passage) made
             """),
             {"id": session_id, "words": words},
         )

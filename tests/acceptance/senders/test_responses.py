@@ -313,7 +313,7 @@ class TestDeletingSessions:
         for part in ("", "/summary", "/transcript", "/memories", "/tasks", "/artifacts", "/events", "/export"):
             answer = stack.client.get(f"/v1/sessions/{session_id}{part}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "session_not_found")
-        assert stack.client.get(f"/v1/search?q={word}").json()["items"] == []
+        assert word not in stack.client.get(f"/v1/search?q={word}").text
 
         anew = stack.send("create_session", session_id, title="Anew")
         assert anew["data"]["created"] is True

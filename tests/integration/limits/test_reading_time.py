@@ -103,7 +103,7 @@ def test_a_slow_read_is_final_only_after_the_time_that_a_source_has_alone(
     redis.delete("sr:reading:tests")
     read = entry("search", walk, q="blocked", waits=True)
     with engine.connect() as other:
-        other.execute(text("LOCK TABLE conversation_chunks IN ACCESS EXCLUSIVE MODE"))
+        other.execute(text("LOCK TABLE passages IN ACCESS EXCLUSIVE MODE"))
         drain(redis, engine, read, *([] if is_alone else [entry("list_memories", walk, source="other")]))
     assert outcome_of(redis, read)["body"]["error"]["code"] == code
 

@@ -14,22 +14,21 @@ from tests.support.stores.rows import NOW, Rows
 
 STORED = 2_000
 """Rows of each kind; a plan that reads all of one kind exceeds the bound ten times."""
-EXAMINED = 200
+EXAMINED = 400
 FILL = f"""
 INSERT INTO conversation_chunks (session_id, chunk_id, content, format, participants, extracted_items, metadata,
     created_by, created_at)
 SELECT 'acts-' || n %% 20, n, 'x', 'dialogue', '{{}}', '{{}}', '{{}}', 'k', now() - n * interval '1 minute'
 FROM generate_series(1, {STORED}) n;
-INSERT INTO memories (session_id, key, revision, type, content, tags, status, created_by, created_at, updated_at,
-    search_text)
+INSERT INTO memories (session_id, key, revision, type, content, tags, status, created_by, created_at, updated_at)
 SELECT 'acts-' || n %% 20, n, 1, 'note', '1', '{{}}', 'open', 'k', now() - n * interval '1 minute',
-    now() - n * interval '1 minute', '' FROM generate_series(1, {STORED}) n;
+    now() - n * interval '1 minute' FROM generate_series(1, {STORED}) n;
 INSERT INTO tasks (session_id, task_id, task_type, description, description_hash, priority, input_data, depends_on,
     max_attempts, attempt, status, questions, created_by, created_at, updated_at)
 SELECT 'acts-' || n %% 20, n, 'general', 'x', '', 0, '{{}}', '{{}}', 3, 0, 'pending', '[]', 'k',
     now() - n * interval '1 minute', now() - n * interval '1 minute' FROM generate_series(1, {STORED}) n;
-INSERT INTO artifacts (session_id, artifact_id, name, type, content, metadata, created_by, created_at, search_text)
-SELECT 'acts-' || n %% 20, n, 'x', 'document', '1', '{{}}', 'k', now() - n * interval '1 minute', ''
+INSERT INTO artifacts (session_id, artifact_id, name, type, content, metadata, created_by, created_at)
+SELECT 'acts-' || n %% 20, n, 'x', 'document', '1', '{{}}', 'k', now() - n * interval '1 minute'
 FROM generate_series(1, {STORED}) n;
 ANALYZE conversation_chunks, memories, tasks, artifacts
 """

@@ -58,6 +58,7 @@ class CommandLine:
         self.folder = folder
         self.environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "EMBEDDINGS": "off",
             "HOME": str(folder),
             "TERM": "xterm-256color",
             "LANG": "C.UTF-8",

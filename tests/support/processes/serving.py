@@ -48,6 +48,7 @@ class Serving:
                 command=(sys.executable, "-m", room),
                 environment={
                     "PATH": os.environ["PATH"],
+                    "EMBEDDINGS": "off",
                     "PYTHONPATH": str(ROOT),
                     "API_KEY": API_KEY,
                     "PORT": str(self.port),

@@ -71,6 +71,7 @@ class Stack:
             "API_KEY": API_KEY,
             "PORT": str(self.port),
             "RELAY_PROCESSES": "1",
+            "EMBEDDINGS": "off",
             "WORKERS": str(workers),
             "FAILPOINT_DIR": str(self.failpoints),
             **NO_LIMITS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Raw
 from sqlalchemy import JSON, Connection, Text, cast, insert, literal
 
 from models.tables import (
@@ -18,7 +19,17 @@ from models.tables import (
     SessionRow,
     TaskRow,
 )
+from sessions.postgres.commands.writing import passage_inserts, send
+from sessions.rules.records import Artifact, Chunk, Memory, Record, Session, Task
+from sessions.search.passages import passages_of
 
+SEARCHED: dict[type[Base], type[Record]] = {
+    SessionRow: Session,
+    ChunkRow: Chunk,
+    MemoryRow: Memory,
+    TaskRow: Task,
+    ArtifactRow: Artifact,
+}
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BEGINNING = NOW - timedelta(days=1)
 
@@ -41,8 +52,8 @@ class Rows:
         self._put(ChunkRow, {"chunk_id": chunk_id, "content": content, **given})
 
     def memory(self, key: str, content: str, type: str = "note", **fields: Any) -> None:
-        """Insert a memory. `content` is JSON text. Search finds it by this text and its key."""
-        given = {"tags": [], "status": "open", "revision": 1, "search_text": f"{key}\n{content}"} | fields
+        """Insert a memory. `content` is JSON text."""
+        given = {"tags": [], "status": "open", "revision": 1} | fields
         self._put(MemoryRow, {"key": key, "type": type, "content": content, **given}, "updated_at")
 
     def revision(self, key: str, revision: int, content: str, **fields: Any) -> None:
@@ -63,7 +74,7 @@ class Rows:
 
     def artifact(self, artifact_id: str, content: str, **fields: Any) -> None:
         """Insert an artifact. `content` is JSON text."""
-        given = {"name": artifact_id, "type": "document", "metadata": "{}", "search_text": content} | fields
+        given = {"name": artifact_id, "type": "document", "metadata": "{}"} | fields
         self._put(ArtifactRow, {"artifact_id": artifact_id, "content": content, **given})
 
     def artifact_revision(self, artifact_id: str, revision: int, content: str, **fields: Any) -> None:
@@ -89,3 +100,13 @@ class Rows:
                 {name: cast(literal(value, Text), JSON) if name in json else value for name, value in values.items()}
             )
         )
+        if (kind := SEARCHED.get(table)) is not None:
+            send(self.connection, passage_inserts(list(passages_of(_record(kind, values, json)))))
+
+
+def _record(kind: type[Record], values: dict[str, Any], json: set[str]) -> Record:
+    """Return a row as a record, with None in the fields that were not given."""
+    given: dict[str, Any] = {name: Raw(value.encode()) if name in json else value for name, value in values.items()}
+    fields = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    values_by_field: dict[str, Any] = {field: given.get(column) for field, column in fields}
+    return kind(**values_by_field)

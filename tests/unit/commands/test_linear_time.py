@@ -29,7 +29,7 @@ from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.ingest.signed_bodies import parse_signed
 from relay.ingest.token_webhooks import parse_hook, read_event
 from sessions.documents.import_validation import read_document
-from sessions.files.search import normal
+from sessions.search.words import fold, split_words
 from tests.support.inputs.hostile import BODIES, require_linear
 from tests.support.stores.world import World
 
@@ -101,7 +101,10 @@ TEXTS: dict[str, tuple[Callable[[str], object], str]] = {
     "a path with many tokens": (mask_path, "/hooks/complete/"),
     "a path of percent signs": (mask_path, "%2525"),
     "an app's name": (clean_name, ACCENTS),
-    "a text to search": (normal, ACCENTS),
+    "a text to search": (fold, ACCENTS),
+    "words of a text": (lambda text: list(split_words(text)), ACCENTS),
+    "an identifier to search": (lambda text: list(split_words(text)), "aB-"),
+    "numbers to search": (lambda text: list(split_words(text)), "1 "),
     "output of blank lines": (read_percent, "\n"),
     "output of digits": (read_percent, "1"),
     "output of escapes": (lambda text: plain(text.encode()), "\x1b["),

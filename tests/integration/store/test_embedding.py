@@ -1,0 +1,170 @@
+"""The embedding of stored texts: in batches, resumed after a kill, anew for another model, and never in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from local.servers.embedded import EmbeddedServer
+from models.settings import read_settings
+from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
+from sessions.embeddings.local_model import LocalModel
+from sessions.postgres.backend import PostgresBackend
+from sessions.postgres.connections import create_engine
+from sessions.postgres.embeddings.embedding import AT_ONCE, Embedding
+from sessions.postgres.embeddings.search_health import check_search
+from sessions.postgres.embeddings.vector_table import index_of
+from tests.support.servers import new_database
+from tests.support.stores.sending import send
+
+
+class Model(LocalModel):
+    """The model of this machine under another name, which refuses some texts, or fails for a while."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.refused = "\0"
+        self.is_away = False
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        if self.is_away:
+            raise ModelFailed("It is away.")
+        if any(self.refused in text for text in texts):
+            raise TextRefused("Too long.")
+        return super().encode(texts)
+
+
+@pytest.fixture
+def url(postgres: EmbeddedServer) -> Iterator[str]:
+    with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(read_settings({"DATABASE_URL": url}), application_name="tests", pool_size=2)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def backend(url: str) -> Iterator[PostgresBackend]:
+    backend = PostgresBackend(read_settings({"DATABASE_URL": url}))
+    send(backend, "create_session", title="Walk")
+    yield backend
+    backend.close()
+
+
+def remember(backend: PostgresBackend, count: int, text: str = "Note {} about the garden") -> None:
+    for number in range(count):
+        send(backend, "store_memory", key=f"m{number}", type="note", content=text.format(number))
+
+
+def scalar(engine: Engine, statement: str) -> Any:
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(statement).scalar_one()
+
+
+def test_texts_wait_until_they_are_embedded(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, AT_ONCE + 5)
+    embedding = Embedding(engine, Encoder(Model("a")))
+    passages = scalar(engine, "SELECT count(*) FROM passages")
+    assert embedding.start() == 0, "They were noted when they were written."
+    assert send(backend, "search", None, q="garden")["not_embedded"] == passages
+    assert list(iter(embedding.embed_batch, 0)) == [AT_ONCE, passages - AT_ONCE]
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == passages
+    assert "not_embedded" not in send(backend, "search", None, q="garden")
+
+
+def test_a_batch_that_broke_off_is_repeated(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    model = Model("a")
+    embedding = Embedding(engine, Encoder(model))
+    embedding.start()
+    model.is_away = True
+    with pytest.raises(ModelFailed):
+        embedding.embed_batch()
+    assert scalar(engine, "SELECT count(*) FROM passages_to_embed") == 4
+    model.is_away = False
+    assert embedding.embed_batch() == 4
+
+
+def test_texts_written_by_a_killed_embedder_are_embedded_by_the_next(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    first, second = Embedding(engine, Encoder(Model("a"))), Embedding(engine, Encoder(Model("a")))
+    first.start()
+    first.embed_batch()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM passage_vectors")  # As if restored from a backup, which has none.
+    assert second.start() == 4
+    assert second.embed_batch() == 4
+
+
+def test_a_text_that_the_model_refuses_is_found_by_its_words(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 5)
+    send(backend, "store_memory", key="bad", type="note", content="a forbidden garden")
+    model = Model("a")
+    model.refused = "forbidden"
+    embedding = Embedding(engine, Encoder(model))
+    embedding.start()
+    assert embedding.embed_batch() == 7
+    assert embedding.embed_batch() == 0
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 6
+    assert send(backend, "search", None, q="forbidden")["hits"][0]["key"] == "bad"
+
+
+def test_a_text_that_is_deleted_meanwhile_needs_no_vector(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 2)
+
+    class Deleting(Model):
+        def encode(self, texts: Sequence[str]) -> Any:
+            if texts != ["."] and len(texts) == 3:
+                send(backend, "delete_memory", key="m1")
+            return super().encode(texts)
+
+    embedding = Embedding(engine, Encoder(Deleting("a")))
+    embedding.start()
+    assert embedding.embed_batch() == 3
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 2
+    assert scalar(engine, "SELECT count(*) FROM passages_to_embed") == 0
+
+
+def test_deleting_a_session_deletes_its_vectors_at_once(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    embedding = Embedding(engine, Encoder(Model("a")))
+    embedding.start()
+    embedding.embed_batch()
+    send(backend, "delete_session", confirm="walk")
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 0
+
+
+def test_another_model_embeds_beside_the_old_vectors_which_are_deleted_then(
+    engine: Engine, backend: PostgresBackend
+) -> None:
+    remember(backend, 3)
+    old, new = Embedding(engine, Encoder(Model("old"))), Embedding(engine, Encoder(Model("new")))
+    old.start()
+    old.embed_batch()
+    assert new.start() == 4
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors WHERE model = 'old'") == 4
+    assert new.embed_batch() == 4
+    assert new.forget_others() == 4
+    assert new.forget_others() == 0
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors WHERE model = 'new'") == 4
+    assert scalar(engine, f"SELECT to_regclass('{index_of('old')}') IS NULL")
+    assert scalar(engine, f"SELECT to_regclass('{index_of('new')}') IS NOT NULL")
+
+
+def test_health_tells_how_many_texts_wait(engine: Engine, backend: PostgresBackend) -> None:
+    with engine.connect() as connection:
+        before = check_search(connection)
+    assert (before.method, before.reason is not None) == ("words", True)
+    remember(backend, 3)
+    Embedding(engine, Encoder(Model("a"))).start()
+    with engine.connect() as connection:
+        found = check_search(connection)
+    assert (found.method, found.texts, found.not_embedded) == ("hybrid", 4, 4)
