@@ -294,7 +294,7 @@ class DeleteMemory(Command, frozen=True, kw_only=True):
 
 
 class Search(PeriodCommand, frozen=True, kw_only=True):
-    """Search conversations, memories, artifacts, tasks and sessions. Without session_id: in all sessions."""
+    """Search conversations, memories, artifacts, tasks and sessions by words and meaning, in one session or in all."""
 
     session = "optional"
     q: v.Query

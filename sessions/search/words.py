@@ -21,6 +21,8 @@ LONGEST_WORD = 64
 """Characters of a word that are indexed; longer ones are rarely typed, and could fill the index."""
 MOST_PARTS = 12
 """An identifier with more parts, such as encoded data, is indexed by its parts only; camelCase as a whole only."""
+MOST_MIXED_PARTS = 4
+"""A run of letters and digits with more parts is a hash or a random id, whose parts say nothing."""
 SYLLABLES_TOGETHER, LETTERS_TOGETHER = 2, 4
 """Length of the pieces of scripts written without spaces."""
 SHORTEST_INFLECTED = 3
@@ -144,7 +146,7 @@ def _words_of(run: str, offset: int, languages: tuple[str, ...]) -> Iterator[Wor
             yield Word(offset + start, offset + end, forms_of(run[start:end], languages))
         return
     pieces = _BOUNDARIES.split(run)
-    if not 1 < len(pieces) <= MOST_PARTS:
+    if not 1 < len(pieces) <= (MOST_PARTS if run.isalpha() else MOST_MIXED_PARTS):
         yield Word(offset, offset + len(run), forms_of(run, languages))
         return
     wholes: tuple[str, ...] = (normalize(run),)

@@ -81,8 +81,13 @@ def ask(connection: Connection, text: str) -> Question | None:
     except ModelFailed as error:
         logger.warning("Searching by words alone. %s", error)
         return None
-    connection.exec_driver_sql(_LIMITS)
+    prepare_index_scan(connection)
     return Question(model=encoder.name, vector=vector_text(vector), dimensions=len(vector))
+
+
+def prepare_index_scan(connection: Connection) -> None:
+    """Set the limits of the index for the rest of the transaction."""
+    connection.exec_driver_sql(_LIMITS)
 
 
 def count_not_embedded(connection: Connection, where: Part) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from local.servers.embedded import EmbeddedServer
 from tests.support.processes.command_line import CommandLine, json_lines
-from tests.support.processes.stack import Stack, new_id
+from tests.support.processes.stack import Stack, new_id, new_word
 from tests.support.project import API_KEY
 from tests.support.servers import new_database
 
@@ -86,7 +85,7 @@ def empty(
 @pytest.fixture(scope="module")
 def filled(cli: CommandLine) -> Filled:
     """The session that is searched, listed and exported."""
-    filled = Filled(new_id("filled"), f"photovoltaic{secrets.token_hex(4)}", f"inverter{secrets.token_hex(4)}")
+    filled = Filled(new_id("filled"), new_word("photovoltaic"), new_word("inverter"))
     conversation = [
         ("c1", f"Anna: shall we put {filled.spoken} panels on the black roof?\nBen: Yes, before winter."),
         ("c2", f"Anna: the {filled.spoken} quote came. Ben: the neighbour has a heat pump."),
@@ -260,9 +259,9 @@ class TestDeleteWithConfirmation:
 
     def test_a_deleted_session_leaves_nothing(self, cli: CommandLine, doomed: str) -> None:
         word = doomed.replace("-", "")
-        assert len(cli.run("search-memories", word).rows) == 1
+        assert cli.run("search-memories", word).rows[0]["session_id"] == doomed
         cli.run("delete", doomed, "-y")
-        assert cli.run("search-memories", word).rows == []
+        assert doomed not in cli.run("search-memories", word).out
         cli.run("list-tasks", "--session", doomed, code=3)
         assert doomed not in cli.run("list", "--limit", "0").out + cli.run("list-tasks", "--limit", "0").out
         cli.run("delete", doomed, "--yes", code=3)

@@ -17,7 +17,11 @@ import pytest
 from local.data_dir import Lock, make_data_dir
 from local.operator.migrations import read_revision
 from local.operator.postgres_tools import TargetDatabase, ToolError, tools_for
+from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
+from sessions.embeddings.configured import configured_encoder
+from sessions.postgres.connections import create_engine
+from sessions.postgres.embeddings.embedding import Embedding
 from tests.support.processes.command_line import PROGRAM, CommandLine
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY
@@ -69,6 +73,22 @@ def everything(cli: CommandLine) -> str:
     return cli.run("export", "--all").out
 
 
+def embed_all(database_url: str) -> int:
+    """Make the vectors of all texts, and return the number of passages that have one."""
+    settings = read_settings({"DATABASE_URL": database_url})
+    encoder = configured_encoder(settings)
+    assert encoder is not None
+    engine = create_engine(settings, application_name="tests", pool_size=1)
+    embedding = Embedding(engine, encoder)
+    embedding.start()
+    while embedding.embed_batch():
+        pass
+    with engine.connect() as connection:
+        found: int = connection.exec_driver_sql("SELECT count(DISTINCT passage_id) FROM passage_vectors").scalar_one()
+    engine.dispose()
+    return found
+
+
 class TestPostgres:
     def test_a_restored_backup_has_the_same_sessions_and_known_deliveries(self, cli: CommandLine, stack: Stack) -> None:
         kept, gone = new_id("kept"), new_id("gone")
@@ -106,6 +126,21 @@ class TestPostgres:
         wait_for(lambda: stack.client.get(f"/v1/deliveries/{waiting}").json()["status"] == "applied", what="applied")
         news = stack.client.get(f"/v1/sessions/{kept}/events", params={"after": later}).json()["items"]
         assert [event["delivery_id"] for event in news] == [waiting]
+
+    def test_a_backup_has_no_vectors_which_are_made_anew_after_a_restore(
+        self, cli: CommandLine, stack: Stack, rig: Rig
+    ) -> None:
+        fill(stack, new_id("vectors"), range(2))
+        embedded = embed_all(rig.postgres.url)
+        assert embedded > 0
+        before = everything(cli)
+        cli.launch("db", "backup", "all.dump")
+        assert b"halfvec" not in (cli.folder / "all.dump").read_bytes()
+        stack.stop()
+        cli.launch("db", "restore", "all.dump", "--yes")
+        assert embed_all(rig.postgres.url) == embedded
+        stack.start("api")
+        assert everything(cli) == before
 
     def test_a_forced_restore_of_a_running_stack_is_complete_and_accepts_repeats(
         self, cli: CommandLine, stack: Stack

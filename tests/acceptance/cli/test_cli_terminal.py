@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator
 
 import pytest
 from rich.cells import cell_len
 
 from tests.support.processes.command_line import CommandLine
-from tests.support.processes.stack import Stack, new_id
+from tests.support.processes.stack import Stack, new_id, new_word
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 """The only control sequences that are allowed."""
@@ -173,7 +172,7 @@ def test_times_are_shown_relative_to_now(cli: CommandLine, stack: Stack) -> None
 
 
 def test_search_hits_are_highlighted_without_markers(cli: CommandLine, stack: Stack) -> None:
-    session_id, word = new_id("found"), f"needle{secrets.token_hex(4)}"
+    session_id, word = new_id("found"), new_word("needle")
     stack.send("create_session", session_id, title="Haystack")
     stack.send("conversation_chunk", session_id, content=f"hay {word} hay")
     shown = cli.shown("search-conversations", word)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients.refusals import refused
-from tests.support.processes.stack import Payload, Stack, envelope, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, envelope, new_id, new_word, wait_for
 
 
 def memories(stack: Stack, session_id: str) -> dict[str, Any]:
@@ -299,7 +299,7 @@ class TestDeletingSessions:
         assert stack.client.get(f"/v1/sessions/{session_id}").json()["title"] == "Walk"
 
     def test_a_session_recreated_under_an_id_sees_nothing_of_the_old_one(self, stack: Stack, session_id: str) -> None:
-        word = f"secret{secrets.token_hex(6)}"
+        word = new_word("secret")
         stack.send("conversation_chunk", session_id, chunk_id="c", content=word, extracted_items={"ideas": [word]})
         for content in (word, f"{word} again"):
             stored = stack.send("store_memory", session_id, key="k", content=content)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from local.servers.embedded import EmbeddedServer
+from models.commands.definitions import Search
 from models.settings import read_settings
 from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
 from sessions.embeddings.local_model import LocalModel
@@ -17,6 +19,8 @@ from sessions.postgres.connections import create_engine
 from sessions.postgres.embeddings.embedding import AT_ONCE, Embedding
 from sessions.postgres.embeddings.search_health import check_search
 from sessions.postgres.embeddings.vector_table import index_of
+from sessions.postgres.reads.search import search
+from sessions.reads.read_scope import ReadScope
 from tests.support.servers import new_database
 from tests.support.stores.sending import send
 
@@ -140,6 +144,22 @@ def test_deleting_a_session_deletes_its_vectors_at_once(engine: Engine, backend:
     embedding.embed_batch()
     send(backend, "delete_session", confirm="walk")
     assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 0
+
+
+def test_a_key_for_some_sessions_finds_no_others_by_meaning(engine: Engine, backend: PostgresBackend) -> None:
+    for session_id in ("mine-1", "yours-1"):
+        send(backend, "create_session", session_id, title="Notes")
+        send(backend, "store_memory", session_id, key=session_id, type="note", content="The car is in the garage")
+    embedding = Embedding(engine, Encoder(LocalModel()))
+    embedding.start()
+    embedding.embed_batch()
+    question = Search(q="Where is my vehicle parked?")
+    for glob, expected in (("mine-*", {"mine-1"}), ("nobody-*", set()), (None, {"mine-1", "yours-1"})):
+        scope = ReadScope(session_id=None, session_glob=glob, now=datetime.now(UTC))
+        with engine.connect() as connection:
+            page = search(connection, question, read_scope=scope)
+        assert page.notes == {"method": "hybrid"}
+        assert {hit["key"] for hit in page.items if "key" in hit} == expected
 
 
 def test_another_model_embeds_beside_the_old_vectors_which_are_deleted_then(

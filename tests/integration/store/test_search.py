@@ -247,4 +247,5 @@ def test_deleted_texts_are_not_found(walk: Rows) -> None:
     walk.memory("m", '"budget"')
     walk.connection.exec_driver_sql("DELETE FROM sessions WHERE session_id = 'search-walk'")
     assert ids(search(walk, "budget")) == []
-    assert walk.connection.exec_driver_sql("SELECT count(*) FROM passages").scalar() == 0
+    left = "SELECT count(*) FROM passages WHERE session_id = 'search-walk'"
+    assert walk.connection.exec_driver_sql(left).scalar() == 0

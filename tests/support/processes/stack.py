@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, TypeVar
 
 import httpx
@@ -234,6 +235,11 @@ def envelope(command: str, session_id: str | None = None, **data: Any) -> Payloa
 def new_id(prefix: str = "session") -> str:
     """Return an id that no other test uses."""
     return f"{prefix}-{secrets.token_hex(6)}"
+
+
+def new_word(beginning: str) -> str:
+    """Return a word of letters that no other test uses, and that shares no part with others."""
+    return beginning + "".join(secrets.choice(ascii_lowercase) for _ in range(12))
 
 
 def in_parallel(work: Callable[[T], Any], items: Sequence[T], *, threads: int = 16) -> Iterator[Any]:
