@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from types import FrameType
 
 from redis import Redis
 from rq.serializers import JSONSerializer
@@ -32,6 +33,15 @@ NICENESS = 19
 RETRY_SECONDS = 10.0
 
 
+class EmbeddingWorker(AllowedJobsWorker):
+    """An RQ worker whose jobs end soon when it is stopped."""
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Let the current batch be the last."""
+        jobs.stopping.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
     """Work until stopped. Started by the supervisor."""
     exit_with_parent()
@@ -41,7 +51,7 @@ def main() -> None:
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     jobs.prepare_embedding(wait_until_possible(settings), connection)
-    worker = AllowedJobsWorker(
+    worker = EmbeddingWorker(
         [EMBEDDINGS_QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False
     )
     worker.work(logging_level="WARNING", with_scheduler=False)

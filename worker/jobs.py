@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from threading import Event
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -16,12 +17,15 @@ from models.queue.job_queue import name_shards
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.embeddings.encoder import ModelFailed
-from sessions.postgres.connections import create_engine, diagnose
+from sessions.postgres.connections import QUESTION_SECONDS, create_engine, diagnose
 from sessions.postgres.embeddings.embedding import Embedding
 from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 
 logger = logging.getLogger(__name__)
+
+LONGEST_QUESTION_SECONDS = 0.1
+"""For the vector of a question in a drain: until the model is loaded, searches use words alone."""
 
 
 class Runtime:
@@ -29,7 +33,9 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.redis = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
-        self.engine: Engine = create_engine(settings, application_name="session-relay worker", pool_size=1)
+        engine = create_engine(settings, application_name="session-relay worker", pool_size=1)
+        # All senders of a shard wait for its reads.
+        self.engine: Engine = engine.execution_options(**{QUESTION_SECONDS: LONGEST_QUESTION_SECONDS})
         self.drain = Drain(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
 
 
@@ -43,6 +49,8 @@ BUSY_SHARE, LONGEST_PAUSE_SECONDS = 0.05, 5.0
 runtime: Runtime | None = None
 embedding: Embedding | None = None
 embedding_redis: Redis | None = None
+stopping = Event()
+"""Set when the embedder is asked to stop: its job ends after the current batch."""
 
 
 def prepare(settings: Settings) -> Runtime:
@@ -88,7 +96,7 @@ def embed() -> None:
     ends_at = time.monotonic() + EMBED_SECONDS
     embedded = 0
     try:
-        while (began_at := time.monotonic()) < ends_at:
+        while (began_at := time.monotonic()) < ends_at and not stopping.is_set():
             done = embedding.embed_batch() or embedding.forget_others()
             if not done:
                 break
@@ -98,7 +106,10 @@ def embed() -> None:
     except (ModelFailed, SQLAlchemyError, RedisError) as error:
         cause = diagnose(error) if isinstance(error, SQLAlchemyError) else str(error)
         logger.warning("Texts could not be embedded; it will be retried. %s", cause)
-        time.sleep(EMBED_RETRY_SECONDS)
+        stopping.wait(EMBED_RETRY_SECONDS)
+    except Exception:  # A bug must not show this job among the dead letters.
+        logger.exception("Bug: texts could not be embedded; it will be retried.")
+        stopping.wait(EMBED_RETRY_SECONDS)
 
 
 def _make_way(worked_seconds: float) -> None:
@@ -109,7 +120,7 @@ def _make_way(worked_seconds: float) -> None:
             pipeline.xlen(inbox_key(shard))
         waiting: list[int] = pipeline.execute()
     if sum(waiting) > BUSY_ENTRIES:
-        time.sleep(min(worked_seconds * (1 / BUSY_SHARE - 1), LONGEST_PAUSE_SECONDS))
+        stopping.wait(min(worked_seconds * (1 / BUSY_SHARE - 1), LONGEST_PAUSE_SECONDS))
 
 
 def _runtime() -> Runtime:

@@ -8,10 +8,12 @@ record among the first five.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from sessions.embeddings.ordinary_texts import NOTES, QUESTIONS
 from sessions.search.stop_words import STOP_WORDS
@@ -22,8 +24,15 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
+logger = logging.getLogger(__name__)
+
 CHARACTERS = 8_000
 """Of a text that the model reads; a passage is shorter, unless its words are very long."""
+TEXTS_SECONDS, QUESTION_SECONDS = 30.0, 5.0
+"""The longest that a server may take for texts, and that a question may take, including the loading of the model."""
+SHORTEST_SECONDS = 0.05
+REST_SECONDS = 10.0
+"""A model that failed is not asked again for so long: its server may be away, and each search would wait for it."""
 _SMALL = 1e-9
 
 _WORD = re.compile(r"\w+")
@@ -35,8 +44,9 @@ class Model(Protocol):
     name: str
     """Changes whenever the vectors of the same text do."""
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return a vector for each text. Raises ModelFailed."""
+    def encode(self, texts: Sequence[str], *, seconds: float) -> Vectors:
+        """Return a vector for each text. Raises ModelFailed, also if a server does not answer within so many
+        seconds."""
 
 
 class ModelFailed(Exception):
@@ -47,45 +57,87 @@ class TextRefused(ModelFailed):
     """The model refused a text, and would refuse it again."""
 
 
+class _Usual(NamedTuple):
+    """The means of the vectors of ordinary notes, questions, and questions without function words. Each language has
+    the same weight."""
+
+    notes: Vectors
+    questions: Vectors
+    stripped: Vectors
+
+
 class Encoder:
-    """Makes vectors of unit length, whose inner products tell how near a text is to a question. Safe for threads; the
-    model is loaded at the first call, which takes a second or two."""
+    """Makes vectors of unit length, whose inner products tell how near a text is to a question. Safe for threads."""
 
     def __init__(self, model: Model) -> None:
         self.name = model.name
         self._model = model
         self._lock = threading.Lock()
-        self._usual: tuple[Vectors, Vectors, Vectors] | None = None
+        self._usual: _Usual | None = None
+        self._loading: threading.Thread | None = None
+        self._rests_until = 0.0
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts, one per row. Raises ModelFailed."""
+        """Return the vectors of texts, one per row. Loads the model first, if need be, which takes a second or two.
+        Raises ModelFailed."""
         with self._lock:
-            notes, _, _ = self._usual_vectors()
-            return _unit(self._model.encode([text[:CHARACTERS] for text in texts]) - notes)
+            usual = self._load()
+            return _unit(self._encode([text[:CHARACTERS] for text in texts], TEXTS_SECONDS) - usual.notes)
 
-    def question(self, text: str) -> Vectors:
-        """Return the vector of a question. Raises ModelFailed."""
-        with self._lock:
-            _, questions, stripped = self._usual_vectors()
-            whole, bare = self._model.encode([text[:CHARACTERS], _strip(text[:CHARACTERS])])
-            return _unit(_unit(whole - questions) + _unit(bare - stripped))
+    def question(self, text: str, *, seconds: float = QUESTION_SECONDS) -> Vectors:
+        """Return the vector of a question. Raises ModelFailed if that takes longer, or the model has failed a moment
+        ago; a model that is not loaded by then goes on being loaded, for later questions."""
+        ends_at = time.monotonic() + seconds
+        if time.monotonic() < self._rests_until:
+            raise ModelFailed("The model has just failed.")
+        if (usual := self._wait_until_loaded(seconds)) is None:
+            raise ModelFailed("The model is being loaded.")
+        if not self._lock.acquire(timeout=max(ends_at - time.monotonic(), 0)):
+            raise ModelFailed("The model is busy.")
+        try:
+            text = text[:CHARACTERS]
+            whole, bare = self._encode([text, _strip(text)], max(ends_at - time.monotonic(), SHORTEST_SECONDS))
+        except ModelFailed:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            raise
+        finally:
+            self._lock.release()
+        return _unit(_unit(whole - usual.questions) + _unit(bare - usual.stripped))
 
-    def _usual_vectors(self) -> tuple[Vectors, Vectors, Vectors]:
-        """Return the means of ordinary notes, questions, and questions without function words. Each language has the
-        same weight."""
+    def _wait_until_loaded(self, seconds: float) -> _Usual | None:
+        """Load the model in a thread, and wait so long for it."""
         if self._usual is None:
-            self._usual = (
-                self._mean(NOTES.values()),
-                self._mean(QUESTIONS.values()),
-                self._mean([_strip(question) for question in questions] for questions in QUESTIONS.values()),
+            if self._loading is None or not self._loading.is_alive():
+                self._loading = threading.Thread(target=self._load_in_background, daemon=True)
+                self._loading.start()
+            self._loading.join(seconds)
+        return self._usual
+
+    def _load_in_background(self) -> None:
+        try:
+            with self._lock:
+                self._load()
+        except ModelFailed as error:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            logger.warning("The model of embeddings could not be loaded. %s", error)
+
+    def _load(self) -> _Usual:
+        if self._usual is None:
+            self._usual = _Usual(
+                notes=self._mean(NOTES.values()),
+                questions=self._mean(QUESTIONS.values()),
+                stripped=self._mean([_strip(question) for question in questions] for questions in QUESTIONS.values()),
             )
         return self._usual
 
     def _mean(self, lists: Iterable[Sequence[str]]) -> Vectors:
         import numpy as np
 
-        mean: Vectors = np.mean([self._model.encode(texts).mean(0) for texts in lists], 0)
+        mean: Vectors = np.mean([self._encode(texts, TEXTS_SECONDS).mean(0) for texts in lists], 0)
         return mean
+
+    def _encode(self, texts: Sequence[str], seconds: float) -> Vectors:
+        return self._model.encode(texts, seconds=seconds)
 
 
 def _strip(question: str) -> str:

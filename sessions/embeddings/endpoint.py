@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Texts of a request."""
-TIMEOUT_SECONDS = 20.0
 CONNECT_SECONDS = 2.0
 REFUSALS = (400, 413, 422)
 """Status codes that mean that a text is too long, or not understood."""
@@ -39,25 +38,25 @@ class Endpoint:
         self._body = {"model": model} if model else {}
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
             follow_redirects=False,
         )
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], *, seconds: float) -> Vectors:
         """Return a vector for each text. Raises ModelFailed, also if the answer is not one of this kind."""
         import numpy as np
 
         found: list[list[float]] = []
         for start in range(0, len(texts), AT_ONCE):
-            found += self._ask(texts[start : start + AT_ONCE])
+            found += self._ask(texts[start : start + AT_ONCE], seconds)
         vectors: Vectors = np.asarray(found, dtype=np.float32)
         if vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise ModelFailed("The embeddings endpoint answered with vectors of different lengths.")
         return vectors
 
-    def _ask(self, texts: Sequence[str]) -> list[list[float]]:
+    def _ask(self, texts: Sequence[str], seconds: float) -> list[list[float]]:
+        timeout = httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
         try:
-            answer = self._client.post(self._url, json={**self._body, "input": list(texts)})
+            answer = self._client.post(self._url, json={**self._body, "input": list(texts)}, timeout=timeout)
         except httpx2.HTTPError as error:
             raise ModelFailed(f"The embeddings endpoint did not answer ({type(error).__name__}).") from error
         if answer.status_code in REFUSALS:

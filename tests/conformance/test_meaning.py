@@ -33,6 +33,14 @@ class Store(NamedTuple):
         return [hit.get("key") or hit.get("chunk_id") or hit.get("task_id") or hit["session_id"] for hit in hits]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _load_model() -> None:
+    """Load the model of this process, which searches would not wait for on a busy machine."""
+    encoder = configured_encoder(read_settings({}))
+    assert encoder is not None
+    encoder.texts(["."])
+
+
 @pytest.fixture(scope="module")
 def postgres_url(postgres: EmbeddedServer) -> Iterator[str]:
     with new_database(postgres) as url:

@@ -9,12 +9,14 @@ import msgspec
 from sqlalchemy import Connection
 
 from sessions.embeddings.encoder import Encoder, ModelFailed
-from sessions.postgres.connections import ENCODER
+from sessions.postgres.connections import ENCODER, QUESTION_SECONDS
 from sessions.postgres.embeddings.embedding import vector_text
 from sessions.postgres.embeddings.vector_table import is_prepared
 
 logger = logging.getLogger(__name__)
 
+LONGEST_SECONDS = 5.0
+"""The longest that a search waits for the vector of its question."""
 NOTED = 2_000
 """The latest passages without vectors, among which those that a search would find are counted."""
 READ_FROM_INDEX = 200
@@ -72,12 +74,13 @@ NO_COSINE = Part("CAST(NULL AS float8)", ())
 
 def ask(connection: Connection, text: str) -> Question | None:
     """Return the vector of a question, or None if meanings are not compared: embeddings are off, no embedder has
-    started yet, or the model fails."""
-    encoder: Encoder | None = connection.get_execution_options().get(ENCODER)
+    started yet, or the model fails or is not loaded in time."""
+    options = connection.get_execution_options()
+    encoder: Encoder | None = options.get(ENCODER)
     if encoder is None or not is_prepared(connection):
         return None
     try:
-        vector = encoder.question(text)
+        vector = encoder.question(text, seconds=options.get(QUESTION_SECONDS, LONGEST_SECONDS))
     except ModelFailed as error:
         logger.warning("Searching by words alone. %s", error)
         return None

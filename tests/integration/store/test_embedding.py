@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from local.servers.embedded import EmbeddedServer
 from models.commands.definitions import Search
 from models.settings import read_settings
+from sessions.embeddings.configured import configured_encoder
 from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
 from sessions.embeddings.local_model import LocalModel
 from sessions.postgres.backend import PostgresBackend
@@ -34,12 +35,20 @@ class Model(LocalModel):
         self.refused = "\0"
         self.is_away = False
 
-    def encode(self, texts: Sequence[str]) -> Any:
+    def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
         if self.is_away:
             raise ModelFailed("It is away.")
         if any(self.refused in text for text in texts):
             raise TextRefused("Too long.")
-        return super().encode(texts)
+        return super().encode(texts, seconds=seconds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _load_model() -> None:
+    """Load the model of this process, which searches would not wait for on a busy machine."""
+    encoder = configured_encoder(read_settings({}))
+    assert encoder is not None
+    encoder.texts(["."])
 
 
 @pytest.fixture
@@ -125,10 +134,10 @@ def test_a_text_that_is_deleted_meanwhile_needs_no_vector(engine: Engine, backen
     remember(backend, 2)
 
     class Deleting(Model):
-        def encode(self, texts: Sequence[str]) -> Any:
+        def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
             if texts != ["."] and len(texts) == 3:
                 send(backend, "delete_memory", key="m1")
-            return super().encode(texts)
+            return super().encode(texts, seconds=seconds)
 
     embedding = Embedding(engine, Encoder(Deleting("a")))
     embedding.start()

@@ -12,9 +12,9 @@ from sessions.postgres.reads.read_commands import read
 from sessions.reads.read_scope import ReadScope
 from tests.support.stores.rows import NOW, Rows
 
-STORED = 2_000
+STORED = 10_000
 """Rows of each kind; a plan that reads all of one kind exceeds the bound ten times."""
-EXAMINED = 400
+EXAMINED = 1_000
 FILL = f"""
 INSERT INTO conversation_chunks (session_id, chunk_id, content, format, participants, extracted_items, metadata,
     created_by, created_at)

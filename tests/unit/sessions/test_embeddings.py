@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -63,6 +63,37 @@ def test_threads_share_an_encoder(encoder: Encoder) -> None:
     assert all(np.allclose(vector, expected) for vector in found)
 
 
+def test_a_question_does_not_wait_for_a_model_that_is_slow_to_load() -> None:
+    class Slow(LocalModel):
+        is_waiting = threading.Event()
+
+        def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
+            self.is_waiting.wait(20)
+            return super().encode(texts, seconds=seconds)
+
+    encoder = Encoder(Slow())
+    with pytest.raises(ModelFailed, match="being loaded"):
+        encoder.question("When?", seconds=0.01)
+    Slow.is_waiting.set()
+    assert len(encoder.question("When?", seconds=30)) == 512
+
+
+def test_a_model_that_failed_is_left_alone_for_a_while() -> None:
+    class Failing(LocalModel):
+        asked = 0
+
+        def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
+            self.asked += 1
+            raise ModelFailed("It is away.")
+
+    model = Failing()
+    encoder = Encoder(model)
+    for _ in range(3):
+        with pytest.raises(ModelFailed):
+            encoder.question("When?", seconds=5)
+    assert model.asked == 1
+
+
 def test_settings_choose_the_model() -> None:
     assert configured_encoder(read_settings({"EMBEDDINGS": "off"})) is None
     local = configured_encoder(read_settings({}))
@@ -99,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append({"path": self.path, **asked})
         self.server.authorization = self.headers.get("Authorization")
-        vectors = self.model.encode(asked["input"])
+        vectors = self.model.encode(asked["input"], seconds=20)
         data = [{"index": number, "embedding": vector.tolist()} for number, vector in enumerate(vectors)]
         body = self.server.body or json.dumps({"object": "list", "data": data[::-1], "model": "m"}).encode()
         self.send_response(self.server.failure or 200)
@@ -138,7 +169,7 @@ def test_an_endpoint_answers_like_the_model_behind_it(server: _Server, encoder: 
 
 
 def test_the_whole_url_of_an_endpoint_may_be_given(server: _Server) -> None:
-    endpoint(server, "/v1/embeddings/").encode(["a"])
+    endpoint(server, "/v1/embeddings/").encode(["a"], seconds=20)
     assert server.seen[0]["path"] == "/v1/embeddings"
 
 
@@ -161,11 +192,11 @@ def test_an_endpoint_that_fails_says_why(
 ) -> None:
     server.failure, server.body = status, body
     with pytest.raises(ModelFailed, match=message) as caught:
-        endpoint(server).encode(["secret text"])
+        endpoint(server).encode(["secret text"], seconds=20)
     assert type(caught.value) is error
     assert "secret" not in str(caught.value)
 
 
 def test_an_endpoint_that_is_away_says_so() -> None:
     with pytest.raises(ModelFailed, match="did not answer"):
-        Endpoint(f"http://127.0.0.1:{free_port()}", model="", key="").encode(["a"])
+        Endpoint(f"http://127.0.0.1:{free_port()}", model="", key="").encode(["a"], seconds=20)
