@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from local.servers.embedded import EmbeddedServer
 from models.settings import Settings, read_settings
+from sessions.embeddings.configured import configured_encoder
 from sessions.postgres.connections import create_engine
 from tests.support.processes.stack import Stack, new_stack
 from tests.support.project import API_KEY, IS_LONG
@@ -136,6 +137,14 @@ def redis(redis_url: str) -> Iterator[Redis]:
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def loaded_model() -> None:
+    """The model of embeddings, loaded in this process: on a busy machine a search would not wait for it."""
+    encoder = configured_encoder(read_settings({}))
+    assert encoder is not None
+    encoder.texts(["."])
 
 
 @pytest.fixture(scope="session")

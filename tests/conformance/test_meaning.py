@@ -33,14 +33,6 @@ class Store(NamedTuple):
         return [hit.get("key") or hit.get("chunk_id") or hit.get("task_id") or hit["session_id"] for hit in hits]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _load_model() -> None:
-    """Load the model of this process, which searches would not wait for on a busy machine."""
-    encoder = configured_encoder(read_settings({}))
-    assert encoder is not None
-    encoder.texts(["."])
-
-
 @pytest.fixture(scope="module")
 def postgres_url(postgres: EmbeddedServer) -> Iterator[str]:
     with new_database(postgres) as url:
@@ -70,7 +62,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return in_postgres
 
 
-pytestmark = pytest.mark.parametrize("store", ["postgres", "files"], indirect=True)
+pytestmark = [
+    pytest.mark.usefixtures("loaded_model"),
+    pytest.mark.parametrize("store", ["postgres", "files"], indirect=True),
+]
 
 
 def remember(store: Store, session_id: str, /, **contents: str) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import Engine
 from local.servers.embedded import EmbeddedServer
 from models.commands.definitions import Search
 from models.settings import read_settings
-from sessions.embeddings.configured import configured_encoder
 from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
 from sessions.embeddings.local_model import LocalModel
 from sessions.postgres.backend import PostgresBackend
@@ -24,6 +23,8 @@ from sessions.postgres.reads.search import search
 from sessions.reads.read_scope import ReadScope
 from tests.support.servers import new_database
 from tests.support.stores.sending import send
+
+pytestmark = pytest.mark.usefixtures("loaded_model")
 
 
 class Model(LocalModel):
@@ -41,14 +42,6 @@ class Model(LocalModel):
         if any(self.refused in text for text in texts):
             raise TextRefused("Too long.")
         return super().encode(texts, seconds=seconds)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _load_model() -> None:
-    """Load the model of this process, which searches would not wait for on a busy machine."""
-    encoder = configured_encoder(read_settings({}))
-    assert encoder is not None
-    encoder.texts(["."])
 
 
 @pytest.fixture
