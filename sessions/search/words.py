@@ -94,6 +94,8 @@ class _PlacedForms(NamedTuple):
 
 @lru_cache(maxsize=65_536)
 def _placed_forms(compound: str, language: str) -> _PlacedForms:
+    if compound.isascii() and compound.isalpha() and compound[1:].islower():  # An ordinary word, and most are.
+        return _PlacedForms(1, tuple([(0, form) for form in forms_of(compound, (language,))]))
     words = list(_words_in(compound, 0, (language,)))
     forms = ((number, form) for number, word in enumerate(words) for form in dict.fromkeys((*word.forms, *word.wholes)))
     return _PlacedForms(len(words), tuple(forms))
@@ -183,6 +185,6 @@ def _numbers_in(text: str) -> dict[int, tuple[str, ...]]:
 
 @cache
 def _stemmer(language: str) -> Any:
-    import snowballstemmer  # type: ignore[import-untyped]  # Imported here: it takes as long as most commands.
+    import Stemmer  # Imported here: most commands of session-cli need none.
 
-    return snowballstemmer.stemmer(language)
+    return Stemmer.Stemmer(language)
