@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHARACTERS = 8_000
-"""Of a text that the model reads; a passage is shorter, unless its words are very long."""
+"""The beginning of a text that the model reads. Passages are shorter, unless their words are very long."""
 TEXTS_SECONDS, QUESTION_SECONDS = 30.0, 5.0
 """The longest that a server may take for texts, and that a question may take, including the loading of the model."""
 SHORTEST_SECONDS = 0.05

@@ -72,7 +72,7 @@ class _Corpus:
 
 
 class _Meanings(msgspec.Struct, frozen=True, kw_only=True):
-    """How near the passages are to the query."""
+    """The nearness of the passages to the query."""
 
     cosines: Mapping[_PassageId, float] = {}
     nearest: Set[_PassageId] = frozenset()

@@ -43,7 +43,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hit shows of its session and record as they are now."""
+    """The current title and status that a hit shows."""
 
     session_title: str
     status: str | None = None
@@ -69,7 +69,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the answer says about the search as a whole."""
+        """Fields of the answer about the search as a whole."""
         if not self.by_meaning:
             return {"method": "words"}
         return {"method": "hybrid", **({"not_embedded": self.not_embedded} if self.not_embedded else {})}

@@ -14,9 +14,9 @@ from sessions.search.words import split_words
 
 Match = Literal["all", "partial", "meaning"]
 LEAST_COSINE = 0.1
-"""Of a hit without any word of the query; those of passages about something else are mostly less."""
+"""The least cosine of a hit without any word of the query. Passages about something else mostly have less."""
 LEAST_COVERAGE = 0.2
-"""Share of the query that a hit has of which only parts of identifiers were found, such as a number in it."""
+"""The least share of the query in a hit that has only parts of identifiers, such as a number."""
 Place = tuple[str, str, str]
 """Area, session and id of a record."""
 
@@ -39,7 +39,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
     found: Found
     cosine: float | None = None
-    """How near its meaning is to that of the query, if both have a vector."""
+    """The nearness of its meaning to that of the query, if both have a vector."""
 
     @property
     def place(self) -> Place:

@@ -13,7 +13,7 @@ from sessions.search.query import Query, Term
 SATURATION, LENGTH_SHARE, USUAL_LENGTH = 0.9, 0.3, 40
 """BM25's k1 and b, and the number of words of an ordinary passage."""
 STEM_SHARE, TYPO_SHARE, PREFIX_SHARE = 0.9, 0.8, 0.7
-"""How much of a match the stem of a word is, a word that differs by a typing error, and a longer word."""
+"""Shares of a match: for the stem of a word, a word that differs by a typing error, and a longer word."""
 FREQUENCY_SHARE = 0.1
 """The most that frequent words add to a score."""
 
@@ -24,7 +24,7 @@ LENGTH_BONUS, FULL_LENGTH = 0.08, 400
 
 
 class Score(NamedTuple):
-    """How well a passage answers a query: first by the share of the query's words, weighted by their rarity, that it
+    """The rank of a passage for a query: first by the share of the query's words, weighted by their rarity, that it
     has; then by how often they occur."""
 
     coverage: float
@@ -47,7 +47,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The words of a query in one passage."""
 
     counts: Mapping[str, int]
-    """How often each form occurs."""
+    """The number of occurrences of each form."""
     length: int
     """Number of different words of the passage."""
 

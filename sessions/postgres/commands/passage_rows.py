@@ -12,7 +12,7 @@ from sessions.search.words import add_positions
 LABEL_GAP = 10
 """Positions between the label and the text, so that no phrase is found across."""
 LAST_POSITION = 16_383
-"""Of a tsvector."""
+"""The largest position that a tsvector can hold."""
 _SPECIAL = frozenset("'\\")
 
 

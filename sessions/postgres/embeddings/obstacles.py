@@ -1,4 +1,4 @@
-"""What keeps a database from having vectors, and the remedy."""
+"""Obstacles that keep a database from having vectors, each with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How searches work at present: by words alone, and why, or by meaning, too, and how many texts that covers."""
+"""The state of the search: by words alone, with the reason, or also by meaning, with the number of texts that wait."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ TABLE = "passage_vectors"
 PREPARE_LOCK = 7_305_002
 """Advisory lock key: several processes may start at the same time."""
 MAX_DIMENSIONS = 4_000
-"""Of an index of half-precision vectors."""
+"""The most that an index of half-precision vectors can hold."""
 LINKS, BUILD_CANDIDATES = 16, 64
-"""Of HNSW, pgvector's defaults."""
+"""Parameters of the HNSW index: pgvector's defaults."""
 
 
 def is_prepared(connection: Connection) -> bool:

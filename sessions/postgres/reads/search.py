@@ -82,7 +82,7 @@ class _Choosing(NamedTuple):
     """A condition on the words of passages, with the most passages, the latest, that it chooses."""
 
     number: int
-    """Of the term, or TOGETHER."""
+    """The term's number, or TOGETHER."""
     query: str
     most: int
 
