@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Engine
 
-from sessions.embeddings.encoder import Encoder, TextRefused
-from sessions.postgres.embeddings.vector_table import TABLE, add_missing, forget_other_models, prepare
+from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
+from sessions.postgres.embeddings.vector_table import MAX_DIMENSIONS, TABLE, add_missing, forget_other_models, prepare
 from sessions.search.passages import meaning_texts
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Embedding:
         """Make the table of vectors if needed, and note all passages without a vector of this model. Returns their
         number. Raises ModelFailed."""
         dimensions = self._encoder.texts(["."]).shape[1]
+        if dimensions > MAX_DIMENSIONS:
+            raise ModelFailed(f"Its vectors have {dimensions} dimensions; pgvector indexes at most {MAX_DIMENSIONS}.")
         with self._engine.begin() as connection:
             prepare(connection, self._encoder.name, dimensions)
         with self._engine.begin() as connection:
