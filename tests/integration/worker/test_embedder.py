@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -20,12 +21,16 @@ def stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def embedder(stack: Stack) -> psutil.Process:
-    return wait_for(
-        lambda: next(
-            child for child in psutil.Process(stack.pid("worker")).children() if child.name().startswith("embedder")
-        ),
-        what="an embedder",
-    )
+    def found() -> psutil.Process | None:
+        for child in psutil.Process(stack.pid("worker")).children():
+            with suppress(psutil.Error):  # The process may be ending.
+                if child.name().startswith("embedder"):
+                    return child
+        return None
+
+    process = wait_for(found, what="an embedder")
+    assert process is not None
+    return process
 
 
 def remember(stack: Stack, count: int) -> None:
