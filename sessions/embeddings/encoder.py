@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -33,6 +34,8 @@ TEXTS_SECONDS, QUESTION_SECONDS = 30.0, 5.0
 SHORTEST_SECONDS = 0.05
 REST_SECONDS = 10.0
 """A model that failed is not asked again for so long: its server may be away, and each search would wait for it."""
+QUESTION_CHARACTERS = 1_000
+"""The beginning of a question that the model reads, after ligatures were spelled out: one may stand for 18 letters."""
 _SMALL = 1e-9
 
 _WORD = re.compile(r"\w+")
@@ -95,7 +98,7 @@ class Encoder:
         if not self._lock.acquire(timeout=max(ends_at - time.monotonic(), 0)):
             raise ModelFailed("The model is busy.")
         try:
-            text = text[:CHARACTERS]
+            text = unicodedata.normalize("NFKC", text)[:QUESTION_CHARACTERS]
             whole, bare = self._encode([text, _strip(text)], max(ends_at - time.monotonic(), SHORTEST_SECONDS))
         except ModelFailed:
             self._rests_until = time.monotonic() + REST_SECONDS

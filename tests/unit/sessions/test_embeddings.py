@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -47,6 +48,12 @@ def test_vectors_have_unit_length_and_do_not_depend_on_the_batch(encoder: Encode
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-3)
     for number, text in enumerate(texts):
         assert np.allclose(together[number], encoder.texts([text])[0], atol=1e-3)
+
+
+def test_a_question_of_ligatures_costs_no_more_than_one_of_letters(encoder: Encoder) -> None:
+    spelled = unicodedata.normalize("NFKC", "\ufdfa" * 1_000)
+    assert len(spelled) > 10_000
+    assert np.allclose(encoder.question("\ufdfa" * 1_000), encoder.question(spelled[:1_000]))
 
 
 def test_threads_share_an_encoder(encoder: Encoder) -> None:
