@@ -27,6 +27,8 @@ from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from local.stack.environment import free_port
 from models.process.supervision import Child, ChildProcess
 from models.queue.inbox import ENTRY_FIELD, SHARDS, inbox_key
+from models.settings import read_settings
+from sessions.embeddings.configured import configured_encoder
 
 START_SECONDS = 60.0
 DRAIN_SECONDS = 300.0
@@ -105,9 +107,10 @@ class Stack:
         return port
 
     def start_workers(self, count: int) -> ChildProcess:
-        """Start worker processes, and return their supervisor once all of them wait for work."""
+        """Start worker processes, and return their supervisor once all of them, and the embedder, wait for work."""
         supervisor = self.start("worker", "-m", "worker", WORKERS=str(count))
-        wait_for(lambda: int(self.redis.scard("rq:workers")) >= count, what="The workers did not start")
+        embedders = int(configured_encoder(read_settings(self.environment({}))) is not None)
+        wait_for(lambda: int(self.redis.scard("rq:workers")) >= count + embedders, what="The workers did not start")
         return supervisor
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
