@@ -50,7 +50,7 @@ FILL_PASSAGES = """
 INSERT INTO passages (session_id, area, item_id, number, start, text, at, tags, weight, words)
 SELECT 'scale-' || n %% %s, 'conversations', 'c' || n, 0, 0, text, now(), '{}', 1, to_tsvector('simple', text)
 FROM generate_series(1, %s) n, LATERAL (
-    SELECT string_agg('w' || floor(power(%s, random()) + 0 * n), ' ') AS text FROM generate_series(1, %s)
+    SELECT string_agg('w' || floor(power(%s, random()) + 0 * (n + word)), ' ') AS text FROM generate_series(1, %s) word
 ) t
 """
 
