@@ -78,6 +78,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._usual: _Usual | None = None
         self._loading: threading.Thread | None = None
+        self._loading_since = 0.0
         self._rests_until = 0.0
 
     def texts(self, texts: Sequence[str]) -> Vectors:
@@ -108,12 +109,14 @@ class Encoder:
         return _unit(_unit(whole - usual.questions) + _unit(bare - usual.stripped))
 
     def _wait_until_loaded(self, seconds: float) -> _Usual | None:
-        """Load the model in a thread, and wait so long for it."""
+        """Load the model in a thread, and wait until that has taken so long. While a server hangs, only the first
+        questions wait for it."""
         if self._usual is None:
             if self._loading is None or not self._loading.is_alive():
                 self._loading = threading.Thread(target=self._load_in_background, daemon=True)
+                self._loading_since = time.monotonic()
                 self._loading.start()
-            self._loading.join(seconds)
+            self._loading.join(max(self._loading_since + seconds - time.monotonic(), 0))
         return self._usual
 
     def _load_in_background(self) -> None:

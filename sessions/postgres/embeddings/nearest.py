@@ -15,8 +15,9 @@ from sessions.postgres.embeddings.vector_table import is_prepared
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SECONDS = 5.0
-"""The longest that a search waits for the vector of its question."""
+LONGEST_SECONDS = 2.0
+"""The longest that a search waits for the vector of its question: less than half the time of a read, so that the search
+by words gets the rest."""
 NOTED = 2_000
 """The latest passages without vectors, among which those that a search would find are counted."""
 READ_FROM_INDEX = 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from api.database import READ_SECONDS
 from local.servers.embedded import EmbeddedServer
 from models.commands.definitions import Search
 from models.settings import read_settings
@@ -17,8 +20,10 @@ from sessions.embeddings.local_model import LocalModel
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.connections import create_engine
 from sessions.postgres.embeddings.embedding import AT_ONCE, Embedding
+from sessions.postgres.embeddings.nearest import LONGEST_SECONDS
 from sessions.postgres.embeddings.search_health import check_search
 from sessions.postgres.embeddings.vector_table import index_of
+from sessions.postgres.reads.read_timeout import time_limit
 from sessions.postgres.reads.search import search
 from sessions.reads.read_scope import ReadScope
 from tests.support.servers import new_database
@@ -179,6 +184,27 @@ def test_another_model_embeds_beside_the_old_vectors_which_are_deleted_then(
     assert scalar(engine, "SELECT count(*) FROM passage_vectors WHERE model = 'new'") == 4
     assert scalar(engine, f"SELECT to_regclass('{index_of('old')}') IS NULL")
     assert scalar(engine, f"SELECT to_regclass('{index_of('new')}') IS NOT NULL")
+
+
+def test_a_search_uses_words_in_time_while_the_server_of_the_model_hangs(
+    engine: Engine, backend: PostgresBackend, url: str
+) -> None:
+    remember(backend, 1)
+    Embedding(engine, Encoder(Model("a"))).start()
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:  # Accepts connections, and never answers.
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        settings = read_settings({"DATABASE_URL": url, "EMBEDDINGS_URL": address, "EMBEDDINGS_MODEL": "m"})
+        other = create_engine(settings, application_name="tests", pool_size=1)
+        everything = ReadScope(session_id=None, session_glob=None, now=datetime.now(UTC))
+        seconds = []
+        for _ in range(2):
+            began_at = time.monotonic()
+            with other.connect() as connection, time_limit(connection, READ_SECONDS):
+                page = search(connection, Search(q="garden"), read_scope=everything)
+            assert (page.notes["method"], len(page.items)) == ("words", 1)
+            seconds.append(time.monotonic() - began_at)
+        other.dispose()
+    assert seconds[1] < LONGEST_SECONDS / 2, "Each search waits for the server."
 
 
 def test_health_tells_how_many_texts_wait(engine: Engine, backend: PostgresBackend) -> None:
