@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from models.commands.responses import shorten, type_name
@@ -18,6 +19,8 @@ _STATES = {
     "failed": "failed",
     "cancelled": "is cancelled",
 }
+_NOUN = re.compile(r"(.*?)( (?:for|with) .*)?")
+"""The part of a noun that has a plural, and what qualifies it."""
 
 
 def quoted(title: str) -> str:
@@ -27,10 +30,10 @@ def quoted(title: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """The number with its noun; `no` for zero."""
-    head, *rest = type_name(noun).split(" for ")
+    head, rest = _NOUN.fullmatch(type_name(noun)).groups("")  # type: ignore[union-attr]
     if number != 1:
         head = "memories" if head == "memory" else f"{head}s"
-    return " for ".join([f"{number or 'no'} {head}", *rest])
+    return f"{number or 'no'} {head}{rest}"
 
 
 def found(number: int, noun: str, *, where: str | None, more: bool) -> str:

@@ -16,7 +16,7 @@ from sessions.reads.results import Page
 from sessions.rules.records import shown_status
 from sessions.search.hits import Candidate, Hit, Match, Place
 from sessions.search.query import Query
-from sessions.search.snippets import snippet
+from sessions.search.snippets import Snippet, snippet
 
 MOST_HITS = 1_000
 """Hits that can be paged through: they are ranked anew for each page."""
@@ -33,6 +33,8 @@ ID_NAMES = {
 """Name of the id in each area."""
 WITH_OFFSET = ("conversations", "artifacts")
 """Areas whose texts can be read from an offset."""
+FROM_START = 400
+"""Characters. A hit that begins earlier has no offset: its text is read from the start."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -91,8 +93,9 @@ def show(command: Search, query: Query, rank: Callable[[int], Ranking]) -> Page:
     return msgspec.structs.replace(page, notes=ranking.notes)
 
 
-def _item(hit: Hit, shown: Shown, text: str) -> dict[str, Any]:
+def _item(hit: Hit, shown: Shown, cut: Snippet) -> dict[str, Any]:
     best = hit.best
+    offset = best.start + cut.start
     item = {
         "area": best.area,
         "session_id": best.session_id,
@@ -101,8 +104,8 @@ def _item(hit: Hit, shown: Shown, text: str) -> dict[str, Any]:
         "type": best.type,
         "name": best.name,
         "status": _status(best, shown.status),
-        "snippet": text,
-        "offset": best.start if best.area in WITH_OFFSET and best.start else None,
+        "snippet": cut.text,
+        "offset": offset if best.area in WITH_OFFSET and offset >= FROM_START else None,
         "match": hit.match,
         "rank": round(hit.score, 4),
         "at": format_utc(best.at),

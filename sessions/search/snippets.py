@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sessions.search.query import Query
 from sessions.search.words import LONGEST_WORD, Word, split_words
@@ -20,7 +21,15 @@ Hit = tuple[int, int, int]
 """Where a hit begins and ends, and the number of its term."""
 
 
-def snippet(text: str, query: Query) -> str:
+class Snippet(NamedTuple):
+    """What a hit shows of its text."""
+
+    text: str
+    start: int
+    """Where in the text it begins."""
+
+
+def snippet(text: str, query: Query) -> Snippet:
     """Return up to two fragments on one line, with the hits between marks; the beginning of a text without hits."""
     words = list(split_words(text))
     hits = [
@@ -30,7 +39,8 @@ def snippet(text: str, query: Query) -> str:
         if any(map(term.finds, (*word.forms, *word.wholes)))
     ]
     if not hits:
-        return _one_line(text[: 2 * FRAGMENT_LENGTH]) + ("…" if len(text) > 2 * FRAGMENT_LENGTH else "")
+        cut = "…" if len(text) > 2 * FRAGMENT_LENGTH else ""
+        return Snippet(_one_line(text[: 2 * FRAGMENT_LENGTH]) + cut, 0)
     shown: set[int] = set()
     pieces: list[tuple[int, int]] = []
     left = hits
@@ -44,7 +54,7 @@ def snippet(text: str, query: Query) -> str:
         left = [hit for hit in left if hit[1] <= begin or hit[0] >= start + FRAGMENT_LENGTH]
     shown_pieces = [_marked(text, hits, begin, end) for begin, end in sorted(pieces)]
     first, last = min(pieces)[0], max(pieces)[1]
-    return ("…" if first else "") + " … ".join(shown_pieces) + ("…" if last < len(text) else "")
+    return Snippet(("…" if first else "") + " … ".join(shown_pieces) + ("…" if last < len(text) else ""), first)
 
 
 def _terms_after(hits: Sequence[Hit], start: int) -> set[int]:

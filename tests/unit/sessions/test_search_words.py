@@ -141,16 +141,17 @@ def test_json_is_shown_with_names_a_line_for_each_value() -> None:
 @given(st.text(max_size=2_000), st.text(max_size=20))
 def test_marks_change_nothing_else_and_come_in_pairs(text: str, q: str) -> None:
     text = text.replace("*", "").replace("…", "")
-    shown = snippet(text, parse_query(q))
+    shown, start = snippet(text, parse_query(q))
     assert len(shown) <= 600
     assert "\n" not in shown
     assert shown.count(MARK) % 2 == 0
     plain = shown.replace(MARK, "").strip("…")
     one_line = " ".join(text.split())
     assert all(part in one_line for part in plain.split(" … "))
+    assert " ".join(text[start:].split()).startswith(plain.partition(" … ")[0].strip())
 
 
 def test_adjoining_hits_share_their_marks() -> None:
-    assert snippet("我们选择了数据库", parse_query("数据库")) == "我们选择了**数据库**"
-    assert snippet("in src/app/main.py now", parse_query("app main.py")) == "in src/**app/main.py** now"
-    assert snippet("call getUserName()", parse_query("getusername")) == "call **getUserName**()"
+    assert snippet("我们选择了数据库", parse_query("数据库")).text == "我们选择了**数据库**"
+    assert snippet("in src/app/main.py now", parse_query("app main.py")).text == "in src/**app/main.py** now"
+    assert snippet("call getUserName()", parse_query("getusername")).text == "call **getUserName**()"
