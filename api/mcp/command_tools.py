@@ -32,18 +32,20 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "search": (
         "Search",
         READ,
-        "Full-text search over conversations, memories and artifacts. Without session_id: in all sessions.",
+        "Search conversations, memories, artifacts, tasks and sessions by words and meaning. Without session_id: in "
+        'all sessions. A hit with match "meaning" is a guess: if none fits, search for key nouns in the language of '
+        "the texts.",
     ),
     "read_conversation": (
         "Read a conversation",
         READ,
         "Read a conversation word for word. To read around a hit, send its chunk_id, and an offset some hundred "
-        "characters before its own. Continue with cursor.",
+        "characters before its own.",
     ),
     "recent_activity": (
         "See what happened",
         READ,
-        'What happened, newest first, in all sessions or one: "last week" is since 7d.',
+        'What happened, newest first, in all sessions or one: "last week" is since its Monday until its Sunday.',
     ),
     "query_memories": (
         "Look up memories",

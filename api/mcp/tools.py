@@ -85,7 +85,7 @@ INSTRUCTIONS = (
     "To read around a hit in a long conversation, call read_conversation with its chunk_id and an offset. As a working "
     "agent with claim_task: claim a task, do it as far as your user allows, then report_task with the claim_token. "
     "Send other commands with send_command. Lists go on with next_cursor as cursor, long texts with next_offset as "
-    "offset. Times are UTC. Errors say what to fix."
+    "offset. Times are UTC; a date as until is included. Errors say what to fix."
 )
 """Some clients show only the first 512 characters."""
 

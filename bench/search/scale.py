@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dimensions = len(encoder.question("ready"))
         vectors = Vectors(dimensions)
         _fill(engine, encoder.name, vectors, passages=asked.passages)
+        _say(f"recall at {NEAREST}", f"{_recall(engine, encoder.name, vectors):.3f}")
         for name, scope in _scopes().items():
             times = _search_times(engine, scope)
             _say(f"search {name}", f"p50 {times[len(times) // 2]:.0f} ms, p95 {times[int(len(times) * 0.95)]:.0f} ms")
-        _say(f"recall at {NEAREST}", f"{_recall(engine, encoder.name, vectors):.3f}")
         engine.dispose()
     return 0
 

@@ -370,7 +370,7 @@ class AnswerTask(Command, frozen=True, kw_only=True):
 
 
 class AddArtifact(Command, frozen=True, kw_only=True):
-    """Add a finished work product, such as code or a report; changes under its id are new revisions."""
+    """Add a finished work product, such as code or a report, or a revision of it under its artifact_id."""
 
     name: v.Name
     content: JsonValue

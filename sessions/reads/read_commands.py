@@ -35,7 +35,11 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
 }
 """The list commands: the field of the result, and the noun for one item."""
 
-NOUNS_OF_HITS = {"all": "hit", "partial": "hit for some of the words", "meaning": "hit with a similar meaning"}
+NOUNS_OF_HITS = {
+    "all": "hit",
+    "partial": "hit for some of the words",
+    "meaning": "hit with a possibly similar meaning, but without these words,",
+}
 
 
 def answer_one(command: ReadCommand, data: dict[str, Any]) -> ReadResult:

@@ -30,7 +30,8 @@ READ_ON = (
     "or search."
 )
 
-_OMITTED_FIELDS = ("session_id", "revision", "created_at", "created_by", "metadata")
+_OMITTED_IN_ARTIFACTS = ("session_id", "created_at", "created_by", "metadata")
+_OMITTED_FIELDS = (*_OMITTED_IN_ARTIFACTS, "revision")
 """Fields that a bundle omits."""
 
 
@@ -107,8 +108,8 @@ def _fit_items(section: Section, rows: Iterator[Columns], *, room: int) -> tuple
     return fitting, total - len(fitting)
 
 
-def _fit_half(item: dict[str, Any], room: int) -> dict[str, Any]:
-    return fit({name: value for name, value in item.items() if name not in _OMITTED_FIELDS}, room // 2)
+def _fit_half(item: dict[str, Any], room: int, *, omitted: Sequence[str] = _OMITTED_FIELDS) -> dict[str, Any]:
+    return fit({name: value for name, value in item.items() if name not in omitted}, room // 2)
 
 
 def _memory(row: Columns, room: int) -> dict[str, Any]:
@@ -120,7 +121,8 @@ def _task(row: Columns, room: int) -> dict[str, Any]:
 
 
 def _artifact(row: Columns, room: int) -> dict[str, Any]:
-    return _fit_half(artifact_item(row) | {"content": long_text(row, "content", paged=True)}, room)
+    item = artifact_item(row) | {"content": long_text(row, "content", paged=True)}
+    return _fit_half(item, room, omitted=_OMITTED_IN_ARTIFACTS)
 
 
 _memories = partial(Section, item=_memory)

@@ -84,10 +84,10 @@ def store_memory(state: State, command: StoreMemory, context: Context) -> Decisi
     data = {"key": key, "type": memory.type, "revision": memory.revision, "created": known is None}
     if memory.due is not None:
         data["due"] = memory.due
+    if status := shown_status(memory.type, memory.status):
+        data["status"] = status
     if stored.outcome not in ("created", "repeat"):
         data["outcome"] = stored.outcome
-        if status := shown_status(memory.type, memory.status):
-            data["status"] = status
     is_derived = is_derived or (known is None and _is_derived(command))
     noun = type_name(memory.type) if is_derived else f'{type_name(memory.type)} "{key}"'
     return Decision(message=_message(stored, known, noun), data=data, put=put)
@@ -210,17 +210,17 @@ def _require_revision(command: StoreMemory, known: Memory | None, stored: Stored
 
 def _message(stored: Stored, known: Memory | None, noun: str) -> str:
     memory = stored.memory
+    state = "" if memory.status == "open" else f"; it is {memory.status}"
     match stored.outcome:
         case "created":
             return f"Stored the {noun}."
         case "repeat":
-            return f"The {noun} is already stored."
+            return f"The {noun} is already stored{state}."
         case "restated":
             return f"The {noun} was already stored; its time was updated."
         case "reopened":
             return f"Reopened the {noun}, which was {known.status if known else 'closed'}."
         case "revised":
-            state = "" if memory.status == "open" else f"; it is {memory.status}"
             return f"Stored revision {memory.revision} of the {noun}{state}."
 
 

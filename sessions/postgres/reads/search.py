@@ -31,8 +31,9 @@ MOST_COMMON = 3_000
 """Latest passages that the rarest of common words chooses, besides those that have all of them."""
 TOGETHER = -1
 """Stands for all words of a query; passages that have them come first."""
-CANDIDATES = 200
-"""Passages that are ranked by words, and as many by meaning, or twice as many as hits are wanted."""
+CANDIDATES, NEAREST = 200, 100
+"""Passages that are ranked because of their words, and because of their meaning; at least twice as many as hits are
+wanted. In the sessions of a limited key, each of the nearest costs ten times as many that are read and left out."""
 
 _FOUND = (
     "(SELECT %s AS term, passage_id FROM passages WHERE words @@ CAST(%s AS tsquery) AND {where}"
@@ -145,7 +146,8 @@ class _Search:
         ranked = max(CANDIDATES, 2 * most)
         choosing = _choose(terms)
         found = " UNION ALL ".join([_FOUND.format(where=self._where.statement)] * len(choosing))
-        nearest = self._question.nearest(self._where, most=ranked) if self._question else NONE_NEAREST
+        most_near = max(NEAREST, 2 * most)
+        nearest = self._question.nearest(self._where, most=most_near) if self._question else NONE_NEAREST
         cosine = self._question.cosine() if self._question else NO_COSINE
         rows = self._connection.exec_driver_sql(
             _CANDIDATES.format(found=found, nearest=nearest.statement, cosine=cosine.statement),

@@ -9,7 +9,7 @@ def test_counts_use_singular_and_plural() -> None:
     assert [counted(number, "memory") for number in (0, 1, 2)] == ["no memories", "1 memory", "2 memories"]
     assert counted(2, "action_item") == "2 action items"
     assert counted(2, "hit for some of the words") == "2 hits for some of the words"
-    assert counted(2, "hit with a similar meaning") == "2 hits with a similar meaning"
+    assert counted(2, "hit with a possibly similar meaning") == "2 hits with a possibly similar meaning"
 
 
 def test_a_list_is_described_in_one_sentence() -> None:
