@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoder = configured_encoder(settings)
         assert encoder is not None, "Meanings need a model."
         engine = create_engine(settings, application_name="session-relay bench", pool_size=1)
-        dimensions = len(encoder.question("ready"))
+        dimensions = len(encoder.question("ready", seconds=60))
         vectors = Vectors(dimensions)
         _fill(engine, encoder.name, vectors, passages=asked.passages)
         _say(f"recall at {NEAREST}", f"{_recall(engine, encoder.name, vectors):.3f}")
