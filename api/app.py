@@ -22,8 +22,8 @@ from api.operations.status import Status
 from api.sessions.events import Events, find_positions
 from api.sessions.exports import Exports
 from api.sessions.imports import Imports
+from api.sessions.repeated_reads import read_again
 from api.sessions.session_reads import Reads
-from api.sessions.waiting_task_reads import read_task
 from api.tasks.agents import Agents
 from api.tasks.claim_waiters import MAX_WAITING, ClaimWaiters
 from api.tasks.claims import Claims
@@ -54,7 +54,7 @@ that the process has."""
 def create_app(settings: Settings) -> Starlette:
     """Create the public app. Raises SettingsError if it cannot start with these settings."""
     database = Database(settings)
-    ingest = Ingest(settings, read_task=partial(read_task, database))
+    ingest = Ingest(settings, read_again=partial(read_again, database))
     claims_database = Database(settings, name="claims", threads=claim_threads(settings), relay_threads=0)
     journal = JournalNotifier(ingest.redis, partial(find_positions, database), limit=settings.part_of(MAX_LISTENERS))
     waiters = ClaimWaiters(database, limit=settings.part_of(MAX_WAITING))

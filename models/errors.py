@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+OUT_OF_TIME_CODES = frozenset({"too_slow", "reads_too_slow"})
+"""Codes of reads that were cancelled, or not begun, because they would have delayed the commands behind them."""
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of several problems with a request."""

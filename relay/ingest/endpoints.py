@@ -25,7 +25,7 @@ from relay.http.form_bodies import is_form, payload_of
 from relay.http.routing import route
 from relay.http.signature_headers import is_from_github
 from relay.ingest.drain_enqueuer import DrainEnqueuer
-from relay.ingest.pipeline import Parsed, Pipeline, ReadTask, Sender
+from relay.ingest.pipeline import Parsed, Pipeline, ReadAgain, Sender
 from relay.ingest.pusher import BATCHES_IN_FLIGHT, Pusher
 from relay.ingest.signed_bodies import parse_signed
 from relay.ingest.token_webhooks import answer_handshake, parse_hook, read_event, split_parameters
@@ -55,8 +55,8 @@ logger = logging.getLogger(__name__)
 class Ingest:
     """One process' ingest: its connections to Redis, its background tasks, and its endpoints."""
 
-    def __init__(self, settings: Settings, *, read_task: ReadTask | None = None) -> None:
-        """Does not connect yet. `read_task` reads a task again for a sender that waits for it. Raises SettingsError
+    def __init__(self, settings: Settings, *, read_again: ReadAgain | None = None) -> None:
+        """Does not connect yet. `read_again` repeats a read for a sender that waits for it. Raises SettingsError
         without a credential or REDIS_URL."""
         signers = {secret.source for secret in webhook_secrets(settings)}
         self.redis: Redis = open_redis(settings.redis_url, connections=SIDE_CONNECTIONS)
@@ -93,7 +93,7 @@ class Ingest:
                 all_bytes=settings.part_of(MAX_UNPROVEN_BYTES),
             ),
             max_body_bytes=settings.max_body_bytes,
-            read_task=read_task,
+            read_again=read_again,
         )
 
     @property

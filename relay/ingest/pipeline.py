@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from models.commands.definitions import EMPTY_OBJECT, GetTask
+from models.commands.definitions import EMPTY_OBJECT, GetTask, ReadCommand
 from models.commands.payloads import Submission
 from models.errors import TooManyRequests, Unavailable
 from models.field_types import MAX_WAIT_SECONDS
@@ -31,7 +31,7 @@ from relay.http.query_parameters import decode_parameters
 from relay.http.responses import error_response
 from relay.http.waiting import wait_any
 from relay.ingest.pusher import Pushed, Pusher
-from relay.ingest.receipts import outcome_response, receipt_response
+from relay.ingest.receipts import is_out_of_time, outcome_response, receipt_response
 from relay.ingest.signed_bodies import IgnoredEvent
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.limits.load_shedding import LoadShedder
@@ -46,8 +46,8 @@ LEAST_READ_SECONDS = 2.0
 Parsed = Submission | IgnoredEvent
 Parse = Callable[[bytes, Caller], Parsed | Response]
 """Parses a body; a Response answers a request other than a webhook."""
-ReadTask = Callable[[Caller, Entry, GetTask], Awaitable[Outcome]]
-"""Reads a task again, as the command would. Raises Unavailable or TooManyRequests if that is impossible now."""
+ReadAgain = Callable[[Caller, Entry, ReadCommand], Awaitable[Outcome]]
+"""Repeats a read, as a GET would. Raises Unavailable or TooManyRequests if that is impossible now."""
 
 
 class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +89,8 @@ class Admitted(msgspec.Struct, frozen=True):
 
     entry: Entry
     wait_seconds: float
+    read: ReadCommand | None = None
+    """The command, if it is a read."""
     task: GetTask | None = None
     """A task that the sender waits for after the first read."""
     is_flat: bool = False
@@ -109,7 +111,7 @@ class Pipeline:
         stopping: asyncio.Event,
         unproven: UnauthenticatedBytes,
         max_body_bytes: int,
-        read_task: ReadTask | None,
+        read_again: ReadAgain | None,
     ) -> None:
         self._access = access
         self._load = load
@@ -120,7 +122,7 @@ class Pipeline:
         self._stopping = stopping
         self._max_body_bytes = max_body_bytes
         self._unproven = unproven
-        self._read_task = read_task
+        self._read_again = read_again
 
     async def run(
         self,
@@ -186,7 +188,8 @@ class Pipeline:
             return Admitted(Entry(hash=parsed.hash, ignored=parsed.reason, **ignored, **origin), wait_seconds)
         is_unnamed = not caller.signed and header is None and own_id is None
         entry = make_entry(parsed, is_unnamed=is_unnamed, **origin)
-        return Admitted(entry, wait_seconds, _task_to_wait_for(parsed, waits), parsed.is_flat)
+        read = parsed.command if isinstance(parsed.command, ReadCommand) else None
+        return Admitted(entry, wait_seconds, read, _task_to_wait_for(parsed, waits), parsed.is_flat)
 
     def has_place(self, source: str) -> bool:
         """Whether a slot is free for the sender to wait. Otherwise its webhook is stored, and pending at once."""
@@ -208,6 +211,8 @@ class Pipeline:
                 pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)
             else:
                 pushed, outcome = await self._wait_for_task(caller, entry, task, gone)
+            if outcome is not None and admitted.read is not None and is_out_of_time(outcome):
+                outcome = await self._repeat(caller, entry, admitted.read, outcome)
         if outcome is None:
             response = receipt_response(entry, pushed, status="pending")
         else:
@@ -234,6 +239,16 @@ class Pipeline:
                 await wait_any(outcome, gone, self._stopping, seconds=seconds)
             return pushed, outcome.result() if outcome.done() else None
 
+    async def _repeat(self, caller: Caller, entry: Entry, read: ReadCommand, outcome: Outcome) -> Outcome:
+        """Repeat a read that had no more time at its place in the order, where other senders wait for it. Returns the
+        first outcome if that fails, and in a relay without Postgres."""
+        if self._read_again is None:
+            return outcome
+        try:
+            return await self._read_again(caller, entry, read)
+        except (TooManyRequests, Unavailable):
+            return outcome
+
     async def _wait_for_task(
         self, caller: Caller, entry: Entry, task: GetTask, gone: asyncio.Future[None]
     ) -> tuple[Pushed, Outcome | None]:
@@ -244,7 +259,7 @@ class Pipeline:
         with self._tasks.settled(entry.session_id or "", task.task_id) as settled:
             seconds = max(task.wait, LEAST_READ_SECONDS)
             pushed, outcome = await self._push_and_wait(entry, gone, seconds=seconds)
-            while outcome is not None and self._read_task is not None and not is_settled(outcome):
+            while outcome is not None and self._read_again is not None and not is_settled(outcome):
                 left = ends_at - clock()
                 if left <= 0:
                     break
@@ -253,7 +268,7 @@ class Pipeline:
                     break
                 settled.clear()
                 try:
-                    outcome = await self._read_task(caller, entry, task)
+                    outcome = await self._read_again(caller, entry, task)
                 except (TooManyRequests, Unavailable):
                     continue  # The previous read is still the best answer.
         return pushed, outcome

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from models.access.scopes import allows
 from models.delivery_conflict import delivery_conflict
+from models.errors import OUT_OF_TIME_CODES
 from models.queue.inbox import Entry, Outcome
 from models.routes import template_of
 from relay.http.responses import JsonResponse
@@ -17,6 +18,15 @@ from relay.ingest.pusher import Pushed
 
 PENDING = "Safely stored; it will take effect. Do not send it again; GET status_url for its outcome."
 RETRY_AFTER_SECONDS = 5
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: _Error = _Error()
+
 
 _DELIVERY_URL = template_of("read_delivery").removesuffix("{delivery_id}")
 
@@ -49,6 +59,13 @@ def outcome_response(outcome: Outcome, *, is_flat: bool = False) -> Response:
         body = _with_flat_field(body)
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if outcome.status in (429, 503) else None
     return JsonResponse(body, outcome.status, headers)
+
+
+def is_out_of_time(outcome: Outcome) -> bool:
+    """Returns whether a read was cancelled, or not begun, because it would have delayed other senders."""
+    if outcome.status < HTTPStatus.BAD_REQUEST:
+        return False
+    return msgspec.json.decode(outcome.body, type=_Failure).error.code in OUT_OF_TIME_CODES
 
 
 def _with_flat_field(body: bytes) -> bytes:

@@ -9,18 +9,14 @@ import msgspec
 
 from models.commands.definitions import Command, DelegateTask, ReadCommand, name_of
 from models.commands.responses import shorten
-from models.errors import Rejected
+from models.errors import OUT_OF_TIME_CODES, Rejected
 from models.queue.inbox import Entry
-from sessions.commands.read_time_budget import exhausted
-from sessions.commands.store import too_slow
 from sessions.reads.results import ReadResult
 from sessions.reads.truncation import measure
 from sessions.rules.decision import Context
 from sessions.rules.dispatch import decide
 from sessions.rules.event_log import EVENT_FIELDS, Event, make_event
 from sessions.rules.state import State
-
-OUT_OF_TIME_CODES = (too_slow().code, exhausted().code)
 
 Read = Callable[[ReadCommand], ReadResult]
 

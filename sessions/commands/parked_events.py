@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from models.errors import Conflict, NotFound
+from models.errors import OUT_OF_TIME_CODES, Conflict, NotFound
 from models.queue.inbox import Entry
-from sessions.commands.batches import OUT_OF_TIME_CODES
 from sessions.commands.read_time_budget import exhausted
 from sessions.commands.store import Store
 from sessions.rules.event_log import PriorDelivery

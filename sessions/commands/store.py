@@ -43,7 +43,7 @@ def too_slow() -> Rejected:
         "The read took too long and was cancelled.",
         code="too_slow",
         hint="Ask for less: one session, a shorter period, fewer words. If it was little, the servers are busy: send "
-        "it again in a few seconds, or read with GET, which may take longer.",
+        "it again in a few seconds.",
     )
 
 

@@ -141,12 +141,14 @@ def test_blocked_claims_of_one_key_do_not_delay_those_of_another(
         assert sorted(answer.result().status_code for answer in slow) == [200, *[204] * 11]
 
 
-def waiting_for_locks(engine: Engine) -> int:
+def waiting_for_locks(engine: Engine, name: str = "") -> int:
+    """Count the connections of programs with this name that wait for a lock."""
     with engine.connect() as connection:
         statement = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            " AND starts_with(application_name, :name)"
         )
-        return int(connection.scalar(text(statement)) or 0)
+        return int(connection.scalar(text(statement), {"name": name}) or 0)
 
 
 def test_reads_sent_as_commands_delay_later_writes_by_at_most_a_second(
@@ -167,3 +169,17 @@ def test_reads_sent_as_commands_delay_later_writes_by_at_most_a_second(
         assert delivery["status"] == "applied"
         assert (delivery["result"]["data"]["processed"], delivery["result"]["data"]["failed"]) == (1, 10)
     assert greedy.get(f"/v1/sessions/{session_id}/memories/in-batch").json()["content"] == "kept"
+
+
+def test_a_sender_that_waits_gets_a_read_that_had_no_more_time_in_the_drain(
+    stack: Stack, session_id: str, engine: Engine, other: httpx.Client
+) -> None:
+    """As a GET would, which may take longer: on a busy machine a read may be slow without being large."""
+    stack.send("add_artifact", session_id, artifact_id="plan", name="Plan", content="text")
+    body = envelope("get_artifact", session_id, artifact_id="plan")
+    with sending(1) as pool:
+        with locked(engine, "LOCK TABLE artifacts IN ACCESS EXCLUSIVE MODE"):
+            answer = pool.submit(other.post, "/v1/webhook?wait=20", json=body)
+            wait_for(lambda: waiting_for_locks(engine, "session-relay api"), what="a read outside the drain")
+        response = answer.result()
+    assert (response.status_code, response.json()["data"]["artifact"]["content"]) == (200, "text")

@@ -1,4 +1,4 @@
-"""Rereads a task from Postgres for a sender that waits with get_task, as a GET of the task does."""
+"""Repeats a read for a sender that waits for it, as a GET does: with more time, and in nobody's way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from api.database import Database
 from api.sessions.read_access import reading
-from models.commands.definitions import GetTask
+from models.commands.definitions import ReadCommand
 from models.commands.responses import failure, success
 from models.errors import Rejected, TooManyRequests
 from models.queue.inbox import Entry, Outcome
@@ -26,9 +26,9 @@ from sessions.responses.task_updates import listener_of
 Updates = list[dict[str, Any]]
 
 
-async def read_task(database: Database, caller: Caller, entry: Entry, command: GetTask) -> Outcome:
-    """Read the task of an entry. Returns the same outcome as a worker, with the session's updates. Raises Unavailable,
-    or TooManyRequests if the caller exceeds its share of reads."""
+async def read_again(database: Database, caller: Caller, entry: Entry, command: ReadCommand) -> Outcome:
+    """Repeat the read of an entry. Returns the same outcome as a worker, with the session's updates. Raises
+    Unavailable, or TooManyRequests if the caller exceeds its share of reads."""
 
     def read_with_updates(connection: Connection) -> tuple[ReadResult, Updates]:
         now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Reading a task again for a waiting sender."""
+"""Repeating a read for a waiting sender."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.database import Database
-from api.sessions.waiting_task_reads import read_task
+from api.sessions.repeated_reads import read_again
 from models.commands.definitions import GetTask
 from models.errors import Unavailable
 from models.settings import Settings
@@ -23,14 +23,14 @@ def test_a_read_that_times_out_does_not_replace_the_previous_one(
     def read_slowly(*_: Any) -> Any:
         raise too_slow()
 
-    monkeypatch.setattr("api.sessions.waiting_task_reads.read", read_slowly)
+    monkeypatch.setattr("api.sessions.repeated_reads.read", read_slowly)
     caller = Caller(source="tests", scopes=("read", "write"))
     asked = entry("get_task", "walk", task_id="t")
 
     async def read() -> None:
         database = Database(settings)
         try:
-            await read_task(database, caller, asked, GetTask(task_id="t"))
+            await read_again(database, caller, asked, GetTask(task_id="t"))
         finally:
             database.close()
 
