@@ -342,7 +342,7 @@ class PassageRow(Base):
     item_id: Mapped[str]
     number: Mapped[int] = mapped_column(Integer)
     start: Mapped[int] = mapped_column(Integer)
-    """Character of the record's text at which the passage begins."""
+    """Character of the record's text at which the passage begins; -1 in JSON."""
     text: Mapped[str]
     at: Mapped[datetime]
     type: Mapped[str | None]

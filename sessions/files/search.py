@@ -159,8 +159,9 @@ def _find(passage: Passage, query: Query) -> Found | None:
     """Return the words of a query in a passage, or None if it has unwanted ones."""
     label, text = list(split_words(passage.label)), list(split_words(passage.text))
     if any(
-        has_phrases([word.forms for word in text], msgspec.structs.replace(query, phrases=[one]))
+        has_phrases([word.forms for word in words], msgspec.structs.replace(query, phrases=[one]))
         for one in query.unwanted
+        for words in (label, text)
     ):
         return None
     counts = Counter(form for word in (*label, *text) for form in {*word.forms, *word.wholes})
@@ -176,10 +177,17 @@ class _Probe:
     """Tells quickly, without splitting a text, that it cannot have any term."""
 
     def __init__(self, query: Query) -> None:
-        # The end of a stem may differ from that of the word in the text: "happi" is the stem of "happy".
-        self._parts = {term.forms[0][: max(min(map(len, term.forms)) - 1, 2)] for term in query.terms}
+        self._parts = {part for term in query.terms for part in self._parts_of(term)}
         # Digits may be grouped in the text.
         self._is_number = any(term.forms[0].isdigit() for term in query.terms)
+
+    @staticmethod
+    def _parts_of(term: Term) -> Sequence[str]:
+        """Return parts of which a text has one if it has the term."""
+        if term.is_corrected:
+            return term.forms
+        # The end of a stem may differ from that of the word in the text: "happi" is the stem of "happy".
+        return [term.forms[0][: max(min(map(len, term.forms)) - 1, 2)]]
 
     def __call__(self, text: str) -> bool:
         folded = fold(text)

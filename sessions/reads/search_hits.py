@@ -15,6 +15,7 @@ from sessions.reads.pagination import decode_cursor, fill
 from sessions.reads.results import Page
 from sessions.rules.records import shown_status
 from sessions.search.hits import Candidate, Hit, Match, Place
+from sessions.search.passages import NOT_THERE
 from sessions.search.query import Query
 from sessions.search.snippets import Snippet, snippet
 
@@ -31,7 +32,7 @@ ID_NAMES = {
     "sessions": "session_id",
 }
 """Name of the id in each area."""
-WITH_OFFSET = ("conversations", "artifacts")
+WITH_OFFSET = ("conversations", "memories", "artifacts")
 """Areas whose texts can be read from an offset."""
 FROM_START = 400
 """Characters. A hit that begins earlier has no offset: its text is read from the start."""
@@ -95,6 +96,7 @@ def show(command: Search, query: Query, rank: Callable[[int], Ranking]) -> Page:
 
 def _item(hit: Hit, shown: Shown, cut: Snippet) -> dict[str, Any]:
     best = hit.best
+    has_offset = best.area in WITH_OFFSET and best.start != NOT_THERE
     offset = best.start + cut.start
     item = {
         "area": best.area,
@@ -105,7 +107,7 @@ def _item(hit: Hit, shown: Shown, cut: Snippet) -> dict[str, Any]:
         "name": best.name,
         "status": _status(best, shown.status),
         "snippet": cut.text,
-        "offset": offset if best.area in WITH_OFFSET and offset >= FROM_START else None,
+        "offset": offset if has_offset and offset >= FROM_START else None,
         "match": hit.match,
         "rank": round(hit.score, 4),
         "at": format_utc(best.at),

@@ -87,4 +87,5 @@ def _hit(passages: Sequence[_Scored], query: Query) -> Hit:
     if is_full and query.phrases:
         is_full = any(has_phrases([word.forms for word in split_words(item.text)], query) for _, _, item in passages)
     match: Match = "all" if is_full else "partial" if found else "meaning"
-    return Hit(best=best, score=value * best.weight, match=match)
+    # A negative value would rise with the lower weight of what was superseded.
+    return Hit(best=best, score=max(value, 0.0) * best.weight, match=match)

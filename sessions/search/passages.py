@@ -21,6 +21,8 @@ SUPERSEDED_WEIGHT = 0.5
 """Superseded memories rank below their successors."""
 MOST_LABELS = 50
 """Tags or participants that are searched."""
+NOT_THERE = -1
+"""The `start` of all passages of JSON: it is read as it was sent, not as the lines that are searched."""
 
 _SEPARATORS = re.compile(r"[-_./:]+")
 _PIECES = re.compile(
@@ -38,7 +40,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """0 for the first passage of a record."""
     start: int
-    """Character of the record's text at which the passage begins."""
+    """Character of the record's text at which the passage begins, or NOT_THERE."""
     text: str
     label: str
     """Ids, names and tags: searched, but not shown in snippets."""
@@ -52,8 +54,11 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 def passages_of(record: Record) -> Iterator[Passage]:
     """Yield the passages of a record; none for records that are not searched."""
     described = _describe(record)
-    if described is not None:
-        yield from divide(*described)
+    if described is None:
+        return
+    is_json = isinstance(record, Memory | Artifact) and not bytes(record.content).startswith(b'"')
+    for passage in divide(*described):
+        yield msgspec.structs.replace(passage, start=NOT_THERE) if is_json else passage
 
 
 def divide(first: Passage, text: str) -> Iterator[Passage]:
@@ -76,7 +81,10 @@ def meaning_texts(area: str, *, item_id: str, name: str | None, tags: Sequence[s
 def readable(value: Any) -> str:
     """Return the text of a JSON value, one line for each of its values: `name: value`."""
     if isinstance(value, Raw):
-        value = msgspec.json.decode(value)
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:  # Earlier versions have stored halves of surrogate pairs.
+            return bytes(value).decode()
     return value if isinstance(value, str) else "\n".join(_lines(value))
 
 

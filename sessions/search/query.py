@@ -12,6 +12,8 @@ from sessions.search.words import Word, split_words
 
 MOST_TERMS = 24
 """Words that are searched, the longest ones: ranking by more takes long, and says little."""
+LONGEST_PHRASE = 24
+"""Words of a phrase that are compared."""
 PREFIX_LENGTH = 4
 """Letters of a word that also matches as a prefix: "post" finds "posts", but "to" should not find "tomorrow"."""
 FLAG_LENGTH = 3
@@ -72,7 +74,7 @@ def parse_query(text: str) -> Query:
             continue
         wanted.append(phrase or word)
         if phrase and len(words) > 1:
-            phrases.append([item.forms[0] for item in words])
+            phrases.append([item.forms[0] for item in words[:LONGEST_PHRASE]])
         is_identifier = not phrase and any(item.wholes for item in words)
         for item in words:
             prefix = item.forms[0] if len(item.forms[0]) >= PREFIX_LENGTH else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sessions.search.query import Query
@@ -32,12 +33,7 @@ class Snippet(NamedTuple):
 def snippet(text: str, query: Query) -> Snippet:
     """Return up to two fragments on one line, with the hits between marks; the beginning of a text without hits."""
     words = list(split_words(text))
-    hits = [
-        (word.start, word.end if any(map(term.finds, word.forms)) else _end_of_whole(text, word), number)
-        for word in words
-        for number, term in enumerate(query.terms)
-        if any(map(term.finds, (*word.forms, *word.wholes)))
-    ]
+    hits = list(_find_hits(text, words, query))
     if not hits:
         cut = "…" if len(text) > 2 * FRAGMENT_LENGTH else ""
         return Snippet(_one_line(text[: 2 * FRAGMENT_LENGTH]) + cut, 0)
@@ -45,10 +41,10 @@ def snippet(text: str, query: Query) -> Snippet:
     pieces: list[tuple[int, int]] = []
     left = hits
     while left and len(pieces) < FRAGMENTS:
-        start = max(left, key=lambda hit: len(_terms_after(left, hit[0]) - shown))[0]
-        if pieces and not _terms_after(left, start) - shown:
+        start, terms = _best_start([hit for hit in left if hit[2] not in shown] or left)
+        if pieces and terms <= shown:
             break
-        shown |= _terms_after(left, start)
+        shown |= terms
         begin = _word_at(words, max(start - LEAD_LENGTH, 0))
         pieces.append((begin, min(start + FRAGMENT_LENGTH, len(text))))
         left = [hit for hit in left if hit[1] <= begin or hit[0] >= start + FRAGMENT_LENGTH]
@@ -57,8 +53,39 @@ def snippet(text: str, query: Query) -> Snippet:
     return Snippet(("…" if first else "") + " … ".join(shown_pieces) + ("…" if last < len(text) else ""), first)
 
 
-def _terms_after(hits: Sequence[Hit], start: int) -> set[int]:
-    return {number for begin, end, number in hits if start <= begin and end <= start + FRAGMENT_LENGTH}
+def _find_hits(text: str, words: Sequence[Word], query: Query) -> Iterator[Hit]:
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[int, bool]]] = {}
+    for word in words:
+        forms = word.forms, word.wholes
+        if forms not in found:  # Most words of a text are in it several times.
+            found[forms] = [
+                (number, any(map(term.finds, word.forms)))
+                for number, term in enumerate(query.terms)
+                if any(map(term.finds, (*word.forms, *word.wholes)))
+            ]
+        for number, is_word in found[forms]:
+            yield word.start, word.end if is_word else _end_of_whole(text, word), number
+
+
+def _best_start(hits: Sequence[Hit]) -> tuple[int, set[int]]:
+    """Return where the first fragment with the most terms begins, and its terms. Passes over the hits once."""
+    best, terms = hits[0][0], {hits[0][2]}
+    inside: Counter[int] = Counter()
+    first = 0
+    for start, end, number in hits:
+        inside[number] += 1
+        while end > hits[first][0] + FRAGMENT_LENGTH and hits[first][0] < start:
+            _take_out(inside, hits[first][2])
+            first += 1
+        if len(inside) > len(terms):
+            best, terms = hits[first][0], set(inside)
+    return best, terms
+
+
+def _take_out(inside: Counter[int], number: int) -> None:
+    inside[number] -= 1
+    if not inside[number]:
+        del inside[number]
 
 
 def _word_at(words: Sequence[Word], place: int) -> int:

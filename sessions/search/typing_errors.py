@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from sessions.search.query import Term
 
-SHORTEST = 5
-"""Letters; shorter words have too many neighbours."""
+SHORTEST, LONGEST = 5, 24
+"""Letters; shorter words have too many neighbours, and each letter more has 54 to look up."""
 MOST_CORRECTED = 2
 """Words of a query, the longest: looking up the neighbours of each takes several milliseconds."""
 _LETTERS = string.ascii_lowercase
@@ -34,6 +34,9 @@ def mistyped(terms: Sequence[Term], frequencies: Sequence[float]) -> dict[int, T
     unknown = [
         (number, term)
         for number, term in enumerate(terms)
-        if not frequencies[number] and not term.is_whole and len(term.forms[0]) >= SHORTEST and term.forms[0].isalpha()
+        if not frequencies[number]
+        and not term.is_whole
+        and SHORTEST <= len(term.forms[0]) <= LONGEST
+        and term.forms[0].isalpha()
     ]
     return dict(sorted(unknown, key=lambda item: -len(item[1].forms[0]))[:MOST_CORRECTED])

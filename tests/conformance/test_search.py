@@ -147,3 +147,46 @@ def test_parts_of_names_with_underscores_are_words(walk: Backend) -> None:
         [hit] = items(walk, "search", q=q)
         assert (hit["key"], hit["match"]) == ("name", "all"), q
         assert "_" in hit["snippet"]
+
+
+def test_a_letter_that_is_normalized_to_a_backslash_is_stored_and_found(walk: Backend) -> None:
+    remember(walk, path="The files are in temp\ufe68 and in backup\ufe68old", other="of another kind")
+    for q in ("temp\ufe68", "backup\ufe68old", "files"):
+        assert ids(items(walk, "search", q=q)) == ["path"], q
+
+
+@pytest.mark.parametrize("q", ["postgers", "potsgres", "postgrse", "psotgres"])
+def test_mistyped_words_are_corrected(walk: Backend, q: str) -> None:
+    remember(walk, db="We picked Postgres", other="We picked nothing")
+    assert ids(items(walk, "search", q=q)) == ["db"]
+
+
+def test_words_of_tags_and_keys_exclude_a_memory_too(walk: Backend) -> None:
+    send(walk, "store_memory", key="draft-1", content="the solar roof", tags=["secondary"])
+    send(walk, "store_memory", key="final-1", content="the solar roof", tags=["primary"])
+    assert ids(items(walk, "search", q="solar -secondary")) == ["final-1"]
+    assert ids(items(walk, "search", q="solar -draft")) == ["final-1"]
+
+
+def test_the_offset_of_a_hit_is_where_its_text_is_read(walk: Backend) -> None:
+    long = "talk of this and that 😀 ﬁ " * 1_000 + "the key is under the blue pot " + "and of more " * 1_000
+    send(walk, "store_memory", key="text", content=long)
+    send(walk, "store_memory", key="json", content={"rooms": [long], "colour": "blue"})
+    send(walk, "add_artifact", artifact_id="text", name="Text", content=long)
+    send(walk, "add_artifact", artifact_id="json", name="Json", content={"rooms": [long], "colour": "blue"})
+    send(walk, "conversation_chunk", chunk_id="text", content=long)
+    hits = {(hit["area"], hit.get("key") or hit.get("artifact_id")): hit for hit in items(walk, "search", q="blue pot")}
+    readers: dict[str, tuple[str, str]] = {
+        "memories": ("retrieve_memory", "memory"),
+        "artifacts": ("get_artifact", "artifact"),
+    }
+    for area, (command, field) in readers.items():
+        name = {"memories": "key", "artifacts": "artifact_id"}[area]
+        offset = hits[area, "text"]["offset"]
+        read = send(walk, command, **{name: "text", "offset": offset, "max_characters": 5_000})[field]
+        assert "under the blue pot" in read["content"][:2_000]
+        assert read["content"][:100] == long[offset : offset + 100]
+        assert "offset" not in hits[area, "json"], "JSON is read as it was sent, and so at other offsets."
+    offset = hits["conversations", None]["offset"]
+    [chunk, *_] = send(walk, "read_conversation", chunk_id="text", offset=offset, max_characters=5_000)["chunks"]
+    assert chunk["content"][:100] == long[offset : offset + 100]

@@ -64,7 +64,8 @@ def _tsvector(passage: Passage) -> str:
     last = add_positions(passage.text, places, position + LABEL_GAP)
     if last > LAST_POSITION:
         places = {form: [min(position, LAST_POSITION) for position in at] for form, at in places.items()}
-    if _SPECIAL.isdisjoint(passage.label) and _SPECIAL.isdisjoint(passage.text):
+    # Of the forms, not of the text: normalization makes a backslash of a small reverse solidus.
+    if _SPECIAL.isdisjoint(" ".join(places)):
         shown = [f"'{form}':{at[0] if len(at) == 1 else ','.join(map(str, at))}" for form, at in places.items()]
     else:
         shown = [f"{quote(form)}:{','.join(map(str, at))}" for form, at in places.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from msgspec import Raw
 from sessions.search.passages import OVERLAP_WORDS, PASSAGE_WORDS, divide, readable
 from sessions.search.query import MOST_TERMS, parse_query
 from sessions.search.snippets import MARK, snippet
-from sessions.search.typing_errors import neighbours
+from sessions.search.typing_errors import mistyped, neighbours
 from sessions.search.words import LONGEST_WORD, add_positions, split_words
 from tests.support.stores.passages import passage
 
@@ -155,3 +157,16 @@ def test_adjoining_hits_share_their_marks() -> None:
     assert snippet("我们选择了数据库", parse_query("数据库")).text == "我们选择了**数据库**"
     assert snippet("in src/app/main.py now", parse_query("app main.py")).text == "in src/**app/main.py** now"
     assert snippet("call getUserName()", parse_query("getusername")).text == "call **getUserName**()"
+
+
+@pytest.mark.parametrize("q", ["b", "b c d e f g h", '"b c"'])
+def test_a_snippet_of_a_text_of_single_letters_takes_no_longer_than_its_splitting(q: str) -> None:
+    began_at = time.process_time()
+    shown = snippet("b.c." * 10_000, parse_query(q))
+    assert time.process_time() - began_at < 2
+    assert "**b" in shown.text
+
+
+def test_long_words_are_not_corrected() -> None:
+    query = parse_query("x" * 60 + " databse")
+    assert [term.forms[0] for term in mistyped(query.terms, [0.0] * len(query.terms)).values()] == ["databse"]
