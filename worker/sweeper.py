@@ -36,7 +36,9 @@ from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from models.settings import Settings, read_settings
 from sessions.api_keys import KeyRegister
 from sessions.embeddings.configured import configured_encoder
+from sessions.postgres.commands.missing_passages import MissingPassages
 from sessions.postgres.connections import create_engine, diagnose
+from sessions.postgres.embeddings.vector_table import is_missing
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, requeue_expired
 from worker.dead_letters import LISTED, FailedList
@@ -54,6 +56,10 @@ TERM_SECONDS = 10
 """Another sweeper takes over from a dead leader after that."""
 FAIL_STUCK_EVERY_SECONDS = 10.0
 """Usually done when a task ends; this covers tasks that were imported, or delegated at that moment."""
+SPLIT_SECONDS = 0.5
+"""The time that a turn spends on passages of texts that an earlier version has stored."""
+SPLIT_AGAIN_SECONDS = 600.0
+"""After that, the workers of an earlier version have stopped that had still stored texts."""
 
 CLEAR_BACKLOG_SCRIPT = """
 for i = 3, #KEYS do
@@ -78,6 +84,9 @@ class Sweeper:
         self._register = KeyRegister(engine, redis)
         self._retention = Retention(redis, engine, days=retention_days)
         self._fail_stuck_at = 0.0
+        self._missing = MissingPassages(engine)
+        self._split_again_at: float | None = None
+        """When the texts are checked a second time; None until this sweeper leads."""
         self._failures: dict[str, str] = {}
         """Duties that failed in this turn, with the cause."""
         self._reported: dict[str, str] = {}
@@ -102,8 +111,20 @@ class Sweeper:
         self._do("update the failed list", self._list_dead_letters)
         if self._embeds:
             self._do("enqueue the embedding", lambda: embed_new_texts(self._redis, self._engine))
+        if self._split_again_at is not None and time.monotonic() >= self._split_again_at:
+            self._missing, self._split_again_at = MissingPassages(self._engine), float("inf")
+        if not self._missing.is_done:
+            self._do("split stored texts for the search", self._split)
         if self._retention.is_due():
             self._do("prune old deliveries", self._retention.prune)
+
+    def _split(self) -> None:
+        """Write missing passages for SPLIT_SECONDS. The next turns continue."""
+        if self._split_again_at is None:
+            self._split_again_at = time.monotonic() + SPLIT_AGAIN_SECONDS
+        self._missing.write(seconds=SPLIT_SECONDS)
+        if self._missing.is_done and self._missing.written:
+            logger.info("Split %d stored records for the search.", self._missing.written)
 
     def _do(self, duty: str, work: Callable[[], T]) -> T | None:
         """Do one duty, and record a failure."""
@@ -190,10 +211,11 @@ def forget_gone_agents(engine: Engine) -> int:
 
 
 def embed_new_texts(redis: Redis, engine: Engine) -> None:
-    """Enqueue the embedding of texts, if there are any without vectors."""
+    """Enqueue the embedding of texts, if there are any without vectors, or the table of vectors is gone."""
     with engine.connect() as connection:
         has_new = connection.exec_driver_sql("SELECT EXISTS (SELECT FROM passages_to_embed)").scalar_one()
-    if has_new:
+        is_gone = is_missing(connection)
+    if has_new or is_gone:
         enqueue_embedding(redis)
 
 

@@ -191,7 +191,7 @@ def _search(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
     if not search:
         return
     found = format_search(search)
-    if search["method"] == "words" and search["reason"].startswith("Postgres"):
+    if search["method"] == "words" and search.get("is_wanted", True):
         yield Finding("search", "warning", "By words alone.", search["reason"])
     else:
         yield Finding("search", "ok", f"{found[0].upper()}{found[1:].rstrip('.')}.")

@@ -11,12 +11,10 @@ import pytest
 from local.servers.embedded import EmbeddedServer
 from models.settings import read_settings
 from sessions.backend import Backend
-from sessions.embeddings.configured import configured_encoder
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
-from sessions.postgres.connections import create_engine
-from sessions.postgres.embeddings.embedding import Embedding
 from tests.support.servers import execute, new_database
+from tests.support.stores.embedding import embed_all, new_embedding
 from tests.support.stores.sending import items, send
 
 
@@ -41,16 +39,10 @@ def postgres_url(postgres: EmbeddedServer) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def postgres_store(postgres_url: str) -> Iterator[Store]:
-    settings = read_settings({"DATABASE_URL": postgres_url})
-    encoder = configured_encoder(settings)
-    assert encoder is not None
-    engine = create_engine(settings, application_name="tests", pool_size=1)
-    embedding = Embedding(engine, encoder)
-    embedding.start()
-    backend = PostgresBackend(settings)
-    yield Store(backend, lambda: list(iter(embedding.embed_batch, 0)))
-    backend.close()
-    engine.dispose()
+    with new_embedding(postgres_url) as embedding:
+        backend = PostgresBackend(read_settings({"DATABASE_URL": postgres_url}))
+        yield Store(backend, lambda: embed_all(embedding))
+        backend.close()
 
 
 @pytest.fixture

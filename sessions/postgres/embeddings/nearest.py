@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sessions.embeddings.encoder import Encoder, ModelFailed
 from sessions.postgres.connections import ENCODER, QUESTION_SECONDS
 from sessions.postgres.embeddings.embedding import vector_text
-from sessions.postgres.embeddings.vector_table import is_prepared
+from sessions.postgres.embeddings.vector_table import indexed_dimensions
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +78,16 @@ def ask(connection: Connection, text: str) -> Question | None:
     started yet, or the model fails or is not loaded in time."""
     options = connection.get_execution_options()
     encoder: Encoder | None = options.get(ENCODER)
-    if encoder is None or not is_prepared(connection):
+    dimensions = None if encoder is None else indexed_dimensions(connection, encoder.name)
+    if encoder is None or dimensions is None:
         return None
     try:
         vector = encoder.question(text, seconds=options.get(QUESTION_SECONDS, LONGEST_SECONDS))
     except ModelFailed as error:
         logger.warning("Searching by words alone. %s", error)
+        return None
+    if len(vector) != dimensions:
+        logger.warning("Searching by words alone. The vectors of %s have other dimensions than before.", encoder.name)
         return None
     prepare_index_scan(connection)
     return Question(model=encoder.name, vector=vector_text(vector), dimensions=len(vector))

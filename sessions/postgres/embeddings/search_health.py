@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 from sessions.embeddings.encoder import Encoder
 from sessions.postgres.connections import ENCODER
 from sessions.postgres.embeddings.obstacles import describe_obstacle, find_obstacle
-from sessions.postgres.embeddings.vector_table import is_prepared
+from sessions.postgres.embeddings.vector_table import indexed_dimensions
 
 OFF = "EMBEDDINGS is off, or no model is installed and EMBEDDINGS_URL is empty."
-NOT_STARTED = "No embedder has started yet: it belongs to `python -m worker`."
+NOT_STARTED = "No embedder has started yet with this model: it belongs to `python -m worker`."
 
 
 class SearchHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class SearchHealth(msgspec.Struct, frozen=True, kw_only=True):
     method: Literal["words", "hybrid"]
     reason: str | None = None
     """Why meanings are not compared."""
+    is_wanted: bool = True
+    """Whether the settings ask for the comparison of meanings."""
     model: str | None = None
     texts: int = 0
     """Passages of all records, as Postgres estimates."""
@@ -33,8 +35,8 @@ def check_search(connection: Connection) -> SearchHealth:
     """Check the search of a migrated database, with the engine's encoder."""
     encoder: Encoder | None = connection.get_execution_options().get(ENCODER)
     if encoder is None:
-        return SearchHealth(method="words", reason=OFF)
-    if not is_prepared(connection):
+        return SearchHealth(method="words", reason=OFF, is_wanted=False)
+    if indexed_dimensions(connection, encoder.name) is None:
         obstacle = find_obstacle(connection)
         return SearchHealth(method="words", reason=describe_obstacle(obstacle) if obstacle else NOT_STARTED)
     texts, waiting = connection.exec_driver_sql(

@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -17,15 +17,12 @@ import pytest
 from local.data_dir import Lock, make_data_dir
 from local.operator.migrations import read_revision
 from local.operator.postgres_tools import TargetDatabase, ToolError, tools_for
-from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
-from sessions.embeddings.configured import configured_encoder
-from sessions.postgres.connections import create_engine
-from sessions.postgres.embeddings.embedding import Embedding
 from tests.support.processes.command_line import PROGRAM, CommandLine
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import API_KEY
 from tests.support.servers import execute, migrate, new_folder, start_migrated_postgres
+from tests.support.stores.embedding import embed_all, new_embedding
 from tests.support.torture.rig import Rig, new_rig
 
 GATE = 7_305_099
@@ -73,20 +70,13 @@ def everything(cli: CommandLine) -> str:
     return cli.run("export", "--all").out
 
 
-def embed_all(database_url: str) -> int:
+def embedded(database_url: str) -> int:
     """Make the vectors of all texts, and return the number of passages that have one."""
-    settings = read_settings({"DATABASE_URL": database_url})
-    encoder = configured_encoder(settings)
-    assert encoder is not None
-    engine = create_engine(settings, application_name="tests", pool_size=1)
-    embedding = Embedding(engine, encoder)
-    embedding.start()
-    while embedding.embed_batch():
-        pass
-    with engine.connect() as connection:
-        found: int = connection.exec_driver_sql("SELECT count(DISTINCT passage_id) FROM passage_vectors").scalar_one()
-    engine.dispose()
-    return found
+    with new_embedding(database_url) as embedding:
+        embed_all(embedding)
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(DISTINCT passage_id) FROM passage_vectors")
+        return int((cursor.fetchone() or [0])[0])
 
 
 class TestPostgres:
@@ -131,14 +121,14 @@ class TestPostgres:
         self, cli: CommandLine, stack: Stack, rig: Rig
     ) -> None:
         fill(stack, new_id("vectors"), range(2))
-        embedded = embed_all(rig.postgres.url)
-        assert embedded > 0
+        before_backup = embedded(rig.postgres.url)
+        assert before_backup > 0
         before = everything(cli)
         cli.launch("db", "backup", "all.dump")
         assert b"halfvec" not in (cli.folder / "all.dump").read_bytes()
         stack.stop()
         cli.launch("db", "restore", "all.dump", "--yes")
-        assert embed_all(rig.postgres.url) == embedded
+        assert embedded(rig.postgres.url) == before_backup
         stack.start("api")
         assert everything(cli) == before
 

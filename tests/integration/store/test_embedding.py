@@ -18,7 +18,7 @@ from models.settings import read_settings
 from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
 from sessions.embeddings.local_model import LocalModel
 from sessions.postgres.backend import PostgresBackend
-from sessions.postgres.connections import create_engine
+from sessions.postgres.connections import ENCODER, create_engine
 from sessions.postgres.embeddings.embedding import AT_ONCE, Embedding
 from sessions.postgres.embeddings.nearest import LONGEST_SECONDS
 from sessions.postgres.embeddings.search_health import check_search
@@ -27,23 +27,30 @@ from sessions.postgres.reads.read_timeout import time_limit
 from sessions.postgres.reads.search import search
 from sessions.reads.read_scope import ReadScope
 from tests.support.servers import new_database
+from tests.support.stores.embedding import embed_all
 from tests.support.stores.sending import send
 
 pytestmark = pytest.mark.usefixtures("loaded_model")
 
+WITHOUT_VECTORS = (
+    "SELECT count(*) FROM passages p WHERE NOT EXISTS (SELECT FROM passage_vectors v WHERE v.passage_id = p.passage_id)"
+)
+
 
 class Model(LocalModel):
-    """The model of this machine under another name, which refuses some texts, or fails for a while."""
+    """The model of this machine under another name, which refuses some texts, fails with some, or for a while."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.refused = "\0"
+        self.refused = self.broken = "\0"
         self.is_away = False
 
     def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
         if self.is_away:
             raise ModelFailed("It is away.")
+        if any(self.broken in text for text in texts):
+            raise ModelFailed("HTTP status 500.")
         if any(self.refused in text for text in texts):
             raise TextRefused("Too long.")
         return super().encode(texts, seconds=seconds)
@@ -82,7 +89,7 @@ def scalar(engine: Engine, statement: str) -> Any:
 
 def test_texts_wait_until_they_are_embedded(engine: Engine, backend: PostgresBackend) -> None:
     remember(backend, AT_ONCE + 5)
-    embedding = Embedding(engine, Encoder(Model("a")))
+    embedding = Embedding(engine, Encoder(LocalModel()))
     passages = scalar(engine, "SELECT count(*) FROM passages")
     assert embedding.start() == 0, "They were noted when they were written."
     assert send(backend, "search", None, q="garden")["not_embedded"] == passages
@@ -212,7 +219,154 @@ def test_health_tells_how_many_texts_wait(engine: Engine, backend: PostgresBacke
         before = check_search(connection)
     assert (before.method, before.reason is not None) == ("words", True)
     remember(backend, 3)
-    Embedding(engine, Encoder(Model("a"))).start()
+    Embedding(engine, Encoder(LocalModel())).start()
     with engine.connect() as connection:
         found = check_search(connection)
     assert (found.method, found.texts, found.not_embedded) == ("hybrid", 4, 4)
+
+
+def test_a_text_that_the_model_always_fails_with_keeps_no_other_from_being_embedded(
+    engine: Engine, backend: PostgresBackend
+) -> None:
+    remember(backend, 5)
+    send(backend, "store_memory", key="bad", type="note", content="a poisonous garden")
+    remember(backend, AT_ONCE, "Newer note {} about the garden")
+    model = Model("a")
+    embedding = Embedding(engine, Encoder(model))
+    embedding.start()
+    model.broken = "poisonous"
+    with pytest.raises(ModelFailed, match="1 texts"):
+        embed_all(embedding)
+    assert scalar(engine, "SELECT count(*) FROM passages_to_embed") == 1, "It is tried again."
+    model.broken = "\0"
+    assert embedding.embed_batch() == 1
+    assert scalar(engine, WITHOUT_VECTORS) == 0
+
+
+def test_an_embedder_that_was_replaced_takes_no_texts_from_the_one_with_another_model(
+    engine: Engine, backend: PostgresBackend
+) -> None:
+    old, new = Embedding(engine, Encoder(Model("old"))), Embedding(engine, Encoder(Model("new")))
+    old.start()
+    new.start()
+    remember(backend, 3)
+    with pytest.raises(ModelFailed, match="the model new"):
+        old.embed_batch()
+    assert new.embed_batch() == 4
+    with pytest.raises(ModelFailed, match="the model new"):
+        old.embed_batch()
+    with pytest.raises(ModelFailed, match="the model new"):
+        old.forget_others()
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors WHERE model = 'new'") == 4
+
+
+def test_an_embedder_that_is_replaced_while_it_asks_the_model_writes_nothing(
+    engine: Engine, backend: PostgresBackend
+) -> None:
+    remember(backend, 3)
+    new = Embedding(engine, Encoder(Model("new")))
+
+    class Replaced(Model):
+        def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
+            if len(texts) == 4:
+                new.start()
+            return super().encode(texts, seconds=seconds)
+
+    old = Embedding(engine, Encoder(Replaced("old")))
+    old.start()
+    with pytest.raises(ModelFailed, match="the model new"):
+        old.embed_batch()
+    assert scalar(engine, "SELECT count(*) FROM passages_to_embed") == 4
+    assert new.embed_batch() == 4
+
+
+def test_the_table_is_made_anew_after_a_restore(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    embedding = Embedding(engine, Encoder(Model("a")))
+    embedding.start()
+    embedding.embed_batch()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE passage_vectors")
+    assert embedding.embed_batch() == 4
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 4
+
+
+def test_a_text_that_is_being_deleted_is_not_waited_for_and_not_forgotten(
+    engine: Engine, backend: PostgresBackend
+) -> None:
+    remember(backend, 3)
+    embedding = Embedding(engine, Encoder(Model("a")))
+    embedding.start()
+    noted = "SELECT count(*) FROM passages_to_embed"
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM passages WHERE item_id = 'm1'")
+        assert embedding.embed_batch() == 4
+        connection.rollback()
+    assert scalar(engine, noted) == 1
+    assert embedding.embed_batch() == 1
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 4
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO passages_to_embed SELECT passage_id FROM passages")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM passages WHERE item_id = 'm1'")
+        assert embedding.embed_batch() == 4
+        connection.commit()
+    assert list(iter(embedding.embed_batch, 0)) == [1]
+    assert scalar(engine, noted) == 0
+    assert scalar(engine, "SELECT count(*) FROM passage_vectors") == 3
+
+
+def test_a_search_with_a_model_whose_index_is_gone_uses_words(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    encoders = [Encoder(Model(name)) for name in ("old", "new")]
+    for encoder in encoders:
+        Embedding(engine, encoder).start()
+    scope = ReadScope(session_id=None, session_glob=None, now=datetime.now(UTC))
+
+    def methods() -> list[Any]:
+        found = []
+        for encoder in encoders:
+            with engine.connect() as connection:
+                asked = connection.execution_options(**{ENCODER: encoder})
+                found.append(search(asked, Search(q="garden"), read_scope=scope).notes["method"])
+        return found
+
+    assert methods() == ["hybrid", "hybrid"]
+    new = Embedding(engine, encoders[1])
+    embed_all(new)
+    new.forget_others()
+    assert methods() == ["words", "hybrid"]
+
+
+def test_a_broken_index_of_a_killed_embedder_is_made_anew(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+    old, new = Embedding(engine, Encoder(Model("old"))), Embedding(engine, Encoder(Model("new")))
+    old.start()
+    old.embed_batch()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE INDEX {index_of('new')} ON passage_vectors (number)")
+        connection.exec_driver_sql(
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index_of('new')}'::regclass"
+        )
+    new.start()
+    definition = scalar(engine, f"SELECT pg_get_indexdef('{index_of('new')}'::regclass)")
+    assert "hnsw" in definition
+    assert new.embed_batch() == 4
+
+
+def test_a_model_with_other_dimensions_under_the_same_name_is_refused(engine: Engine, backend: PostgresBackend) -> None:
+    remember(backend, 3)
+
+    class Shorter(Model):
+        def encode(self, texts: Sequence[str], *, seconds: float) -> Any:
+            return super().encode(texts, seconds=seconds)[:, :100]
+
+    Embedding(engine, Encoder(Model("a"))).start()
+    with pytest.raises(ModelFailed, match="100 dimensions now, and had 512"):
+        Embedding(engine, Encoder(Shorter("a"))).start()
+    scope = ReadScope(session_id=None, session_glob=None, now=datetime.now(UTC))
+    with engine.connect() as connection:
+        options = connection.execution_options(**{ENCODER: Encoder(Shorter("a"))})
+        page = search(options, Search(q="garden"), read_scope=scope)
+    assert page.notes["method"] == "words"
+    assert page.items

@@ -13,6 +13,9 @@ from models.commands.definitions import Search
 from sessions.postgres.reads.read_commands import read
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
+from sessions.search.hits import Candidate, rank
+from sessions.search.query import parse_query
+from sessions.search.ranking import Found
 from tests.support.stores.rows import NOW, Rows
 
 GLOB = "search-*"
@@ -249,3 +252,60 @@ def test_deleted_texts_are_not_found(walk: Rows) -> None:
     assert ids(search(walk, "budget")) == []
     left = "SELECT count(*) FROM passages WHERE session_id = 'search-walk'"
     assert walk.connection.exec_driver_sql(left).scalar() == 0
+
+
+OF_OTHERS = """
+    INSERT INTO passages (session_id, area, item_id, number, start, text, at, tags, weight, words)
+    SELECT 'hidden', 'memories', 'm' || n, 0, 0, 'x', now(), '{}', 1, to_tsvector('simple', %s)
+    FROM generate_series(1, 12000) n
+"""
+
+
+def test_ranks_and_corrections_do_not_depend_on_sessions_that_the_key_may_not_read(walk: Rows) -> None:
+    walk.memory("db", '"We picked Postgres for the roof"')
+    walk.memory("roof", '"The solar roof"')
+    for number in range(20):
+        walk.memory(f"m{number}", '"The roof of something else"')
+    questions = ("postgress", "solar roof", "roof", "postgres")
+    before = [search(walk, q).data for q in questions]
+    assert before[0]["hits"]
+    Rows(walk.connection, "hidden")
+    walk.connection.exec_driver_sql(OF_OTHERS, ("postgress roof solar",))
+    walk.connection.exec_driver_sql("ANALYZE passages")
+    assert [search(walk, q).data for q in questions] == before
+
+
+def test_an_exact_word_is_found_behind_many_longer_ones(walk: Rows) -> None:
+    walk.memory("wanted", '"a cons cell"')
+    others = Rows(walk.connection, "hidden")
+    others.memory("x", '"x"')
+    walk.connection.exec_driver_sql(OF_OTHERS, ("construction conservation",))
+    walk.connection.exec_driver_sql("ANALYZE passages")
+    everything = ReadScope(session_id=None, session_glob=None, now=NOW)
+    for q in ("cons cell", "cons"):
+        found = read(walk.connection, Search(q=q), everything).data["hits"]
+        assert "wanted" in [hit["key"] for hit in found], q
+    assert read(walk.connection, Search(q="constr"), everything).data["hits"], "A common beginning still finds."
+
+
+def test_a_superseded_memory_with_an_opposite_meaning_does_not_rise() -> None:
+    def candidate(key: str, weight: float) -> Candidate:
+        found = Found(counts={"roof": 1}, length=5)
+        return Candidate(
+            area="memories",
+            session_id="s",
+            item_id=key,
+            start=0,
+            text="roof",
+            at=NOW,
+            type="note",
+            name=None,
+            weight=weight,
+            found=found,
+            cosine=-0.5,
+        )
+
+    query = parse_query("roof of many other things")
+    hits = rank([candidate("old", 0.5), candidate("new", 1.0)], query, [1.0] * len(query.terms), by_meaning=True)
+    scores = {hit.best.item_id: hit.score for hit in hits}
+    assert scores["old"] <= scores["new"]

@@ -15,6 +15,7 @@ from models.queue.job_queue import DRAIN, QUEUE, SWEEPER_KEY, open_queue
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
 from tests.support.ports import free_port
+from tests.support.processes.stack import wait_for
 from tests.support.stores.inbox import drain, entry
 from worker import retention
 from worker.sweeper import Sweeper
@@ -125,3 +126,25 @@ def test_pruning_many_rows_does_not_block_the_other_duties(
         assert redis.get(SWEEPER_KEY) == sweeper.name.encode()
     assert left == [9_000 - 1_000 * turn for turn in range(10)] + [0]
     assert status_of(engine, task) == "pending"
+
+
+def test_texts_that_an_earlier_version_stored_are_split_for_the_search(
+    redis: Redis, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    session_id = f"old-{secrets.token_hex(4)}"
+    drain(redis, engine, entry("create_session", session_id, title="Old"))
+    drain(redis, engine, entry("store_memory", session_id, key="m", content="solar roof"))
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM passages WHERE session_id = :id"), {"id": session_id})
+    sweeper = leading(redis, engine)
+
+    def is_split() -> bool:
+        sweeper.sweep()
+        with engine.connect() as connection:
+            found = connection.execute(
+                text("SELECT area FROM passages WHERE session_id = :id ORDER BY area"), {"id": session_id}
+            )
+            return list(found.scalars()) == ["memories", "sessions"] and "for the search" in caplog.text
+
+    wait_for(is_split, what="texts split")
