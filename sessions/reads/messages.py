@@ -19,8 +19,8 @@ _STATES = {
     "failed": "failed",
     "cancelled": "is cancelled",
 }
-_NOUN = re.compile(r"(.*?)( (?:for|with) .*)?")
-"""The part of a noun that has a plural, and what qualifies it."""
+_QUALIFIED = re.compile(" (?:for|with) ")
+"""Where the part of a noun ends that has a plural, and its qualification begins."""
 
 
 def quoted(title: str) -> str:
@@ -30,7 +30,10 @@ def quoted(title: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """The number with its noun; `no` for zero."""
-    head, rest = _NOUN.fullmatch(type_name(noun)).groups("")  # type: ignore[union-attr]
+    name = type_name(noun)
+    qualified = _QUALIFIED.search(name)
+    end = qualified.start() if qualified else len(name)
+    head, rest = name[:end], name[end:]
     if number != 1:
         head = "memories" if head == "memory" else f"{head}s"
     return f"{number or 'no'} {head}{rest}"

@@ -25,6 +25,7 @@ from tests.support.ports import free_port
 def encoder() -> Encoder:
     found = configured_encoder(read_settings({}))
     assert found is not None
+    found.texts(["."])  # On a busy machine, a question would not wait until the model is loaded.
     return found
 
 
