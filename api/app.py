@@ -18,6 +18,7 @@ from api.openapi.llm_instructions import instructions_route
 from api.operations.api_keys import Keys
 from api.operations.dead_letters import DeadLetters
 from api.operations.deliveries import Deliveries
+from api.operations.metrics import Metrics
 from api.operations.status import Status
 from api.sessions.events import Events, find_positions
 from api.sessions.exports import Exports
@@ -34,6 +35,7 @@ from relay.auth.signing_secrets import webhook_secrets
 from relay.health import health_routes
 from relay.ingest.endpoints import Ingest, keep_running, stop_services
 from relay.notifications.journal import MAX_LISTENERS, JournalNotifier
+from relay.process_metrics import WAITING_CLAIMS
 from relay.rejections import rejection_routes
 from sessions.api_keys import connect_register
 
@@ -59,6 +61,9 @@ def create_app(settings: Settings) -> Starlette:
     journal = JournalNotifier(ingest.redis, partial(find_positions, database), limit=settings.part_of(MAX_LISTENERS))
     waiters = ClaimWaiters(database, limit=settings.part_of(MAX_WAITING))
     ingest.tasks.listen(waiters.notify)
+    ingest.metrics.show(WAITING_CLAIMS, waiters.count)
+    database.show_threads(ingest.metrics, pool="reads")
+    claims_database.show_threads(ingest.metrics, pool="claims")
     access = ingest.access
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
     mcp = McpEndpoint(settings, access=access, ingest=ingest, claims=claims)
@@ -98,6 +103,14 @@ def create_app(settings: Settings) -> Starlette:
             access=access,
             database=database,
             redis=ingest.redis,
+            refusal=ingest.refusal,
+            max_backlog=settings.max_backlog,
+        ).routes,
+        *Metrics(
+            access=access,
+            database=database,
+            redis=ingest.redis,
+            process=ingest.metrics,
             refusal=ingest.refusal,
             max_backlog=settings.max_backlog,
         ).routes,

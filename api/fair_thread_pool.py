@@ -33,6 +33,8 @@ class FairThreads:
     def __init__(
         self, threads: int, *, name: str, relay_threads: int = RELAY_THREADS, max_waiting: int = MAX_WAITING
     ) -> None:
+        self.size = threads
+        """The threads for users."""
         self._free = threads
         self._share = max(min(SMALLEST_SHARE, threads // 2), threads // SOURCES_AT_ONCE, 1)
         self._max_waiting = max_waiting
@@ -70,6 +72,14 @@ class FairThreads:
         begun.add_done_callback(release)
         async with asyncio.timeout(work_seconds):
             return await asyncio.wrap_future(begun)
+
+    def count_busy(self) -> int:
+        """Return how many threads are in use."""
+        return self.size - self._free
+
+    def count_waiting(self) -> int:
+        """Return how much work waits for its turn."""
+        return sum(map(len, self._waiting.values()))
 
     def has_share(self, source: str) -> bool:
         """Return whether the source holds as many threads as it may."""

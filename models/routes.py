@@ -33,6 +33,7 @@ ADDRESSES: dict[str, Address] = {
     "index": Address("GET", "/", "service"),
     "health": Address("GET", "/healthz", "service"),
     "readiness": Address("GET", "/readyz", "service"),
+    "metrics": Address("GET", "/metrics", "service"),
     "openapi": Address("GET", "/openapi.json", "service"),
     "instructions": Address("GET", "/llm-instructions", "service"),
     "docs": Address("GET", "/docs", "service"),

@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The URL under which clients reach the relay, such as https://relay.example. Default on Railway: its domain."""
     api_key: str = ""
     """An initial key with all scopes."""
+    metrics_key: str = ""
+    """A key for `/metrics` alone, which works while Redis is away."""
     webhook_secrets: str = ""
     """Secrets for Standard Webhooks, `name=whsec_…`, separated by commas. A name may be repeated, for rotation."""
     github_webhook_secret: str = ""

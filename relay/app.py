@@ -61,8 +61,8 @@ def assemble(
 ) -> RelayApp:
     """Returns an app with these routes that answers errors in the usual form and keeps `running` while it is served.
 
-    A server sets the event `state.stopping` to end all waiting, and calls `state.record_rejection` for requests that it
-    rejects itself.
+    A server sets the event `state.stopping` to end all waiting, calls `state.record_rejection` for requests that it
+    rejects itself, and shows the number of its connections in `state.metrics`.
     """
 
     @asynccontextmanager
@@ -70,7 +70,7 @@ def assemble(
         async with running:
             yield
 
-    record = ingest.rejections.record
+    record = ingest.record_error
     allowlist = IpAllowlist(parse_networks(settings.allowed_ips), proxy_header=settings.trusted_proxy_header)
     app = RelayApp(
         routes=routes,
@@ -78,7 +78,7 @@ def assemble(
             Middleware(PathNormalizationMiddleware),
             Middleware(ExpectContinueMiddleware),
             Middleware(RateLimitHeadersMiddleware),
-            Middleware(ServerErrorMiddleware),
+            Middleware(ServerErrorMiddleware, record_rejection=record),
             Middleware(IpAllowlistMiddleware, allowlist=allowlist, record_rejection=record),
             Middleware(ParameterLimitMiddleware, record_rejection=record),
         ],
@@ -89,4 +89,5 @@ def assemble(
     app.router.redirect_slashes = False  # Most clients lose a POST that is redirected.
     app.state.stopping = ingest.stopping
     app.state.record_rejection = record
+    app.state.metrics = ingest.metrics
     return app

@@ -29,6 +29,7 @@ from models.queue.inbox import (
     outcome_key,
 )
 from models.queue.job_queue import enqueue_drains, name_shards, open_queue
+from models.queue.metrics import Counts
 from models.queue.task_notifications import TaskNotification
 from sessions.commands.manager import SessionManager
 from sessions.commands.pending_writes import identity_of
@@ -40,6 +41,7 @@ from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable,
 from sessions.postgres.operations.deliveries import recently_forgotten
 from sessions.rules.event_log import ApplyResult
 from worker.dead_letters import show_dead_letter
+from worker.drain_metrics import count_applied
 from worker.failpoints import reach
 from worker.inbox import (
     StreamEntry,
@@ -161,6 +163,7 @@ class Drain:
 
     def _drain_once(self, connection: Connection, shards: Sequence[int]) -> Drained:
         """Apply waiting entries, as many as fit into one transaction, of the shards that no other worker has."""
+        began_at = time.monotonic()
         with connection.begin() as transaction:
             locked = try_shards(connection, shards)
             if not locked:
@@ -184,10 +187,12 @@ class Drain:
                 news = store.task_news(resumed=_resumed(applied))
                 reach("before_commit", self._failpoint_dir)
                 transaction.commit()
+                counts = count_applied(applied, transaction_seconds=time.monotonic() - began_at)
         if not waiting:
             return Drained([], locked, empty=finish_if_empty(self._redis, locked))
         reach("after_commit", self._failpoint_dir)
-        empty = self._finish(locked, waiting[: len(applied)], applied, outcomes=outcomes, stale=stale, news=news)
+        entries = waiting[: len(applied)]
+        empty = self._finish(locked, entries, applied, outcomes=outcomes, stale=stale, news=news, counts=counts)
         reach("after_delete", self._failpoint_dir)
         return Drained(applied, locked, empty, was_suspect=suspect is not None)
 
@@ -215,9 +220,12 @@ class Drain:
         outcomes: Sequence[EncodedOutcome],
         stale: Sequence[str],
         news: TaskNotification,
+        counts: Counts,
     ) -> set[int]:
         """Acknowledge committed entries, and return the shards that are empty now."""
-        empty = acknowledge(self._redis, shards, entries, applied, outcomes=outcomes, stale=stale, news=news)
+        empty = acknowledge(
+            self._redis, shards, entries, applied, outcomes=outcomes, stale=stale, news=news, counts=counts
+        )
         for item in applied:
             if item.status == "failed":
                 try:

@@ -29,6 +29,7 @@ from models.queue.inbox import (
     inbox_key,
 )
 from models.queue.job_queue import name_shards
+from models.queue.metrics import Counts, add_counts
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from sessions.rules.event_log import ApplyResult
 from worker.outcomes import EncodedOutcome
@@ -272,10 +273,11 @@ def acknowledge(
     outcomes: Sequence[EncodedOutcome] = (),
     stale: Sequence[str] = (),
     news: TaskNotification | None = None,
+    counts: Counts | None = None,
 ) -> set[int]:
-    """Delete committed entries by id, which needs no free memory; then delete stale outcomes and send the new ones, as
-    far as possible. Returns those of the drained shards that are empty, whose drains ended thereby. Repeatable. Raises
-    RedisError if the entries may still be there."""
+    """Delete committed entries by id, which needs no free memory; then delete stale outcomes, send the new ones and add
+    the counts, as far as possible. Returns those of the drained shards that are empty, whose drains ended thereby.
+    Repeatable. Raises RedisError if the entries may still be there."""
     gone: dict[int, list[_Gone]] = {}
     for number, item in enumerate(entries):
         gone.setdefault(item.shard, []).append(_gone(item, applied[number] if number < len(applied) else None))
@@ -291,6 +293,8 @@ def acknowledge(
             pipeline.publish(JOURNAL_CHANNEL, "\n".join(sorted(grown)))
         if news:
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
+        if counts:
+            add_counts(pipeline, counts)
         for shard in shards:
             _finish_if_empty(pipeline, shard)
         answers = pipeline.execute(raise_on_error=False)
@@ -301,7 +305,7 @@ def acknowledge(
             _send(pipeline, part)
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
-        logger.warning("%s: not all outcomes could be sent: %s", name_shards(shards).capitalize(), trouble)
+        logger.warning("%s: not all outcomes and counts could be sent: %s", name_shards(shards).capitalize(), trouble)
     return {shard for shard, is_empty in zip(shards, ended, strict=True) if is_empty == 1}
 
 

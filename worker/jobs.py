@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.queue.inbox import SHARDS, inbox_key
 from models.queue.job_queue import name_shards
+from models.queue.metrics import PASSAGES_EMBEDDED, add_counts
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
 from sessions.embeddings.encoder import ModelFailed
@@ -97,10 +98,13 @@ def embed() -> None:
     embedded = 0
     try:
         while (began_at := time.monotonic()) < ends_at and not stopping.is_set():
-            done = embedding.embed_batch() or embedding.forget_others()
+            made = embedding.embed_batch()
+            done = made or embedding.forget_others()
             if not done:
                 break
             embedded += done
+            if made:
+                _count_embedded(made)
             _make_way(time.monotonic() - began_at)
         _report(f"embed texts: {embedded} passages")
     except (ModelFailed, SQLAlchemyError, RedisError) as error:
@@ -110,6 +114,11 @@ def embed() -> None:
     except Exception:  # A bug must not show this job among the dead letters.
         logger.exception("Bug: texts could not be embedded; it will be retried.")
         stopping.wait(EMBED_RETRY_SECONDS)
+
+
+def _count_embedded(passages: int) -> None:
+    assert embedding_redis is not None
+    add_counts(embedding_redis, {PASSAGES_EMBEDDED.name: passages})
 
 
 def _make_way(worked_seconds: float) -> None:

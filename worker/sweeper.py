@@ -31,6 +31,7 @@ from models.queue.inbox import (
     inbox_key,
 )
 from models.queue.job_queue import SWEEPER_KEY, enqueue_drains, enqueue_embedding, open_queue
+from models.queue.metrics import LEASES_EXPIRED, add_counts
 from models.queue.redis_options import REDIS_OPTIONS
 from models.queue.task_notifications import TASKS_CHANNEL, TaskNotification
 from models.settings import Settings, read_settings
@@ -186,6 +187,8 @@ def return_leases(redis: Redis, engine: Engine) -> None:
             news, sessions = requeue_expired(connection)
         returned = len(news.claimable) + len(news.settled)
         _publish(redis, news, sessions)
+        if returned:
+            add_counts(redis, {LEASES_EXPIRED.name: returned})
 
 
 def fail_stuck_tasks(redis: Redis, engine: Engine) -> None:

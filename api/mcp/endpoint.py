@@ -44,7 +44,7 @@ class McpEndpoint:
 
     def __init__(self, settings: Settings, *, access: AccessControl, ingest: Ingest, claims: Claims) -> None:
         self._access = access
-        self._on_error = ingest.rejections.record
+        self._on_error = ingest.record_error
         self._hosts = {"localhost", urlsplit(settings.public_url).hostname or "localhost"}
         self._public_url = settings.public_url
         self._max_body_bytes = settings.max_body_bytes

@@ -75,6 +75,13 @@ OPERATIONS = (
         others=(("503", "The relay does not accept webhooks at the moment."),),
     ),
     Operation(
+        "metrics",
+        "Get the metrics of all processes, for Prometheus. Needs METRICS_KEY, or a key with the scope `admin`.",
+        NoParameters,
+        None,
+        more_types=("text/plain", "application/openmetrics-text"),
+    ),
+    Operation(
         "openapi",
         "Get this document, or with client=gpt the version for the Actions of a custom GPT.",
         DocumentParameters,

@@ -36,11 +36,12 @@ Part = dict[str, Any]
 
 async def observe(redis: Redis, database: Database, *, max_backlog: int) -> Part:
     """Collect `redis`, `inbox`, `workers` and `postgres`. Parts that only an unavailable server knows are None."""
-    from_redis, postgres = await asyncio.gather(_probe_redis(redis, max_backlog), _probe_postgres(database))
+    from_redis, postgres = await asyncio.gather(probe_redis(redis, max_backlog), probe_postgres(database))
     return {**from_redis, "postgres": postgres}
 
 
-async def _probe_redis(redis: Redis, max_backlog: int) -> Part:
+async def probe_redis(redis: Redis, max_backlog: int) -> Part:
+    """Collect `redis`, `inbox` and `workers`, as `observe` does."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             return await _read_redis(redis, max_backlog)
@@ -99,7 +100,8 @@ async def _count_workers(redis: Redis, names: set[bytes]) -> dict[str, int]:
     return {"alive": sum(state is not None for state in states), "busy": states.count(b"busy")}
 
 
-async def _probe_postgres(database: Database) -> Part:
+async def probe_postgres(database: Database) -> Part:
+    """Collect the metrics of Postgres."""
     try:
         health = await database.read(check_health, source=RELAY, seconds=PROBE_SECONDS)
     except Unavailable:

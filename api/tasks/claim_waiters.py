@@ -61,6 +61,10 @@ class ClaimWaiters:
         self._full: dict[ClaimWaiter, None] = {}
         """Waiters whose agents have reached max_concurrent."""
 
+    def count(self) -> int:
+        """Return how many claims wait."""
+        return self._limiter.count()
+
     @contextmanager
     def wait(self, waiter: ClaimWaiter, *, source: str) -> Iterator[None]:
         """Register the waiter within the block, so that it can be woken while idle. Raises TooManyRequests or

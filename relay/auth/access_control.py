@@ -15,7 +15,7 @@ from models.errors import Unauthorized, Unavailable
 from models.field_types import Scope
 from models.settings import Settings
 from relay.auth.api_key_cache import ApiKeyCache
-from relay.auth.authentication import Authenticator, Caller, require_scope
+from relay.auth.authentication import Authenticator, Caller, require_all_sessions, require_scope
 from relay.auth.revocations import RevocationWatch
 from relay.http.bodies import LargeBodies, read_body
 from relay.http.client_addresses import network_of
@@ -55,6 +55,15 @@ class AccessControl:
         return await self._count(
             request.scope.setdefault("state", {}), self._authenticator.authenticate(request.headers)
         )
+
+    async def authorize_scraper(self, request: Request) -> None:
+        """Check that the request carries METRICS_KEY, or a key for all sessions with the scope `admin`. Raises as
+        `authorize` does."""
+        scraper = self._authenticator.find_scraper(request.headers)
+        if scraper is not None:
+            await self._count(request.scope.setdefault("state", {}), scraper)
+        else:
+            require_all_sessions(await self.authorize(request, "admin"))
 
     async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
         """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is

@@ -22,6 +22,8 @@ from relay.auth.signing_secrets import DEFAULT_SOURCE, github_secrets, webhook_s
 
 BLANKS = " \t\r\n"
 """ASCII blanks only: bytes of other blanks are also parts of letters."""
+SCRAPER = ":metrics"
+"""The source of requests with METRICS_KEY: no key can have this name."""
 
 
 class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ class Authenticator:
     def __init__(self, settings: Settings, key_cache: ApiKeyCache) -> None:
         """Raises SettingsError without any credential, or for an invalid secret."""
         self._api_key = settings.api_key.encode()
+        self._metrics_key = settings.metrics_key.encode()
         self._first_caller = Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
         self._key_cache = key_cache
         self._webhook_secrets = webhook_secrets(settings)
@@ -106,13 +109,16 @@ class Authenticator:
 
     def find_key(self, headers: Headers) -> Caller:
         """Returns the caller whose key an unsigned request carries. Raises Unauthorized, or Unavailable."""
-        scheme, _, token = headers.get("authorization", "").strip(BLANKS).partition(" ")
-        given = headers.get("x-api-key", "").strip(BLANKS) or (
-            token.strip(BLANKS) if scheme.lower() == "bearer" else ""
-        )
+        given = _key_in(headers)
         if not given:
             raise Unauthorized("The API key is missing.", code="key_missing", hint=_HOW_TO_SEND_A_KEY)
-        return self.identify(given.encode("latin-1").decode(errors="surrogateescape"))
+        return self.identify(given)
+
+    def find_scraper(self, headers: Headers) -> Caller | None:
+        """Returns the caller without scopes whose request carries METRICS_KEY, or None."""
+        given = _key_in(headers).encode("utf-8", "surrogateescape")
+        is_scraper = bool(self._metrics_key) and hmac.compare_digest(given, self._metrics_key)
+        return Caller(source=SCRAPER, scopes=()) if is_scraper else None
 
     def identify(self, given: str) -> Caller:
         """Returns the caller that a key or an app's token belongs to. Takes the same time for every wrong one. Raises
@@ -129,6 +135,12 @@ class Authenticator:
             if record is not None and given.startswith((KEY_PREFIX, OAUTH_PREFIX)):
                 return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
         raise _unknown_key()
+
+
+def _key_in(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").strip(BLANKS).partition(" ")
+    given = headers.get("x-api-key", "").strip(BLANKS) or (token.strip(BLANKS) if scheme.lower() == "bearer" else "")
+    return given.encode("latin-1").decode(errors="surrogateescape")
 
 
 _HOW_TO_SEND_A_KEY = "Send it in the header X-API-Key, or as Authorization: Bearer KEY."

@@ -33,7 +33,7 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 32 * 1_048_576
 
 RecordRejection = Callable[[Scope, RelayError], None]
-"""Called with the error of a rejected request."""
+"""Called with the error that answers a request."""
 
 NOT_CACHED = (b"cache-control", b"no-store")
 JSON_TYPE = (b"content-type", b"application/json")
@@ -146,19 +146,22 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # The client has disconnected; nobody reads this.
 
 
-def bug_response(scope: Scope, error: Exception) -> Response:
-    """Returns the response for an unexpected exception, and logs where it was raised. Its text is not logged, as it may
-    repeat a sender's data."""
+def bug_response(scope: Scope, error: Exception, record_rejection: RecordRejection) -> Response:
+    """Returns the response for an unexpected exception, records it, and logs where it was raised. Its text is not logged,
+    as it may repeat a sender's data."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames)
-    return error_response(RelayError("Internal error; the relay has logged it."))
+    answer = RelayError("Internal error; the relay has logged it.")
+    record_rejection(scope, answer)
+    return error_response(answer)
 
 
 class ServerErrorMiddleware:
-    """Middleware: turns unexpected exceptions into an error in the usual form, and logs them."""
+    """Middleware: turns unexpected exceptions into an error in the usual form, records and logs them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, record_rejection: RecordRejection) -> None:
         self._app = app
+        self._record_rejection = record_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -173,6 +176,6 @@ class ServerErrorMiddleware:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            response = bug_response(scope, error)
+            response = bug_response(scope, error, self._record_rejection)
             if not started:
                 await response(scope, receive, send)

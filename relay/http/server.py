@@ -16,6 +16,7 @@ from models.process.log_setup import write_last_lines
 from models.settings import Settings
 from relay.http.connection_limits import MAX_CONNECTIONS, ConnectionRegistry, Timeouts, raise_file_limit
 from relay.http.protocol import LimitedHttpProtocol
+from relay.process_metrics import CONNECTIONS
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections, so that they close them: no request meets a closing connection."""
@@ -65,6 +66,7 @@ def serve(app: Starlette, settings: Settings, *, sockets: Sequence[socket.socket
     collect_seldom()
     limit = min(raise_file_limit(), settings.part_of(MAX_CONNECTIONS))
     clients = ConnectionRegistry(limit=limit, timeouts=Timeouts(), record_rejection=app.state.record_rejection)
+    app.state.metrics.show(CONNECTIONS, lambda: len(clients.connections))
     with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
         RelayServer(app, settings, clients=clients).run(list(sockets) or None)
 

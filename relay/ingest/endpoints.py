@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from models.commands.payloads import parse_envelope, parse_flat
-from models.errors import Unavailable
+from models.errors import RelayError, Unavailable
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.auth.api_key_cache import ApiKeyCache
@@ -34,6 +35,7 @@ from relay.limits.load_shedding import LoadShedder
 from relay.limits.request_rates import RequestRates
 from relay.notifications.outcomes import OutcomeWaiters
 from relay.notifications.tasks import TaskNotifier
+from relay.process_metrics import WAITING_SENDERS, ProcessMetrics
 from relay.redis_client import open_redis
 from relay.rejections import KEPT_PER_SECOND, RejectionLog
 
@@ -65,11 +67,12 @@ class Ingest:
         self.access = AccessControl(settings, self._key_cache, RequestRates(self.redis, settings))
         self.rejections = RejectionLog(self.redis, kept_per_second=settings.part_of(KEPT_PER_SECOND))
         """Rejected requests of this process."""
+        self.metrics = ProcessMetrics(self.redis)
         self.stopping = asyncio.Event()
         """Set when the process is about to end, to answer all waiting requests."""
         self._push_redis: Redis = open_redis(settings.redis_url, connections=BATCHES_IN_FLIGHT)
         self._enqueuer = DrainEnqueuer(settings.redis_url)
-        self._pusher = Pusher(self._push_redis, wake=self._enqueuer.enqueue)
+        self._pusher = Pusher(self._push_redis, wake=self._enqueuer.enqueue, count=self.metrics.count_push)
         self._outcomes = OutcomeWaiters(self.redis)
         self.tasks = TaskNotifier(self.redis)
         """Notifies requests that wait for tasks."""
@@ -79,13 +82,16 @@ class Ingest:
             require_durable=settings.require_durable_redis,
             processes=settings.relay_processes,
         )
+        limiter = ConcurrencyLimiter(settings.part_of(WAITING_PLACES))
+        self.metrics.show(WAITING_SENDERS, limiter.count)
         self.pipeline = Pipeline(
             access=self.access,
             load=self._load,
             pusher=self._pusher,
             outcomes=self._outcomes,
             tasks=self.tasks,
-            limiter=ConcurrencyLimiter(settings.part_of(WAITING_PLACES)),
+            metrics=self.metrics,
+            limiter=limiter,
             stopping=self.stopping,
             unproven=UnauthenticatedBytes(
                 body_limit=settings.max_body_bytes,
@@ -112,7 +118,7 @@ class Ingest:
         self._enqueuer.start()
         await asyncio.gather(self._load.sample(), self._key_cache.refresh())
         services = [self._key_cache.run, self._load.run, self._pusher.run, self._outcomes.run, self.tasks.run]
-        services += [self.rejections.run, self.access.run]
+        services += [self.rejections.run, self.metrics.run, self.access.run]
         tasks = [asyncio.create_task(keep_running(service)) for service in services]
         try:
             yield
@@ -120,8 +126,14 @@ class Ingest:
             await stop_services(tasks)
             await asyncio.to_thread(self._enqueuer.stop)
             await self.rejections.flush()
+            await self.metrics.end()
             await self._push_redis.aclose()
             await self.redis.aclose()
+
+    def record_error(self, scope: Scope, error: RelayError) -> None:
+        """Record the error that answers a request."""
+        self.rejections.record(scope, error)
+        self.metrics.count_error(error)
 
     def refusal(self) -> str | None:
         """Returns why no webhooks are accepted at the moment, or None."""

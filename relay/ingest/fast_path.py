@@ -75,7 +75,7 @@ class FastPath:
         except ClientDisconnect:
             return  # Nobody would read an answer.
         except Exception as error:
-            response = bug_response(scope, error)
+            response = bug_response(scope, error, self._record_rejection)
         if not _respond_at_once(response, scope):
             await response(scope, receive, with_rate_headers(state, send))
 

@@ -6,6 +6,7 @@ Each step is in one place, and takes headers, a body or an entry instead of a re
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ from relay.limits.concurrency import ConcurrencyLimiter
 from relay.limits.load_shedding import LoadShedder
 from relay.notifications.outcomes import OutcomeWaiters
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier, is_settled
+from relay.process_metrics import ProcessMetrics
 
 SYNC_WAIT_SECONDS = 30.0
 """For `sync: true`: within the usual timeouts of HTTP clients and proxies."""
@@ -59,7 +61,7 @@ class WaitParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 NO_QUERY = QueryParams()
 
 
-class Sender(msgspec.Struct, frozen=True):
+class Sender(msgspec.Struct):
     """The client's side of a request."""
 
     method: str
@@ -67,6 +69,8 @@ class Sender(msgspec.Struct, frozen=True):
     query: QueryParams
     receive: Receive
     state: RequestState
+    begun_at: float = msgspec.field(default_factory=time.perf_counter)
+    """The begin of the request, moved on by the time for which its body was awaited."""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive, *, headers: Headers | None = None) -> Sender:
@@ -107,6 +111,7 @@ class Pipeline:
         pusher: Pusher,
         outcomes: OutcomeWaiters,
         tasks: TaskNotifier,
+        metrics: ProcessMetrics,
         limiter: ConcurrencyLimiter,
         stopping: asyncio.Event,
         unproven: UnauthenticatedBytes,
@@ -118,6 +123,7 @@ class Pipeline:
         self._pusher = pusher
         self._outcomes = outcomes
         self._tasks = tasks
+        self._metrics = metrics
         self._limiter = limiter
         self._stopping = stopping
         self._max_body_bytes = max_body_bytes
@@ -139,6 +145,7 @@ class Pipeline:
         self._load.check()
         wait = decode_parameters(sender.query, WaitParameters).wait if sender.query else None
         waits = Waits(wait, default_wait_seconds)
+        reading_at = time.perf_counter()
         body = await read_body(
             sender.headers,
             sender.receive,
@@ -147,6 +154,7 @@ class Pipeline:
             unproven=None if is_known else self._unproven,
             takes_forms=takes_forms,
         )
+        sender.begun_at += time.perf_counter() - reading_at
         caller = await authenticate(body)
         if len(body) < LARGE_BYTES:
             parsed = parse(without_mark(body), caller)
@@ -167,6 +175,7 @@ class Pipeline:
         try:
             return await self.deliver(sender, caller, admitted)
         except Unavailable as error:
+            self._metrics.count_error(error)
             return error_response(error, {IDEMPOTENCY_KEY: admitted.entry.delivery_id})
 
     def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None) -> Admitted:
@@ -204,13 +213,13 @@ class Pipeline:
         time. Raises Conflict, TooManyRequests, Unavailable, or Unauthorized if the key was revoked meanwhile."""
         entry, wait_seconds, task = admitted.entry, admitted.wait_seconds, admitted.task
         if not entry.waits:
-            pushed = await self.push(entry)
+            pushed = await self.push(entry, begun_at=sender.begun_at)
             return receipt_response(entry, pushed, status="pending" if wait_seconds else "accepted")
         with self._limiter.acquire(entry.source), self._access.watch_caller(sender.receive, caller) as gone:
             if task is None:
-                pushed, outcome = await self._push_and_wait(entry, gone, seconds=wait_seconds)
+                pushed, outcome = await self._push_and_wait(sender, entry, gone, seconds=wait_seconds)
             else:
-                pushed, outcome = await self._wait_for_task(caller, entry, task, gone)
+                pushed, outcome = await self._wait_for_task(sender, caller, entry, task, gone)
             if outcome is not None and admitted.read is not None and is_out_of_time(outcome):
                 outcome = await self._repeat(caller, entry, admitted.read, outcome)
         if outcome is None:
@@ -220,21 +229,25 @@ class Pipeline:
         self._access.require_not_revoked(caller)
         return response
 
-    async def push(self, entry: Entry) -> Pushed:
+    async def push(self, entry: Entry, *, begun_at: float | None = None) -> Pushed:
         """Store an entry. Raises Unavailable, or TooManyRequests if its source has used its share of the backlog."""
+        begun_at = time.perf_counter() if begun_at is None else begun_at
         size = self._load.reserve(entry)
         try:
-            return await self._pusher.push(entry)
+            pushed = await self._pusher.push(entry)
         finally:
             self._load.release(entry.source, size)
+        if pushed.verdict != "conflict":
+            self._metrics.count_stored(is_repeated=pushed.verdict == "duplicate", begun_at=begun_at)
+        return pushed
 
     async def _push_and_wait(
-        self, entry: Entry, gone: asyncio.Future[None], *, seconds: float
+        self, sender: Sender, entry: Entry, gone: asyncio.Future[None], *, seconds: float
     ) -> tuple[Pushed, Outcome | None]:
         """Push, then wait until the outcome arrives, the time is over, the client disconnects, or the process stops."""
         key = outcome_key(entry.source, entry.delivery_id, entry.hash)
         with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
-            pushed = await self.push(entry)
+            pushed = await self.push(entry, begun_at=sender.begun_at)
             if pushed.verdict != "conflict":
                 await wait_any(outcome, gone, self._stopping, seconds=seconds)
             return pushed, outcome.result() if outcome.done() else None
@@ -250,7 +263,7 @@ class Pipeline:
             return outcome
 
     async def _wait_for_task(
-        self, caller: Caller, entry: Entry, task: GetTask, gone: asyncio.Future[None]
+        self, sender: Sender, caller: Caller, entry: Entry, task: GetTask, gone: asyncio.Future[None]
     ) -> tuple[Pushed, Outcome | None]:
         """Read a task in order with the session's commands; then read it again until it has finished or asks. A relay
         without Postgres cannot read again, so its sender gets the first read."""
@@ -258,7 +271,7 @@ class Pipeline:
         ends_at = clock() + task.wait
         with self._tasks.settled(entry.session_id or "", task.task_id) as settled:
             seconds = max(task.wait, LEAST_READ_SECONDS)
-            pushed, outcome = await self._push_and_wait(entry, gone, seconds=seconds)
+            pushed, outcome = await self._push_and_wait(sender, entry, gone, seconds=seconds)
             while outcome is not None and self._read_again is not None and not is_settled(outcome):
                 left = ends_at - clock()
                 if left <= 0:

@@ -124,10 +124,12 @@ class PendingPush(msgspec.Struct, frozen=True):
 class Pusher:
     """Pushes entries in batches, in the order in which they arrive."""
 
-    def __init__(self, redis: Redis, *, wake: Callable[[Iterable[int]], None]) -> None:
-        """`redis` has BATCHES_IN_FLIGHT connections; `wake` is called with the shards to drain, and returns at once."""
+    def __init__(self, redis: Redis, *, wake: Callable[[Iterable[int]], None], count: Callable[[int], None]) -> None:
+        """`redis` has BATCHES_IN_FLIGHT connections; `wake` is called with the shards to drain, and `count` with the
+        number of entries in each batch that was pushed. Both return at once."""
         self._redis = redis
         self._wake = wake
+        self._count = count
         self._waiting: deque[PendingPush] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._some = asyncio.Event()
@@ -175,6 +177,7 @@ class Pusher:
     async def _send(self, batch: list[PendingPush]) -> None:
         try:
             answers, streams = await self._run_script(batch)
+            self._count(len(batch))
             for pending, answer in zip(batch, answers, strict=True):
                 pending.settle(answer)
             if streams:

@@ -31,6 +31,10 @@ class ConcurrencyLimiter:
         if self._taken.total() >= self._total:
             raise Unavailable("Too many requests are waiting at the moment; send this one without waiting.")
 
+    def count(self) -> int:
+        """Returns how many wait."""
+        return self._taken.total()
+
     @contextmanager
     def acquire(self, source: str) -> Iterator[None]:
         """Hold a slot within the block. Raises as `require_free_slot` does."""

@@ -59,6 +59,23 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     claimed_by: str | None
 
 
+class LeaseCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of leases."""
+
+    held: int
+    overdue: int
+    """Those that have expired, but were not returned."""
+
+
+def count_leases(connection: Connection) -> LeaseCounts:
+    """Count the tasks that are claimed now."""
+    is_overdue = TaskRow.lease_expires_at < func.now()
+    held, overdue = connection.execute(
+        select(func.count(), func.count().filter(is_overdue)).where(TaskRow.lease_expires_at.is_not(None))
+    ).one()
+    return LeaseCounts(held=held, overdue=overdue)
+
+
 def extend(
     connection: Connection, claim: ClaimToken, *, lease_seconds: int | None = None, progress: bytes | None = None
 ) -> Lease:

@@ -44,6 +44,7 @@ ROUTE_NEEDS: dict[tuple[str, str], Scope] = {
     ("DELETE", "/v1/keys/{name_or_id}"): "admin",
     ("GET", "/v1/refusals"): "admin",
     ("GET", "/v1/status"): "read",
+    ("GET", "/metrics"): "admin",
     ("POST", "/v1/import"): "admin",
     ("GET", "/v1/sessions"): "read",
     ("GET", "/v1/sessions/{session_id}"): "read",

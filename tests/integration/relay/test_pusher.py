@@ -24,7 +24,7 @@ def test_a_sender_is_answered_before_the_drain_is_enqueued(redis: Redis, redis_u
             happened.append(shards)
             woken.set()
 
-        pusher = Pusher(client, wake=wake)
+        pusher = Pusher(client, wake=wake, count=happened.append)
         running = asyncio.create_task(pusher.run())
         await pusher.push(entry("store_memory", "walk", key="k", content="x"))
         happened.append("answered")
@@ -33,4 +33,4 @@ def test_a_sender_is_answered_before_the_drain_is_enqueued(redis: Redis, redis_u
         await client.aclose()
 
     asyncio.run(push_one())
-    assert happened == ["answered", [shard_of("walk")]]
+    assert happened == [1, "answered", [shard_of("walk")]]

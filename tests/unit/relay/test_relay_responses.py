@@ -33,7 +33,9 @@ def ask(
 
     routes = [Route("/fail", fail), Route("/v1/hooks/{token}", fail)]
     app = Starlette(
-        routes=routes, middleware=[Middleware(ServerErrorMiddleware)], exception_handlers=exception_handlers(note)
+        routes=routes,
+        middleware=[Middleware(ServerErrorMiddleware, record_rejection=note)],
+        exception_handlers=exception_handlers(note),
     )
 
     async def request() -> httpx.Response:
