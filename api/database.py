@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from api.fair_thread_pool import MAX_WAITING, RELAY, RELAY_THREADS, FairThreads
 from models.errors import Unavailable
 from models.settings import Settings
-from relay.process_metrics import THREADS, THREADS_AWAITED, THREADS_BUSY, ProcessMetrics
+from relay import process_metrics
+from relay.process_metrics import ProcessMetrics
 from sessions.commands.store import too_slow, value_refused
 from sessions.postgres.connections import (
     create_engine,
@@ -123,9 +124,9 @@ class Database:
 
     def show_threads(self, metrics: ProcessMetrics, *, pool: str) -> None:
         """Report the use of the threads under this name."""
-        metrics.show(THREADS, lambda: self._threads.size, value=pool)
-        metrics.show(THREADS_BUSY, self._threads.count_busy, value=pool)
-        metrics.show(THREADS_AWAITED, self._threads.count_waiting, value=pool)
+        metrics.show(process_metrics.THREADS, lambda: self._threads.size, value=pool)
+        metrics.show(process_metrics.THREADS_BUSY, self._threads.count_busy, value=pool)
+        metrics.show(process_metrics.THREADS_AWAITED, self._threads.count_waiting, value=pool)
 
     def end_waiting(self) -> None:
         """Reject the reads and writes that wait for a thread; those that have begun go on."""

@@ -129,7 +129,7 @@ def _counter(definition: CounterDefinition, counts: dict[str, int]) -> Metric:
 def _histogram(definition: HistogramDefinition, tallies: Tallies) -> Metric:
     numbers = accumulate(tallies.counts.get(field, 0) for field in definition.fields)
     buckets = [
-        (floatToGoString(bound), float(number))
+        (str(floatToGoString(bound)), float(number))  # type: ignore[no-untyped-call]
         for bound, number in zip((*definition.bounds, float("inf")), numbers, strict=True)
     ]
     total = tallies.counts.get(definition.sum_field, 0) / MILLIONTHS

@@ -76,7 +76,9 @@ PASSAGES_EMBEDDED = CounterDefinition("passages_embedded", "Texts for which vect
 COUNTERS = (ACCEPTED, REPEATED, SERVER_ERRORS, DECIDED, LEASES_EXPIRED, PASSAGES_EMBEDDED)
 
 ACCEPT_SECONDS = _histogram(
-    "accept_seconds", "Time from a request until it is stored, without the time for which its body was awaited.", SECONDS
+    "accept_seconds",
+    "Time from a request until it is stored, without the time for which its body was awaited.",
+    SECONDS,
 )
 APPLY_SECONDS = _histogram("apply_seconds", "Time from the acceptance of a delivery until it is committed.", SECONDS)
 DRAIN_SECONDS = _histogram("drain_seconds", "Duration of a worker's transaction.", SECONDS)

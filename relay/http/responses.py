@@ -147,8 +147,8 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
 
 
 def bug_response(scope: Scope, error: Exception, record_rejection: RecordRejection) -> Response:
-    """Returns the response for an unexpected exception, records it, and logs where it was raised. Its text is not logged,
-    as it may repeat a sender's data."""
+    """Returns the response for an unexpected exception, records it, and logs where it was raised. Its text is not
+    logged, as it may repeat a sender's data."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames)
     answer = RelayError("Internal error; the relay has logged it.")

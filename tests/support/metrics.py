@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from api.operations.metric_families import encode
 from api.operations.metric_snapshot import Snapshot, Tallies
+from models.queue.metrics import COUNTS_KEY
 from sessions.postgres.tasks.leases import LeaseCounts
 
 SHARD_COUNT = 16
+UP = ("up", (("job", "session-relay"),))
+"""The sample that Prometheus itself adds to each scrape."""
+
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""A name and sorted labels."""
 
 
 class Scrape(NamedTuple):
-    """The samples of one scrape, by name and sorted labels."""
+    """The samples of one scrape."""
 
     at: float
-    samples: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+    samples: Mapping[Series, float]
 
     def value(self, name: str, **labels: str) -> float | None:
         """Return the value of a sample, without the prefix of its name; None if it is missing."""
@@ -48,6 +56,12 @@ def scrape(client: httpx.Client, *, at: float = 0.0) -> Scrape:
     answer = client.get("/metrics")
     assert answer.status_code == 200, answer.text
     return parse(answer.text, at=at)
+
+
+def stored_counts(redis: Redis) -> dict[str, int]:
+    """Return the counts that all processes have added."""
+    found = cast("dict[bytes, bytes]", redis.hgetall(COUNTS_KEY))
+    return {field.decode(): int(number) for field, number in found.items()}
 
 
 def snapshot(**changes: Any) -> Snapshot:

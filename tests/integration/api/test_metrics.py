@@ -32,9 +32,7 @@ def servers() -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
 
 
 @pytest.fixture(scope="module")
-def stack(
-    servers: tuple[EmbeddedServer, EmbeddedServer], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def stack(servers: tuple[EmbeddedServer, EmbeddedServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two relay processes and two workers."""
     postgres, valkey = servers
     folder = tmp_path_factory.mktemp("metrics")
@@ -200,11 +198,11 @@ def test_waiting_senders_and_claims_of_all_processes_are_shown(stack: Stack, scr
 
 def test_a_process_that_was_killed_counts_no_more_and_its_counts_stay(stack: Stack, scraper: httpx.Client) -> None:
     accepted = wait_for_scrape(scraper, "processes", 2).value("webhooks_accepted_total") or 0
-    before = set(stack.redis.hkeys(PROCESSES_KEY))  # type: ignore[arg-type]
+    before = set(stack.redis.hkeys(PROCESSES_KEY))
     psutil.Process(stack.pid("api")).children()[0].kill()
 
     def is_replaced() -> bool:
-        names = set(stack.redis.hkeys(PROCESSES_KEY))  # type: ignore[arg-type]
+        names = set(stack.redis.hkeys(PROCESSES_KEY))
         return len(names) == 2 and len(names - before) == 1
 
     wait_for(is_replaced, seconds=60, what="the killed process forgotten, and another one there")

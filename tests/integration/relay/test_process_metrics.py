@@ -10,9 +10,10 @@ import pytest
 from redis import Redis
 
 from models.errors import Unavailable
-from models.queue.metrics import COUNTS_KEY, PROCESSES_KEY, REPORTED_SECONDS
+from models.queue.metrics import PROCESSES_KEY, REPORTED_SECONDS
 from relay.process_metrics import WAITING_SENDERS, ProcessMetrics, read_states
 from relay.redis_client import REDIS_ERRORS, open_redis
+from tests.support.metrics import stored_counts as counts
 from tests.support.servers import running_valkey
 
 
@@ -26,11 +27,6 @@ def run(url: str, work: Callable[..., Awaitable[None]], *, processes: int = 1) -
             await client.aclose()
 
     asyncio.run(work_and_close())
-
-
-def counts(redis: Redis) -> dict[str, int]:
-    found = cast("dict[bytes, bytes]", redis.hgetall(COUNTS_KEY))
-    return {field.decode(): int(number) for field, number in found.items()}
 
 
 def states(redis: Redis) -> list[dict[str, float]]:
@@ -64,7 +60,7 @@ def test_the_state_of_a_process_is_shown_until_it_ends(redis: Redis, redis_url: 
 
 
 def test_a_process_that_was_killed_is_forgotten(redis: Redis, redis_url: str) -> None:
-    seconds, _ = cast("tuple[int, int]", redis.time())
+    seconds, _ = redis.time()
     for name, age in (("killed", REPORTED_SECONDS + 2), ("alive", REPORTED_SECONDS - 5)):
         redis.hset(PROCESSES_KEY, name, f'{seconds - age} {{"waiting_senders": {age}}}')
     redis.hset(PROCESSES_KEY, "unreadable", "x")

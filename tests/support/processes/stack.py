@@ -122,10 +122,14 @@ class Stack:
 
     def workers(self) -> list[psutil.Process]:
         """Return the draining processes under the supervisor."""
+        return self.children("worker-")
+
+    def children(self, prefix: str) -> list[psutil.Process]:
+        """Return the processes under the worker's supervisor whose name begins like this."""
         found = []
         for process in psutil.Process(self.pid("worker")).children():
             with suppress(psutil.Error):  # The process may be ending.
-                if process.name().startswith("worker-"):
+                if process.name().startswith(prefix):
                     found.append(process)
         return found
 

@@ -41,9 +41,16 @@ def test_counts_of_all_processes_are_shown_under_their_names() -> None:
 
 
 def test_the_buckets_of_a_histogram_are_cumulative() -> None:
-    counts = {"accept_seconds:0.005": 3, "accept_seconds:1": 2, "accept_seconds:inf": 1, "accept_seconds:sum": 2_500_000}
+    counts = {
+        "accept_seconds:0.005": 3,
+        "accept_seconds:1": 2,
+        "accept_seconds:inf": 1,
+        "accept_seconds:sum": 2_500_000,
+    }
     shown = parse(encoded(snapshot(tallies=Tallies(counts=counts, refusals={}, states=[]))))
-    buckets = {le: shown.value("accept_seconds_bucket", le=le) for le in ("0.0025", "0.005", "0.5", "1.0", "300.0", "+Inf")}
+    buckets = {
+        le: shown.value("accept_seconds_bucket", le=le) for le in ("0.0025", "0.005", "0.5", "1.0", "300.0", "+Inf")
+    }
     assert buckets == {"0.0025": 0, "0.005": 3, "0.5": 3, "1.0": 5, "300.0": 5, "+Inf": 6}
     assert (shown.value("accept_seconds_count"), shown.value("accept_seconds_sum")) == (6, 2.5)
 
@@ -68,7 +75,9 @@ def test_without_a_limit_of_memory_no_share_is_shown() -> None:
     assert shown.value("redis_durable") == 0
 
 
-@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", "\x00;q=x", "application/openmetrics-text;q"])
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "text/plain;version=0.0.4", "\x00;q=x", "application/openmetrics-text;q"]
+)
 def test_any_accept_header_gets_a_format_that_parses(accept: str) -> None:
     content, media_type = encode(snapshot(), accept)
     assert media_type.startswith(("text/plain", "application/openmetrics-text"))
@@ -79,7 +88,7 @@ def test_any_accept_header_gets_a_format_that_parses(accept: str) -> None:
 def test_both_formats_have_the_same_samples() -> None:
     content, media_type = encode(snapshot(), OPENMETRICS)
     assert media_type.startswith("application/openmetrics-text")
-    samples = {sample.name for family in parse_openmetrics(content.decode()) for sample in family.samples}
+    samples = {sample.name for family in parse_openmetrics(content.decode()) for sample in family.samples}  # type: ignore[no-untyped-call]
     assert samples == parse(encoded(snapshot())).names
 
 
@@ -87,5 +96,6 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     for family in text_string_to_metric_families(encoded(snapshot())):
         assert family.name.startswith("session_relay_")
         assert family.documentation.endswith(".")
-        assert family.name.isascii() and family.name.islower()
+        assert family.name.isascii()
+        assert family.name.islower()
         assert not family.name.endswith(("_milliseconds", "_ms", "_percent", "_megabytes", "_count"))

@@ -68,7 +68,9 @@ def test_no_route_is_repeated_in_the_code(room: str) -> None:
     """Except in HTML pages for browsers, and for a comparison in OAuth."""
     allowed = {"api/openapi/docs_page.py", "api/openapi/gpt_actions.py", "api/oauth/sign_in_page.py"}
     allowed.add("api/oauth/resource_indicators.py")
-    written = re.compile(r"""["'](/v1/|/webhook|/healthz|/readyz|/metrics|/mcp|/oauth/|/docs|/openapi|/llm-|/\.well-known)""")
+    written = re.compile(
+        r"""["'](/v1/|/webhook|/healthz|/readyz|/metrics|/mcp|/oauth/|/docs|/openapi|/llm-|/\.well-known)"""
+    )
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in sorted((ROOT / room).rglob("*.py"))
