@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from api.operations.metric_snapshot import Part, Snapshot, Tallies
+from api.operations.metric_snapshot import Encode, Part, Snapshot, Tallies
 from models.queue.metrics import COUNTERS, HISTOGRAMS, MILLIONTHS, CounterDefinition, HistogramDefinition
 from models.version import version
 from relay.process_metrics import GAUGES, GaugeDefinition
@@ -27,10 +27,10 @@ PREFIX = "session_relay_"
 REFUSED = CounterDefinition("requests_refused", "Requests that were rejected.", "cause", get_args(Cause))
 
 
-def encode(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Encode a snapshot in a format that the Accept header allows; return it with its media type."""
+def choose_format(accept: str) -> tuple[Encode, str]:
+    """Return the format that the Accept header prefers, else the text format: its encoder, and its media type."""
     generate, media_type = choose_encoder(accept)
-    return generate(_Families(snapshot)), media_type
+    return lambda snapshot: generate(_Families(snapshot)), media_type
 
 
 class _Families(Collector):

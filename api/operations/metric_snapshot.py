@@ -37,5 +37,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     leases: LeaseCounts | None
 
 
-Encode = Callable[[Snapshot, str], tuple[bytes, str]]
-"""Encodes a snapshot in a format that an Accept header allows; returns it with its media type."""
+Encode = Callable[[Snapshot], bytes]
+ChooseFormat = Callable[[str], tuple[Encode, str]]
+"""Returns the format that an Accept header prefers: its encoder, and its media type."""

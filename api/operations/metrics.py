@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from api.database import RELAY, Database
 from api.deferred import Deferred
-from api.operations.metric_snapshot import Encode, Snapshot, Tallies
+from api.operations.metric_snapshot import ChooseFormat, Snapshot, Tallies
 from api.operations.status_probe import PROBE_SECONDS, probe_postgres, probe_redis
 from models.errors import Unavailable
 from models.queue.metrics import COUNTS_KEY, PROCESSES_KEY
@@ -38,6 +38,13 @@ OBSERVED_SECONDS = 3.0
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+
+class _Observed(NamedTuple):
+    """A snapshot, and its encoded forms by media type."""
+
+    snapshot: Snapshot
+    texts: dict[str, bytes]
 
 
 class Metrics:
@@ -60,8 +67,8 @@ class Metrics:
         self._process = process
         self._refusal = refusal
         self._max_backlog = max_backlog
-        self._encode = Deferred(_import_encoder)
-        self._observing: asyncio.Task[Snapshot] | None = None
+        self._choose_format = Deferred(_import_formats)
+        self._observing: asyncio.Task[_Observed] | None = None
         self._fresh_until = 0.0
 
     @property
@@ -73,17 +80,21 @@ class Metrics:
         """Return all metrics, in the text format of Prometheus or of OpenMetrics, whichever the client accepts."""
         await self._access.authorize_scraper(request)
         decode_parameters(request.query_params, NoParameters)
-        encode = await self._encode.get()
-        content, media_type = encode(await self._observe(), request.headers.get("accept", ""))
-        return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
+        choose_format = await self._choose_format.get()
+        encode, media_type = choose_format(request.headers.get("accept", ""))
+        observed = await self._observe()
+        if media_type not in observed.texts:  # Encoding takes some milliseconds.
+            observed.texts[media_type] = encode(observed.snapshot)
+        headers = {"content-type": media_type, "cache-control": "no-store"}
+        return Response(observed.texts[media_type], headers=headers)
 
-    async def _observe(self) -> Snapshot:
+    async def _observe(self) -> _Observed:
         """Return a snapshot that is at most OBSERVED_SECONDS old. Concurrent callers share one."""
         if self._observing is None or (self._observing.done() and time.monotonic() >= self._fresh_until):
             self._observing = asyncio.create_task(self._take_snapshot())
         return await asyncio.shield(self._observing)
 
-    async def _take_snapshot(self) -> Snapshot:
+    async def _take_snapshot(self) -> _Observed:
         redis, tallies, postgres, postgres_up, leases = await asyncio.gather(
             probe_redis(self._redis, self._max_backlog),
             _or_none(self._read_tallies()),
@@ -92,7 +103,7 @@ class Metrics:
             _or_none(self._database.read(count_leases, source=RELAY, seconds=PROBE_SECONDS)),
         )
         self._fresh_until = time.monotonic() + OBSERVED_SECONDS
-        return Snapshot(
+        snapshot = Snapshot(
             accepting=self._refusal() is None,
             redis=redis["redis"],
             inbox=redis["inbox"],
@@ -102,6 +113,7 @@ class Metrics:
             postgres=postgres if postgres and postgres["state"] == "ok" else None,
             leases=leases,
         )
+        return _Observed(snapshot, {})
 
     async def _read_tallies(self) -> Tallies:
         """Read what all processes have counted, after adding the counts of this one."""
@@ -130,7 +142,7 @@ def _numbers(answer: dict[bytes, bytes]) -> dict[str, int]:
     return {field.decode(): int(number) for field, number in answer.items()}
 
 
-def _import_encoder() -> Encode:
-    from api.operations.metric_families import encode
+def _import_formats() -> ChooseFormat:
+    from api.operations.metric_families import choose_format
 
-    return encode
+    return choose_format

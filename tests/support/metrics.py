@@ -9,7 +9,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from api.operations.metric_families import encode
+from api.operations.metric_families import choose_format
 from api.operations.metric_snapshot import Snapshot, Tallies
 from models.queue.metrics import COUNTS_KEY
 from sessions.postgres.tasks.leases import LeaseCounts
@@ -89,5 +89,5 @@ def snapshot(**changes: Any) -> Snapshot:
 
 def encoded(shown: Snapshot, *, accept: str = "") -> str:
     """Return the text of a snapshot."""
-    content, _ = encode(shown, accept)
-    return content.decode()
+    encode, _ = choose_format(accept)
+    return encode(shown).decode()

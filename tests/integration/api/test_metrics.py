@@ -174,15 +174,15 @@ def test_waiting_senders_and_claims_of_all_processes_are_shown(stack: Stack, scr
 
     def wait_for_task(_: int) -> int:
         with stack.new_client() as client:
-            body = {"session_id": session_id, "task_id": "t", "wait": 20}
-            return client.post("/v1/commands/get_task?wait=20", json=body).status_code
+            body = {"session_id": session_id, "task_id": "t", "wait": 10}
+            return client.post("/v1/commands/get_task?wait=10", json=body).status_code
 
     def claim(number: int) -> int:
         with stack.new_client() as client:
-            body = {"agent_name": f"idle-{number}", "worker": "w", "wait": 20}
+            body = {"agent_name": f"idle-{number}", "worker": "w", "wait": 10}
             return client.post("/v1/tasks/claim", json=body).status_code
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(wait_for_task, number) for number in range(4)]
         claims = [pool.submit(claim, number) for number in range(3)]
         shown = wait_for_scrape(scraper, "waiting_senders", 4)
