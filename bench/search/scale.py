@@ -1,20 +1,27 @@
 """Measures searches among many passages with vectors: `python -m bench.search.scale [--passages 1000000]`.
 
 Fills the tables of a stack of its own with passages of invented words, whose frequencies are those of a language, and
-with vectors in clusters. Prints the time of building the index and its size, the latency of searches over everything,
-in one session and in the sessions of a limited key, and how many of the ten nearest passages the index finds.
+with vectors that are mixed from those of two sentences of Python's documentation each. Prints the time of building the
+index and its size, the latency of searches over everything, in one session and in the sessions of a limited key, and
+how many of the ten nearest passages the index finds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import io
+import re
 import struct
 import sys
+import sysconfig
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection, Engine
@@ -23,6 +30,7 @@ from bench.speed.stack import new_stack
 from models.commands.definitions import Search
 from models.settings import read_settings
 from sessions.embeddings.configured import configured_encoder
+from sessions.embeddings.encoder import Encoder
 from sessions.postgres.connections import create_engine
 from sessions.postgres.embeddings.embedding import vector_text
 from sessions.postgres.embeddings.nearest import Part, Question, prepare_index_scan
@@ -30,16 +38,21 @@ from sessions.postgres.embeddings.vector_table import TABLE, index_of, prepare
 from sessions.postgres.reads.search import search
 from sessions.reads.read_scope import ReadScope
 
+T = TypeVar("T")
+
 SESSIONS = 1_000
 WORDS, VOCABULARY = 30, 50_000
 """Words of a passage, and all different words."""
-CLUSTERS, NOISE = 2_000, 0.8
-"""The vectors lie around this many centres, this far away from them."""
-COPIED_AT_ONCE = 20_000
+SENTENCES, SECOND = 10_000, 0.6
+"""Sentences that vectors are mixed from, and the weight of the second one."""
+LENGTHS = range(5, 41)
+"""Words of a sentence."""
+COPIED_AT_ONCE, ENCODED_AT_ONCE = 20_000, 100
 BUILD_MEMORY = "4GB"
 ASKED, COMPARED = 100, 50
 """Searches of each kind, and comparisons with the exact result."""
 NEAREST = 10
+_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 QUESTIONS = ("What did we decide about w{}?", "w{} w{}", "Where is the w{} of w{} and w{}")
 
 FILL_SESSIONS = """
@@ -65,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoder = configured_encoder(settings)
         assert encoder is not None, "Meanings need a model."
         engine = create_engine(settings, application_name="session-relay bench", pool_size=1)
-        dimensions = len(encoder.question("ready", seconds=60))
-        vectors = Vectors(dimensions)
+        vectors = _timed("vectors of sentences", lambda: Vectors(encoder))
         _fill(engine, encoder.name, vectors, passages=asked.passages)
         _say(f"recall at {NEAREST}", f"{_recall(engine, encoder.name, vectors):.3f}")
         for name, scope in _scopes().items():
@@ -77,20 +89,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Vectors:
-    """Random vectors in clusters, the same in each run."""
+    """Vectors like those of texts, the same in each run: independent random numbers would lie in all directions, in
+    which an index finds fewer of the nearest."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self._generator = np.random.default_rng(1)
-        self._centres = self._unit(self._generator.normal(size=(CLUSTERS, dimensions)))
+        sentences = self._generator.permutation(sorted(_sentences()))[:SENTENCES].tolist()
+        self._of_sentences = np.concatenate(
+            [
+                encoder.texts(sentences[start : start + ENCODED_AT_ONCE])
+                for start in range(0, len(sentences), ENCODED_AT_ONCE)
+            ]
+        )
 
     def draw(self, count: int) -> Any:
         """Return the next vectors, of unit length."""
-        chosen = self._centres[self._generator.integers(0, CLUSTERS, count)]
-        noise = self._unit(self._generator.normal(size=chosen.shape))
-        return self._unit(chosen + NOISE * noise)
+        first, second = self._of_sentences[self._generator.integers(0, len(self._of_sentences), (2, count))]
+        mixed = first + SECOND * second
+        return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
 
-    def _unit(self, vectors: Any) -> Any:
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+def _sentences() -> set[str]:
+    """Return the sentences of the documentation in Python's own modules."""
+    found = set()
+    for path in Path(sysconfig.get_path("stdlib")).rglob("*.py"):
+        if {"site-packages", "test", "tests"}.isdisjoint(path.parts):
+            with suppress(SyntaxError, ValueError), warnings.catch_warnings(action="ignore"):
+                for node in ast.walk(ast.parse(path.read_bytes())):
+                    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                        found.update(_SENTENCE_END.split(" ".join((ast.get_docstring(node) or "").split())))
+    return {sentence for sentence in found if len(sentence.split()) in LENGTHS}
 
 
 def _fill(engine: Engine, model: str, vectors: Vectors, *, passages: int) -> None:
@@ -193,10 +221,11 @@ def _run(engine: Engine, statement: str, parameters: tuple[Any, ...]) -> None:
         connection.exec_driver_sql(statement, parameters or None)
 
 
-def _timed(what: str, work: Callable[[], object]) -> None:
+def _timed(what: str, work: Callable[[], T]) -> T:
     began_at = time.perf_counter()
-    work()
+    done = work()
     _say(what, f"{time.perf_counter() - began_at:,.0f} s")
+    return done
 
 
 def _say(what: str, found: str) -> None:
