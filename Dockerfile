@@ -1,5 +1,7 @@
-# One image for all processes of the Procfile; docker-compose.yml sets the command of each.
-FROM python:3.12-slim
+# One image for all processes of the Procfile; docker-compose.yml sets the command of each. deploy/check_image.py builds
+# it and runs each process.
+ARG PYTHON_IMAGE=python:3.12-slim
+FROM ${PYTHON_IMAGE}
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
@@ -22,7 +24,8 @@ COPY agent ./agent
 COPY cli ./cli
 COPY bin ./bin
 
-USER relay
+# By number, so that a platform can see that it is not root.
+USER 10001
 # An empty HOST listens on all addresses, IPv4 and IPv6.
 ENV HOST="" PORT=8000 PATH="/app/bin:$PATH"
 EXPOSE 8000

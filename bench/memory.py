@@ -8,12 +8,9 @@ webhook was rejected.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -21,12 +18,10 @@ import msgspec
 from redis import Redis
 
 from bench.flood import Flooded
+from bench.own_stack import KEY, ROOT, own_stack
 from bench.readiness import wait_until_ready
-from local.stack.environment import free_port
 
-KEY = "key-of-the-measuring"
-ROOT = Path(__file__).parent.parent
-RATES = (100, 500)
+RATES = (10, 100, 1_000)
 """Webhooks per second for which the steady state is printed."""
 DEFAULTS = ("100", "60", "64mb")
 PERMITTED = 0.7
@@ -109,26 +104,10 @@ def show(redis: Redis, flooded: Flooded, kinds: dict[str, Kind], *, idle: int, m
 def main() -> int:
     """Measure on a new stack."""
     rate, seconds, limit = (*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :])
-    port = free_port("127.0.0.1", 0, variable="PORT")
-    with tempfile.TemporaryDirectory(prefix="session-relay-bench-") as folder:
-        Path(folder).chmod(0o755)  # Postgres runs as another user when this runs as root.
-        environment = {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-            "PYTHONPATH": str(ROOT),
-            "DATA_DIR": folder,
-            "PORT": str(port),
-            "DASHBOARD_PORT": str(free_port("127.0.0.1", 0, variable="DASHBOARD_PORT")),
-            "API_KEY": KEY,
-            "RATE_LIMIT": "1000000000/minute",
-            "BYTE_LIMIT": "1000000000000/minute",
-        }
-        stack = subprocess.Popen((sys.executable, "-m", "local"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-        try:
-            redis = Redis(unix_socket_path=f"{folder}/valkey/valkey.sock")
-            return 1 if asyncio.run(run(port, redis, rate=float(rate), seconds=float(seconds), limit=limit)) else 0
-        finally:
-            stack.terminate()
-            stack.wait()
+    with own_stack() as stack:
+        redis = Redis(unix_socket_path=f"{stack.folder}/valkey/valkey.sock")
+        measured = run(stack.port, redis, rate=float(rate), seconds=float(seconds), limit=limit)
+        return 1 if asyncio.run(measured) else 0
 
 
 if __name__ == "__main__":

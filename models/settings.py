@@ -80,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dashboard_password: str = ""
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
+    health_dir: str = ""
+    """The folder in which one `python -m worker` records its health for `python -m worker.health`; empty: nowhere."""
     failpoint_dir: str = ""
     """For tests: a worker at a failpoint with a file of its name in this folder deletes the file and kills itself."""
 

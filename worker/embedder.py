@@ -25,6 +25,7 @@ from sessions.postgres.connections import create_engine, diagnose
 from sessions.postgres.embeddings.embedding import Embedding
 from sessions.postgres.embeddings.obstacles import describe_obstacle, find_obstacle
 from worker import jobs
+from worker.health import Heartbeat
 from worker.worker_process import AllowedJobsWorker, wait_for_schema
 
 logger = logging.getLogger(__name__)
@@ -50,16 +51,18 @@ def main() -> None:
     configure_logging(settings)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
-    jobs.prepare_embedding(wait_until_possible(settings), connection)
+    health = Heartbeat(settings.health_dir)
+    jobs.prepare_embedding(wait_until_possible(settings, health), connection)
     worker = EmbeddingWorker(
         [EMBEDDINGS_QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False
     )
+    worker.health = health
     worker.work(logging_level="WARNING", with_scheduler=False)
 
 
-def wait_until_possible(settings: Settings) -> Embedding:
+def wait_until_possible(settings: Settings, health: Heartbeat) -> Embedding:
     """Return the embedding of the database, once it has the table of vectors, and the model answers. Logs each cause
-    once."""
+    once. Without vectors search still works, so waiting is healthy while Postgres answers."""
     encoder = configured_encoder(settings)
     assert encoder is not None, "The supervisor starts no embedder without a model."
     engine = create_engine(settings, application_name="session-relay embedder", pool_size=1)
@@ -71,6 +74,7 @@ def wait_until_possible(settings: Settings) -> Embedding:
         try:
             with engine.connect() as connection:
                 obstacle = find_obstacle(connection)
+            health.beat()
             if obstacle is None:
                 waiting = embedding.start()
                 logger.info("Embedding texts with %s; %d are waiting.", encoder.name, waiting)

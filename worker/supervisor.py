@@ -19,6 +19,7 @@ from models.settings import read_settings
 from sessions.embeddings.configured import configured_encoder
 from sessions.postgres.connections import create_engine
 from worker import embedder, sweeper, worker_process
+from worker.health import EMBEDDER, HealthFolder
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -37,6 +38,7 @@ def main() -> int:
         configure_logging(settings)
         engine = create_engine(settings, application_name="session-relay supervisor", pool_size=1)
         check_redis_url(settings.redis_url)
+        health = HealthFolder(settings.health_dir)
     except SettingsError as error:
         print(f"session-relay: {error.message}", file=sys.stderr)
         return 2
@@ -54,18 +56,23 @@ def main() -> int:
         return 0
     collect_seldom()  # The children share all memory in which nothing changes.
     supervisor = Supervisor(on_death=_report)
-    for count in range(1, settings.workers + 1):
-        supervisor.start(_child(f"worker-{count}", worker_process.main, module="worker.worker_process"))
-    supervisor.start(_child("sweeper", sweeper.main, module="worker.sweeper"))
+    children = [
+        _child(f"worker-{count}", worker_process.main, module="worker.worker_process")
+        for count in range(1, settings.workers + 1)
+    ]
+    children.append(_child("sweeper", sweeper.main, module="worker.sweeper"))
     embeds = configured_encoder(settings) is not None
     if embeds:
-        supervisor.start(_child("embedder", embedder.main, module="worker.embedder"))
+        children.append(_child(EMBEDDER, embedder.main, module="worker.embedder"))
+    for child in children:
+        supervisor.start(child)
     everyone = (
         "%d workers, a sweeper and an embedder are running." if embeds else "%d workers and a sweeper are running."
     )
     logger.info(everyone, settings.workers)
     while not is_stopping():
         supervisor.tend()
+        health.update({child.name: supervisor.pid(child.name) for child in children})
         time.sleep(TEND_SECONDS)
     supervisor.stop(together=True, hurry=lambda: len(signals) > 1)
     return 0

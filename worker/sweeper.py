@@ -43,6 +43,7 @@ from sessions.postgres.embeddings.vector_table import is_missing
 from sessions.postgres.operations.dead_letters import failed_deliveries
 from sessions.postgres.tasks.leases import RETURNED_AT_ONCE, fail_stuck, forget_agents, requeue_expired
 from worker.dead_letters import LISTED, FailedList
+from worker.health import Heartbeat
 from worker.retention import Retention
 from worker.worker_process import wait_for_schema
 
@@ -93,13 +94,17 @@ class Sweeper:
         self._reported: dict[str, str] = {}
         """Failures of the previous turn, which were logged."""
 
-    def sweep(self) -> None:
-        """Take one turn: do each duty, even if others fail. Does not raise."""
+    def sweep(self) -> bool:
+        """Take one turn: do each duty, even if others fail. Returns whether all succeeded, for which Redis and Postgres
+        must have answered. Does not raise."""
         # Every sweeper does this: only one can set a mark, and webhooks must not wait for a dead leader's term to end.
         self._do("enqueue missed drains", lambda: wake_forgotten(self._redis))
-        if self._do("keep its leadership", self._is_leader):
+        leads = self._do("keep its leadership", self._is_leader)
+        if leads:
             self._lead()
-        self._report()
+        elif leads is False:
+            self._do("reach Postgres", self._reach_postgres)
+        return self._report()
 
     def _lead(self) -> None:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
@@ -139,19 +144,26 @@ class Sweeper:
                 logger.exception("Bug: the sweeper could not %s.", duty)
         return None
 
-    def _report(self) -> None:
-        """Log why duties failed in this turn: each cause once, even if other duties were due before."""
+    def _report(self) -> bool:
+        """Log why duties failed in this turn: each cause once, even if other duties were due before. Returns whether
+        none failed."""
         for cause in dict.fromkeys(self._failures.values()):
             if cause in self._reported.values():
                 continue
             duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
             logger.warning("The sweeper could not %s; it retries each second. %s", duties, cause)
         self._reported, self._failures = self._failures, {}
+        return not self._reported
 
     def _list_dead_letters(self) -> None:
         with self._engine.connect() as connection:
             dead = failed_deliveries(connection, limit=LISTED)
         self._failed_list.reconcile(dead)
+
+    def _reach_postgres(self) -> None:
+        """Ask Postgres for nothing, since only the leader has duties there."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
 
     def _is_leader(self) -> bool:
         if self._redis.set(SWEEPER_KEY, self.name, nx=True, ex=TERM_SECONDS):
@@ -238,9 +250,11 @@ def run(settings: Settings) -> None:
     sweeper = Sweeper(
         redis, engine, retention_days=settings.delivery_retention_days, embeds=configured_encoder(settings) is not None
     )
+    health = Heartbeat(settings.health_dir)
     while True:
         signal.alarm(TURN_LIMIT_SECONDS)
-        sweeper.sweep()
+        if sweeper.sweep():
+            health.beat()
         time.sleep(TURN_SECONDS)
 
 

@@ -31,12 +31,15 @@ from models.settings import Settings, read_settings
 from sessions.postgres.connections import diagnose
 from sessions.postgres.operations.schema_revision import describe_mismatch, read_revision
 from worker import jobs
+from worker.health import Heartbeat
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
 """RQ sends several heartbeats for each job, each in two round trips; a worker's registration lasts minutes."""
+IDLE_SECONDS = 5
+"""The time for which a worker without work waits for a job before it sends its next heartbeat."""
 
 
 class KillOnTimeout(BaseDeathPenalty):
@@ -61,6 +64,13 @@ class AllowedJobsWorker(SimpleWorker):
     _written_state: str | None = None
     _heartbeat_at = -HEARTBEAT_SECONDS
     """The time of the last heartbeat."""
+    health = Heartbeat("")
+    """Where to record that the last heartbeat has reached Redis."""
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """RQ waits for minutes, and as long for an answer of a server that hangs."""
+        return IDLE_SECONDS
 
     def register_birth(self) -> None:
         """Register, and note a signal to stop that comes before RQ has its handlers. A worker that it ended between the
@@ -142,6 +152,7 @@ class AllowedJobsWorker(SimpleWorker):
                 super().set_state(self.get_state(), own)
                 own.execute()
             self._heartbeat_at = time.monotonic()
+            self.health.beat()
 
 
 def main() -> None:
@@ -159,6 +170,7 @@ def run(settings: Settings) -> None:
     """Run the work loop."""
     connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
     worker = AllowedJobsWorker([QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False)
+    worker.health = Heartbeat(settings.health_dir)
     worker.work(logging_level="WARNING", with_scheduler=False)
 
 

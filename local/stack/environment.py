@@ -11,8 +11,6 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
-
 from models.errors import SettingsError
 
 ANSWER_SECONDS = 2.0
@@ -70,6 +68,8 @@ def local_url(host: str, port: int) -> str:
 
 def answers(url: str, *, pid: int) -> bool:
     """Check that this process, and not another one, listens there and is healthy or asks for credentials."""
+    import psutil  # Servers do not have it, where operators' commands import this module.
+
     address = urlsplit(url)
     try:
         sockets = psutil.Process(pid).net_connections(kind="tcp")

@@ -136,6 +136,8 @@ class UnexpectedExit:
 
     child: Child
     reason: str
+    exit_code: int | None
+    """Its exit code, minus the number of the signal, or None if it could not be started."""
     failures: int
     """Consecutive ones, none of which lived for STEADY_SECONDS."""
     restart_in_seconds: float
@@ -199,13 +201,20 @@ class Supervisor:
 
     def _schedule(self, entry: _SupervisedChild, *, reason: str, failures: int) -> None:
         delay_seconds = min(FIRST_DELAY_SECONDS * 2 ** min(failures - 1, 16), LAST_DELAY_SECONDS)
+        exit_code = entry.running.exit_code if entry.running else None
         entry.running, entry.failures, entry.restart_at = (
             None,
             failures,
             time.monotonic() + delay_seconds,
         )
         self._on_death(
-            UnexpectedExit(child=entry.child, reason=reason, failures=failures, restart_in_seconds=delay_seconds)
+            UnexpectedExit(
+                child=entry.child,
+                reason=reason,
+                exit_code=exit_code,
+                failures=failures,
+                restart_in_seconds=delay_seconds,
+            )
         )
 
 
