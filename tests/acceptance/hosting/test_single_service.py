@@ -60,7 +60,7 @@ class SingleService:
         found = {}
         for child in psutil.Process(self.running.pid).children():
             with suppress(psutil.Error):  # The process may be ending.
-                found[child.cmdline()[-1]] = child
+                found["".join(child.cmdline()[-1:])] = child
         return found
 
     def send(self, command: str, **data: Any) -> Payload:

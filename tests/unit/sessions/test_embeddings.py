@@ -138,13 +138,16 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append({"path": self.path, **asked})
         self.server.authorization = self.headers.get("Authorization")
-        vectors = self.model.encode(asked["input"], seconds=20)
-        data = [{"index": number, "embedding": vector.tolist()} for number, vector in enumerate(vectors)]
-        body = self.server.body or json.dumps({"object": "list", "data": data[::-1], "model": "m"}).encode()
+        body = self.server.body or self._embed(asked["input"])
         self.send_response(self.server.failure or 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _embed(self, texts: Sequence[str]) -> bytes:
+        vectors = self.model.encode(texts, seconds=60)
+        data = [{"index": number, "embedding": vector.tolist()} for number, vector in enumerate(vectors)]
+        return json.dumps({"object": "list", "data": data[::-1], "model": "m"}).encode()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -169,8 +172,8 @@ def test_an_endpoint_answers_like_the_model_behind_it(server: _Server, encoder: 
     remote = Encoder(endpoint(server))
     remote.texts(["."])
     assert np.allclose(
-        remote.question("When is the meeting?", seconds=20),
-        encoder.question("When is the meeting?", seconds=20),
+        remote.question("When is the meeting?", seconds=60),
+        encoder.question("When is the meeting?", seconds=60),
         atol=1e-3,
     )
     texts = [f"Note {number}" for number in range(70)]
@@ -182,7 +185,7 @@ def test_an_endpoint_answers_like_the_model_behind_it(server: _Server, encoder: 
 
 
 def test_the_whole_url_of_an_endpoint_may_be_given(server: _Server) -> None:
-    endpoint(server, "/v1/embeddings/").encode(["a"], seconds=20)
+    endpoint(server, "/v1/embeddings/").encode(["a"], seconds=60)
     assert server.seen[0]["path"] == "/v1/embeddings"
 
 
@@ -205,11 +208,11 @@ def test_an_endpoint_that_fails_says_why(
 ) -> None:
     server.failure, server.body = status, body
     with pytest.raises(ModelFailed, match=message) as caught:
-        endpoint(server).encode(["secret text"], seconds=20)
+        endpoint(server).encode(["secret text"], seconds=60)
     assert type(caught.value) is error
     assert "secret" not in str(caught.value)
 
 
 def test_an_endpoint_that_is_away_says_so() -> None:
     with pytest.raises(ModelFailed, match="did not answer"):
-        Endpoint(f"http://127.0.0.1:{free_port()}", model="", key="").encode(["a"], seconds=20)
+        Endpoint(f"http://127.0.0.1:{free_port()}", model="", key="").encode(["a"], seconds=60)
