@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +67,16 @@ def test_each_alert_has_a_test_that_causes_its_trouble() -> None:
 def test_alerts_have_a_severity_and_a_sentence() -> None:
     assert {alert.severity for alert in ALERTS.values()} == {"critical", "warning"}
     assert [alert.name for alert in ALERTS.values() if not alert.summary.endswith(".")] == []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed.")
+def test_promtool_accepts_the_rules_and_the_names_of_the_metrics() -> None:
+    rules = ["promtool", "check", "rules", str(ROOT / "deploy" / "alerts.yml")]
+    done = subprocess.run(rules, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"{len(ALERTS)} rules found" in done.stdout) == (0, True), done.stdout + done.stderr
+    metrics = ["promtool", "check", "metrics"]
+    done = subprocess.run(metrics, input=encoded(snapshot()), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", queries())
