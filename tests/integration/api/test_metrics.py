@@ -225,7 +225,7 @@ def test_many_scrapes_cost_the_servers_one_look(stack: Stack) -> None:
             return count()
 
         before = add()
-        shown = wait_for(lambda: count() > before and count(), what="a new look")
+        shown = wait_for(lambda: (found := add()) > before and found, what="a new look")
         watch, seen = Stopwatch(), []
         while watch.seconds < OBSERVED_SECONDS / 2:
             seen.append(add())
