@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from api.database import Database, claim_threads
 from api.mcp.endpoint import McpEndpoint
@@ -20,9 +21,12 @@ from api.operations.dead_letters import DeadLetters
 from api.operations.deliveries import Deliveries
 from api.operations.metrics import Metrics
 from api.operations.status import Status
+from api.pages.endpoints import Pages
+from api.pages.error_pages import ErrorPagesMiddleware
 from api.sessions.events import Events, find_positions
 from api.sessions.exports import Exports
 from api.sessions.imports import Imports
+from api.sessions.reader import Reader
 from api.sessions.repeated_reads import read_again
 from api.sessions.session_reads import Reads
 from api.tasks.agents import Agents
@@ -68,6 +72,23 @@ def create_app(settings: Settings) -> Starlette:
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
     mcp = McpEndpoint(settings, access=access, ingest=ingest, claims=claims)
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
+    reader = Reader(database)
+    events = Events(access=access, database=database, journal=journal, stopping=ingest.stopping)
+    deliveries = Deliveries(access=access, database=database, redis=ingest.redis)
+    dead_letters = DeadLetters(access=access, database=database, push=ingest.pipeline.push)
+    keys = Keys(access=access, register=register)
+    pages = Pages(
+        settings,
+        access=access,
+        redis=ingest.redis,
+        reader=reader,
+        events=events,
+        pipeline=ingest.pipeline,
+        deliveries=deliveries,
+        dead_letters=dead_letters,
+        keys=keys,
+        record_rejection=ingest.rejections.record,
+    )
 
     async def postgres() -> Mapping[str, str]:
         return {"postgres": "ok" if await database.is_there() else "unavailable"}
@@ -93,7 +114,7 @@ def create_app(settings: Settings) -> Starlette:
                 register.close()
 
     routes = [
-        *health_routes(ingest, links=LINKS, information=postgres),
+        *health_routes(ingest, links=LINKS, information=postgres, page=pages.index),
         openapi_route(public_url=settings.public_url),
         instructions_route(public_url=settings.public_url),
         *docs_routes(),
@@ -114,9 +135,9 @@ def create_app(settings: Settings) -> Starlette:
             refusal=ingest.refusal,
             max_backlog=settings.max_backlog,
         ).routes,
-        *Deliveries(access=access, database=database, redis=ingest.redis).routes,
-        *DeadLetters(access=access, database=database, push=ingest.pipeline.push).routes,
-        *Keys(access=access, register=register).routes,
+        *deliveries.routes,
+        *dead_letters.routes,
+        *keys.routes,
         *claims.routes,
         *mcp.routes,
         *OAuth(
@@ -126,10 +147,12 @@ def create_app(settings: Settings) -> Starlette:
             public_url=settings.public_url,
             first_key=settings.api_key,
         ).routes,
-        *Reads(access=access, database=database, tasks=ingest.tasks, stopping=ingest.stopping).routes,
+        *Reads(access=access, reader=reader, tasks=ingest.tasks, stopping=ingest.stopping).routes,
         *Agents(access=access, database=database).routes,
         *Exports(access=access, database=database).routes,
         *Imports(access=access, database=database).routes,
-        *Events(access=access, database=database, journal=journal, stopping=ingest.stopping).routes,
+        *events.routes,
+        *pages.routes,
     ]
-    return assemble(routes, ingest, settings=settings, running=running())
+    outer = [Middleware(ErrorPagesMiddleware)]
+    return assemble(routes, ingest, settings=settings, running=running(), outer=outer)

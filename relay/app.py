@@ -57,9 +57,15 @@ def create_relay(settings: Settings) -> RelayApp:
 
 
 def assemble(
-    routes: Sequence[BaseRoute], ingest: Ingest, *, settings: Settings, running: AbstractAsyncContextManager[Any]
+    routes: Sequence[BaseRoute],
+    ingest: Ingest,
+    *,
+    settings: Settings,
+    running: AbstractAsyncContextManager[Any],
+    outer: Sequence[Middleware] = (),
 ) -> RelayApp:
     """Returns an app with these routes that answers errors in the usual form and keeps `running` while it is served.
+    `outer` is middleware around all other.
 
     A server sets the event `state.stopping` to end all waiting, calls `state.record_rejection` for requests that it
     rejects itself, and shows the number of its connections in `state.metrics`.
@@ -75,6 +81,7 @@ def assemble(
     app = RelayApp(
         routes=routes,
         middleware=[
+            *outer,
             Middleware(PathNormalizationMiddleware),
             Middleware(ExpectContinueMiddleware),
             Middleware(RateLimitHeadersMiddleware),

@@ -45,6 +45,7 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <header>
+<a href="/">Sessions</a>
 <a href="/llm-instructions">Instructions for LLMs</a>
 <a href="/openapi.json">OpenAPI</a>
 <a href="/openapi.json?client=gpt">for a custom GPT</a>

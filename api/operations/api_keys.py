@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from models.errors import Unavailable
 from models.routes import template_of
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import Caller, require_all_sessions
+from relay.auth.authentication import Caller, require_all_sessions, require_scope
 from relay.http.bodies import read_body
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
@@ -78,18 +79,27 @@ class Keys:
 
     async def list(self, request: Request) -> Response:
         """List all keys, including revoked ones, without their secrets, oldest first."""
-        await self._authorize(request)
+        caller = await self._access.authorize(request, "admin")
         decode_parameters(request.query_params, NoParameters)
-        entries = await _in_thread(self._register.entries)
-        return JsonResponse({"items": [describe_key(entry) for entry in entries], "next_cursor": None})
+        return JsonResponse({"items": await self.entries(caller), "next_cursor": None})
+
+    async def entries(self, caller: Caller) -> builtins.list[dict[str, Any]]:
+        """Return all keys for a caller that manages them."""
+        _require_operator(caller)
+        return [describe_key(entry) for entry in await _in_thread(self._register.entries)]
 
     async def create(self, request: Request) -> Response:
         """Create a key. Only this response contains its secret."""
-        caller = await self._authorize(request)
+        caller = await self._access.authorize(request, "admin")
+        require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
         body = await read_body(request.headers, request.receive, limit=MAX_REQUEST_BYTES)
         decode_json(body)
-        requested = decode_leniently(body, KeyRequest)
+        return JsonResponse(await self.make(caller, decode_leniently(body, KeyRequest)), 201)
+
+    async def make(self, caller: Caller, requested: KeyRequest) -> dict[str, Any]:
+        """Create a key for a caller that manages keys; returns it with its secret."""
+        _require_operator(caller)
         new = await _in_thread(
             lambda: self._register.create(
                 name=requested.name,
@@ -102,19 +112,23 @@ class Keys:
         content = {"key": new.secret, **describe_key(new.entry)}
         if "hook" in new.entry.scopes:
             content["url"] = template_of("hook").format(token=new.secret)
-        return JsonResponse(content, 201)
+        return content
 
     async def revoke(self, request: Request) -> Response:
         """Revoke a key, or all keys of a name."""
-        caller = await self._authorize(request)
-        choice = decode_parameters(request.query_params, KeyChoice, **request.path_params)
-        revoked = await _in_thread(lambda: self._register.revoke(choice.name_or_id, by=caller.source))
-        return JsonResponse(describe_revocation(revoked))
-
-    async def _authorize(self, request: Request) -> Caller:
         caller = await self._access.authorize(request, "admin")
-        require_all_sessions(caller)
-        return caller
+        choice = decode_parameters(request.query_params, KeyChoice, **request.path_params)
+        return JsonResponse(await self.end(caller, choice))
+
+    async def end(self, caller: Caller, choice: KeyChoice) -> dict[str, Any]:
+        """Revoke keys for a caller that manages keys; returns which."""
+        _require_operator(caller)
+        return describe_revocation(await _in_thread(lambda: self._register.revoke(choice.name_or_id, by=caller.source)))
+
+
+def _require_operator(caller: Caller) -> None:
+    require_scope(caller, "admin")
+    require_all_sessions(caller)
 
 
 def describe_key(entry: KeyEntry) -> dict[str, Any]:

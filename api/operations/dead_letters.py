@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from models import field_types as v
 from models.errors import NotFound
 from models.queue.inbox import DeadLetterResolution, Entry
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import Caller, require_session
+from relay.auth.authentication import Caller, require_scope, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
@@ -30,6 +30,7 @@ from sessions.postgres.operations.dead_letters import (
     find_dead_letter,
     list_dead_letters,
 )
+from sessions.reads.results import Page
 
 Push = Callable[[Entry], Awaitable[Pushed]]
 
@@ -77,28 +78,39 @@ class DeadLetters:
 
     async def list(self, request: Request) -> Response:
         """List the matching dead letters, oldest first, with their errors but without payloads."""
-        caller, parameters, criteria = await self._many(request)
+        caller = await self._access.authorize(request, "admin")
+        return list_response(await self.page(caller, decode_parameters(request.query_params, ManyDeadLetters)))
+
+    async def page(self, caller: Caller, parameters: ManyDeadLetters) -> Page:
+        """Return a page of the list."""
+        criteria = _criteria(caller, parameters)
         work = partial(list_dead_letters, wanted=criteria, limit=parameters.limit, cursor=parameters.cursor)
-        return list_response(await self._database.read(work, source=caller.source))
+        return await self._database.read(work, source=caller.source)
 
     async def show(self, request: Request) -> Response:
         """Return one dead letter with its payload and traceback."""
-        caller, criteria = await self._one(request)
+        caller, chosen = await self._one(request)
+        return JsonResponse(await self.find(caller, chosen))
+
+    async def find(self, caller: Caller, chosen: OneDeadLetter) -> dict[str, Any]:
+        """Return one dead letter with its payload and traceback. Raises NotFound."""
+        criteria = _criteria_of_one(caller, chosen)
         found = await self._database.read(partial(find_dead_letter, wanted=criteria), source=caller.source)
         if found is None:
             raise _not_found(criteria)
-        return JsonResponse(found)
+        return found
 
     async def replay(self, request: Request) -> Response:
         """Return one to the inbox, at the end of its shard. Repeatable: it takes effect once."""
-        caller, criteria = await self._one(request)
-        await self._resolve(criteria, DeadLetterResolution(by=caller.source, at=datetime.now(UTC)))
+        await self.resolve(*await self._one(request))
         return JsonResponse({"replayed": 1}, 202)
 
     async def replay_all(self, request: Request) -> Response:
         """Return the matching dead letters to the inbox, oldest first, at most `limit` from `cursor` on. Repeatable,
         also after an interruption."""
-        caller, parameters, criteria = await self._many(request)
+        caller = await self._access.authorize(request, "admin")
+        parameters = decode_parameters(request.query_params, ManyDeadLetters)
+        criteria = _criteria(caller, parameters)
         resolution = DeadLetterResolution(by=caller.source, at=datetime.now(UTC))
         replayed, cursor = 0, parameters.cursor
         while replayed < parameters.limit:
@@ -115,37 +127,40 @@ class DeadLetters:
     async def discard(self, request: Request) -> Response:
         """Discard one. It goes through the inbox like a replay, and remains a rejected delivery, so that it has no
         effect if sent again. Repeatable."""
-        caller, criteria = await self._one(request)
-        await self._resolve(criteria, DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=True))
+        await self.resolve(*await self._one(request), discards=True)
         return JsonResponse({"discarded": 1}, 202)
 
-    async def _resolve(self, criteria: DeadLetterFilter, resolution: DeadLetterResolution) -> None:
+    async def resolve(self, caller: Caller, chosen: OneDeadLetter, *, discards: bool = False) -> None:
+        """Replay or discard one. Raises NotFound."""
+        criteria = _criteria_of_one(caller, chosen)
+        resolution = DeadLetterResolution(by=caller.source, at=datetime.now(UTC), discards=discards)
         work = partial(entries_to_rule, wanted=criteria, resolution=resolution)
         entries, _ = await self._database.read(work, source=resolution.by)
         if not entries:
             raise _not_found(criteria)
         await self._push(entries[0])
 
-    async def _many(self, request: Request) -> tuple[Caller, ManyDeadLetters, DeadLetterFilter]:
+    async def _one(self, request: Request) -> tuple[Caller, OneDeadLetter]:
         caller = await self._access.authorize(request, "admin")
-        parameters = decode_parameters(request.query_params, ManyDeadLetters)
-        require_session(caller, parameters.session_id)
-        criteria = DeadLetterFilter(
-            status=parameters.status,
-            source=parameters.source,
-            session_id=parameters.session_id,
-            command=parameters.command,
-            session_glob=caller.session_glob,
-        )
-        return caller, parameters, criteria
+        return caller, decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
 
-    async def _one(self, request: Request) -> tuple[Caller, DeadLetterFilter]:
-        caller = await self._access.authorize(request, "admin")
-        parameters = decode_parameters(request.query_params, OneDeadLetter, **request.path_params)
-        source = parameters.source or caller.source
-        return caller, DeadLetterFilter(
-            source=source, delivery_id=parameters.delivery_id, session_glob=caller.session_glob
-        )
+
+def _criteria(caller: Caller, parameters: ManyDeadLetters) -> DeadLetterFilter:
+    require_scope(caller, "admin")
+    require_session(caller, parameters.session_id)
+    return DeadLetterFilter(
+        status=parameters.status,
+        source=parameters.source,
+        session_id=parameters.session_id,
+        command=parameters.command,
+        session_glob=caller.session_glob,
+    )
+
+
+def _criteria_of_one(caller: Caller, chosen: OneDeadLetter) -> DeadLetterFilter:
+    require_scope(caller, "admin")
+    source = chosen.source or caller.source
+    return DeadLetterFilter(source=source, delivery_id=chosen.delivery_id, session_glob=caller.session_glob)
 
 
 def _not_found(criteria: DeadLetterFilter) -> NotFound:

@@ -21,13 +21,14 @@ from models.errors import Forbidden, NotFound, Unavailable
 from models.queue.inbox import Entry, decode_outcome, decode_receipt, dedup_key, outcome_key
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import Caller, require_session
+from relay.auth.authentication import Caller, require_scope, require_session
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
 from relay.redis_client import REDIS_ERRORS
 from sessions.commands.parked_events import is_open
 from sessions.postgres.operations.deliveries import find_delivery, list_deliveries
+from sessions.reads.results import Page
 
 NO_EXPIRY = -1
 """The TTL of a key that does not expire. A dedup key gets its expiry once the delivery is decided."""
@@ -72,13 +73,17 @@ class Deliveries:
         """List decided deliveries, or with `status=accepted` waiting ones, newest first and without results. A key with
         the scope admin sees all sources."""
         caller = await self._access.authorize(request, "read")
-        parameters = decode_parameters(request.query_params, ManyDeliveries)
+        return list_response(await self.page(caller, decode_parameters(request.query_params, ManyDeliveries)))
+
+    async def page(self, caller: Caller, parameters: ManyDeliveries) -> Page:
+        """Return a page of the list."""
+        require_scope(caller, "read")
         require_session(caller, parameters.session_id)
         source = _source_for(caller, parameters.source) if parameters.source or not caller.has("admin") else None
         if parameters.status == "accepted":
             matches = partial(_matches, caller=caller, parameters=parameters, source=source)
-            return list_response(await list_waiting(self._redis, limit=parameters.limit, matches=matches))
-        page = await self._database.read(
+            return await list_waiting(self._redis, limit=parameters.limit, matches=matches)
+        return await self._database.read(
             partial(
                 list_deliveries,
                 status=parameters.status,
@@ -91,7 +96,6 @@ class Deliveries:
             ),
             source=caller.source,
         )
-        return list_response(page)
 
     async def get(self, request: Request) -> Response:
         """Return one delivery, also while it waits, and while Postgres is away."""

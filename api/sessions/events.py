@@ -77,23 +77,28 @@ class Events:
     async def events(self, request: Request) -> Response:
         """Return the events after a cursor; with `wait`, once there is one or the time is over."""
         caller = await authorize_reader(self._access, request)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await self.stream(request, caller)
         parameters = decode_parameters(request.query_params, EventParameters, **request.path_params)
-        streamed = "text/event-stream" in request.headers.get("accept", "")
-        if streamed and (last_id := request.headers.get("last-event-id")):
-            parameters = msgspec.structs.replace(parameters, after=last_id)
-        if streamed:
-            self._journal.require_place(caller.source)
-            parameters = msgspec.structs.replace(parameters, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
-            first = await self._read(caller, parameters)  # Reports errors with a status before the stream begins.
-            return RevocableResponse(
-                self._stream(caller, parameters, first),
-                access=self._access,
-                caller=caller,
-                media_type="text/event-stream",
-                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-            )
         return list_response(
             await (self._wait(request, caller, parameters) if parameters.wait else self._read(caller, parameters))
+        )
+
+    async def stream(self, request: Request, caller: Caller, *, named: bool = True) -> Response:
+        """Stream the events after a cursor to a caller that may read something. With `named`, each message has the
+        event's name; a browser passes messages without names to one listener."""
+        parameters = decode_parameters(request.query_params, EventParameters, **request.path_params)
+        if last_id := request.headers.get("last-event-id"):
+            parameters = msgspec.structs.replace(parameters, after=last_id)
+        self._journal.require_place(caller.source)
+        parameters = msgspec.structs.replace(parameters, limit=PAGE_EVENTS, max_characters=v.MAX_CHARACTERS)
+        first = await self._read(caller, parameters)  # Reports errors with a status before the stream begins.
+        return RevocableResponse(
+            self._stream(caller, parameters, first, named=named),
+            access=self._access,
+            caller=caller,
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
 
     async def _read(self, caller: Caller, parameters: EventParameters) -> Page:
@@ -122,7 +127,9 @@ class Events:
                 await wait_any(gone, self._stopping, seconds=read_at + READ_EVERY_SECONDS - clock())
                 self._access.require_valid(caller)  # The key may have been revoked meanwhile.
 
-    async def _stream(self, caller: Caller, parameters: EventParameters, first: Page) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, caller: Caller, parameters: EventParameters, first: Page, *, named: bool
+    ) -> AsyncIterator[bytes]:
         """Stream events until the client disconnects, its key is revoked, or the process stops. Errors end the stream;
         clients reconnect."""
         clock = asyncio.get_running_loop().time
@@ -139,7 +146,7 @@ class Events:
                     for item in found.items:
                         # A slow client may have held up the previous event for any time.
                         self._access.require_valid(caller)
-                        yield _as_message(item)
+                        yield _as_message(item, named=named)
                     quiet_since = clock() if found.items else quiet_since
                     has_more = found.truncated or len(found.items) == PAGE_EVENTS
                     while not (grown.is_set() or has_more):
@@ -162,9 +169,6 @@ class Events:
             yield b"event: error\ndata: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 
 
-def _as_message(item: dict[str, Any]) -> bytes:
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
-        item["cursor"].encode(),
-        item["event"].encode(),
-        msgspec.json.encode(item),
-    )
+def _as_message(item: dict[str, Any], *, named: bool) -> bytes:
+    name = b"event: %b\n" % item["event"].encode() if named else b""
+    return b"id: %b\n%bdata: %b\n\n" % (item["cursor"].encode(), name, msgspec.json.encode(item))

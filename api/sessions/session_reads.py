@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.database import Database
 from api.list_response import list_response
-from api.sessions.read_access import authorize_reader, reading
+from api.sessions.read_access import authorize_reader
+from api.sessions.reader import Reader
 from models import field_types as v
 from models.commands.definitions import (
     GetArtifact,
@@ -42,8 +39,6 @@ from relay.http.routing import route
 from relay.http.waiting import wait_any
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.notifications.tasks import LOOK_SECONDS, TaskNotifier
-from sessions.postgres.reads.read_commands import page, read
-from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import ReadResult
 
 MAX_WAITING = 1_000
@@ -88,11 +83,9 @@ class ChosenSession(msgspec.Struct, frozen=True, kw_only=True):
 class Reads:
     """The endpoints."""
 
-    def __init__(
-        self, *, access: AccessControl, database: Database, tasks: TaskNotifier, stopping: asyncio.Event
-    ) -> None:
+    def __init__(self, *, access: AccessControl, reader: Reader, tasks: TaskNotifier, stopping: asyncio.Event) -> None:
         self._access = access
-        self._database = database
+        self._reader = reader
         self._tasks = tasks
         self._stopping = stopping
         self._limiter = ConcurrencyLimiter(MAX_WAITING)
@@ -109,28 +102,14 @@ class Reads:
         given = {name: value for name, value in request.path_params.items() if name != "session_id"}
         command = decode_parameters(_parameters(chosen, request), chosen.command, **given)
         if chosen.answer == "list":
-            listed = reading(caller, session_id, partial(page, command=command, read_scope=_scope(caller, session_id)))
-            return list_response(await self._database.read(listed, source=caller.source))
-
-        def run_command(connection: Connection) -> ReadResult:
-            return read(connection, command, _scope(caller, session_id))
-
-        work = reading(caller, session_id, run_command)
+            return list_response(await self._reader.page(caller, session_id, command))
         if isinstance(command, GetTask) and command.wait:
-            answer = await self._wait(request, caller, command, session_id=session_id or "", work=work)
+            answer = await self._wait(request, caller, command, session_id=session_id or "")
         else:
-            answer = await self._database.read(work, source=caller.source)
+            answer = await self._reader.read(caller, session_id, command)
         return JsonResponse(answer.data if chosen.answer == "whole" else answer.data[chosen.answer])
 
-    async def _wait(
-        self,
-        request: Request,
-        caller: Caller,
-        command: GetTask,
-        *,
-        session_id: str,
-        work: Callable[[Connection], ReadResult],
-    ) -> ReadResult:
+    async def _wait(self, request: Request, caller: Caller, command: GetTask, *, session_id: str) -> ReadResult:
         """Return the task once it has finished or asks, or its state when the time is over."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + command.wait
@@ -142,19 +121,13 @@ class Reads:
         ):
             while True:
                 settled.clear()
-                answer = await self._database.read(work, source=caller.source)
+                answer = await self._reader.read(caller, session_id, command)
                 left = ends_at - clock()
                 is_over = left <= 0 or gone.done() or self._stopping.is_set()
                 if is_over or answer.data["task"]["status"] in SETTLED:
                     return answer
                 await wait_any(settled, gone, self._stopping, seconds=min(left, LOOK_SECONDS))
                 self._access.require_valid(caller)
-
-
-def _scope(caller: Caller, session_id: str | None) -> ReadScope:
-    return ReadScope(
-        session_id=session_id, session_glob=caller.session_glob, now=datetime.now(UTC), source=caller.source
-    )
 
 
 def choose_session(request: Request) -> str | None:

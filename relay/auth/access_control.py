@@ -65,10 +65,10 @@ class AccessControl:
         else:
             require_all_sessions(await self.authorize(request, "admin"))
 
-    async def read_body(self, request: Request, caller: Caller, *, limit: int) -> bytes:
+    async def read_body(self, request: Request, caller: Caller, *, limit: int, takes_forms: bool = False) -> bytes:
         """Reads the body of an authenticated request. Raises TooLarge and the like, or TooManyRequests if the sender is
         over its limit of bytes."""
-        body = await read_body(request.headers, request.receive, limit=limit)
+        body = await read_body(request.headers, request.receive, limit=limit, takes_forms=takes_forms)
         await self._rates.hit_bytes(caller.source, len(body))
         return body
 
@@ -91,6 +91,11 @@ class AccessControl:
     def identify(self, key: str) -> Caller:
         """Returns the caller that this key belongs to. Raises Unauthorized, or Unavailable."""
         return self._authenticator.identify(key)
+
+    async def resume(self, request: Request, key_hash: str) -> Caller:
+        """Returns the caller of the API key with this hash, who has shown the key before, and counts the request.
+        Raises Unauthorized if the key was revoked meanwhile, TooManyRequests, or Unavailable."""
+        return await self._count(request.scope.setdefault("state", {}), self._authenticator.find_by_hash(key_hash))
 
     async def count_anonymous(self, request: Request) -> None:
         """Count a request that needs no key, by its client address. Raises TooManyRequests."""

@@ -61,6 +61,7 @@ class Authenticator:
         """Raises SettingsError without any credential, or for an invalid secret."""
         self._api_key = settings.api_key.encode()
         self._metrics_key = settings.metrics_key.encode()
+        self._first_hash = hash_key(settings.api_key)
         self._first_caller = Caller(source=DEFAULT_SOURCE, scopes=ALL_SCOPES)
         self._key_cache = key_cache
         self._webhook_secrets = webhook_secrets(settings)
@@ -119,6 +120,15 @@ class Authenticator:
         given = _key_in(headers).encode("utf-8", "surrogateescape")
         is_scraper = bool(self._metrics_key) and hmac.compare_digest(given, self._metrics_key)
         return Caller(source=SCRAPER, scopes=()) if is_scraper else None
+
+    def find_by_hash(self, key_hash: str) -> Caller:
+        """Returns the caller of the valid API key with this hash. Raises Unauthorized, or Unavailable."""
+        if self._api_key and hmac.compare_digest(key_hash, self._first_hash):
+            return self._first_caller
+        record = self._key_cache.find(key_hash)
+        if record is None:
+            raise _unknown_key()
+        return _caller_of(record.name, record.scopes, record.session_glob, key_hash)
 
     def identify(self, given: str) -> Caller:
         """Returns the caller that a key or an app's token belongs to. Takes the same time for every wrong one. Raises

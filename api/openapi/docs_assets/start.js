@@ -1,4 +1,8 @@
 // Shows /openapi.json. The key that a reader enters is kept in this page alone, until it is closed.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
 SwaggerUIBundle({
   dom_id: "#api",
   url: "/openapi.json",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from models.tables import EventRow
@@ -20,10 +21,8 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
     even while the log is empty. Raises NotFound, or Invalid for an invalid position."""
     position = decode_position(after)
     require_session(connection, session_id)
-    plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")
-    data = json_excerpt(EventRow.data, "data", room=max_characters // 2)
     statement = (
-        select(*(getattr(EventRow, name) for name in plain), *data)
+        select(*_event_columns(max_characters // 2))
         .where(EventRow.session_id == session_id, EventRow.event_id > position)
         .order_by(EventRow.event_id)
         .limit(limit + 1)
@@ -32,6 +31,24 @@ def read_events(connection: Connection, *, session_id: str, after: str | None, l
     page = fill(entries, limit=limit, room=max_characters)
     last = page.items[-1]["cursor"] if page.items else str(position)
     return Page(items=page.items, next_cursor=last, truncated=page.truncated)
+
+
+def latest_events(
+    connection: Connection, *, session_id: str, before: str | None, limit: int, max_characters: int
+) -> Page:
+    """List events, the latest first, from the position `before` back. Raises Invalid for an invalid position."""
+    statement = select(*_event_columns(max_characters // 2)).where(EventRow.session_id == session_id)
+    if before is not None:
+        statement = statement.where(EventRow.event_id < decode_position(before))
+    rows = stream(connection, statement.order_by(EventRow.event_id.desc()).limit(limit + 1))
+    page = fill(((row.event_id, event_item(row._mapping)) for row in rows), limit=limit, room=max_characters)
+    last = page.items[-1]["cursor"] if page.items and page.next_cursor else None
+    return Page(items=page.items, next_cursor=last, truncated=page.truncated)
+
+
+def _event_columns(room: int) -> Sequence[ColumnElement[Any]]:
+    plain = ("event_id", "event", "status", "delivery_id", "source", "created_at", "message")
+    return [*(getattr(EventRow, name) for name in plain), *json_excerpt(EventRow.data, "data", room=room)]
 
 
 def last_positions(connection: Connection, session_ids: Collection[str]) -> dict[str, int]:

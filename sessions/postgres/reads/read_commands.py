@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from models.commands.definitions import ReadCommand, name_of
 from sessions.postgres.documents.exports import export_session
 from sessions.postgres.reads.artifacts import get_artifact, list_artifacts
-from sessions.postgres.reads.events import last_positions, read_events
+from sessions.postgres.reads.events import last_positions, latest_events, read_events
 from sessions.postgres.reads.markdown import export_markdown
 from sessions.postgres.reads.memories import list_memories, retrieve_memory
 from sessions.postgres.reads.read_scope import require_session, similar_sessions
@@ -23,7 +23,7 @@ from sessions.postgres.reads.resume_bundle import resume_bundle
 from sessions.postgres.reads.search import search
 from sessions.postgres.reads.sessions import get_session_summary, list_sessions
 from sessions.postgres.reads.tasks import get_task, list_tasks
-from sessions.postgres.reads.transcript import read_conversation
+from sessions.postgres.reads.transcript import find_start, read_conversation
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_commands import answer_list, answer_one
 from sessions.reads.read_scope import ReadScope
@@ -32,8 +32,10 @@ from sessions.reads.results import Page, ReadResult
 __all__ = [
     "export_markdown",
     "export_session",
+    "find_start",
     "find_updates",
     "last_positions",
+    "latest_events",
     "page",
     "read",
     "read_events",

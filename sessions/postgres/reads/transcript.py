@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, case, func, select, tuple_
 
@@ -29,6 +30,32 @@ def read_conversation(connection: Connection, command: ReadConversation, *, read
     statement = _chunks(read_scope, start, inside, room=command.max_characters).limit(command.limit + 1)
     chunks = (row._mapping for row in stream(connection, statement))
     return page_of_chunks(chunks, limit=command.limit, max_characters=command.max_characters, previous=previous)
+
+
+class Start(NamedTuple):
+    """A chunk to read from, and the number of chunks to read."""
+
+    chunk_id: str
+    chunks: int
+
+
+def find_start(connection: Connection, *, session_id: str, before: str | None, count: int, size: int) -> Start | None:
+    """Return where to start for the last chunks before the chunk `before`, or the last of all: at most `count`, of at
+    most `size` bytes together, but at least one. None if there are none. Raises NotFound."""
+    statement = select(ChunkRow.chunk_id, func.octet_length(ChunkRow.content).label("size"))
+    statement = statement.where(ChunkRow.session_id == session_id)
+    if before is not None:
+        scope = ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC))
+        end = _find(connection, ReadConversation(chunk_id=before), scope)
+        statement = statement.where(tuple_(*ORDER) < (end.said_at, end.position))
+    start, left = None, size
+    rows = stream(connection, statement.order_by(*(column.desc() for column in ORDER)).limit(count))
+    for number, row in enumerate(rows, 1):
+        left -= row.size
+        if start is not None and left < 0:
+            break
+        start = Start(row.chunk_id, number)
+    return start
 
 
 def _find(connection: Connection, command: ReadConversation, read_scope: ReadScope) -> Place:

@@ -28,6 +28,16 @@ def test_the_page_shows_all_operations_and_loads_nothing_from_other_hosts(stack:
     assert browser.complaints == []
 
 
+def test_the_page_follows_the_dark_mode_and_leads_back(stack: Stack, browser: Browser) -> None:
+    browser.show_as(width=1280, dark=True)
+    browser.open(f"{stack.url}/docs")
+    browser.wait_for("document.querySelector('.swagger-ui .info')", what="shown")
+    assert browser.run("getComputedStyle(document.querySelector('.swagger-ui')).backgroundColor") == "rgb(28, 32, 34)"
+    assert browser.run("document.querySelector('header a').href") == f"{stack.url}/"
+    browser.show_as(width=1280, dark=False)
+    browser.wait_for("!document.documentElement.classList.contains('dark-mode')")
+
+
 def test_a_reader_can_try_a_command_with_a_key(stack: Stack, browser: Browser) -> None:
     session_id = new_id("page")
     stack.send("create_session", session_id, title="Shown on the page")

@@ -19,7 +19,7 @@ from tests.support.processes.serving import Stopwatch, wait_for_status
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 
 OPEN = {"/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions", "/docs"}
-OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/")
+OPEN_BELOW = ("/oauth/", "/.well-known/", "/docs/", "/static/")
 """Routes for clients that have no key yet."""
 
 

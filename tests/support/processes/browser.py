@@ -71,6 +71,13 @@ class Browser:
         """Wait until an expression is true in the page."""
         wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
 
+    def show_as(self, *, width: int, height: int = 844, dark: bool = False) -> None:
+        """Show pages as on a screen of this size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
     def picture(self, path: Path) -> None:
         """Store a screenshot."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

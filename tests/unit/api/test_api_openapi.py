@@ -48,13 +48,15 @@ def texts_under(value: object, name: str) -> Iterator[str]:
 
 OF_OTHER_PROTOCOLS = ("/mcp", "/oauth/", "/.well-known/")
 """Routes of protocols with descriptions of their own."""
+OF_PAGES = ("/sessions", "/deliveries", "/dead-letters", "/keys", "/static/", "/sign-")
+"""Routes for browsers."""
 
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:
     routes = {
         (route.path.replace(":path}", "}"), method.lower())
         for route in create_app(SETTINGS).routes
-        if isinstance(route, Route) and not route.path.startswith(OF_OTHER_PROTOCOLS)
+        if isinstance(route, Route) and not route.path.startswith(OF_OTHER_PROTOCOLS + OF_PAGES)
         for method in (route.methods or set()) - {"HEAD"}
     }
     flat = {(f"/v1/commands/{name}", "post") for name in COMMANDS}

@@ -1,0 +1,73 @@
+"""Renders templates to responses with the headers of all pages. Whatever a template inserts is escaped."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from api.pages.markdown import render_markdown
+from api.pages.static_files import url_of
+from api.pages.texts import clean_title, day_and_time, describe, marked_parts, read_progress, shown
+from models.routes import path_to
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # With no-referrer, browsers would send forms with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def new_form_id() -> str:
+    """Return an id for a form. The same form sent twice, such as by a double click, is one delivery."""
+    return secrets.token_urlsafe(12)
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_TEMPLATES.globals |= {"new_form_id": new_form_id, "path_to": path_to, "static": url_of}
+_TEMPLATES.filters |= {
+    "clean_title": clean_title,
+    "day_and_time": day_and_time,
+    "describe": describe,
+    "markdown": render_markdown,
+    "marked_parts": marked_parts,
+    "read_progress": read_progress,
+    "shown": shown,
+}
+
+
+class PageResponse(HTMLResponse):
+    """HTML. Characters that UTF-8 lacks are replaced."""
+
+    def render(self, content: str) -> bytes:
+        """Encode the page."""
+        return content.encode("utf-8", "replace")
+
+
+def render(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:
+    """Render a template of the folder `templates`."""
+    content = _TEMPLATES.get_template(template).render(context)
+    return PageResponse(content, status, headers={**HEADERS, **(headers or {})})
+
+
+def more_url(request: Request, cursor: str, name: str) -> str:
+    """Return the URL of the next page."""
+    fields = {key: value for key, value in request.query_params.items() if key != name} | {name: cursor}
+    return f"{request.url.path}?{urlencode(fields)}"

@@ -1,0 +1,256 @@
+"""The pages in a real browser: on a phone and on a desk, light and dark, live, with hostile content, and offline.
+
+Skipped on a machine without Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients.agents import Agent
+from tests.support.processes.browser import Browser
+from tests.support.processes.stack import Stack, new_id, new_word, wait_for
+from tests.support.project import API_KEY
+
+SCREENS = pytest.mark.parametrize(
+    ("width", "dark"), [(390, False), (390, True), (1280, False), (1280, True)], ids=["phone", "night", "desk", "dusk"]
+)
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+FAINT = """(() => {
+  const luminance = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map((part) => part / 255).map(
+      (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(color) && color !== 'transparent') return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const texts = [...document.querySelectorAll('body *')].filter((element) => element.checkVisibility()
+    && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+  return texts.filter((element) => {
+    const [a, b] = [getComputedStyle(element).color, behind(element)].map(luminance);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+  }).map((element) => element.outerHTML.slice(0, 100));
+})()"""
+"""Texts whose contrast is below what WCAG asks for (AA)."""
+UNNAMED = """[...document.querySelectorAll('a, button, summary, input:not([type=hidden]), textarea, select')]
+  .filter((element) => !(element.innerText || element.getAttribute('aria-label') || element.labels?.length
+    || element.querySelector('img[alt]:not([alt=""])') || element.textContent.trim()))
+  .map((element) => element.outerHTML)"""
+"""Controls that a screen reader could not name."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests of the module."""
+    browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def person(shared: Browser, stack: Stack) -> Iterator[Browser]:
+    """The browser with somebody signed in. Nothing that it loads comes from elsewhere, and no script complains."""
+    shared.requests.clear()
+    shared.complaints.clear()
+    shared.show_as(width=1280)
+    shared.open(f"{stack.url}/")
+    shared.wait_for("document.querySelector('h1')")
+    if shared.run("!!document.querySelector('#key')"):
+        sign_in(shared)
+    yield shared
+    assert [url for url in shared.requests if not url.startswith((stack.url, "data:"))] == []
+    assert shared.complaints == []
+
+
+@pytest.fixture(scope="module")
+def walk(stack: Stack) -> str:
+    """A session with something of each kind, some of it hostile."""
+    session_id = new_id("walk")
+    hostile = "\u202e<script>document.title = 'stolen'</script><img src=x onerror=\"document.title = 'stolen'\">"
+    stack.send("create_session", session_id, title="Solar roof for the cabin", participants=["Ana", hostile])
+    for number in range(70):
+        stack.send("conversation_chunk", session_id, chunk_id=f"c{number}", content=f"Ana: number {number}, of many.")
+    stack.send("conversation_chunk", session_id, content=hostile + "W" * 500)
+    stack.send("store_memory", session_id, key="battery", type="decision", content="10 kWh", tags=["x" * 100])
+    stack.send("store_memory", session_id, key=hostile, content={"deep": [hostile]})
+    text = "# Report\n\n" + hostile + "\n\n[link](javascript:document.title='stolen')\n\n|a|b|\n|-|-:|\n|1|2|\n\n"
+    stack.send("add_artifact", session_id, artifact_id="a", name="Report " + "N" * 200, content=text + "`" + "c" * 300)
+    stack.send("delegate_task", session_id, task_id="t", title="Compare", description=hostile, agent_name="n" * 100)
+    return session_id
+
+
+def sign_in(browser: Browser) -> None:
+    """Fill in the form."""
+    browser.run(f"document.querySelector('#key').value = '{API_KEY}'")
+    browser.run("document.querySelector('button.main').click()")
+    browser.wait_for("document.querySelector('h1')?.innerText === 'Sessions'", what="signed in")
+
+
+def visit(browser: Browser, url: str) -> None:
+    """Open a page, and wait until it is complete."""
+    browser.open("about:blank")
+    browser.wait_for("location.href === 'about:blank'")
+    browser.open(url)
+    browser.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'", what=url)
+
+
+@SCREENS
+def test_every_page_fits_the_screen_and_can_be_read(
+    person: Browser, stack: Stack, walk: str, width: int, dark: bool, request: pytest.FixtureRequest
+) -> None:
+    person.show_as(width=width, dark=dark)
+    parts = ("", "/memories", "/memories/battery", "/tasks", "/tasks/t", "/artifacts", "/artifacts/a", "/journal")
+    for path in ("/", "/?q=number", *(f"/sessions/{walk}{part}" for part in parts)):
+        visit(person, stack.url + path)
+        assert person.run(OVERFLOW) <= 0, path
+        assert person.run(FAINT) == [], path
+        assert person.run(UNNAMED) == [], path
+        assert person.run(
+            "document.querySelectorAll('main').length === 1 && document.querySelectorAll('h1').length === 1"
+        )
+        assert person.run("document.title") != "stolen"
+        if pictures := os.environ.get("PICTURES"):
+            name = path.strip("/?").replace("/", "-").replace(walk, "walk") or "first"
+            person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}.png")
+    ground = person.run("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(20, 22, 26)" if dark else "rgb(245, 246, 248)")
+
+
+@SCREENS
+def test_a_person_signs_in(shared: Browser, stack: Stack, width: int, dark: bool) -> None:
+    shared.show_as(width=width, dark=dark)
+    shared.call("Network.clearBrowserCookies")
+    shared.complaints.clear()
+    visit(shared, f"{stack.url}/?status=active")
+    assert shared.run("document.activeElement.id") == "key"
+    assert shared.run(FAINT) == shared.run(UNNAMED) == []
+    assert shared.run(OVERFLOW) <= 0
+    sign_in(shared)
+    assert shared.run("location.search") == "?status=active"
+    assert shared.run("document.cookie") == ""
+    assert shared.complaints == []
+
+
+def test_a_page_changes_while_others_write(person: Browser, stack: Stack, walk: str) -> None:
+    visit(person, f"{stack.url}/sessions/{walk}")
+    person.wait_for("document.querySelector('#live').innerText === 'live'")
+    person.wait_for("scrollY + innerHeight > document.documentElement.scrollHeight - 5", what="at the end")
+    word = new_word("live")
+    stack.send("conversation_chunk", walk, content=f"Claude: {word} <b>now</b>")
+    last = "document.querySelector('#chunks').lastElementChild"
+    person.wait_for(f"{last}.innerText.includes('{word} <b>now</b>')", what="shown")
+    assert person.run("scrollY + innerHeight > document.documentElement.scrollHeight - 5")
+    shown = person.run("document.querySelector('.tabs .number').innerText")
+    assert shown == str(stack.client.get(f"/v1/sessions/{walk}").json()["stats"]["conversation_chunks"])
+
+    visit(person, f"{stack.url}/sessions/{walk}/memories")
+    person.wait_for("document.querySelector('#live').innerText === 'live'")
+    for number in range(3):
+        stack.send("store_memory", walk, key=f"{word}{number}", content=word)
+    person.wait_for(f"document.querySelector('#items').innerText.split('{word}').length > 6", what="memories shown")
+
+
+def test_earlier_parts_are_loaded_where_the_reader_is(person: Browser, stack: Stack, walk: str) -> None:
+    visit(person, f"{stack.url}/sessions/{walk}")
+    seen = """[...document.querySelectorAll('[data-chunk^=c]')].map(
+        (chunk) => chunk.textContent.match(/number (\\d+),/)?.[1]).filter(Boolean)"""
+    before = len(person.run(seen))
+    assert before < 40
+    person.run("scrollTo(0, 0)")
+    first = person.run("document.querySelector('#chunks').firstElementChild.dataset.chunk")
+    place = f"document.querySelector('[data-chunk={first}]').getBoundingClientRect().top"
+    top = person.run(place)
+    person.run("document.querySelector('#earlier a').click()")
+    wait_for(lambda: len(person.run(seen)) > before, what="earlier chunks")
+    assert abs(person.run(place) - top) < 60
+    person.run("document.querySelector('#earlier a').click()")
+    wait_for(lambda: len(person.run(seen)) == 70, what="all chunks")
+    assert [int(number) for number in person.run(seen)] == list(range(70))
+    assert not person.run("document.querySelector('#earlier a')")
+
+
+def test_a_search_opens_the_middle_of_a_long_text(person: Browser, stack: Stack, walk: str) -> None:
+    word = new_word("zebra")
+    long = "They went on about everything. " * 1_000
+    stack.send("conversation_chunk", walk, content=f"{long} The {word} was here. {long}")
+    person.run(f"document.querySelector('#q').value = '{word}'; document.querySelector('.search').requestSubmit()")
+    person.wait_for("document.querySelector('.hits h2 a')")
+    assert person.run("document.querySelector('mark').innerText") == word
+    person.run("document.querySelector('.hits h2 a').click()")
+    person.wait_for("location.hash === '#found' && document.readyState === 'complete'")
+    place = f"""(() => {{
+      const range = document.createRange();
+      const walker = document.createTreeWalker(document.querySelector('#chunks'), NodeFilter.SHOW_TEXT);
+      while (walker.nextNode() && !walker.currentNode.data.includes('{word}'));
+      range.setStart(walker.currentNode, walker.currentNode.data.indexOf('{word}'));
+      return range.getBoundingClientRect().top;
+    }})()"""
+    wait_for(lambda: 0 < person.run(place) < 844, what="the word in sight")
+
+
+def test_a_person_answers_an_agent_and_keeps_what_was_typed_while_others_write(
+    person: Browser, stack: Stack, walk: str
+) -> None:
+    agent = Agent(stack)
+    agent.register()
+    stack.send("delegate_task", walk, title="Ask me", description="Ask", agent_name=agent.name)
+    person.show_as(width=390)
+    visit(person, f"{stack.url}/sessions/{walk}/tasks")
+    person.wait_for("document.querySelector('#live').innerText === 'live'")
+    task = agent.claim()
+    agent.perform(task, "ask", question="Two metres, or three?")
+    field = f"document.querySelector('[id=\"answer-{task['task_id']}\"]')"
+    person.wait_for(field, what="the question")
+    person.run(f"{field}.focus()")
+    person.call("Input.insertText", text="Three <b>metres</b>")
+    stack.send("store_memory", walk, content=new_word("meanwhile"))
+    stack.send("delegate_task", walk, title=new_word("Another"), description="Another", agent_name="nobody")
+    person.wait_for("document.querySelector('.tabs a:nth-child(3) .number').innerText !== '2'", what="other changes")
+    assert person.run(f"{field}.value") == "Three <b>metres</b>"
+    person.run(f"{field}.form.requestSubmit()")
+    person.wait_for(f"document.readyState === 'complete' && !{field}", what="answered")
+    again = agent.claim()
+    assert again["questions"][-1]["answer"] == "Three <b>metres</b>"
+    assert person.run(OVERFLOW) <= 0
+
+
+def test_a_page_works_with_the_keyboard(person: Browser, stack: Stack, walk: str) -> None:
+    visit(person, f"{stack.url}/sessions/{walk}/memories")
+    press(person, "Tab")
+    assert person.run("document.activeElement.innerText") == "Skip to the content"
+    assert person.run("document.activeElement.getBoundingClientRect().height > 20")
+    names = []
+    for _ in range(12):
+        press(person, "Tab")
+        names.append(person.run("document.activeElement.innerText || document.activeElement.id"))
+        assert person.run("getComputedStyle(document.activeElement).outlineStyle") != "none", names
+    assert {"session-relay", "q", "Search", "default", "Sessions"} <= set(names)
+    assert any(name.startswith("Conversation") for name in names)
+
+
+def press(browser: Browser, key: str) -> None:
+    """Press a key."""
+    for kind in ("rawKeyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=9)
+
+
+def test_a_revoked_key_signs_the_browser_out(person: Browser, stack: Stack, walk: str) -> None:
+    name = new_id("short")
+    made = stack.client.post("/v1/keys", json={"name": name, "scopes": ["read"]}).json()
+    wait_for(lambda: stack.client.get("/v1/sessions", headers={"X-API-Key": made["key"]}).status_code == 200)
+    person.call("Network.clearBrowserCookies")
+    visit(person, f"{stack.url}/sessions/{walk}")
+    person.run(f"document.querySelector('#key').value = '{made['key']}'; document.querySelector('button.main').click()")
+    person.wait_for("document.querySelector('#live')?.innerText === 'live'", what="signed in")
+    assert stack.client.delete(f"/v1/keys/{name}").status_code == 200
+    person.wait_for("document.querySelector('#key')", what="signed out by itself")
+    person.complaints.clear()  # The browser complains about the status 401.
