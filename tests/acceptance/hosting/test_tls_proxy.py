@@ -57,9 +57,14 @@ class Proxied(NamedTuple):
 def proxied(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
     folder = tmp_path_factory.mktemp("caddy")
     with new_database(postgres) as database_url, running_valkey() as valkey:
-        settings = {"TRUSTED_PROXY_HEADER": "X-Real-IP", "ALLOWED_IPS": "127.0.0.1"}
         first, second = (
-            Stack(database_url=database_url, redis_url=valkey.url, folder=folder / name, **settings)
+            Stack(
+                database_url=database_url,
+                redis_url=valkey.url,
+                folder=folder / name,
+                TRUSTED_PROXY_HEADER="X-Real-IP",
+                ALLOWED_IPS="127.0.0.1",
+            )
             for name in ("first", "second")
         )
         caddy = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import plistlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -191,6 +193,15 @@ def test_units_are_confined_and_give_their_processes_time_to_stop(unit: Path) ->
         if service["ExecStart"].endswith(program):
             assert service["KillMode"] == "mixed"
             assert int(service["TimeoutStopSec"]) > seconds
+
+
+def test_the_nightly_backup_gets_one_file_for_each_day_of_the_week() -> None:
+    [unit] = [unit for unit in UNITS if unit.stem.endswith("backup")]
+    shell, option, script = shlex.split(dict(sections(unit)["Service"])["ExecStart"].replace("%%", "%"))
+    script = script.replace(f"{INSTALLED}/bin/session-cli", "echo")
+    environment = {"STATE_DIRECTORY": "/var/lib/session-relay-backup", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([shell, option, script], env=environment, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"db backup /var/lib/session-relay-backup/[1-7]\.dump\n", done.stdout)
 
 
 def test_the_environment_file_is_read_as_it_is(tmp_path: Path) -> None:
