@@ -20,7 +20,7 @@ LONGEST_SECONDS = 2.0
 by words gets the rest."""
 NOTED = 2_000
 """The latest passages without vectors, among which those that a search would find are counted."""
-READ_FROM_INDEX = 200
+READ_FROM_INDEX = 300
 _LIMITS = (
     f"SET LOCAL hnsw.ef_search = {READ_FROM_INDEX}; SET LOCAL hnsw.iterative_scan = relaxed_order;"
     " SET LOCAL hnsw.max_scan_tuples = 40000"
