@@ -22,7 +22,7 @@ from models.queue.inbox import inbox_key, shard_of
 from models.tables import SCHEMA_REVISION
 from tests.support.clients.dead_letters import dead_letters_in, poisoned_session, remove_cause, send_poison
 from tests.support.processes.serving import Serving
-from tests.support.processes.stack import Stack, new_id, wait_for
+from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 from tests.support.servers import execute
 from tests.support.stores.inbox import entry, push
 
@@ -217,6 +217,7 @@ def waiting_texts(place: Place) -> Iterator[None]:
     """Texts, while the embedder does nothing."""
     stack, session_id = place.stack, new_id("texts")
     stack.send("create_session", session_id, title="Texts")
+    wait_for(lambda: search(stack)["method"] == "hybrid", seconds=60, what="an embedder that has begun")
     [embedder] = wait_for(lambda: stack.children("embedder"), what="an embedder")
     embedder.suspend()
     try:
@@ -230,12 +231,13 @@ def waiting_texts(place: Place) -> Iterator[None]:
         yield
     finally:
         embedder.resume()
-    wait_for(lambda: not_embedded(stack) == 0, seconds=120, what="all texts embedded")
+    wait_for(lambda: search(stack)["not_embedded"] == 0, seconds=120, what="all texts embedded")
 
 
-def not_embedded(stack: Stack) -> int:
-    """Return the number of texts without a vector."""
-    return int(stack.client.get("/v1/status").json()["postgres"]["search"]["not_embedded"])
+def search(stack: Stack) -> Payload:
+    """Return the state of the search."""
+    found: Payload = stack.client.get("/v1/status").json()["postgres"]["search"]
+    return found
 
 
 @contextmanager
