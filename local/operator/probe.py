@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from api.database import Database
 from api.operations.status_probe import observe
 from local.operator.server_discovery import Servers
@@ -48,9 +50,8 @@ def leftovers(data_dir: Path) -> list[Path]:
 
 
 async def _observe(servers: Servers, settings: Settings) -> dict[str, Any]:
-    database = Database(
-        Settings(database_url=servers.database_url or NOWHERE["database_url"]),
-    )
+    database_url = servers.database_url or NOWHERE["database_url"]
+    database = Database(msgspec.structs.replace(settings, database_url=database_url))
     redis = open_redis(servers.redis_url or NOWHERE["redis_url"], connections=1)
     try:
         return await observe(redis, database, max_backlog=settings.max_backlog)
