@@ -33,7 +33,7 @@ MOST_COMMON = 3_000
 """Latest passages that the rarest of common words chooses, besides those that have all of them."""
 TOGETHER, RAREST = -1, -2
 """Stand for all words of a query, since passages that have them come first, and for the rarest of common words."""
-CANDIDATES, NEAREST = 200, 60
+CANDIDATES, NEAREST = 200, 100
 """Passages that are ranked because of their words, and because of their meaning; at least twice as many as hits are
 wanted. In the sessions of a limited key, each of the nearest costs ten times as many that are read and left out."""
 LOOKED_AT = 1_000
