@@ -76,7 +76,7 @@ class Database:
         )
         self._away_until = 0.0
         self._cause = ""
-        """The last logged reason why Postgres is unavailable."""
+        """Why Postgres is unavailable, if it is."""
         self._check: asyncio.Task[bool] | None = None
 
     async def read(
@@ -168,10 +168,10 @@ class Database:
         return result
 
     def _report(self, cause: str) -> None:
-        """Log once for each cause why Postgres is unavailable, and when it is available again."""
-        if cause and cause != self._cause:
+        """Log why Postgres is unavailable, and when it is available again."""
+        if cause:
             logger.error("Reads are rejected. %s", cause)
-        elif self._cause and not cause:
+        elif self._cause:
             logger.warning("Postgres is available again.")
         self._cause = cause
 

@@ -80,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dashboard_password: str = ""
     log_format: LogFormat = "console"
     log_level: LogLevel = "INFO"
+    log_file: str = ""
+    """A file that all output of the process is appended to; empty: stderr. It may be renamed at any time."""
     health_dir: str = ""
     """The folder in which one `python -m worker` records its health for `python -m worker.health`; empty: nowhere."""
     failpoint_dir: str = ""

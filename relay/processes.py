@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from models.errors import SettingsError
 from models.process.gc_tuning import collect_nothing
-from models.process.log_setup import configure_logging
+from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import exit_with_parent
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.settings import Settings, read_settings
@@ -97,6 +97,7 @@ def _supervise(module: str, settings: Settings) -> int:
     logger.info("Serving port %d with %d processes.", listeners[0][0].getsockname()[1], len(children))
     while not stopping:
         supervisor.tend()
+        write_counts()
         time.sleep(TEND_SECONDS)
     for own in listeners:
         for listener in own:

@@ -25,6 +25,7 @@ from models.errors import RelayError, Unavailable
 from models.process.url_redaction import mask_path
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import require_all_sessions
+from relay.http.access_log import note_error
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
@@ -120,6 +121,7 @@ class RejectionLog:
 
     def record(self, scope: Scope, error: RelayError) -> None:
         """Record a rejected request, if the error is a rejection. Cheap, and never waits."""
+        note_error(scope, error)
         cause = cause_of(error)
         if cause is None:
             return

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
+from models.process.log_repetition import TROUBLE
 from models.queue.inbox import (
     OUTCOME_SECONDS,
     SHARDS,
@@ -41,6 +42,7 @@ from sessions.postgres.connections import diagnose, is_too_slow, is_unavailable,
 from sessions.postgres.operations.deliveries import recently_forgotten
 from sessions.rules.event_log import ApplyResult
 from worker.dead_letters import show_dead_letter
+from worker.delivery_log import DeliveryLog
 from worker.drain_metrics import count_applied
 from worker.failpoints import reach
 from worker.inbox import (
@@ -93,10 +95,9 @@ class Drain:
         self._redis = redis
         self._engine = engine
         self._failpoint_dir = failpoint_dir
-        self._cause = ""
-        """The logged cause for which the last shards wait."""
         self._slow: int | None = None
         """The shard of the entry that took too long in this job."""
+        self._log = DeliveryLog()
         self._pause_until = 0.0
         """When the next transaction may begin if nothing else waits."""
 
@@ -119,9 +120,9 @@ class Drain:
                     number, seconds = len(drained.applied), time.monotonic() - began_at
                     self._pause_until = began_at + seconds + PAUSE_SECONDS if number in BUSY_ENTRIES else 0.0
                     counts.update(item.status for item in drained.applied)
+                    self._log.write_results(drained.applied)
                     if len(drained.locked) < len(left):
                         remarks["busy elsewhere"] = None
-                    self._cause = ""
                     left = [shard for shard in drained.locked if shard not in drained.empty]
                     is_quick = number < TOGETHER_ENTRIES and seconds < TOGETHER_SECONDS and not drained.was_suspect
                     together = len(left) == 1 or is_quick
@@ -156,10 +157,9 @@ class Drain:
         enqueue_drains(open_queue(self._redis), shards, together=together)
 
     def _report_waiting(self, shards: Sequence[int], error: BaseException | None) -> None:
-        """Log why shards wait, once per cause, until a shard is drained again."""
-        if error is not None and (cause := diagnose(error)) != self._cause:
-            logger.warning("%s waits, and so will others. %s", name_shards(shards).capitalize(), cause)
-            self._cause = cause
+        if error is not None:
+            cause = diagnose(error)
+            logger.warning("%s waits. %s", name_shards(shards).capitalize(), cause, extra={TROUBLE: cause})
 
     def _drain_once(self, connection: Connection, shards: Sequence[int]) -> Drained:
         """Apply waiting entries, as many as fit into one transaction, of the shards that no other worker has."""

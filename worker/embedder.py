@@ -61,14 +61,13 @@ def main() -> None:
 
 
 def wait_until_possible(settings: Settings, health: Heartbeat) -> Embedding:
-    """Return the embedding of the database, once it has the table of vectors, and the model answers. Logs each cause
-    once. Without vectors search still works, so waiting is healthy while Postgres answers."""
+    """Return the embedding of the database, once it has the table of vectors, and the model answers. Without vectors
+    search still works, so waiting is healthy while Postgres answers."""
     encoder = configured_encoder(settings)
     assert encoder is not None, "The supervisor starts no embedder without a model."
     engine = create_engine(settings, application_name="session-relay embedder", pool_size=1)
     wait_for_schema(engine)
     embedding = Embedding(engine, encoder)
-    logged = ""
     while True:
         trouble = ""
         try:
@@ -84,9 +83,7 @@ def wait_until_possible(settings: Settings, health: Heartbeat) -> Embedding:
             trouble = str(error)
         except SQLAlchemyError as error:
             trouble = diagnose(error)
-        if trouble != logged:
-            logger.warning("Search uses words alone for now. %s", trouble)
-            logged = trouble
+        logger.warning("Search uses words alone for now. %s", trouble)
         time.sleep(RETRY_SECONDS)
 
 

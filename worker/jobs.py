@@ -140,6 +140,6 @@ def _runtime() -> Runtime:
 
 def _report(description: str) -> None:
     """Show the job's summary in the dashboard."""
-    logger.info("%s", description)
+    logger.debug("%s", description)
     if job := get_current_job():
         job.description = description

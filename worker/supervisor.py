@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from models.errors import SettingsError
 from models.process.gc_tuning import collect_seldom
-from models.process.log_setup import configure_logging
+from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import ParentWatch
 from models.process.supervision import Child, Supervisor, UnexpectedExit
 from models.queue.redis_options import check_redis_url
@@ -73,6 +73,7 @@ def main() -> int:
     while not is_stopping():
         supervisor.tend()
         health.update({child.name: supervisor.pid(child.name) for child in children})
+        write_counts()
         time.sleep(TEND_SECONDS)
     supervisor.stop(together=True, hurry=lambda: len(signals) > 1)
     return 0

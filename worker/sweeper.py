@@ -19,7 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.process.log_setup import configure_logging
+from models.process.log_repetition import TROUBLE
+from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import exit_with_parent
 from models.queue.inbox import (
     BACKLOG_BYTES_KEY,
@@ -91,8 +92,6 @@ class Sweeper:
         """When the texts are checked a second time; None until this sweeper leads."""
         self._failures: dict[str, str] = {}
         """Duties that failed in this turn, with the cause."""
-        self._reported: dict[str, str] = {}
-        """Failures of the previous turn, which were logged."""
 
     def sweep(self) -> bool:
         """Take one turn: do each duty, even if others fail. Returns whether all succeeded, for which Redis and Postgres
@@ -140,20 +139,19 @@ class Sweeper:
             self._failures[duty] = _cause(error)
         except Exception as error:  # A bug in one duty, or in RQ, must not stop the others.
             self._failures[duty] = f"Bug: {type(error).__name__}"
-            if self._reported.get(duty) != self._failures[duty]:
-                logger.exception("Bug: the sweeper could not %s.", duty)
+            logger.exception("Bug: the sweeper could not %s.", duty)
         return None
 
     def _report(self) -> bool:
-        """Log why duties failed in this turn: each cause once, even if other duties were due before. Returns whether
-        none failed."""
+        """Log why duties failed in this turn. Repeated causes are counted, even if other duties were due before.
+        Returns whether none failed."""
         for cause in dict.fromkeys(self._failures.values()):
-            if cause in self._reported.values():
-                continue
             duties = ", ".join(duty for duty, its_cause in self._failures.items() if its_cause == cause)
-            logger.warning("The sweeper could not %s; it retries each second. %s", duties, cause)
-        self._reported, self._failures = self._failures, {}
-        return not self._reported
+            logger.warning(
+                "The sweeper could not %s; it retries each second. %s", duties, cause, extra={TROUBLE: cause}
+            )
+        has_failed, self._failures = bool(self._failures), {}
+        return not has_failed
 
     def _list_dead_letters(self) -> None:
         with self._engine.connect() as connection:
@@ -255,6 +253,7 @@ def run(settings: Settings) -> None:
         signal.alarm(TURN_LIMIT_SECONDS)
         if sweeper.sweep():
             health.beat()
+        write_counts()
         time.sleep(TURN_SECONDS)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.process.gc_tuning import collect_seldom
-from models.process.log_setup import configure_logging
+from models.process.log_setup import configure_logging, write_counts, write_last_lines
 from models.process.parent_death import exit_with_parent
 from models.queue.job_queue import ALLOWED_JOBS, DRAIN, QUEUE
 from models.queue.redis_options import REDIS_OPTIONS
@@ -153,6 +153,7 @@ class AllowedJobsWorker(SimpleWorker):
                 own.execute()
             self._heartbeat_at = time.monotonic()
             self.health.beat()
+            write_counts()
 
 
 def main() -> None:
@@ -164,6 +165,7 @@ def main() -> None:
     wait_for_schema(jobs.prepare(settings).engine)
     collect_seldom()
     run(settings)
+    write_last_lines()
 
 
 def run(settings: Settings) -> None:
@@ -176,14 +178,13 @@ def run(settings: Settings) -> None:
 
 def wait_for_schema(engine: Engine, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
     """Wait until the database is migrated, or the process is stopping: with other tables every entry would look like
-    poison. Logs each cause once."""
-    logged = ""
+    poison."""
+    has_waited = False
     while not is_stopping() and (trouble := _find_schema_trouble(engine)) is not None:
-        if trouble != logged:
-            logger.error("Waiting for the database: %s", trouble)
-            logged = trouble
+        logger.error("Waiting for the database: %s", trouble)
+        has_waited = True
         time.sleep(SCHEMA_POLL_SECONDS)
-    if logged and not is_stopping():
+    if has_waited and not is_stopping():
         logger.info("The database is ready.")
 
 

@@ -102,7 +102,7 @@ async def _outcome(work: Awaitable[T]) -> T:
         raise
     except Exception as error:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("Bug: %s at /mcp\n%s", type(error).__name__, frames)
+        logger.error("Bug: %s at /mcp", type(error).__name__, extra={"frames": frames})
         raise RelayError("Internal error; the relay has logged it.") from error
 
 

@@ -218,6 +218,7 @@ class Claims:
                 name, command = "ask_task", AskTask(**claim, question=body.question)
         data = msgspec.json.encode(command)
         fingerprint = content_hash([name, token.session_id, msgspec.json.decode(data)])
+        sender = Sender.of(request.scope, request.receive)
         entry = Entry(
             source=caller.source,
             delivery_id=f"claim-{fingerprint[:ID_DIGITS]}",
@@ -229,10 +230,9 @@ class Claims:
             scopes=list(caller.scopes),
             session_glob=caller.session_glob,
             waits=self._ingest.pipeline.has_place(caller.source),
+            client=sender.client,
         )
-        return await self._ingest.pipeline.deliver(
-            Sender.of(request.scope, request.receive), caller, Admitted(entry, v.MAX_WAIT_SECONDS)
-        )
+        return await self._ingest.pipeline.deliver(sender, caller, Admitted(entry, v.MAX_WAIT_SECONDS))
 
     async def _claim(self, criteria: ClaimCriteria) -> ClaimedTask | NoTask:
         found = await self._database.write(partial(claim, wanted=criteria), source=criteria.source)

@@ -1,4 +1,4 @@
-"""Describes a server of the local stack: its process, URL and health check. Also manages the stack's log files."""
+"""Describes a server of the local stack: its process, URL and health check. Also finds the stack's log files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from local.data_dir import Lock
 from models.errors import RelayError
 from models.process.supervision import Child
 
-LOG_BYTES = 10 * 1_048_576
-"""The size from which a log is rotated when its process starts; one older log is kept."""
 TAIL_LINES = 8
 TAIL_BYTES = 8_192
 
@@ -51,13 +49,10 @@ def silent(line: str) -> None:
 
 
 def log_file(data_dir: Path, name: str) -> Path:
-    """Return the path of a process' log, rotating it if it is too large. Processes append to it."""
+    """Return the path of a process' log, to which it appends."""
     folder = data_dir / "logs"
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{name}.log"
-    if path.exists() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.old"))
-    return path
+    return folder / f"{name}.log"
 
 
 def last_lines(log: Path | None) -> str:

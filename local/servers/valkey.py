@@ -32,7 +32,6 @@ SETTINGS = {
     # Keeps the environment readable, which contains the stack's mark.
     "set-proc-title": "no",
     "daemonize": "no",
-    "logfile": "",
 }
 
 
@@ -48,7 +47,9 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
     except BaseException:
         lock.release()
         raise
-    all_settings = SETTINGS | dict(settings or {}) | {"unixsocket": str(sockets / SOCKET_NAME), "dir": str(home)}
+    log = log_file(data_dir, "valkey")
+    own = {"unixsocket": str(sockets / SOCKET_NAME), "dir": str(home), "logfile": str(log)}
+    all_settings = SETTINGS | dict(settings or {}) | own
     options = [part for name, value in all_settings.items() for part in (f"--{name}", value)]
     url = f"unix://{sockets / SOCKET_NAME}"
     return Service(
@@ -58,7 +59,7 @@ def prepare_valkey(data_dir: Path, *, settings: Mapping[str, str] | None = None,
             command=(str(binary), *options),
             environment={"PATH": os.environ.get("PATH", os.defpath), **mark(data_dir, ROLE)},
             folder=home,
-            log=log_file(data_dir, "valkey"),
+            log=log,
             lifeline=False,
         ),
         url=url,

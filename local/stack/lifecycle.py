@@ -24,6 +24,7 @@ from local.servers.orphans import end_orphans, mark
 from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
+from local.stack.log_rotation import LogRotation
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.routes import path_to
 from models.settings import Settings
@@ -61,6 +62,7 @@ class Stack:
         self._console = console
         self._data_dir = make_data_dir(Path(settings.data_dir))
         self._supervisor = Supervisor(on_death=self._report)
+        self._rotation = LogRotation(self._data_dir / "logs")
         self._services: list[Service] = []
         self._folders: Mapping[Path, FolderId] = {}
         """The folders that the servers write to. If one is deleted, new data is lost when the servers stop."""
@@ -176,13 +178,14 @@ class Stack:
 
     def _start_processes(self, environment: Mapping[str, str]) -> None:
         for name, module in PROCESSES.items():
+            log = log_file(self._data_dir, name)
             self._supervisor.start(
                 Child(
                     name=name,
                     command=(sys.executable, "-m", module),
-                    environment=environment,
+                    environment={**environment, "LOG_FILE": str(log)},
                     folder=PROJECT,
-                    log=log_file(self._data_dir, name),
+                    log=log,
                     stop_timeout_seconds=STOP_SECONDS,
                 )
             )
@@ -205,6 +208,7 @@ class Stack:
                 "would be lost. Start it again; it uses the folder's current contents."
             )
         self._supervisor.tend()
+        self._rotation.tend()
 
     def _report(self, death: UnexpectedExit) -> None:
         """Report a process that died: the first time, then at the 2nd, 4th, 8th … failure in a row, with the end of its

@@ -94,6 +94,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The sender gave no delivery id, so that only the content identifies repeats."""
     names_session: bool = False
     """The session_id is derived from the title."""
+    client: str = ""
+    """The client's address, for the log of the worker; never stored in Postgres."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +123,8 @@ class OutcomeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 def make_entry(submission: Submission, **origin: Any) -> Entry:
-    """Create the entry of a submission. `origin` are source, delivery_id, accepted_at, scopes, session_glob, waits and
-    is_unnamed."""
+    """Create the entry of a submission. `origin` are source, delivery_id, accepted_at, scopes, session_glob, waits,
+    client and is_unnamed."""
     return Entry(
         hash=submission.hash,
         command=name_of(submission.command),

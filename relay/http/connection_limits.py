@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import msgspec
 from uvicorn.server import ServerState
 
-from models.process.log_setup import AccessLog
+from relay.http.access_log import AccessLog
 from relay.http.responses import RecordRejection
 
 MAX_CONNECTIONS = 10_000
@@ -51,12 +51,19 @@ class HttpConnection(Protocol):
 class ConnectionRegistry(ServerState):
     """All connections of a server. Adds to uvicorn's state a limit, a clock, and the idle connections."""
 
-    def __init__(self, *, limit: int, timeouts: Timeouts, record_rejection: RecordRejection) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        timeouts: Timeouts,
+        record_rejection: RecordRejection,
+        access_log: AccessLog | None = None,
+    ) -> None:
         super().__init__()
         self.timeouts = timeouts
         self.record_rejection = record_rejection
         """Called for requests that never reach the app."""
-        self.access_log = AccessLog()
+        self.access_log = access_log or AccessLog()
         self.now = 0.0
         """Seconds, advanced by each check: cheaper than reading the time for each part of each request."""
         self._limit = limit

@@ -12,12 +12,12 @@ from typing import Any, Literal, cast
 import httptools
 import msgspec
 from starlette.types import Scope
-from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr
 
 from models.errors import BadRequest, RelayError, TooSlow, Unavailable
+from relay.http.access_log import STATE_KEY, RequestLog, request_log
 from relay.http.connection_limits import ConnectionRegistry
 
 MAX_HEAD_BYTES = 65_536
@@ -63,7 +63,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._clients = cast("ConnectionRegistry", self.server_state)
         self._timeouts = self._clients.timeouts
         self._peer = ""
-        """The client's address in the access log."""
+        """The address of the other end of the connection."""
         self._progress = False
         self._bytes_without_progress = 0
         self._unparsed = b""
@@ -88,7 +88,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = self._flow = _HoldingFlowControl(transport)
-        self._peer = get_client_addr(cast("HTTPScope", {"client": self.client}))
+        self._peer = self.client[0] if self.client else ""
         self._due_at = self._clients.now + self._timeouts.head_seconds
         if self._clients.make_room():
             self._clients.mark_idle(self)
@@ -234,9 +234,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._clients.mark_idle(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Also offer the app to send a whole response at once."""
+        """Also offer the app to send a whole response at once, and to say more for the line in the access log."""
         self._answering = cycle
-        cast("Scope", cycle.scope)["extensions"] = {RESPOND: partial(self._respond, cycle)}
+        scope = cast("Scope", cycle.scope)
+        scope["extensions"] = {RESPOND: partial(self._respond, cycle)}
+        cycle.access_log = self._clients.access_log.is_enabled
+        if cycle.access_log:
+            log = RequestLog(self._clients.access_log, scope, peer=self._peer)
+            scope["state"][STATE_KEY] = log
+            cycle.access_logger = log  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def _respond(
@@ -259,9 +265,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise RuntimeError("Invalid HTTP header value.")
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        if cycle.access_log:
-            scope = cycle.scope
-            self._clients.access_log.write(self._peer, scope["method"], scope["path"], scope["http_version"], status)
+        if log := request_log(cast("Scope", cycle.scope)):
+            log.answered(status)
         cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
@@ -334,13 +339,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             head += b"retry-after: %d\r\n" % error.retry_after_seconds
         self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
         self.transport.close()
+        self._log(error)
         self._tell_disconnected()
+
+    def _log(self, error: RelayError) -> None:
+        """Write the line of a request that the app does not answer."""
+        if self._clients.access_log.is_enabled:
+            scope = self._scope_so_far()
+            log = request_log(scope) or RequestLog(self._clients.access_log, {**scope, "state": {}}, peer=self._peer)
+            log.cause = error.code
+            log.answered(error.status)
 
     def _tell_disconnected(self) -> None:
         """Tell the app that nobody is left to read its response."""
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
+            if log := request_log(cast("Scope", self._answering.scope)):
+                log.is_disconnected = True
 
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete

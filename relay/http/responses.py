@@ -150,7 +150,8 @@ def bug_response(scope: Scope, error: Exception, record_rejection: RecordRejecti
     """Returns the response for an unexpected exception, records it, and logs where it was raised. Its text is not
     logged, as it may repeat a sender's data."""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("Bug: %s at %s %s\n%s", type(error).__name__, scope["method"], mask_path(scope["path"]), frames)
+    place = (type(error).__name__, scope["method"], mask_path(scope["path"]))
+    logger.error("Bug: %s at %s %s", *place, extra={"frames": frames})
     answer = RelayError("Internal error; the relay has logged it.")
     record_rejection(scope, answer)
     return error_response(answer)

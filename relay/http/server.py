@@ -12,8 +12,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from models.process.gc_tuning import collect_seldom
-from models.process.log_setup import write_last_lines
+from models.process.log_setup import write_counts, write_last_lines
 from models.settings import Settings
+from relay.http.access_log import REFUSED_PER_SECOND, AccessLog
 from relay.http.connection_limits import MAX_CONNECTIONS, ConnectionRegistry, Timeouts, raise_file_limit
 from relay.http.protocol import LimitedHttpProtocol
 from relay.process_metrics import CONNECTIONS
@@ -58,6 +59,7 @@ class RelayServer(uvicorn.Server):
         if elapsed_seconds >= self._clients.timeouts.check_seconds:
             self._looked_at += elapsed_seconds
             self._clients.close_overdue(elapsed_seconds)
+            write_counts()
 
 
 def serve(app: Starlette, settings: Settings, *, sockets: Sequence[socket.socket] = ()) -> None:
@@ -65,7 +67,12 @@ def serve(app: Starlette, settings: Settings, *, sockets: Sequence[socket.socket
     waiting ones at once."""
     collect_seldom()
     limit = min(raise_file_limit(), settings.part_of(MAX_CONNECTIONS))
-    clients = ConnectionRegistry(limit=limit, timeouts=Timeouts(), record_rejection=app.state.record_rejection)
+    clients = ConnectionRegistry(
+        limit=limit,
+        timeouts=Timeouts(),
+        record_rejection=app.state.record_rejection,
+        access_log=AccessLog(refused_per_second=settings.part_of(REFUSED_PER_SECOND)),
+    )
     app.state.metrics.show(CONNECTIONS, lambda: len(clients.connections))
     with contextlib.suppress(KeyboardInterrupt):  # Uvicorn raises it after a graceful shutdown.
         RelayServer(app, settings, clients=clients).run(list(sockets) or None)

@@ -65,4 +65,4 @@ class DrainEnqueuer:
                 enqueue_drains(queue, sorted(shard for shard in batch if shard is not None))
             except REDIS_ERRORS as error:
                 cause = type(error).__name__
-                logger.warning("Could not enqueue %d drains (%s); the sweeper will.", len(batch), cause)
+                logger.warning("Could not enqueue drains (%s); the sweeper will.", cause)

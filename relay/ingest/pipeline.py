@@ -26,6 +26,7 @@ from relay.auth.access_control import AccessControl, Authenticate, RequestState
 from relay.auth.authentication import Caller, require_permission
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
+from relay.http.access_log import STATE_KEY, RequestLog
 from relay.http.bodies import LARGE_BYTES, UnauthenticatedBytes, read_body, without_mark
 from relay.http.headers import IndexedHeaders
 from relay.http.query_parameters import decode_parameters
@@ -78,6 +79,16 @@ class Sender(msgspec.Struct):
         query = QueryParams(scope["query_string"]) if scope["query_string"] else NO_QUERY
         headers = IndexedHeaders(scope["headers"]) if headers is None else headers
         return cls(scope["method"], headers, query, receive, scope.setdefault("state", {}))
+
+    @property
+    def log(self) -> RequestLog | None:
+        """The request's line in the access log."""
+        return self.state.get(STATE_KEY)
+
+    @property
+    def client(self) -> str:
+        """The client's address, or an empty text."""
+        return self.state.get("address") or ""
 
 
 class Waits(msgspec.Struct, frozen=True):
@@ -171,14 +182,16 @@ class Pipeline:
         self._load.check()
         if isinstance(parsed, Submission):
             require_permission(caller, parsed.command, parsed.session_id)
-        admitted = self._admit(caller, parsed, waits, header=sender.headers.get(IDEMPOTENCY_KEY))
+        admitted = self._admit(caller, parsed, waits, header=sender.headers.get(IDEMPOTENCY_KEY), client=sender.client)
         try:
             return await self.deliver(sender, caller, admitted)
         except Unavailable as error:
             self._metrics.count_error(error)
+            if log := sender.log:
+                log.cause = error.code
             return error_response(error, {IDEMPOTENCY_KEY: admitted.entry.delivery_id})
 
-    def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None) -> Admitted:
+    def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None, client: str) -> Admitted:
         """Make the entry, and check whether its sender may wait. Raises Invalid for an invalid delivery id."""
         own_id = parsed.delivery_id if isinstance(parsed, Submission) else None
         if "hook" in caller.scopes:
@@ -191,6 +204,7 @@ class Pipeline:
             "scopes": list(caller.scopes),
             "session_glob": caller.session_glob,
             "waits": wait_seconds > 0 and self.has_place(caller.source),
+            "client": client,
         }
         if isinstance(parsed, IgnoredEvent):
             ignored: dict[str, Any] = {"command": "", "session_id": None, "data": EMPTY_OBJECT}
@@ -212,8 +226,11 @@ class Pipeline:
         """Push an entry; answer with its receipt, or with its outcome if its sender waits and the outcome arrives in
         time. Raises Conflict, TooManyRequests, Unavailable, or Unauthorized if the key was revoked meanwhile."""
         entry, wait_seconds, task = admitted.entry, admitted.wait_seconds, admitted.task
+        log = sender.log
+        if log:
+            log.entry = entry
         if not entry.waits:
-            pushed = await self.push(entry, begun_at=sender.begun_at)
+            pushed = await self.push(entry, sender)
             return receipt_response(entry, pushed, status="pending" if wait_seconds else "accepted")
         with self._limiter.acquire(entry.source), self._access.watch_caller(sender.receive, caller) as gone:
             if task is None:
@@ -222,6 +239,8 @@ class Pipeline:
                 pushed, outcome = await self._wait_for_task(sender, caller, entry, task, gone)
             if outcome is not None and admitted.read is not None and is_out_of_time(outcome):
                 outcome = await self._repeat(caller, entry, admitted.read, outcome)
+        if log:
+            log.outcome = "pending" if outcome is None else "applied" if outcome.status < 400 else "rejected"
         if outcome is None:
             response = receipt_response(entry, pushed, status="pending")
         else:
@@ -229,9 +248,10 @@ class Pipeline:
         self._access.require_not_revoked(caller)
         return response
 
-    async def push(self, entry: Entry, *, begun_at: float | None = None) -> Pushed:
-        """Store an entry. Raises Unavailable, or TooManyRequests if its source has used its share of the backlog."""
-        begun_at = time.perf_counter() if begun_at is None else begun_at
+    async def push(self, entry: Entry, sender: Sender | None = None) -> Pushed:
+        """Store an entry, and note that in the request's log. Raises Unavailable, or TooManyRequests if its source has
+        used its share of the backlog."""
+        begun_at = time.perf_counter() if sender is None else sender.begun_at
         size = self._load.reserve(entry)
         try:
             pushed = await self._pusher.push(entry)
@@ -239,6 +259,8 @@ class Pipeline:
             self._load.release(entry.source, size)
         if pushed.verdict != "conflict":
             self._metrics.count_stored(is_repeated=pushed.verdict == "duplicate", begun_at=begun_at)
+            if sender is not None and (log := sender.log):
+                log.accepted(entry, is_new=pushed.verdict == "accepted", is_answered_later=entry.waits)
         return pushed
 
     async def _push_and_wait(
@@ -247,7 +269,7 @@ class Pipeline:
         """Push, then wait until the outcome arrives, the time is over, the client disconnects, or the process stops."""
         key = outcome_key(entry.source, entry.delivery_id, entry.hash)
         with self._outcomes.watch(key, accepted_at=entry.accepted_at) as outcome:
-            pushed = await self.push(entry, begun_at=sender.begun_at)
+            pushed = await self.push(entry, sender)
             if pushed.verdict != "conflict":
                 await wait_any(outcome, gone, self._stopping, seconds=seconds)
             return pushed, outcome.result() if outcome.done() else None

@@ -183,7 +183,8 @@ class Pusher:
             if streams:
                 self._wake_later([shard_of_key(stream) for stream in streams])
         except REDIS_ERRORS as error:
-            logger.warning("Redis did not confirm %d webhooks (%s).", len(batch), type(error).__name__)
+            cause = type(error).__name__
+            logger.warning("Redis did not confirm webhooks (%s).", cause, extra={"webhooks": len(batch)})
             if isinstance(error, RedisTimeoutError):
                 # The other entries would wait as long, batch after batch, and their senders with them.
                 batch += self._waiting

@@ -36,7 +36,6 @@ async def subscribe(redis: Redis, channel: str, handle: Callable[[bytes], None])
                     except (msgspec.DecodeError, UnicodeDecodeError):
                         logger.warning("Skipped an unreadable message on %s.", channel)
         except REDIS_ERRORS as error:
-            if not lost:
-                logger.warning("Lost the subscription to %s (%s); retrying.", channel, type(error).__name__)
+            logger.warning("Lost the subscription to %s (%s); retrying.", channel, type(error).__name__)
             lost = True
         await asyncio.sleep(RECONNECT_SECONDS)

@@ -72,7 +72,7 @@ class Parking:
 
     def park(self, entry: Entry, *, is_kept: bool) -> Raw | None:
         """The event as it is to be kept; None if its source has no capacity left, unless the event is already kept."""
-        kept = msgspec.json.encode(msgspec.structs.replace(entry, waits=False))
+        kept = msgspec.json.encode(msgspec.structs.replace(entry, waits=False, client=""))
         if is_kept:
             return Raw(kept)
         count, size = self._taken.get(entry.source) or self._store.parked_by(entry.source)

@@ -96,7 +96,7 @@ class Refusals:
             http_status=fault.status,
             response=result.response,
             now=now,
-            kept=Raw(msgspec.json.encode(entry)),
+            kept=Raw(msgspec.json.encode(msgspec.structs.replace(entry, client=""))),
             trace=trace,
         )
         if entry.session_id and self._writes.state.session(entry.session_id):

@@ -84,7 +84,7 @@ def test_webhooks_are_accepted_while_postgres_is_down_and_applied_when_it_is_bac
         assert {event["status"] for event in stored} == {"applied"}
     assert open_queue(stack.redis).failed_job_registry.count == 0
     log = stack.log("worker")
-    assert "Postgres unavailable" in log
+    assert "waits. Postgres cannot be used: " in log
     assert "Traceback" not in log
 
 

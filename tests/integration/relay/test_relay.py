@@ -305,7 +305,7 @@ def test_index_and_health_need_no_key(relay: Serving) -> None:
 def test_logs_hold_no_payload_no_key_and_no_query(relay: Serving) -> None:
     relay.post(memory(SESSION, text="the-payload"), "/v1/webhook?wait=0.01")
     relay.post(b'{"the-payload"', "/v1/webhook")
-    wait_for(lambda: '"POST /v1/webhook HTTP/1.1" 400' in relay.log(), what="logged")
+    wait_for(lambda: "POST /v1/webhook 400 " in relay.log(), what="logged")
     assert "the-payload" not in relay.log()
     assert API_KEY not in relay.log()
     assert "wait=0.01" not in relay.log()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import secrets
+from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -11,6 +14,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine, text
 
+from models.process.log_output import TurnHandler
 from models.queue.job_queue import DRAIN, QUEUE, SWEEPER_KEY, open_queue
 from models.settings import Settings
 from sessions.postgres.connections import create_engine
@@ -36,6 +40,15 @@ def task(redis: Redis, engine: Engine) -> str:
             {"id": session_id},
         )
     return session_id
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """The log as a process writes it."""
+    handler = TurnHandler(stream := io.StringIO())
+    logging.getLogger().addHandler(handler)
+    yield stream
+    logging.getLogger().removeHandler(handler)
 
 
 def leading(redis: Redis, engine: Engine) -> Sweeper:
@@ -79,25 +92,23 @@ def test_jobs_of_killed_workers_leave_the_failed_list_and_leases_are_requeued(
     assert status_of(engine, task) == "pending"
 
 
-def test_a_failing_duty_does_not_block_the_others(
-    redis: Redis, engine: Engine, task: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_duty_does_not_block_the_others(redis: Redis, engine: Engine, task: str, log: io.StringIO) -> None:
     redis.sadd("rq:failed:session-relay", "not the sorted set that RQ makes")
     sweeper = leading(redis, engine)
     for _ in range(3):
         sweeper.sweep()
     assert status_of(engine, task) == "pending"
-    assert [record.message for record in caplog.records if "failed list" in record.message] == [
+    assert [line for line in log.getvalue().splitlines() if "failed list" in line] == [
         "The sweeper could not update the failed list; it retries each second. WRONGTYPE"
     ]
 
 
-def test_a_cause_is_logged_once_even_if_some_duties_are_not_due(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cause_is_logged_once_even_if_some_duties_are_not_due(redis: Redis, log: io.StringIO) -> None:
     nowhere = Settings(database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     sweeper = leading(redis, create_engine(nowhere, application_name="tests", pool_size=1))
     for _ in range(3):
         sweeper.sweep()
-    [logged] = [record.message for record in caplog.records if "Start Postgres" in record.message]
+    [logged] = [line for line in log.getvalue().splitlines() if "Start Postgres" in line]
     assert "requeue expired leases, fail tasks whose dependency failed, " in logged
 
 

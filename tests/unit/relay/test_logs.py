@@ -7,15 +7,20 @@ import json
 import logging
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from urllib.parse import quote
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from models.process.log_setup import MAX_REFUSED_LINES, AccessLog, configure_logging
+from models.process import log_repetition
+from models.process.log_lines import MESSAGE_LENGTH, Fields, LineLog
+from models.process.log_setup import configure_logging, write_counts, write_last_lines
 from models.settings import Settings
 from tests.support.project import ROOT
 
@@ -69,7 +74,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_later_tells_how_many_lines_a
             received += pipe.read() or b""
         while b"the last" not in received:
             received += pipe.read() or b""
-            logger.warning("the last")
+            logger.info("the last")
     assert not is_stuck
     lines = received.decode().splitlines()
     kept = [int(found[1]) for line in lines if (found := re.search(r"Line (\d+) –{20}$", line))]
@@ -83,7 +88,7 @@ def test_a_pipe_that_was_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -
         os.close(reading)
         monkeypatch.setattr(sys, "stderr", stream)
         configure_logging(Settings())
-        AccessLog().write("1", "GET", "/", "1.1", 200)
+        LineLog("relay.access").write([Fields(message="unheard")])
         logging.getLogger("relay.test").warning("unheard")
 
 
@@ -124,58 +129,6 @@ def test_the_console_has_a_readable_line(capsys: pytest.CaptureFixture[str]) -> 
     assert "Z WARNING relay.test: Mind the gap." in line
 
 
-def test_queries_stay_out_of_the_access_log(capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
-        configure_logging(Settings())
-    arguments = ("127.0.0.1:1", "GET", "/v1/search?q=secret", "1.1", 200)
-    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
-    written = capsys.readouterr().err
-    assert '"GET /v1/search HTTP/1.1" 200' in written
-    assert "secret" not in written
-
-
-def test_only_some_requests_over_a_limit_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(Settings())
-    access = logging.getLogger("uvicorn.access")
-
-    def log(second: int, status: int) -> None:
-        arguments = ("127.0.0.1:1", "POST", "/v1/webhook", "1.1", status)
-        record = access.makeRecord(access.name, logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
-        record.created = float(second)
-        access.handle(record)
-
-    for status in (429, 202):
-        for _ in range(30):
-            log(1, status)
-    log(2, 429)
-    lines = capsys.readouterr().err.splitlines()
-    assert sum(line.endswith('" 429') for line in lines) == MAX_REFUSED_LINES + 1
-    assert sum(line.endswith('" 202') for line in lines) == 30
-
-
-def test_the_relays_lines_are_uvicorns(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(Settings())
-    for path, status in (
-        ("/v1/webhook", 202),
-        ("/v1/hooks/srh_0123", 404),
-        ("/ö" + "x" * 300, 404),
-        ("/v1/webhook", 429),
-    ):
-        AccessLog().write("127.0.0.1:1", "POST", path, "1.1", status)
-        arguments = ("127.0.0.1:1", "POST", quote(path), "1.1", status)
-        logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
-    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert lines[::2] == lines[1::2]
-    assert [line.rpartition(" ")[2] for line in lines[::2]] == ["202", "404", "404", "429"]
-    assert "srh_" not in "".join(lines)
-
-
-def test_a_line_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(Settings(log_level="WARNING"))
-    AccessLog().write("127.0.0.1:1", "POST", "/v1/webhook", "1.1", 202)
-    assert capsys.readouterr().err == ""
-
-
 def test_lines_of_one_turn_are_written_together_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings())
     logger, written = logging.getLogger("relay.test"), []
@@ -202,3 +155,144 @@ def test_lines_of_one_turn_are_written_together_and_in_order(capsys: pytest.Capt
 
     asyncio.run(log())
     assert [*written, read()] == [[], ["1", "2"], ["3", "4"], ["5", "6"], ["7"]]
+
+
+HOSTILE = "a\nb\r\x1b[31m\x85\u2028\ud800\u202e" + "x" * 10_000
+"""A text that would be many lines, or change those before it."""
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_hostile_texts_stay_on_one_line_and_short(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    configure_logging(Settings(log_format=log_format))
+    logging.getLogger("relay.test").error("%s", HOSTILE)
+    hostile = HOSTILE.replace("\ud800", "")
+    LineLog("relay.test").write([Fields(message="m", delivery_id=hostile, source=hostile, duration_ms=1.5)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert len(line) < 2 * MESSAGE_LENGTH
+        assert line.isprintable() or log_format == "json"
+        assert "\x1b" not in line
+        if log_format == "json":
+            assert json.loads(line)["logger"] == "relay.test"
+
+
+def test_a_line_for_people_quotes_names_that_could_be_taken_for_other_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(Settings())
+    LineLog("relay.test").write([Fields(message="m", outcome="applied", source='a outcome="refused"')])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(' relay.test: m outcome=applied source="a outcome=\\"refused\\""')
+
+
+def test_extra_values_are_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    logging.getLogger("relay.test").warning("Mind the gap.", extra={"webhooks": 3})
+    record = json.loads(capsys.readouterr().err)
+    assert (record["message"], record["webhooks"]) == ("Mind the gap.", 3)
+
+
+def test_a_full_disk_stops_nothing_and_lines_are_written_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    with file.open("a", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure_logging(Settings())
+        logger = logging.getLogger("relay.test")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            for number in range(5):
+                logger.info("Line %d", number)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        assert file.stat().st_size == 100
+        logger.info("Line 5")
+    assert [line.rpartition(" ")[2] for line in file.read_text().splitlines()] == list("012345")
+
+
+# Repetition
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(log_repetition, "time", clock)
+    return clock
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_repeated_warning_is_written_once_and_then_counted(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+    configure_logging(Settings(log_format="json"))
+    logger = logging.getLogger("relay.test")
+
+    def fail(times: int) -> list[dict[str, Any]]:
+        for _ in range(times):
+            logger.warning("Redis does not answer (%s).", "ConnectionError")
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    (first,) = fail(313)
+    assert first["message"] == "Redis does not answer (ConnectionError)."
+    clock.now += 60
+    (counted,) = fail(1)
+    expected = "Redis does not answer (ConnectionError). This happened 312 more times in 60 s."
+    assert (counted["message"], counted["level"]) == (expected, "WARNING")
+    assert (counted["repeated"], counted["seconds"]) == (312, 60)
+    clock.now += 30
+    assert fail(1) == []
+    clock.now += 30
+    write_counts()
+    (counted,) = fail(0)
+    assert counted["repeated"] == 2
+    clock.now += 60
+    write_counts()
+    clock.now += 60
+    (again,) = fail(1)
+    assert again["message"] == "Redis does not answer (ConnectionError)."
+
+
+def test_counted_warnings_are_written_when_the_process_ends(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+    configure_logging(Settings())
+    for _ in range(2):
+        logging.getLogger("relay.test").error("It broke.")
+    clock.now += 7
+    write_last_lines()
+    _, last = capsys.readouterr().err.splitlines()
+    assert last.endswith(" ERROR   relay.test: It broke. This happened once more in 7 s.")
+
+
+def test_of_many_different_warnings_from_one_place_few_are_written(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    configure_logging(Settings())
+    for number in range(1_000):
+        logging.getLogger("relay.test").error("Delivery %d is a dead letter.", number)
+        logging.getLogger("relay.test").info("Line %d", number)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("dead letter" in line for line in lines) == log_repetition.PER_GROUP
+    assert sum("Line" in line for line in lines) == 1_000
+    clock.now += 60
+    write_counts()
+    (counted,) = capsys.readouterr().err.splitlines()
+    assert counted.endswith("Delivery 999 is a dead letter. This happened 990 more times in 60 s.")
+
+
+def test_a_cause_in_different_words_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings())
+    for shard in range(5):
+        logging.getLogger("relay.test").warning("Shard %d waits.", shard, extra={log_repetition.TROUBLE: "no Postgres"})
+    assert len(capsys.readouterr().err.splitlines()) == 1
