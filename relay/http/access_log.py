@@ -21,8 +21,8 @@ from models.process.url_redaction import mask_path
 from models.queue.inbox import Entry
 
 REFUSED_PER_SECOND = 10
-"""Logged lines of refused requests, on average over a minute, in all processes of a relay: a flood cannot fill the
-disk."""
+"""Clients, senders and causes whose refused requests are logged, on average over a minute, in all processes of a relay:
+a flood cannot fill the disk."""
 REFUSED_PER_SOURCE = 60
 """Those of one source with one cause, per minute: few enough that the others have room."""
 REFUSED_PER_ADDRESS = 1
