@@ -38,7 +38,9 @@ def test_a_replayed_dead_letter_takes_effect_once_when_its_cause_is_fixed(
     wait_for(lambda: len(story(stack, poisoned, delivery_ids[0])) == 2, what="retried")
     assert status_of(stack, delivery_ids[0]) == "failed"
     remove_cause(engine)
-    assert [stack.client.post(one).json() for _ in range(2)] == [{"replayed": 1}] * 2
+    assert stack.client.post(one).json() == {"replayed": 1}
+    again = stack.client.post(one).json()
+    assert again == {"replayed": 1} or again["error"]["code"] == "dead_letter_not_found", "It may be applied by now."
     wait_for(lambda: status_of(stack, delivery_ids[0]) == "applied", what="applied")
     stack.wait_until_drained()
     replayed = stack.client.post("/v1/dead-letters/replay", params={"session_id": poisoned})

@@ -64,7 +64,7 @@ LIVE = [
     Spelling("script|-qc|{description}|/dev/null"),
     Spelling("script|-q|--command={description}|/dev/null"),
     Spelling("timeout|2|watch|-g|-t|{description}", runs_here=False),
-    Spelling("parallel|{description}|:::|x"),
+    Spelling("parallel|{description}|:::|x", runs_here=False),  # Another program may have this name.
     Spelling("xargs|-I@|sh|-c|{description}"),
     Spelling("xargs|-a|WORDS|sh|-c|{description}"),
     Spelling("find|FOLDER|-maxdepth|0|-exec|sh|-c|{description}|;"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from api.operations.metrics import OBSERVED_SECONDS
 from local.servers.embedded import EmbeddedServer
 from models.queue.metrics import PROCESSES_KEY
 from relay.rejections import COUNTS_KEY as REFUSALS_KEY
+from relay.rejections import FLUSH_SECONDS
 from tests.support.clients.keys import new_key
 from tests.support.metrics import Scrape, encoded, parse, scrape, snapshot
 from tests.support.processes.serving import Stopwatch
@@ -22,6 +24,8 @@ from tests.support.servers import running_postgres, running_valkey
 
 METRICS_KEY = "metrics-key-of-these-tests"
 BEARER = {"Authorization": f"Bearer {METRICS_KEY}"}
+SETTLED_SECONDS = FLUSH_SECONDS + OBSERVED_SECONDS + 1
+"""After this time a scrape shows all that was counted before."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,11 @@ def wait_for_scrape(client: httpx.Client, name: str, expected: float, *, seconds
         found.append(scrape(client))
         return found[-1].value(name, **labels) == expected
 
-    wait_for(came, seconds=seconds, what=f"{name} {labels} of {expected:g}")
+    try:
+        wait_for(came, seconds=seconds, what=f"{name} {labels} of {expected:g}")
+    except AssertionError as error:
+        error.add_note(f"It was {found[-1].value(name, **labels)}.")
+        raise
     return found[-1]
 
 
@@ -131,6 +139,7 @@ def test_a_real_scrape_has_exactly_the_names_that_alerts_and_dashboards_are_chec
 
 
 def test_webhooks_of_all_processes_are_counted_once(stack: Stack, scraper: httpx.Client) -> None:
+    time.sleep(SETTLED_SECONDS)
     before = scrape(scraper)
     session_id = new_id()
     stack.send("create_session", session_id, title="Counted")

@@ -198,7 +198,7 @@ def test_outcomes_that_cannot_be_announced_do_not_block_the_shard(
     finally:
         redis.acl_deluser("worker")
     assert redis.xlen(inbox_key(shard_of(session))) == 0
-    assert "not all outcomes could be sent" in caplog.text
+    assert "not all outcomes and counts could be sent" in caplog.text
 
 
 # Marks of deliveries
