@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> Starlette:
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
     reader = Reader(database)
     events = Events(access=access, database=database, journal=journal, stopping=ingest.stopping)
+    exports = Exports(access=access, database=database)
     deliveries = Deliveries(access=access, database=database, redis=ingest.redis)
     dead_letters = DeadLetters(access=access, database=database, push=ingest.pipeline.push)
     keys = Keys(access=access, register=register)
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> Starlette:
         redis=ingest.redis,
         reader=reader,
         events=events,
+        exports=exports,
         pipeline=ingest.pipeline,
         deliveries=deliveries,
         dead_letters=dead_letters,
@@ -149,7 +151,7 @@ def create_app(settings: Settings) -> Starlette:
         ).routes,
         *Reads(access=access, reader=reader, tasks=ingest.tasks, stopping=ingest.stopping).routes,
         *Agents(access=access, database=database).routes,
-        *Exports(access=access, database=database).routes,
+        *exports.routes,
         *Imports(access=access, database=database).routes,
         *events.routes,
         *pages.routes,

@@ -53,6 +53,8 @@ ADDRESSES: dict[str, Address] = {
     "page_artifact": Address("GET", "/sessions/{session_id}/artifacts/{artifact_id}"),
     "page_download": Address("GET", "/sessions/{session_id}/artifacts/{artifact_id}/download"),
     "page_journal": Address("GET", "/sessions/{session_id}/journal"),
+    "page_export": Address("GET", "/sessions/{session_id}/export"),
+    "page_delete": Address("POST", "/sessions/{session_id}/delete"),
     "page_events": Address("GET", "/sessions/{session_id}/events"),
     "health": Address("GET", "/healthz", "service"),
     "readiness": Address("GET", "/readyz", "service"),

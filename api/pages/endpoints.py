@@ -21,6 +21,7 @@ from api.pages.sign_in import SignIn
 from api.pages.static_files import static_route
 from api.pages.visitors import Visitor, Visitors
 from api.sessions.events import Events
+from api.sessions.exports import Exports
 from api.sessions.reader import Reader
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
@@ -40,6 +41,7 @@ class Pages:
         redis: Redis,
         reader: Reader,
         events: Events,
+        exports: Exports,
         pipeline: Pipeline,
         deliveries: Deliveries,
         dead_letters: DeadLetters,
@@ -48,13 +50,16 @@ class Pages:
     ) -> None:
         sessions = BrowserSessions(redis)
         self._events = events
+        self._exports = exports
         self._visitors = Visitors(
             access=access, sessions=sessions, public_url=settings.public_url, max_body_bytes=settings.max_body_bytes
         )
         self._sign_in = SignIn(
             access=access, visitors=self._visitors, sessions=sessions, record_rejection=record_rejection
         )
-        self._commands = PageCommands(visitors=self._visitors, pipeline=pipeline, record_rejection=record_rejection)
+        self._commands = PageCommands(
+            visitors=self._visitors, reader=reader, pipeline=pipeline, record_rejection=record_rejection
+        )
         self._operations = Operations(
             visitors=self._visitors, deliveries=deliveries, dead_letters=dead_letters, keys=keys
         )
@@ -81,6 +86,7 @@ class Pages:
             "page_artifact": self._items.artifact,
             "page_download": self._items.download,
             "page_journal": self._items.journal,
+            "page_export": self.export,
             "page_events": self.follow,
         }
         return [
@@ -90,6 +96,10 @@ class Pages:
             *self._operations.routes,
             *(route(name, self._visitors.page(handle)) for name, handle in pages.items()),
         ]
+
+    async def export(self, request: Request, visitor: Visitor) -> Response:
+        """Send a whole session as a file."""
+        return await self._exports.send(request, visitor.caller)
 
     async def follow(self, request: Request, visitor: Visitor) -> Response:
         """Stream a session's events to a page."""

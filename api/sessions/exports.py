@@ -19,6 +19,7 @@ from api.database import Database
 from api.sessions.read_access import authorize_reader, reading
 from models import field_types as v
 from relay.auth.access_control import AccessControl
+from relay.auth.authentication import Caller
 from relay.auth.revocable_responses import RevocableResponse
 from relay.http.query_parameters import decode_parameters
 from relay.http.routing import route
@@ -57,6 +58,10 @@ class Exports:
     async def export(self, request: Request) -> Response:
         """Spool the document, then send it: a slow client must not hold a transaction open."""
         caller = await authorize_reader(self._access, request)
+        return await self.send(request, caller)
+
+    async def send(self, request: Request, caller: Caller) -> Response:
+        """Return the document that the request chooses, as a file, to a caller that was found by other means."""
         parameters = decode_parameters(request.query_params, ExportParameters, **request.path_params)
         work = reading(caller, parameters.session_id, partial(_write, parameters=parameters))
         spool = await self._database.read(work, source=caller.source, one_state=True, seconds=EXPORT_SECONDS)

@@ -21,7 +21,7 @@ function localize(root) {
 
 async function load(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" }, cache: "no-store" });
-  if (response.status === 401) location.reload(); // Signed out, or the key was revoked.
+  if (response.status === 401 || response.status === 404) location.reload(); // Signed out, or the session was deleted.
   if (!response.ok) throw new Error(response.status);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   localize(page);

@@ -125,6 +125,45 @@ def test_what_is_refused_is_shown_again_so_that_it_is_not_lost(stack: Stack, vis
     assert memories_of(stack, session_id) == []
 
 
+def test_a_session_is_exported_as_by_the_api(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    stack.send("conversation_chunk", session_id, content="Ana: <b>hello</b>")
+    page = visitor.get(f"/sessions/{session_id}")
+    for form, ending in (("markdown", "md"), ("json", "json")):
+        path = f"/sessions/{session_id}/export" + ("" if form == "json" else f"?format={form}")
+        assert f'href="{path}" download' in page
+        file, expected = (client.get(url) for client, url in ((visitor.client, path), (stack.client, f"/v1{path}")))
+        assert (file.status_code, file.content) == (200, expected.content)
+        assert file.headers["content-disposition"] == f'attachment; filename="{session_id}.{ending}"'
+        assert file.headers["cache-control"] == "no-store"
+    other = new_key(stack, scopes=["read"], sessions="other-*")
+    wait_for(lambda: stack.client.get("/v1/sessions", headers={"X-API-Key": other}).status_code == 200)
+    assert Visitor(stack, other).client.get(f"/sessions/{session_id}/export").status_code == 403
+
+
+def test_a_session_is_deleted_by_typing_its_name(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    page, action = f"/sessions/{session_id}", f"/sessions/{session_id}/delete"
+    stack.send("rename_session", session_id, title="Mo\u0308bel \u202e & more")
+    hidden = fields_of(visitor.get(page), action)
+
+    def delete(visitor: Visitor, name: str) -> httpx.Response:
+        return visitor.client.post(action, data={**hidden, "name": name}, headers={"Origin": visitor.url})
+
+    for name in ("", "Walk", "Möbel"):
+        refused = delete(visitor, name)
+        assert (refused.status_code, "Nothing was deleted" in refused.text) == (409, True), name
+    assert visitor.get(page)
+    writer = new_key(stack, scopes=["write"])
+    wait_for(lambda: stack.client.get("/v1/sessions", headers={"X-API-Key": writer}).status_code == 200)
+    other = Visitor(stack, writer)
+    assert action not in other.get(page)
+    assert other.post(action, name=session_id).status_code == 403
+    assert visitor.post(action, name=session_id, origin="https://evil.example").status_code == 403
+    assert visitor.get(page)
+    assert done(delete(visitor, " Möbel  & more ")) == "/"
+    assert stack.client.get(f"/v1{page}").status_code == 404
+    assert "<h1>Not found</h1>" in visitor.get(page, status=404)
+
+
 @pytest.mark.parametrize("command", ["delete_session", "delete_memory", "batch", "search", "nothing", "complete_task"])
 def test_no_other_command_can_be_sent(visitor: Visitor, session_id: str, command: str) -> None:
     assert command not in SENT

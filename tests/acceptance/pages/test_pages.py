@@ -18,7 +18,7 @@ from tests.support.processes.stack import Stack, new_id, new_word, wait_for
 
 HOSTILE = "\u202e<script>alert(1)</script><img src=x onerror=alert(1)>\"'</title></textarea><b>bold</b>"
 """Text that must stay text. Also a name, as it has no control characters."""
-NOT_HTML = ("page_events", "page_download")
+NOT_HTML = ("page_events", "page_download", "page_export")
 LINKS = "[a](javascript:alert(1)) [b](JaVaScript&colon;alert(1)) [c](data:text/html,x) ![d](https://example.com/d.png)"
 
 
@@ -134,18 +134,18 @@ def test_an_artifact_is_rendered_at_any_revision(visitor: Visitor, walk: str) ->
     assert "<h3>Old</h3>" in visitor.get(f"/sessions/{walk}/artifacts/a1?revision=1")
 
 
-def test_an_artifact_is_downloaded_whole_as_a_file(stack: Stack, visitor: Visitor, walk: str) -> None:
+def test_an_artifact_is_downloaded_whole_as_a_file(stack: Stack, visitor: Visitor, walk: str, session_id: str) -> None:
     long = "".join(f"line {number}: \u202e<script>\n" for number in range(9_000))
-    stack.send("add_artifact", walk, artifact_id="long", name="../Über \u202e<b>", content=long, format="html")
-    answer = visitor.client.get(f"/sessions/{walk}/artifacts/long/download")
+    stack.send("add_artifact", session_id, artifact_id="long", name="../Über \u202e<b>", content=long, format="html")
+    answer = visitor.client.get(f"/sessions/{session_id}/artifacts/long/download")
     assert (answer.status_code, answer.content) == (200, long.encode())
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''_%C3%9Cber%20_b_.html"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     first = visitor.client.get(f"/sessions/{walk}/artifacts/a1/download?revision=1")
     assert (first.text, "Prices.md" in first.headers["content-disposition"]) == ("# Old", True)
-    stack.send("add_artifact", walk, artifact_id="json", name="Data", content={"a": [1.50]}, format="json")
-    assert visitor.client.get(f"/sessions/{walk}/artifacts/json/download").text == '{"a":[1.5]}'
+    stack.send("add_artifact", session_id, artifact_id="json", name="Data", content={"a": [1.50]}, format="json")
+    assert visitor.client.get(f"/sessions/{session_id}/artifacts/json/download").text == '{"a":[1.5]}'
 
 
 def test_the_journal_is_shown_from_the_latest_back(stack: Stack, visitor: Visitor) -> None:
@@ -164,13 +164,15 @@ def test_the_journal_is_shown_from_the_latest_back(stack: Stack, visitor: Visito
     assert [text_of(text) for text in shown] == events
 
 
-def test_a_search_leads_to_the_place(stack: Stack, visitor: Visitor, walk: str) -> None:
+def test_a_search_leads_to_the_place(stack: Stack, visitor: Visitor, session_id: str) -> None:
     word = new_word("quag")
     before, after = "Before it. " * 1_000, "After it. " * 1_000
-    stack.send("conversation_chunk", walk, chunk_id=f"long-{word}", content=f"{before}The {word} was here. {after}")
-    stack.send("store_memory", walk, key=f"key-{word}/a?b", content=f"About {word}")
-    stack.send("add_artifact", walk, artifact_id=f"a-{word}", name="Long", content=before + word)
-    stack.send("delegate_task", walk, task_id=f"t-{word}", description=f"Find {word}", agent_name="nobody")
+    stack.send(
+        "conversation_chunk", session_id, chunk_id=f"long-{word}", content=f"{before}The {word} was here. {after}"
+    )
+    stack.send("store_memory", session_id, key=f"key-{word}/a?b", content=f"About {word}")
+    stack.send("add_artifact", session_id, artifact_id=f"a-{word}", name="Long", content=before + word)
+    stack.send("delegate_task", session_id, task_id=f"t-{word}", description=f"Find {word}", agent_name="nobody")
     page = visitor.get(f"/?q={word}")
     links = [link.replace("&amp;", "&") for link in re.findall(r'<h2><a href="([^"]+)">', page)]
     assert len(links) == 4
@@ -181,7 +183,7 @@ def test_a_search_leads_to_the_place(stack: Stack, visitor: Visitor, walk: str) 
     lead = shown.partition('id="found"')[0].rpartition('<li class="card chunk"')[2]
     assert 300 < len(text_of(lead)) < 1_200
     assert f"<mark>{word}</mark>" in page
-    assert text_of(visitor.get(f"/?q={word}&session_id={walk}")).count(word) > 4
+    assert text_of(visitor.get(f"/?q={word}&session_id={session_id}")).count(word) > 4
     assert "Nothing was found" in text_of(visitor.get(f"/?q={new_word('none')}"))
 
 
