@@ -88,7 +88,8 @@ MEANINGS: dict[str, dict[str, str]] = {
     "RetrieveMemory": {"revision": "The revision to return. Default: the latest."},
     "QueryMemories": {
         "type": "Only memories of this type.",
-        "status": "Only memories with this status; open: only questions and action items.",
+        "status": "Only memories with this status; open: questions and action items, or, of the given type, those that "
+        "hold.",
         "due_after": "Only memories that are due from this date or time on.",
         "due_before": "Only memories that are due before this time, or up to this date: a date, a time, or a delay "
         "such as in 7d.",

@@ -296,7 +296,7 @@ def _memory_filter(command: ListMemories | QueryMemories, read_scope: ReadScope)
     due_after, due_before = command.due_period(read_scope.now)
     return lambda memory: (
         command.type in (None, memory.type)
-        and command.status in (None, shown_status(memory.type, memory.status))
+        and command.status in (None, memory.status if command.type else shown_status(memory.type, memory.status))
         and is_due(memory.due, due_after, due_before)
         and (not tags or not tags.isdisjoint(memory.tags))
         and during(memory.updated_at)

@@ -102,6 +102,7 @@ def test_only_questions_and_action_items_are_open(walk: Backend) -> None:
     assert keys(walk, status="open") == ["action_item", "question"]
     shown = {item["key"]: item.get("status") for item in items(walk, "list_memories", SESSION)}
     assert shown == dict.fromkeys(kinds) | {"question": "open", "action_item": "open"}
+    assert keys(walk, status="open", type="decision") == ["decision"]
     told = {item["key"]: item.get("status") for item in items(walk, "recent_activity", SESSION) if "key" in item}
     assert told == shown
     assert send(walk, "store_memory", key="fact", content="Other") == {
@@ -114,6 +115,7 @@ def test_only_questions_and_action_items_are_open(walk: Backend) -> None:
     for kind in ("fact", "question"):
         assert send(walk, "store_memory", key=kind, status="superseded")["status"] == "superseded"
     assert keys(walk, status="superseded") == ["question", "fact"]
+    assert keys(walk, status="open", type="fact") == []
     assert send(walk, "store_memory", key="fact", status="open")["outcome"] == "reopened"
     assert "status" not in memory(walk, "fact")
     document = export(walk)

@@ -90,7 +90,7 @@ def _filters(command: ListMemories | QueryMemories, read_scope: ReadScope) -> li
         filters.append(MemoryRow.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     if command.status is not None:
         filters.append(MemoryRow.status == command.status)
-    if command.status == "open":
+    if command.status == "open" and command.type is None:
         filters.append(MemoryRow.type.in_(OPEN_TYPES))
     if read_scope.session_id is None and not command.include_completed:
         filters.append(SessionRow.status != "completed")
