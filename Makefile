@@ -71,10 +71,10 @@ $(RUNTIME): requirements-local.txt
 			exit 1; \
 		fi; \
 		printf '%s' "Virtual environment with $$("$$python" --version) ... "; \
-		"$$python" -m venv --clear .venv && $(BIN)/python -m pip -qq uninstall --yes setuptools || exit 1; \
+		"$$python" -m venv --clear --without-pip .venv || exit 1; \
 		echo ready; \
 	fi
-	@$(BIN)/python -m local.installation "Packages (the first time takes about a minute)" $< --no-compile
+	@$(BIN)/python -m local.installation "Packages (the first time takes about a minute)" $< --no-compile --without-pip
 	@touch $@
 
 $(TOOLS): requirements.lock $(RUNTIME)

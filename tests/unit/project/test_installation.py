@@ -5,24 +5,29 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import os
+import shutil
 import subprocess
 import sys
+import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from local.installation import remove_unused
+from local.installation import ELF64, loaded_part, remove_symbols, remove_unused
 from local.stack.console import Console
 from tests.support.project import ROOT
 
 HASH = f"--hash=sha256:{'0' * 64}"
 
 
-def install(requirements: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def install(
+    requirements: str, folder: Path, *options: str, python: str | Path = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """Install the requirements in the text, without an index."""
     file = folder / "requirements.txt"
     file.write_text(requirements)
-    command = [sys.executable, "-m", "local.installation", "Packages", str(file)]
+    command = [str(python), "-m", "local.installation", "Packages", str(file), *options]
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
@@ -41,6 +46,50 @@ def test_an_error_of_pip_is_shown_in_full(tmp_path: Path) -> None:
     assert done.stdout == "Packages ... \n"
     assert "No matching distribution found for no-such-package==1.0" in done.stderr
     assert done.stderr.endswith("Run the same command to try again.\n")
+
+
+def test_pip_is_removed_and_comes_back_when_more_is_installed(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv/bin/python"
+    for options, expected in ((["--without-pip"], set()), ([], {"pip"})):
+        done = install("", tmp_path, *options, python=python)
+        assert done.returncode == 0, done.stderr
+        code = "import importlib.metadata as m; print(*(found.name for found in m.distributions()))"
+        left = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True)
+        assert set(left.stdout.split()) == expected
+
+
+USE_EXTENSIONS = """
+import sqlalchemy.util._collections_cy, uvloop
+from cryptography.hazmat.bindings import _rust
+loop = uvloop.new_event_loop()
+loop.run_until_complete(loop.create_task(__import__("asyncio").sleep(0)))
+loop.close()
+print(uvloop.__file__, sqlalchemy.util._collections_cy.__file__, _rust.__file__, sep="\\n")
+"""
+
+
+def test_extension_modules_without_symbols_still_work(tmp_path: Path) -> None:
+    for name in ("uvloop", "sqlalchemy", "cryptography"):
+        shutil.copytree(Path(str(find_spec(name).origin)).parent, tmp_path / name)  # type: ignore[union-attr]
+    for path in tmp_path.rglob("*.so"):
+        with path.open("ab") as file:
+            file.write(b"symbols")
+    (tmp_path / "short.so").write_bytes(ELF64)
+    (tmp_path / "link.so").symlink_to(next(tmp_path.glob("uvloop/*.so")))
+    for _ in range(2):
+        remove_symbols(tmp_path)
+    assert not [path for path in tmp_path.rglob("*.so") if loaded_part(path.read_bytes())]
+    assert not [path for path in tmp_path.rglob("*.so") if path.read_bytes().endswith(b"symbols")]
+    assert (tmp_path / "link.so").is_symlink()
+    done = subprocess.run(
+        [sys.executable, "-c", USE_EXTENSIONS],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert all(Path(file).is_relative_to(tmp_path) for file in done.stdout.split())
 
 
 def test_the_installer_needs_no_packages() -> None:
