@@ -155,6 +155,9 @@ def _report(tool: CliContext, error: Exception) -> int:
             return FAILED
         case click.Abort():
             return INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            terminal.note(error.format_message())
+            return USAGE
         case click.UsageError():
             return _report_usage(tool, error)
         case click.ClickException():

@@ -1,8 +1,8 @@
 """Creates the requests of test_all.sh, and compares the responses with expected.py and error_examples.json.
 
 `check.py plan FOLDER` writes the bodies to the folder and prints one request per line. `check.py answers FOLDER` reads
-the number and status of each response from stdin, and its body from the folder. Needs only Python 3.9 or newer; curl
-sends the requests.
+the number and status of each response from stdin, and its body from the folder. With `--fresh`, the sessions of the
+examples are deleted first. Needs only Python 3.9 or newer; curl sends the requests.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from expected import AFTERWARDS, STEPS, Ask, Get, Has, Refused, Send
+from expected import AFTERWARDS, BIKE, ROOF, STEPS, TRIP, Ask, Get, Has, Refused, Send
 
 EXAMPLES = Path(__file__).parent
 MESSAGE_LENGTH = 200
 """The most characters of a message, which may be read aloud."""
+SESSIONS = (ROOF, TRIP, BIKE, "example-paused", "example-completed")
+"""The sessions of the examples and of the error examples."""
+REASON = """
+These sessions existed before: {}.
+Perhaps they hold something else than the examples, or examples that were sent in another order: then the responses
+cannot be the expected ones. To delete these sessions and begin afresh: examples/test_all.sh --fresh"""
 SHOWN = 300
 """The most characters shown of a differing value."""
 
@@ -32,31 +38,55 @@ class Request(NamedTuple):
     """None accepts any success."""
     repeats: bool = False
     with_key: bool = True
+    looks_for: str = ""
+    """The session for whose existence this asks; the answer is not checked."""
 
 
-def main(command: str, folder: Path) -> int:
+def main(command: str, folder: Path, *options: str) -> int:
     """Run a command; return 1 if a response is wrong or missing."""
-    requests = list(all_requests())
+    requests = [*preparations(is_fresh="--fresh" in options), *all_requests()]
     if command == "plan":
         for number, request in enumerate(requests):
             (folder / f"{number}.body").write_bytes(request.body)
             print(number, "POST" if request.body else "GET", "key" if request.with_key else "none", request.path)
         return 0
     checked = wrong = 0
+    expected = sum(not request.looks_for for request in requests)
+    found: list[str] = []
     for line in sys.stdin:
         number, status = map(int, line.split())
+        if requests[number].looks_for:
+            if "--fresh" not in options:
+                found += [requests[number].looks_for] * (status == 200)
+            elif status not in (200, 404):
+                refused = (folder / f"{number}.answer").read_text(encoding="utf-8", errors="replace")
+                print(f"WRONG   {requests[number].looks_for} was not deleted: {shown(refused)}")
+                wrong += 1
+            continue
         differences = list(check(requests[number], status, (folder / f"{number}.answer").read_bytes()))
         print("WRONG  " if differences else "ok     ", requests[number].name, sep="")
         print(*(f"         {difference}\n" for difference in differences), sep="", end="", flush=True)
         checked, wrong = checked + 1, wrong + bool(differences)
-    if checked < len(requests):
-        print(f"Only {checked} of {len(requests)} responses arrived.")
+    if checked < expected:
+        print(f"Only {checked} of {expected} responses arrived.")
     if wrong:
         print(f"{wrong} of {checked} responses are wrong.")
-    if wrong or checked < len(requests):
+        if found:
+            print(REASON.format(", ".join(found)))
+    if wrong or checked < expected:
         return 1
     print(f"All {checked} responses are correct.")
     return 0
+
+
+def preparations(*, is_fresh: bool) -> Iterator[Request]:
+    """Yield what comes before the examples: the look for sessions that exist already, or their deletion."""
+    for session_id in SESSIONS:
+        if is_fresh:
+            delete = {"command": "delete_session", "session_id": session_id, "data": {"confirm": session_id}}
+            yield Request("", "/v1/webhook?wait=30", json.dumps(delete).encode(), None, looks_for=session_id)
+        else:
+            yield Request("", f"/v1/sessions/{session_id}", b"", None, looks_for=session_id)
 
 
 def all_requests() -> Iterator[Request]:
@@ -163,4 +193,4 @@ def shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

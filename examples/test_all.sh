@@ -3,12 +3,19 @@
 # wrong. Repeatable against the same data. Needs bash, curl and python3.
 #
 #   RELAY_URL=http://127.0.0.1:8000 API_KEY=... examples/test_all.sh
+#
+# If the sessions of the examples hold something else already, such as examples that were sent in another order,
+# `test_all.sh --fresh` deletes these sessions first.
 set -uo pipefail
 
 : "${RELAY_URL:?is not set. It is the address of the relay, such as http://127.0.0.1:8000; make up prints it}"
 : "${API_KEY:?is not set. It is a key of that relay; make up prints one}"
 if [[ ! $RELAY_URL =~ ^(https://|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/|$)) ]]; then
   echo "$RELAY_URL is neither encrypted (https://) nor on this machine, so no key is sent there." >&2
+  exit 2
+fi
+if [[ $# -gt 0 && $* != --fresh ]]; then
+  echo "Usage: examples/test_all.sh [--fresh]" >&2
   exit 2
 fi
 LIMIT_SECONDS=${LIMIT_SECONDS:-300} # For all of it; it takes some seconds.
@@ -49,5 +56,5 @@ send_all() {
   done <"$folder/plan"
 }
 
-python3 -B "$examples/check.py" plan "$folder" >"$folder/plan" || exit 2
-send_all | python3 -B "$examples/check.py" answers "$folder"
+python3 -B "$examples/check.py" plan "$folder" "$@" >"$folder/plan" || exit 2
+send_all | python3 -B "$examples/check.py" answers "$folder" "$@"

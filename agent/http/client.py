@@ -94,8 +94,8 @@ class Client:
         most_bytes: int = MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
         """Send a request. Returns status and content (empty for 204) of a success, or of a response with an `accepted`
-        status. Retries a 429 after the time that the relay asks for; retries a `repeatable` request also when the relay
-        is unavailable or the response was lost."""
+        status. Retries a retryable 429 after the time that the relay asks for; retries a `repeatable` request also when
+        the relay is unavailable or the response was lost."""
 
         def once() -> tuple[int, dict[str, Any]]:
             if body is not None and not isinstance(body, bytes):
@@ -128,7 +128,7 @@ class Client:
                 return once()
             except (Unavailable, TooManyRequests) as error:
                 pause = max(PAUSE_SECONDS * float(2 ** (attempt - 1)), error.retry_after_seconds)
-                again = isinstance(error, TooManyRequests) or (repeatable and error.retryable)
+                again = error.retryable and (repeatable or isinstance(error, TooManyRequests))
                 if not again or pause > LONGEST_PAUSE_SECONDS:
                     raise
                 self._on_retry(f"{error.message} Retrying in {pause:g} s.")

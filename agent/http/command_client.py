@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from agent.http.client import Client
+from agent.http.client import ATTEMPTS, Client
 from agent.http.error_responses import StillPending
 from models.error_parsing import parse_error
-from models.errors import Rejected, RelayError
+from models.errors import Rejected, RelayError, TooManyRequests
 from models.routes import request_to
 
 WAIT_SECONDS = 40
@@ -40,16 +40,23 @@ def post_envelope(
 def send_command(
     client: Client, command: str, data: dict[str, Any], *, session_id: str | None, delivery_id: str | None = None
 ) -> dict[str, Any]:
-    """Send a command and return its response. Raises the error of a rejected command, and StillPending if the command
-    is stored but not applied yet."""
+    """Send a command and return its response. Repeats a command that could not be applied for lack of time or memory.
+    Raises the error of a rejected command, and StillPending if the command is stored but not applied yet."""
     envelope = {"command": command, "data": data} | ({} if session_id is None else {"session_id": session_id})
-    status, answer = post_envelope(
-        client,
-        msgspec.json.encode(envelope),
-        delivery_id=delivery_id or new_delivery_id(),
-        wait_seconds=WAIT_SECONDS,
-    )
-    return answer if status == HTTPStatus.OK else await_outcome(client, answer)
+    body = msgspec.json.encode(envelope)
+    delivery_id = delivery_id or new_delivery_id()
+    attempts_left = ATTEMPTS
+    while True:
+        status, answer = post_envelope(client, body, delivery_id=delivery_id, wait_seconds=WAIT_SECONDS)
+        if status == HTTPStatus.OK:
+            return answer
+        try:
+            return await_outcome(client, answer)
+        except TooManyRequests as error:
+            attempts_left -= 1
+            if not (error.retryable and attempts_left):
+                raise
+            time.sleep(error.retry_after_seconds)
 
 
 def await_outcome(client: Client, receipt: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from models.commands.responses import shorten
 from models.error_parsing import make_error
-from models.errors import ErrorBody, RelayError, TooLarge, Unavailable
+from models.errors import ErrorBody, RelayError, TooLarge, TooManyRequests, Unavailable
 
 LONGEST_PART = 2_000
 """Maximum length of a message or hint."""
@@ -67,6 +67,10 @@ def _foreign_error(status: int, headers: Mapping[str, str], retry_after_seconds:
         error = Unavailable(f"The reverse proxy reports that the relay is unavailable (HTTP {status}).")
         error.retry_after_seconds = retry_after_seconds or error.retry_after_seconds
         return error
+    if status == TooManyRequests.status:
+        return TooManyRequests(
+            "The reverse proxy limits the requests to the relay.", retry_after_seconds=retry_after_seconds or 1
+        )
     if status == TooLarge.status:
         return TooLarge("The reverse proxy does not accept a body of this size.")
     if target := headers.get("location"):

@@ -26,11 +26,12 @@ def listed(
         page = {"limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
         return tool.backend.page(command, {**parameters, **page}, session_id=session_id)
 
-    return pages(fetch, limit=limit, on_more=tool.terminal.note)
+    return pages(fetch, limit=limit, on_more=tool.terminal.note_after)
 
 
 def pages(fetch: Fetch, *, limit: int, on_more: Callable[[str], None]) -> Iterator[Items]:
-    """Page through a list up to `limit` items, 0 for all. Calls `on_more` with a message if there are more."""
+    """Page through a list up to `limit` items, 0 for all. Calls `on_more` with a message if there are more; the
+    message belongs after the items."""
     left = limit
     cursor: str | None = None
     while True:

@@ -121,10 +121,12 @@ def artifact(tool: CliContext, session_id: str, artifact_id: str, revision: int 
 
 
 def _across(shape: OutputSchema, session_id: str | None) -> OutputSchema:
-    """Drop the session's title when all items belong to one session."""
+    """Leave the session out of the table when all items belong to one."""
     if session_id is None:
         return shape
-    return shape._replace(columns=tuple(column for column in shape.columns if column.path != "session_title"))
+    columns = (column for column in shape.columns if column.path != "session_title")
+    hidden = tuple(column._replace(heading="") if column.path == "session_id" else column for column in columns)
+    return shape._replace(columns=hidden, least_columns=2)
 
 
 def _first(found: Iterable[Items], limit: int) -> Iterator[Items]:

@@ -40,6 +40,7 @@ def export(tool: CliContext, session_id: str | None, format: Format, is_all: boo
         tool.terminal.document(parts)
         return
     save(output, parts)
+    tool.terminal.end()
     tool.terminal.done(f"Exported to {output}.")
 
 
@@ -73,7 +74,7 @@ def _all(tool: CliContext, format: Format, *, is_printed: bool) -> Iterator[byte
                 yield from parts
             yield b"\n"
             advance()
-    tool.terminal.note(f"Exported {count(len(session_ids), 'session')}.")
+    tool.terminal.note_after(f"Exported {count(len(session_ids), 'session')}.")
 
 
 def _import(tool: CliContext, stream: IO[bytes], total: int, advance: object) -> Iterator[list[dict[str, object]]]:

@@ -8,7 +8,18 @@ import click
 
 from cli.command_declaration import command
 from cli.context import CliContext
-from cli.output.table_columns import RECEIPT
+from cli.output.table_columns import RECEIPT, Column, OutputSchema
+
+_RESULT = OutputSchema(
+    (
+        Column("number", "Item", "number"),
+        Column("command", "Command", "name"),
+        Column("status", "Status", "state"),
+        Column("message", "Message", "text"),
+    ),
+    id_path="number",
+)
+"""A command of a batch."""
 
 
 @command("send", RECEIPT)
@@ -29,7 +40,21 @@ def send(tool: CliContext, file: str, wait: float | None) -> None:
         content = None  # The relay reports the error.
     answer = _post(tool, body, content, wait) if tool.uses_relay else _apply(tool, content)
     tool.terminal.done(answer.get("message") or f"{answer['status'].capitalize()}: {answer['delivery_id']}")
-    tool.terminal.item(answer, RECEIPT)
+    results = (answer.get("data") or {}).get("results")
+    if not results or tool.terminal.as_json or not tool.terminal.is_terminal:
+        tool.terminal.item(answer, RECEIPT)
+        return
+    tool.terminal.item({**answer, "data": None}, RECEIPT)
+    rows = [{"number": number, **_brief(result)} for number, result in enumerate(results, 1)]
+    tool.terminal.items([rows], _RESULT, nothing="")
+
+
+def _brief(result: dict[str, Any]) -> dict[str, Any]:
+    from models.commands.interface_names import to_cli
+
+    error = result.get("error") or {}
+    said = [result.get("message"), error.get("hint") and to_cli(error["hint"])]
+    return {**result, "message": " ".join(filter(None, said))}
 
 
 def _post(tool: CliContext, body: bytes, content: Any, wait: float | None) -> dict[str, Any]:

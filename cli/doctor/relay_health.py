@@ -35,7 +35,8 @@ def fetch_status(client: Client) -> Status:
 
 
 def parts(status: Status) -> Iterator[dict[str, str]]:
-    """Yield a line for each part, with its state: ok, waiting, weak, failed, refused, unavailable, or hidden."""
+    """Yield a line for each part, with its state: ok, waiting, weak, failed, refused, unavailable, or hidden. Of the
+    shards, only those with a backlog have one."""
     yield _part("relay", "ok", f"{status['url']}, version {status['version'] or 'unknown'}")
     if webhooks := status.get("webhooks"):
         yield _part("webhooks", "ok" if webhooks["taken"] else "refused", webhooks["reason"] or "accepted")
@@ -62,8 +63,9 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
     if inbox := status["inbox"]:
         yield _part("inbox", "waiting" if inbox["waiting"] else "ok", format_backlog(inbox))
         for shard in inbox["shards"]:
-            state = "waiting" if shard["waiting"] else "ok"
-            yield _part(f"shard {shard['shard']:02d}", state, f"{shard['waiting']:,}{_since(shard['oldest_seconds'])}")
+            if shard["waiting"]:
+                detail = f"{shard['waiting']:,}{_since(shard['oldest_seconds'])}"
+                yield _part(f"shard {shard['shard']:02d}", "waiting", detail)
 
 
 def is_well(status: Status) -> bool:

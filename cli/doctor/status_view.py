@@ -23,7 +23,7 @@ _NAME, _STATE = Column("part", kind="name"), Column("state", kind="state")
 
 
 def draw_status(status: Status) -> Iterator[RenderableType]:
-    """Render the parts, then the shards."""
+    """Render the parts, then the shards with a backlog."""
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -32,9 +32,9 @@ def draw_status(status: Status) -> Iterator[RenderableType]:
         if not part["part"].startswith("shard "):
             grid.add_row(cell(part["part"], _NAME), cell(part["state"], _STATE), paragraph(part["detail"]))
     yield grid
-    if inbox := status.get("inbox"):
+    if shards := [shard for shard in (status.get("inbox") or {}).get("shards", []) if shard["waiting"]]:
         yield Text()
-        yield _draw_shards(inbox["shards"])
+        yield _draw_shards(shards)
 
 
 def _draw_shards(shards: list[dict[str, float | None]]) -> Table:

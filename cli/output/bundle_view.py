@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from cli.output.rich_output import paragraph, sheet
+from cli.output.rich_output import paragraph, prose, sheet
 from cli.output.table_columns import SESSION_IN_FULL
 
 _SECTIONS = (
@@ -44,7 +44,8 @@ def _entry(item: dict[str, Any]) -> RenderableType:
     name = next((item[field] for field in ("key", "name", "task_id", "chunk_id") if item.get(field)), "")
     details = [item[field] for field in ("type", "status", "agent_name") if item.get(field)]
     details += [f"due {item['due']}"] if item.get("due") else []
-    head = paragraph(str(name), style="cyan")
-    head.append_text(paragraph(f"  {' · '.join(map(str, details))}\n" if details else "\n", style="dim"))
+    # A style of the first part would be that of all appended to it.
+    entry = Text(overflow="fold").append_text(paragraph(str(name), style="cyan"))
+    entry.append_text(paragraph(f"  {' · '.join(map(str, details))}\n" if details else "\n", style="dim"))
     text = item.get("question") or item.get("title") or item.get("description") or item.get("content") or ""
-    return head.append_text(paragraph(text))
+    return entry.append_text(prose(text))

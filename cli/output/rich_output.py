@@ -5,7 +5,7 @@ This module imports rich, so it is imported only for a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +17,9 @@ from rich.text import Text
 
 from cli.output.escaping import visible, visible_lines
 from cli.output.humanize import ago
-from cli.output.machine_output import json_line
+from cli.output.machine_output import json_block, json_line
 from cli.output.table_columns import Column, OutputSchema, at_path
+from sessions.reads.prose import describe
 
 GAP = 2
 NARROWEST_NAME = 20
@@ -63,9 +64,10 @@ def card(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
         if column.kind in ("id", "name"):
             head.append_text(Text("  ") if head.plain else Text())
             head.append_text(value)
-        elif column.kind == "text":
+        elif column.kind in _BODIES:
             found = at_path(item, column.path)
-            body.append(Padding((_snippet if column.path == "snippet" else paragraph)(found), (0, 0, 0, GAP)))
+            draw = _snippet if column.path == "snippet" else _BODIES[column.kind]
+            body.append(Padding(draw(found), (0, 0, 0, GAP)))
         else:
             label = f"{column.heading.lower()} " if column.kind in ("date", "number") else ""
             small.append_text(Text(" · " if small.plain else "")).append(label).append_text(value)
@@ -80,17 +82,28 @@ def sheet(item: dict[str, Any], shape: OutputSchema) -> RenderableType:
     grid.add_column(overflow="fold")
     for column in shape.columns:
         value = at_path(item, column.path)
-        if value in (None, "", [], {}):
+        if value in (None, "", [], {}) or column.kind == "json":
             continue
-        label = column.heading or column.path.split(".")[-1].replace("_", " ").capitalize()
+        label = _label(column)
         kind = "time" if column.path.endswith("_at") else column.kind
-        text = (
-            paragraph(value)
-            if kind == "text" or column.path in ("context", "content")
-            else cell(value, column._replace(kind=kind))
-        )
+        is_body = kind in _BODIES or column.path in ("context", "content")
+        text = _BODIES.get(kind, paragraph)(value) if is_body else cell(value, column._replace(kind=kind))
         grid.add_row(label, text)
     return grid
+
+
+def full_view(item: dict[str, Any], shape: OutputSchema) -> Iterator[RenderableType]:
+    """Render one item: its sheet, then each field of JSON as a block, whose lines are not wrapped."""
+    yield sheet(item, shape)
+    for column in shape.columns:
+        value = at_path(item, column.path)
+        if column.kind == "json" and value not in (None, "", [], {}):
+            yield Text(_label(column), style="dim")
+            yield Text(json_block(value), no_wrap=True, overflow="ignore")
+
+
+def _label(column: Column) -> str:
+    return column.heading or column.path.split(".")[-1].replace("_", " ").capitalize()
 
 
 def event_line(event: dict[str, Any]) -> Text:
@@ -132,6 +145,16 @@ def paragraph(value: Any, *, style: str = "") -> Text:
     return Text("\n".join(visible_lines(written)), style=style, overflow="fold")
 
 
+def prose(value: Any) -> Text:
+    """Render a memory's content in words: an object of plain values is no JSON for its reader."""
+    described = None if isinstance(value, str) else describe(value)
+    return paragraph(value if described is None else described.text)
+
+
+_BODIES: dict[str, Callable[[Any], Text]] = {"text": paragraph, "content": prose}
+"""Renders the kinds that may have several lines."""
+
+
 def _snippet(value: Any) -> Text:
     """Render a search snippet with its matches in bold."""
     text = Text(overflow="fold")
@@ -141,7 +164,7 @@ def _snippet(value: Any) -> Text:
 
 
 def _fit(page: list[dict[str, Any]], shape: OutputSchema, room: int) -> dict[Column, int] | None:
-    """Compute the widths of the columns that fit, or None if the first two do not."""
+    """Compute the widths of the columns that fit, or None if too few do."""
     columns = [column for column in shape.columns if column.heading]
     natural = {
         column: max(
@@ -162,7 +185,7 @@ def _fit(page: list[dict[str, Any]], shape: OutputSchema, room: int) -> dict[Col
                 least[column] += more
                 left -= more
             return least
-        if len(natural) <= 2:  # The id and the name are the minimum of a table.
+        if len(natural) <= shape.least_columns:
             return None
         natural.popitem()
     return None

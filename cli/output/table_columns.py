@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["id", "name", "text", "state", "time", "date", "number", "plain"]
+Kind = Literal["id", "name", "text", "content", "json", "state", "time", "date", "number", "plain"]
+"""`content` is that of a memory, which is put into words; `json` is shown as a block of its own."""
 
 
 class Column(NamedTuple):
@@ -25,6 +26,8 @@ class OutputSchema(NamedTuple):
     """The path of the field that `id` refers to."""
     as_cards: bool = False
     """Show items as cards instead of table rows, because their text matters most."""
+    least_columns: int = 2
+    """Without so many of the first columns a table is of no use, and cards are shown."""
 
     @property
     def fields(self) -> list[str]:
@@ -112,7 +115,7 @@ MEMORY = OutputSchema(
         Column("type", "Type", "plain"),
         Column("status", "Status", "state"),
         Column("updated_at", "Updated", "time"),
-        Column("content", "Content", "text"),
+        Column("content", "Content", "content"),
         Column("due", "Due", "date"),
         Column("tags", "Tags", "plain"),
         Column("revision"),
@@ -159,12 +162,12 @@ TASK = OutputSchema(
         Column("task_id", "ID", "id"),
         Column("title", "Task", "name"),
         Column("status", "Status", "state"),
+        Column("session_id", "Session", "plain"),
         Column("agent_name", "Agent", "plain"),
         Column("updated_at", "Updated", "time"),
         Column("priority", "Priority", "number"),
         Column("task_type", "Type", "plain"),
-        _SESSION_TITLE,
-        Column("session_id"),
+        Column("session_title"),
         Column("description"),
         Column("question"),
         Column("error"),
@@ -177,17 +180,18 @@ TASK = OutputSchema(
         *("not_before", "claimed_at", "lease_expires_at", "truncated"),
     ),
     id_path="task_id",
+    least_columns=4,  # An id means nothing without its session.
 )
 ARTIFACT = OutputSchema(
     (
         Column("artifact_id", "ID", "id"),
         Column("name", "Name", "name"),
+        Column("session_id", "Session", "plain"),
         Column("type", "Type", "plain"),
         Column("format", "Format", "plain"),
         Column("revision", "Revision", "number"),
         Column("updated_at", "Made", "time"),
-        _SESSION_TITLE,
-        Column("session_id"),
+        Column("session_title"),
         Column("task_id"),
         Column("created_by"),
         Column("created_at"),
@@ -195,6 +199,7 @@ ARTIFACT = OutputSchema(
     ),
     more=("metadata", "truncated"),
     id_path="artifact_id",
+    least_columns=3,
 )
 ARTIFACT_REVISION = OutputSchema(
     (
@@ -251,7 +256,7 @@ RECEIPT = OutputSchema(
         Column("message", "Message", "text"),
         Column("duplicate"),
         Column("status_url"),
-        Column("data"),
+        Column("data", "Data", "json"),
     ),
     more=("type", "now", "updates", "reason"),
     id_path="delivery_id",

@@ -41,6 +41,7 @@ class Terminal:
         self._environment = environment
         self.is_terminal = sys.stdout.isatty()
         self.uses_pager = True
+        self._after: list[str] = []
         self.fields: tuple[str, ...] | None = None
         """The fields of `--json`: None without it, empty for all fields."""
         if not self.is_terminal:
@@ -56,7 +57,10 @@ class Terminal:
     def items(self, pages: Pages, shape: OutputSchema, *, nothing: str) -> None:
         """Write a list, page by page as they arrive. The first page is fetched before any output, so that its errors
         come alone. On a terminal, an empty list is reported as `nothing`."""
-        pages = _prefetch_first(pages)
+        self._items(_prefetch_first(pages), shape, nothing=nothing)
+        self.end()
+
+    def _items(self, pages: Pages, shape: OutputSchema, *, nothing: str) -> None:
         if self.fields is not None or not self.is_terminal:
             from cli.output.machine_output import json_array, tsv
 
@@ -82,10 +86,9 @@ class Terminal:
         elif not self.is_terminal:
             self._write(tsv([[item]], shape))
         else:
-            from cli.output.rich_output import sheet
+            from cli.output.rich_output import full_view
 
-            with self._drawing() as draw:
-                draw(sheet(item, shape))
+            self.pictures(full_view(item, shape))
 
     def pictures(self, pictures: Iterable[RenderableType]) -> None:
         """Draw renderables on the terminal."""
@@ -113,9 +116,13 @@ class Terminal:
 
     def document(self, parts: Iterable[bytes]) -> None:
         """Write a document unchanged; on a terminal, with hostile characters escaped."""
-        if not self.is_terminal:
+        if self.is_terminal:
+            self._draw_document(parts)
+        else:
             self._write_bytes(parts)
-            return
+        self.end()
+
+    def _draw_document(self, parts: Iterable[bytes]) -> None:
         with self._drawing() as draw:
             rest = b""
             for part in parts:
@@ -128,6 +135,15 @@ class Terminal:
     def note(self, text: str) -> None:
         """Print a message to stderr."""
         self._say(text)
+
+    def note_after(self, text: str) -> None:
+        """Print a message to stderr once the data has been written, which may be in a pager meanwhile."""
+        self._after.append(text)
+
+    def end(self) -> None:
+        """Print the messages that waited for the data."""
+        while self._after:
+            self.note(self._after.pop(0))
 
     def done(self, text: str) -> None:
         """Report success on stderr."""
@@ -245,7 +261,8 @@ class _Drawing:
         self.write = stream.write
 
     def __call__(self, picture: RenderableType) -> None:
-        self.console.print(picture)
+        # Unwrapped lines are left to the terminal, so that they can be copied as they are.
+        self.console.print(picture, soft_wrap=getattr(picture, "no_wrap", None) is True)
 
 
 def leave_quietly() -> int:

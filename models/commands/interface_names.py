@@ -22,6 +22,8 @@ CLI_COMMANDS = {
     "read_conversation": "transcript",
     "recent_activity": "activity",
     "list_memories": "memories",
+    "query_memories": "memories",
+    "retrieve_memory": "memories",
     "list_tasks": "list-tasks",
     "list_artifacts": "list-artifacts",
     "get_artifact": "artifact",
@@ -33,6 +35,18 @@ CLI_ROUTES = {
     "GET /v1/dead-letters": "session-cli dead-letters list",
     "GET /v1/keys": "session-cli keys list",
 }
+CLI_PHRASES = {
+    'send open_tasks: "cancel"': "give --cancel-tasks",
+    "Send it in the header X-API-Key, or as Authorization: Bearer KEY.": "Run session-cli login, or set API_KEY.",
+    "Wait for the time in Retry-After.": "Wait a little.",
+    "Send this read again in a few seconds, or read with GET.": "Run it again in a few seconds.",
+    "or ask for less with max_characters": "or ask for less with --limit",
+    "a smaller max_characters, or fewer items at once": "a smaller --limit",
+    "use rotate for": "pass --rotate for",
+    "Omit rotate to": "Omit --rotate to",
+    "Set source if": "Pass --source if",
+}
+"""What only senders of webhooks can do, and what users of session-cli do instead."""
 ROUTES = {
     "list_sessions": "GET /v1/sessions",
     "list_memories": "GET /v1/sessions/{session_id}/memories",
@@ -49,7 +63,7 @@ ROUTES = {
 # Names in quotation marks are user text. `search` and `batch` are also English words.
 _COMMANDS = "|".join(COMMANDS.keys() - {"search", "batch"})
 _ROUTES = {re.compile(rf"{re.escape(route)}(?![/\w])"): name for name, route in ROUTES.items()}
-_NAME = re.compile(rf"(?P<verb>Send )?(?<!['\"/\w])(?<!send_command )(?P<name>{_COMMANDS})(?!['\"\w])")
+_NAME = re.compile(rf"(?P<verb>[Ss]end )?(?<!['\"/\w])(?<!send_command )(?P<name>{_COMMANDS})(?!['\"\w])")
 
 
 def to_tools(hint: str, tools: Mapping[str, object]) -> str:
@@ -65,8 +79,11 @@ def to_routes(hint: str) -> str:
 
 def to_cli(hint: str) -> str:
     """Translate a hint, which may be written for HTTP, for the command line."""
+    for phrase, ours in CLI_PHRASES.items():
+        hint = hint.replace(phrase, ours)
+    # The id goes into the webhook itself.
+    hint = re.sub(r"Retry it with the header Idempotency-Key: (\S+)", r'Send it again with "id": "\1".', hint)
     hint = hint.replace("POST /v1/commands/", "")
-    hint = hint.replace('send open_tasks: "cancel"', "give --cancel-tasks")
     for route, name in _ROUTES.items():
         hint = route.sub(name, hint)
     for address, command in CLI_ROUTES.items():
@@ -79,4 +96,9 @@ def _cli_command(name: str) -> str:
 
 
 def _translate(hint: str, *, verb: str, name_of: Callable[[str], str]) -> str:
-    return _NAME.sub(lambda found: (verb if found["verb"] else "") + name_of(found["name"]), hint)
+    def translated(found: re.Match[str]) -> str:
+        said = found["verb"] or ""
+        spoken = verb if said[:1].isupper() else verb.lower()
+        return (spoken if said else "") + name_of(found["name"])
+
+    return _NAME.sub(translated, hint)

@@ -208,7 +208,7 @@ def test_markdown_is_a_readable_document(walk: Backend) -> None:
     assert document.startswith("# Morning walk\n\nActive. Started ")
     for part in (
         "With Ada.\n\nOn foot\n",
-        "## Decisions\n\n- Solar\n  - why: sun (#roof)\n",
+        "## Decisions\n\n- Solar — sun (#roof)\n",
         "## Action items\n\n- [x] Call\n",
         "## Tasks\n\n- [ ] Compare prices (pending, codex)\n",
         "### main.py\n\n```python\nprint(1)\n```\n",

@@ -37,5 +37,5 @@ def _list(
 ) -> None:
     from cli.backends.relay_lists import fetch_page
 
-    found = pages(fetch_page(tool.client, address, wanted), limit=limit, on_more=tool.terminal.note)
+    found = pages(fetch_page(tool.client, address, wanted), limit=limit, on_more=tool.terminal.note_after)
     tool.terminal.items(found, shape, nothing=nothing)

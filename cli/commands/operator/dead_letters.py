@@ -15,7 +15,7 @@ from cli.output.table_columns import DEAD_LETTER, Column, OutputSchema
 from models.routes import path_to, request_to
 
 _IN_FULL = DEAD_LETTER._replace(
-    columns=(*DEAD_LETTER.columns, Column("payload", "Payload", "text"), Column("traceback", "Traceback", "text"))
+    columns=(*DEAD_LETTER.columns, Column("traceback", "Traceback", "text"), Column("payload", "Payload", "json"))
 )
 _REPLAYED = OutputSchema((Column("replayed", "Replayed", "number"),), more=("next_cursor",), id_path="replayed")
 _DISCARDED = OutputSchema((Column("discarded", "Discarded", "number"),), id_path="discarded")
@@ -53,7 +53,7 @@ def list_dead(tool: CliContext, limit: int, is_parked: bool, **wanted: str | Non
 
     wanted["command"] = wanted.pop("name")
     wanted["status"] = _status(is_parked)
-    found = pages(fetch_page(tool.client, "read_dead_letters", wanted), limit=limit, on_more=tool.terminal.note)
+    found = pages(fetch_page(tool.client, "read_dead_letters", wanted), limit=limit, on_more=tool.terminal.note_after)
     tool.terminal.items(found, DEAD_LETTER, nothing=f"No {_PLURAL[is_parked]}.")
 
 

@@ -10,7 +10,9 @@ from cli.context import CliContext
 from cli.output.table_columns import DELIVERY, Column
 from models.routes import path_to
 
-_IN_FULL = DELIVERY._replace(columns=(*DELIVERY.columns, Column("result"), Column("error"), Column("reason")))
+_IN_FULL = DELIVERY._replace(
+    columns=(*DELIVERY.columns, Column("reason"), Column("result", "Result", "json"), Column("error", "Error", "json"))
+)
 
 
 @command("deliveries", _IN_FULL)
@@ -39,5 +41,5 @@ def deliveries(
         tool.terminal.item(found, _IN_FULL)
         return
     wanted = {"status": status, "session_id": session_id, "source": source}
-    listed = pages(fetch_page(tool.client, "read_deliveries", wanted), limit=limit, on_more=tool.terminal.note)
+    listed = pages(fetch_page(tool.client, "read_deliveries", wanted), limit=limit, on_more=tool.terminal.note_after)
     tool.terminal.items(listed, DELIVERY, nothing="No deliveries found.")

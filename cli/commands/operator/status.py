@@ -21,7 +21,7 @@ STATUS = OutputSchema(
 
 @command("status", STATUS)
 def status(tool: CliContext) -> int:
-    """Show relay health. Covers servers, workers, the backlog of each shard, and failed commands. Exits with 5 if a
+    """Show relay health. Covers servers, workers, the backlog, and failed commands. Exits with 5 if a
     part is unavailable."""
     from cli.doctor.relay_health import fetch_status, is_well, parts
 

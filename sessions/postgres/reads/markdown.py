@@ -29,7 +29,7 @@ def export_markdown(connection: Connection, session_id: str) -> Iterator[str]:
     tasks = select(TaskRow.title, TaskRow.description, TaskRow.status, TaskRow.agent_name, TaskRow.error, output)
     content = cast(ArtifactRow.content, Verbatim).label("content")
     artifacts = select(ArtifactRow.name, ArtifactRow.type, ArtifactRow.format, ArtifactRow.revision, content)
-    chunks = select(ChunkRow.content, ChunkRow.participants, ChunkRow.start_at, ChunkRow.created_at)
+    chunks = select(ChunkRow.content, ChunkRow.format, ChunkRow.participants, ChunkRow.start_at, ChunkRow.created_at)
     return write_markdown(
         session,
         memories=lambda kind: stream(connection, memories.where(MemoryRow.type == kind)),

@@ -15,9 +15,9 @@ from tests.support.project import ROOT
 LIMIT_SECONDS = 240
 
 
-def run_all(**environment: str) -> subprocess.CompletedProcess[str]:
+def run_all(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(ROOT / "examples" / "test_all.sh")],
+        [str(ROOT / "examples" / "test_all.sh"), *options],
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
@@ -61,6 +61,25 @@ def test_a_different_stored_state_is_reported(stored: Stack) -> None:
     wrong = [line for line in run.stdout.splitlines() if line.startswith("WRONG")]
     assert "WRONG  get_session_summary.json" in wrong
     assert "data.stats.memories: expected 10, got 11" in run.stdout
+
+
+def test_examples_that_were_sent_by_hand_are_named_as_the_reason(stack: Stack) -> None:
+    settings = {"RELAY_URL": stack.url, "API_KEY": stack.api_key}
+    for name in ("batch_workflow", "complete_session"):
+        body = (ROOT / "examples" / f"{name}.json").read_bytes()
+        assert stack.client.post("/v1/webhook?wait=30", content=body).json()["status"] == "success"
+    run = run_all(**settings)
+    assert run.returncode == 1
+    assert "WRONG  batch_workflow.json" in run.stdout
+    *_, reason, remedy = run.stdout.rstrip().rsplit("\n\n", 1)[1].partition("begin afresh: ")
+    assert "example-weekend-trip" in run.stdout.rpartition("These sessions existed before: ")[2].splitlines()[0]
+    assert (reason, remedy) == ("begin afresh: ", "examples/test_all.sh --fresh")
+    require_success(run_all("--fresh", **settings))
+
+
+def test_an_unknown_option_is_refused() -> None:
+    run = run_all("--fersh", RELAY_URL="http://127.0.0.1:1", API_KEY="key")
+    assert (run.returncode, run.stderr) == (2, "Usage: examples/test_all.sh [--fresh]\n")
 
 
 @pytest.mark.parametrize("missing", ["RELAY_URL", "API_KEY"])

@@ -68,7 +68,7 @@ def test_a_session_can_be_exported_as_markdown(walk: Rows) -> None:
     assert document.startswith("# Morning walk\n\nActive. Started 2026-10-31, last active 2026-10-31.")
     for part in (
         "With Ada, Jörg.\n\nOn foot\n",
-        "## Decisions\n\n- 1e+23\n  - a: -0.0 (#db)\n",
+        "## Decisions\n\n- 1e+23 (#db)\n  - a: -0.0\n",
         "## Action items\n\n- [x] Call\n  - who: Jörg\n",
         "## Notes\n\n- a note\n",
         "## Tasks\n\n- [x] Compare prices (completed)\n\n  cheap\n- [ ] Write it down (pending)\n",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 from unittest.mock import patch
 
 import msgspec
@@ -72,6 +72,33 @@ class CommandLine:
         """Run its commands with pipes, in this process. Fails for another exit code. Unhandled errors are raised."""
         streams = io.BytesIO(input.encode() if isinstance(input, str) else input), io.BytesIO(), io.BytesIO()
         stdin, stdout, stderr = (io.TextIOWrapper(stream, encoding="utf-8") for stream in streams)
+        ended = self._run(arguments, (stdin, stdout, stderr), environment)
+        result = Done(ended, streams[1].getvalue().decode(), streams[2].getvalue().decode())
+        assert result.code == code, result
+        return result
+
+    def drawn(
+        self,
+        *arguments: str,
+        typed: str = "",
+        columns: int = 80,
+        code: int = 0,
+        environment: Environment | None = None,
+    ) -> str:
+        """Run its commands in this process as if in a terminal, without a pager. Returns what is shown: data and
+        messages in their order. Fails for another exit code."""
+        shown = io.BytesIO()
+        keyboard, screen = _Tty(io.BytesIO(typed.encode()), encoding="utf-8"), _Tty(shown, encoding="utf-8")
+        size = {"COLUMNS": str(columns), "LINES": "1000"}
+        ended = self._run(arguments, (keyboard, screen, screen), {**size, **(environment or {})})
+        text = shown.getvalue().decode()
+        assert ended == code, text
+        return text
+
+    def _run(
+        self, arguments: tuple[str, ...], streams: tuple[TextIO, TextIO, TextIO], environment: Environment | None
+    ) -> int:
+        stdin, stdout, stderr = streams
         with (
             patch.dict(os.environ, {**self.environment, **(environment or {})}, clear=True),
             patch.multiple(sys, argv=[PROGRAM, *arguments], stdin=stdin, stdout=stdout, stderr=stderr),
@@ -80,9 +107,7 @@ class CommandLine:
             ended = main()
             for stream in (stdout, stderr):
                 stream.flush()
-        result = Done(ended, streams[1].getvalue().decode(), streams[2].getvalue().decode())
-        assert result.code == code, result
-        return result
+        return ended
 
     def launch(
         self, *arguments: str, input: str | bytes = b"", code: int = 0, environment: Environment | None = None
@@ -157,6 +182,13 @@ class CommandLine:
         assert ended == code, text
         assert "Traceback" not in text
         return text
+
+
+class _Tty(io.TextIOWrapper):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def json_lines(text: str) -> Iterable[Any]:

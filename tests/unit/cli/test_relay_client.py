@@ -198,6 +198,28 @@ class TestRepeating:
             client.get("/v1/sessions")
         assert told == []
 
+    def test_a_limit_that_never_ends_is_not_waited_for(self, script: Script, client: Client) -> None:
+        script.will(429, error_body("rate_limited", retryable=False), Retry_After="1")
+        with pytest.raises(TooManyRequests):
+            client.get("/v1/sessions")
+        assert len(script.asked) == 1
+
+    def test_the_limit_of_a_proxy_is_waited_for(self, script: Script, client: Client, told: list[str]) -> None:
+        script.will(429, b"<html>slow down</html>", Retry_After="1")
+        script.will(200, {"items": []})
+        assert client.get("/v1/sessions") == {"items": []}
+        assert told == ["The reverse proxy limits the requests to the relay. Retrying in 1 s."]
+
+    def test_a_command_refused_for_lack_of_time_is_sent_again_under_its_id(
+        self, script: Script, client: Client
+    ) -> None:
+        script.will(202, {"status": "pending", "delivery_id": "d", "status_url": "/v1/deliveries/d"})
+        script.will(200, {"delivery_id": "d", "status": "rejected", **error_body("reads_too_slow", retryable=True)})
+        script.will(200, SUCCESS)
+        assert send_command(client, "search", {"q": "x"}, session_id=None) == SUCCESS
+        ids = {headers["idempotency-key"] for method, _, headers in script.asked if method == "POST"}
+        assert len(ids) == 1
+
     def test_a_pending_command_is_polled_until_it_is_applied(self, script: Script, client: Client) -> None:
         script.will(202, {"status": "pending", "delivery_id": "d", "status_url": "/v1/deliveries/d"})
         script.will(200, {"delivery_id": "d", "status": "accepted"})

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from api.mcp.command_tools import COMMAND_TOOLS
 from cli.main import SECTIONS
 from models.commands.definitions import COMMANDS
 from models.commands.interface_names import CLI_COMMANDS, to_cli, to_routes, to_tools
+from relay.auth.authentication import _HOW_TO_SEND_A_KEY
+from tests.support.project import ROOT
 
 HINT = "Create it with create_session; list_sessions shows existing sessions."
 
@@ -51,6 +58,42 @@ def test_a_hint_is_translated_only_once() -> None:
 
 def test_session_cli_shows_the_same_hint_from_each_backend() -> None:
     assert to_cli(to_routes(HINT)) == to_cli(HINT)
+
+
+FOREIGN = re.compile(
+    rf"(?:GET|POST|DELETE) /v1/|/v1/commands|Retry-After|Idempotency-Key|max_characters|\b(?:{'|'.join(COMMANDS)})\b"
+)
+"""What belongs to other interfaces."""
+ENGLISH = re.compile(r"session-cli send \(\w+\)|\b(?:batch|search)\b")
+AGENTS_ONLY = {"Use the claim_token from the response of POST /v1/tasks/claim, unchanged."}
+
+
+def hints_in(path: Path) -> Iterator[str]:
+    """All texts given as a hint in a module, with X for what is filled in."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    for hint in (keyword.value for call in calls for keyword in call.keywords if keyword.arg == "hint"):
+        filled = [node for node in ast.walk(hint) if isinstance(node, ast.JoinedStr)]
+        within = {id(part) for text in filled for part in ast.walk(text)}
+        for text in filled:
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in text.values)
+        for node in ast.walk(hint):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in within:
+                yield node.value
+
+
+def test_no_hint_in_session_cli_names_another_interface() -> None:
+    paths = [path for room in ("models", "sessions", "relay", "api") for path in (ROOT / room).rglob("*.py")]
+    hints = {hint for path in paths for hint in hints_in(path)} - AGENTS_ONLY
+    assert len(hints) > 50
+    assert [said for said in map(to_cli, sorted(hints)) if FOREIGN.search(ENGLISH.sub("", said))] == []
+
+
+def test_what_senders_do_with_headers_is_done_otherwise() -> None:
+    assert to_cli("Retry it with the header Idempotency-Key: d-1") == 'Send it again with "id": "d-1".'
+    assert to_cli(_HOW_TO_SEND_A_KEY) == "Run session-cli login, or set API_KEY."
+    assert to_cli("Use it; send resume_session or create_session.") == (
+        "Use it; run session-cli resume or session-cli create."
+    )
 
 
 def test_each_translated_name_exists_in_session_cli() -> None:
