@@ -16,7 +16,6 @@ from markdown_it import MarkdownIt
 from sessions.reads.markdown_rendering import write_markdown
 from sessions.reads.prose import describe
 
-
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LINES = st.sampled_from(
     ["# x", "---", "===", "```", "~~~~ py", "- a", "Anna: hi", "", "    code", "1. y", "> z", "`a`"]
