@@ -23,6 +23,7 @@ def ask_by_meaning(database_url: str, questions: Iterable[Question]) -> list[Out
     settings = read_settings({"DATABASE_URL": database_url})
     encoder = configured_encoder(settings)
     assert encoder is not None, "Meanings need a model."
+    encoder.texts(["Load the model."])  # A question would not wait for that.
     engine = create_engine(settings, application_name="session-relay bench", pool_size=1)
     outcomes = []
     with engine.connect() as connection:
