@@ -33,8 +33,8 @@ def test_the_relay_leaves_enough_for_all_workers(processes: int) -> None:
     assert connections(processes) + MAX_PROCESSES + SWEEPER <= FREE_CONNECTIONS
 
 
-def test_the_readme_lists_the_connections_of_the_relay() -> None:
-    readme = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^\| (?:`RELAY_PROCESSES`|connections of the relay) ((?:\| \d+ )+)\|$", readme, re.MULTILINE)
+def test_the_documents_list_the_connections_of_the_relay() -> None:
+    page = (ROOT / "docs" / "CONFIGURATION.md").read_text()
+    lines = re.findall(r"^\| (?:`RELAY_PROCESSES`|connections of the relay) ((?:\| \d+ )+)\|$", page, re.MULTILINE)
     head, row = ([int(number) for number in re.findall(r"\d+", line)] for line in lines)
     assert dict(zip(head, row, strict=True)) == {number: connections(number) for number in (1, 2, 4, 8, 16)}

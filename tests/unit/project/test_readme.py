@@ -1,4 +1,4 @@
-"""README.md is complete: settings with their defaults, rooms, files, make targets, processes."""
+"""README.md, and the pages that it leads to, are complete: settings with their defaults, rooms, make targets, processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from models.settings import PER_CORE, Settings
 from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "CONFIGURATION.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+INDEX = (ROOT / "docs" / "README.md").read_text()
+SCREEN = 60
+"""Lines of a screen."""
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(\S*)`)? ?\|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(\S*)`)? ?\|", CONFIGURATION, re.MULTILINE))
     defaults = Settings()
     fixed = {name: getattr(defaults, name) for name in Settings.__struct_fields__} | dict.fromkeys(PER_CORE, "")
     assert rows == {name.upper(): _written(value) for name, value in fixed.items()}
@@ -23,7 +28,7 @@ def _written(value: object) -> str:
 
 
 def test_every_room_is_listed_with_its_allowed_imports() -> None:
-    rooms = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
+    rooms = re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE, re.MULTILINE)
     assert [room for room in rooms if not (ROOT / room).is_dir()] == []
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages <= set(rooms)
@@ -36,7 +41,7 @@ def test_every_named_make_target_exists() -> None:
 
 def test_the_processes_are_those_of_the_procfile() -> None:
     procfile = dict(re.findall(r"^(\w+): (?:HOST= )?(.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
-    assert dict(re.findall(r"^\| (\w+) \| `(python -m [^`]+)` \|", README, re.MULTILINE)) == procfile
+    assert dict(re.findall(r"^\| (\w+) \| `(python -m [^`]+)` \|", CONFIGURATION, re.MULTILINE)) == procfile
 
 
 def test_the_first_commands_are_those_printed_by_make_up() -> None:
@@ -51,3 +56,12 @@ def test_the_first_commands_are_those_printed_by_make_up() -> None:
     assert len(commands) == 2
     for command in commands:
         assert command in printed
+
+
+def test_the_readme_has_two_screens() -> None:
+    assert len(README.splitlines()) <= 2 * SCREEN
+
+
+def test_the_index_lists_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\((\w+\.md)\)", INDEX))
