@@ -19,7 +19,7 @@ from tests.support.project import API_KEY, ROOT
 PICTURE = ROOT / "docs" / "images" / "session.png"
 WIDTH, HEIGHT = 1180, 800
 MOST_DIFFERENT = 0.05
-"""Mean difference of the brightness in an eighth of the size: other fonts and times stay below, another page does not."""
+"""Mean difference at an eighth of the size: below it with other fonts and times, above on other pages."""
 DIFFERENCE = """(async (urls) => {
   const [a, b] = await Promise.all(urls.map(async (url) => {
     const image = new Image();
@@ -53,13 +53,13 @@ def roof(stack: Stack) -> str:
     for title, action, fields in (
         ("Compare prices of batteries", "complete", {"output": "The 10 kWh set of three makers costs 2,900 to 3,400."}),
         ("Write to three installers", "heartbeat", {"progress": "Two of three have answered", "percent": 66}),
-        ("Find the rules for snow guards", "ask", {"question": "Two sources disagree: 2.5 m or 3 m. Which do you use?"}),
+        ("Find the rules for snow guards", "ask", {"question": "Two sources disagree: 2.5 m or 3 m. Which one?"}),
     ):
         stack.send("delegate_task", session_id, title=title, description=title, agent_name="researcher")
         task = agent.claim(lease_seconds=600)
         agent.perform(task, "start")
         agent.perform(task, action, **fields)
-    stack.send("delegate_task", session_id, title="Get the snow load", description="For 800 m.", agent_name="researcher")
+    stack.send("delegate_task", session_id, title="Get snow load", description="At 800 m", agent_name="researcher")
     return session_id
 
 

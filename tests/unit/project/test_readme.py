@@ -1,4 +1,4 @@
-"""README.md, and the pages that it leads to, are complete: settings with their defaults, rooms, make targets, processes."""
+"""README.md and the pages it leads to are complete: settings with defaults, rooms, make targets, processes."""
 
 from __future__ import annotations
 
