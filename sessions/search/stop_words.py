@@ -44,13 +44,14 @@ STOP_WORDS = frozenset(" ".join(_BY_LANGUAGE.values()).split())
 """The words of all these languages, without accents."""
 
 _WORDS_OF = {name: frozenset(words.split()) for name, words in _BY_LANGUAGE.items()}
+_FIRST = _WORDS_OF[LANGUAGES[0]]
 _ASKED_CHARACTERS = 2_000
 """The beginning of a text tells its language."""
 
 
 def language_of(text: str) -> str:
     """Return the language of which a text has the most stop words, English if it has none."""
-    words = set(text[:_ASKED_CHARACTERS].lower().split())
-    if words.isdisjoint(STOP_WORDS):
+    found = STOP_WORDS.intersection(text[:_ASKED_CHARACTERS].lower().split())
+    if found <= _FIRST:  # No language can have more of them.
         return LANGUAGES[0]
-    return max(LANGUAGES, key=lambda language: len(words & _WORDS_OF[language]))
+    return max(LANGUAGES, key=lambda language: len(found & _WORDS_OF[language]))

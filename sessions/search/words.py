@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any, NamedTuple
 
 from models.field_types import UNSPACED_LETTERS, UNSPACED_SYLLABLES
@@ -52,6 +52,8 @@ _RUN = f"[^{_SEPARATORS}]+"
 _COMPOUND = re.compile(rf"{_RUN}(?:(?:[-._/:@+#'’&<>=~\\]{{1,3}}|(?<=\d),(?=\d)){_RUN})*")
 _RUNS = re.compile(_RUN)
 _NUMBER = re.compile(r"(?<!\d)\d+(?:[-. /()]{1,2}\d+)+")
+_GROUPS = re.compile(r"\d[-. /()]{1,2}\d")
+"""A part of each such number: most texts have none, and it is found faster."""
 _BOUNDARIES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 _UNSPACED = re.compile(f"([{UNSPACED_SYLLABLES}]+)|[{UNSPACED_LETTERS}]+")
 _IGNORED_MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]+")
@@ -62,48 +64,53 @@ def split_words(text: str, languages: tuple[str, ...] = ()) -> Iterator[Word]:
     """Yield the words of a text in order; the parts of an identifier one by one. `languages` are those of the stems, by
     default the language of the text."""
     languages = languages or (language_of(text),)
-    numbers = _numbers_in(text)
+    numbers = numbers_in(text)
     for compound in _COMPOUND.finditer(text):
-        wholes = numbers.get(compound.start(), ())
-        for word in _words_in(compound[0], compound.start(), languages):
-            yield word._replace(wholes=(*word.wholes, *wholes)) if wholes else word
-            wholes = ()
+        offset, more = compound.start(), numbers.get(compound.start(), ())
+        for at, piece, wholes in _pieces_of(compound[0]):
+            start = offset + at
+            yield Word(start, start + len(piece), forms_of(piece, languages), (*wholes, *more))
+            more = ()
 
 
-def add_positions(text: str, places: dict[str, list[int]], position: int) -> int:
-    """Add the forms of a text's words with their positions, counted from this one, and return the position after the
-    last word. The same words as those of `split_words`, but several times faster."""
-    language = language_of(text)
-    for compound in _COMPOUND.findall(text):
-        find = _placed_forms if len(compound) <= LONGEST_WORD else _placed_forms.__wrapped__
-        for offset, form in (found := find(compound, language)).forms:
-            places.setdefault(form, []).append(position + offset)
-        position += found.words
-    for wholes in _numbers_in(text).values():
-        for whole in wholes:
-            places.setdefault(whole, []).append(position)
-    return position
+def compounds_in(text: str) -> list[str]:
+    """Return the identifiers and words of a text, in order. `placed_forms` finds the words of each."""
+    return _COMPOUND.findall(text)
 
 
-class _PlacedForms(NamedTuple):
-    """The forms of an identifier or word, with the numbers of its words."""
-
-    words: int
-    forms: tuple[tuple[int, str], ...]
-
-
-@lru_cache(maxsize=65_536)
-def _placed_forms(compound: str, language: str) -> _PlacedForms:
-    if compound.isascii() and compound.isalpha() and compound[1:].islower():  # An ordinary word, and most are.
-        return _PlacedForms(1, tuple([(0, form) for form in forms_of(compound, (language,))]))
-    words = list(_words_in(compound, 0, (language,)))
-    forms = ((number, form) for number, word in enumerate(words) for form in dict.fromkeys((*word.forms, *word.wholes)))
-    return _PlacedForms(len(words), tuple(forms))
+def placed_forms(compound: str, language: str) -> tuple[int, list[tuple[int, str]]]:
+    """Return the number of words of an identifier or word, and its forms, each with the number of its word: the same
+    forms as those of `split_words`."""
+    pieces, languages = _pieces_of(compound), (language,)
+    found: list[tuple[int, str]] = []
+    for number, (_, piece, wholes) in enumerate(pieces):
+        forms = forms_of(piece, languages)
+        found += [(number, form) for form in (dict.fromkeys((*forms, *wholes)) if wholes else forms)]
+    return len(pieces), found
 
 
-@lru_cache(maxsize=65_536)
+def numbers_in(text: str) -> dict[int, tuple[str, ...]]:
+    """Return numbers with groups of digits, by their place: all digits, and the last ones of a phone number."""
+    found: dict[int, tuple[str, ...]] = {}
+    if not _GROUPS.search(text):
+        return found
+    for match in _NUMBER.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        if PHONE_DIGITS <= len(digits) <= LONGEST_WORD:
+            found[match.start()] = tuple(dict.fromkeys((digits, digits[-PHONE_DIGITS:])))
+    return found
+
+
 def forms_of(word: str, languages: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the word without case and accents, and its stems that differ from it. Cached, since words repeat."""
+    """Return the word without case and accents, and its stems that differ from it."""
+    if word.isdigit() and word.isascii():
+        return (word[:LONGEST_WORD],)
+    return _stems_of(word, languages)
+
+
+@lru_cache(maxsize=65_536)
+def _stems_of(word: str, languages: tuple[str, ...]) -> tuple[str, ...]:
+    """Cached, since words repeat; numbers do not, and would displace them."""
     plain = normalize(word)
     if len(plain) < SHORTEST_INFLECTED or not plain.isalpha() or plain in STOP_WORDS:
         return (plain,)
@@ -133,29 +140,33 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", bare)
 
 
-def _words_in(compound: str, offset: int, languages: tuple[str, ...]) -> Iterator[Word]:
+def _pieces_of(compound: str) -> list[tuple[int, str, tuple[str, ...]]]:
+    """Return the words of an identifier or word, each with its place, and the forms of the wholes that begin there."""
+    if compound.isascii() and (compound.isdigit() or (compound.isalpha() and compound[1:].islower())):
+        return [(0, compound, ())]  # An ordinary word, and most are.
     runs = list(_RUNS.finditer(compound))
-    wholes = (normalize("".join(run[0] for run in runs)),) if 1 < len(runs) <= MOST_PARTS else ()
+    wholes = (normalize("".join([run[0] for run in runs])),) if 1 < len(runs) <= MOST_PARTS else ()
+    pieces: list[tuple[int, str, tuple[str, ...]]] = []
     for run in runs:
-        for word in _words_of(run[0], offset + run.start(), languages):
-            yield word._replace(wholes=tuple(dict.fromkeys((*word.wholes, *wholes)))) if wholes else word
+        whole, parts = _split_run(run[0])
+        if whole is not None:
+            wholes = tuple(dict.fromkeys((whole, *wholes)))
+        at = run.start()
+        for start, part in parts:
+            pieces.append((at + start, part, wholes))
             wholes = ()
+    return pieces
 
 
-def _words_of(run: str, offset: int, languages: tuple[str, ...]) -> Iterator[Word]:
+def _split_run(run: str) -> tuple[str | None, list[tuple[int, str]]]:
+    """Return the words of a run of letters and digits with their places, and the form of the run if it is a whole."""
     if not run.isascii() and _UNSPACED.search(run):
-        for start, end in _unspaced_parts(run):
-            yield Word(offset + start, offset + end, forms_of(run[start:end], languages))
-        return
-    pieces = _BOUNDARIES.split(run)
-    if not 1 < len(pieces) <= (MOST_PARTS if run.isalpha() else MOST_MIXED_PARTS):
-        yield Word(offset, offset + len(run), forms_of(run, languages))
-        return
-    wholes: tuple[str, ...] = (normalize(run),)
-    for piece in pieces:
-        yield Word(offset, offset + len(piece), forms_of(piece, languages), wholes)
-        offset += len(piece)
-        wholes = ()
+        return None, [(start, run[start:end]) for start, end in _unspaced_parts(run)]
+    parts = [run] if run.isdigit() else _BOUNDARIES.split(run)
+    if not 1 < len(parts) <= (MOST_PARTS if run.isalpha() else MOST_MIXED_PARTS):
+        return None, [(0, run)]
+    starts = accumulate(map(len, parts), initial=0)
+    return normalize(run), list(zip(starts, parts, strict=False))
 
 
 def _unspaced_parts(run: str) -> Iterator[tuple[int, int]]:
@@ -171,16 +182,6 @@ def _unspaced_parts(run: str) -> Iterator[tuple[int, int]]:
             yield start, min(start + length, at)
     if at < len(run):
         yield at, len(run)
-
-
-def _numbers_in(text: str) -> dict[int, tuple[str, ...]]:
-    """Return numbers with groups of digits, by their place: all digits, and the last ones of a phone number."""
-    found: dict[int, tuple[str, ...]] = {}
-    for match in _NUMBER.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        if PHONE_DIGITS <= len(digits) <= LONGEST_WORD:
-            found[match.start()] = tuple(dict.fromkeys((digits, digits[-PHONE_DIGITS:])))
-    return found
 
 
 @cache

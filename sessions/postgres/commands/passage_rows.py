@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 import msgspec
 
 from sessions.search.passages import Passage
-from sessions.search.words import add_positions
+from sessions.search.stop_words import language_of
+from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed_forms
 
 LABEL_GAP = 10
 """Positions between the label and the text, so that no phrase is found across."""
-LAST_POSITION = 16_383
-"""The largest position that a tsvector can hold."""
-_SPECIAL = frozenset("'\\")
 
 
 class PassageColumns(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,14 +58,33 @@ def quote(word: str) -> str:
 
 
 def _tsvector(passage: Passage) -> str:
-    places: dict[str, list[int]] = {}
-    position = add_positions(passage.label, places, 1)
-    last = add_positions(passage.text, places, position + LABEL_GAP)
-    if last > LAST_POSITION:
-        places = {form: [min(position, LAST_POSITION) for position in at] for form, at in places.items()}
-    # Of the forms, not of the text: normalization makes a backslash of a small reverse solidus.
-    if _SPECIAL.isdisjoint(" ".join(places)):
-        shown = [f"'{form}':{at[0] if len(at) == 1 else ','.join(map(str, at))}" for form, at in places.items()]
-    else:
-        shown = [f"{quote(form)}:{','.join(map(str, at))}" for form, at in places.items()]
-    return " ".join(shown)
+    """Return the text of a tsvector. Postgres merges the places of a word that is there repeatedly."""
+    lexemes: list[str] = []
+    position = _add_lexemes(passage.label, lexemes, 1)
+    _add_lexemes(passage.text, lexemes, position + LABEL_GAP)
+    return " ".join(lexemes)
+
+
+def _add_lexemes(text: str, lexemes: list[str], position: int) -> int:
+    """Add the forms of a text's words with their positions, counted from this one, and return the position after the
+    last word."""
+    language = language_of(text)
+    for compound in compounds_in(text):
+        is_word = len(compound) <= LONGEST_WORD and compound.isalpha()
+        words, found = (_known_lexemes if is_word else _lexemes_of)(compound, language)
+        for offset, lexeme in found:
+            lexemes.append(f"{lexeme}{position + offset}")
+        position += words
+    for wholes in numbers_in(text).values():
+        lexemes += [f"'{whole}':{position}" for whole in wholes]
+    return position
+
+
+def _lexemes_of(compound: str, language: str) -> tuple[int, list[tuple[int, str]]]:
+    """Return the number of words of an identifier or word, and its quoted forms, each with the number of its word."""
+    words, found = placed_forms(compound, language)
+    return words, [(number, f"{quote(form)}:") for number, form in found]
+
+
+_known_lexemes = lru_cache(maxsize=65_536)(_lexemes_of)
+"""For words, which repeat. Numbers and identifiers rarely do, and would displace them."""
