@@ -12,8 +12,9 @@ from msgspec import Raw
 from sessions.search.passages import OVERLAP_WORDS, PASSAGE_WORDS, divide, readable
 from sessions.search.query import MOST_TERMS, parse_query
 from sessions.search.snippets import MARK, snippet
+from sessions.search.stop_words import language_of
 from sessions.search.typing_errors import mistyped, neighbours
-from sessions.search.words import LONGEST_WORD, add_positions, split_words
+from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed_forms, split_words
 from tests.support.stores.passages import passage
 
 
@@ -64,9 +65,16 @@ def test_words_are_at_their_places_in_order(text: str) -> None:
 
 @given(st.text())
 def test_the_index_has_the_same_words_as_a_text_that_is_split(text: str) -> None:
-    places: dict[str, list[int]] = {}
-    add_positions(text, places, 1)
-    assert set(places) == forms(text)
+    words = list(split_words(text))
+    language = language_of(text)
+    placed = [placed_forms(compound, language) for compound in compounds_in(text)]
+    assert sum(number for number, _ in placed) == len(words)
+    indexed = {form for _, found in placed for _, form in found}
+    assert indexed | {whole for wholes in numbers_in(text).values() for whole in wholes} == forms(text)
+
+
+def test_the_words_of_an_identifier_have_places_of_their_own() -> None:
+    assert placed_forms("main_loops", "english") == (2, [(0, "main"), (0, "mainloops"), (1, "loops"), (1, "loop")])
 
 
 def test_words_have_their_stems_in_the_language_of_the_text() -> None:
