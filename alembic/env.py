@@ -37,9 +37,22 @@ def run_migrations() -> None:
             include_object=lambda _, name, __, reflected, ___: not (reflected and RETIRED.fullmatch(name or "")),
             search_language="english",
         )
+        _refuse_newer(connection)
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()
+
+
+def _refuse_newer(connection: Connection) -> None:
+    """Exit if a newer version of this program has migrated the database: this one does not have its migrations."""
+    found = context.get_context().get_current_heads()
+    known = {script.revision for script in context.script.walk_revisions()}
+    if unknown := set(found) - known:
+        raise SystemExit(
+            f"The database has schema {unknown.pop()}, which this program does not know: its own is {max(known)}. A "
+            "newer version has migrated the database. Update this program, or downgrade with the newer version."
+        )
+    connection.rollback()
 
 
 def _take_turn(connection: Connection) -> None:

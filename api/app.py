@@ -93,7 +93,9 @@ def create_app(settings: Settings) -> Starlette:
     )
 
     async def postgres() -> Mapping[str, str]:
-        return {"postgres": "ok" if await database.is_there() else "unavailable"}
+        if not await database.is_there():
+            return {"postgres": "unavailable"}
+        return {"postgres": "ok", **({"schema": database.schema_trouble} if database.schema_trouble else {})}
 
     async def end_waiting() -> None:
         await ingest.stopping.wait()

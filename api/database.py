@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from api.fair_thread_pool import MAX_WAITING, RELAY, RELAY_THREADS, FairThreads
@@ -27,6 +27,7 @@ from sessions.postgres.connections import (
     is_unavailable,
     unavailable,
 )
+from sessions.postgres.operations.schema_revision import describe_mismatch, read_revision
 from sessions.postgres.reads.read_timeout import OutOfTime, time_limit
 
 __all__ = ["RELAY", "Database", "claim_threads"]
@@ -78,6 +79,8 @@ class Database:
         self._cause = ""
         """Why Postgres is unavailable, if it is."""
         self._check: asyncio.Task[bool] | None = None
+        self.schema_trouble = ""
+        """How the schema differed from the required one at the last check, and the remedy."""
 
     async def read(
         self,
@@ -117,7 +120,8 @@ class Database:
             raise
 
     async def is_there(self) -> bool:
-        """Check that Postgres responds. Concurrent callers share one check."""
+        """Check that Postgres responds, and its schema, without which it is there as well. Concurrent callers share one
+        check."""
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._probe())
         return await asyncio.shield(self._check)
@@ -139,13 +143,16 @@ class Database:
 
     async def _probe(self) -> bool:
         try:
-            await self.read(
-                lambda connection: connection.execute(text("SELECT 1")),
-                source=RELAY,
-                seconds=CHECK_TIMEOUT_SECONDS,
-            )
+            revision = await self.read(read_revision, source=RELAY, seconds=CHECK_TIMEOUT_SECONDS)
         except Unavailable:
             return False
+        except SQLAlchemyError as error:  # It responds, even if the user may not read the revision.
+            trouble = diagnose(error)
+        else:
+            trouble = " ".join(describe_mismatch(revision, upgrade="alembic upgrade head") or ())
+        if trouble and trouble != self.schema_trouble:
+            logger.error("%s", trouble)
+        self.schema_trouble = trouble
         return True
 
     async def _run(self, work: Callable[[], T], source: str, timeout_seconds: float) -> T:

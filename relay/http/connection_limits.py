@@ -77,6 +77,10 @@ class ConnectionRegistry(ServerState):
         """Mark a connection as busy with a request, or closed. May be repeated."""
         self._without_request.pop(client, None)
 
+    def has_idle(self) -> bool:
+        """Returns whether any connection is without a request."""
+        return bool(self._without_request)
+
     def make_room(self) -> bool:
         """Returns whether the new connection may stay.
 

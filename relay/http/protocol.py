@@ -76,7 +76,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """The part of the request that is arriving."""
         self._is_resuming = False
         """Whether the parser reads the head of a request again."""
-        self._is_stopping = False
+        self._is_stopping = self._is_last = False
         self._due_at: float | None = None
         """Deadline for the client to send the first head, or the rest of a part."""
         self._idle_due_at: float | None = None
@@ -196,7 +196,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._due_at = self._clients.now + self._timeouts.body_seconds
         self._clients.mark_active(self)
         super().on_headers_complete()
-        if self.scope["method"] == "CONNECT":
+        if self._is_last or self.scope["method"] == "CONNECT":
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -273,6 +273,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             cycle.transport.close()
         cycle.on_response()
         return True
+
+    def close_after_answer(self) -> None:
+        """Close the connection after the answer to the request that has been sent last, or is still to come."""
+        self._is_last = True
+        if self._is_answering():
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """Close the connection, or let the client finish its request; uvicorn calls it when the process stops."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,6 +24,9 @@ from relay.process_metrics import CONNECTIONS
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections, so that they close them: no request meets a closing connection."""
 SHUTDOWN_SECONDS = 15
+POLL_SECONDS = 0.02
+LAST_REQUESTS_POLLS = 25
+"""Half a second for requests that were on their way when the process stopped listening."""
 
 
 class RelayServer(uvicorn.Server):
@@ -40,14 +45,54 @@ class RelayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End all waiting, then shut down gracefully. Clients that are slow have less time than usual."""
+        """End all waiting, then shut down gracefully. Clients that are slow have less time than usual.
+
+        A client may have sent a request before it could see that this process stops. So each connection gets one more
+        answer, also those that the kernel has accepted already.
+        """
         self._app.state.stopping.set()
         checking = asyncio.create_task(self._keep_checking())
         try:
+            for client in cast("set[LimitedHttpProtocol]", self._clients.connections):
+                client.close_after_answer()
+            await self._stop_listening()
+            await self._answer_last_requests()
             await super().shutdown(sockets)
         finally:
             checking.cancel()
             write_last_lines()  # Uvicorn ends the process by the signal that it got.
+
+    async def _stop_listening(self) -> None:
+        """Close the listening sockets. Connections that wait there would be reset, so take them first."""
+        listeners = [
+            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
+        ]
+        for server in self.servers:
+            server.close()
+        waiting: list[socket.socket] = []
+        for listener in listeners:  # Open until the end of this loop: the server has closed its copies only.
+            listener.setblocking(False)
+            with contextlib.suppress(OSError):
+                while True:
+                    waiting.append(listener.accept()[0])
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # The client has gone.
+                await loop.connect_accepted_socket(self._create_last_protocol, connection)
+
+    def _create_last_protocol(self) -> asyncio.Protocol:
+        protocol = LimitedHttpProtocol(self.config, self.server_state, self.lifespan.state)
+        protocol.close_after_answer()
+        return protocol
+
+    async def _answer_last_requests(self) -> None:
+        """Let idle connections send the request that is on its way, for half a second at most."""
+        for _ in range(LAST_REQUESTS_POLLS):
+            if not self._clients.has_idle():
+                break
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _keep_checking(self) -> None:
         while True:

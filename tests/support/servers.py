@@ -43,11 +43,12 @@ def new_folder(name: str) -> Path:
     return run_folder() / f"{name}-{secrets.token_hex(4)}"
 
 
-def migrate(database_url: str, *arguments: str) -> str:
-    """Run alembic as an operator would, by default up to the latest schema. Returns its output."""
+def migrate(database_url: str, *arguments: str, root: Path = ROOT) -> str:
+    """Run alembic as an operator would, by default up to the latest schema of the program in that folder. Returns its
+    output."""
     command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
     environment = {**os.environ, "DATABASE_URL": database_url}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -15,7 +15,7 @@ from models.tables import SCHEMA_REVISION
 from tests.support.processes.command_line import CommandLine, Done
 from tests.support.processes.stack import new_id, wait_for
 from tests.support.project import API_KEY
-from tests.support.servers import migrate
+from tests.support.servers import execute, migrate
 from tests.support.torture.rig import Rig, new_rig
 
 MAX_BACKLOG = 20
@@ -142,6 +142,29 @@ class TestDoctor:
         direct.run("db", "upgrade")
         assert direct.run("db", "check", "--json", "state").json == {"state": "current"}
         rig.stack.start("worker")
+        settle(cli)
+
+    def test_a_newer_schema_is_reported_everywhere(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:
+        execute(rig.postgres.url, "UPDATE alembic_version SET version_num = '9999'")
+        try:
+            found = find(cli, "schema")
+            assert found["detail"] == f"Revision 9999 is newer than this program's {SCHEMA_REVISION}."
+            assert found["remedy"] == "Update the app, the workers and session-cli."
+            assert find(direct, "schema") == found
+            assert direct.run("db", "check", "--json", "state", code=1).json == {"state": "ahead"}
+            refused = direct.run("db", "upgrade", code=1)
+            assert "A newer version has migrated the database. Update this program" in refused.err
+            ready = rig.stack.client.get("/readyz")
+            told = f"The database has schema 9999, but this program needs schema {SCHEMA_REVISION}. Update this program"
+            assert (ready.status_code, ready.json()["postgres"]) == (200, "ok")
+            assert ready.json()["schema"].startswith(told)
+            rig.stack.client.get("/readyz")
+            assert rig.stack.log("api").count(told) == 1
+            # The version before a migration goes on with its tables.
+            rig.stack.send("store_memory", "walk", content="while the schema is newer")
+        finally:
+            execute(rig.postgres.url, f"UPDATE alembic_version SET version_num = '{SCHEMA_REVISION}'")
+        assert "schema" not in rig.stack.client.get("/readyz").json()
         settle(cli)
 
     def test_weaker_syncing_is_reported_with_its_remedy(self, cli: CommandLine, direct: CommandLine, rig: Rig) -> None:

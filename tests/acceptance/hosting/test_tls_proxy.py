@@ -74,7 +74,7 @@ def proxied(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
             port = free_port()
             caddy = start_caddy(folder, port, first.port, second.port)
             authority = folder / "pki" / "authorities" / "local" / "root.crt"
-            wait_for(authority.exists, what="certificate")
+            wait_for(lambda: "END CERTIFICATE" in authority.read_text(), what="certificate")
             with httpx.Client(
                 base_url=f"https://localhost:{port}",
                 verify=ssl.create_default_context(cafile=authority),

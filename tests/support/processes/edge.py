@@ -68,6 +68,23 @@ class Edge:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
+    def stop_when(self, waiting: threading.Event, may_stop: threading.Event) -> None:
+        """Let the server's loop stand still until `may_stop`, after setting `waiting`, and stop the server at once."""
+
+        async def on_tick(_: int) -> bool:
+            waiting.set()
+            return may_stop.wait(20)
+
+        self._server.on_tick = on_tick  # type: ignore[method-assign,assignment]
+
+    def is_refusing(self) -> bool:
+        """Return whether the server has stopped listening."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=20).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
     def connect(self, data: bytes = b"", *, receive_buffer: int | None = None) -> socket.socket:
         """Open a connection and send these bytes."""
         connection = socket.socket()

@@ -59,6 +59,8 @@ class Stack:
 
     def __init__(self, *, database_url: str, redis_url: str, folder: Path, workers: int = 2, **more: str) -> None:
         self.api_key = API_KEY
+        self.root = ROOT
+        """The folder of the program, which may be another version's; it may be changed between starts."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
@@ -66,7 +68,6 @@ class Stack:
         self.failpoints.mkdir(parents=True)
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-            "PYTHONPATH": str(ROOT),
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "API_KEY": API_KEY,
@@ -96,8 +97,8 @@ class Stack:
                 Child(
                     name=name,
                     command=(sys.executable, "-m", name),
-                    environment=self.environment,
-                    folder=ROOT,
+                    environment={**self.environment, "PYTHONPATH": str(self.root)},
+                    folder=self.root,
                     log=self.folder / f"{name}.log",
                     stop_timeout_seconds=30,
                 )

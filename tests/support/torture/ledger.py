@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from typing import cast
 
+import httpx
+
 from models.queue.job_queue import open_queue
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
-from tests.support.torture.senders import Sender, Session
+from tests.support.torture.senders import Failure, Sender, Session
 
 SENDERS = 8
 SESSIONS_EACH = 3
@@ -26,10 +28,14 @@ RECOVERY_SECONDS = 90.0
 class Ledger:
     """The commands of concurrent senders, and their responses."""
 
-    def __init__(self, stack: Stack, *, senders: int = SENDERS) -> None:
+    def __init__(
+        self, stack: Stack, *, senders: int = SENDERS, new_client: Callable[[], httpx.Client] | None = None
+    ) -> None:
+        """`new_client` creates each sender's client, by default one of the stack."""
         self._stack = stack
+        new_client = new_client or stack.new_client
         self._senders = [
-            Sender(stack.new_client(), [new_id("torture") for _ in range(SESSIONS_EACH)]) for _ in range(senders)
+            Sender(new_client(), [new_id("torture") for _ in range(SESSIONS_EACH)]) for _ in range(senders)
         ]
         self._work: list[Future[None]] = []
 
@@ -51,6 +57,11 @@ class Ledger:
     def confirmed(self) -> int:
         """Return the webhooks that got a 2xx, or the response that they waited for."""
         return sum(sender.confirmed for sender in self._senders)
+
+    @property
+    def failed(self) -> list[Failure]:
+        """Return the attempts without a response, or with a 503."""
+        return [failed for sender in self._senders for failed in sender.failed]
 
     def wait_for_progress(self, seconds: float = RECOVERY_SECONDS) -> None:
         """Wait until each sender had webhooks confirmed that it began after this moment."""
@@ -103,7 +114,9 @@ class Ledger:
         assert len(statuses) == len(decided)
         wanted = {sent.delivery_id: sent.step.status for sent in confirmed}
         # Unconfirmed webhooks may have arrived during a pause.
-        assert {name: status for name, status in statuses.items() if name not in unknown} == wanted
+        known = {name: status for name, status in statuses.items() if name not in unknown}
+        differing = {name for name, _ in known.items() ^ wanted.items()}
+        assert not differing, f"Deliveries have other statuses. {self._describe(session, differing, events)}"
         assert set(statuses) & unknown == unknown & set(ids)
         self._check_state(session, came={event[0] for event in found if event[0] in unknown and event[2] == "applied"})
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import httpx
 
@@ -73,6 +74,14 @@ class Session:
     sent: list[Sent] = field(default_factory=list)
 
 
+class Failure(NamedTuple):
+    """An attempt without a response, or with a 503; and when, by the monotonic clock."""
+
+    began_at: float
+    ended_at: float
+    cause: str
+
+
 class Sender:
     """One sender with its sessions and a connection of its own."""
 
@@ -82,6 +91,7 @@ class Sender:
         self.confirmed = 0
         self.pending: list[str] = []
         """Delivery ids with a `pending` response: they took longer than the sender waited."""
+        self.failed: list[Failure] = []
 
     def run(self, stop: threading.Event) -> None:
         """Send until told to stop, then finish what was begun."""
@@ -108,6 +118,7 @@ class Sender:
     def _try(self, session: Session, sent: Sent) -> httpx.Response | None:
         """Return the response if it settles the webhook's result, or None while that is unknown."""
         sent.tries += 1
+        began_at = time.monotonic()
         query = {"wait": str(WAIT_SECONDS)} if sent.step.waits else {}
         try:
             answer = self._client.post(
@@ -116,18 +127,23 @@ class Sender:
                 json=envelope(sent.step.command, session.session_id, **sent.step.data),
                 headers={"Idempotency-Key": sent.delivery_id},
             )
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            self._fail(sent, began_at, repr(error))
             return None
         if answer.status_code == 503 or (answer.status_code == 429 and sent.step.command == "retrieve_memory"):
             # On a busy machine the reads of one source may exceed their share.
             assert answer.json()["error"]["retryable"] is True, answer.text
             assert int(answer.headers["Retry-After"]) > 0
+            self._fail(sent, began_at, f"{answer.status_code} {answer.text}")
             return None
         if answer.status_code == 202 and sent.step.waits:
             assert answer.json()["status"] == "pending", answer.text
             self.pending.append(sent.delivery_id)
             return None
         return answer
+
+    def _fail(self, sent: Sent, began_at: float, cause: str) -> None:
+        self.failed.append(Failure(began_at, time.monotonic(), f"{sent.delivery_id}: {cause}"))
 
     def _check(self, session: Session, sent: Sent, answer: httpx.Response) -> None:
         body, step = answer.json(), sent.step

@@ -1,0 +1,18 @@
+"""Restarts of two relays and two workers, one after the other: no request fails, and nothing is lost or reordered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from local.servers.embedded import EmbeddedServer
+from tests.support.torture.rolling import new_cluster, roll_behind_haproxy, roll_without_proxy
+
+
+def test_no_request_fails_behind_haproxy(postgres: EmbeddedServer, folder: Path) -> None:
+    with new_cluster(postgres, folder) as cluster:
+        roll_behind_haproxy(cluster, folder, rounds=1)
+
+
+def test_no_request_fails_where_senders_try_the_other_relay(postgres: EmbeddedServer, folder: Path) -> None:
+    with new_cluster(postgres, folder) as cluster:
+        roll_without_proxy(cluster)

@@ -1,0 +1,65 @@
+"""Requests that were on their way when a relay stops are answered, so that a proxy sees no connection break."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from relay.http.connection_limits import Timeouts
+from tests.support.processes.edge import Edge
+from tests.support.processes.stack import wait_for
+from tests.support.sockets import receive_all
+
+REQUEST = b"POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx"
+
+
+@pytest.fixture
+def edge() -> Iterator[Edge]:
+    edge = Edge(Timeouts())
+    yield edge
+    edge.close()
+
+
+def assert_answered_and_closed(response: bytes) -> None:
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in head.lower()
+    assert body == b'{"size":1}'
+
+
+def test_connections_that_the_kernel_has_accepted_are_answered(edge: Edge) -> None:
+    stop, connected = threading.Event(), threading.Event()
+    edge.stop_when(stop, connected)
+    # The server's loop stands still now, and stops listening as soon as it goes on.
+    stop.wait(20)
+    with ExitStack() as held:
+        connections = [held.enter_context(edge.connect(REQUEST)) for _ in range(5)]
+        connected.set()
+        for connection in connections:
+            assert_answered_and_closed(receive_all(connection))
+
+
+def test_a_connection_without_a_request_so_far_is_answered_once_more(edge: Edge) -> None:
+    with edge.connect() as first, edge.connect(REQUEST) as used:
+        assert used.recv(10_000).endswith(b'{"size":1}')
+        wait_for(lambda: len(edge.clients.connections) == 2, what="connected")
+        stopping = threading.Thread(target=edge.close)
+        stopping.start()
+        wait_for(edge.is_refusing, what="stopped listening")
+        for connection in (first, used):
+            connection.sendall(REQUEST)
+            assert_answered_and_closed(receive_all(connection))
+        stopping.join()
+
+
+def test_idle_connections_delay_the_stop_by_less_than_a_second(edge: Edge) -> None:
+    with edge.connect() as idle:
+        wait_for(lambda: len(edge.clients.connections) == 1, what="connected")
+        began_at = time.monotonic()
+        edge.close()
+        assert time.monotonic() - began_at < 2
+        assert idle.recv(1) == b""
