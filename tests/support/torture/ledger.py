@@ -112,14 +112,12 @@ class Ledger:
         decided = self._pages("/v1/deliveries", "cursor", session_id=session.session_id)
         statuses = {item["delivery_id"]: item["status"] for item in decided}
         assert len(statuses) == len(decided)
-        # A read that had no time at its place in the order leaves no trace; it was repeated outside of the order.
-        wanted = {
-            sent.delivery_id: sent.step.status
-            for sent in confirmed
-            if sent.step.command != "retrieve_memory" or sent.delivery_id in statuses
-        }
+        # A read that had no time at its place in the order was repeated outside of it.
+        reads = {sent.delivery_id for sent in confirmed if sent.step.command == "retrieve_memory"}
+        assert {statuses.get(name) for name in reads} <= {"applied", "rejected", None}
+        wanted = {sent.delivery_id: sent.step.status for sent in confirmed if sent.delivery_id not in reads}
         # Unconfirmed webhooks may have arrived during a pause.
-        known = {name: status for name, status in statuses.items() if name not in unknown}
+        known = {name: status for name, status in statuses.items() if name not in unknown | reads}
         differing = {name for name, _ in known.items() ^ wanted.items()}
         assert not differing, f"Deliveries have other statuses. {self._describe(session, differing, events)}"
         assert set(statuses) & unknown == unknown & set(ids)
