@@ -34,9 +34,8 @@ NEXT = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Edge]:
     """A server whose /body returns the size of a body, and whose /headers returns the headers."""
-    edge = Edge(Timeouts())
-    yield edge
-    edge.close()
+    with Edge(Timeouts()) as edge:
+        yield edge
 
 
 def answers(data: bytes) -> list[dict[str, object]]:

@@ -19,9 +19,8 @@ REQUEST = b"POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx"
 
 @pytest.fixture
 def edge() -> Iterator[Edge]:
-    edge = Edge(Timeouts())
-    yield edge
-    edge.close()
+    with Edge(Timeouts()) as edge:
+        yield edge
 
 
 def assert_answered_and_closed(response: bytes) -> None:

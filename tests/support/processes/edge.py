@@ -68,6 +68,12 @@ class Edge:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
+    def __enter__(self) -> Edge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def stop_when(self, waiting: threading.Event, may_stop: threading.Event) -> None:
         """Let the server's loop stand still until `may_stop`, after setting `waiting`, and stop the server at once."""
 
