@@ -21,6 +21,8 @@ from api.operations.dead_letters import DeadLetters
 from api.operations.deliveries import Deliveries
 from api.operations.metrics import Metrics
 from api.operations.status import Status
+from api.operations.throughput import Throughput
+from api.pages.admin.endpoints import Operations
 from api.pages.endpoints import Pages
 from api.pages.error_pages import ErrorPagesMiddleware
 from api.sessions.events import Events, find_positions
@@ -78,6 +80,15 @@ def create_app(settings: Settings) -> Starlette:
     deliveries = Deliveries(access=access, database=database, redis=ingest.redis)
     dead_letters = DeadLetters(access=access, database=database, push=ingest.pipeline.push)
     keys = Keys(access=access, register=register)
+    agents = Agents(access=access, database=database)
+    throughput = Throughput(ingest.redis)
+    status = Status(
+        access=access,
+        database=database,
+        redis=ingest.redis,
+        refusal=ingest.refusal,
+        max_backlog=settings.max_backlog,
+    )
     pages = Pages(
         settings,
         access=access,
@@ -86,9 +97,15 @@ def create_app(settings: Settings) -> Starlette:
         events=events,
         exports=exports,
         pipeline=ingest.pipeline,
-        deliveries=deliveries,
-        dead_letters=dead_letters,
-        keys=keys,
+        operations=Operations(
+            deliveries=deliveries,
+            dead_letters=dead_letters,
+            keys=keys,
+            status=status,
+            throughput=throughput,
+            rejections=ingest.rejections,
+            agents=agents,
+        ),
         record_rejection=ingest.rejections.record,
     )
 
@@ -107,7 +124,8 @@ def create_app(settings: Settings) -> Starlette:
     async def running() -> AsyncIterator[None]:
         async with ingest.running(), mcp.run():
             services = [
-                asyncio.create_task(keep_running(service)) for service in (journal.run, waiters.run, end_waiting)
+                asyncio.create_task(keep_running(service))
+                for service in (journal.run, waiters.run, throughput.run, end_waiting)
             ]
             try:
                 yield
@@ -124,13 +142,7 @@ def create_app(settings: Settings) -> Starlette:
         *docs_routes(),
         *ingest.routes,
         *rejection_routes(ingest.rejections, access=access),
-        *Status(
-            access=access,
-            database=database,
-            redis=ingest.redis,
-            refusal=ingest.refusal,
-            max_backlog=settings.max_backlog,
-        ).routes,
+        *status.routes,
         *Metrics(
             access=access,
             database=database,
@@ -152,7 +164,7 @@ def create_app(settings: Settings) -> Starlette:
             first_key=settings.api_key,
         ).routes,
         *Reads(access=access, reader=reader, tasks=ingest.tasks, stopping=ingest.stopping).routes,
-        *Agents(access=access, database=database).routes,
+        *agents.routes,
         *exports.routes,
         *Imports(access=access, database=database).routes,
         *events.routes,

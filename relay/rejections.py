@@ -192,12 +192,13 @@ def rejection_routes(rejections: RejectionLog, *, access: AccessControl) -> list
         require_all_sessions(caller)
         asked = decode_parameters(request.query_params, RejectionParameters)
         items, counts = await rejections.read()
-        return JsonResponse({**_page(items, asked), "counts": counts})
+        return JsonResponse({**page_of(items, asked), "counts": counts})
 
     return [route("read_refusals", list_rejections)]
 
 
-def _page(items: list[Rejection], asked: RejectionParameters) -> dict[str, Any]:
+def page_of(items: list[Rejection], asked: RejectionParameters) -> dict[str, Any]:
+    """Returns a page of the rejections, which are sorted, and the cursor of the next page."""
     found = [
         item for item in items if asked.cause in (None, item.cause) and (asked.cursor is None or item.id < asked.cursor)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
@@ -17,9 +19,10 @@ from api.database import Database
 from api.list_response import list_response
 from api.operations.pending_deliveries import list_waiting
 from models import field_types as v
+from models.commands.definitions import Moment, Zone
 from models.errors import Forbidden, NotFound, Unavailable
 from models.queue.inbox import Entry, decode_outcome, decode_receipt, dedup_key, outcome_key
-from models.timestamps import format_utc
+from models.timestamps import format_utc, parse_moment, parse_zone
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_scope, require_session
 from relay.http.query_parameters import decode_parameters
@@ -27,7 +30,7 @@ from relay.http.responses import JsonResponse
 from relay.http.routing import route
 from relay.redis_client import REDIS_ERRORS
 from sessions.commands.parked_events import is_open
-from sessions.postgres.operations.deliveries import find_delivery, list_deliveries
+from sessions.postgres.operations.deliveries import events_of_delivery, find_delivery, list_deliveries
 from sessions.reads.results import Page
 
 NO_EXPIRY = -1
@@ -52,8 +55,22 @@ class ManyDeliveries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     status: v.DeliveryStatus | None = None
     session_id: v.Id | None = None
     source: v.Id | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    timezone: Zone = "UTC"
     limit: v.Limit = 50
     cursor: v.Cursor | None = None
+
+    def __post_init__(self) -> None:
+        self.period(datetime.now(UTC))
+
+    def period(self, now: datetime) -> tuple[datetime | None, datetime | None]:
+        """Return `since` (inclusive) and `until` (exclusive) as times: of the decision, or of the acceptance of those
+        that wait. Raises Invalid."""
+        zone = parse_zone(self.timezone)
+        since = self.since and parse_moment(self.since, field="since", now=now, zone=zone)
+        until = self.until and parse_moment(self.until, field="until", now=now, zone=zone, end_of_day=True)
+        return since or None, until or None
 
 
 class Deliveries:
@@ -80,8 +97,10 @@ class Deliveries:
         require_scope(caller, "read")
         require_session(caller, parameters.session_id)
         source = _source_for(caller, parameters.source) if parameters.source or not caller.has("admin") else None
+        since, until = parameters.period(datetime.now(UTC))
         if parameters.status == "accepted":
-            matches = partial(_matches, caller=caller, parameters=parameters, source=source)
+            period = since or datetime.min.replace(tzinfo=UTC), until or datetime.max.replace(tzinfo=UTC)
+            matches = partial(_matches, caller=caller, parameters=parameters, source=source, period=period)
             return await list_waiting(self._redis, limit=parameters.limit, matches=matches)
         return await self._database.read(
             partial(
@@ -91,6 +110,8 @@ class Deliveries:
                 session_glob=caller.session_glob,
                 own_source=caller.source,
                 source=source,
+                since=since,
+                until=until,
                 limit=parameters.limit,
                 cursor=parameters.cursor,
             ),
@@ -101,6 +122,11 @@ class Deliveries:
         """Return one delivery, also while it waits, and while Postgres is away."""
         caller = await self._access.authorize(request, "read")
         parameters = decode_parameters(request.query_params, OneDelivery, **request.path_params)
+        return JsonResponse(await self.find(caller, parameters))
+
+    async def find(self, caller: Caller, parameters: OneDelivery) -> Mapping[str, Any]:
+        """Return one delivery. Raises NotFound."""
+        require_scope(caller, "read")
         delivery = await self._find(caller, _source_for(caller, parameters.source), parameters.delivery_id)
         if delivery is None or not _may_see(caller, source=delivery["source"], session_id=delivery["session_id"]):
             raise NotFound(
@@ -109,7 +135,16 @@ class Deliveries:
                 field="delivery_id",
                 hint="GET /v1/deliveries lists decided deliveries.",
             )
-        return JsonResponse(delivery)
+        return delivery
+
+    async def effects(self, caller: Caller, delivery: Mapping[str, Any]) -> builtins.list[dict[str, Any]]:
+        """Return the events that a delivery has left in its session's journal."""
+        if delivery["session_id"] is None or "decided_at" not in delivery:
+            return []
+        identity = {name: delivery[name] for name in ("session_id", "source", "delivery_id")}
+        decided_at = datetime.fromisoformat(delivery["decided_at"])
+        work = partial(events_of_delivery, **identity, decided_at=decided_at)
+        return await self._database.read(work, source=caller.source)
 
     async def _find(self, caller: Caller, source: str, delivery_id: str) -> Mapping[str, Any] | None:
         find = partial(find_delivery, source=source, delivery_id=delivery_id)
@@ -180,10 +215,18 @@ class Deliveries:
         return {"result" if outcome.status < 400 else "error": outcome.body}
 
 
-def _matches(entry: Entry, *, caller: Caller, parameters: ManyDeliveries, source: str | None) -> bool:
+def _matches(
+    entry: Entry,
+    *,
+    caller: Caller,
+    parameters: ManyDeliveries,
+    source: str | None,
+    period: tuple[datetime, datetime],
+) -> bool:
     of_session = parameters.session_id is None or entry.session_id == parameters.session_id
     is_visible = _may_see(caller, source=entry.source, session_id=entry.session_id)
-    return of_session and source in (None, entry.source) and is_visible
+    is_in_time = period[0] <= entry.accepted_at < period[1]
+    return of_session and source in (None, entry.source) and is_visible and is_in_time
 
 
 def _may_see(caller: Caller, *, source: str, session_id: str | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from redis.asyncio import Redis
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from api.database import Database
 from api.operations.status_probe import observe
 from models.version import version
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import require_all_sessions
+from relay.auth.authentication import Caller, require_all_sessions, require_scope
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
@@ -52,14 +53,19 @@ class Status:
         caller = await self._access.authorize(request, "read")
         require_all_sessions(caller)
         decode_parameters(request.query_params, NoParameters)
+        return JsonResponse(await self.content(caller))
+
+    async def content(self, caller: Caller) -> dict[str, Any]:
+        """Return the status for a caller that may read all sessions."""
+        require_scope(caller, "read")
+        require_all_sessions(caller)
         observed = await observe(self._redis, self._database, max_backlog=self._max_backlog)
         # The cached load is up to a second old; the observation is current.
         refusal = self._refusal() or (None if observed["inbox"] else NO_INBOX)
-        content = {
+        return {
             "version": version(),
             "now": datetime.now(UTC),
             "key": {"name": caller.source, "scopes": caller.scopes},
             "webhooks": {"taken": refusal is None, "reason": refusal},
             **observed,
         }
-        return JsonResponse(content)

@@ -7,13 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.operations.api_keys import Keys
-from api.operations.dead_letters import DeadLetters
-from api.operations.deliveries import Deliveries
+from api.pages.admin.endpoints import Operations, admin_routes
 from api.pages.browser_sessions import BrowserSessions
 from api.pages.commands import PageCommands
 from api.pages.conversation import Conversation
-from api.pages.operations import Operations
 from api.pages.session_items import SessionItems
 from api.pages.session_list import SessionList
 from api.pages.session_page import SessionPages
@@ -43,9 +40,7 @@ class Pages:
         events: Events,
         exports: Exports,
         pipeline: Pipeline,
-        deliveries: Deliveries,
-        dead_letters: DeadLetters,
-        keys: Keys,
+        operations: Operations,
         record_rejection: RecordRejection,
     ) -> None:
         sessions = BrowserSessions(redis)
@@ -60,9 +55,7 @@ class Pages:
         self._commands = PageCommands(
             visitors=self._visitors, reader=reader, pipeline=pipeline, record_rejection=record_rejection
         )
-        self._operations = Operations(
-            visitors=self._visitors, deliveries=deliveries, dead_letters=dead_letters, keys=keys
-        )
+        self._admin = admin_routes(operations, visitors=self._visitors, public_url=settings.public_url)
         pages = SessionPages(reader)
         self._list = SessionList(reader)
         self._conversation = Conversation(pages)
@@ -93,7 +86,7 @@ class Pages:
             static_route(),
             *self._sign_in.routes,
             *self._commands.routes,
-            *self._operations.routes,
+            *self._admin,
             *(route(name, self._visitors.page(handle)) for name, handle in pages.items()),
         ]
 

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from api.pages.markdown import render_markdown
 from api.pages.static_files import url_of
-from api.pages.texts import clean_title, day_and_time, describe, marked_parts, read_progress, shown
+from api.pages.texts import clean_title, day_and_time, describe, duration, marked_parts, read_progress, shown
 from models.routes import path_to
 
 HEADERS = {
@@ -46,6 +46,7 @@ _TEMPLATES.filters |= {
     "clean_title": clean_title,
     "day_and_time": day_and_time,
     "describe": describe,
+    "duration": duration,
     "markdown": render_markdown,
     "marked_parts": marked_parts,
     "read_progress": read_progress,

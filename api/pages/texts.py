@@ -16,6 +16,7 @@ DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that change the direction of the text around them."""
 UNSAFE_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
 NAME_LENGTH = 100
+MINUTE = 60
 ENDINGS = {"markdown": "md", "text": "txt", "plain": "txt", "python": "py", "javascript": "js"}
 WORDS = {"input_required": "asking", "pending": "waiting", "action_item": "action item"}
 """Names of states and kinds that read badly."""
@@ -82,6 +83,17 @@ def file_name(name: str, form: str) -> str:
 def day_and_time(moment: str) -> str:
     """Write a time in UTC. In a browser with scripts it is replaced by the reader's own."""
     return f"{datetime.fromisoformat(moment):%-d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration with its two largest units."""
+    if seconds < MINUTE:
+        return f"{seconds:.3g} s"
+    units = ((86_400, "d"), (3_600, "h"), (MINUTE, "min"), (1, "s"))
+    place = next(number for number, (size, _) in enumerate(units) if seconds >= size)
+    (large, name), (small, smaller) = units[place : place + 2]
+    rest = int(seconds % large / small)
+    return f"{int(seconds // large)} {name}" + (f" {rest} {smaller}" if rest else "")
 
 
 def clean_title(text: str) -> str:

@@ -21,7 +21,7 @@ from relay.http.content_negotiation import accepts_html
 from relay.http.routing import Handler
 
 MAX_FIELDS = 50
-OWN_PATH = re.compile(r"/(?:$|\?|(?:sessions|deliveries|dead-letters|keys)(?:$|[/?]))")
+OWN_PATH = re.compile(r"/(?:$|\?|(?:sessions|deliveries|dead-letters|keys|hooks|refusals|agents|status)(?:$|[/?]))")
 """The beginning of the URLs of pages."""
 MAX_NEXT_LENGTH = 2_000
 """Characters of the URL to return to after signing in."""

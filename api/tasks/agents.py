@@ -22,7 +22,7 @@ from models.decoding.strict import decode_json
 from models.tables import AgentRow, TaskRow
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
-from relay.auth.authentication import Caller, require_all_sessions
+from relay.auth.authentication import Caller, require_all_sessions, require_scope
 from relay.http.query_parameters import NoParameters, decode_parameters
 from relay.http.responses import JsonResponse
 from relay.http.routing import route
@@ -71,9 +71,13 @@ class Agents:
     async def list(self, request: Request) -> Response:
         """List all agents by name, with their claimed tasks that the caller may see."""
         caller = await self._access.authorize(request, "read")
-        parameters = decode_parameters(request.query_params, AgentParameters)
+        return list_response(await self.page(caller, decode_parameters(request.query_params, AgentParameters)))
+
+    async def page(self, caller: Caller, parameters: AgentParameters) -> Page:
+        """Return a page of the list."""
+        require_scope(caller, "read")
         work = partial(_list_agents, parameters=parameters, caller=caller)
-        return list_response(await self._database.read(work, source=caller.source))
+        return await self._database.read(work, source=caller.source)
 
     async def register(self, request: Request) -> Response:
         """Register an agent or update its registration. Repeatable."""

@@ -138,6 +138,8 @@ function follow() {
 }
 
 document.addEventListener("visibilitychange", follow);
+const { every } = document.body.dataset; // Pages without a stream of events look again by themselves.
+if (every) setInterval(() => document.hidden || plan(0), every * 1000);
 localize(document);
 follow();
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

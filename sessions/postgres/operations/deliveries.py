@@ -37,6 +37,11 @@ from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
 from sessions.rules.event_log import PriorDelivery, Said
 
+MICROSECONDS = 1_000_000
+CLOCK_TOLERANCE = timedelta(seconds=5)
+LONGEST_TRANSACTION = timedelta(seconds=60)
+"""Events are numbered by the time of writing, which follows the time of the decision within the same transaction."""
+SHOWN_EVENTS = 20
 LATEST_EVENTS = 50
 """Events of a session that are searched for its last change; rejections and agents' reports may follow it."""
 
@@ -200,10 +205,13 @@ def list_deliveries(
     session_glob: str | None,
     own_source: str,
     source: str | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """List decided deliveries, the newest first, without results, and with only the code and message of errors.
+    """List decided deliveries, the newest first, without results, and with only the code and message of errors; those
+    that were decided from `since` on and before `until`.
 
     A pattern limits them to the sessions that it allows. Of deliveries without a session it then includes only those of
     the reader's own source, since the responses of others may concern any session. Raises Invalid for an invalid
@@ -220,11 +228,39 @@ def list_deliveries(
         statement = statement.where(or_(own, within))
     if source is not None:
         statement = statement.where(DeliveryRow.source == source)
+    if since is not None:
+        statement = statement.where(DeliveryRow.decided_at >= since)
+    if until is not None:
+        statement = statement.where(DeliveryRow.decided_at < until)
     if (before := decode_cursor(cursor, RowPosition)) is not None:
         statement = statement.where(DeliveryRow.position < before)
     rows = connection.execute(statement).all()
     items = [_summarize(row._mapping) for row in rows[:limit]]
     return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
+
+
+def events_of_delivery(
+    connection: Connection, *, session_id: str, source: str, delivery_id: str, decided_at: datetime
+) -> list[dict[str, Any]]:
+    """Return the events of a delivery in its session's journal, in their order. Looks only at those of the time of its
+    decision, since a journal may be long."""
+    first = int((decided_at - CLOCK_TOLERANCE).timestamp() * MICROSECONDS)
+    last = int((decided_at + LONGEST_TRANSACTION).timestamp() * MICROSECONDS)
+    statement = (
+        select(EventRow.event, EventRow.status, EventRow.message, EventRow.created_at)
+        .where(
+            EventRow.session_id == session_id,
+            EventRow.event_id.between(first, last),
+            EventRow.source == source,
+            EventRow.delivery_id == delivery_id,
+        )
+        .order_by(EventRow.event_id)
+        .limit(SHOWN_EVENTS)
+    )
+    return [
+        {"event": row.event, "status": row.status, "message": row.message, "at": format_utc(row.created_at)}
+        for row in connection.execute(statement)
+    ]
 
 
 def _select(*more: ColumnElement[Any]) -> Any:

@@ -109,7 +109,9 @@ def test_every_page_fits_the_screen_and_can_be_read(
 ) -> None:
     person.show_as(width=width, dark=dark)
     parts = ("", "/memories", "/memories/battery", "/tasks", "/tasks/t", "/artifacts", "/artifacts/a", "/journal")
-    for path in ("/", "/?q=number", *(f"/sessions/{walk}{part}" for part in parts)):
+    delivery = stack.client.get(f"/v1/deliveries?session_id={walk}&limit=1").json()["items"][0]["delivery_id"]
+    admin = ("/status", "/agents", "/deliveries", f"/deliveries/{delivery}", "/refusals", "/keys", "/hooks")
+    for path in ("/", "/?q=number", *(f"/sessions/{walk}{part}" for part in parts), *admin, "/dead-letters"):
         visit(person, stack.url + path)
         assert person.run(OVERFLOW) <= 0, path
         assert person.run(FAINT) == [], path
@@ -119,7 +121,7 @@ def test_every_page_fits_the_screen_and_can_be_read(
         )
         assert person.run("document.title") != "stolen"
         if pictures := os.environ.get("PICTURES"):
-            name = path.strip("/?").replace("/", "-").replace(walk, "walk") or "first"
+            name = path.strip("/?").replace("/", "-").replace(walk, "walk").replace(delivery, "one") or "first"
             person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}.png")
     ground = person.run("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(20, 22, 26)" if dark else "rgb(245, 246, 248)")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
+from models.queue.inbox import shard_of
+from sessions.postgres.commands.locks import SHARD_LOCK
+from tests.support.clients.agents import Agent
 from tests.support.clients.dead_letters import dead_letters_in, remove_cause, send_poison, status_of
 from tests.support.clients.keys import new_key
 from tests.support.clients.visitors import Visitor, fields_of, text_of
@@ -43,6 +47,116 @@ def test_deliveries_are_listed_by_status(stack: Stack, visitor: Visitor, session
     assert visitor.client.get("/deliveries?status=asleep").status_code == 422
 
 
+def test_deliveries_are_filtered_by_session_sender_and_time(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    name = new_id("sender")
+    key = new_key(stack, name=name, scopes=["write"])
+    wait_for(lambda: works(stack, key))
+    memory = {"session_id": session_id, "content": "x"}
+    stack.client.post("/v1/commands/store_memory", json=memory, headers={"X-API-Key": key})
+    shown = text_of(visitor.get(f"/deliveries?session_id={session_id}&source={name}&status=&since=1h&until="))
+    assert ("store_memory" in shown, "create_session" in shown) == (True, False)
+
+    def found(parameters: str) -> list[dict[str, Any]]:
+        answer = stack.client.get(f"/v1/deliveries?session_id={session_id}&{parameters}").json()
+        items: list[dict[str, Any]] = answer["items"]
+        return items
+
+    assert len(found("since=1h")) == len(found("until=2999-01-01")) == 2
+    assert found("until=1h") == found("since=2999-01-01") == found("status=accepted&since=2999-01-01") == []
+    [first] = found("limit=1")
+    assert [item["delivery_id"] for item in found(f"since={first['decided_at']}")] == [first["delivery_id"]]
+    assert stack.client.get("/v1/deliveries?since=someday").json()["error"]["field"] == "since"
+    page = visitor.get(f"/deliveries?session_id={session_id}&since=1h")
+    assert f'href="/deliveries?session_id={session_id}&amp;since=1h&amp;status=rejected"' in page
+
+
+def test_a_delivery_tells_its_story(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    own = stack.send("store_memory", session_id, key="k", content="<b>secret</b> content")["delivery_id"]
+    page = text_of(visitor.get(f"/deliveries/{own}"))
+    order = ["store_memory applied", "Accepted", "from default", session_id, "later", "In the journal", "Answered"]
+    assert sorted(order, key=page.index) == order
+    assert stack.journal(session_id)[-1]["message"] in page
+    rejected = stack.try_send("answer_task", session_id, task_id="none", answer="x").json()["delivery_id"]
+    page = text_of(visitor.get(f"/deliveries/{rejected}?source=default"))
+    assert re.search("answer_task rejected .* Rejected .*only the sender can send it again.* retryable", page)
+    assert visitor.client.get(f"/deliveries/{new_id('none')}").status_code == 404
+    other = new_key(stack, scopes=["admin"], sessions="other-*")
+    wait_for(lambda: works(stack, other))
+    assert Visitor(stack, other).client.get(f"/deliveries/{own}?source=default").status_code == 404
+
+
+def test_what_waits_is_shown_with_its_shard_and_since_when(
+    stack: Stack, visitor: Visitor, session_id: str, engine: Engine
+) -> None:
+    shard = shard_of(session_id)
+    with engine.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(SHARD_LOCK, shard)))
+        own = stack.post("store_memory", session_id, content="x")["delivery_id"]
+        assert f"Waits In shard {shard:02d}" in text_of(visitor.get(f"/deliveries/{own}"))
+        page = text_of(visitor.get("/status"))
+        assert re.search(rf"command waits .* {shard:02d} 1 \d+ \w+ \d{{4}}, \d\d:\d\d UTC , [\d.e-]+ s ", page)
+        assert own in text_of(visitor.get("/deliveries?status=accepted"))
+    wait_for(lambda: "In the journal" in visitor.get(f"/deliveries/{own}"), what="applied")
+
+
+def test_the_status_shows_the_throughput_of_the_last_hour(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    def figures() -> list[int]:
+        page = text_of(visitor.get("/status"))
+        found = re.search(r"accepted ([\d,]+) applied ([\d,]+) rejected ([\d,]+) failed", page)
+        return [int(number.replace(",", "")) for number in found.groups()] if found else []
+
+    wait_for(figures, what="a second sample")
+    before = figures()
+    for number in range(5):
+        stack.send("store_memory", session_id, key=f"k{number}", content="x")
+    stack.try_send("answer_task", session_id, task_id="none", answer="x")
+    # What came before may be counted late.
+    wait_for(lambda: all(a >= b + n for a, b, n in zip(figures(), before, (6, 5, 1), strict=True)), what="counted")
+    page = visitor.get("/status")
+    assert '<rect class="applied"' in page
+    assert "Nothing: all that was accepted has been decided." in page
+
+
+def test_refusals_are_listed_by_cause(stack: Stack, visitor: Visitor) -> None:
+    stack.client.post("/v1/webhook", content=b"{", headers={"Content-Type": "application/json"})
+    pattern = r"400 not JSON .* POST /v1/webhook by default from 127\.\S+ not_json 1 bytes"
+    wait_for(lambda: re.search(pattern, text_of(visitor.get("/refusals?cause=not_json"))), what="recorded")
+    assert re.search(r"all .* not JSON [1-9]", text_of(visitor.get("/refusals")))
+    assert "not_json" not in text_of(visitor.get("/refusals?cause=rate"))
+    assert visitor.client.get("/refusals?cause=nothing").status_code == 422
+
+
+def test_agents_are_listed_with_the_tasks_they_hold(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    agent = Agent(stack)
+    agent.register(max_concurrent=3)
+    stack.send("delegate_task", session_id, task_id="held", description="Walk", agent_name=agent.name)
+    agent.claim()
+    page = text_of(visitor.get("/agents?limit=500"))
+    assert re.search(rf"{agent.name} online .* holds 1 of 3 tasks .* held in {session_id}, since", page)
+    limited = new_key(stack, scopes=["read"], sessions="other-*")
+    wait_for(lambda: works(stack, limited))
+    assert session_id not in Visitor(stack, limited).get("/agents?limit=500")
+
+
+def test_a_hook_is_created_shown_once_and_revoked(stack: Stack, visitor: Visitor, session_id: str) -> None:
+    name = new_id("railway")
+    made = post(visitor, "/hooks", "/hooks", name=name, sessions=session_id)
+    assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
+    found = re.search(rf"{stack.url}(/v1/hooks/srh_\w{{40}})", made.text)
+    assert found
+    wait_for(lambda: httpx.post(found[0], json={"text": "deployed"}).status_code == 202, what="usable")
+    wait_for(lambda: "deployed" in visitor.get(f"/sessions/{session_id}/memories"), what="remembered")
+    page = visitor.get("/hooks")
+    assert found[1] not in page
+    assert re.search(rf"{name} into {session_id} ", text_of(page))
+    assert name not in visitor.get("/keys")
+    key_id = next(entry["key_id"] for entry in stack.client.get("/v1/keys").json()["items"] if entry["name"] == name)
+    assert post(visitor, "/hooks", f"/keys/{key_id}/revoke").headers["location"] == "/hooks"
+    wait_for(lambda: httpx.post(found[0], json={}).status_code == 404, what="revoked")
+    assert f"{name} revoked" in text_of(visitor.get("/hooks"))
+    assert post(visitor, "/hooks", "/hooks", name=new_id("any"), sessions="*").status_code == 422
+
+
 def test_a_dead_letter_is_shown_replayed_or_discarded(
     stack: Stack, visitor: Visitor, engine: Engine, poisoned: str
 ) -> None:
@@ -57,7 +171,11 @@ def test_a_dead_letter_is_shown_replayed_or_discarded(
     assert post(visitor, f"/dead-letters/{second}", f"/dead-letters/{second}/discard").status_code == 303
     wait_for(lambda: status_of(stack, second) == "rejected", what="discarded")
     remove_cause(engine)
-    assert post(visitor, own, f"{own}/replay").headers["location"] == "/dead-letters"
+    story = f"/deliveries/{first}?source=default"
+    assert re.search(
+        "Accepted .* Failed .* Replay Discard .*Its content, and the traceback", text_of(visitor.get(story))
+    )
+    assert post(visitor, story, f"{own}/replay").headers["location"] == story
     wait_for(lambda: status_of(stack, first) == "applied", what="replayed")
     assert dead_letters_in(stack, poisoned) == []
 
@@ -94,8 +212,15 @@ def test_operating_needs_the_scope_and_all_sessions(stack: Stack) -> None:
     limited = new_key(stack, scopes=["admin"], sessions=f"{prefix}-*")
     wait_for(lambda: works(stack, reader) and works(stack, limited))
     refused = {
-        reader: ["/dead-letters", "/dead-letters/x", "/keys"],
-        limited: ["/keys", "/deliveries?session_id=other", "/dead-letters?session_id=other"],
+        reader: ["/dead-letters", "/dead-letters/x", "/keys", "/hooks", "/refusals"],
+        limited: [
+            "/keys",
+            "/hooks",
+            "/refusals",
+            "/status",
+            "/deliveries?session_id=other",
+            "/dead-letters?session_id=other",
+        ],
     }
     for key, paths in refused.items():
         visitor = Visitor(stack, key)
@@ -103,7 +228,7 @@ def test_operating_needs_the_scope_and_all_sessions(stack: Stack) -> None:
         token = visitor.form_token()
         for path in paths:
             assert "<h1>Not allowed</h1>" in visitor.get(path, status=403), path
-        for path in ("/keys", "/keys/key_0/revoke"):
+        for path in ("/keys", "/hooks", "/keys/key_0/revoke"):
             answer = visitor.post(path, token=token, name=new_id("new"), scope_read="1")
             assert (answer.status_code, "srk_" in answer.text) == (403, False), path
     visitor = Visitor(stack, reader)

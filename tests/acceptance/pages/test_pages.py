@@ -246,7 +246,8 @@ def _seconds(visitor: Visitor, path: str) -> float:
 
 def test_hostile_content_stays_text(visitor: Visitor, hostile: str) -> None:
     paths = [*pages_of(hostile), f"/sessions/{hostile}/artifacts/html", f"/sessions/{hostile}/artifacts/svg", "/"]
-    paths += [f"/deliveries?session_id={hostile}", "/dead-letters", "/keys"]
+    paths += [f"/deliveries?session_id={hostile}"]
+    paths += ["/dead-letters", "/keys", "/hooks", "/refusals", "/agents", "/status"]
     paths += [f"/?q=bold&session_id={hostile}", "/?q=" + "%3Cscript%3Ealert(1)%3C/script%3E"]
     for path in paths:
         page = visitor.get(path)
@@ -269,6 +270,7 @@ SAFE_ELEMENTS = {
     *("a", "img", "form", "label", "input", "button", "details", "summary", "div", "p", "span", "bdi", "strong"),
     *("h1", "h2", "h3", "h4", "ul", "ol", "li", "dl", "dt", "dd", "time", "pre", "code", "mark", "blockquote"),
     *("textarea", "select", "option", "fieldset", "legend"),
+    *("svg", "rect", "polyline", "table", "thead", "tbody", "tr", "th", "td"),
 }
 
 
