@@ -36,7 +36,7 @@ class DeliveryPages:
         found = await self._deliveries.page(visitor.caller, chosen)
         more = more_url(request, found.next_cursor, "cursor") if found.next_cursor else None
         kept = {name: value for name in FILTERS if (value := request.query_params.get(name))}
-        context = {"chosen": chosen, "kept": kept, "deliveries": found.items, "more": more}
+        context: dict[str, Any] = {"chosen": chosen, "kept": kept, "deliveries": found.items, "more": more}
         return render("admin/deliveries.html", visitor=visitor, **context)
 
     async def delivery(self, request: Request, visitor: Visitor) -> Response:

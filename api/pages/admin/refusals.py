@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -45,5 +47,11 @@ class RefusalPage:
         found: list[Rejection] = page["items"]
         by_number = sorted(counts.items(), key=lambda item: -item[1])
         more = more_url(request, page["next_cursor"], "cursor") if page["next_cursor"] else None
-        context = {"chosen": chosen, "counts": by_number, "refusals": found, "causes": CAUSES, "more": more}
+        context: dict[str, Any] = {
+            "chosen": chosen,
+            "counts": by_number,
+            "refusals": found,
+            "causes": CAUSES,
+            "more": more,
+        }
         return render("admin/refusals.html", visitor=visitor, **context)
