@@ -48,7 +48,10 @@ def texts_under(value: object, name: str) -> Iterator[str]:
 
 OF_OTHER_PROTOCOLS = ("/mcp", "/oauth/", "/.well-known/")
 """Routes of protocols with descriptions of their own."""
-OF_PAGES = ("/sessions", "/deliveries", "/dead-letters", "/keys", "/static/", "/sign-")
+OF_PAGES = (
+    *("/sessions", "/deliveries", "/dead-letters", "/keys", "/hooks", "/refusals", "/agents", "/status"),
+    *("/static/", "/sign-"),
+)
 """Routes for browsers."""
 
 
