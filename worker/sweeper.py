@@ -57,8 +57,9 @@ TURN_LIMIT_SECONDS = 60
 """A turn that hangs ends its process, which is restarted: a server that was cut off may not answer for hours."""
 TERM_SECONDS = 10
 """Another sweeper takes over from a dead leader after that."""
-FAIL_STUCK_EVERY_SECONDS = 10.0
-"""Usually done when a task ends; this covers tasks that were imported, or delegated at that moment."""
+RARE_TURN_SECONDS = 10.0
+"""Some duties are not urgent. Tasks whose dependency failed are usually failed when that ends; the sweeper covers those
+that were imported, or delegated at that moment. Agents have gone for a day when they are forgotten."""
 SPLIT_SECONDS = 0.5
 """The time that a turn spends on passages of texts that an earlier version has stored."""
 SPLIT_AGAIN_SECONDS = 600.0
@@ -86,7 +87,7 @@ class Sweeper:
         self._failed_list = FailedList(redis)
         self._register = KeyRegister(engine, redis)
         self._retention = Retention(redis, engine, days=retention_days)
-        self._fail_stuck_at = 0.0
+        self._rare_turn_at = 0.0
         self._missing = MissingPassages(engine)
         self._split_again_at: float | None = None
         """When the texts are checked a second time; None until this sweeper leads."""
@@ -109,10 +110,10 @@ class Sweeper:
         self._do("clear the backlog", lambda: clear_backlog(self._redis))
         self._do("copy the API keys to Redis", self._register.synchronize)
         self._do("requeue expired leases", lambda: return_leases(self._redis, self._engine))
-        if time.monotonic() >= self._fail_stuck_at:
+        if time.monotonic() >= self._rare_turn_at:
             self._do("fail tasks whose dependency failed", lambda: fail_stuck_tasks(self._redis, self._engine))
-            self._fail_stuck_at = time.monotonic() + FAIL_STUCK_EVERY_SECONDS
-        self._do("forget agents that have gone", lambda: forget_gone_agents(self._engine))
+            self._do("forget agents that have gone", lambda: forget_gone_agents(self._engine))
+            self._rare_turn_at = time.monotonic() + RARE_TURN_SECONDS
         self._do("update the failed list", self._list_dead_letters)
         if self._embeds:
             self._do("enqueue the embedding", lambda: embed_new_texts(self._redis, self._engine))

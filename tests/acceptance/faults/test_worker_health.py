@@ -19,7 +19,7 @@ from models.process.supervision import ChildProcess
 from tests.support.processes.stack import Stack, wait_for
 from tests.support.project import ROOT
 from tests.support.servers import execute, new_database, running_valkey
-from worker.health import CHILD_LIMIT_SECONDS
+from worker.health import CHILD_LIMIT_SECONDS, find_troubles
 
 HEALTHY = (0, "The worker is healthy.\n")
 NOTICED_SECONDS = CHILD_LIMIT_SECONDS + 20
@@ -53,7 +53,7 @@ def replicas(
     first, second = both
     try:
         for stack in both:
-            wait_for(lambda stack=stack: check(stack) == HEALTHY, seconds=90, what="healthy")  # type: ignore[misc]
+            wait_until_healthy(stack, seconds=90)
         yield first, second
     finally:
         for stack in both:
@@ -72,6 +72,17 @@ def check(stack: Stack) -> tuple[int, str]:
     )
     assert not done.stderr
     return done.returncode, done.stdout
+
+
+def troubles(stack: Stack) -> list[str]:
+    """Return what the check would report, without a process for each look."""
+    return find_troubles(Path(stack.environment["HEALTH_DIR"]))
+
+
+def wait_until_healthy(stack: Stack, *, seconds: float = 60) -> None:
+    """Wait until the check reports nothing."""
+    wait_for(lambda: not troubles(stack), seconds=seconds, what="healthy")
+    assert check(stack) == HEALTHY
 
 
 def children(stack: Stack, *names: str) -> list[psutil.Process]:
@@ -97,7 +108,7 @@ def test_a_process_that_keeps_dying_is_reported_until_it_works_again(replicas: t
 
     assert wait_for(report, what="the death reported").startswith(("worker-1 has died", "worker-1 has just started"))
     assert check(second) == HEALTHY
-    wait_for(lambda: check(first) == HEALTHY, what="restarted")
+    wait_until_healthy(first)
     [successor] = children(first, "worker-1")
     assert successor.pid not in killed
 
@@ -108,27 +119,27 @@ def test_processes_that_hang_are_reported_by_name(replicas: tuple[Stack, Stack])
     for process in hung:
         process.suspend()
     try:
-        told = wait_for(
-            lambda: told if (told := check(first)[1]).count("is stuck") == 2 else "",
-            seconds=NOTICED_SECONDS,
-            what="both reported",
-        )
+        wait_for(lambda: len(troubles(first)) == 2, seconds=NOTICED_SECONDS, what="both reported")
+        code, told = check(first)
     finally:
         for process in hung:
             process.resume()
+    assert code == 1
     assert [line.partition(" is stuck")[0] for line in told.splitlines()] == ["worker-2", "sweeper"]
     assert check(second) == HEALTHY
-    wait_for(lambda: check(first) == HEALTHY, what="healthy again")
+    wait_until_healthy(first)
 
 
 def test_a_supervisor_that_hangs_is_reported(replicas: tuple[Stack, Stack]) -> None:
     first, _ = replicas
     os.kill(first.pid("worker"), signal.SIGSTOP)
     try:
-        wait_for(lambda: check(first)[1].startswith("The supervisor has not acted for"), what="reported")
+        wait_for(lambda: troubles(first), what="reported")
+        code, told = check(first)
+        assert (code, told.startswith("The supervisor has not acted for")) == (1, True)
     finally:
         os.kill(first.pid("worker"), signal.SIGCONT)
-    wait_for(lambda: check(first) == HEALTHY, what="healthy again")
+    wait_until_healthy(first)
 
 
 def test_all_replicas_report_servers_that_do_not_answer(
@@ -136,7 +147,7 @@ def test_all_replicas_report_servers_that_do_not_answer(
 ) -> None:
     def unhealthy() -> list[set[str]]:
         """The names of the processes that each replica reports."""
-        return [{line.partition(" ")[0] for line in check(stack)[1].splitlines()} for stack in replicas]
+        return [{line.partition(" ")[0] for line in troubles(stack)} for stack in replicas]
 
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
@@ -145,7 +156,7 @@ def test_all_replicas_report_servers_that_do_not_answer(
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     for stack in replicas:
-        wait_for(lambda stack=stack: check(stack) == HEALTHY, seconds=60, what="healthy again")  # type: ignore[misc]
+        wait_until_healthy(stack)
     name = urlsplit(database_url).path.removeprefix("/")
     execute(postgres.url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     execute(postgres.url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -155,7 +166,7 @@ def test_all_replicas_report_servers_that_do_not_answer(
     finally:
         execute(postgres.url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
     for stack in replicas:
-        wait_for(lambda stack=stack: check(stack) == HEALTHY, seconds=60, what="healthy again")  # type: ignore[misc]
+        wait_until_healthy(stack)
 
 
 def test_a_worker_that_was_stopped_or_has_another_folder_is_reported(tmp_path: Path) -> None:

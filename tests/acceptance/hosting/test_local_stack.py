@@ -85,6 +85,7 @@ class LocalStack:
         passed = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         ports = {"PORT": str(self.port), "DASHBOARD_PORT": str(free_port())}
         given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "WORKERS": "1", "RELAY_PROCESSES": "1", **ports}
+        given["EMBEDDINGS"] = "off"  # Each embedder would load its model, for seconds.
         with tempfile.TemporaryFile() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local"],
@@ -293,7 +294,7 @@ def test_the_printed_commands_work_and_ctrl_c_leaves_no_process(
 ) -> None:
     with listener_on_the_dashboards_port() as port:
         # Empty counts as unset.
-        stack = run(DASHBOARD_PORT="").wait_until_ready()
+        stack = run(DASHBOARD_PORT="", EMBEDDINGS="").wait_until_ready()
     assert f" since {port} is in use) ... ready (" in stack.output
     lines = stack.output.splitlines()
     assert next(number for number, line in enumerate(lines, start=1) if line.startswith("curl ")) <= MOST_LINES

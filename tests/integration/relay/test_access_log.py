@@ -26,9 +26,10 @@ from tests.support.project import API_KEY, ROOT
 FLOOD = 50
 
 
-@pytest.fixture
-def logging_relay(redis_url: str, tmp_path: Path) -> Iterator[Serving]:
-    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, LOG_FORMAT="json")) as serving:
+@pytest.fixture(scope="module")
+def logging_relay(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("relay")
+    with closing(Serving("relay", folder, REDIS_URL=redis_url, LOG_FORMAT="json")) as serving:
         yield serving
 
 
@@ -135,12 +136,13 @@ def test_a_flood_of_wrong_keys_has_one_line_and_is_counted_at_the_end(redis_url:
     assert counted["message"].startswith("A request of 127.0.0.1 was refused: unknown_key. This happened 49 more times")
 
 
-def test_refused_webhooks_of_one_sender_leave_room_for_those_of_others(logging_relay: Serving) -> None:
-    for _ in range(70):
-        assert logging_relay.post(b"{").status_code == 400
-    assert logging_relay.post(memory(), **{"X-API-Key": "wrong"}).status_code == 401
-    wait_for(lambda: lines_of(logging_relay, status=401), what="logged")
-    assert len(lines_of(logging_relay, status=400)) == 60
+def test_refused_webhooks_of_one_sender_leave_room_for_those_of_others(redis_url: str, tmp_path: Path) -> None:
+    with closing(Serving("relay", tmp_path, REDIS_URL=redis_url, LOG_FORMAT="json")) as serving:
+        for _ in range(70):
+            assert serving.post(b"{").status_code == 400
+        assert serving.post(memory(), **{"X-API-Key": "wrong"}).status_code == 401
+        wait_for(lambda: lines_of(serving, status=401), what="logged")
+        assert len(lines_of(serving, status=400)) == 60
 
 
 def test_nothing_is_logged_below_the_level(redis_url: str, tmp_path: Path) -> None:
