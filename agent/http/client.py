@@ -109,9 +109,12 @@ class Client:
         return self._retry(once, repeatable=repeatable)
 
     @contextmanager
-    def stream(self, path: str, query: Query | None = None) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, query: Query | None = None, *, accept: str = "application/json"
+    ) -> Iterator[Iterator[bytes]]:
         """Stream a document in parts within the block. Raises Unavailable if it ends early."""
-        response = self._retry(lambda: self._request("GET", path, query), repeatable=False)
+        headers = {"Accept": accept}
+        response = self._retry(lambda: self._request("GET", path, query, headers=headers), repeatable=False)
         try:
             yield self._parts(response)
         finally:

@@ -1,0 +1,1 @@
+"""Client programs in Python, against the running stack."""
