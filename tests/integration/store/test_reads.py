@@ -35,7 +35,7 @@ from tests.support.stores.rows import NOW, Rows
 GLOB = "reading-*"
 ENVELOPE = 2_000
 """Characters by which fixed fields may exceed the requested size."""
-HOSTILE = '"\\\x01\n😀数' * 20_000
+HOSTILE = '"\\\x01\n😀数' * 8_000  # As JSON longer than the longest response.
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_no_response_is_much_longer_than_requested(walk: Rows) -> None:
     names = [f'"{number}' * 50 for number in range(100)]
     for number in range(4):
         walk.memory(f"m{number}", text, tags=names)
-        walk.task(f"t{number}", HOSTILE[:100_000], input_data=text, output=text, error=HOSTILE, progress=text)
+        walk.task(f"t{number}", HOSTILE, input_data=text, output=text, error=HOSTILE, progress=text)
         walk.artifact(f"a{number}", text, metadata=text)
         walk.chunk(f"c{number}", HOSTILE, participants=names, metadata=text)
     Rows(walk.connection, "reading-long", context=HOSTILE, participants=names)
