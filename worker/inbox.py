@@ -72,10 +72,10 @@ ACK_SCRIPT = f"""#!lua flags=allow-oom
 local permitted, used = memory()
 local seconds = permitted > 0 and used > permitted / 2 and {SEEN_SECONDS_WHEN_SHORT} or {SEEN_SECONDS}
 local gone, freed = {{}}, {{}}
-for i = 0, #KEYS - 4 do
-  local seen = KEYS[4 + i]
+for i = 0, #KEYS / 2 - 2 do
+  local stream, seen = KEYS[3 + 2 * i], KEYS[4 + 2 * i]
   local id, source, size, ending = unpack(ARGV, 4 * i + 1, 4 * i + 4)
-  if redis.call('XDEL', KEYS[1], id) == 1 then
+  if redis.call('XDEL', stream, id) == 1 then
     gone[source] = (gone[source] or 0) + 1
     freed[source] = (freed[source] or 0) + size + {ENTRY_BYTES}
   end
@@ -83,24 +83,28 @@ for i = 0, #KEYS - 4 do
   if ending == 'forget' then redis.call('DEL', seen) end
 end
 for source, count in pairs(gone) do
-  local left = redis.call('HINCRBY', KEYS[2], source, -count)
-  if left <= 0 then redis.call('HDEL', KEYS[2], source) end
-  if redis.call('HINCRBY', KEYS[3], source, -freed[source]) <= 0 or left <= 0 then
-    redis.call('HDEL', KEYS[3], source)
+  local left = redis.call('HINCRBY', KEYS[1], source, -count)
+  if left <= 0 then redis.call('HDEL', KEYS[1], source) end
+  if redis.call('HINCRBY', KEYS[2], source, -freed[source]) <= 0 or left <= 0 then
+    redis.call('HDEL', KEYS[2], source)
   end
 end
 """
 """Acknowledges entries: deletes them and reduces the backlogs of their sources by those that it really deleted, so it
-is repeatable. Works without free memory. KEYS: stream, BACKLOG_KEY, BACKLOG_BYTES_KEY, and each entry's deduplication
-key; ARGV for each entry: id, source, length of its text, and the fate of that key: `expire`, `forget`, or empty."""
+is repeatable. Works without free memory. KEYS: BACKLOG_KEY, BACKLOG_BYTES_KEY, and for each entry its stream and its
+deduplication key; ARGV for each entry: id, source, length of its text, and the fate of that key: `expire`, `forget`, or
+empty. One call for all shards: finding out how much memory is in use costs as much as several entries."""
 
 FINISH_SCRIPT = """#!lua flags=allow-oom
-if redis.call('XLEN', KEYS[1]) > 0 then return 0 end
-redis.call('DEL', KEYS[2], KEYS[3])
-return 1
+local ended = {}
+for i = 1, #KEYS, 3 do
+  ended[#ended + 1] = redis.call('XLEN', KEYS[i]) > 0 and 0 or 1
+  if ended[#ended] == 1 then redis.call('DEL', KEYS[i + 1], KEYS[i + 2]) end
+end
+return ended
 """
-"""Ends a drain if its stream is empty: the next push then enqueues another. Returns 1 if so. KEYS: stream, its pending
-mark, and its count of failures."""
+"""Ends the drains of shards whose stream is empty: the next push then enqueues another. Returns 1 for each such shard,
+else 0. KEYS for each shard: stream, its pending mark, and its count of failures."""
 
 OUTCOME_SCRIPT = f"""
 {_MEMORY_LUA}{RELEASE_LUA}
@@ -234,8 +238,8 @@ def _quarantine(redis: Redis, shard: int, stream_id: bytes, fields: dict[bytes, 
     kept: dict[Any, Any] = {"from": f"{inbox_key(shard)} {stream_id.decode()}", **fields}
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.xadd(UNREADABLE_KEY, kept)
-        gone = _Gone(stream_id, _source_of(fields), len(fields.get(ENTRY_FIELD, b"")))
-        _delete(pipeline, shard, [gone])
+        gone = _Gone(shard, stream_id, _source_of(fields), len(fields.get(ENTRY_FIELD, b"")))
+        _delete(pipeline, [gone])
         pipeline.execute()
 
 
@@ -250,6 +254,7 @@ def _source_of(fields: dict[bytes, bytes]) -> str:
 class _Gone(NamedTuple):
     """An entry to delete, and the fate of its deduplication key: see ACK_SCRIPT."""
 
+    shard: int
     stream_id: bytes
     source: str
     size: int
@@ -257,9 +262,9 @@ class _Gone(NamedTuple):
     ending: Literal["expire", "forget", ""] = ""
 
 
-def _delete(pipeline: Pipeline, shard: int, gone: Sequence[_Gone]) -> None:
+def _delete(pipeline: Pipeline, gone: Sequence[_Gone]) -> None:
     """Delete entries, and reduce the backlogs by them."""
-    keys = [inbox_key(shard), BACKLOG_KEY, BACKLOG_BYTES_KEY, *(item.seen for item in gone)]
+    keys = [BACKLOG_KEY, BACKLOG_BYTES_KEY, *(key for item in gone for key in (inbox_key(item.shard), item.seen))]
     arguments = [part for item in gone for part in (item.stream_id, item.source, item.size, item.ending)]
     pipeline.eval(ACK_SCRIPT, len(keys), *keys, *arguments)
 
@@ -278,14 +283,11 @@ def acknowledge(
     """Delete committed entries by id, which needs no free memory; then delete stale outcomes, send the new ones and add
     the counts, as far as possible. Returns those of the drained shards that are empty, whose drains ended thereby.
     Repeatable. Raises RedisError if the entries may still be there."""
-    gone: dict[int, list[_Gone]] = {}
-    for number, item in enumerate(entries):
-        gone.setdefault(item.shard, []).append(_gone(item, applied[number] if number < len(applied) else None))
+    gone = [_gone(item, applied[number] if number < len(applied) else None) for number, item in enumerate(entries)]
     grown = {item.entry.session_id for item in applied if item.entry.session_id and item.status != "duplicate"}
     parts = _in_parts(outcomes)
     with redis.pipeline(transaction=False) as pipeline:
-        for shard, items in gone.items():
-            _delete(pipeline, shard, items)
+        _delete(pipeline, gone)
         if stale:
             pipeline.eval(RELEASE_SCRIPT, len(stale), *stale)
         _send(pipeline, next(parts, []))
@@ -295,30 +297,35 @@ def acknowledge(
             pipeline.publish(TASKS_CHANNEL, msgspec.json.encode(news))
         if counts:
             add_counts(pipeline, counts)
-        for shard in shards:
-            _finish_if_empty(pipeline, shard)
-        answers = pipeline.execute(raise_on_error=False)
-        deleted, sent, ended = answers[: len(gone)], answers[len(gone) : -len(shards)], answers[-len(shards) :]
-        if trouble := next((answer for answer in deleted if isinstance(answer, Exception)), None):
-            raise trouble
+        _finish_if_empty(pipeline, shards)
+        deleted, *sent, ended = pipeline.execute(raise_on_error=False)
+        if isinstance(deleted, Exception):
+            raise deleted
         for part in parts:
             _send(pipeline, part)
             sent += pipeline.execute(raise_on_error=False)
     for trouble in (answer for answer in sent if isinstance(answer, Exception)):
         logger.warning("%s: not all outcomes and counts could be sent: %s", name_shards(shards).capitalize(), trouble)
-    return {shard for shard, is_empty in zip(shards, ended, strict=True) if is_empty == 1}
+    return _empty_of(shards, ended)
 
 
 def finish_if_empty(redis: Redis, shards: Sequence[int]) -> set[int]:
     """End the drains of those shards that are empty, so that the next push enqueues another; returns them."""
     with redis.pipeline(transaction=False) as pipeline:
-        for shard in shards:
-            _finish_if_empty(pipeline, shard)
-        return {shard for shard, is_empty in zip(shards, pipeline.execute(), strict=True) if is_empty}
+        _finish_if_empty(pipeline, shards)
+        return _empty_of(shards, *pipeline.execute())
 
 
-def _finish_if_empty(pipeline: Pipeline, shard: int) -> None:
-    pipeline.eval(FINISH_SCRIPT, 3, inbox_key(shard), drain_pending_key(shard), failure_count_key(shard))
+def _finish_if_empty(pipeline: Pipeline, shards: Sequence[int]) -> None:
+    keys = [key for shard in shards for key in (inbox_key(shard), drain_pending_key(shard), failure_count_key(shard))]
+    pipeline.eval(FINISH_SCRIPT, len(keys), *keys)
+
+
+def _empty_of(shards: Sequence[int], ended: Any) -> set[int]:
+    """Returns the shards whose drains ended, of the answer to FINISH_SCRIPT; none if it is an error."""
+    if isinstance(ended, Exception):
+        return set()
+    return {shard for shard, is_empty in zip(shards, ended, strict=True) if is_empty == 1}
 
 
 def slow_key(shard: int) -> str:
@@ -337,7 +344,9 @@ def _gone(item: StreamEntry, applied: ApplyResult | None) -> _Gone:
     if applied is not None and (applied.status == "conflict" or not applied.binds):
         # Kept, it would make the relay reject the first command, or drop a delivery that is to be judged anew.
         ending = "forget"
-    return _Gone(item.stream_id, entry.source, item.size, dedup_key(entry.source, entry.delivery_id), ending)
+    return _Gone(
+        item.shard, item.stream_id, entry.source, item.size, dedup_key(entry.source, entry.delivery_id), ending
+    )
 
 
 def _in_parts(outcomes: Iterable[EncodedOutcome]) -> Iterator[list[EncodedOutcome]]:

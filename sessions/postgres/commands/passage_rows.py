@@ -81,9 +81,11 @@ def _add_lexemes(text: str, lexemes: list[str], position: int) -> int:
 
 
 def _lexemes_of(compound: str, language: str) -> tuple[int, list[tuple[int, str]]]:
-    """Return the number of words of an identifier or word, and its quoted forms, each with the number of its word."""
+    """Return the number of words of an identifier or word, and its lexemes, each with the number of its word. Plain
+    ones have no quotes, which SQL would double, and Postgres would read twice."""
     words, found = placed_forms(compound, language)
-    return words, [(number, f"{quote(form)}:") for number, form in found]
+    plain = compound.isascii()
+    return words, [(n, f"{form}:" if plain and form.isalnum() else f"{quote(form)}:") for n, form in found]
 
 
 _known_lexemes = lru_cache(maxsize=65_536)(_lexemes_of)
