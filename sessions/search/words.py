@@ -95,6 +95,8 @@ def numbers_in(text: str) -> dict[int, tuple[str, ...]]:
     if not _GROUPS.search(text):
         return found
     for match in _NUMBER.finditer(text):
+        if match.end() - match.start() <= PHONE_DIGITS:
+            continue
         digits = re.sub(r"\D", "", match[0])
         if PHONE_DIGITS <= len(digits) <= LONGEST_WORD:
             found[match.start()] = tuple(dict.fromkeys((digits, digits[-PHONE_DIGITS:])))
