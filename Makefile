@@ -16,7 +16,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Packages are installed without bytecode. Python writes it for the modules in use, unless this variable is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up test check torture bench bench-search fmt lock clean
+.PHONY: help up test check torture bench bench-search fmt dist lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,11 +48,15 @@ fmt: $(TOOLS) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(TOOLS) ## Build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
+
 lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
-	$(LOCK) --extra dashboard --extra embeddings --extra local --extra dev --output-file requirements.lock
-	$(LOCK) --extra dashboard --extra embeddings --constraint requirements.lock --output-file requirements.txt
-	$(LOCK) --extra dashboard --extra embeddings --extra local --constraint requirements.lock --output-file requirements-local.txt
+	$(LOCK) --extra server --extra local --extra dev --output-file requirements.lock
+	$(LOCK) --extra server --constraint requirements.lock --output-file requirements.txt
+	$(LOCK) --extra server --extra local --constraint requirements.lock --output-file requirements-local.txt
 	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-bench.txt
 
 clean: ## Remove the virtual environment and caches; keep the data

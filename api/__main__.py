@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from relay.processes import main
+from models.process.missing_packages import explained_if_missing
+
+with explained_if_missing():
+    from relay.processes import main
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -20,4 +23,5 @@ def _create(settings: Settings) -> Starlette:
 
 
 if __name__ == "__main__":
-    sys.exit(main("api", _create))
+    with explained_if_missing():
+        sys.exit(main("api", _create))

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from agent.http.relay_url import is_loopback, parse_address
 from models.atomic_files import PRIVATE, replacing
 from models.errors import SettingsError
+from models.process.program import own_data_dir
 
-PROJECT = Path(__file__).resolve().parent.parent
 NOTHING_HINT = (
     "Start a local stack with `make up`, log in with `session-cli login`, set RELAY_URL and API_KEY, or work on files "
     "with `--backend json`."
@@ -99,12 +99,12 @@ def forget_login(environment: Mapping[str, str]) -> Path | None:
 
 
 def local_login(environment: Mapping[str, str]) -> Login | None:
-    """Find this user's running stack, with its data in DATA_DIR or in the project, and the key stored there. Raises
-    SettingsError if the only stack found lacks a key or belongs to another user."""
+    """Find this user's running stack, with its data in DATA_DIR or this program's folder, and the key stored there.
+    Raises SettingsError if the only stack found lacks a key or belongs to another user."""
     from local.stack.running_stack import read_own, running_stack
 
     trouble: SettingsError | None = None
-    for folder in (Path(environment.get("DATA_DIR") or ".data"), PROJECT / ".data"):
+    for folder in (Path(environment.get("DATA_DIR") or ".data"), own_data_dir(environment)):
         try:
             url = str((running_stack(folder) or {}).get("relay_url", ""))
             # A file in a directory may be anybody's: it must not cause a key to be sent to another machine.

@@ -38,7 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dead-letters": "operator.dead_letters",
         "keys": "operator.keys",
     },
-    "Operations": {"db": "operator.databases", "doctor": "operator.doctor"},
+    "Operations": {"up": "operator.up", "db": "operator.databases", "doctor": "operator.doctor"},
     "Shell": {"completion": "completion"},
 }
 """Maps each command to its module in cli/commands, which is imported on first use to keep startup fast."""
@@ -56,7 +56,7 @@ class Commands(click.Group):
         """Load a command, or return None for an unknown name."""
         if cmd_name not in MODULES:
             return None
-        module = import_module(f"cli.commands.{MODULES[cmd_name]}")
+        module = import_module(f"{__package__}.commands.{MODULES[cmd_name]}")
         return next(
             value for value in vars(module).values() if isinstance(value, click.Command) and value.name == cmd_name
         )
@@ -107,7 +107,7 @@ def cli() -> None:
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"{NAME} {version()}")
+        click.echo(f"{ctx.find_root().info_name} {version()}")
         ctx.exit()
 
 
@@ -131,7 +131,7 @@ def main() -> int:
     if any(word == "--json" or word.startswith("--json=") for word in sys.argv[1:]):
         tool.terminal.fields = ()
     try:
-        code = cli.main(prog_name=NAME, standalone_mode=False, obj=tool)
+        code = cli.main(prog_name=_program_name(sys.argv[0]), standalone_mode=False, obj=tool)
         return code if isinstance(code, int) else 0
     except Exception as error:
         return _report(tool, error)
@@ -141,8 +141,19 @@ def main() -> int:
         tool.close()
 
 
+def _program_name(command: str) -> str:
+    """The name under which an installation was called. It has two, as people who run a relay think of it as such."""
+    name = os.path.basename(command)
+    return name if name == "session-relay" else NAME
+
+
 def _report(tool: CliContext, error: Exception) -> int:
     """Print an error and return its exit code. Unexpected exceptions, which are bugs, are raised again."""
+    from models.process.missing_packages import describe_missing
+
+    if isinstance(error, ModuleNotFoundError) and (sentence := describe_missing(error)):
+        tool.terminal.fail(sentence)
+        return FAILED
     from models.commands.interface_names import to_cli
     from models.errors import Forbidden, NotFound, RelayError, SettingsError, TooManyRequests, Unauthorized, Unavailable
 

@@ -7,12 +7,15 @@ import signal
 import sys
 from pathlib import Path
 
-from local.stack.console import Console
-from local.stack.environment import read_env_file
-from local.stack.lifecycle import Stack
-from models.errors import RelayError
-from models.process.parent_death import exit_with_parent
-from models.settings import read_settings
+from models.process.missing_packages import explained_if_missing
+
+with explained_if_missing():
+    from local.stack.console import Console
+    from local.stack.environment import read_env_file
+    from local.stack.lifecycle import Stack
+    from models.errors import RelayError
+    from models.process.parent_death import exit_with_parent
+    from models.settings import read_settings
 
 
 def main() -> int:

@@ -12,18 +12,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
+from models.process.missing_packages import explained_if_missing
 
-from api.operations.api_keys import describe_key, describe_revocation
-from local.operator.server_discovery import known_servers
-from local.stack.environment import read_env_file
-from models.access.api_keys import HOOK_PREFIX
-from models.access.scopes import ALL_SCOPES
-from models.errors import RelayError, SettingsError
-from models.routes import template_of
-from models.settings import Settings, read_settings
-from relay.auth.signing_secrets import webhook_secrets
-from sessions.api_keys import KeyRegister, connect_register
+with explained_if_missing():
+    import msgspec
+
+    from api.operations.api_keys import describe_key, describe_revocation
+    from local.operator.server_discovery import known_servers
+    from local.stack.environment import read_env_file
+    from models.access.api_keys import HOOK_PREFIX
+    from models.access.scopes import ALL_SCOPES
+    from models.errors import RelayError, SettingsError
+    from models.routes import template_of
+    from models.settings import Settings, read_settings
+    from relay.auth.signing_secrets import webhook_secrets
+    from sessions.api_keys import KeyRegister, connect_register
 
 COLUMNS = ("key_id", "name", "scopes", "sessions", "created_at", "revoked_at")
 

@@ -12,12 +12,16 @@ import signal
 import sys
 import time
 
-from models.errors import SettingsError
-from models.process.log_setup import configure_logging
-from models.process.parent_death import exit_with_parent
-from models.process.supervision import Child, Supervisor, UnexpectedExit
-from models.queue.redis_options import check_redis_url
-from models.settings import Settings, read_settings, sqlalchemy_url
+from models.process.missing_packages import explained_if_missing
+
+with explained_if_missing():
+    from models.errors import SettingsError
+    from models.process.log_setup import configure_logging
+    from models.process.parent_death import exit_with_parent
+    from models.process.program import python_command
+    from models.process.supervision import Child, Supervisor, UnexpectedExit
+    from models.queue.redis_options import check_redis_url
+    from models.settings import Settings, read_settings, sqlalchemy_url
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 30.0
@@ -58,7 +62,7 @@ def main() -> int:
 
     supervisor = Supervisor(on_death=report)
     for name, module in _processes(settings).items():
-        command = (sys.executable, "-m", module)
+        command = python_command(module)
         supervisor.start(Child(name=name, command=command, environment=environment, stop_timeout_seconds=STOP_SECONDS))
     while not signals and not hopeless:
         supervisor.tend()

@@ -12,6 +12,7 @@ import msgspec
 
 from models.errors import SettingsError
 from models.process.capacity import MAX_PROCESSES, usable_processes
+from models.process.program import IS_INSTALLED, own_data_dir
 
 Network = IPv4Network | IPv6Network
 FOREIGN_PARAMETERS = frozenset(
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     redis_url: str = ""
     data_dir: str = ".data"
+    """The folder of all local data. An installed program has its default in the user's home."""
     public_url: str = ""
     """The URL under which clients reach the relay, such as https://relay.example. Default on Railway: its domain."""
     api_key: str = ""
@@ -102,6 +104,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     }
     if domain := source.get("RAILWAY_PUBLIC_DOMAIN", "").strip():
         values.setdefault("public_url", f"https://{domain}")
+    if IS_INSTALLED:
+        values.setdefault("data_dir", str(own_data_dir(source)))
     for name in PER_CORE:
         values.setdefault(name, str(usable_processes()))
     for name in ("log_level", "log_format"):

@@ -21,6 +21,7 @@ from models.errors import SettingsError
 from models.process.gc_tuning import collect_nothing
 from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import exit_with_parent
+from models.process.program import python_command
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.settings import Settings, read_settings
 
@@ -110,7 +111,7 @@ def _child(module: str, number: int, listeners: Sequence[socket.socket]) -> Chil
     inherited = tuple(listener.fileno() for listener in listeners)
     return Child(
         name=f"relay-{number}",
-        command=(sys.executable, "-m", module),
+        command=python_command(module),
         environment={**os.environ, VARIABLE: ",".join(map(str, inherited))},
         inherited=inherited,
         stop_timeout_seconds=STOP_SECONDS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from models.process.gc_tuning import collect_nothing, collect_seldom
+from models.process.missing_packages import explained_if_missing
 
 
 def _run() -> int:
@@ -16,4 +17,5 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    with explained_if_missing():
+        sys.exit(_run())

@@ -11,18 +11,21 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-import redis
-import rq.serializers
-import uvicorn
-from a2wsgi import WSGIMiddleware
-from flask import Flask, Response, request
-from rq.exceptions import NoSuchJobError
-from rq.serializers import JSONSerializer
+from models.process.missing_packages import explained_if_missing
 
-from models.errors import SettingsError
-from models.process.log_setup import configure_logging
-from models.process.parent_death import exit_with_parent
-from models.settings import Settings, read_settings
+with explained_if_missing():
+    import redis
+    import rq.serializers
+    import uvicorn
+    from a2wsgi import WSGIMiddleware
+    from flask import Flask, Response, request
+    from rq.exceptions import NoSuchJobError
+    from rq.serializers import JSONSerializer
+
+    from models.errors import SettingsError
+    from models.process.log_setup import configure_logging
+    from models.process.parent_death import exit_with_parent
+    from models.settings import Settings, read_settings
 
 USER = "admin"
 THREADS = 4

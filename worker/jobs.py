@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from threading import Event
 
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.queue.inbox import SHARDS, inbox_key
-from models.queue.job_queue import name_shards
+from models.queue.job_queue import JOBS_MODULE, name_shards
 from models.queue.metrics import PASSAGES_EMBEDDED, add_counts
 from models.queue.redis_options import REDIS_OPTIONS
 from models.settings import Settings
@@ -24,6 +25,8 @@ from worker.dead_letters import replay as replay_dead_letter
 from worker.drain import Drain
 
 logger = logging.getLogger(__name__)
+# RQ imports the functions by this name, also where the module has a longer one.
+sys.modules.setdefault(JOBS_MODULE, sys.modules[__name__])
 
 LONGEST_QUESTION_SECONDS = 0.1
 """For the vector of a question in a drain: until the model is loaded, searches use words alone."""

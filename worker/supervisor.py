@@ -13,6 +13,7 @@ from models.errors import SettingsError
 from models.process.gc_tuning import collect_seldom
 from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import ParentWatch
+from models.process.program import python_command
 from models.process.supervision import Child, Supervisor, UnexpectedExit
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
@@ -82,7 +83,7 @@ def main() -> int:
 def _child(name: str, work: Callable[[], None], *, module: str) -> Child:
     if FORKS:
         return Child(name=name, work=work, stop_timeout_seconds=STOP_SECONDS)
-    command = (sys.executable, "-m", module)
+    command = python_command(module)
     return Child(name=name, command=command, environment=os.environ, stop_timeout_seconds=STOP_SECONDS)
 
 

@@ -151,7 +151,7 @@ def _require_program(program: str) -> None:
 
 def _own_environment(tool: CliContext) -> dict[str, str]:
     """The environment without the PYTHONPATH entry that the launcher added."""
-    from cli.configuration import PROJECT
+    from models.process.program import PROJECT
 
     paths = tool.environment.get("PYTHONPATH", "").split(os.pathsep)
     others = os.pathsep.join(path for path in paths if path and Path(path) != PROJECT)

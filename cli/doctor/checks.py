@@ -12,6 +12,7 @@ from cli.context import CliContext
 from cli.doctor.findings import Finding, judge, judge_clock, judge_disk
 from cli.doctor.relay_health import Status, fetch_status
 from models.errors import RelayError, SettingsError, Unauthorized, Unavailable
+from models.process.missing_packages import describe_missing
 from models.settings import read_settings
 from models.version import UNKNOWN, version
 
@@ -24,8 +25,10 @@ def examine(tool: CliContext) -> Iterator[Finding]:
     seen: dict[str, Any] = {}
     try:
         seen = _probe_servers(tool)
-    except (RelayError, ImportError) as error:
+    except RelayError as error:
         yield Finding("servers", "warning", f"Cannot be checked directly: {error}")
+    except ModuleNotFoundError as error:
+        yield Finding("servers", "warning", "Cannot be checked directly.", describe_missing(error) or str(error))
     try:
         client = tool.client
     except SettingsError as error:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cli.configuration import PROJECT
 from cli.output.escaping import visible
 from models.errors import SettingsError
+from models.process.program import PROJECT
 
 FILES = (".mcp.json", "mcp-config.json")
 """Configuration files, searched for in the current directory."""

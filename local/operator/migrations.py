@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -14,10 +13,10 @@ from sqlalchemy.exc import ProgrammingError
 
 from local.operator.postgres_tools import TargetDatabase
 from models.errors import RelayError
+from models.process.program import PROJECT
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.operations import schema_revision
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 TAIL_LINES = 6
 
 State = schema_revision.State | Literal["differs"]

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from local.data_dir import Lock, make_data_dir
 from local.stack.running_stack import running_stack
 from models.errors import SettingsError
+from models.process.program import own_data_dir
 from models.settings import read_settings
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 Origin = Literal["environment", "running", "stopped"]
 
 
@@ -54,7 +54,7 @@ def open_servers(environment: Mapping[str, str], *, needs_redis: bool) -> Iterat
             f"No database was found: DATABASE_URL is not set, and {data_dir} contains no stack.",
             hint="Set DATABASE_URL to postgresql://user@host/database, or DATA_DIR.",
         )
-    if not environment.get("DATA_DIR", "").strip() and data_dir.resolve() != PROJECT / ".data":
+    if not environment.get("DATA_DIR", "").strip() and data_dir.resolve() != own_data_dir(environment):
         raise SettingsError(
             f"The Postgres in {data_dir.resolve()} was not started, because its settings can run programs.",
             hint=f"If you trust it, set DATA_DIR={data_dir}",

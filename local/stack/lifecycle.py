@@ -25,12 +25,12 @@ from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
 from local.stack.log_rotation import LogRotation
+from models.process.program import PROJECT, python_command
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.routes import path_to
 from models.settings import Settings
 
 ROLE = "process"
-PROJECT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = {"worker": "worker", "dashboard": "worker.dashboard", "relay": "api"}
 """Each process with its module, in start order."""
 STOP_SECONDS = 30.0
@@ -182,7 +182,7 @@ class Stack:
             self._supervisor.start(
                 Child(
                     name=name,
-                    command=(sys.executable, "-m", module),
+                    command=python_command(module),
                     environment={**environment, "LOG_FILE": str(log)},
                     folder=PROJECT,
                     log=log,

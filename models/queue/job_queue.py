@@ -15,11 +15,13 @@ WORKERS_KEY = WORKERS_BY_QUEUE_KEY % QUEUE
 """RQ's set of the keys of all workers on the queue."""
 SWEEPER_KEY = "sr:sweeper"
 """Exists while a sweeper runs, which implies that workers are supervised."""
-DRAIN = "worker.jobs.drain"
-REPLAY = "worker.jobs.replay"
+JOBS_MODULE = "worker.jobs"
+"""The name of the jobs' module for all processes on one Redis, installed or run from a checkout."""
+DRAIN = f"{JOBS_MODULE}.drain"
+REPLAY = f"{JOBS_MODULE}.replay"
 EMBEDDINGS_QUEUE = "session-relay-embeddings"
 """The queue of the embedder, which makes the vectors of stored texts."""
-EMBED = "worker.jobs.embed"
+EMBED = f"{JOBS_MODULE}.embed"
 ALLOWED_JOBS = frozenset({DRAIN, REPLAY, EMBED})
 """RQ imports and calls any dotted name in a job; workers reject all but these."""
 

@@ -22,7 +22,7 @@ URL = "https://relay.example"
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An empty environment, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cli.configuration.PROJECT", tmp_path)
+    monkeypatch.setattr("models.process.program.PROJECT", tmp_path)
     return {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 
