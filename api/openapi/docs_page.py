@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
+from api.static_files import url_of
 from models.errors import SettingsError
 from relay.http.query_parameters import decode_parameters
 from relay.http.routing import route
@@ -24,31 +25,36 @@ FOLDER = f"static/{PACKAGE}/swagger-ui-dist"
 CACHE_SECONDS = 3_600
 """Cache lifetime of the files, which change only with the package."""
 
-File = Literal["start.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"]
+File = Literal["start.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css"]
 OWN: tuple[File, ...] = ("start.js", "page.css")
-MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png"}
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-PAGE = """<!doctype html>
+PAGE = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>session-relay: the API</title>
-<link rel="icon" href="/docs/favicon-32x32.png">
+<meta name="color-scheme" content="light dark">
+<title>The API – session-relay</title>
+<link rel="icon" type="image/svg+xml" href="{url_of("icon.svg")}">
+<link rel="stylesheet" href="{url_of("theme.css")}">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 <link rel="stylesheet" href="/docs/page.css">
 </head>
 <body>
-<header>
-<a href="/">Sessions</a>
+<header class="top">
+<h1>The API</h1>
+<nav class="wide" aria-label="Ways around">
+<a class="brand" href="/"><img src="{url_of("icon.svg")}" alt="" width="24" height="24">Sessions</a>
 <a href="/llm-instructions">Instructions for LLMs</a>
 <a href="/openapi.json">OpenAPI</a>
 <a href="/openapi.json?client=gpt">for a custom GPT</a>
+</nav>
 </header>
 <noscript>This page needs JavaScript; the links above do not.</noscript>
 <main id="api"></main>

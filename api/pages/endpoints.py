@@ -15,11 +15,11 @@ from api.pages.session_items import SessionItems
 from api.pages.session_list import SessionList
 from api.pages.session_page import SessionPages
 from api.pages.sign_in import SignIn
-from api.pages.static_files import static_route
 from api.pages.visitors import Visitor, Visitors
 from api.sessions.events import Events
 from api.sessions.exports import Exports
 from api.sessions.reader import Reader
+from api.static_files import static_route
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.http.responses import RecordRejection

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from api.pages.markdown import render_markdown
-from api.pages.static_files import url_of
 from api.pages.texts import clean_title, day_and_time, describe, duration, marked_parts, read_progress, shown
+from api.static_files import url_of
 from models.routes import path_to
 
 HEADERS = {

@@ -337,7 +337,7 @@ def test_errors_are_pages_for_people_and_json_for_programs(stack: Stack, visitor
 def test_the_files_of_the_pages_are_kept_by_browsers(stack: Stack, visitor: Visitor) -> None:
     page = visitor.get("/")
     files = sorted(set(re.findall(r'"(/static/[^"]+)"', page)))
-    assert len(files) == 3
+    assert len(files) == 4
     for path in files:
         answer = httpx.get(stack.url + path)
         assert answer.status_code == 200

@@ -10,6 +10,7 @@ import pytest
 
 from api.openapi.docs_page import File
 from api.openapi.document import build_document
+from api.static_files import url_of
 from tests.support.processes.browser import Browser
 from tests.support.processes.stack import Stack, new_id
 from tests.support.project import API_KEY
@@ -24,6 +25,7 @@ def test_the_page_shows_all_operations_and_loads_nothing_from_other_hosts(stack:
     assert "Instructions for LLMs" in browser.run("document.querySelector('header').innerText")
     asked = {url for url in browser.requests if not url.startswith("data:")}
     files = {f"{stack.url}/docs/{name}" for name in get_args(File)}
+    files |= {stack.url + url_of(name) for name in ("icon.svg", "theme.css")}
     assert asked == {f"{stack.url}/docs", f"{stack.url}/openapi.json"} | files
     assert browser.complaints == []
 
@@ -32,7 +34,7 @@ def test_the_page_follows_the_dark_mode_and_leads_back(stack: Stack, browser: Br
     browser.show_as(width=1280, dark=True)
     browser.open(f"{stack.url}/docs")
     browser.wait_for("document.querySelector('.swagger-ui .info')", what="shown")
-    assert browser.run("getComputedStyle(document.querySelector('.swagger-ui')).backgroundColor") == "rgb(28, 32, 34)"
+    assert browser.run("getComputedStyle(document.querySelector('.swagger-ui')).backgroundColor") == "rgb(20, 22, 26)"
     assert browser.run("document.querySelector('header a').href") == f"{stack.url}/"
     browser.show_as(width=1280, dark=False)
     browser.wait_for("!document.documentElement.classList.contains('dark-mode')")

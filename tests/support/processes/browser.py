@@ -18,6 +18,8 @@ import pytest
 from tests.support.processes.stack import wait_for
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+AXE = Path(__file__).parent.parent / "axe" / "axe.min.js"
+"""axe-core 4.14.1 from npm, unchanged: it checks pages for accessibility (WCAG 2, and good practice)."""
 LIMIT_SECONDS = 60
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
@@ -70,6 +72,18 @@ class Browser:
     def wait_for(self, script: str, *, what: str = "") -> None:
         """Wait until an expression is true in the page."""
         wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
+
+    def find_barriers(self, *, without: str = "") -> list[str]:
+        """Return what keeps people with disabilities from using the page, by axe: the rule and the element. Elements
+        that match `without` are left out."""
+        if not self.run("'axe' in window"):
+            self.call("Runtime.evaluate", expression=AXE.read_text())
+        context = json.dumps({"exclude": [without]}) if without else "document"
+        # It would load the style sheets again.
+        options = {"resultTypes": ["violations"], "preload": False}
+        found = f"axe.run({context}, {json.dumps(options)})"
+        rules = f"{found}.then((result) => result.violations.map((rule) => [rule.id, rule.nodes[0].html]))"
+        return [f"{rule}: {element}" for rule, element in self.run(rules)]
 
     def show_as(self, *, width: int, height: int = 844, dark: bool = False) -> None:
         """Show pages as on a screen of this size."""

@@ -1,4 +1,4 @@
-"""The pages' own style sheet, script and icon. Their URLs contain a hash, so that browsers keep them."""
+"""Style sheets, script and icon of the pages for people. Their URLs contain a hash, so that browsers keep them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.routes import path_to
 from relay.http.query_parameters import decode_parameters
 from relay.http.routing import route
 
-File = Literal["page.css", "page.js", "icon.svg"]
+File = Literal["theme.css", "page.css", "page.js", "icon.svg"]
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -41,7 +41,7 @@ class StaticFile(NamedTuple):
 
 
 def _read(name: str) -> StaticFile:
-    path = Path(__file__).parent / "static" / name
+    path = Path(__file__).parent / "pages" / "static" / name
     content = path.read_bytes()
     version = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
     return StaticFile(content, MEDIA_TYPES[path.suffix], f"{path_to('page_file', file=name)}?v={version}")
