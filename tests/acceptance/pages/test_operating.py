@@ -78,7 +78,7 @@ def test_a_delivery_tells_its_story(stack: Stack, visitor: Visitor, session_id: 
     assert stack.journal(session_id)[-1]["message"] in page
     rejected = stack.try_send("answer_task", session_id, task_id="none", answer="x").json()["delivery_id"]
     page = text_of(visitor.get(f"/deliveries/{rejected}?source=default"))
-    assert re.search("answer_task rejected .* Rejected .*only the sender can send it again.* retryable", page)
+    assert re.search("answer_task rejected .* Rejected .*only the sender can send it again.*task_not_found", page)
     assert visitor.client.get(f"/deliveries/{new_id('none')}").status_code == 404
     other = new_key(stack, scopes=["admin"], sessions="other-*")
     wait_for(lambda: works(stack, other))
