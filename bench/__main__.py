@@ -29,8 +29,8 @@ from bench.speed.table import render
 from models.version import version
 
 RESULTS = Path(__file__).parent / "results"
-no_deliveries = partial(limits.insert, tables=("memories", "events"))
-no_events = partial(limits.insert, tables=("memories", "deliveries"))
+no_deliveries = partial(limits.insert, tables=("memories", "events", "passages"))
+no_events = partial(limits.insert, tables=("memories", "deliveries", "passages"))
 relaxed_valkey = partial(product.without, valkey_settings={"appendfsync": "everysec"})
 relaxed_postgres = partial(product.without, postgres_settings={"synchronous_commit": "off"})
 MEASUREMENTS = (

@@ -13,7 +13,9 @@ import msgspec
 
 from bench.speed.webhook import SESSIONS
 
-TABLES = ("memories", "deliveries", "events")
+TABLES = ("memories", "deliveries", "events", "passages")
+SAMPLE = "sample-1"
+"""The delivery id and key of the sample. Its passage contains them."""
 _COLUMNS = """
 SELECT column_name FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name = %s AND is_generated = 'NEVER' AND identity_generation IS DISTINCT FROM
@@ -38,6 +40,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         rows["memories"]["key"] = delivery_id
         rows["deliveries"]["delivery_id"] = rows["events"]["delivery_id"] = delivery_id
         rows["events"]["event_id"] = time.time_ns() // 1_000
+        rows["passages"] |= {
+            "item_id": delivery_id,
+            **{name: self.rows["passages"][name].replace(SAMPLE, delivery_id) for name in ("text", "words")},
+        }
         return rows
 
     def statement(self, *, many: bool, tables: Sequence[str] = TABLES) -> str:
@@ -46,26 +52,34 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         statements = []
         for name in tables:
             columns = ", ".join(f'"{column}"' for column in self.rows[name])
-            statements.append(
-                f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {function}(NULL::{name}, %s)"  # noqa: S608
-            )
+            insert = f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {function}(NULL::{name}, %s)"  # noqa: S608
+            statements.append(_with_waiting(insert) if name == "passages" else insert)
         return "; ".join(statements)
 
 
-def read_sample(cursor: Any, *, delivery_id: str, key: str, entry: str) -> Sample:
+def _with_waiting(insert: str) -> str:
+    """Return a statement that also notes passages as not embedded, as the product does."""
+    return (
+        f"WITH written AS ({insert} RETURNING passage_id)"  # noqa: S608
+        " INSERT INTO passages_to_embed (passage_id) SELECT passage_id FROM written"
+    )
+
+
+def read_sample(cursor: Any, *, entry: str) -> Sample:
     """Read the rows that an applied webhook has left."""
     rows = {}
-    for name, column, value in (
-        ("memories", "key", key),
-        ("deliveries", "delivery_id", delivery_id),
-        ("events", "delivery_id", delivery_id),
+    for name, column in (
+        ("memories", "key"),
+        ("deliveries", "delivery_id"),
+        ("events", "delivery_id"),
+        ("passages", "item_id"),
     ):
         cursor.execute(_COLUMNS, (name,))
         columns = [found for (found,) in cursor.fetchall()]
         quoted = ", ".join(f'"{found}"' for found in columns)
         cursor.execute(
             f"SELECT row_to_json(r)::text FROM (SELECT {quoted} FROM {name} WHERE {column} = %s) r",  # noqa: S608
-            (value,),
+            (SAMPLE,),
         )
         rows[name] = msgspec.json.decode(cursor.fetchone()[0])
     return Sample(rows=rows, entry=entry)

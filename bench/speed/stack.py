@@ -57,8 +57,10 @@ def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = START
         time.sleep(POLL_SECONDS)
 
 
-COUNTED = ("memories", "deliveries", "events")
+COUNTED = ("memories", "deliveries", "events", "passages")
 """Tables of which only the rows written by a measurement count, if earlier ones are kept."""
+WRITTEN = "memories, memory_revisions, deliveries, events, passages, passages_to_embed"
+"""Tables that webhooks write to; vectors refer to passages."""
 
 
 class Stack:
@@ -181,7 +183,7 @@ class Stack:
             if answer.status_code != 200:
                 raise RuntimeError(f"The sample was not applied: {answer.text}")
         with self._connection.cursor() as cursor:
-            return read_sample(cursor, delivery_id="sample-1", key="sample-1", entry=entry[ENTRY_FIELD].decode())
+            return read_sample(cursor, entry=entry[ENTRY_FIELD].decode())
 
 
 class Bench:
@@ -208,7 +210,7 @@ class Bench:
         folder = self._folder / f"measurement-{self._count}"
         folder.mkdir(mode=0o755)
         if not keep_rows:
-            self._execute("TRUNCATE memories, memory_revisions, deliveries, events RESTART IDENTITY")
+            self._execute(f"TRUNCATE {WRITTEN} RESTART IDENTITY CASCADE")
         self._execute("CHECKPOINT")
         for name, value in (postgres_settings or {}).items():
             self._execute(f"ALTER ROLE CURRENT_USER SET {name} = {value}")

@@ -20,7 +20,7 @@ _local = threading.local()
 
 
 def apply(body: str) -> None:
-    """Apply a webhook: its rows, and the last activity of its session. Repeated, it changes nothing."""
+    """Apply a webhook: its rows, and the last activity of its session. Repeated, it only adds another passage."""
     delivery_id = str(msgspec.json.decode(body)["id"])
     number = int(delivery_id.rpartition("-")[2])
     rows = _sample().copy(delivery_id, number)
