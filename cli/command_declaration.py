@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cli.backends.selection import BACKENDS
+from cli.completion import complete_profiles, complete_sessions
 from cli.context import CliContext
 from cli.output.table_columns import OutputSchema
 
@@ -46,10 +48,20 @@ class DataCommand(click.Command):
         return not takes_words or any(name in self.shape.fields for name in word.split(","))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Add the list of fields to the help."""
+        """Add examples and the list of fields to the help."""
         super().format_epilog(ctx, formatter)
+        write_examples(ctx.command_path.partition(" ")[2], formatter)
         with formatter.section("JSON fields"):
             formatter.write_text(", ".join(self.shape.fields))
+
+
+class CommandGroup(click.Group):
+    """A group of commands, with examples in its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add examples to the help."""
+        super().format_epilog(ctx, formatter)
+        write_examples(ctx.command_path.partition(" ")[2], formatter)
 
 
 def command(name: str, shape: OutputSchema, **more: Any) -> Callable[[Body], click.Command]:
@@ -92,6 +104,15 @@ def general_options(*, hidden: bool = True) -> list[click.Option]:
             callback=_setter("data_dir"),
         ),
         click.Option(
+            ["--profile"],
+            metavar="NAME",
+            help="Stored login to use, instead of RELAY_URL and API_KEY.",
+            expose_value=False,
+            hidden=hidden,
+            callback=_setter("profile"),
+            shell_complete=complete_profiles,
+        ),
+        click.Option(
             ["--no-pager"],
             is_flag=True,
             help="Do not pipe long output through a pager.",
@@ -100,6 +121,35 @@ def general_options(*, hidden: bool = True) -> list[click.Option]:
             callback=_disable_pager,
         ),
     ]
+
+
+class AskedArgument(click.Argument):
+    """A required argument that is asked for on a terminal, if it is missing."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        """Return the value given or typed."""
+        value, source = super().consume_value(ctx, opts)
+        asks = self.required and self.value_is_missing(value) and not ctx.resilient_parsing
+        if asks and isinstance(ctx.obj, CliContext) and ctx.obj.terminal.can_ask:
+            label = (self.name or "").removesuffix("_id").replace("_", " ").capitalize()
+            if typed := ctx.obj.terminal.ask(label):
+                return typed, ParameterSource.PROMPT
+        return value, source
+
+
+def argument(name: str, **more: Any) -> Callable[[Body], Body]:
+    """A positional argument that is asked for on a terminal, if it is missing."""
+    return click.argument(name, cls=AskedArgument, **more)
+
+
+def write_examples(path: str, formatter: click.HelpFormatter) -> None:
+    """Add the examples of a command to its help."""
+    from cli.command_examples import EXAMPLES
+
+    if lines := EXAMPLES.get(path):
+        with formatter.section("Examples"):
+            for line in lines:
+                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
 class Id(click.ParamType[str]):
@@ -119,14 +169,19 @@ class Id(click.ParamType[str]):
         return text
 
 
-def id_argument(name: str, metavar: str = "ID", *, required: bool = True) -> Callable[[Body], Body]:
+def id_argument(name: str, metavar: str = "ID", *, required: bool = True, **more: Any) -> Callable[[Body], Body]:
     """A positional argument that is an id."""
-    return click.argument(name, metavar=metavar, type=Id(), required=required)
+    return argument(name, metavar=metavar, type=Id(), required=required, **more)
 
 
-def session_argument() -> Callable[[Body], Body]:
+def session_argument(metavar: str = "ID", *, required: bool = True) -> Callable[[Body], Body]:
     """The positional argument for a session's id."""
-    return id_argument("session_id")
+    return id_argument("session_id", metavar, required=required, shell_complete=complete_sessions)
+
+
+def session_option(help: str = "Filter by session.", **more: Any) -> Callable[[Body], Body]:
+    """`--session`."""
+    return click.option("--session", "session_id", metavar="ID", shell_complete=complete_sessions, help=help, **more)
 
 
 def limit_option(default: int = 50) -> Callable[[Body], Body]:

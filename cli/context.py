@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.backends.selection import BACKENDS, DEFAULT
+from cli.backends.selection import BACKENDS, DEFAULT, PROFILE_VARIABLE
 from cli.output.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -23,8 +23,19 @@ class CliContext:
         self.terminal = Terminal(environment)
         self.backend_name = ""
         self.data_dir: str | None = None
+        self.is_completing = False
+        """True while a shell completes a word: then nothing is repeated, nor printed."""
         self._client: Client | None = None
         self._backend: Backend | None = None
+
+    @property
+    def profile(self) -> str:
+        """The name of the stored login that was asked for."""
+        return self.environment.get(PROFILE_VARIABLE, "")
+
+    @profile.setter
+    def profile(self, name: str) -> None:
+        self.environment = {**self.environment, PROFILE_VARIABLE: name}
 
     @property
     def uses_relay(self) -> bool:
@@ -63,7 +74,8 @@ class CliContext:
         if self._client is None:
             from cli.backends.selection import connect_client
 
-            self._client = connect_client(self.environment, on_retry=self.terminal.warn)
+            on_retry = self._give_up if self.is_completing else self.terminal.warn
+            self._client = connect_client(self.environment, on_retry=on_retry)
         return self._client
 
     @property
@@ -81,6 +93,9 @@ class CliContext:
             self._backend.close()
         elif self._client is not None:
             self._client.close()
+
+    def _give_up(self, _: str) -> None:
+        raise click.Abort
 
     def _name(self) -> str:
         name = self.backend_name or self.environment.get("STORAGE_BACKEND", "").strip() or DEFAULT

@@ -1,4 +1,4 @@
-"""Writes files atomically, and makes standard input seekable."""
+"""Writes files atomically, makes standard input seekable, and reads texts and JSON given as arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import click
 
 from models.atomic_files import replacing
 
@@ -39,3 +41,36 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         shutil.copyfileobj(sys.stdin.buffer, spool)
         spool.seek(0)
         yield spool
+
+
+def read_text(argument: str) -> str:
+    """Return a text given as an argument, or that on standard input for `-`, without its last line break. Raises
+    UsageError if it is empty or not UTF-8."""
+    if argument != "-":
+        text = argument
+    else:
+        try:
+            text = sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise click.UsageError("Standard input is not UTF-8.") from error
+    if not text.strip():
+        raise click.UsageError("The text is empty.")
+    return text
+
+
+def read_json(argument: str, *, option: str) -> Any:
+    """Return the JSON object given as an argument, in a file for `@FILE`, or on standard input for `-`. Numbers stay as
+    they are written. Raises UsageError if it is none."""
+    import msgspec
+
+    if argument == "-":
+        content = sys.stdin.buffer.read()
+    elif argument.startswith("@"):
+        content = Path(argument[1:]).read_bytes()
+    else:
+        content = argument.encode(errors="surrogateescape")
+    try:
+        msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise click.UsageError(f"{option} expects a JSON object: {error}") from error
+    return msgspec.Raw(content)

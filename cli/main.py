@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cli.command_declaration import general_options
+from cli.command_declaration import general_options, write_examples
 from cli.context import CliContext
 from cli.output.terminal import Declined, OutputClosed, leave_quietly
 from models.version import version
@@ -22,8 +22,12 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Sessions": dict.fromkeys(
         ("create", "list", "show", "summary", "pause", "resume", "complete", "delete"), "sessions"
     ),
+    "Writing": {
+        **dict.fromkeys(("remember", "say"), "writing"),
+        **dict.fromkeys(("delegate", "task"), "tasks"),
+    },
     "Session contents": {
-        **dict.fromkeys(("search-conversations", "search-memories"), "search"),
+        **dict.fromkeys(("search", "search-conversations", "search-memories"), "search"),
         "activity": "contents",
         **dict.fromkeys(("transcript", "memories", "list-tasks", "list-artifacts", "artifact"), "contents"),
         "watch": "watch",
@@ -31,6 +35,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Import and export": {"export": "documents", "import": "documents", "send": "send"},
     "Relay": {
         **dict.fromkeys(("login", "logout"), "login"),
+        **dict.fromkeys(("profile", "whoami"), "profiles"),
+        **dict.fromkeys(("open", "api"), "requests"),
         "status": "operator.status",
         "agent": "agent",
         **dict.fromkeys(("agents", "refusals"), "operator.agents_and_refusals"),
@@ -38,10 +44,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dead-letters": "operator.dead_letters",
         "keys": "operator.keys",
     },
+    "Integrations": dict.fromkeys(("listen", "trigger"), "forwarding"),
     "Operations": {"up": "operator.up", "db": "operator.databases", "doctor": "operator.doctor"},
     "Shell": {"completion": "completion"},
 }
 """Maps each command to its module in cli/commands, which is imported on first use to keep startup fast."""
+ALIASES = {"ls": "list"}
+"""Other names of commands, which the help does not list."""
 MODULES = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
@@ -54,6 +63,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command, or return None for an unknown name."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in MODULES:
             return None
         module = import_module(f"{__package__}.commands.{MODULES[cmd_name]}")
@@ -65,9 +75,14 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command. The error for an unknown name suggests similar ones."""
-        if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if args[0] not in MODULES | ALIASES and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.NoSuchCommand(args[0], possibilities=list(MODULES), ctx=ctx)
         return super().resolve_command(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add examples and the notes on output."""
+        write_examples("", formatter)
+        super().format_epilog(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section."""
@@ -86,8 +101,10 @@ objects as JSON, tab, newline and backslash as \\t \\n \\r \\\\, other control c
 JSON; `--json id,title` only those fields. Data goes to stdout, messages to stderr. `--yes` skips prompts.
 
 \b
-The relay is taken from RELAY_URL and API_KEY, else from `session-cli login`, else from a running `make up`.
-Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, PAGER, NO_COLOR.
+The relay is taken from --profile or RELAY_PROFILE, else from RELAY_URL and API_KEY, else from `session-cli login`, else
+from a running `make up`. Arguments that are missing are asked for on a terminal.
+Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, FORWARD_SECRET, PAGER,
+NO_COLOR.
 
 \b
 Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found, 4 not authorized, 5 unavailable,

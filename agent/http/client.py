@@ -51,6 +51,7 @@ SUCCESS = 200
 MAX_ANSWER_BYTES = 256 * 1_048_576
 """Maximum size of a response held in memory; documents are streamed."""
 MAX_ERROR_BYTES = 1_048_576
+_ERRORS = frozenset(range(400, 600)) - {TooManyRequests.status}
 SHOWN_LENGTH = 80
 
 T = TypeVar("T")
@@ -107,6 +108,12 @@ class Client:
                 return response.status, self._content(response, most_bytes=most_bytes)
 
         return self._retry(once, repeatable=repeatable)
+
+    def exchange(self, method: str, path: str, *, body: bytes | None = None) -> tuple[int, Mapping[str, str], bytes]:
+        """Send any request, and return status, headers and body of its response, also of an error; but retries a
+        retryable 429. Never follows redirects."""
+        response = self._retry(lambda: self._request(method, path, None, body=body, accepted=_ERRORS), repeatable=False)
+        return response.status, response.headers, self._whole(response, most_bytes=MAX_ANSWER_BYTES)
 
     @contextmanager
     def stream(

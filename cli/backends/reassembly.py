@@ -30,6 +30,15 @@ def whole_artifact(backend: Backend, session_id: str, artifact_id: str, *, revis
     return _whole(backend, "get_artifact", "artifact", item, wanted)
 
 
+def whole_task(backend: Backend, session_id: str, task_id: str, *, wait: float = 0) -> Item:
+    """Read a task with its full output, or its full description while it has none; with `wait`, when it is done or
+    asks, or after that time. Raises NotFound."""
+    first: Item = {"task_id": task_id, "max_characters": PIECE_CHARACTERS} | ({"wait": wait} if wait else {})
+    item = backend.send("get_task", first, session_id=session_id)["data"]["task"]
+    part = "output" if "output" in item else "description"
+    return _whole(backend, "get_task", "task", item, {"task_id": task_id}, part=part)
+
+
 def whole_chunks(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:
     """Join the pieces of conversation chunks, which arrive one after another."""
     open_chunk: Item | None = None
@@ -48,18 +57,18 @@ def whole_chunks(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:
         yield [open_chunk]
 
 
-def _whole(backend: Backend, command: str, field: str, item: Item, names: Item) -> Item:
+def _whole(backend: Backend, command: str, field: str, item: Item, names: Item, *, part: str = "content") -> Item:
     if item.get("next_offset") is None:
         return item
-    pieces = [item["content"]]
+    pieces = [item[part]]
     offset: int | None = item["next_offset"]
     while offset is not None:
         data = {**names, "offset": offset, "max_characters": PIECE_CHARACTERS}
         piece = backend.send(command, data, session_id=item["session_id"])["data"][field]
-        pieces.append(piece["content"])
+        pieces.append(piece[part])
         offset = piece.get("next_offset")
     content: Any = "".join(pieces)
     if item.get("encoding") == "json":
         content = msgspec.json.decode(content)
     rest = {name: value for name, value in item.items() if name not in ("truncated", "next_offset", "encoding")}
-    return {**rest, "content": content}
+    return {**rest, part: content}

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 BACKENDS = ("http", "postgres", "json")
 DEFAULT = "http"
+PROFILE_VARIABLE = "RELAY_PROFILE"
+"""Names the stored login to use; `--profile` sets it."""
 
 
 def connect_client(environment: Mapping[str, str], *, on_retry: Callable[[str], None]) -> Client:

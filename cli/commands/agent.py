@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.command_declaration import Id, command, id_argument
+from cli.command_declaration import CommandGroup, Id, command, id_argument
+from cli.completion import complete_agents
 from cli.context import CliContext
 from cli.output.table_columns import AGENT, Column, OutputSchema
 
@@ -33,14 +34,22 @@ EVENT = OutputSchema(
 )
 
 
-@click.group("agent")
+@click.group("agent", cls=CommandGroup)
 def agent() -> None:
     """Run and register agents."""
 
 
 @command("run", EVENT, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND ...")
-@click.option("--agent", "name", type=Id(), required=True, metavar="NAME", help="Agent whose tasks to claim.")
+@click.option(
+    "--agent",
+    "name",
+    type=Id(),
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_agents,
+    help="Agent whose tasks to claim.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Tasks to run at once.")
 @click.option("--from", "created_by", metavar="KEY_NAME", help="Claim only tasks delegated with this key.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Claim unassigned tasks of this type only.")
@@ -122,7 +131,7 @@ def run(
 
 
 @command("register", AGENT)
-@id_argument("name", "NAME")
+@id_argument("name", "NAME", shell_complete=complete_agents)
 @click.option(
     "--type", "kind", default="general", show_default=True, help="Type of tasks it claims if they name no agent."
 )

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from cli.backends.pages import Items, listed
-from cli.command_declaration import command, id_argument, limit_option, session_argument
+from cli.command_declaration import command, id_argument, limit_option, session_argument, session_option
 from cli.commands.search import MEMORY_TYPES, split_tags
+from cli.completion import complete_agents, complete_artifacts
 from cli.context import CliContext
 from cli.output.table_columns import (
     ACTIVITY,
@@ -40,7 +41,7 @@ def transcript(tool: CliContext, session_id: str, chunk_id: str | None, offset: 
 
 
 @command("activity", ACTIVITY)
-@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@session_option()
 @click.option("--since", metavar="TIME", help="Only what happened since a time, a date, or an age such as 7d.")
 @click.option("--until", metavar="TIME", help="Only what happened up to this time.")
 @limit_option(20)
@@ -74,8 +75,8 @@ def memories(
 
 @command("list-tasks", TASK)
 @click.option("--status", type=click.Choice(TASK_STATES), help="Filter by status.")
-@click.option("--agent", metavar="NAME", help="Filter by agent.")
-@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@click.option("--agent", metavar="NAME", shell_complete=complete_agents, help="Filter by agent.")
+@session_option()
 @limit_option()
 def list_tasks(tool: CliContext, status: str | None, agent: str | None, session_id: str | None, limit: int) -> None:
     """List tasks. Open tasks come first, in queue order, then finished ones, newest first."""
@@ -85,7 +86,7 @@ def list_tasks(tool: CliContext, status: str | None, agent: str | None, session_
 
 @command("list-artifacts", ARTIFACT)
 @click.option("--type", "kind", metavar="TYPE", help="Filter by type, such as code or document.")
-@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@session_option()
 @click.option("--artifact", "artifact_id", metavar="ID", help="List this artifact's revisions; needs --session.")
 @limit_option()
 def list_artifacts(
@@ -100,7 +101,7 @@ def list_artifacts(
 
 @command("artifact", ARTIFACT_IN_FULL)
 @session_argument()
-@id_argument("artifact_id", "ARTIFACT_ID")
+@id_argument("artifact_id", "ARTIFACT_ID", shell_complete=complete_artifacts)
 @click.option("--revision", type=click.IntRange(1), metavar="N", help="Print this revision; default: the latest.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE; - for stdout.")
 def artifact(tool: CliContext, session_id: str, artifact_id: str, revision: int | None, output: str | None) -> None:

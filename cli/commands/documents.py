@@ -8,7 +8,7 @@ from typing import IO, Literal
 
 import click
 
-from cli.command_declaration import command, id_argument
+from cli.command_declaration import command, session_argument
 from cli.context import CliContext
 from cli.output.humanize import count
 from cli.output.table_columns import IMPORTED
@@ -17,7 +17,7 @@ Format = Literal["json", "markdown"]
 
 
 @command("export", IMPORTED)
-@id_argument("session_id", "[ID]", required=False)
+@session_argument("[ID]", required=False)
 @click.option(
     "--format", type=click.Choice(["json", "markdown"]), default="json", show_default=True, help="Output format."
 )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from cli.command_declaration import command
+from cli.command_declaration import argument, command
 from cli.context import CliContext
 from cli.output.table_columns import Column, OutputSchema
 from models.routes import path_to
@@ -15,15 +13,17 @@ _LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_
 
 
 @command("login", _LOGIN)
-@click.argument("url", required=False)
-def login(tool: CliContext, url: str | None) -> None:
-    """Log in to a relay. URL defaults to https, or to http for this machine. The key is prompted for, or read from
-    stdin, and is checked before it is stored in a file that only you can read."""
+@argument("url")
+def login(tool: CliContext, url: str) -> None:
+    """Log in to a relay. With --profile NAME, beside other logins, among which `profile use` chooses.
+
+    URL defaults to https, or to http for this machine. The key is prompted for, or read from stdin, and is checked before
+    it is stored in a file that only you can read."""
     from agent.http.client import Client
     from agent.http.relay_url import is_loopback, parse_address, parse_key, plain_http_hosts, require_encryption
     from cli.configuration import store_login
 
-    address = parse_address(url or _ask_url())
+    address = parse_address(url)
     plain_hosts = plain_http_hosts(tool.environment)
     require_encryption(address, plain_hosts)
     key = parse_key(_ask_key(address))
@@ -37,7 +37,8 @@ def login(tool: CliContext, url: str | None) -> None:
     finally:
         client.close()
     path = store_login(tool.environment, url=address, key=key)
-    tool.terminal.done(f"Logged in to {address}. Saved to {path}.")
+    named = f" as {tool.profile}" if tool.profile else ""
+    tool.terminal.done(f"Logged in to {address}{named}. Saved to {path}.")
     if tool.environment.get("RELAY_URL"):
         tool.terminal.warn("RELAY_URL is set and overrides this login.")
     if tool.terminal.as_json:
@@ -46,11 +47,12 @@ def login(tool: CliContext, url: str | None) -> None:
 
 @command("logout", _LOGIN)
 def logout(tool: CliContext) -> None:
-    """Remove the stored login. The key stays valid until `keys revoke`."""
+    """Remove the stored login, or that of --profile NAME. The key stays valid until `keys revoke`."""
     from cli.configuration import forget_login
 
     path = forget_login(tool.environment)
-    tool.terminal.done(f"Removed {path}." if path else "Not logged in.")
+    removed = f"Removed the login from {path}." if path and path.exists() else f"Removed {path}."
+    tool.terminal.done(removed if path else "Not logged in.")
     if tool.terminal.as_json:
         tool.terminal.item({"url": None, "file": str(path) if path else None}, _LOGIN)
 
@@ -64,14 +66,6 @@ def _check_key(tool: CliContext, client: object) -> None:
         client.get(path_to("read_sessions"), {"limit": 1})
     except Forbidden as error:
         tool.terminal.warn(f"The key is valid, but cannot read: {error.message}")
-
-
-def _ask_url() -> str:
-    if not sys.stdin.isatty():
-        raise click.UsageError("Pass the relay's URL: session-cli login URL")
-    sys.stderr.write("Relay URL: ")
-    sys.stderr.flush()
-    return sys.stdin.readline()
 
 
 def _ask_key(address: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from cli.backends.pages import listed
-from cli.command_declaration import Body, command, limit_option
+from cli.command_declaration import Body, argument, command, limit_option, session_option
 from cli.context import CliContext
-from cli.output.table_columns import CONVERSATION_HIT, MEMORY_HIT, OutputSchema
+from cli.output.table_columns import CONVERSATION_HIT, HIT, MEMORY_HIT, OutputSchema
 
 MEMORY_TYPES = (
     *("idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"),
@@ -22,7 +22,7 @@ def _where() -> Callable[[Body], Body]:
         for option in (
             click.option("--until", metavar="TIME", help="Only results up to this time."),
             click.option("--since", metavar="TIME", help="Only results since a time, a date, or an age such as 7d."),
-            click.option("--session", "session_id", metavar="ID", help="Search only this session."),
+            session_option("Search only this session."),
         ):
             body = option(body)
         return body
@@ -30,8 +30,34 @@ def _where() -> Callable[[Body], Body]:
     return add
 
 
+AREAS = ("conversations", "memories", "artifacts", "tasks", "sessions")
+
+
+@command("search", HIT)
+@argument("query")
+@click.option("--in", "areas", multiple=True, type=click.Choice(AREAS), help="Only this area; may be repeated.")
+@click.option("--type", "kind", metavar="TYPE", help="Only memories or artifacts of this type.")
+@click.option("--tags", metavar="TAGS", help="Only memories with any of these tags, comma-separated.")
+@_where()
+@limit_option(20)
+def search(
+    tool: CliContext,
+    query: str,
+    areas: tuple[str, ...],
+    kind: str | None,
+    tags: str | None,
+    session_id: str | None,
+    limit: int,
+    **period: str | None,
+) -> None:
+    """Search everything: conversations, memories, artifacts, tasks and sessions, by words and, on a relay, by meaning.
+    QUERY has the syntax of search-conversations."""
+    wanted = {"q": query, "in": list(areas), "type": kind, "tags": split_tags(tags), **period}
+    _search(tool, wanted, HIT, session_id=session_id, limit=limit)
+
+
 @command("search-conversations", CONVERSATION_HIT)
-@click.argument("query")
+@argument("query")
 @_where()
 @limit_option(20)
 def search_conversations(
@@ -44,7 +70,7 @@ def search_conversations(
 
 
 @command("search-memories", MEMORY_HIT)
-@click.argument("query")
+@argument("query")
 @click.option("--type", "kind", type=click.Choice(MEMORY_TYPES), help="Filter by type.")
 @click.option("--tags", metavar="TAGS", help="Filter by tags: any of these, comma-separated.")
 @_where()

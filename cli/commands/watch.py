@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -40,12 +41,23 @@ def watch(tool: CliContext, session_id: str, last: int, after: str | None) -> No
         is_first = False
     if tool.terminal.is_terminal:
         tool.terminal.note("Waiting for events. Press Ctrl-C to stop.")
-    for event in _follow(tool, session_id, cursor):
+    for event in follow(tool, session_id, cursor):
         tool.terminal.event(event, EVENT, with_heading=is_first)
         is_first = False
 
 
-def _follow(tool: CliContext, session_id: str, cursor: str | None) -> Any:
+def latest_cursor(tool: CliContext, session_id: str) -> str | None:
+    """Return the cursor after the session's last event."""
+    cursor: str | None = None
+    while True:
+        page = tool.backend.events(session_id, after=cursor, limit=PAGE, wait_seconds=0)
+        cursor = page.next_cursor
+        if not page.items:
+            return cursor
+
+
+def follow(tool: CliContext, session_id: str, cursor: str | None) -> Iterator[dict[str, Any]]:
+    """Yield events after a cursor as they come, without an end."""
     from models.errors import TooManyRequests, Unavailable
 
     pause = 1.0

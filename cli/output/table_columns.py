@@ -109,6 +109,25 @@ MEMORY_HIT = OutputSchema(
     id_path="key",
     as_cards=True,
 )
+HIT = OutputSchema(
+    (
+        Column("area", "Area", "name"),
+        _SESSION_TITLE,
+        Column("session_id", "ID", "id"),
+        Column("chunk_id", "Chunk"),
+        Column("key", "Key"),
+        Column("task_id", "Task"),
+        Column("artifact_id", "Artifact"),
+        Column("name", "Name"),
+        Column("type", "Type"),
+        Column("status", "Status", "state"),
+        Column("at", "", "time"),
+        Column("snippet", "Text", "text"),
+        *_HIT_END,
+    ),
+    more=("offset",),
+    as_cards=True,
+)
 MEMORY = OutputSchema(
     (
         Column("key", "Key", "name"),
@@ -181,6 +200,43 @@ TASK = OutputSchema(
     ),
     id_path="task_id",
     least_columns=4,  # An id means nothing without its session.
+)
+TASK_IN_FULL = TASK._replace(
+    columns=(
+        *TASK.columns,
+        Column("progress", "Progress", "content"),
+        Column("output", "Output", "content"),
+        Column("input_data", "Input", "json"),
+    ),
+    more=(
+        *(name for name in TASK.more if name != "progress"),
+        "questions",
+        "created",
+        "agents_online",
+        "ahead_in_queue",
+    ),
+)
+STORED = OutputSchema(
+    (
+        Column("key", "Key", "name"),
+        Column("type", "Type"),
+        Column("status", "Status", "state"),
+        Column("revision", "Revision", "number"),
+        Column("created", "New", "state"),
+        Column("session_id", "Session"),
+    ),
+    more=("due", "updated", "outcome"),
+    id_path="key",
+)
+SAID = OutputSchema(
+    (
+        Column("chunk_id", "Chunk", "id"),
+        Column("content_size", "Characters", "number"),
+        Column("created", "New", "state"),
+        Column("session_id", "Session"),
+    ),
+    more=("extracted_items_processed", "memory_keys"),
+    id_path="chunk_id",
 )
 ARTIFACT = OutputSchema(
     (

@@ -168,7 +168,7 @@ class Terminal:
         """Ask for confirmation before an irreversible action. Raises Declined, or UsageError without a terminal."""
         if yes:
             return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             raise click.UsageError(f"{question} Cannot prompt without a terminal: pass --yes to confirm.")
         if shown:
             self.note(shown)
@@ -176,6 +176,21 @@ class Terminal:
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined
+
+    @property
+    def can_ask(self) -> bool:
+        """True if somebody can be asked: stdin and stderr are terminals."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def ask(self, label: str) -> str:
+        """Ask for a line, which may be empty. Raises Abort at the end of input."""
+        sys.stderr.write(f"{visible(label)}: ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            self._say_raw("")
+            raise click.Abort
+        return line.strip()
 
     @contextmanager
     def progress(self, title: str, total: int | None, *, amid_output: bool = False) -> Iterator[Advance]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.command_declaration import command, yes_option
+from cli.command_declaration import CommandGroup, command, yes_option
 from cli.context import CliContext
 from cli.output.humanize import ago, count
 from cli.output.table_columns import Column, OutputSchema
@@ -55,7 +55,7 @@ _SENTENCES = {
 }
 
 
-@click.group("db")
+@click.group("db", cls=CommandGroup)
 def databases() -> None:
     """Migrate, check, back up and restore the store. These commands bypass the relay. They use the servers of
     DATABASE_URL and REDIS_URL, else those of the stack in DATA_DIR, running or not; with --backend json, the files in

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.backends.pages import pages
-from cli.command_declaration import Body, command, id_argument, limit_option, yes_option
+from cli.command_declaration import Body, CommandGroup, command, id_argument, limit_option, session_option, yes_option
 from cli.context import CliContext
 from cli.output.humanize import ago, count
 from cli.output.table_columns import DEAD_LETTER, Column, OutputSchema
@@ -25,7 +25,7 @@ _SINGULAR = {False: "dead letter", True: "event"}
 _PLURAL = {False: "dead letters", True: "parked events"}
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=CommandGroup)
 def dead_letters() -> None:
     """List, replay and discard failed commands.
 
@@ -43,7 +43,7 @@ def _source_option() -> Callable[[Body], Body]:
 
 @command("list", DEAD_LETTER)
 @_parked_option()
-@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@session_option()
 @click.option("--source", metavar="NAME", help="Filter by sender.")
 @click.option("--command", "name", metavar="NAME", help="Filter by command.")
 @limit_option()

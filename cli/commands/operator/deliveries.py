@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.backends.pages import pages
-from cli.command_declaration import command, id_argument, limit_option
+from cli.command_declaration import command, id_argument, limit_option, session_option
 from cli.context import CliContext
 from cli.output.table_columns import DELIVERY, Column
 from models.routes import path_to
@@ -22,7 +22,7 @@ _IN_FULL = DELIVERY._replace(
     type=click.Choice(["accepted", "applied", "rejected", "parked", "failed", "ignored"]),
     help="Filter by status; accepted means waiting to be applied.",
 )
-@click.option("--session", "session_id", metavar="ID", help="Filter by session.")
+@session_option()
 @click.option("--source", metavar="NAME", help="Filter by sender.")
 @limit_option()
 def deliveries(

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from cli.command_declaration import command, id_argument, yes_option
+from cli.command_declaration import CommandGroup, argument, command, id_argument, yes_option
+from cli.completion import complete_keys
 from cli.context import CliContext
 from cli.output.table_columns import KEY, NEW_KEY, Column, OutputSchema
 from models.routes import path_to, request_to
@@ -15,13 +16,13 @@ _REVOKED = OutputSchema((Column("revoked", "Revoked"), Column("recorded", "Recor
 SCOPES = ("read", "write", "delegate", "agent", "admin", "hook")
 
 
-@click.group("keys")
+@click.group("keys", cls=CommandGroup)
 def keys() -> None:
     """Create, list and revoke API keys."""
 
 
 @command("create", NEW_KEY)
-@click.argument("name")
+@argument("name")
 @click.option(
     "--scope", "-s", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Scope; may be repeated."
 )
@@ -44,7 +45,7 @@ def list_keys(tool: CliContext) -> None:
 
 
 @command("revoke", _REVOKED)
-@id_argument("name_or_id", "NAME|ID")
+@id_argument("name_or_id", "NAME|ID", shell_complete=complete_keys)
 @yes_option()
 def revoke(tool: CliContext, name_or_id: str, yes: bool) -> None:
     """Revoke a key, or all keys of a sender."""

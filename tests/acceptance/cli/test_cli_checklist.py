@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from local.servers.embedded import EmbeddedServer
+from tests.support.processes.cli_backends import BACKENDS, cli_on, on_relay, on_store
 from tests.support.processes.command_line import CommandLine, json_lines
 from tests.support.processes.stack import Stack, new_id, new_word
-from tests.support.project import API_KEY
 from tests.support.servers import new_database
 
-BACKENDS = ("http", "postgres", "json")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -29,34 +28,11 @@ class Filled(NamedTuple):
     remembered: str
 
 
-def on_relay(folder: Path, stack: Stack) -> CommandLine:
-    """session-cli on a relay."""
-    return CommandLine(folder, RELAY_URL=stack.url, API_KEY=API_KEY)
-
-
-def on_store(folder: Path, *, backend: str, database_url: str = "") -> CommandLine:
-    """session-cli directly on a store."""
-    return CommandLine(
-        folder,
-        STORAGE_BACKEND=backend,
-        DATA_DIR=str(folder / "data"),
-        **({"DATABASE_URL": database_url} if database_url else {}),
-    )
-
-
 @pytest.fixture(scope="module", params=BACKENDS)
 def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     """session-cli on each backend in turn."""
-    folder = tmp_path_factory.mktemp("checklist")
-    with ExitStack() as held:
-        match request.param:
-            case "http":
-                yield on_relay(folder, request.getfixturevalue("stack"))
-            case "postgres":
-                url = held.enter_context(new_database(request.getfixturevalue("postgres")))
-                yield on_store(folder, backend="postgres", database_url=url)
-            case _:
-                yield on_store(folder, backend="json")
+    with cli_on(request, tmp_path_factory.mktemp("checklist")) as command_line:
+        yield command_line
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
