@@ -79,7 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "open": ("session-cli open", "session-cli open garden", "session-cli open garden --url"),
     "api": (
         "session-cli api GET /v1/sessions?limit=5",
-        'session-cli api POST /v1/commands/rename_session -d \'{"session_id": "garden", "title": "Roof"}\'',
+        'session-cli api POST /v1/commands/resume_bundle -d \'{"session_id": "garden"}\'',
         "session-cli api GET /metrics",
     ),
     "status": ("session-cli status", "session-cli status --json inbox.waiting,workers.alive"),

@@ -103,8 +103,8 @@ JSON; `--json id,title` only those fields. Data goes to stdout, messages to stde
 \b
 The relay is taken from --profile or RELAY_PROFILE, else from RELAY_URL and API_KEY, else from `session-cli login`, else
 from a running `make up`. Arguments that are missing are asked for on a terminal.
-Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, FORWARD_SECRET, PAGER,
-NO_COLOR.
+Other environment variables: STORAGE_BACKEND, DATA_DIR, DATABASE_URL, REDIS_URL, PLAIN_HTTP_HOSTS, FORWARD_SECRET,
+PAGER, NO_COLOR.
 
 \b
 Exit codes: 0 success, 1 failure, 2 invalid usage or settings, 3 not found, 4 not authorized, 5 unavailable,

@@ -77,7 +77,7 @@ class WebhookSender:
 
     def _post(self, webhook_id: str, body: bytes) -> tuple[int | None, str]:
         headers = {"Content-Type": "application/json", "User-Agent": "session-relay", **self.sign(webhook_id, body)}
-        given: dict[str, Any] = {"body": body, "headers": headers, "timeout": urllib3.Timeout(ANSWER_SECONDS)}
+        timeout = urllib3.Timeout(ANSWER_SECONDS)
         try:
             with complete_within(ANSWER_SECONDS):
                 answer = self._pool.request(

@@ -9,14 +9,17 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 
+from tests.support.clients.agents import Agent
 from tests.support.processes.command_line import CommandLine, Environment
 from tests.support.processes.stack import Stack, wait_for
 from tests.support.project import API_KEY, ROOT
@@ -54,6 +57,10 @@ EVENED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<!\d)\d+ MB of"), "2 MB of"),
     (re.compile(r"(?<=access to )\S+(?= may connect)"), "/home/anna/session-relay/.data/postgres"),
     (re.compile(r"(?<!\d)\d+ busy"), "0 busy"),
+    (re.compile(r"whsec_\S+"), "whsec_bmV3c2VjcmV0bmV3c2VjcmV0bmV3"),
+    (re.compile(r"evt_[0-9a-f]{32}"), "evt_4f1c9d2e8a7b6053c1d2e3f4a5b6c7d8"),
+    (re.compile(r"(?<=--after )\S+"), "17"),
+    (re.compile(r"\(pid \d+\)"), "(pid 1)"),
     (re.compile(r"in use by .+"), "in use by session-relay api, session-relay worker."),
 )
 """Patterns of variable output, with their replacements."""
@@ -92,6 +99,16 @@ class Sheet:
         ended, text = terminal.end()
         after = text.index("\n", text.rindex(until)) + 1
         self._add(line, f"{text[:after]}^C\n{text[after:]}", ended, code)
+
+    def asked(self, line: str, agent: Agent, *, question: str, answer: str, output: dict[str, Any]) -> None:
+        """Add the output of a command that waits for a task, whose agent asks a question."""
+        terminal = self.cli.terminal(*words_of(line), columns=COLUMNS, lines=500)
+        agent.perform(agent.claim(wait=30), "ask", question=question)
+        terminal.wait_for("Answer: ")
+        terminal.type(f"{answer}\n")
+        agent.perform(agent.claim(wait=30), "complete", output=output)
+        ended, text = terminal.end()
+        self._add(line, text, ended, 0)
 
     def piped(self, line: str, *, code: int = 0) -> None:
         """Add the output of a shell command without a terminal, stderr last."""
@@ -207,7 +224,26 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
         sheet.shown(f"session-cli {name} attic")
     sheet.shown("session-cli delete solar", typed="n", code=1)
     sheet.shown("session-cli delete attic --yes")
+    sheet.title("Writing")
+    decided = '"A hybrid inverter" --type decision --rationale "Light in outages" --key inverter'
+    sheet.shown(f"session-cli remember solar {decided}")
+    sheet.shown('session-cli say solar "Shall we order this week?" --as Anna')
+    agent = Agent(stack, "planner")
+    sheet.asked(
+        'session-cli delegate solar "Draw up a schedule" --agent planner --id schedule --wait',
+        agent,
+        question="From which day on?",
+        answer="From Monday.",
+        output={"text": "Monday: scaffold. Tuesday: panels.", "days": 2},
+    )
+    sheet.shown("session-cli task show solar prices")
+    sheet.shown('session-cli delegate solar "Call the installer" --agent planner --id call')
+    agent.perform(agent.claim(wait=10), "ask", question="Which number?")
+    sheet.shown("session-cli task list --status input_required")
+    sheet.shown('session-cli task answer solar call "The one on the offer."')
+    sheet.shown('session-cli task cancel solar call --reason "Ben called"')
     sheet.title("Session contents")
+    sheet.shown("session-cli search 'black panels' --limit 3")
     sheet.shown("session-cli search-conversations 'roof -lavender'")
     sheet.shown("session-cli search-memories panels --type decision --tags roof")
     sheet.shown("session-cli transcript solar")
@@ -237,6 +273,14 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.shown(f"session-cli login {stack.url}", typed=API_KEY, environment=nobody)
     sheet.parts[-1] = sheet.parts[-1].replace(stack.url, "http://127.0.0.1:8000")
     sheet.shown("session-cli logout", environment=nobody)
+    sheet.shown("session-cli profile list", environment=nobody)
+    sheet.shown(f"session-cli login {stack.url} --profile home", typed=API_KEY, environment=nobody)
+    sheet.parts[-1] = sheet.parts[-1].replace(stack.url, "http://127.0.0.1:8000")
+    sheet.shown("session-cli profile list", environment=nobody)
+    sheet.shown("session-cli profile use home", environment=nobody)
+    sheet.shown("session-cli whoami")
+    sheet.piped("session-cli open solar")
+    sheet.piped("session-cli api GET /v1/sessions/solar | jq -c .stats")
     sheet.shown("session-cli status")
     sheet.shown("session-cli agents")
     sheet.shown("session-cli agent register scout --type research --max-concurrent 2")
@@ -263,6 +307,16 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     age(database_url)
     sheet.shown("session-cli keys list")
     sheet.shown("session-cli keys revoke phone", typed="y")
+    sheet.title("Integrations")
+    with receiver() as port:
+        sheet.watched(
+            f"session-cli listen solar --forward-to http://127.0.0.1:{port}/hooks",
+            stack,
+            until="store_memory",
+            command=("store_memory", "solar", {"key": "roof", "content": "40 m²"}),
+        )
+    sheet.parts[-1] = re.sub(r"127\.0\.0\.1:\d+/hooks", "127.0.0.1:3000/hooks", sheet.parts[-1])
+    sheet.shown("session-cli trigger store_memory_decision --json command,status,message")
     sheet.title(
         "Operations",
         "These act on the servers directly: those of `DATABASE_URL` and `REDIS_URL`, or of the local stack.",
@@ -286,6 +340,28 @@ def draw(sheet: Sheet, stack: Stack, database_url: str) -> None:
     sheet.piped("session-cli show solr --json", code=3)
     sheet.piped("session-cli delete solar", code=2)
     sheet.piped("session-cli keys list --backend json", code=2)
+
+
+class _Accepting(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def receiver() -> Iterator[int]:
+    """A local receiver of webhooks. Yields its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Accepting)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @contextmanager

@@ -47,8 +47,8 @@ SECRET_VARIABLE = "FORWARD_SECRET"  # noqa: S105 - the name of a variable
 @click.option("--forward-to", "url", required=True, metavar="URL", help="Where to post each event.")
 @click.option("--after", metavar="CURSOR", help="Start after the event with this `cursor`.  [default: now]")
 def listen(tool: CliContext, session_id: str, url: str, after: str | None) -> None:
-    """Post a session's events to a local address, until Ctrl-C. They are signed as Standard Webhooks, with the secret in
-    FORWARD_SECRET, or with a new one, which is shown."""
+    """Forward a session's events to a local address. Each is posted, until Ctrl-C, signed as Standard Webhooks are with
+    the secret in FORWARD_SECRET, or with a new one, which is shown."""
     from agent.http.relay_url import parse_address, plain_http_hosts, require_encryption
     from cli.webhook_sender import WebhookSender, new_secret
 

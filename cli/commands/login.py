@@ -17,8 +17,8 @@ _LOGIN = OutputSchema((Column("url", "Relay"), Column("file", "Stored in")), id_
 def login(tool: CliContext, url: str) -> None:
     """Log in to a relay. With --profile NAME, beside other logins, among which `profile use` chooses.
 
-    URL defaults to https, or to http for this machine. The key is prompted for, or read from stdin, and is checked before
-    it is stored in a file that only you can read."""
+    URL defaults to https, or to http for this machine. The key is prompted for, or read from stdin, and is checked
+    before it is stored in a file that only you can read."""
     from agent.http.client import Client
     from agent.http.relay_url import is_loopback, parse_address, parse_key, plain_http_hosts, require_encryption
     from cli.configuration import store_login

@@ -45,7 +45,7 @@ def open_page(tool: CliContext, session_id: str | None, is_printed: bool) -> Non
 @argument("path", metavar="PATH")
 @click.option("--data", "-d", metavar="JSON", help="Body: an object; @FILE or - to read it.")
 def api(tool: CliContext, method: str, path: str, data: str | None) -> None:
-    """Send a request with your key, and print the response's body. An error's body is printed, too."""
+    """Send any request with your key. Prints the body of the response, also that of an error."""
     from agent.http.error_responses import error_of
     from cli.files import read_json
 

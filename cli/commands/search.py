@@ -50,8 +50,8 @@ def search(
     limit: int,
     **period: str | None,
 ) -> None:
-    """Search everything: conversations, memories, artifacts, tasks and sessions, by words and, on a relay, by meaning.
-    QUERY has the syntax of search-conversations."""
+    """Search everything. That is conversations, memories, artifacts, tasks and sessions, by words and, on a relay, by
+    meaning. QUERY has the syntax of search-conversations."""
     wanted = {"q": query, "in": list(areas), "type": kind, "tags": split_tags(tags), **period}
     _search(tool, wanted, HIT, session_id=session_id, limit=limit)
 

@@ -117,16 +117,17 @@ def _finish(tool: CliContext, session_id: str, task_id: str) -> int:
 
 def _await(tool: CliContext, session_id: str, task_id: str) -> Task:
     told = ""
+    found = _read(tool, session_id, task_id)
     while True:
         began = time.monotonic()
-        found = _read(tool, session_id, task_id, wait=WAIT_SECONDS)
         if found["status"] not in UNSETTLED:
             return found
         state = ": ".join(filter(None, [found["status"], _progress(found)]))
         if state != told:
             tool.terminal.note(f"The task is {state}. Press Ctrl-C to stop waiting; it goes on.")
             told = state
-        time.sleep(max(0.0, PAUSE_SECONDS - (time.monotonic() - began)))
+        found = _read(tool, session_id, task_id, wait=WAIT_SECONDS)
+        time.sleep(max(0.0, PAUSE_SECONDS - (time.monotonic() - began)) if found["status"] in UNSETTLED else 0)
 
 
 def _progress(found: Task) -> str:

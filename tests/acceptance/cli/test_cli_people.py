@@ -22,6 +22,7 @@ from tests.support.processes.command_line import CommandLine
 from tests.support.processes.stack import Stack, new_id, new_word, wait_for
 from tests.support.project import API_KEY
 
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -272,7 +273,7 @@ class TestOnRelay:
         agent.perform(task, "complete", output={"text": "Bought", "price": 80})
         code, text = terminal.end()
         assert code == 0
-        assert re.search(r"Output +Bought\s", text)
+        assert re.search(r"Output +Bought\s", STYLE.sub("", text))
 
     def test_a_program_that_waits_gets_the_question_as_data(
         self, relay: CommandLine, stack: Stack, session_id: str
@@ -318,7 +319,10 @@ class TestOnRelay:
 
     def test_a_narrow_key_is_told_what_it_may_not_see(self, relay: CommandLine, stack: Stack) -> None:
         key = new_key(stack, scopes=["read"], sessions="garden-*")
-        found = relay.run("whoami", "--json", environment={"API_KEY": key}).json
+        narrow = {"API_KEY": key}
+        headers = {"X-API-Key": key}
+        wait_for(lambda: stack.client.get("/v1/sessions", headers=headers).status_code == 200, what="known")
+        found = relay.run("whoami", "--json", environment=narrow).json
         assert found["backend"] == "http"
         assert found["hidden"]
         relay.run("whoami", code=4, environment={"API_KEY": "wrong"})

@@ -73,7 +73,7 @@ class TestUsage:
     def test_bash_completes_commands(self, cli: CommandLine) -> None:
         words = {"_SESSION_CLI_COMPLETE": "bash_complete", "COMP_WORDS": "session-cli sear", "COMP_CWORD": "1"}
         found = cli.launch(environment=words).out.split()
-        assert found == ["plain,search-conversations", "plain,search-memories"]
+        assert found == ["plain,search", "plain,search-conversations", "plain,search-memories"]
 
     def test_global_options_may_follow_the_command(self, cli: CommandLine) -> None:
         assert cli.run("list", "-n", "1", "--backend", "http", "--no-pager").rows

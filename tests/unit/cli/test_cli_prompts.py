@@ -24,6 +24,7 @@ from cli.main import ALIASES, MODULES, SECTIONS, cli
 from cli.webhook_sender import WebhookSender, event_id, new_secret
 from models.errors import SettingsError
 from tests.support.inputs.command_lines import command_of
+from tests.support.processes.cli_backends import on_store
 from tests.support.processes.command_line import CommandLine
 from tests.support.project import ROOT
 
@@ -33,7 +34,7 @@ HOME, WORK = "https://home.example", "https://work.example"
 @pytest.fixture
 def files(tmp_path: Path) -> CommandLine:
     """session-cli on an empty JSON store."""
-    return CommandLine(tmp_path, STORAGE_BACKEND="json", DATA_DIR=str(tmp_path / "data"))
+    return on_store(tmp_path, backend="json")
 
 
 def paths() -> Iterator[str]:
@@ -93,7 +94,7 @@ class TestCompletion:
         asked = {"_SESSION_CLI_COMPLETE": "bash_complete", "COMP_WORDS": line}
         done = files.launch(environment={**asked, "COMP_CWORD": str(len(line.split(" ")) - 1)})
         assert done.err == ""
-        return [found.partition(",")[2] for found in done.out.splitlines()]
+        return [found.partition(",")[2] for found in done.out.splitlines() if found]
 
     def test_a_store_completes_what_it_holds(self, files: CommandLine) -> None:
         for name in ("garden", "garage", "roof"):

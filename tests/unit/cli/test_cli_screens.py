@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cli.doctor.relay_health import parts
 from cli.doctor.status_view import draw_status
+from tests.support.processes.cli_backends import on_store
 from tests.support.processes.command_line import CommandLine
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -25,7 +26,7 @@ LONG = "a-session-with-a-rather-long-id"
 @pytest.fixture
 def cli(tmp_path: Path) -> CommandLine:
     """session-cli on an empty JSON store."""
-    return CommandLine(tmp_path, STORAGE_BACKEND="json", DATA_DIR=str(tmp_path / "data"))
+    return on_store(tmp_path, backend="json")
 
 
 def send(cli: CommandLine, command: str, session_id: str, **data: Any) -> None:
