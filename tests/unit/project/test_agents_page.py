@@ -29,7 +29,7 @@ LINES = [
 
 def test_its_options_are_those_of_the_command() -> None:
     told = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, re.MULTILINE))
-    general = {"--backend", "--data-dir", "--no-pager"}
+    general = {"--backend", "--data-dir", "--no-pager", "--profile"}
     assert told == {name for option in run.params for name in option.opts if name.startswith("--")} - general
 
 
