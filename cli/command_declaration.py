@@ -55,13 +55,17 @@ class DataCommand(click.Command):
             formatter.write_text(", ".join(self.shape.fields))
 
 
-class CommandGroup(click.Group):
-    """A group of commands, with examples in its help."""
+class PlainCommand(click.Command):
+    """A command without data, with examples in its help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Add examples to the help."""
         super().format_epilog(ctx, formatter)
         write_examples(ctx.command_path.partition(" ")[2], formatter)
+
+
+class CommandGroup(PlainCommand, click.Group):
+    """A group of commands, with examples in its help."""
 
 
 def command(name: str, shape: OutputSchema, **more: Any) -> Callable[[Body], click.Command]:

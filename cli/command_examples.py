@@ -110,6 +110,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "session-cli trigger store_memory_decision",
         "session-cli trigger pause_session --session garden",
     ),
+    "up": ("session-cli up",),
     "db": ("session-cli db backup relay.dump", "session-cli db upgrade"),
     "db upgrade": ("session-cli db upgrade",),
     "db check": ("session-cli db check",),

