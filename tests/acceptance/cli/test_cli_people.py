@@ -262,6 +262,7 @@ class TestOnRelay:
 
     def test_a_question_is_put_to_the_person_who_waits(self, relay: CommandLine, stack: Stack, session_id: str) -> None:
         agent = Agent(stack)
+        agent.register()  # With a type of its own, or it would claim tasks of other tests that name no agent.
         terminal = relay.terminal("delegate", session_id, "Buy a barrel", "--agent", agent.name, "--wait", columns=120)
         terminal.wait_for("The task is pending")
         agent.perform(agent.claim(wait=10), "ask", question="Of wood?")
@@ -279,6 +280,7 @@ class TestOnRelay:
         self, relay: CommandLine, stack: Stack, session_id: str
     ) -> None:
         agent = Agent(stack)
+        agent.register()
         relay.run("delegate", session_id, "Buy", "--agent", agent.name, "--id", "buy")
         agent.perform(agent.claim(wait=10), "ask", question="Of wood?")
         done = relay.run("task", "show", session_id, "buy", "--wait", "--json", "status,question", code=1)
