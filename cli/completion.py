@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ Found = Iterable[tuple[str, str]]
 Completion = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
-def _completing(find: Callable[[CliContext, dict[str, Any]], Found]) -> Completion:
+def _completing(find: Callable[[CliContext, str | None], Found]) -> Completion:
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
@@ -28,7 +28,9 @@ def _completing(find: Callable[[CliContext, dict[str, Any]], Found]) -> Completi
             return []
         tool.is_completing = True
         try:
-            found = list(find(tool, ctx.params))
+            # Before an option without its value, click has not assigned the arguments yet.
+            session_id = ctx.params.get("session_id") or next(iter(ctx.args), None)
+            found = list(find(tool, session_id))
         except Exception:  # A shell shows nothing useful of an error while it completes a word.
             return []
         return [CompletionItem(value, help=told) for value, told in found if value.startswith(incomplete)]
@@ -36,20 +38,22 @@ def _completing(find: Callable[[CliContext, dict[str, Any]], Found]) -> Completi
     return complete
 
 
-def _sessions(tool: CliContext, _: dict[str, Any]) -> Found:
+def _sessions(tool: CliContext, _: str | None) -> Found:
     page = tool.backend.page("list_sessions", {"limit": MOST}, session_id=None)
     return ((item["session_id"], item["title"]) for item in page.items)
 
 
-def _items(command: str, name: str, told: str) -> Callable[[CliContext, dict[str, Any]], Found]:
-    def find(tool: CliContext, given: dict[str, Any]) -> Found:
-        page = tool.backend.page(command, {"limit": MOST}, session_id=given["session_id"])
+def _items(command: str, name: str, told: str) -> Callable[[CliContext, str | None], Found]:
+    def find(tool: CliContext, session_id: str | None) -> Found:
+        if session_id is None:
+            return []
+        page = tool.backend.page(command, {"limit": MOST}, session_id=session_id)
         return ((item[name], str(item.get(told) or "")) for item in page.items)
 
     return find
 
 
-def _agents(tool: CliContext, _: dict[str, Any]) -> Found:
+def _agents(tool: CliContext, _: str | None) -> Found:
     from models.routes import path_to
 
     if tool.uses_relay:
@@ -59,20 +63,20 @@ def _agents(tool: CliContext, _: dict[str, Any]) -> Found:
     return dict.fromkeys((item["agent_name"], "") for item in page.items if item.get("agent_name"))
 
 
-def _keys(tool: CliContext, _: dict[str, Any]) -> Found:
+def _keys(tool: CliContext, _: str | None) -> Found:
     from models.routes import path_to
 
     items = tool.client.get(path_to("read_keys"))["items"]
     return dict.fromkeys((item["name"], " ".join(item["scopes"])) for item in items if not item["revoked_at"])
 
 
-def _profiles(tool: CliContext, _: dict[str, Any]) -> Found:
+def _profiles(tool: CliContext, _: str | None) -> Found:
     from cli.configuration import stored_profiles
 
     return ((profile.name, profile.url) for profile in stored_profiles(tool.environment))
 
 
-def _examples(tool: CliContext, _: dict[str, Any]) -> Found:
+def _examples(tool: CliContext, _: str | None) -> Found:
     from cli.configuration import EXAMPLES
 
     return ((path.stem, "") for path in sorted(EXAMPLES.glob("*.json")) if path.stem != "error_examples")

@@ -102,6 +102,10 @@ class TestCompletion:
         files.run("delegate", "roof", "x", "--id", "t-1", "--agent", "scout")
         assert sorted(self.completed(files, "session-cli show ga")) == ["garage", "garden"]
         assert self.completed(files, "session-cli delegate roof x --agent s") == ["scout"]
+        for name in ("garden", "roof"):
+            files.run("remember", name, "x", "--key", f"bed-{name}")
+        assert self.completed(files, "session-cli remember garden x --key b") == ["bed-garden"]
+        assert self.completed(files, "session-cli task show roof t") == ["t-1"]
 
     def test_without_a_backend_nothing_is_completed(self, files: CommandLine) -> None:
         for backend in ("--backend http", "--backend postgres"):
