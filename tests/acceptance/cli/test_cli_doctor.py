@@ -241,7 +241,7 @@ class TestStatus:
         rig.stack.wait_until_drained()
         states = {row["part"]: row["state"] for row in cli.launch("status").rows}
         assert set(states.values()) == {"ok"}
-        assert {f"shard {number:02d}" for number in range(16)} < states.keys()
+        assert [part for part in states if part.startswith("shard")] == []  # Nothing waits in any.
         told = cli.run("status", "--json").json
         assert (told["webhooks"], told["workers"]["alive"]) == ({"taken": True, "reason": None}, 3)
         assert told["postgres"]["revision"] == told["postgres"]["needed_revision"]
