@@ -54,8 +54,9 @@ dist: $(TOOLS) ## Build the wheel and the source distribution into dist/
 
 lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
-	$(LOCK) --extra server --extra local --extra dev --output-file requirements.lock
+	$(LOCK) --extra server --extra traces --extra local --extra dev --output-file requirements.lock
 	$(LOCK) --extra server --constraint requirements.lock --output-file requirements.txt
+	$(LOCK) --extra server --extra traces --constraint requirements.lock --output-file requirements-traces.txt
 	$(LOCK) --extra server --extra local --constraint requirements.lock --output-file requirements-local.txt
 	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-bench.txt
 

@@ -86,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A file that all output of the process is appended to; empty: stderr. It may be renamed at any time."""
     health_dir: str = ""
     """The folder in which one `python -m worker` records its health for `python -m worker.health`; empty: nowhere."""
+    otel_exporter_otlp_endpoint: str = ""
+    """The base URL of an OpenTelemetry collector (OTLP over HTTP) for traces; empty: none."""
     failpoint_dir: str = ""
     """For tests: a worker at a failpoint with a file of its name in this folder deletes the file and kills itself."""
 
@@ -125,6 +127,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     _check_range("MAX_BACKLOG", settings.max_backlog, 1, 10**9)
     _check_range("DELIVERY_RETENTION_DAYS", settings.delivery_retention_days, 1, 3_650)
     _check_url("PUBLIC_URL", settings.public_url)
+    _check_collector("OTEL_EXPORTER_OTLP_ENDPOINT", settings.otel_exporter_otlp_endpoint)
     parse_networks(settings.allowed_ips)
     _check_header("TRUSTED_PROXY_HEADER", settings.trusted_proxy_header)
     return settings
@@ -152,6 +155,11 @@ def _parse_network(text: str) -> Network:
 def _check_url(variable: str, url: str) -> None:
     if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?", url):
         raise SettingsError(f"{variable} is not valid: expected https://host or http://host:port without a path.")
+
+
+def _check_collector(variable: str, url: str) -> None:
+    if url and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]{1,260}(/[!-~]{0,200})?", url):
+        raise SettingsError(f"{variable} is not valid: expected a URL such as http://localhost:4318.")
 
 
 def _check_header(variable: str, name: str) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import Unavailable
@@ -86,6 +86,16 @@ class Drained(NamedTuple):
     empty: Collection[int]
     was_suspect: bool = False
     """Whether an entry was retried that took too long before: then only its shard was read."""
+
+
+class Committed(NamedTuple):
+    """The results of a committed transaction, and what is to be sent."""
+
+    applied: Sequence[ApplyResult]
+    outcomes: Sequence[EncodedOutcome]
+    stale: Sequence[str]
+    """Keys of outcomes to delete."""
+    news: TaskNotification
 
 
 class Drain:
@@ -171,30 +181,41 @@ class Drain:
             waiting, suspect = read_entries(self._redis, locked)
             if waiting:
                 reach("after_read", self._failpoint_dir)
-                store = PostgresStore(connection)
-                is_alone = partial(self._is_alone, locked, waiting)
-                owed = partial(owed_seconds, self._redis)
-                reading = ReadTimeBudget(_or_give_up(owed), is_alone=_or_give_up(is_alone))
-                manager = SessionManager(store, suspect=suspect, reading=reading)
-                try:
-                    applied = manager.apply([item.entry for item in waiting])
-                finally:
-                    add_debts(self._redis, reading.taken)
-                    if manager.slow:
-                        self._note_slow(waiting, manager.slow)
-                stale = _outcomes_of_deleted(connection, applied)
-                outcomes = encode_outcomes(store, applied, stale=stale)
-                news = store.task_news(resumed=_resumed(applied))
-                reach("before_commit", self._failpoint_dir)
-                transaction.commit()
-                counts = count_applied(applied, transaction_seconds=time.monotonic() - began_at)
+                committed = self._apply(connection, transaction, locked, waiting, suspect)
+                counts = count_applied(committed.applied, transaction_seconds=time.monotonic() - began_at)
         if not waiting:
             return Drained([], locked, empty=finish_if_empty(self._redis, locked))
         reach("after_commit", self._failpoint_dir)
-        entries = waiting[: len(applied)]
-        empty = self._finish(locked, entries, applied, outcomes=outcomes, stale=stale, news=news, counts=counts)
+        empty = self._finish(locked, waiting[: len(committed.applied)], committed, counts=counts)
         reach("after_delete", self._failpoint_dir)
-        return Drained(applied, locked, empty, was_suspect=suspect is not None)
+        return Drained(committed.applied, locked, empty, was_suspect=suspect is not None)
+
+    def _apply(
+        self,
+        connection: Connection,
+        transaction: RootTransaction,
+        shards: Sequence[int],
+        waiting: Sequence[StreamEntry],
+        suspect: Identity | None,
+    ) -> Committed:
+        """Apply entries of locked shards, and commit."""
+        store = PostgresStore(connection)
+        is_alone = partial(self._is_alone, shards, waiting)
+        owed = partial(owed_seconds, self._redis)
+        reading = ReadTimeBudget(_or_give_up(owed), is_alone=_or_give_up(is_alone))
+        manager = SessionManager(store, suspect=suspect, reading=reading)
+        try:
+            applied = manager.apply([item.entry for item in waiting])
+        finally:
+            add_debts(self._redis, reading.taken)
+            if manager.slow:
+                self._note_slow(waiting, manager.slow)
+        stale = _outcomes_of_deleted(connection, applied)
+        outcomes = encode_outcomes(store, applied, stale=stale)
+        news = store.task_news(resumed=_resumed(applied))
+        reach("before_commit", self._failpoint_dir)
+        transaction.commit()
+        return Committed(applied, outcomes, stale, news)
 
     def _note_slow(self, waiting: Sequence[StreamEntry], slow: Identity) -> None:
         """Remember the entry that took too long, for the next drain of its shard."""
@@ -212,19 +233,19 @@ class Drain:
         return sum(lengths) <= len(waiting) and not self._do_jobs_wait()
 
     def _finish(
-        self,
-        shards: Sequence[int],
-        entries: Sequence[StreamEntry],
-        applied: Sequence[ApplyResult],
-        *,
-        outcomes: Sequence[EncodedOutcome],
-        stale: Sequence[str],
-        news: TaskNotification,
-        counts: Counts,
+        self, shards: Sequence[int], entries: Sequence[StreamEntry], committed: Committed, *, counts: Counts
     ) -> set[int]:
         """Acknowledge committed entries, and return the shards that are empty now."""
+        applied = committed.applied
         empty = acknowledge(
-            self._redis, shards, entries, applied, outcomes=outcomes, stale=stale, news=news, counts=counts
+            self._redis,
+            shards,
+            entries,
+            applied,
+            outcomes=committed.outcomes,
+            stale=committed.stale,
+            news=committed.news,
+            counts=counts,
         )
         for item in applied:
             if item.status == "failed":

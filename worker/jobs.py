@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from threading import Event
 
 from redis import Redis
@@ -13,6 +15,7 @@ from rq import get_current_job
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.process.tracing import Tracing, start_tracing
 from models.queue.inbox import SHARDS, inbox_key
 from models.queue.job_queue import JOBS_MODULE, name_shards
 from models.queue.metrics import PASSAGES_EMBEDDED, add_counts
@@ -40,7 +43,16 @@ class Runtime:
         engine = create_engine(settings, application_name="session-relay worker", pool_size=1)
         # All senders of a shard wait for its reads.
         self.engine: Engine = engine.execution_options(**{QUESTION_SECONDS: LONGEST_QUESTION_SECONDS})
-        self.drain = Drain(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
+        self.tracing = start_tracing(settings, process="worker")
+        self.drain = _make_drain(self.tracing)(self.redis, self.engine, failpoint_dir=settings.failpoint_dir)
+
+
+def _make_drain(tracing: Tracing | None) -> Callable[..., Drain]:
+    if tracing is None:
+        return Drain
+    from worker.traces.traced_drain import TracedDrain  # Imports OpenTelemetry.
+
+    return partial(TracedDrain, tracing.tracer)
 
 
 EMBED_SECONDS = 20.0

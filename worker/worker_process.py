@@ -162,9 +162,12 @@ def main() -> None:
     settings = read_settings()
     configure_logging(settings)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    wait_for_schema(jobs.prepare(settings).engine)
+    runtime = jobs.prepare(settings)
+    wait_for_schema(runtime.engine)
     collect_seldom()
     run(settings)
+    if runtime.tracing:
+        runtime.tracing.stop()
     write_last_lines()
 
 

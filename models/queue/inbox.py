@@ -96,6 +96,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The session_id is derived from the title."""
     client: str = ""
     """The client's address, for the log of the worker; never stored in Postgres."""
+    traceparent: str = ""
+    """The span of the push (W3C Trace Context), if it is traced."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from msgspec.structs import replace
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from models.commands.payloads import parse_envelope, parse_flat
 from models.errors import RelayError, Unavailable
+from models.process.tracing import Tracing, start_tracing
 from models.settings import Settings
 from relay.auth.access_control import AccessControl
 from relay.auth.api_key_cache import ApiKeyCache
@@ -84,7 +86,8 @@ class Ingest:
         )
         limiter = ConcurrencyLimiter(settings.part_of(WAITING_PLACES))
         self.metrics.show(WAITING_SENDERS, limiter.count)
-        self.pipeline = Pipeline(
+        self._tracing = start_tracing(settings, process="relay")
+        self.pipeline = _make_pipeline(self._tracing)(
             access=self.access,
             load=self._load,
             pusher=self._pusher,
@@ -129,6 +132,8 @@ class Ingest:
             await self.metrics.end()
             await self._push_redis.aclose()
             await self.redis.aclose()
+            if self._tracing:
+                await asyncio.to_thread(self._tracing.stop)
 
     def record_error(self, scope: Scope, error: RelayError) -> None:
         """Record the error that answers a request."""
@@ -196,6 +201,14 @@ class Ingest:
 
         sender = replace(sender, query=own)
         return await self.pipeline.run(sender, authenticate, parse, takes_forms=True, is_known=True)
+
+
+def _make_pipeline(tracing: Tracing | None) -> Callable[..., Pipeline]:
+    if tracing is None:
+        return Pipeline
+    from relay.ingest.traced_pipeline import TracedPipeline  # Imports OpenTelemetry.
+
+    return partial(TracedPipeline, tracing.tracer)
 
 
 async def keep_running(service: Callable[[], Awaitable[None]]) -> None:

@@ -55,19 +55,21 @@ def asked_for(*extras: str) -> set[str]:
 
 
 SERVERS, LOCAL, ALL = map(locked, ("requirements.txt", "requirements-local.txt", "requirements.lock"))
-BENCH = locked("requirements-bench.txt")
+BENCH, TRACES = locked("requirements-bench.txt"), locked("requirements-traces.txt")
 
 
 def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> None:
     assert all("--hash=sha256:" in pin for pin in ALL.values())
     assert SERVERS.items() < LOCAL.items()
     assert LOCAL.items() < ALL.items()
+    assert SERVERS.items() < TRACES.items() < ALL.items()
 
 
 def test_each_purpose_gets_its_requirements_and_no_development_tools() -> None:
     product = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in PROJECT["dependencies"]}
     assert product | asked_for("server") <= SERVERS.keys()
     assert asked_for("local") <= LOCAL.keys() - SERVERS.keys()
+    assert asked_for("traces") <= TRACES.keys() - LOCAL.keys()
     assert asked_for("dev") <= ALL.keys()
     assert asked_for("dev") & LOCAL.keys() == set()
 

@@ -1,0 +1,66 @@
+"""Traces by OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set. Its packages are imported only then."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from models.errors import SettingsError
+from models.process.log_lines import session_fingerprint
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from models.queue.inbox import Entry
+
+EXPORT_SECONDS = 2
+"""For one export, also for the last one before the process ends."""
+
+
+class Tracing:
+    """The traces of one process, which a thread sends to the endpoint."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self.tracer = provider.get_tracer("session-relay")
+
+    def stop(self) -> None:
+        """Send the last spans, for a few seconds at most."""
+        self._provider.shutdown()
+
+
+def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
+    """Start the traces of this process, or return None without an endpoint. The other variables of OpenTelemetry, such
+    as OTEL_TRACES_SAMPLER, have their usual meaning. Raises SettingsError if its packages are not installed."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed. Install the packages of "
+            "requirements-traces.txt."
+        ) from error
+    names = {"service.namespace": "session-relay", "service.name": process}
+    given = {} if os.environ.get("OTEL_SERVICE_NAME") else names
+    # Not the global provider: other libraries would add spans of their own, with what they hold.
+    provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
+    endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)))
+    return Tracing(provider)
+
+
+def attributes_of(entry: Entry) -> dict[str, Any]:
+    """Return the attributes of spans about an entry: as in the logs, without content."""
+    attributes = {
+        "session_relay.delivery_id": entry.delivery_id,
+        "session_relay.source": entry.source,
+        "session_relay.command": entry.command,
+    }
+    if entry.session_id:
+        attributes["session_relay.session"] = session_fingerprint(entry.session_id)
+    return attributes
