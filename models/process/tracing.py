@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
             f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed. Install the packages of "
             "requirements-traces.txt."
         ) from error
+    # Its warnings about each attempt have another text each time; the failure of all is logged once, and then counted.
+    logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.ERROR)
     names = {"service.namespace": "session-relay", "service.name": process}
     given = {} if os.environ.get("OTEL_SERVICE_NAME") else names
     # Not the global provider: other libraries would add spans of their own, with what they hold.

@@ -9,7 +9,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_
 from sqlalchemy import Engine, event
 
 STATEMENT = re.compile(r"(?:^|;)\s*([a-z]+)", re.IGNORECASE)
-TABLE = re.compile(r"\b(?:from|into|update|join)\s+(?:only\s+)?([a-z_]+)\b(?!\s*\()", re.IGNORECASE)
+WRITTEN = r"(?:INTO|UPDATE|into|update)\s+([a-z_]+)"
+READ = r"(?:FROM|JOIN|from|join)\s+([a-z_]+)\b(?!\s*\()"
+"""Without functions."""
+TABLE = re.compile(rf"\b(?:{WRITTEN}|{READ})")
 LONGEST_NAME = 120
 
 
@@ -48,5 +51,5 @@ class SqlSpans:
 def summarize(statement: str) -> str:
     """Return the operations of a text of statements, and its tables."""
     operations = dict.fromkeys(word.upper() for word in STATEMENT.findall(statement))
-    tables = dict.fromkeys(TABLE.findall(statement))
+    tables = dict.fromkeys(written or read for written, read in TABLE.findall(statement))
     return " ".join([*operations, *tables])[:LONGEST_NAME]
