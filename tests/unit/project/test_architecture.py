@@ -54,9 +54,10 @@ def is_there(place: str) -> bool:
 
 def test_every_package_of_the_rooms_is_described() -> None:
     found = {path.parent.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
-    # For a room that consists of packages, these are described instead.
+    # For a room that consists of packages, these may be described instead.
     packages = {name for name in found if "/" in name or not any(other.startswith(f"{name}/") for other in found)}
-    assert set(re.findall(r"^\| `([\w/]+)/` \| \w", ARCHITECTURE.partition("## Packages")[2], re.MULTILINE)) == packages
+    described = set(re.findall(r"^\| `([\w/]+)/` \| \w", ARCHITECTURE.partition("## Packages")[2], re.MULTILINE))
+    assert packages <= described <= found
 
 
 def test_the_diagram_has_all_states_of_a_task() -> None:
