@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import logging
 import sys
+import time
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +22,9 @@ with explained_if_missing():
     import uvicorn
     from a2wsgi import WSGIMiddleware
     from flask import Flask, Response, request
+    from limits import RateLimitItemPerMinute
+    from limits.storage import MemoryStorage
+    from limits.strategies import FixedWindowRateLimiter
     from rq.exceptions import NoSuchJobError
     from rq.serializers import JSONSerializer
 
@@ -32,8 +38,50 @@ THREADS = 4
 """Enough for a handful of people whose pages poll every few seconds."""
 SHUTDOWN_SECONDS = 3
 REALM = {"WWW-Authenticate": 'Basic realm="session-relay", charset="UTF-8"'}
+WRONG_PASSWORDS = RateLimitItemPerMinute(30, 10)
+"""For each address, in ten minutes: a person makes fewer mistakes, and a program could not guess a password."""
 OWN_SITES = ("same-origin", "none")
 """Sec-Fetch-Site of requests from a page of this dashboard, or from the address bar."""
+
+
+logger = logging.getLogger("dashboard")
+
+
+class SignIn:
+    """Checks the password of each request. After too many wrong ones, an address has to wait."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._password = settings.dashboard_password.encode()
+        self._proxy_header = settings.trusted_proxy_header
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    def refuse(self) -> Response | None:
+        """Return the response that rejects a request, or None."""
+        given = request.authorization
+        if given is None:
+            return Response("Please sign in.\n", 401, REALM)
+        address = self._address()
+        if not self._limiter.test(WRONG_PASSWORDS, address):
+            ends_at = self._limiter.get_window_stats(WRONG_PASSWORDS, address).reset_time
+            wait = {"Retry-After": str(max(1, round(ends_at - time.time())))}
+            return Response("There were too many wrong passwords. Please try again later.\n", 429, wait)
+        name, secret = (given.username or "").encode(), (given.password or "").encode()
+        # Both are compared, so that the time does not reveal which one is wrong.
+        if all([hmac.compare_digest(name, USER.encode()), hmac.compare_digest(secret, self._password)]):
+            return None
+        self._limiter.hit(WRONG_PASSWORDS, address)
+        logger.warning("Somebody at %s gave a wrong user or password.", address)
+        return Response("Please sign in.\n", 401, REALM)
+
+    def _address(self) -> str:
+        """Return the client's address; behind a proxy the one that it has added."""
+        told = request.headers.get(self._proxy_header, "") if self._proxy_header else ""
+        try:
+            address = ip_address(told.rpartition(",")[2].strip() or request.remote_addr or "")
+        except ValueError:
+            return "an unknown address"
+        # Who has one address of a /64 has all of them.
+        return str(address if address.version == 4 else ip_network((address, 64), strict=False))
 
 
 def make_dashboard(settings: Settings) -> Flask:
@@ -54,7 +102,8 @@ def make_dashboard(settings: Settings) -> Flask:
     app.config["RQ_DASHBOARD_REDIS_URL"] = settings.redis_url
     app.config["RQ_DASHBOARD_DISABLE_DELETE"] = True
     web.setup_rq_connection(app)
-    app.before_request(lambda: _refuse(settings.dashboard_password))
+    sign_in = SignIn(settings)
+    app.before_request(lambda: sign_in.refuse() or _refuse())
     app.after_request(_forbid_frames)
     app.register_blueprint(web.blueprint)
     app.register_error_handler(NoSuchJobError, lambda error: ("This job no longer exists.\n", 404))
@@ -62,14 +111,8 @@ def make_dashboard(settings: Settings) -> Flask:
     return app
 
 
-def _refuse(password: str) -> Response | None:
-    """Returns the response that rejects a request, or None."""
-    given = request.authorization
-    name, secret = (given.username or "", given.password or "") if given else ("", "")
-    # Both are compared, so that the time does not reveal which one is wrong.
-    known = [hmac.compare_digest(name.encode(), USER.encode()), hmac.compare_digest(secret.encode(), password.encode())]
-    if not all(known):
-        return Response("Please sign in.\n", 401, REALM)
+def _refuse() -> Response | None:
+    """Returns the response that rejects a request of somebody who has signed in, or None."""
     if request.path.startswith("/requeue") and request.method != "POST":
         # Its pages use POST; a GET link could be planted on any site.
         return Response("Use POST.\n", 405, {"Allow": "POST"})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,19 +22,20 @@ from rq.serializers import JSONSerializer
 from models.process.supervision import Child, ChildProcess
 from tests.support.ports import free_port
 from tests.support.project import ROOT
+from worker.dashboard import WRONG_PASSWORDS
 
 PASSWORD = "correct horse – battery"
 LIMIT_SECONDS = 30.0
 
 
-@pytest.fixture(scope="module")
-def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a running dashboard."""
+@contextmanager
+def running_dashboard(redis_url: str, log: Path, **more: str) -> Iterator[str]:
+    """Run a dashboard, and yield its URL."""
     port = free_port()
-    environment = {**os.environ, "REDIS_URL": redis_url, "DASHBOARD_PORT": str(port), "DASHBOARD_PASSWORD": PASSWORD}
-    log = tmp_path_factory.mktemp("dashboard") / "log"
+    given = {"REDIS_URL": redis_url, "DASHBOARD_PORT": str(port), "DASHBOARD_PASSWORD": PASSWORD, **more}
     command = (sys.executable, "-m", "worker.dashboard")
-    running = ChildProcess(Child(name="dashboard", command=command, environment=environment, folder=ROOT, log=log))
+    child = Child(name="dashboard", command=command, environment={**os.environ, **given}, folder=ROOT, log=log)
+    running = ChildProcess(child)
     url = f"http://127.0.0.1:{port}"
     limit_at = time.monotonic() + LIMIT_SECONDS
     while not _answers(url):
@@ -42,6 +44,13 @@ def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         time.sleep(0.05)
     yield url
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def dashboard(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running dashboard."""
+    with running_dashboard(redis_url, tmp_path_factory.mktemp("dashboard") / "log") as url:
+        yield url
 
 
 @pytest.fixture
@@ -79,6 +88,29 @@ def test_requests_without_the_password_are_refused(dashboard: str, sign_in: tupl
         assert answer.status_code == 401
         assert answer.text == "Please sign in.\n"
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_an_address_that_guesses_has_to_wait_and_others_have_not(own_redis_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_dashboard(own_redis_url, log, TRUSTED_PROXY_HEADER="X-Real-IP") as url, httpx.Client() as client:
+
+        def ask(password: str, address: str) -> httpx.Response:
+            return client.get(url, auth=("admin", password), headers={"X-Real-IP": address})
+
+        for number in range(WRONG_PASSWORDS.amount):
+            assert ask(f"guess-{number}", f"2001:db8::{number:x}").status_code == 401
+        for password in ("guess", PASSWORD):
+            refused = ask(password, "2001:db8::ffff")
+            assert (refused.status_code, 0 < int(refused.headers["Retry-After"]) <= 600) == (429, True)
+        # Without a password nothing is guessed, and nothing counted.
+        for _ in range(WRONG_PASSWORDS.amount + 1):
+            assert client.get(url, headers={"X-Real-IP": "203.0.113.9"}).status_code == 401
+        assert ask(PASSWORD, "203.0.113.9").status_code == 200
+    lines = [line for line in log.read_text().splitlines() if "wrong user or password" in line]
+    assert "WARNING dashboard: Somebody at 2001:db8::/64 gave a wrong user or password." in lines[0]
+    # The first, and at the end the number of the others.
+    assert len(lines) <= 2
+    assert "guess" not in log.read_text()
 
 
 def test_it_lists_jobs_by_description(client: httpx.Client, failed: Job) -> None:
