@@ -104,7 +104,7 @@ def test_a_sender_with_an_invalid_traceparent_gets_a_trace_of_its_own(
     traced: Stack, collector: TraceCollector, traceparent: bytes
 ) -> None:
     delivery_id = new_id("odd")
-    headers = {"traceparent": traceparent, "Idempotency-Key": delivery_id.encode()}
+    headers = [(b"traceparent", traceparent), (b"Idempotency-Key", delivery_id.encode())]
     body = envelope("create_session", new_id("odd"), title="Odd")
     answer = traced.client.post("/v1/webhook?wait=30", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
