@@ -10,7 +10,7 @@ import hmac
 import logging
 import sys
 import time
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ class SignIn:
 
     def __init__(self, settings: Settings) -> None:
         self._password = settings.dashboard_password.encode()
-        self._proxy_header = settings.trusted_proxy_header
+        self._proxy_header = settings.trusted_proxy_header.lower().encode()
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     def refuse(self) -> Response | None:
@@ -75,13 +75,17 @@ class SignIn:
 
     def _address(self) -> str:
         """Return the client's address; behind a proxy the one that it has added."""
-        told = request.headers.get(self._proxy_header, "") if self._proxy_header else ""
+        # WSGI would take `X_Real_IP`, which proxies pass on, for `X-Real-IP`.
+        lines = [value for name, value in request.environ["asgi.scope"]["headers"] if name == self._proxy_header]
+        told = lines[-1].decode("latin-1").rpartition(",")[2].strip() if lines else ""
         try:
-            address = ip_address(told.rpartition(",")[2].strip() or request.remote_addr or "")
+            address = ip_address(told or request.remote_addr or "")
         except ValueError:
             return "an unknown address"
-        # Who has one address of a /64 has all of them.
-        return str(address if address.version == 4 else ip_network((address, 64), strict=False))
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+            # Who has one address of a /64 has all of them.
+            return str(ip_network((address, 64), strict=False))
+        return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def make_dashboard(settings: Settings) -> Flask:

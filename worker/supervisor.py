@@ -15,6 +15,7 @@ from models.process.log_setup import configure_logging, write_counts
 from models.process.parent_death import ParentWatch
 from models.process.program import python_command
 from models.process.supervision import Child, Supervisor, UnexpectedExit
+from models.process.tracing import check_tracing
 from models.queue.redis_options import check_redis_url
 from models.settings import read_settings
 from sessions.embeddings.configured import configured_encoder
@@ -39,6 +40,7 @@ def main() -> int:
         configure_logging(settings)
         engine = create_engine(settings, application_name="session-relay supervisor", pool_size=1)
         check_redis_url(settings.redis_url)
+        check_tracing(settings)
         health = HealthFolder(settings.health_dir)
     except SettingsError as error:
         print(f"session-relay: {error.message}", file=sys.stderr)

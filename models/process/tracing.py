@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SettingsError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from models.queue.inbox import Entry
 
+EXPORTER, SDK = "opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"
 EXPORT_SECONDS = 2
 """For one export, also for the last one before the process ends."""
 
@@ -42,10 +44,7 @@ def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed. Install the packages of "
-            "requirements-traces.txt."
-        ) from error
+        raise SettingsError(_missing(error.name)) from error
     # Its warnings about each attempt have another text each time; the failure of all is logged once, and then counted.
     logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.ERROR)
     names = {"service.namespace": "session-relay", "service.name": process}
@@ -55,6 +54,25 @@ def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
     endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)))
     return Tracing(provider)
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise SettingsError if traces are on and their packages are not installed. Does not import them."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    try:
+        found = find_spec(EXPORTER) and find_spec(SDK)
+    except ModuleNotFoundError:  # Not even the package around it.
+        found = None
+    if found is None:
+        raise SettingsError(_missing("opentelemetry"))
+
+
+def _missing(package: str | None) -> str:
+    return (
+        f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {package} is not installed. Install the packages of "
+        "requirements-traces.txt, or `session-relay[traces]`."
+    )
 
 
 def attributes_of(entry: Entry) -> dict[str, Any]:

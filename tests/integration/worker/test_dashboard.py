@@ -105,7 +105,11 @@ def test_an_address_that_guesses_has_to_wait_and_others_have_not(own_redis_url: 
         # Without a password nothing is guessed, and nothing counted.
         for _ in range(WRONG_PASSWORDS.amount + 1):
             assert client.get(url, headers={"X-Real-IP": "203.0.113.9"}).status_code == 401
-        assert ask(PASSWORD, "203.0.113.9").status_code == 200
+        for address in ("203.0.113.9", "::ffff:203.0.113.9"):
+            assert ask(PASSWORD, address).status_code == 200
+        # A header that WSGI would confuse with the proxy's does not change the address.
+        forged = {"X-Real-IP": "2001:db8::1", "X_Real_IP": "203.0.113.9"}
+        assert client.get(url, auth=("admin", PASSWORD), headers=forged).status_code == 429
     lines = [line for line in log.read_text().splitlines() if "wrong user or password" in line]
     assert "WARNING dashboard: Somebody at 2001:db8::/64 gave a wrong user or password." in lines[0]
     # The first, and at the end the number of the others.

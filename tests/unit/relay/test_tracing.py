@@ -57,6 +57,17 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         start_tracing(settings, process="relay")
 
 
+@pytest.mark.parametrize("away", ["opentelemetry.exporter", "opentelemetry.sdk"])
+def test_a_supervisor_of_workers_does_not_start_without_the_packages(away: str) -> None:
+    hide = f"import sys; sys.modules[{away!r}] = None; from worker.supervisor import main; sys.exit(main())"
+    given = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/d", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    environment = {**given, "PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    command = [sys.executable, "-P", "-c", hide]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not installed. Install the packages of requirements-traces.txt" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("statement", "summary"),
     [
