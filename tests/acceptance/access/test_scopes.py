@@ -80,7 +80,18 @@ BY_TOOL = {("POST", "/mcp")}
 """Routes whose permissions are tested elsewhere, by tool."""
 OF_OAUTH = ("/oauth/", "/.well-known/")
 """Routes for clients that have no key yet."""
-OF_PAGES = ("/sessions", "/deliveries", "/dead-letters", "/keys", "/static/", "/sign-")
+OF_PAGES = (
+    "/sessions",
+    "/deliveries",
+    "/dead-letters",
+    "/keys",
+    "/hooks",
+    "/agents",
+    "/refusals",
+    "/status",
+    "/static/",
+    "/sign-",
+)
 """Routes for browsers, which are tested elsewhere."""
 
 

@@ -60,7 +60,7 @@ def test_a_person_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Brows
     assert browser.run("document.querySelector('h1').innerText") == f"Sign in to {stack.url.partition('://')[2]}"
     assert "A <b>notebook</b>" in browser.run("document.body.innerText")
     assert "a program on this computer" in browser.run("document.body.innerText")
-    assert browser.run("getComputedStyle(document.querySelector('main')).maxWidth") == "416px"
+    assert browser.run("getComputedStyle(document.querySelector('.card')).maxWidth") == "416px"
 
     browser.run("document.querySelector('#key').value = 'srk_wrong'")
     browser.run(ALLOW)
