@@ -64,7 +64,7 @@ def test_a_person_signs_in_and_the_app_gets_a_token(stack: Stack, browser: Brows
 
     browser.run("document.querySelector('#key').value = 'srk_wrong'")
     browser.run(ALLOW)
-    browser.wait_for("document.querySelector('p.error')?.innerText.includes('Invalid API key')", what="refused")
+    browser.wait_for("document.querySelector('p.problem')?.innerText.includes('Invalid API key')", what="refused")
     browser.run(f"document.querySelector('#key').value = '{API_KEY}'")
     browser.run(ALLOW)
     wait_for(lambda: any(path.startswith("/callback") for path in callback.heard), what="callback received")
