@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST = 200
 """The number of items that are looked through."""
+_ONE_WORD = re.compile(r"(?!-)[\w@%+=:,./-]+")
+"""Values that a shell takes as one word. bash inserts a completion unquoted, and would run what others put into it."""
 Found = Iterable[tuple[str, str]]
 """Values, each with a help text."""
 Completion = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
@@ -33,7 +36,8 @@ def _completing(find: Callable[[CliContext, str | None], Found]) -> Completion:
             found = list(find(tool, session_id))
         except Exception:  # A shell shows nothing useful of an error while it completes a word.
             return []
-        return [CompletionItem(value, help=told) for value, told in found if value.startswith(incomplete)]
+        fitting = ((value, told) for value, told in found if value.startswith(incomplete))
+        return [CompletionItem(value, help=told) for value, told in fitting if _ONE_WORD.fullmatch(value)]
 
     return complete
 

@@ -205,6 +205,9 @@ def _report(tool: CliContext, error: Exception) -> int:
                 ((Unavailable, TooManyRequests), UNAVAILABLE),
             )
             return next((code for kinds, code in codes if isinstance(error, kinds)), FAILED)
+        case UnicodeEncodeError() if error.reason == "surrogates not allowed":
+            terminal.fail("An argument is not UTF-8.")
+            return USAGE
         case OSError() if error.errno != errno.EPIPE:
             terminal.fail(f"Cannot access {error.filename or 'a file'}: {error.strerror or error}.")
             return FAILED

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 
-from cli.command_declaration import argument, command, session_argument
+from cli.command_declaration import argument, command, session_argument, session_option, yes_option
 from cli.commands.watch import follow, latest_cursor
 from cli.completion import complete_examples
 from cli.context import CliContext
@@ -49,10 +50,10 @@ SECRET_VARIABLE = "FORWARD_SECRET"  # noqa: S105 - the name of a variable
 def listen(tool: CliContext, session_id: str, url: str, after: str | None) -> None:
     """Forward a session's events to a local address. Each is posted, until Ctrl-C, signed as Standard Webhooks are with
     the secret in FORWARD_SECRET, or with a new one, which is shown."""
-    from agent.http.relay_url import parse_address, plain_http_hosts, require_encryption
+    from agent.http.relay_url import plain_http_hosts, require_encryption
     from cli.webhook_sender import WebhookSender, new_secret
 
-    address = parse_address(url)
+    address = receiver_url(url)
     require_encryption(address, plain_http_hosts(tool.environment))
     secret = tool.environment.get(SECRET_VARIABLE, "").strip()
     sender = WebhookSender(address, secret or new_secret())
@@ -65,14 +66,25 @@ def listen(tool: CliContext, session_id: str, url: str, after: str | None) -> No
         sent = sender.send(session_id, event)
         tool.terminal.event({**event, **sent._asdict()}, FORWARDED, with_heading=is_first)
         if sent.status == "failed":
-            tool.terminal.warn(f"{sent.reason} To go on from here: --after {event['cursor']}")
-        is_first = False
+            again = f" To begin with this event: --after {cursor}" if cursor else ""
+            tool.terminal.warn(f"{sent.reason}{again}")
+        is_first, cursor = False, event["cursor"]
+
+
+def receiver_url(text: str) -> str:
+    """Complete the URL of a receiver as that of a relay, but keep its path and query as they are. Raises
+    SettingsError."""
+    from agent.http.relay_url import parse_address
+
+    origin, rest, _ = re.split(r"^((?:\w+://)?[^/?#]*)([^#]*)", text.strip(), maxsplit=1)[1:]
+    return parse_address(origin) + rest
 
 
 @command("trigger", RECEIPT)
 @argument("name", metavar="[EXAMPLE]", required=False, shell_complete=complete_examples)
-@click.option("--session", "session_id", metavar="ID", help="Send it for this session instead of its own.")
-def trigger(tool: CliContext, name: str | None, session_id: str | None) -> None:
+@session_option("Send it for this session instead of its own.")
+@yes_option()
+def trigger(tool: CliContext, name: str | None, session_id: str | None, yes: bool) -> None:
     """Send one of the examples, and show the result. Without EXAMPLE, lists them. The session of an example is created
     before, if it is missing."""
     from cli.configuration import EXAMPLES
@@ -88,6 +100,8 @@ def trigger(tool: CliContext, name: str | None, session_id: str | None) -> None:
     if name not in known:
         raise click.UsageError(f"No example {name!r}. Run `session-cli trigger` to list them.")
     example = _read(name)
+    if session_id and "confirm" in (example.get("data") or {}):
+        tool.terminal.confirm(f"Permanently delete {session_id} and its contents?", yes=yes)
     try:
         answer = _send(tool, example, session_id)
     except NotFound as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import click
 
@@ -45,7 +46,8 @@ def open_page(tool: CliContext, session_id: str | None, is_printed: bool) -> Non
 @argument("path", metavar="PATH")
 @click.option("--data", "-d", metavar="JSON", help="Body: an object; @FILE or - to read it.")
 def api(tool: CliContext, method: str, path: str, data: str | None) -> None:
-    """Send any request with your key. Prints the body of the response, also that of an error."""
+    """Send any request with your key. Prints the body of the response, also that of an error; with --json, its status
+    and body."""
     from agent.http.error_responses import error_of
     from cli.files import read_json
 
@@ -57,12 +59,25 @@ def api(tool: CliContext, method: str, path: str, data: str | None) -> None:
     body = None if data is None else read_json(data, option="--data")
     status, headers, content = tool.client.exchange(verb, path, body=body)
     kind = headers.get("content-type", "")
-    if tool.terminal.is_terminal and "json" in kind:
+    if tool.terminal.as_json:
+        tool.terminal.item({"status": status, "body": _decoded(content)}, _RESPONSE)
+    elif tool.terminal.is_terminal and "json" in kind:
         tool.terminal.document([_indented(content)])
     elif content:
         tool.terminal.document([content])
     if status >= 400:
         raise error_of(status, content, headers)
+
+
+def _decoded(content: bytes) -> Any:
+    """Return JSON as it is written, and any other body as text."""
+    import msgspec
+
+    try:
+        msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return content.decode(errors="replace")
+    return msgspec.Raw(content)
 
 
 def _indented(content: bytes) -> bytes:

@@ -182,6 +182,11 @@ class TestTrigger:
         cli.run("trigger", "store_memory_idea", "--session", "no-such-session", code=3)
         assert "session-cli trigger" in cli.run("trigger", "nothing", code=2).err
 
+    def test_an_example_deletes_another_session_only_if_that_is_confirmed(self, cli: CommandLine, garden: str) -> None:
+        assert "pass --yes" in cli.run("trigger", "delete_session", "--session", garden, code=2).err
+        cli.run("trigger", "delete_session", "--session", garden, "--yes")
+        cli.run("show", garden, code=3)
+
 
 class Receiver(ThreadingHTTPServer):
     """Keeps the webhooks that it receives; refuses as many as it is told."""
@@ -243,6 +248,24 @@ class TestListen:
         assert (content["type"], content["session_id"]) == ("store_memory", garden)
         assert content["data"]["message"] == 'Stored the general memory "barrel".' or "barrel" in str(content["data"])
 
+    def test_an_event_that_was_refused_can_be_sent_again(
+        self, cli: CommandLine, garden: str, receiver: Receiver
+    ) -> None:
+        receiver.refusals = 3
+        url = f"http://127.0.0.1:{receiver.server_address[1]}/hooks/"
+        listen = ["listen", garden, "--forward-to", url]
+        first = cli.terminal(*listen, columns=200)
+        first.wait_for("Ctrl-C")
+        cli.run("remember", garden, "One barrel", "--key", "barrel")
+        first.wait_for("--after ")
+        first.interrupt()
+        [after] = re.findall(r"--after (\S+)", STYLE.sub("", first.end()[1]))
+        again = cli.terminal(*listen, "--after", after)
+        again.wait_for("delivered")
+        again.interrupt()
+        again.end()
+        assert (len(receiver.received), len({headers["webhook-id"] for headers, _ in receiver.received})) == (4, 1)
+
     def test_it_is_refused_where_the_events_could_be_read(self, cli: CommandLine, garden: str) -> None:
         assert "is not encrypted" in cli.run("listen", garden, "--forward-to", "http://10.0.0.1:1", code=2).err
         secret = {"FORWARD_SECRET": "whsec_short"}
@@ -302,6 +325,10 @@ class TestOnRelay:
         assert json.loads(missing.out)["error"]["code"] == "session_not_found"
         assert missing.err.startswith("Error: Session 'nowhere' not found.")
         assert relay.run("api", "GET", "/healthz").out
+        found = relay.run("api", "GET", f"/v1/sessions/{session_id}", "--json").json
+        assert (found["status"], found["body"]["title"]) == (200, "Renamed")
+        failed = relay.run("api", "GET", "/v1/sessions/nowhere", "--json", "status", code=3)
+        assert (failed.json, json.loads(failed.err)["error"]["code"]) == ({"status": 404}, "session_not_found")
         assert '\n  "status": ' in relay.drawn("api", "GET", f"/v1/sessions/{session_id}")
 
     @pytest.mark.parametrize("path", ["v1/sessions", "http://127.0.0.1:1/", "//x y", "/v1\n", "@127.0.0.1"])

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from cli.command_examples import EXAMPLES
+from cli.commands.forwarding import receiver_url
 from cli.commands.writing import PART_CHARACTERS, split
 from cli.configuration import (
     choose_profile,
@@ -89,6 +90,13 @@ class TestPrompts:
         assert (done.out, "Missing argument 'ID'" in done.err) == ("", True)
 
 
+@pytest.mark.parametrize("line", ["say garden", "remember garden", "search", "delegate garden"])
+def test_a_text_that_is_not_utf_8_is_a_usage_error(files: CommandLine, line: str) -> None:
+    files.run("create", "garden")
+    done = files.run(*line.split(), "a\udcff", code=2)
+    assert (done.out, done.err) == ("", "Error: An argument is not UTF-8.\n")
+
+
 class TestCompletion:
     def completed(self, files: CommandLine, line: str) -> list[str]:
         asked = {"_SESSION_CLI_COMPLETE": "bash_complete", "COMP_WORDS": line}
@@ -106,6 +114,12 @@ class TestCompletion:
             files.run("remember", name, "x", "--key", f"bed-{name}")
         assert self.completed(files, "session-cli remember garden x --key b") == ["bed-garden"]
         assert self.completed(files, "session-cli task show roof t") == ["t-1"]
+
+    def test_what_a_shell_would_run_is_not_completed(self, files: CommandLine) -> None:
+        files.run("create", "garden")
+        for key in ("bed-ü:1", "bed$(id)", "bed`id`", "bed;id", "bed id", "bed*", "bed>x", "bed'", "bed&", "bed|id"):
+            files.run("remember", "garden", "x", "--key", key)
+        assert self.completed(files, "session-cli remember garden x --key bed") == ["bed-ü:1"]
 
     def test_without_a_backend_nothing_is_completed(self, files: CommandLine) -> None:
         for backend in ("--backend http", "--backend postgres"):
@@ -178,6 +192,24 @@ class TestWebhooks:
         assert event_id("a.b", event) == event_id("a.b", event)
         assert event_id("a.b", event) != event_id("a", event)
         assert re.fullmatch(r"evt_[0-9a-f]{32}", event_id("a.b", event))
+
+    @pytest.mark.parametrize(
+        ("given", "url"),
+        [
+            ("http://127.0.0.1:3000/hooks/", "http://127.0.0.1:3000/hooks/"),
+            (" localhost:3000/a?u=http://x/y#z ", "http://localhost:3000/a?u=http://x/y"),
+            ("https://Hooks.Example?Token=x", "https://hooks.example?Token=x"),
+        ],
+    )
+    def test_the_path_and_query_of_a_receiver_stay_as_they_are(self, given: str, url: str) -> None:
+        assert receiver_url(given) == url
+
+    @pytest.mark.parametrize(
+        "given", ["http://127.0.0.1\\@x.example/", "http://u@x.example/", "http:///x", "ftp://x", ""]
+    )
+    def test_a_receiver_needs_a_plain_host(self, given: str) -> None:
+        with pytest.raises(SettingsError):
+            receiver_url(given)
 
     @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_€"])
     def test_an_invalid_secret_is_not_shown(self, secret: str) -> None:
