@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
+from models.errors import TooManyRequests, Unavailable
 from session_relay.async_commands import AsyncCommands
-from session_relay.client import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Client, Task
+from session_relay.client import LEASE_SECONDS, LONGEST_WAIT_SECONDS, RECONNECT_SECONDS, Client, Task
 
 THREADS = 128
 """Requests at the same time; as many connections are kept."""
@@ -67,7 +69,7 @@ class AsyncClient(AsyncCommands):
 
     async def events(self, session_id: str, *, after: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a session's journal, as `Client.events` does."""
-        async for event in self._from_thread(lambda: self._client.events(session_id, after=after)):
+        async for event in self._from_thread(partial(self._client._follow, session_id, after=after)):
             yield event
 
     async def claim(
@@ -87,6 +89,19 @@ class AsyncClient(AsyncCommands):
         )
         return None if task is None else AsyncTask(task, self._run)
 
+    async def tasks(self, agent_name: str, **fields: Any) -> AsyncIterator[AsyncTask]:
+        """Yield tasks to work on, one after another, as `Client.tasks` does."""
+        while True:
+            try:
+                task = await self.claim(agent_name, **fields)
+            except (Unavailable, TooManyRequests) as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(max(RECONNECT_SECONDS, error.retry_after_seconds))
+                continue
+            if task is not None:
+                yield task
+
     async def _send(
         self, command: str, data: Mapping[str, Any], session_id: str | None = None, delivery_id: str | None = None
     ) -> dict[str, Any]:
@@ -95,8 +110,9 @@ class AsyncClient(AsyncCommands):
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _from_thread(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-        """Yield what an iterator gives in a thread, which takes the next item only when the previous one is used."""
+    async def _from_thread(self, make: Callable[..., Iterator[T]]) -> AsyncIterator[T]:
+        """Yield what an iterator gives in a thread, which takes the next item only when the previous one is used.
+        `make` gets `is_over`, which tells the iterator that nobody reads it any more."""
         loop = asyncio.get_running_loop()
         found: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
         wanted, over = threading.Semaphore(0), threading.Event()
@@ -106,7 +122,7 @@ class AsyncClient(AsyncCommands):
                 loop.call_soon_threadsafe(found.put_nowait, (item, error))
 
             try:
-                for item in make():
+                for item in make(is_over=over.is_set):
                     if over.is_set():
                         return
                     tell(item)

@@ -81,14 +81,22 @@ class Client(Commands):
     def events(self, session_id: str, *, after: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the events of a session's journal, from the first one or from that after a `cursor` on, and then as
         they happen: without end, and without gaps. Connects again when the connection breaks. Raises NotFound when the
-        session is deleted."""
+        session is deleted, and Unavailable when the server is no relay."""
+        yield from self._follow(session_id, after=after, is_over=lambda: False)
+
+    def _follow(self, session_id: str, *, after: str | None, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Yield events. Looks with each message, also those that keep the connection alive, whether it `is_over`."""
         path = path_to("read_events", session_id=session_id)
-        while True:
+        while not is_over():
             pause = RECONNECT_SECONDS
             try:
                 query: Query = {} if after is None else {"after": after}
                 with self._http.stream(path, query, accept="text/event-stream") as parts:
                     for name, text in _messages(parts):
+                        if is_over():
+                            return
+                        if not text:
+                            continue
                         event = msgspec.json.decode(text)
                         if name == "error":
                             if event["error"]["code"] == "session_not_found":
@@ -97,6 +105,8 @@ class Client(Commands):
                         after = event["cursor"]
                         yield event
             except (Unavailable, TooManyRequests) as error:
+                if not error.retryable:
+                    raise
                 pause = max(pause, error.retry_after_seconds)
             time.sleep(pause)
 
@@ -123,11 +133,13 @@ class Client(Commands):
 
     def tasks(self, agent_name: str, **fields: Any) -> Iterator[Task]:
         """Yield tasks to work on, one after another, without end. Takes the fields of `claim`. Goes on when the relay
-        was away."""
+        was away. Raises Unavailable when the server is no relay."""
         while True:
             try:
                 task = self.claim(agent_name, **fields)
             except (Unavailable, TooManyRequests) as error:
+                if not error.retryable:
+                    raise
                 time.sleep(max(RECONNECT_SECONDS, error.retry_after_seconds))
                 continue
             if task is not None:
@@ -210,12 +222,12 @@ class Task:
 
 
 def _messages(parts: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the data of each message of a stream of server-sent events."""
+    """Yield the name and the data of each message of a stream of server-sent events. Comments are messages without
+    data."""
     unread = b""
     for part in parts:
         unread += part
         *blocks, unread = unread.split(b"\n\n")
         for block in blocks:
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
-            if b"data" in fields:
-                yield fields.get(b"event", b"").decode(), fields[b"data"]
+            yield fields.get(b"event", b"").decode(), fields.get(b"data", b"")

@@ -180,6 +180,8 @@ class Client:
         accepted: Container[int] = (),
     ) -> urllib3.BaseHTTPResponse:
         """Send a request and return the response with its content unread. Raises the error of an unsuccessful one."""
+        if not path.startswith("/"):  # It would become a part of the host's name, and the key would go there.
+            raise ValueError(f"Invalid path {path!r}: it must begin with a slash.")
         given = [(name, value) for name, value in (query or {}).items() if value not in (None, [], ())]
         url = f"{self.url}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         more = {} if body is None else {"Content-Type": "application/json"}
