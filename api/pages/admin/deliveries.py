@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from api.operations.deliveries import Deliveries, ManyDeliveries, OneDelivery
 from api.pages.rendering import more_url, render
 from api.pages.sign_in import redirect
 from api.pages.visitors import Form, Visitor, own_path
+from models.errors import NotFound
 from models.queue.inbox import shard_of
 from models.routes import path_to
 from relay.http.query_parameters import decode_parameters
@@ -37,7 +39,7 @@ class DeliveryPages:
         more = more_url(request, found.next_cursor, "cursor") if found.next_cursor else None
         kept = {name: value for name in FILTERS if (value := request.query_params.get(name))}
         context: dict[str, Any] = {"chosen": chosen, "kept": kept, "deliveries": found.items, "more": more}
-        return render("admin/deliveries.html", visitor=visitor, **context)
+        return render("admin/deliveries.html", visitor=visitor, is_cut=found.truncated, **context)
 
     async def delivery(self, request: Request, visitor: Visitor) -> Response:
         """Show one delivery's story: when it was accepted and decided, why, and with which effect."""
@@ -46,7 +48,8 @@ class DeliveryPages:
         letter = None
         if delivery["status"] in UNDECIDED and visitor.caller.has("admin"):
             wanted = OneDeadLetter(delivery_id=delivery["delivery_id"], source=delivery["source"])
-            letter = await self._dead_letters.find(visitor.caller, wanted)
+            with suppress(NotFound):  # Replayed meanwhile, or of no session, and the key is limited to some.
+                letter = await self._dead_letters.find(visitor.caller, wanted)
         return render(
             "admin/delivery.html",
             visitor=visitor,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +21,8 @@ from models.routes import path_to
 
 CREATED = 201
 SCOPES = ("read", "write", "delegate", "agent", "admin")
+REVOKED_SHOWN = 100
+"""Of the revoked keys, the latest ones. They are kept for ever, and each app that signs in adds one."""
 HOOK = "hook"
 """The scope of tokens in URLs, for senders that can set no header."""
 
@@ -30,11 +35,11 @@ class KeyPages:
         self._public_url = public_url
 
     async def keys(self, request: Request, visitor: Visitor) -> Response:
-        """List the keys, those in use first."""
+        """List the keys: those in use, and the latest revoked ones."""
         return await self._show_keys(visitor)
 
     async def hooks(self, request: Request, visitor: Visitor) -> Response:
-        """List the hooks, those in use first."""
+        """List the hooks: those in use, and the latest revoked ones."""
         return await self._show_hooks(visitor)
 
     async def create_key(self, request: Request, visitor: Visitor, form: Form) -> Response:
@@ -62,12 +67,22 @@ class KeyPages:
 
     async def _show_keys(self, visitor: Visitor, *, made: dict[str, Any] | None = None, status: int = 200) -> Response:
         keys = await self._entries(visitor, hooks=False)
-        return render("admin/keys.html", status=status, visitor=visitor, keys=keys, made=made, scopes=SCOPES)
+        context: dict[str, Any] = {"visitor": visitor, "keys": keys, "made": made, "scopes": SCOPES}
+        return await asyncio.to_thread(partial(render, "admin/keys.html", status=status, **context))
 
     async def _show_hooks(self, visitor: Visitor, *, made: dict[str, Any] | None = None, status: int = 200) -> Response:
         hooks = await self._entries(visitor, hooks=True)
-        return render("admin/hooks.html", status=status, visitor=visitor, hooks=hooks, made=made)
+        context: dict[str, Any] = {"visitor": visitor, "hooks": hooks, "made": made}
+        return await asyncio.to_thread(partial(render, "admin/hooks.html", status=status, **context))
 
     async def _entries(self, visitor: Visitor, *, hooks: bool) -> list[dict[str, Any]]:
-        entries = [entry for entry in await self._keys.entries(visitor.caller) if (HOOK in entry["scopes"]) == hooks]
-        return sorted(entries, key=lambda entry: (entry["revoked_at"] is not None, entry["name"]))
+        return choose(
+            [entry for entry in await self._keys.entries(visitor.caller) if (HOOK in entry["scopes"]) == hooks]
+        )
+
+
+def choose(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the keys to show: those in use by name, and then the latest revoked ones."""
+    used = sorted((entry for entry in entries if not entry["revoked_at"]), key=lambda entry: str(entry["name"]))
+    revoked = sorted((entry for entry in entries if entry["revoked_at"]), key=lambda entry: str(entry["revoked_at"]))
+    return [*used, *revoked[: -REVOKED_SHOWN - 1 : -1]]

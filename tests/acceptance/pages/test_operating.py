@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, insert, select
 
 from models.queue.inbox import shard_of
+from models.tables import DeliveryRow
 from sessions.postgres.commands.locks import SHARD_LOCK
 from tests.support.clients.agents import Agent
 from tests.support.clients.dead_letters import dead_letters_in, remove_cause, send_poison, status_of
@@ -85,6 +87,22 @@ def test_a_delivery_tells_its_story(stack: Stack, visitor: Visitor, session_id: 
     assert Visitor(stack, other).client.get(f"/deliveries/{own}?source=default").status_code == 404
 
 
+def test_a_failed_delivery_without_a_session_is_shown_to_its_limited_key(stack: Stack, engine: Engine) -> None:
+    name = new_id("limited")
+    key = new_key(stack, name=name, scopes=["admin"], sessions=f"{name}-*")
+    wait_for(lambda: works(stack, key))
+    now = datetime.now(UTC)
+    fields = {"source": name, "delivery_id": "failed-1", "hash": "0", "status": "failed", "command": "search"}
+    times = {"accepted_at": now, "decided_at": now, "http_status": 500}
+    with engine.begin() as connection:
+        connection.execute(insert(DeliveryRow).values(**fields, **times))
+    visitor = Visitor(stack, key)
+    assert "failed-1" in visitor.get("/deliveries")
+    page = text_of(visitor.get("/deliveries/failed-1"))
+    assert re.search(f"search failed .* Accepted .* from {name}.* Failed", page)
+    assert "Replay" not in page
+
+
 def test_what_waits_is_shown_with_its_shard_and_since_when(
     stack: Stack, visitor: Visitor, session_id: str, engine: Engine
 ) -> None:
@@ -95,7 +113,10 @@ def test_what_waits_is_shown_with_its_shard_and_since_when(
         assert f"Waits In shard {shard:02d}" in text_of(visitor.get(f"/deliveries/{own}"))
         page = text_of(visitor.get("/status"))
         assert re.search(rf"command waits .* {shard:02d} 1 \d+ \w+ \d{{4}}, \d\d:\d\d UTC , [\d.e-]+ s ", page)
-        assert own in text_of(visitor.get("/deliveries?status=accepted"))
+        page = text_of(visitor.get("/deliveries?status=accepted"))
+        assert (own in page, "More wait" in page) == (True, False)
+        stack.post("store_memory", session_id, content="y")
+        assert "More wait than are shown here." in text_of(visitor.get("/deliveries?status=accepted&limit=1"))
     wait_for(lambda: "In the journal" in visitor.get(f"/deliveries/{own}"), what="applied")
 
 
