@@ -44,6 +44,9 @@ class HttpConnection(Protocol):
     def close_if_overdue(self, now: float) -> None:
         """Close it if the client has exceeded a timeout."""
 
+    def close_after_answer(self) -> None:
+        """Close it after its next answer."""
+
     def abort(self) -> None:
         """Close it at once."""
 
@@ -66,6 +69,8 @@ class ConnectionRegistry(ServerState):
         self.access_log = access_log or AccessLog()
         self.now = 0.0
         """Seconds, advanced by each check: cheaper than reading the time for each part of each request."""
+        self.is_ending = False
+        """Whether each connection is closed after its next answer."""
         self._limit = limit
         self._without_request: OrderedDict[HttpConnection, None] = OrderedDict()
 
@@ -80,6 +85,12 @@ class ConnectionRegistry(ServerState):
     def has_idle(self) -> bool:
         """Returns whether any connection is without a request."""
         return bool(self._without_request)
+
+    def close_after_answers(self) -> None:
+        """Have each connection closed after its next answer, also those that are still to come."""
+        self.is_ending = True
+        for client in cast("list[HttpConnection]", list(self.connections)):
+            client.close_after_answer()
 
     def make_room(self) -> bool:
         """Returns whether the new connection may stay.

@@ -90,6 +90,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.flow = self._flow = _HoldingFlowControl(transport)
         self._peer = self.client[0] if self.client else ""
         self._due_at = self._clients.now + self._timeouts.head_seconds
+        self._is_last = self._clients.is_ending
         if self._clients.make_room():
             self._clients.mark_idle(self)
         else:

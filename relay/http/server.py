@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -53,8 +52,7 @@ class RelayServer(uvicorn.Server):
         self._app.state.stopping.set()
         checking = asyncio.create_task(self._keep_checking())
         try:
-            for client in cast("set[LimitedHttpProtocol]", self._clients.connections):
-                client.close_after_answer()
+            self._clients.close_after_answers()
             await self._stop_listening()
             await self._answer_last_requests()
             await super().shutdown(sockets)
@@ -80,19 +78,18 @@ class RelayServer(uvicorn.Server):
         for connection in waiting:
             connection.setblocking(False)
             with contextlib.suppress(OSError):  # The client has gone.
-                await loop.connect_accepted_socket(self._create_last_protocol, connection)
+                await loop.connect_accepted_socket(self._create_protocol, connection)
 
-    def _create_last_protocol(self) -> asyncio.Protocol:
-        protocol = LimitedHttpProtocol(self.config, self.server_state, self.lifespan.state)
-        protocol.close_after_answer()
-        return protocol
+    def _create_protocol(self) -> asyncio.Protocol:
+        return LimitedHttpProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def _answer_last_requests(self) -> None:
         """Let idle connections send the request that is on its way, for half a second at most."""
         for _ in range(LAST_REQUESTS_POLLS):
+            # First, because connections that were accepted a moment ago are registered by the loop's next turns.
+            await asyncio.sleep(POLL_SECONDS)
             if not self._clients.has_idle():
                 break
-            await asyncio.sleep(POLL_SECONDS)
 
     async def _keep_checking(self) -> None:
         while True:

@@ -30,10 +30,11 @@ def assert_answered_and_closed(response: bytes) -> None:
     assert body == b'{"size":1}'
 
 
-def test_connections_that_the_kernel_has_accepted_are_answered(edge: Edge) -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_connections_that_the_kernel_has_accepted_are_answered(edge: Edge, turns: int) -> None:
     stop, connected = threading.Event(), threading.Event()
-    edge.stop_when(stop, connected)
-    # The server's loop stands still now, and stops listening as soon as it goes on.
+    edge.stop_when(stop, connected, turns=turns)
+    # The server's loop stands still now, and stops listening as soon as it goes on, or while it takes them itself.
     stop.wait(20)
     with ExitStack() as held:
         connections = [held.enter_context(edge.connect(REQUEST)) for _ in range(5)]

@@ -74,12 +74,16 @@ class Edge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stop_when(self, waiting: threading.Event, may_stop: threading.Event) -> None:
-        """Let the server's loop stand still until `may_stop`, after setting `waiting`, and stop the server at once."""
+    def stop_when(self, waiting: threading.Event, may_stop: threading.Event, *, turns: int = 0) -> None:
+        """Let the server's loop stand still until `may_stop`, after setting `waiting`, and stop the server so many
+        turns later."""
 
         async def on_tick(_: int) -> bool:
             waiting.set()
-            return may_stop.wait(20)
+            may_stop.wait(20)
+            for _turn in range(turns):
+                await asyncio.sleep(0)
+            return True
 
         self._server.on_tick = on_tick  # type: ignore[method-assign,assignment]
 
