@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SettingsError
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 EXPORTER, SDK = "opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"
 EXPORT_SECONDS = 2
-"""For one export, also for the last one before the process ends."""
+"""For one export."""
+LAST_SECONDS = 3
+"""For all exports before the process ends: a full queue takes several."""
 
 
 class Tracing:
@@ -29,8 +32,10 @@ class Tracing:
         self.tracer = provider.get_tracer("session-relay")
 
     def stop(self) -> None:
-        """Send the last spans, for a few seconds at most."""
-        self._provider.shutdown()
+        """Send the last spans, for LAST_SECONDS at most. Those that are left then are lost."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(LAST_SECONDS)
 
 
 def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
@@ -39,6 +44,7 @@ def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
     if not settings.otel_exporter_otlp_endpoint:
         return None
     try:
+        from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -47,6 +53,8 @@ def start_tracing(settings: Settings, *, process: str) -> Tracing | None:
         raise SettingsError(_missing(error.name)) from error
     # Its warnings about each attempt have another text each time; the failure of all is logged once, and then counted.
     logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.ERROR)
+    # Those about the headers of senders would quote them.
+    logging.getLogger(trace.__name__).setLevel(logging.ERROR)
     names = {"service.namespace": "session-relay", "service.name": process}
     given = {} if os.environ.get("OTEL_SERVICE_NAME") else names
     # Not the global provider: other libraries would add spans of their own, with what they hold.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from models.errors import SettingsError
-from models.process.tracing import start_tracing
+from models.process.tracing import LAST_SECONDS, start_tracing
 from models.settings import read_settings
 from tests.support.project import ROOT
 from worker.traces.sql_spans import summarize
 
+FULL_QUEUE = 2_048
 START = """
 import sys
 from models.settings import read_settings
@@ -66,6 +71,30 @@ def test_a_supervisor_of_workers_does_not_start_without_the_packages(away: str) 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert "is not installed. Install the packages of requirements-traces.txt" in done.stderr
+
+
+def test_a_collector_that_hangs_delays_the_stop_by_a_few_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        tracing = start_tracing(read_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": url}), process="relay")
+        assert tracing is not None
+        for _ in range(FULL_QUEUE):
+            tracing.tracer.start_span("x").end()
+        began_at = time.monotonic()
+        tracing.stop()
+        assert time.monotonic() - began_at < LAST_SECONDS + 1
+
+
+def test_what_a_sender_says_about_its_trace_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tracing = start_tracing(read_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}), process="relay")
+    assert tracing is not None
+    trace_id, span_id = "1" * 32, "2" * 16
+    for state in ("secret of the sender", "x" * 8_000):
+        told = {"traceparent": f"00-{trace_id}-{span_id}-01", "tracestate": state}
+        span = get_current_span(TraceContextTextMapPropagator().extract(told)).get_span_context()
+        assert format(span.trace_id, "x") == trace_id
+    assert caplog.messages == []
+    tracing.stop()
 
 
 @pytest.mark.parametrize(
