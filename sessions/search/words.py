@@ -19,6 +19,8 @@ from sessions.search.stop_words import STOP_WORDS, language_of
 
 LONGEST_WORD = 64
 """Characters of a word that are indexed; longer ones are rarely typed, and could fill the index."""
+NORMALIZED = 2 * LONGEST_WORD
+"""Characters of a word that are read: the normalization of many combining marks takes quadratic time."""
 MOST_PARTS = 12
 """An identifier with more parts, such as encoded data, is indexed by its parts only; camelCase as a whole only."""
 MOST_MIXED_PARTS = 4
@@ -107,7 +109,7 @@ def forms_of(word: str, languages: tuple[str, ...]) -> tuple[str, ...]:
     """Return the word without case and accents, and its stems that differ from it."""
     if word.isdigit() and word.isascii():
         return (word[:LONGEST_WORD],)
-    return _stems_of(word, languages)
+    return _stems_of(word[:NORMALIZED], languages)  # Uncut, encoded data would fill the memory.
 
 
 @lru_cache(maxsize=65_536)
@@ -123,8 +125,7 @@ def normalize(word: str) -> str:
     """Return the beginning of a word without case, accents, or variants of its letters."""
     if word.isascii():
         return word[:LONGEST_WORD].lower()
-    # Cut before, because the normalization of many combining marks takes quadratic time.
-    folded = unicodedata.normalize("NFKC", word[: 2 * LONGEST_WORD]).casefold()
+    folded = unicodedata.normalize("NFKC", word[:NORMALIZED]).casefold()
     bare = _IGNORED_MARKS.sub("", unicodedata.normalize("NFD", folded))
     return unicodedata.normalize("NFC", bare)[:LONGEST_WORD] or folded[:LONGEST_WORD]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
 
 import msgspec
 
@@ -13,6 +12,10 @@ from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed
 
 LABEL_GAP = 10
 """Positions between the label and the text, so that no phrase is found across."""
+MOST_KNOWN, MOST_KNOWN_LEXEMES = 65_536, 4
+_KNOWN: dict[tuple[str, str], tuple[int, list[tuple[int, str]]]] = {}
+"""The lexemes of words, which repeat. Numbers and identifiers rarely do, and would displace them; so would clauses of
+scripts without spaces, of which each takes up to 10 kB."""
 
 
 class PassageColumns(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +73,7 @@ def _add_lexemes(text: str, lexemes: list[str], position: int) -> int:
     last word."""
     language = language_of(text)
     for compound in compounds_in(text):
-        is_word = len(compound) <= LONGEST_WORD and compound.isalpha()
-        words, found = (_known_lexemes if is_word else _lexemes_of)(compound, language)
+        words, found = _KNOWN.get((compound, language)) or _lexemes_of(compound, language)
         for offset, lexeme in found:
             lexemes.append(f"{lexeme}{position + offset}")
         position += words
@@ -85,8 +87,9 @@ def _lexemes_of(compound: str, language: str) -> tuple[int, list[tuple[int, str]
     ones have no quotes, which SQL would double, and Postgres would read twice."""
     words, found = placed_forms(compound, language)
     plain = compound.isascii()
-    return words, [(n, f"{form}:" if plain and form.isalnum() else f"{quote(form)}:") for n, form in found]
-
-
-_known_lexemes = lru_cache(maxsize=65_536)(_lexemes_of)
-"""For words, which repeat. Numbers and identifiers rarely do, and would displace them."""
+    lexemes = [(n, f"{form}:" if plain and form.isalnum() else f"{quote(form)}:") for n, form in found]
+    if len(lexemes) <= MOST_KNOWN_LEXEMES and len(compound) <= LONGEST_WORD and compound.isalpha():
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[compound, language] = words, lexemes
+    return words, lexemes

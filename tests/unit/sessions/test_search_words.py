@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
+from sessions.postgres.commands.passage_rows import row_of
 from sessions.search.passages import OVERLAP_WORDS, PASSAGE_WORDS, divide, readable
 from sessions.search.query import MOST_TERMS, parse_query
 from sessions.search.snippets import MARK, snippet
 from sessions.search.stop_words import language_of
 from sessions.search.typing_errors import mistyped, neighbours
-from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed_forms, split_words
+from sessions.search.words import LONGEST_WORD, MOST_PARTS, compounds_in, numbers_in, placed_forms, split_words
 from tests.support.stores.passages import passage
 
 
@@ -71,6 +75,25 @@ def test_the_index_has_the_same_words_as_a_text_that_is_split(text: str) -> None
     assert sum(number for number, _ in placed) == len(words)
     indexed = {form for _, found in placed for _, form in found}
     assert indexed | {whole for wholes in numbers_in(text).values() for whole in wholes} == forms(text)
+
+
+@pytest.mark.parametrize(
+    ("parts", "number"),
+    [
+        (list("的一是不了人我在有他"), LONGEST_WORD),
+        (["Ab", "Cd", "Ef", "Gh", "Ij", "Kl"], MOST_PARTS),
+        (list("0123456789abcdef"), 4_000),
+    ],
+    ids=["clauses", "identifiers", "encoded"],
+)
+def test_words_that_do_not_repeat_stay_out_of_memory(parts: list[str], number: int) -> None:
+    chosen = random.Random(1)
+    tracemalloc.start()
+    for _ in range(500):
+        row_of(replace(passage(), text="".join(chosen.choices(parts, k=number))))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 400_000
 
 
 def test_the_words_of_an_identifier_have_places_of_their_own() -> None:
