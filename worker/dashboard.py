@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import re
 import sys
 import time
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -40,6 +41,8 @@ SHUTDOWN_SECONDS = 3
 REALM = {"WWW-Authenticate": 'Basic realm="session-relay", charset="UTF-8"'}
 WRONG_PASSWORDS = RateLimitItemPerMinute(30, 10)
 """For each address, in ten minutes: a person makes fewer mistakes, and a program could not guess a password."""
+WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+"""An address as some proxies write it."""
 OWN_SITES = ("same-origin", "none")
 """Sec-Fetch-Site of requests from a page of this dashboard, or from the address bar."""
 
@@ -78,6 +81,8 @@ class SignIn:
         # WSGI would take `X_Real_IP`, which proxies pass on, for `X-Real-IP`.
         lines = [value for name, value in request.environ["asgi.scope"]["headers"] if name == self._proxy_header]
         told = lines[-1].decode("latin-1").rpartition(",")[2].strip() if lines else ""
+        if with_port := WITH_PORT.fullmatch(told):
+            told = with_port[1] or with_port[2]
         try:
             address = ip_address(told or request.remote_addr or "")
         except ValueError:

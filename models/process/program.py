@@ -26,9 +26,13 @@ def python_command(module: str) -> tuple[str, str, str]:
 
 
 def own_data_dir(environment: Mapping[str, str]) -> Path:
-    """Return the data folder that belongs to this program: `.data` of the checkout, or, installed, the user's."""
+    """Return the data folder that belongs to this program, without symbolic links: `.data` of the checkout, or,
+    installed, the user's. An account without a home, as in some containers, has that of the system."""
     if not IS_INSTALLED:
-        return PROJECT / ".data"
+        return (PROJECT / ".data").resolve()
     folder = environment.get("XDG_DATA_HOME", "")
-    home = Path(folder) if os.path.isabs(folder) else Path("~/.local/share").expanduser()
-    return home / "session-relay"
+    try:
+        home = Path(folder) if os.path.isabs(folder) else Path("~/.local/share").expanduser()
+    except RuntimeError:
+        home = Path("/var/lib")
+    return (home / "session-relay").resolve()

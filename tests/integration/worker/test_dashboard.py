@@ -107,13 +107,19 @@ def test_an_address_that_guesses_has_to_wait_and_others_have_not(own_redis_url: 
             assert client.get(url, headers={"X-Real-IP": "203.0.113.9"}).status_code == 401
         for address in ("203.0.113.9", "::ffff:203.0.113.9"):
             assert ask(PASSWORD, address).status_code == 200
+        # Some proxies add the port of the connection, which is another each time.
+        for number in range(WRONG_PASSWORDS.amount):
+            assert ask("guess", f"198.51.100.7:{4_000 + number}").status_code == 401
+        assert ask(PASSWORD, "198.51.100.7:1").status_code == 429
+        for address in ("198.51.100.8:1", "[2001:db8:1::1]:443"):
+            assert ask(PASSWORD, address).status_code == 200
         # A header that WSGI would confuse with the proxy's does not change the address.
         forged = {"X-Real-IP": "2001:db8::1", "X_Real_IP": "203.0.113.9"}
         assert client.get(url, auth=("admin", PASSWORD), headers=forged).status_code == 429
     lines = [line for line in log.read_text().splitlines() if "wrong user or password" in line]
     assert "WARNING dashboard: Somebody at 2001:db8::/64 gave a wrong user or password." in lines[0]
-    # The first, and at the end the number of the others.
-    assert len(lines) <= 2
+    # The first of each address, and at the end the numbers of the others.
+    assert len(lines) <= 4
     assert "guess" not in log.read_text()
 
 
