@@ -62,9 +62,10 @@ class RelayServer(uvicorn.Server):
 
     async def _stop_listening(self) -> None:
         """Close the listening sockets. Connections that wait there would be reset, so take them first."""
-        listeners = [
-            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
-        ]
+        listeners: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # No file is free: what waits there is lost, but not what is being answered.
+            for listener in [listener for server in self.servers for listener in server.sockets]:
+                listeners.append(socket.socket(fileno=os.dup(listener.fileno())))
         for server in self.servers:
             server.close()
         waiting: list[socket.socket] = []

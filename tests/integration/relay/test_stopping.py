@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +42,23 @@ def test_connections_that_the_kernel_has_accepted_are_answered(edge: Edge, turns
         connected.set()
         for connection in connections:
             assert_answered_and_closed(receive_all(connection))
+
+
+def test_a_process_that_has_no_file_left_answers_what_it_has_begun(edge: Edge) -> None:
+    stop, may_stop = threading.Event(), threading.Event()
+    with edge.connect(b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n") as connection:
+        wait_for(lambda: edge.waiting == 1, what="waiting")
+        edge.stop_when(stop, may_stop)
+        stop.wait(20)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            may_stop.set()
+            edge.release()
+            assert receive_all(connection).endswith(b'{"waited":true}')
+            edge.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_connection_without_a_request_so_far_is_answered_once_more(edge: Edge) -> None:
