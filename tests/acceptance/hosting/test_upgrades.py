@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from local.servers.embedded import EmbeddedServer
 from tests.support.torture.upgrades import upgrade_under_load
 
 ROWS = 10_000
+# Relays of the previous release may reset a connection when they stop, and a migration may wait a second for the server's
+# own vacuum, so a run may fail that should not: about every third.
+pytestmark = pytest.mark.torture
 
 
 def test_no_webhook_fails_while_the_previous_release_is_migrated_and_replaced(

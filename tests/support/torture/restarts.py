@@ -11,6 +11,9 @@ from tests.support.torture.ledger import Ledger
 from tests.support.torture.rig import Rig
 from tests.support.torture.senders import Failure
 
+SETTLING_SECONDS = 5.0
+"""Time for a relay to notice that Redis is back, which it does within a second or two on a busy machine."""
+
 
 def restart_under_load(rig: Rig, name: Literal["postgres", "valkey"], *, times: int) -> None:
     """Restart a server so many times. Webhooks may fail only while Redis is down, none while Postgres is, and the
@@ -30,11 +33,14 @@ def restart_under_load(rig: Rig, name: Literal["postgres", "valkey"], *, times: 
             ledger.wait_for_progress()
             print(f"{name} {number + 1}/{times}: {ledger.confirmed} confirmed, {len(ledger.failed)} attempts failed")
     may_fail = down if name == "valkey" else []
-    assert [failure for failure in ledger.failed if not _overlaps(failure, may_fail)] == []
+    unexpected = [failure for failure in ledger.failed if not _overlaps(failure, may_fail)]
+    assert not unexpected, (unexpected, down)
     assert [process.pid for process in rig.stack.children("sweeper")] == [sweeper.pid]
     assert sweeper.is_running()
     ledger.check(pending=True)
 
 
 def _overlaps(failure: Failure, times: list[tuple[float, float]]) -> bool:
-    return any(failure.began_at <= ended_at and began_at <= failure.ended_at for began_at, ended_at in times)
+    return any(
+        failure.began_at <= ended_at + SETTLING_SECONDS and began_at <= failure.ended_at for began_at, ended_at in times
+    )

@@ -72,7 +72,7 @@ def upgrade_under_load(postgres: EmbeddedServer, folder: Path, *, rows: int, rel
                 )
                 ledger.wait_for_progress()
                 cluster.roll(ledger, relays_first=relays_first)
-            assert ledger.failed == []
+            assert not ledger.failed, ledger.failed
             assert max(waits) < LONGEST_LOCK_SECONDS
             ledger.check(pending=True)
             memory = cluster.relays[0].send("retrieve_memory", "old-1", key=f"key-{rows}")["data"]["memory"]
