@@ -10,8 +10,8 @@ from local.servers.embedded import EmbeddedServer
 from tests.support.torture.upgrades import upgrade_under_load
 
 ROWS = 10_000
-# Relays of the previous release may reset a connection when they stop, and a migration may wait a second for the server's
-# own vacuum, so a run may fail that should not: about every third.
+# Relays of the previous release may reset a connection when they stop, and a migration may wait a second for the vacuum
+# of the server, so about every third run fails that should not.
 pytestmark = pytest.mark.torture
 
 
