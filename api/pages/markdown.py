@@ -12,6 +12,8 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
 
+from api.pages.highlighting import highlight
+
 MAX_CHARACTERS = 100_000
 """A longer text is shown as it is: rendering takes the event loop's time."""
 HEADINGS_ABOVE, LOWEST_HEADING = 2, 6
@@ -69,8 +71,13 @@ def _image_as_link(
     return f'<a href="{escape(token.attrs["src"])}" rel="noopener noreferrer nofollow">{escape(name)}</a>'
 
 
+def _mark_code(code: str, language: str, _attributes: str) -> str:
+    return str(highlight(code, language))
+
+
 def _make() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"])
+    options = {"html": False, "maxNesting": 20, "highlight": _mark_code}
+    parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
     rules: Any = {"link_open": _open_link, "image": _image_as_link, "th_open": _align, "td_open": _align}
     rules |= {"heading_open": _below_the_title, "heading_close": _below_the_title}
     for name, rule in rules.items():

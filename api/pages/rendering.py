@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from api.pages.highlighting import highlight, language_of
 from api.pages.markdown import render_markdown
 from api.pages.texts import clean_title, day_and_time, describe, duration, marked_parts, read_progress, shown
 from api.static_files import url_of
@@ -41,12 +42,13 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_TEMPLATES.globals |= {"new_form_id": new_form_id, "path_to": path_to, "static": url_of}
+_TEMPLATES.globals |= {"language_of": language_of, "new_form_id": new_form_id, "path_to": path_to, "static": url_of}
 _TEMPLATES.filters |= {
     "clean_title": clean_title,
     "day_and_time": day_and_time,
     "describe": describe,
     "duration": duration,
+    "highlight": highlight,
     "markdown": render_markdown,
     "marked_parts": marked_parts,
     "read_progress": read_progress,

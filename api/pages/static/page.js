@@ -6,6 +6,7 @@ const SETTLE_MS = 300; // Events arrive in bursts.
 const EVERY_MS = 1500; // At most that often, so that a busy session does not use up the key's requests.
 const RETRY_MS = 5000;
 const NEAR_END_PX = 120;
+const TOP_PX = 60; // The bar at the top covers so much.
 
 function localize(root) {
   const now = new Date();
@@ -106,7 +107,7 @@ function replace(element, fresh) {
   } else if (isInUse(element)) {
     plan(RETRY_MS); // Somebody is writing here.
   } else if (element.innerHTML !== fresh.innerHTML) {
-    const focused = element.contains(document.activeElement) ? document.activeElement : undefined;
+    const restore = remember(element);
     for (const open of element.querySelectorAll("details[open][id]")) {
       fresh.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
     }
@@ -114,8 +115,37 @@ function replace(element, fresh) {
       fresh.querySelector(`#${CSS.escape(kept.id)}`)?.replaceWith(kept);
     }
     element.replaceWith(fresh);
-    if (focused?.href) [...fresh.querySelectorAll("a")].find((link) => link.href === focused.href)?.focus({ preventScroll: true });
+    restore(fresh);
   }
+}
+
+// Tells an element from others before and after a refresh. Forms are told apart by what they send.
+function identity(element) {
+  const form = element.form && [...new FormData(element.form)].filter(([name]) => name !== "form_id");
+  const own = [element.localName, element.id || element.parentElement.id, element.ariaLabel, element.href];
+  return JSON.stringify([...own, element.form?.action, form, element.ariaLabel ? "" : element.textContent]);
+}
+
+// Notes the focus, and what is in sight. Returns a function that restores them in the new element.
+function remember(element) {
+  const inside = (selector) => [...element.querySelectorAll(selector)];
+  const focused = element.contains(document.activeElement) ? document.activeElement : undefined;
+  const scrolled = inside("pre, nav, .scroll, .problem")
+    .filter((part) => part.scrollLeft || part.scrollTop)
+    .map((part) => ({ part, left: part.scrollLeft, top: part.scrollTop }));
+  const offset = (part) => part.getBoundingClientRect().top;
+  const isAbove = offset(element) < 0;
+  const anchor = isAbove ? inside("a, summary, button").find((part) => offset(part) > TOP_PX) : undefined;
+  const top = anchor && offset(anchor);
+  const kept = [focused, anchor, ...scrolled.map(({ part }) => part)].filter(Boolean);
+  const names = new Map(kept.map((part) => [part, identity(part)]));
+  return (fresh) => {
+    const twin = (part) => [...fresh.querySelectorAll(part.localName)].find((other) => identity(other) === names.get(part));
+    for (const { part, left, top } of scrolled) twin(part)?.scrollTo({ left, top, behavior: "instant" });
+    if (focused) twin(focused)?.focus({ preventScroll: true });
+    const place = anchor && twin(anchor);
+    if (place) scrollBy({ top: offset(place) - top, behavior: "instant" });
+  };
 }
 
 // A browser has only a few connections to one host, so only the page in sight is live.

@@ -21,6 +21,9 @@ from tests.support.project import API_KEY
 SCREENS = pytest.mark.parametrize(
     ("width", "dark"), [(390, False), (390, True), (1280, False), (1280, True)], ids=["phone", "night", "desk", "dusk"]
 )
+CODE = "```py\n@mark  # why\ndef f(): return '<script>', 1\n```\n\n```diff\n+new\n-old\n```\n\n"
+MOST_MS = 300
+"""The time to the first paint of a page, on one machine."""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -59,7 +62,9 @@ def walk(stack: Stack) -> str:
     stack.send("store_memory", session_id, key="battery", type="decision", content="10 kWh", tags=["x" * 100])
     stack.send("store_memory", session_id, key=hostile, content={"deep": [hostile]})
     text = "# Report\n\n" + hostile + "\n\n[link](javascript:document.title='stolen')\n\n|a|b|\n|-|-:|\n|1|2|\n\n"
-    stack.send("add_artifact", session_id, artifact_id="a", name="Report " + "N" * 200, content=text + "`" + "c" * 300)
+    stack.send(
+        "add_artifact", session_id, artifact_id="a", name="Report " + "N" * 200, content=text + CODE + "`" + "c" * 300
+    )
     stack.send("delegate_task", session_id, task_id="t", title="Compare", description=hostile, agent_name="n" * 100)
     return session_id
 
@@ -248,6 +253,80 @@ def test_a_page_works_with_the_keyboard(person: Browser, stack: Stack, walk: str
         assert person.run("getComputedStyle(document.activeElement).outlineStyle") != "none", names
     assert {"session-relay", "q", "Search", "default", "Sessions"} <= set(names)
     assert any(name.startswith("Conversation") for name in names)
+
+
+@pytest.mark.serial
+def test_a_page_is_painted_at_once(person: Browser, stack: Stack, walk: str) -> None:
+    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    for path in ("/", f"/sessions/{walk}"):
+        times = []
+        for _ in range(5):  # The machine may do something else at the same time.
+            visit(person, stack.url + path)
+            person.wait_for(paint)
+            times.append(person.run(paint))
+        assert min(times) < MOST_MS, (path, times)
+
+
+def test_a_refresh_keeps_the_focus_and_the_place(person: Browser, stack: Stack, session_id: str) -> None:
+    items = [
+        {"command": "store_memory", "data": {"key": f"k{n}", "type": "question", "content": f"{n}?"}} for n in range(20)
+    ]
+    stack.send("batch", session_id, commands=items)
+    person.show_as(width=390)
+    visit(person, f"{stack.url}/sessions/{session_id}/memories")
+    person.wait_for("document.querySelector('#live').innerText === 'live'")
+    button = "document.querySelector('[name=key][value=k5]').form.querySelector('button')"
+    person.run(f"{button}.scrollIntoView({{block: 'center'}}); {button}.focus({{preventScroll: true}})")
+    left = person.run("document.querySelector('.tabs').scrollLeft = 40, document.querySelector('.tabs').scrollLeft")
+    top = person.run(f"{button}.getBoundingClientRect().top")
+    word = new_word("above")
+    stack.send("store_memory", session_id, content=f"{word}\n\n\n\nand more")
+    person.wait_for(f"document.querySelector('#items').innerText.includes('{word}')", what="the new memory")
+    assert person.run(f"document.activeElement === {button}")
+    assert abs(person.run(f"{button}.getBoundingClientRect().top") - top) < 5
+    assert person.run("document.querySelector('.tabs').scrollLeft") == left > 0
+
+
+def test_a_session_is_deleted_by_typing_its_name(person: Browser, stack: Stack) -> None:
+    session_id = new_id("gone")
+    stack.send("create_session", session_id, title="Möbel <b>")
+    person.show_as(width=390)
+    visit(person, f"{stack.url}/sessions/{session_id}")
+    delete = "document.querySelector('#delete button').click()"
+    person.run("document.querySelector('#manage summary').click(); document.querySelector('#delete summary').click()")
+    assert "Möbel <b>" in person.run("document.querySelector('label[for=delete-name]').innerText")
+    assert person.run(OVERFLOW) <= 0
+    person.run(delete)  # The browser asks for the name.
+    assert person.run("document.activeElement.id") == "delete-name"
+    person.run(f"document.querySelector('#delete-name').value = 'Another'; {delete}")
+    person.wait_for("document.body.innerText.includes('Nothing was deleted')")
+    assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 200
+    visit(person, f"{stack.url}/sessions/{session_id}")
+    person.run(f"document.querySelector('#delete-name').value = 'Möbel <b>'; {delete}")
+    person.wait_for("document.querySelector('h1')?.innerText === 'Sessions'", what="deleted")
+    assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 404
+    person.complaints.clear()  # The browser complains about the status 409.
+
+
+def test_a_hook_is_created_shown_once_and_revoked(person: Browser, stack: Stack, session_id: str) -> None:
+    name = new_id("railway")
+    person.show_as(width=390)
+    visit(person, f"{stack.url}/hooks")
+    person.run(f"document.querySelector('#name').value = '{name}'")
+    person.run(f"document.querySelector('#sessions').value = '{session_id}'")
+    person.run("document.querySelector('#add button').click()")
+    person.wait_for("document.querySelector('#secret')", what="the address")
+    url = person.run("document.querySelector('#secret').innerText")
+    assert person.run(OVERFLOW) <= 0
+    wait_for(lambda: httpx.post(url, json={"deployed": name}).status_code < 300, what="the hook works")
+    wait_for(lambda: name in stack.client.get(f"/v1/sessions/{session_id}/memories").text, what="a memory")
+    visit(person, f"{stack.url}/hooks")
+    assert not person.run("document.querySelector('#secret')")
+    assert url.rpartition("/")[2] not in person.run("document.documentElement.outerHTML")
+    card = f"[...document.querySelectorAll('li.card')].find((card) => card.querySelector('h2').innerText === '{name}')"
+    person.run(f"{card}.querySelector('summary').click(); {card}.querySelector('.danger button').click()")
+    person.wait_for(f"{card}?.querySelector('.badge.revoked')", what="shown as revoked")
+    wait_for(lambda: httpx.post(url, json={"x": 1}).status_code in (401, 404), what="revoked")
 
 
 def press(browser: Browser, key: str) -> None:
