@@ -10,7 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.pages.rendering import render
+from api.deferred import Deferred
+from api.pages.rendering import load_templates, render
 from models.routes import template_of
 from relay.http.content_negotiation import accepts_html
 
@@ -36,6 +37,7 @@ class ErrorPagesMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._templates = Deferred(load_templates)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -45,6 +47,7 @@ class ErrorPagesMiddleware:
         if not accepts_html(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
+        await self._templates.get()  # In a thread: the first page must not delay the requests of others.
         await self._app(scope, receive, _Replacement(scope, receive, send))
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from api.pages.highlighting import highlight, language_of
-from api.pages.markdown import render_markdown
 from api.pages.texts import clean_title, day_and_time, describe, duration, marked_parts, read_progress, shown
 from api.static_files import url_of
 from models.routes import path_to
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -35,25 +36,39 @@ def new_form_id() -> str:
     return secrets.token_urlsafe(12)
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_TEMPLATES.globals |= {"language_of": language_of, "new_form_id": new_form_id, "path_to": path_to, "static": url_of}
-_TEMPLATES.filters |= {
-    "clean_title": clean_title,
-    "day_and_time": day_and_time,
-    "describe": describe,
-    "duration": duration,
-    "highlight": highlight,
-    "markdown": render_markdown,
-    "marked_parts": marked_parts,
-    "read_progress": read_progress,
-    "shown": shown,
-}
+@cache
+def load_templates() -> Environment:
+    """Import the libraries that render pages: most processes never do."""
+    from jinja2 import Environment, FileSystemLoader
+
+    from api.pages.highlighting import highlight, language_of
+    from api.pages.markdown import render_markdown
+
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.globals |= {
+        "language_of": language_of,
+        "new_form_id": new_form_id,
+        "path_to": path_to,
+        "static": url_of,
+    }
+    templates.filters |= {
+        "clean_title": clean_title,
+        "day_and_time": day_and_time,
+        "describe": describe,
+        "duration": duration,
+        "highlight": highlight,
+        "markdown": render_markdown,
+        "marked_parts": marked_parts,
+        "read_progress": read_progress,
+        "shown": shown,
+    }
+    return templates
 
 
 class PageResponse(HTMLResponse):
@@ -66,7 +81,7 @@ class PageResponse(HTMLResponse):
 
 def render(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:
     """Render a template of the folder `templates`."""
-    content = _TEMPLATES.get_template(template).render(context)
+    content = load_templates().get_template(template).render(context)
     return PageResponse(content, status, headers={**HEADERS, **(headers or {})})
 
 

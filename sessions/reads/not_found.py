@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from rapidfuzz import fuzz, process
-
 from models.commands.responses import shorten
 from models.errors import NotFound
 
@@ -42,6 +40,8 @@ _LISTS = {
 
 def nearest_of(wanted: str, known: Iterable[str]) -> list[str]:
     """Up to three of the known ids that are most similar to the wanted one, nearest first."""
+    from rapidfuzz import fuzz, process  # Imported here: few processes look for similar ids.
+
     choices = list(dict.fromkeys(known))
     found = process.extract(wanted, choices, scorer=fuzz.ratio, score_cutoff=SIMILARITY, limit=MOST_SUGGESTIONS)
     return [name for name, _, _ in found]

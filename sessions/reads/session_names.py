@@ -9,8 +9,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from rapidfuzz import fuzz
-
 from sessions.reads.not_found import MOST_SUGGESTIONS, SIMILARITY
 
 CONTEXT_LENGTH = 2_000
@@ -58,6 +56,8 @@ def nearest_sessions(wanted: str, titles: Mapping[str, str]) -> dict[str, str]:
 
 
 def _similarity(wanted: str, words: list[str], session_id: str, title: str) -> float:
+    from rapidfuzz import fuzz  # Imported here: few processes look for similar ids.
+
     by_id = fuzz.ratio(wanted, session_id, score_cutoff=SIMILARITY)
     others = _WORD.findall(fold(title[:TITLE_LENGTH]))[:TITLE_WORDS]
     by_title = fuzz.token_set_ratio(" ".join(words), " ".join(others), score_cutoff=TITLE_SIMILARITY)
