@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine, event, func, pool, select, tex
 from sqlalchemy.exc import OperationalError
 
 from models.settings import read_settings, sqlalchemy_url
-from models.tables import Base
+from models.tables import METADATA
 
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "300s"
@@ -32,7 +32,7 @@ def run_migrations() -> None:
         event.listen(connection, "begin", _limit_transaction)
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
+            target_metadata=METADATA,
             transaction_per_migration=True,
             include_object=lambda _, name, __, reflected, ___: not (reflected and RETIRED.fullmatch(name or "")),
             search_language="english",

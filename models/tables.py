@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
     CheckConstraint,
+    Column,
     ColumnElement,
     DateTime,
     ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
+    Named,
     SmallInteger,
+    String,
+    Table,
     Text,
+    TypedColumns,
     func,
     literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import REAL, TSVECTOR
-from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
 
 from models import field_types as v
 
@@ -50,419 +56,441 @@ def _one_of(column: str, values: Any) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values.__args__)})"
 
 
-class Base(DeclarativeBase):
-    """The base of all tables."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(referred_table_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: Text,
-        datetime: DateTime(timezone=True),
-        list[str]: ARRAY(Text),
-        bytes: JSON(none_as_null=True),
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
+)
+TYPES: dict[type[TypeEngine[Any]], TypeEngine[Any]] = {
+    String: Text(),
+    DateTime: DateTime(timezone=True),
+    LargeBinary: JSON(none_as_null=True),
+}
+"""The types of columns annotated as str, datetime and bytes, instead of SQLAlchemy's own."""
+TEXTS = ARRAY(Text)
+
+Columns = TypeVar("Columns", bound=TypedColumns)
 
 
-class SessionRow(Base):
+def _table(name: str, columns: type[Columns], *more: SchemaItem) -> Table[Columns]:
+    table = Table(name, METADATA, columns, *more)
+    for column in table.columns:
+        column.type = TYPES.get(type(column.type), column.type)
+    return table
+
+
+class SessionColumns(TypedColumns):
     """A session. It stores no counters: they are computed on read, so they are always correct."""
 
-    __tablename__ = "sessions"
-    __table_args__ = (
-        CheckConstraint(_one_of("status", v.SessionStatus), name="status"),
-        Index(None, "last_activity_at", "session_id"),
-        Index(None, "created_at", "session_id"),
-        Index("ix_sessions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
-    )
+    session_id: Named[str] = Column(primary_key=True)
+    title: Named[str]
+    participants: Named[list[str]] = Column(TEXTS)
+    context: Named[str]
+    status: Named[str]
+    created_by: Named[str]
+    created_at: Named[datetime]
+    last_activity_at: Named[datetime]
+    completed_at: Named[datetime | None]
 
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    title: Mapped[str]
-    participants: Mapped[list[str]]
-    context: Mapped[str]
-    status: Mapped[str]
-    created_by: Mapped[str]
-    created_at: Mapped[datetime]
-    last_activity_at: Mapped[datetime]
-    completed_at: Mapped[datetime | None]
+
+SESSIONS = _table(
+    "sessions",
+    SessionColumns,
+    CheckConstraint(_one_of("status", v.SessionStatus), name="status"),
+    Index(None, "last_activity_at", "session_id"),
+    Index(None, "created_at", "session_id"),
+    Index("ix_sessions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
+)
 
 
 def _of_session() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["session_id"], ["sessions.session_id"], ondelete="CASCADE")
 
 
-class ChunkRow(Base):
+class ChunkColumns(TypedColumns):
     """A piece of conversation. The transcript is in the order of `said_at`; `position` is the order of storage."""
 
-    __tablename__ = "conversation_chunks"
-    __table_args__ = (
-        _of_session(),
-        CheckConstraint(_one_of("format", v.ChunkFormat), name="format"),
-        Index(None, "session_id", "position"),
-        Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
-        Index(None, "position"),
-        Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)"), "session_id"),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    chunk_id: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    content: Mapped[str]
-    format: Mapped[str]
-    start_at: Mapped[datetime | None]
-    end_at: Mapped[datetime | None]
-    participants: Mapped[list[str]]
-    extracted_items: Mapped[bytes]
-    metadata_: Mapped[bytes] = mapped_column("metadata")
-    created_by: Mapped[str]
-    created_at: Mapped[datetime]
-
-    @hybrid_property
-    def said_at(self) -> datetime:
-        """The start of the conversation if the sender gave it, otherwise the time of storage."""
-        return self.start_at or self.created_at
-
-    @said_at.inplace.expression
-    @classmethod
-    def _said_at(cls) -> ColumnElement[datetime]:
-        return func.coalesce(cls.start_at, cls.created_at)
+    session_id: Named[str] = Column(primary_key=True)
+    chunk_id: Named[str] = Column(primary_key=True)
+    position: Named[int] = Column(BigInteger, Identity(always=True))
+    content: Named[str]
+    format: Named[str]
+    start_at: Named[datetime | None]
+    end_at: Named[datetime | None]
+    participants: Named[list[str]] = Column(TEXTS)
+    extracted_items: Named[bytes]
+    metadata: Named[bytes]
+    created_by: Named[str]
+    created_at: Named[datetime]
 
 
-class MemoryRow(Base):
+CHUNKS = _table(
+    "conversation_chunks",
+    ChunkColumns,
+    _of_session(),
+    CheckConstraint(_one_of("format", v.ChunkFormat), name="format"),
+    Index(None, "session_id", "position"),
+    Index("ix_conversation_chunks_said", "session_id", text("coalesce(start_at, created_at)"), "position"),
+    Index(None, "position"),
+    Index("ix_conversation_chunks_time", text("coalesce(start_at, created_at)"), "session_id"),
+)
+
+
+class MemoryColumns(TypedColumns):
     """A memory at its latest revision."""
 
-    __tablename__ = "memories"
-    __table_args__ = (
-        _of_session(),
-        CheckConstraint(_one_of("type", v.MemoryType), name="type"),
-        CheckConstraint(_one_of("status", v.MemoryStatus), name="status"),
-        Index(None, "session_id", "updated_at", "key"),
-        Index(None, "updated_at"),
-        Index("ix_memories_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
-        Index("ix_memories_due", "due", postgresql_where=text("due IS NOT NULL")),
-        Index("ix_memories_tags", "tags", postgresql_using="gin"),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(Integer)
-    type: Mapped[str]
-    content: Mapped[bytes]
-    tags: Mapped[list[str]]
-    status: Mapped[str]
-    chunk_id: Mapped[str | None]
-    created_by: Mapped[str]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    due: Mapped[str | None] = mapped_column(DUE)
+    session_id: Named[str] = Column(primary_key=True)
+    key: Named[str] = Column(primary_key=True)
+    revision: Named[int]
+    type: Named[str]
+    content: Named[bytes]
+    tags: Named[list[str]] = Column(TEXTS)
+    status: Named[str]
+    chunk_id: Named[str | None]
+    created_by: Named[str]
+    created_at: Named[datetime]
+    updated_at: Named[datetime]
+    due: Named[str | None] = Column(DUE)
 
 
-class MemoryRevisionRow(Base):
+MEMORIES = _table(
+    "memories",
+    MemoryColumns,
+    _of_session(),
+    CheckConstraint(_one_of("type", v.MemoryType), name="type"),
+    CheckConstraint(_one_of("status", v.MemoryStatus), name="status"),
+    Index(None, "session_id", "updated_at", "key"),
+    Index(None, "updated_at"),
+    Index("ix_memories_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
+    Index("ix_memories_due", "due", postgresql_where=text("due IS NOT NULL")),
+    Index("ix_memories_tags", "tags", postgresql_using="gin"),
+)
+
+
+class MemoryRevisionColumns(TypedColumns):
     """An earlier revision of a memory."""
 
-    __tablename__ = "memory_revisions"
-    __table_args__ = (
-        ForeignKeyConstraint(["session_id", "key"], ["memories.session_id", "memories.key"], ondelete="CASCADE"),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
-    type: Mapped[str]
-    content: Mapped[bytes]
-    tags: Mapped[list[str]]
-    status: Mapped[str]
-    chunk_id: Mapped[str | None]
-    created_by: Mapped[str]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    due: Mapped[str | None] = mapped_column(DUE)
+    session_id: Named[str] = Column(primary_key=True)
+    key: Named[str] = Column(primary_key=True)
+    revision: Named[int] = Column(Integer, primary_key=True)
+    type: Named[str]
+    content: Named[bytes]
+    tags: Named[list[str]] = Column(TEXTS)
+    status: Named[str]
+    chunk_id: Named[str | None]
+    created_by: Named[str]
+    created_at: Named[datetime]
+    updated_at: Named[datetime]
+    due: Named[str | None] = Column(DUE)
 
 
-class TaskRow(Base):
+MEMORY_REVISIONS = _table(
+    "memory_revisions",
+    MemoryRevisionColumns,
+    ForeignKeyConstraint(["session_id", "key"], ["memories.session_id", "memories.key"], ondelete="CASCADE"),
+)
+
+
+class TaskColumns(TypedColumns):
     """A delegated task, with the lease of the agent that holds it."""
 
-    __tablename__ = "tasks"
-    __table_args__ = (
-        _of_session(),
-        CheckConstraint(_one_of("status", v.TaskStatus), name="status"),
-        CheckConstraint("(status IN ('claimed', 'running')) = (lease_expires_at IS NOT NULL)", name="lease"),
-        Index(None, "session_id", "position"),
-        Index(
-            "ix_tasks_claimable",
-            "agent_name",
-            text("priority DESC"),
-            "position",
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "ix_tasks_claimable_types",
-            "task_type",
-            text("priority DESC"),
-            "position",
-            postgresql_where=text("status = 'pending' AND agent_name IS NULL"),
-        ),
-        Index("ix_tasks_held", "claimed_by", postgresql_where=text("lease_expires_at IS NOT NULL")),
-        Index("ix_tasks_holders", "claim_source", "session_id", postgresql_where=text("lease_expires_at IS NOT NULL")),
-        Index("ix_tasks_unfinished", text("priority DESC"), "position", postgresql_where=text("finished_at IS NULL")),
-        Index("ix_tasks_open", "session_id", "position", postgresql_where=text("finished_at IS NULL")),
-        Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
-        Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
-        Index("ix_tasks_shown", "session_id", "updated_at", postgresql_where=text("shown_at >= updated_at")),
-        Index("ix_tasks_delegated", "created_by", "updated_at", postgresql_where=text(UNSEEN_BY_DELEGATOR)),
-        Index(None, "updated_at", "session_id"),
-        Index("ix_tasks_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
-        Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
-        Index("uq_tasks_claim_token", "claim_token", unique=True),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    task_id: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    agent_name: Mapped[str | None]
-    task_type: Mapped[str]
-    title: Mapped[str | None]
+    session_id: Named[str] = Column(primary_key=True)
+    task_id: Named[str] = Column(primary_key=True)
+    position: Named[int] = Column(BigInteger, Identity(always=True))
+    agent_name: Named[str | None]
+    task_type: Named[str]
+    title: Named[str | None]
     """NULL for tasks of versions without titles."""
-    description: Mapped[str]
-    description_hash: Mapped[str]
-    priority: Mapped[int] = mapped_column(Integer)
-    input_data: Mapped[bytes]
-    depends_on: Mapped[list[str]]
-    not_before: Mapped[datetime | None]
-    max_attempts: Mapped[int] = mapped_column(Integer)
-    attempt: Mapped[int] = mapped_column(Integer)
-    status: Mapped[str]
-    output: Mapped[bytes | None]
-    error: Mapped[str | None]
-    progress: Mapped[bytes | None]
-    questions: Mapped[bytes]
+    description: Named[str]
+    description_hash: Named[str]
+    priority: Named[int]
+    input_data: Named[bytes]
+    depends_on: Named[list[str]] = Column(TEXTS)
+    not_before: Named[datetime | None]
+    max_attempts: Named[int]
+    attempt: Named[int]
+    status: Named[str]
+    output: Named[bytes | None]
+    error: Named[str | None]
+    progress: Named[bytes | None]
+    questions: Named[bytes]
     """The agents' questions with their answers, in order."""
-    cancel_reason: Mapped[str | None]
-    claimed_by: Mapped[str | None]
+    cancel_reason: Named[str | None]
+    claimed_by: Named[str | None]
     """The agent that holds the task, or held it last."""
-    claim_token: Mapped[str | None]
+    claim_token: Named[str | None]
     """The hash of the claim token, which stays valid past the lease until another agent claims the task."""
-    claim_source: Mapped[str | None]
+    claim_source: Named[str | None]
     """The source of the key that claimed it."""
-    worker: Mapped[str | None]
+    worker: Named[str | None]
     """The agent's process or machine that claimed it, as named by the agent."""
-    lease_seconds: Mapped[int | None] = mapped_column(Integer)
+    lease_seconds: Named[int | None]
     """The duration of a lease extension."""
-    claimed_at: Mapped[datetime | None]
-    lease_expires_at: Mapped[datetime | None]
-    created_by: Mapped[str]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    finished_at: Mapped[datetime | None]
-    shown_at: Mapped[datetime | None]
+    claimed_at: Named[datetime | None]
+    lease_expires_at: Named[datetime | None]
+    created_by: Named[str]
+    created_at: Named[datetime]
+    updated_at: Named[datetime]
+    finished_at: Named[datetime | None]
+    shown_at: Named[datetime | None]
     """The `updated_at` of the last state that get_task returned."""
-    seen_by: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    seen_by: Named[list[str]] = Column(TEXTS, server_default=text("'{}'"))
     """The sources, latest ones only, that this state was returned to. Void once the task changes or shown_at is
     cleared."""
 
-    @hybrid_property
-    def titled(self) -> str:
-        """The title, or else the text to make one from."""
-        return self.title or self.description
 
-    @titled.inplace.expression
-    @classmethod
-    def _titled(cls) -> ColumnElement[str]:
-        beginning = func.left(func.ltrim(cls.description, literal_column("E' \\t\\r\\n'")), literal_column("200"))
-        return func.coalesce(cls.title, beginning)
+TASKS = _table(
+    "tasks",
+    TaskColumns,
+    _of_session(),
+    CheckConstraint(_one_of("status", v.TaskStatus), name="status"),
+    CheckConstraint("(status IN ('claimed', 'running')) = (lease_expires_at IS NOT NULL)", name="lease"),
+    Index(None, "session_id", "position"),
+    Index(
+        "ix_tasks_claimable",
+        "agent_name",
+        text("priority DESC"),
+        "position",
+        postgresql_where=text("status = 'pending'"),
+    ),
+    Index(
+        "ix_tasks_claimable_types",
+        "task_type",
+        text("priority DESC"),
+        "position",
+        postgresql_where=text("status = 'pending' AND agent_name IS NULL"),
+    ),
+    Index("ix_tasks_held", "claimed_by", postgresql_where=text("lease_expires_at IS NOT NULL")),
+    Index("ix_tasks_holders", "claim_source", "session_id", postgresql_where=text("lease_expires_at IS NOT NULL")),
+    Index("ix_tasks_unfinished", text("priority DESC"), "position", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_tasks_open", "session_id", "position", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_tasks_finished", "finished_at", "position", postgresql_where=text("finished_at IS NOT NULL")),
+    Index("ix_tasks_news", "session_id", postgresql_where=text("shown_at IS NULL OR shown_at < updated_at")),
+    Index("ix_tasks_shown", "session_id", "updated_at", postgresql_where=text("shown_at >= updated_at")),
+    Index("ix_tasks_delegated", "created_by", "updated_at", postgresql_where=text(UNSEEN_BY_DELEGATOR)),
+    Index(None, "updated_at", "session_id"),
+    Index("ix_tasks_changed", "created_at", "updated_at", postgresql_where=text(CHANGED)),
+    Index("ix_tasks_leases", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+    Index("uq_tasks_claim_token", "claim_token", unique=True),
+)
 
 
-class _Revised:
+class RevisedColumns(TypedColumns):
     """The times and the length of an artifact at one revision."""
 
-    created_at: Mapped[datetime]
+    created_at: Named[datetime]
     """The time of the first revision."""
-    revised_at: Mapped[datetime | None]
+    revised_at: Named[datetime | None]
     """The time of this revision; NULL for the first."""
-    characters: Mapped[int | None] = mapped_column(Integer)
+    characters: Named[int | None]
     """The length of the content when it is read, so that lists need not read it. NULL for artifacts of versions without
     revisions."""
 
-    @hybrid_property
-    def updated_at(self) -> datetime:
-        """The time of this revision."""
-        return self.revised_at or self.created_at
 
-    @updated_at.inplace.expression
-    @classmethod
-    def _updated_at(cls) -> ColumnElement[datetime]:
-        return func.coalesce(cls.revised_at, cls.created_at)
-
-
-class ArtifactRow(_Revised, Base):
+class ArtifactColumns(RevisedColumns):
     """A finished work product at its latest revision. Each revision gets a new `position`, after all others."""
 
-    __tablename__ = "artifacts"
-    __table_args__ = (
-        _of_session(),
-        ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
-        Index(None, "session_id", "position"),
-        Index(None, "position"),
-        Index("ix_artifacts_time", text(REVISED_AT), "session_id"),
-        Index("ix_artifacts_changed", "created_at", text(REVISED_AT), postgresql_where=text(REVISED)),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    artifact_id: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    revision: Mapped[int] = mapped_column(Integer, server_default=text("1"))
-    name: Mapped[str]
-    type: Mapped[str]
-    format: Mapped[str | None]
-    content: Mapped[bytes]
-    metadata_: Mapped[bytes] = mapped_column("metadata")
-    task_id: Mapped[str | None]
-    created_by: Mapped[str]
+    session_id: Named[str] = Column(primary_key=True)
+    artifact_id: Named[str] = Column(primary_key=True)
+    position: Named[int] = Column(BigInteger, Identity(always=True))
+    revision: Named[int] = Column(Integer, server_default=text("1"))
+    name: Named[str]
+    type: Named[str]
+    format: Named[str | None]
+    content: Named[bytes]
+    metadata: Named[bytes]
+    task_id: Named[str | None]
+    created_by: Named[str]
 
 
-class PassageRow(Base):
+ARTIFACTS = _table(
+    "artifacts",
+    ArtifactColumns,
+    _of_session(),
+    ForeignKeyConstraint(["session_id", "task_id"], ["tasks.session_id", "tasks.task_id"]),
+    Index(None, "session_id", "position"),
+    Index(None, "position"),
+    Index("ix_artifacts_time", text(REVISED_AT), "session_id"),
+    Index("ix_artifacts_changed", "created_at", text(REVISED_AT), postgresql_where=text(REVISED)),
+)
+
+
+class PassageColumns(TypedColumns):
     """A piece of a record's text, for the search. It is written with the record."""
 
-    __tablename__ = "passages"
-    __table_args__ = (
-        _of_session(),
-        Index(None, "session_id", "area", "item_id"),
-        # Each search also reads the entries that were not merged into the index yet: few, in kB.
-        Index("ix_passages_words", "words", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 256}),
-    )
-
-    passage_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    session_id: Mapped[str]
-    area: Mapped[str]
-    item_id: Mapped[str]
-    number: Mapped[int] = mapped_column(Integer)
-    start: Mapped[int] = mapped_column(Integer)
+    passage_id: Named[int] = Column(BigInteger, Identity(always=True), primary_key=True)
+    session_id: Named[str]
+    area: Named[str]
+    item_id: Named[str]
+    number: Named[int]
+    start: Named[int]
     """Character of the record's text at which the passage begins; -1 in JSON."""
-    text: Mapped[str]
-    at: Mapped[datetime]
-    type: Mapped[str | None]
-    name: Mapped[str | None]
-    tags: Mapped[list[str]]
-    weight: Mapped[float] = mapped_column(REAL)
-    words: Mapped[Any] = mapped_column(TSVECTOR)
+    text: Named[str]
+    at: Named[datetime]
+    type: Named[str | None]
+    name: Named[str | None]
+    tags: Named[list[str]] = Column(TEXTS)
+    weight: Named[float] = Column(REAL)
+    words: Named[Any] = Column(TSVECTOR)
 
 
-class PassageToEmbedRow(Base):
+PASSAGES = _table(
+    "passages",
+    PassageColumns,
+    _of_session(),
+    Index(None, "session_id", "area", "item_id"),
+    # Each search also reads the entries that were not merged into the index yet: few, in kB.
+    Index("ix_passages_words", "words", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 256}),
+)
+
+
+class PassageToEmbedColumns(TypedColumns):
     """A passage without a vector of its meaning. It may have been deleted meanwhile."""
 
-    __tablename__ = "passages_to_embed"
-
-    passage_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    passage_id: Named[int] = Column(BigInteger, primary_key=True, autoincrement=False)
 
 
-class ArtifactRevisionRow(_Revised, Base):
+PASSAGES_TO_EMBED = _table(
+    "passages_to_embed",
+    PassageToEmbedColumns,
+)
+
+
+class ArtifactRevisionColumns(RevisedColumns):
     """An earlier revision of an artifact."""
 
-    __tablename__ = "artifact_revisions"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["session_id", "artifact_id"], ["artifacts.session_id", "artifacts.artifact_id"], ondelete="CASCADE"
-        ),
-    )
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    artifact_id: Mapped[str] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str]
-    type: Mapped[str]
-    format: Mapped[str | None]
-    content: Mapped[bytes]
-    metadata_: Mapped[bytes] = mapped_column("metadata")
-    task_id: Mapped[str | None]
-    created_by: Mapped[str]
+    session_id: Named[str] = Column(primary_key=True)
+    artifact_id: Named[str] = Column(primary_key=True)
+    revision: Named[int] = Column(Integer, primary_key=True)
+    name: Named[str]
+    type: Named[str]
+    format: Named[str | None]
+    content: Named[bytes]
+    metadata: Named[bytes]
+    task_id: Named[str | None]
+    created_by: Named[str]
 
 
-class AgentRow(Base):
+ARTIFACT_REVISIONS = _table(
+    "artifact_revisions",
+    ArtifactRevisionColumns,
+    ForeignKeyConstraint(
+        ["session_id", "artifact_id"], ["artifacts.session_id", "artifacts.artifact_id"], ondelete="CASCADE"
+    ),
+)
+
+
+class AgentColumns(TypedColumns):
     """An agent that tasks can be delegated to."""
 
-    __tablename__ = "agents"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    type: Mapped[str]
-    command: Mapped[str | None]
-    max_concurrent: Mapped[int] = mapped_column(Integer)
-    capabilities: Mapped[list[str]]
-    registered_at: Mapped[datetime]
-    is_registered: Mapped[bool] = mapped_column(server_default=text("false"))
+    name: Named[str] = Column(primary_key=True)
+    type: Named[str]
+    command: Named[str | None]
+    max_concurrent: Named[int]
+    capabilities: Named[list[str]] = Column(TEXTS)
+    registered_at: Named[datetime]
+    is_registered: Named[bool] = Column(server_default=text("false"))
     """The agent was registered explicitly. Agents that only claim tasks are removed after some time."""
-    last_seen_at: Mapped[datetime | None]
+    last_seen_at: Named[datetime | None]
 
 
-class DeliveryRow(Base):
+AGENTS = _table(
+    "agents",
+    AgentColumns,
+)
+
+
+class DeliveryColumns(TypedColumns):
     """The outcome of a webhook: the durable record that it took effect, which repeats are recognized by."""
 
-    __tablename__ = "deliveries"
-    __table_args__ = (
-        CheckConstraint(_one_of("status", v.DeliveryStatus), name="status"),
-        Index(None, "position"),
-        Index(None, "session_id", "position"),
-        Index(None, "decided_at"),
-        Index("ix_deliveries_failed", "position", postgresql_where=text("status = 'failed'")),
-        Index("ix_deliveries_parked", "source", "session_id", postgresql_where=text("status = 'parked'")),
-    )
-
-    source: Mapped[str] = mapped_column(primary_key=True)
-    delivery_id: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    hash: Mapped[str]
-    status: Mapped[str]
-    command: Mapped[str]
-    session_id: Mapped[str | None]
-    accepted_at: Mapped[datetime]
-    decided_at: Mapped[datetime]
-    http_status: Mapped[int] = mapped_column(SmallInteger)
-    response: Mapped[bytes | None]
+    source: Named[str] = Column(primary_key=True)
+    delivery_id: Named[str] = Column(primary_key=True)
+    position: Named[int] = Column(BigInteger, Identity(always=True))
+    hash: Named[str]
+    status: Named[str]
+    command: Named[str]
+    session_id: Named[str | None]
+    accepted_at: Named[datetime]
+    decided_at: Named[datetime]
+    http_status: Named[int] = Column(SmallInteger)
+    response: Named[bytes | None]
     """The response to a command that changes data; None for reads."""
-    entry: Mapped[bytes | None]
+    entry: Named[bytes | None]
     """The complete inbox entry, only while the delivery is failed or parked."""
-    traceback: Mapped[str | None]
-    conflicts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    last_conflict_at: Mapped[datetime | None]
+    traceback: Named[str | None]
+    conflicts: Named[int] = Column(Integer, server_default=text("0"))
+    last_conflict_at: Named[datetime | None]
 
 
-class EventRow(Base):
+DELIVERIES = _table(
+    "deliveries",
+    DeliveryColumns,
+    CheckConstraint(_one_of("status", v.DeliveryStatus), name="status"),
+    Index(None, "position"),
+    Index(None, "session_id", "position"),
+    Index(None, "decided_at"),
+    Index("ix_deliveries_failed", "position", postgresql_where=text("status = 'failed'")),
+    Index("ix_deliveries_parked", "source", "session_id", postgresql_where=text("status = 'parked'")),
+)
+
+
+class EventColumns(TypedColumns):
     """An event in a session's log. Within a session, ids increase in the order in which events become visible."""
 
-    __tablename__ = "events"
-    __table_args__ = (_of_session(),)
-
-    session_id: Mapped[str] = mapped_column(primary_key=True)
-    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    session_id: Named[str] = Column(primary_key=True)
+    event_id: Named[int] = Column(BigInteger, Identity(always=False), primary_key=True)
     """The time of writing in microseconds since 1970, or the previous id plus one if that is greater. Not comparable
     across sessions. Ids stay above all earlier ones, also after a restore or when a session is created again."""
-    event: Mapped[str]
-    status: Mapped[str]
-    delivery_id: Mapped[str | None]
-    source: Mapped[str]
-    message: Mapped[str]
-    data: Mapped[bytes]
-    created_at: Mapped[datetime]
+    event: Named[str]
+    status: Named[str]
+    delivery_id: Named[str | None]
+    source: Named[str]
+    message: Named[str]
+    data: Named[bytes]
+    created_at: Named[datetime]
 
 
-class ApiKeyRow(Base):
+EVENTS = _table(
+    "events",
+    EventColumns,
+    _of_session(),
+)
+
+
+class ApiKeyColumns(TypedColumns):
     """An API key or hook token, stored only as a hash. Revoked keys and their names are kept."""
 
-    __tablename__ = "api_keys"
-    __table_args__ = (Index(None, "name"), Index(None, "key_id", unique=True))
-
-    key_hash: Mapped[str] = mapped_column(primary_key=True)
-    key_id: Mapped[str]
-    name: Mapped[str]
-    scopes: Mapped[list[str]]
-    session_glob: Mapped[str | None]
-    parent_hash: Mapped[str | None]
+    key_hash: Named[str] = Column(primary_key=True)
+    key_id: Named[str]
+    name: Named[str]
+    scopes: Named[list[str]] = Column(TEXTS)
+    session_glob: Named[str | None]
+    parent_hash: Named[str | None]
     """For an app's token: the hash of the key that the user signed in with."""
-    created_at: Mapped[datetime]
-    created_by: Mapped[str]
-    revoked_at: Mapped[datetime | None]
-    revoked_by: Mapped[str | None]
+    created_at: Named[datetime]
+    created_by: Named[str]
+    revoked_at: Named[datetime | None]
+    revoked_by: Named[str | None]
+
+
+API_KEYS = _table("api_keys", ApiKeyColumns, Index(None, "name"), Index(None, "key_id", unique=True))
+
+
+def said_at(chunks: ChunkColumns) -> ColumnElement[datetime]:
+    """The start of the conversation if the sender gave it, otherwise the time of storage."""
+    return func.coalesce(chunks.start_at, chunks.created_at)
+
+
+def titled(tasks: TaskColumns) -> ColumnElement[str]:
+    """The title of a task, or else the text to make one from."""
+    beginning = func.left(func.ltrim(tasks.description, literal_column("E' \\t\\r\\n'")), literal_column("200"))
+    return func.coalesce(tasks.title, beginning)
+
+
+def updated_at(artifacts: RevisedColumns) -> ColumnElement[datetime]:
+    """The time of an artifact's revision."""
+    return func.coalesce(artifacts.revised_at, artifacts.created_at)

@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Engine, delete, select, tuple_
 
 from models.queue.inbox import ENTRY_FIELD, SHARDS, Entry, inbox_key
-from models.tables import DeliveryRow
+from models.tables import DELIVERIES
 
 PRUNE_EVERY_SECONDS = 60.0
 PRUNE_SECONDS = 1.0
@@ -55,12 +55,12 @@ def oldest_waiting(redis: Redis) -> datetime | None:
 def prune_deliveries(engine: Engine, before: datetime) -> int:
     """Delete up to PRUNED_AT_ONCE deliveries decided before `before`, except dead letters; returns their number."""
     old = (
-        select(DeliveryRow.source, DeliveryRow.delivery_id)
-        .where(DeliveryRow.decided_at < before, DeliveryRow.status != "failed")
+        select(DELIVERIES.c.source, DELIVERIES.c.delivery_id)
+        .where(DELIVERIES.c.decided_at < before, DELIVERIES.c.status != "failed")
         .limit(PRUNED_AT_ONCE)
     )
     with engine.begin() as connection:
         result = connection.execute(
-            delete(DeliveryRow).where(tuple_(DeliveryRow.source, DeliveryRow.delivery_id).in_(old))
+            delete(DELIVERIES).where(tuple_(DELIVERIES.c.source, DELIVERIES.c.delivery_id).in_(old))
         )
     return int(result.rowcount)

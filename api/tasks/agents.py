@@ -19,7 +19,7 @@ from api.list_response import list_response
 from models import field_types as v
 from models.commands.lenient_decoding import decode_leniently
 from models.decoding.strict import decode_json
-from models.tables import AgentRow, TaskRow
+from models.tables import AGENTS, TASKS
 from models.timestamps import format_utc
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions, require_scope
@@ -96,19 +96,19 @@ def _register(connection: Connection, *, registration: AgentRequest) -> dict[str
     fields = msgspec.structs.asdict(registration)
     changes = {name: value for name, value in fields.items() if name != "name"}
     statement = (
-        insert(AgentRow)
+        insert(AGENTS)
         .values(**fields, registered_at=func.now(), is_registered=True)
-        .on_conflict_do_update(index_elements=[AgentRow.name], set_=changes | {"is_registered": True})
-        .returning(AgentRow.__table__, literal_column("xmax = 0").label("created"))
+        .on_conflict_do_update(index_elements=[AGENTS.c.name], set_=changes | {"is_registered": True})
+        .returning(AGENTS, literal_column("xmax = 0").label("created"))
     )
     row = connection.execute(statement).one()
     return _describe(row, datetime.now(UTC)) | {"command": row.command, "created": row.created}
 
 
 def _list_agents(connection: Connection, *, parameters: AgentParameters, caller: Caller) -> Page:
-    statement = select(AgentRow.__table__).order_by(AgentRow.name).limit(parameters.limit + 1)
+    statement = select(AGENTS).order_by(AGENTS.c.name).limit(parameters.limit + 1)
     if parameters.cursor is not None:
-        statement = statement.where(AgentRow.name > parameters.cursor)
+        statement = statement.where(AGENTS.c.name > parameters.cursor)
     rows = connection.execute(statement).all()
     page_rows = rows[: parameters.limit]
     claimed = _find_claimed(connection, [row.name for row in page_rows])
@@ -122,11 +122,11 @@ def _list_agents(connection: Connection, *, parameters: AgentParameters, caller:
 
 def _find_claimed(connection: Connection, names: list[str]) -> dict[str, list[dict[str, Any]]]:
     claimed: dict[str, list[dict[str, Any]]] = {}
-    columns = (TaskRow.claimed_by, TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.worker)
+    columns = (TASKS.c.claimed_by, TASKS.c.session_id, TASKS.c.task_id, TASKS.c.status, TASKS.c.worker)
     statement = (
-        select(*columns, TaskRow.claimed_at, TaskRow.lease_expires_at)
-        .where(TaskRow.claimed_by.in_(names), TaskRow.lease_expires_at.is_not(None))
-        .order_by(TaskRow.claimed_at)
+        select(*columns, TASKS.c.claimed_at, TASKS.c.lease_expires_at)
+        .where(TASKS.c.claimed_by.in_(names), TASKS.c.lease_expires_at.is_not(None))
+        .order_by(TASKS.c.claimed_at)
     )
     for row in connection.execute(statement):
         task = {name: getattr(row, name) for name in ("session_id", "task_id", "status", "worker")}

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from models.tables import Base
+from models.tables import METADATA
 
 UNSEEN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sessions", "conversation_chunks", "memories", "memory_revisions", "events"), ()),
@@ -22,7 +22,7 @@ WRITERS = ("lo_creat", "lo_create", "lo_from_bytea", "pg_logical_emit_message")
 def grant_reading(cursor: Any, role: str) -> None:
     """Grant SELECT on the readable tables and columns."""
     for name, unseen in UNSEEN.items():
-        columns = [column.name for column in Base.metadata.tables[name].columns if column.name not in unseen]
+        columns = [column.name for column in METADATA.tables[name].columns if column.name not in unseen]
         listed = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if unseen else sql.SQL("")
         statement = sql.SQL("GRANT SELECT{} ON public.{} TO {}")
         cursor.execute(statement.format(listed, sql.Identifier(name), sql.Identifier(role)))
@@ -53,7 +53,7 @@ def revoke_public(cursor: Any, role: str) -> None:
 
 def excess(cursor: Any, role: str) -> list[str]:
     """List the role's privileges on tables and schemas beyond those granted."""
-    hidden = [name for name in Base.metadata.tables if name not in UNSEEN]
+    hidden = [name for name in METADATA.tables if name not in UNSEEN]
     columns = [(table, column) for table, unseen in UNSEEN.items() for column in unseen]
     cursor.execute(
         """

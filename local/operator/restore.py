@@ -25,7 +25,7 @@ from local.operator.postgres_tools import Connection, TargetDatabase, ToolError,
 from models.errors import Unavailable
 from models.queue.inbox import dedup_key, outcome_key
 from models.queue.redis_options import REDIS_OPTIONS
-from models.tables import SCHEMA_REVISION, Base
+from models.tables import METADATA, SCHEMA_REVISION
 from sessions.postgres.embeddings.vector_table import TABLE as VECTORS
 
 FORGOTTEN = (dedup_key("*", "*"), outcome_key("*", "*", "*"))
@@ -91,7 +91,7 @@ def users_of(connection: Connection) -> list[str]:
 
 def strangers_in(connection: Connection) -> list[str]:
     """List tables that this version does not know and a restore would drop: another program's, or a newer version's."""
-    ours = [*Base.metadata.tables, "alembic_version", VECTORS]
+    ours = [*METADATA.tables, "alembic_version", VECTORS]
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL (%s)", (ours,))
         return sorted(name for (name,) in cursor)

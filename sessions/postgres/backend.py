@@ -17,7 +17,7 @@ from models.errors import RelayError, Unavailable
 from models.field_types import MAX_CHARACTERS
 from models.queue.inbox import Entry, shard_of
 from models.settings import Settings
-from models.tables import SessionRow
+from models.tables import SESSIONS
 from sessions.backend import Imported
 from sessions.commands.inline_execution import direct_entry, parse_direct, parse_list, plain_page, respond, response_of
 from sessions.commands.manager import SessionManager
@@ -117,7 +117,7 @@ class PostgresBackend:
 
     def session_ids(self) -> Iterator[str]:
         """Return the ids of all sessions, the oldest first."""
-        statement = select(SessionRow.session_id).order_by(SessionRow.created_at, SessionRow.session_id)
+        statement = select(SESSIONS.c.session_id).order_by(SESSIONS.c.created_at, SESSIONS.c.session_id)
         with self._transaction() as connection:
             found = connection.execute(statement).scalars().all()
         return iter(found)

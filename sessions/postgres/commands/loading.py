@@ -32,13 +32,13 @@ from sqlalchemy.types import JSON
 
 from models.access.session_glob import like_pattern
 from models.field_types import UNFINISHED
-from models.tables import AgentRow, ArtifactRow, Base, ChunkRow, MemoryRow, TaskRow
+from models.tables import AGENTS, ARTIFACTS, CHUNKS, MEMORIES, METADATA, TASKS
 from sessions.rules.dispatch import ReadSet, Recipient
 from sessions.rules.lifecycle import OPEN_TASKS
 from sessions.rules.records import RECORDS, Agent, Key, Record, Stats
 from sessions.rules.state import GENERAL, ONLINE_SECONDS, Lane, LastChunk, State
 
-_TABLES: dict[str, Table] = {name: Base.metadata.tables[name] for name in RECORDS}
+_TABLES: dict[str, Table] = {name: METADATA.tables[name] for name in RECORDS}
 
 
 def load(connection: Connection, wanted: ReadSet) -> State:
@@ -82,12 +82,12 @@ def load_stats(connection: Connection, session_ids: Iterable[str]) -> dict[str, 
 def _select_counts() -> dict[str, Select[Any]]:
     """Return, for each count, the statement for the sessions of the list session_ids."""
     wanted = func.unnest(_texts("session_ids")).column_valued("wanted")
-    active = func.count().filter(TaskRow.status.in_(UNFINISHED))
+    active = func.count().filter(TASKS.c.status.in_(UNFINISHED))
     counted: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-        ("conversation_chunks", ChunkRow, ()),
-        ("memories", MemoryRow, ()),
-        ("tasks", TaskRow, (active,)),
-        ("artifacts", ArtifactRow, ()),
+        ("conversation_chunks", CHUNKS.c, ()),
+        ("memories", MEMORIES.c, ()),
+        ("tasks", TASKS.c, (active,)),
+        ("artifacts", ARTIFACTS.c, ()),
     )
     return {
         name: select(row.session_id, func.count(), *extra)
@@ -140,8 +140,8 @@ def _select_open_tasks() -> Select[Any]:
     sessions = func.unnest(_texts("session_ids")).table_valued("session_id").render_derived("wanted")
     first = (
         select(*_columns("tasks"))
-        .where(TaskRow.session_id == sessions.c.session_id, TaskRow.finished_at.is_(None))
-        .order_by(TaskRow.position)
+        .where(TASKS.c.session_id == sessions.c.session_id, TASKS.c.finished_at.is_(None))
+        .order_by(TASKS.c.position)
         .limit(OPEN_TASKS)
         .lateral("first")
     )
@@ -152,17 +152,17 @@ def _load_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> l
     """Load unfinished tasks with these descriptions, which may be recent duplicates."""
     if not descriptions:
         return []
-    wanted = tuple_(TaskRow.session_id, TaskRow.description_hash).in_(
+    wanted = tuple_(TASKS.c.session_id, TASKS.c.description_hash).in_(
         bindparam("pairs", list(descriptions), expanding=True)
     )
-    statement = select(*_columns("tasks")).where(wanted, TaskRow.finished_at.is_(None))
+    statement = select(*_columns("tasks")).where(wanted, TASKS.c.finished_at.is_(None))
     return _make_records("tasks", connection.execute(statement))
 
 
 def _count_alike(connection: Connection, descriptions: set[tuple[str, str]]) -> Counter[tuple[str, str]]:
     if not descriptions:
         return Counter()
-    pair = (TaskRow.session_id, TaskRow.description_hash)
+    pair = (TASKS.c.session_id, TASKS.c.description_hash)
     wanted = tuple_(*pair).in_(bindparam("pairs", list(descriptions), expanding=True))
     rows = connection.execute(select(*pair, func.count()).where(wanted).group_by(*pair))
     return Counter({(session_id, digest): count for session_id, digest, count in rows})
@@ -187,8 +187,8 @@ def _load_last_chunks(connection: Connection, session_ids: set[str]) -> dict[str
 @cache
 def _select_last_chunks() -> Select[Any]:
     wanted = func.unnest(_texts("session_ids")).column_valued("wanted")
-    columns = (ChunkRow.chunk_id, ChunkRow.created_by, ChunkRow.created_at, ChunkRow.position)
-    latest = select(*columns).where(ChunkRow.session_id == wanted).order_by(ChunkRow.position.desc()).limit(2)
+    columns = (CHUNKS.c.chunk_id, CHUNKS.c.created_by, CHUNKS.c.created_at, CHUNKS.c.position)
+    latest = select(*columns).where(CHUNKS.c.session_id == wanted).order_by(CHUNKS.c.position.desc()).limit(2)
     last = latest.lateral("last")
     return select(wanted.label("session_id"), *last.c).order_by(wanted, last.c.position)
 
@@ -204,8 +204,8 @@ def _types_of(recipients: Collection[Recipient]) -> list[str]:
 def _load_agents(connection: Connection, names: list[str]) -> list[Agent]:
     if not names:
         return []
-    columns = (AgentRow.name, AgentRow.type, AgentRow.last_seen_at)
-    rows = connection.execute(select(*columns).where(AgentRow.name.in_(names)))
+    columns = (AGENTS.c.name, AGENTS.c.type, AGENTS.c.last_seen_at)
+    rows = connection.execute(select(*columns).where(AGENTS.c.name.in_(names)))
     return [Agent(name=name, type=kind, last_seen_at=seen) for name, kind, seen in rows]
 
 
@@ -215,18 +215,18 @@ def _count_online(connection: Connection, types: list[str]) -> dict[str, int]:
     if not types:
         return {}
     since = func.now() - timedelta(seconds=ONLINE_SECONDS)
-    online = (AgentRow.type.in_({*types, GENERAL}), AgentRow.last_seen_at >= since)
-    counts = select(AgentRow.type, func.count().label("number")).where(*online).group_by(AgentRow.type)
+    online = (AGENTS.c.type.in_({*types, GENERAL}), AGENTS.c.last_seen_at >= since)
+    counts = select(AGENTS.c.type, func.count().label("number")).where(*online).group_by(AGENTS.c.type)
     return {row.type: row.number for row in connection.execute(counts)}
 
 
 def _load_queue(connection: Connection, session_glob: str | None, recipients: Collection[Recipient]) -> Counter[Lane]:
-    what = (TaskRow.agent_name, TaskRow.task_type, TaskRow.priority)
-    named = TaskRow.agent_name.in_(_names_of(recipients))
-    unnamed = and_(TaskRow.agent_name.is_(None), TaskRow.task_type.in_(_types_of(recipients)))
-    statement = select(*what, func.count()).where(TaskRow.status == "pending", or_(named, unnamed)).group_by(*what)
+    what = (TASKS.c.agent_name, TASKS.c.task_type, TASKS.c.priority)
+    named = TASKS.c.agent_name.in_(_names_of(recipients))
+    unnamed = and_(TASKS.c.agent_name.is_(None), TASKS.c.task_type.in_(_types_of(recipients)))
+    statement = select(*what, func.count()).where(TASKS.c.status == "pending", or_(named, unnamed)).group_by(*what)
     if session_glob is not None:
-        statement = statement.where(TaskRow.session_id.like(like_pattern(session_glob), escape="\\"))
+        statement = statement.where(TASKS.c.session_id.like(like_pattern(session_glob), escape="\\"))
     return Counter({(agent, kind, priority): count for agent, kind, priority, count in connection.execute(statement)})
 
 

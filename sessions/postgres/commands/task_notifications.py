@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, Connection, Text, cast
 
 from models.field_types import SETTLED
 from models.queue.task_notifications import Claimable, TaskNotification
-from models.tables import TaskRow
+from models.tables import TASKS
 from sessions.postgres.tasks.claims import find_claimable_of
 from sessions.rules.records import Key, Task
 
@@ -34,7 +34,7 @@ def _claimable(
     return find_claimable_of(
         connection,
         sessions,
-        TaskRow.session_id.in_(resumed),
-        TaskRow.task_id.in_(pending),
-        TaskRow.depends_on.op("&&")(cast(completed, ARRAY(Text))),
+        TASKS.c.session_id.in_(resumed),
+        TASKS.c.task_id.in_(pending),
+        TASKS.c.depends_on.op("&&")(cast(completed, ARRAY(Text))),
     )

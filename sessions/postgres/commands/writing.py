@@ -15,7 +15,7 @@ from sqlalchemy import JSON, Column, Connection, Table, delete, select, tuple_, 
 from sqlalchemy.dialects.postgresql import dialect
 
 from models.queue.inbox import shard_of
-from models.tables import Base, DeliveryRow, MemoryRow, PassageRow, SessionRow, TaskRow
+from models.tables import DELIVERIES, MEMORIES, METADATA, PASSAGES, SESSIONS, TASKS
 from sessions.postgres.commands.locks import event_log_lock
 from sessions.postgres.commands.passage_rows import PassageColumns, row_of
 from sessions.rules.event_log import REPLAYABLE, Delivery, Event
@@ -55,13 +55,13 @@ def write_removals(connection: Connection, changes: Changes) -> None:
     memories = [key[1:] for key in changes.removed if key[0] == "memories"]
     if sessions:
         # Changes of a task lock the task first and its session, for the event log, second. Keep that order.
-        connection.execute(select(TaskRow.task_id).where(TaskRow.session_id.in_(sessions)).with_for_update())
-        connection.execute(delete(SessionRow).where(SessionRow.session_id.in_(sessions)))
+        connection.execute(select(TASKS.c.task_id).where(TASKS.c.session_id.in_(sessions)).with_for_update())
+        connection.execute(delete(SESSIONS).where(SESSIONS.c.session_id.in_(sessions)))
         _forget_deliveries(connection, sessions)
     if memories:
-        connection.execute(delete(MemoryRow).where(tuple_(MemoryRow.session_id, MemoryRow.key).in_(memories)))
-        places = tuple_(PassageRow.session_id, PassageRow.area, PassageRow.item_id)
-        connection.execute(delete(PassageRow).where(places.in_([(one, "memories", key) for one, key in memories])))
+        connection.execute(delete(MEMORIES).where(tuple_(MEMORIES.c.session_id, MEMORIES.c.key).in_(memories)))
+        places = tuple_(PASSAGES.c.session_id, PASSAGES.c.area, PASSAGES.c.item_id)
+        connection.execute(delete(PASSAGES).where(places.in_([(one, "memories", key) for one, key in memories])))
     if changes.cancelled:
         _cancel_open_tasks(connection, changes)
 
@@ -121,14 +121,14 @@ def _cancel_open_tasks(connection: Connection, changes: Changes) -> None:
     for session_id, at in changes.cancelled.items():
         moment = dict.fromkeys(("updated_at", "finished_at", "shown_at"), at)
         values = {"status": "cancelled", "cancel_reason": SESSION_COMPLETED, "lease_expires_at": None, **moment}
-        open_ones = (TaskRow.session_id == session_id, TaskRow.finished_at.is_(None))
-        connection.execute(update(TaskRow).where(*open_ones).values(**values))
+        open_ones = (TASKS.c.session_id == session_id, TASKS.c.finished_at.is_(None))
+        connection.execute(update(TASKS).where(*open_ones).values(**values))
 
 
 def _forget_deliveries(connection: Connection, session_ids: list[str]) -> None:
-    of_session = DeliveryRow.session_id.in_(session_ids)
-    connection.execute(delete(DeliveryRow).where(of_session, DeliveryRow.status.in_(REPLAYABLE)))
-    connection.execute(update(DeliveryRow).where(of_session).values(response=None, command=""))
+    of_session = DELIVERIES.c.session_id.in_(session_ids)
+    connection.execute(delete(DELIVERIES).where(of_session, DELIVERIES.c.status.in_(REPLAYABLE)))
+    connection.execute(update(DELIVERIES).where(of_session).values(response=None, command=""))
 
 
 def _upsert(name: str, rows: Sequence[Any], fields: tuple[str, ...]) -> Insert:
@@ -149,7 +149,7 @@ class _Recordset(NamedTuple):
 
 @cache
 def _statement(name: str, fields: tuple[str, ...]) -> str:
-    table: Table = Base.metadata.tables[name]
+    table: Table = METADATA.tables[name]
     names, types, values = _recordset(table, fields)
     keys = [_quote(column.name) for column in table.primary_key.columns]
     updated = ", ".join(f"{field} = excluded.{field}" for field in names if field not in keys)
@@ -164,7 +164,7 @@ def _statement(name: str, fields: tuple[str, ...]) -> str:
 
 @cache
 def _passages_statement() -> str:
-    names, types, values = _recordset(Base.metadata.tables["passages"], PassageColumns.__struct_encode_fields__)
+    names, types, values = _recordset(METADATA.tables["passages"], PassageColumns.__struct_encode_fields__)
     return (
         f"WITH written AS (INSERT INTO passages ({', '.join(names)})"  # noqa: S608 - names of our own tables
         f" SELECT {values} FROM json_to_recordset(CAST(%s AS json)) AS r ({types}) RETURNING passage_id)"
@@ -175,7 +175,7 @@ def _passages_statement() -> str:
 @cache
 def _events_statement(fields: tuple[str, ...]) -> str:
     """Give each event the larger of the current time and the session's last event id, plus its number in the batch."""
-    names, types, values = _recordset(Base.metadata.tables["events"], fields)
+    names, types, values = _recordset(METADATA.tables["events"], fields)
     last = "(SELECT max(e.event_id) FROM events e WHERE e.session_id = r.session_id)"
     time = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
     number = "row_number() OVER (PARTITION BY r.session_id ORDER BY r.place)"

@@ -6,18 +6,17 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import JSON, Connection, Executable, Select, cast, select, union_all
+from sqlalchemy import JSON, Connection, Executable, Select, Table, cast, select, union_all
 
 from models.tables import (
-    ArtifactRevisionRow,
-    ArtifactRow,
-    Base,
-    ChunkRow,
-    EventRow,
-    MemoryRevisionRow,
-    MemoryRow,
-    SessionRow,
-    TaskRow,
+    ARTIFACT_REVISIONS,
+    ARTIFACTS,
+    CHUNKS,
+    EVENTS,
+    MEMORIES,
+    MEMORY_REVISIONS,
+    SESSIONS,
+    TASKS,
 )
 from sessions.documents.document import (
     ArtifactItem,
@@ -44,23 +43,23 @@ def export_session(connection: Connection, session_id: str) -> Iterator[bytes]:
 
 
 def _document(connection: Connection, session_id: str) -> Iterator[bytes]:
-    session = connection.execute(_rows(SessionRow, SessionItem, session_id)).one()
+    session = connection.execute(_rows(SESSIONS, SessionItem, session_id)).one()
 
     def items(table: Any, kind: type[Item], *order: Any) -> Iterator[Item]:
         return _items(connection, kind, _rows(table, kind, session_id).order_by(*order))
 
     lists = (
-        items(ChunkRow, ChunkItem, ChunkRow.position),
+        items(CHUNKS, ChunkItem, CHUNKS.c.position),
         _memories(connection, session_id),
-        items(TaskRow, TaskItem, TaskRow.position),
-        items(ArtifactRow, ArtifactItem, ArtifactRow.position),
-        items(ArtifactRevisionRow, ArtifactRevisionItem, *_ORDER_OF_REVISIONS),
-        items(EventRow, EventItem, EventRow.event_id),
+        items(TASKS, TaskItem, TASKS.c.position),
+        items(ARTIFACTS, ArtifactItem, ARTIFACTS.c.position),
+        items(ARTIFACT_REVISIONS, ArtifactRevisionItem, *_ORDER_OF_REVISIONS),
+        items(EVENTS, EventItem, EVENTS.c.event_id),
     )
     return write_document(make_item(SessionItem, session._mapping), lists)
 
 
-_ORDER_OF_REVISIONS = (ArtifactRevisionRow.artifact_id.collate("C"), ArtifactRevisionRow.revision)
+_ORDER_OF_REVISIONS = (ARTIFACT_REVISIONS.c.artifact_id.collate("C"), ARTIFACT_REVISIONS.c.revision)
 """The same in all databases and in the JSON store."""
 
 
@@ -70,10 +69,10 @@ def _items(connection: Connection, kind: type[Item], statement: Executable) -> I
 
 def _memories(connection: Connection, session_id: str) -> Iterator[Item]:
     """Read memories with their revisions in one statement, so that no revision lacks its memory: the last per group."""
-    latest = _rows(MemoryRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
-    of_memory = (MemoryRow.session_id == MemoryRevisionRow.session_id) & (MemoryRow.key == MemoryRevisionRow.key)
-    earlier = _rows(MemoryRevisionRow, RevisionItem, session_id).add_columns(MemoryRow.created_at.label("made_at"))
-    both = union_all(latest, earlier.join(MemoryRow, of_memory)).subquery()
+    latest = _rows(MEMORIES, RevisionItem, session_id).add_columns(MEMORIES.c.created_at.label("made_at"))
+    of_memory = (MEMORIES.c.session_id == MEMORY_REVISIONS.c.session_id) & (MEMORIES.c.key == MEMORY_REVISIONS.c.key)
+    earlier = _rows(MEMORY_REVISIONS, RevisionItem, session_id).add_columns(MEMORIES.c.created_at.label("made_at"))
+    both = union_all(latest, earlier.join(MEMORIES, of_memory)).subquery()
     # The same order of keys in all databases and in the JSON store.
     in_order = select(both).order_by(both.c.made_at, both.c.key.collate("C"), both.c.revision)
     for _, group in groupby(stream(connection, in_order), key=lambda row: row.key):
@@ -82,9 +81,9 @@ def _memories(connection: Connection, session_id: str) -> Iterator[Item]:
         yield make_item(MemoryItem, {**memory, "revisions": earlier_items})
 
 
-def _rows(table: type[Base], kind: type[Item], session_id: str) -> Select[Any]:
-    columns = [table.__table__.columns[name] for name in kind.__struct_fields__]
+def _rows(table: Table, kind: type[Item], session_id: str) -> Select[Any]:
+    columns = [table.columns[name] for name in kind.__struct_fields__]
     selected = [
         cast(column, Verbatim).label(column.name) if isinstance(column.type, JSON) else column for column in columns
     ]
-    return select(*selected).where(table.__table__.c.session_id == session_id)
+    return select(*selected).where(table.c.session_id == session_id)

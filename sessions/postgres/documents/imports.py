@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from models.queue.inbox import shard_of
-from models.tables import SessionRow
+from models.tables import SESSIONS
 from sessions.backend import Imported
 from sessions.documents.document import event_record, records, session_record
 from sessions.documents.import_validation import Document, require_same
@@ -30,7 +30,7 @@ def import_session(connection: Connection, document: Document) -> Imported:
     has its id; an identical one is left unchanged."""
     session_id = document.session.session_id
     lock_shard(connection, shard_of(session_id))
-    if connection.scalar(select(SessionRow.session_id).where(SessionRow.session_id == session_id)) is not None:
+    if connection.scalar(select(SESSIONS.c.session_id).where(SESSIONS.c.session_id == session_id)) is not None:
         require_same(document.pieces(), export_session(connection, session_id), session_id)
         return Imported(session_id=session_id, created=False)
     _write(connection, [session_record(document.session)])

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, tex
 
 from models.access.api_keys import KeyRecord, Revocation
 from models.field_types import Scope
-from models.tables import ApiKeyRow, SessionRow
+from models.tables import API_KEYS, SESSIONS
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +46,12 @@ def lock_register(connection: Connection) -> None:
 
 def add_key(connection: Connection, entry: KeyEntry) -> None:
     """Add a key."""
-    connection.execute(insert(ApiKeyRow).values(**msgspec.structs.asdict(entry) | {"scopes": list(entry.scopes)}))
+    connection.execute(insert(API_KEYS).values(**msgspec.structs.asdict(entry) | {"scopes": list(entry.scopes)}))
 
 
 def find_keys(connection: Connection, *, name_or_id: str | None = None) -> list[KeyEntry]:
     """Return all keys, or those with one name or id, including revoked ones; the oldest first."""
-    statement = select(ApiKeyRow.__table__).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
+    statement = select(API_KEYS).order_by(API_KEYS.c.created_at, API_KEYS.c.key_id)
     if name_or_id is not None:
         statement = statement.where(_named(name_or_id))
     return [msgspec.convert(dict(row._mapping), KeyEntry) for row in connection.execute(statement)]
@@ -61,16 +61,16 @@ def mark_revoked(connection: Connection, revocations: Iterable[tuple[str, Revoca
     """Mark keys, given by their hashes, as revoked. Earlier revocations stay unchanged."""
     for key_hash, revocation in revocations:
         connection.execute(
-            update(ApiKeyRow)
-            .where(ApiKeyRow.key_hash == key_hash, ApiKeyRow.revoked_at.is_(None))
+            update(API_KEYS)
+            .where(API_KEYS.c.key_hash == key_hash, API_KEYS.c.revoked_at.is_(None))
             .values(revoked_at=revocation.revoked_at, revoked_by=revocation.revoked_by)
         )
 
 
 def session_exists(connection: Connection, session_id: str) -> bool:
     """Return whether a session has this id."""
-    return bool(connection.scalar(select(func.count()).where(SessionRow.session_id == session_id)))
+    return bool(connection.scalar(select(func.count()).where(SESSIONS.c.session_id == session_id)))
 
 
 def _named(name_or_id: str) -> ColumnElement[bool]:
-    return or_(ApiKeyRow.name == name_or_id, ApiKeyRow.key_id == name_or_id)
+    return or_(API_KEYS.c.name == name_or_id, API_KEYS.c.key_id == name_or_id)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast,
 from models.access.session_glob import like_pattern
 from models.commands.responses import shorten
 from models.queue.inbox import DeadLetterResolution, Entry, Identity
-from models.tables import DeliveryRow
+from models.tables import DELIVERIES
 from models.timestamps import format_utc
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
@@ -20,7 +20,7 @@ from sessions.rules.event_log import REPLAYABLE
 REASON_LENGTH = 500
 """Characters of the last line of a traceback, which may quote anything."""
 
-_ENTRY = cast(DeliveryRow.entry, Text).label("entry")
+_ENTRY = cast(DELIVERIES.c.entry, Text).label("entry")
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,18 +38,18 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
         """Return the filter as a condition on deliveries."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
         glob = given.pop("session_glob", None)
-        within = [] if glob is None else [DeliveryRow.session_id.like(like_pattern(glob), escape="\\")]
-        same = (getattr(DeliveryRow, name) == value for name, value in given.items())
-        return and_(DeliveryRow.status.in_(REPLAYABLE), *within, *same)
+        within = [] if glob is None else [DELIVERIES.c.session_id.like(like_pattern(glob), escape="\\")]
+        same = (DELIVERIES.c[name] == value for name, value in given.items())
+        return and_(DELIVERIES.c.status.in_(REPLAYABLE), *within, *same)
 
 
 def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
     """Return the tracebacks of the oldest dead letters."""
-    columns = (DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.traceback)
+    columns = (DELIVERIES.c.source, DELIVERIES.c.delivery_id, DELIVERIES.c.traceback)
     statement = (
         select(*columns)
         .where(DeadLetterFilter(status="failed").condition())
-        .order_by(DeliveryRow.position)
+        .order_by(DELIVERIES.c.position)
         .limit(limit)
     )
     return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
@@ -57,14 +57,14 @@ def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, s
 
 def list_dead_letters(connection: Connection, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:
     """List dead letters, the oldest first, without payload. Raises Invalid for an invalid cursor."""
-    end = func.right(func.rtrim(DeliveryRow.traceback), REASON_LENGTH + 1).label("traceback")
+    end = func.right(func.rtrim(DELIVERIES.c.traceback), REASON_LENGTH + 1).label("traceback")
     rows = connection.execute(_page(_select(end), wanted, limit=limit, cursor=cursor)).all()
     return Page(items=[_describe(row) for row in rows[:limit]], next_cursor=_next_cursor(rows, limit))
 
 
 def find_dead_letter(connection: Connection, wanted: DeadLetterFilter) -> dict[str, Any] | None:
     """Return a dead letter with its payload and traceback, or None."""
-    row = connection.execute(_select(DeliveryRow.traceback, _ENTRY).where(wanted.condition())).one_or_none()
+    row = connection.execute(_select(DELIVERIES.c.traceback, _ENTRY).where(wanted.condition())).one_or_none()
     if row is None:
         return None
     entry = msgspec.json.decode(row.entry, type=Entry)
@@ -94,29 +94,29 @@ def entries_to_rule(
 
 def parked_by(connection: Connection, source: str) -> tuple[int, int]:
     """Return the number of parked events of a source, and their size in the database in bytes."""
-    size = func.coalesce(func.sum(func.pg_column_size(DeliveryRow.entry)), 0)
-    statement = select(func.count(), size).where(DeliveryRow.status == "parked", DeliveryRow.source == source)
+    size = func.coalesce(func.sum(func.pg_column_size(DELIVERIES.c.entry)), 0)
+    statement = select(func.count(), size).where(DELIVERIES.c.status == "parked", DELIVERIES.c.source == source)
     count, total = connection.execute(statement).one()
     return int(count), int(total)
 
 
 def parked_in(connection: Connection, session_id: str) -> int:
     """Return the number of parked events of a session."""
-    parked = select(func.count()).where(DeliveryRow.status == "parked", DeliveryRow.session_id == session_id)
+    parked = select(func.count()).where(DELIVERIES.c.status == "parked", DELIVERIES.c.session_id == session_id)
     return connection.scalar(parked) or 0
 
 
 def _select(*more: Any) -> Select[Any]:
     names = ("position", "source", "delivery_id", "status", "command", "session_id", "accepted_at", "decided_at")
-    message = DeliveryRow.response["error"]["message"].as_string().label("message")
-    return select(*(getattr(DeliveryRow, name) for name in names), message, *more)
+    message = DELIVERIES.c.response["error"]["message"].as_string().label("message")
+    return select(*(DELIVERIES.c[name] for name in names), message, *more)
 
 
 def _page(statement: Select[Any], wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Select[Any]:
     """Select one row more than the limit, to detect a further page."""
     after = decode_cursor(cursor, RowPosition)
-    condition = wanted.condition() if after is None else and_(wanted.condition(), DeliveryRow.position > after)
-    return statement.where(condition).order_by(DeliveryRow.position).limit(limit + 1)
+    condition = wanted.condition() if after is None else and_(wanted.condition(), DELIVERIES.c.position > after)
+    return statement.where(condition).order_by(DELIVERIES.c.position).limit(limit + 1)
 
 
 def _next_cursor(rows: Sequence[Row[Any]], limit: int) -> str | None:

@@ -31,7 +31,7 @@ from models.access.session_glob import like_pattern
 from models.commands.agent_commands import AGENT_COMMANDS
 from models.commands.responses import MESSAGE_LENGTH, shorten
 from models.queue.inbox import Entry
-from models.tables import DeliveryRow, EventRow
+from models.tables import DELIVERIES, EVENTS
 from models.timestamps import format_utc
 from sessions.reads.pagination import RowPosition, decode_cursor, encode_cursor
 from sessions.reads.results import Page
@@ -48,12 +48,12 @@ LATEST_EVENTS = 50
 
 def _part(*path: str) -> ColumnElement[str]:
     """Select a text of a response, truncated because malformed responses may be long."""
-    return func.left(DeliveryRow.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
+    return func.left(DELIVERIES.c.response.op("#>>")(cast(list(path), ARRAY(Text))), MESSAGE_LENGTH + 1)
 
 
-_REFUSED = DeliveryRow.status.in_(("rejected", "parked", "failed"))
+_REFUSED = DELIVERIES.c.status.in_(("rejected", "parked", "failed"))
 _CODE = case((_REFUSED, _part("error", "code"))).label("code")
-_REASON = case((_REFUSED, _part("message")), (DeliveryRow.status == "ignored", _part())).label("reason")
+_REASON = case((_REFUSED, _part("message")), (DELIVERIES.c.status == "ignored", _part())).label("reason")
 
 
 def find_known(connection: Connection, entries: Sequence[Entry]) -> dict[tuple[str, str], PriorDelivery]:
@@ -90,17 +90,17 @@ def _select_known() -> Select[Any]:
     waits = cast(bindparam("waits", type_=ARRAY(Boolean)), ARRAY(Boolean))
     columns = (column("source", Text), column("id", Text), column("waits", Boolean))
     wanted = func.unnest(sources, ids, waits).table_valued(*columns).render_derived()
-    same = and_(DeliveryRow.source == wanted.c.source, DeliveryRow.delivery_id == wanted.c.id)
+    same = and_(DELIVERIES.c.source == wanted.c.source, DELIVERIES.c.delivery_id == wanted.c.id)
     known = select(
-        DeliveryRow.source,
-        DeliveryRow.delivery_id,
-        DeliveryRow.hash,
-        DeliveryRow.status,
-        DeliveryRow.http_status,
-        case((or_(wanted.c.waits, DeliveryRow.status != "applied"), cast(DeliveryRow.response, Text))).label(
+        DELIVERIES.c.source,
+        DELIVERIES.c.delivery_id,
+        DELIVERIES.c.hash,
+        DELIVERIES.c.status,
+        DELIVERIES.c.http_status,
+        case((or_(wanted.c.waits, DELIVERIES.c.status != "applied"), cast(DELIVERIES.c.response, Text))).label(
             "response"
         ),
-        DeliveryRow.accepted_at,
+        DELIVERIES.c.accepted_at,
     )
     # For many ids the planner would rather read all of a table with less than 100,000 rows than join by its key.
     found = known.where(same).limit(1).lateral("found")
@@ -117,9 +117,9 @@ def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Sai
     asked = func.unnest(sessions, hashes).table_valued(column("session_id", Text), column("hash", Text))
     asked = asked.render_derived("asked")
     latest = (
-        select(EventRow.event_id, EventRow.source, EventRow.delivery_id, EventRow.event, EventRow.status)
-        .where(EventRow.session_id == asked.c.session_id)
-        .order_by(EventRow.event_id.desc())
+        select(EVENTS.c.event_id, EVENTS.c.source, EVENTS.c.delivery_id, EVENTS.c.event, EVENTS.c.status)
+        .where(EVENTS.c.session_id == asked.c.session_id)
+        .order_by(EVENTS.c.event_id.desc())
         .limit(LATEST_EVENTS)
         .correlate(asked)
         .subquery()
@@ -137,15 +137,15 @@ def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Sai
     )
     statement = select(
         asked.c.session_id,
-        DeliveryRow.source,
-        DeliveryRow.hash,
-        DeliveryRow.accepted_at,
-        cast(DeliveryRow.response, Text),
+        DELIVERIES.c.source,
+        DELIVERIES.c.hash,
+        DELIVERIES.c.accepted_at,
+        cast(DELIVERIES.c.response, Text),
     ).where(
-        DeliveryRow.source == last.c.source,
-        DeliveryRow.delivery_id == last.c.delivery_id,
-        DeliveryRow.hash == asked.c.hash,
-        DeliveryRow.response.is_not(None),
+        DELIVERIES.c.source == last.c.source,
+        DELIVERIES.c.delivery_id == last.c.delivery_id,
+        DELIVERIES.c.hash == asked.c.hash,
+        DELIVERIES.c.response.is_not(None),
     )
     return {
         session_id: Said(source=source, hash=hash_, at=at, response=Raw(response.encode()))
@@ -156,17 +156,17 @@ def last_said(connection: Connection, entries: Sequence[Entry]) -> dict[str, Sai
 def record_conflict(connection: Connection, entry: Entry, at: datetime) -> None:
     """Record that the delivery id was reused with other content, which was not applied."""
     connection.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
-        .values(conflicts=DeliveryRow.conflicts + 1, last_conflict_at=at)
+        update(DELIVERIES)
+        .where(DELIVERIES.c.source == entry.source, DELIVERIES.c.delivery_id == entry.delivery_id)
+        .values(conflicts=DELIVERIES.c.conflicts + 1, last_conflict_at=at)
     )
 
 
 def set_apart(connection: Connection, entry: Entry, accepted_at: datetime) -> None:
     """Append the acceptance time to the id of the earlier delivery, so that the entry can use its id."""
     connection.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.source == entry.source, DeliveryRow.delivery_id == entry.delivery_id)
+        update(DELIVERIES)
+        .where(DELIVERIES.c.source == entry.source, DELIVERIES.c.delivery_id == entry.delivery_id)
         .values(delivery_id=f"{entry.delivery_id}.{accepted_at:%Y%m%dT%H%M%S%f}")
     )
 
@@ -175,18 +175,18 @@ def recently_forgotten(
     connection: Connection, session_ids: Sequence[str], *, seconds: int
 ) -> list[tuple[str, str, str]]:
     """Return source, id and hash of deliveries of deleted sessions whose outcomes Redis may still hold."""
-    statement = select(DeliveryRow.source, DeliveryRow.delivery_id, DeliveryRow.hash).where(
-        DeliveryRow.session_id.in_(session_ids),
-        DeliveryRow.command == "",
-        DeliveryRow.decided_at > func.now() - timedelta(seconds=seconds),
+    statement = select(DELIVERIES.c.source, DELIVERIES.c.delivery_id, DELIVERIES.c.hash).where(
+        DELIVERIES.c.session_id.in_(session_ids),
+        DELIVERIES.c.command == "",
+        DELIVERIES.c.decided_at > func.now() - timedelta(seconds=seconds),
     )
     return [(row.source, row.delivery_id, row.hash) for row in connection.execute(statement)]
 
 
 def find_delivery(connection: Connection, *, source: str, delivery_id: str) -> dict[str, Any] | None:
     """Return the outcome of a delivery with the `hash` of its content, or None if it is undecided."""
-    response = cast(DeliveryRow.response, Text).label("response")
-    statement = _select(response).where(DeliveryRow.source == source, DeliveryRow.delivery_id == delivery_id)
+    response = cast(DELIVERIES.c.response, Text).label("response")
+    statement = _select(response).where(DELIVERIES.c.source == source, DELIVERIES.c.delivery_id == delivery_id)
     row = connection.execute(statement).one_or_none()
     if row is None:
         return None
@@ -217,23 +217,23 @@ def list_deliveries(
     the reader's own source, since the responses of others may concern any session. Raises Invalid for an invalid
     cursor.
     """
-    statement = _select(_CODE, _REASON).order_by(DeliveryRow.position.desc()).limit(limit + 1)
+    statement = _select(_CODE, _REASON).order_by(DELIVERIES.c.position.desc()).limit(limit + 1)
     if status is not None:
-        statement = statement.where(DeliveryRow.status == status)
+        statement = statement.where(DELIVERIES.c.status == status)
     if session_id is not None:
-        statement = statement.where(DeliveryRow.session_id == session_id)
+        statement = statement.where(DELIVERIES.c.session_id == session_id)
     if session_glob is not None:
-        within = DeliveryRow.session_id.like(like_pattern(session_glob), escape="\\")
-        own = and_(DeliveryRow.session_id.is_(None), DeliveryRow.source == own_source)
+        within = DELIVERIES.c.session_id.like(like_pattern(session_glob), escape="\\")
+        own = and_(DELIVERIES.c.session_id.is_(None), DELIVERIES.c.source == own_source)
         statement = statement.where(or_(own, within))
     if source is not None:
-        statement = statement.where(DeliveryRow.source == source)
+        statement = statement.where(DELIVERIES.c.source == source)
     if since is not None:
-        statement = statement.where(DeliveryRow.decided_at >= since)
+        statement = statement.where(DELIVERIES.c.decided_at >= since)
     if until is not None:
-        statement = statement.where(DeliveryRow.decided_at < until)
+        statement = statement.where(DELIVERIES.c.decided_at < until)
     if (before := decode_cursor(cursor, RowPosition)) is not None:
-        statement = statement.where(DeliveryRow.position < before)
+        statement = statement.where(DELIVERIES.c.position < before)
     rows = connection.execute(statement).all()
     items = [_summarize(row._mapping) for row in rows[:limit]]
     return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
@@ -247,14 +247,14 @@ def events_of_delivery(
     first = int((decided_at - CLOCK_TOLERANCE).timestamp() * MICROSECONDS)
     last = int((decided_at + LONGEST_TRANSACTION).timestamp() * MICROSECONDS)
     statement = (
-        select(EventRow.event, EventRow.status, EventRow.message, EventRow.created_at)
+        select(EVENTS.c.event, EVENTS.c.status, EVENTS.c.message, EVENTS.c.created_at)
         .where(
-            EventRow.session_id == session_id,
-            EventRow.event_id.between(first, last),
-            EventRow.source == source,
-            EventRow.delivery_id == delivery_id,
+            EVENTS.c.session_id == session_id,
+            EVENTS.c.event_id.between(first, last),
+            EVENTS.c.source == source,
+            EVENTS.c.delivery_id == delivery_id,
         )
-        .order_by(EventRow.event_id)
+        .order_by(EVENTS.c.event_id)
         .limit(SHOWN_EVENTS)
     )
     return [
@@ -265,17 +265,17 @@ def events_of_delivery(
 
 def _select(*more: ColumnElement[Any]) -> Any:
     return select(
-        DeliveryRow.position,
-        DeliveryRow.delivery_id,
-        DeliveryRow.source,
-        DeliveryRow.hash,
-        DeliveryRow.status,
-        DeliveryRow.command,
-        DeliveryRow.session_id,
-        DeliveryRow.accepted_at,
-        DeliveryRow.decided_at,
-        DeliveryRow.conflicts,
-        DeliveryRow.last_conflict_at,
+        DELIVERIES.c.position,
+        DELIVERIES.c.delivery_id,
+        DELIVERIES.c.source,
+        DELIVERIES.c.hash,
+        DELIVERIES.c.status,
+        DELIVERIES.c.command,
+        DELIVERIES.c.session_id,
+        DELIVERIES.c.accepted_at,
+        DELIVERIES.c.decided_at,
+        DELIVERIES.c.conflicts,
+        DELIVERIES.c.last_conflict_at,
         *more,
     )
 

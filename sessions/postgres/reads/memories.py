@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Connection, Text, case, cast, func, select, tuple_
-from sqlalchemy.orm import aliased
 
 from models.commands.definitions import ListMemories, QueryMemories, RetrieveMemory
 from models.due import DATE_LENGTH, NEVER, DueBound
 from models.field_types import OPEN_TYPES
-from models.tables import MemoryRevisionRow, MemoryRow, SessionRow
+from models.tables import MEMORIES, MEMORY_REVISIONS, SESSIONS
 from sessions.postgres.reads.partial_values import json_excerpt
 from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import decode_cursor, fill
@@ -24,7 +23,7 @@ from sessions.reads.truncation import fit
 
 def retrieve_memory(connection: Connection, command: RetrieveMemory, *, read_scope: ReadScope) -> dict[str, Any]:
     """Return a memory. Raises NotFound."""
-    for table in (MemoryRow, MemoryRevisionRow):
+    for table in (MEMORIES.c, MEMORY_REVISIONS.c):
         columns = memory_columns(table, room=command.max_characters, offset=command.offset)
         statement = select(*columns).where(table.session_id == read_scope.session_id, table.key == command.key)
         if command.revision is not None:
@@ -42,8 +41,8 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
     first, first; what is due at the same time, or not at all, the oldest first."""
     is_by_due = isinstance(command, QueryMemories) and command.is_by_due
     shape: Any = tuple[str, datetime, str, str] if is_by_due else tuple[datetime, str, str]
-    due_order = func.coalesce(MemoryRow.due, NEVER)
-    order: list[Any] = [MemoryRow.updated_at, MemoryRow.session_id, MemoryRow.key]
+    due_order = func.coalesce(MEMORIES.c.due, NEVER)
+    order: list[Any] = [MEMORIES.c.updated_at, MEMORIES.c.session_id, MEMORIES.c.key]
     names = ["updated_at", "session_id", "key"]
     if is_by_due:
         order, names = [due_order, *order], ["due_order", *names]
@@ -51,15 +50,15 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
     def sorted_by(columns: list[Any]) -> list[Any]:
         return columns if is_by_due else [column.desc() for column in columns]
 
-    statement = select(MemoryRow, due_order.label("due_order"), SessionRow.title.label("session_title")).join(
-        SessionRow, SessionRow.session_id == MemoryRow.session_id
+    statement = select(MEMORIES, due_order.label("due_order"), SESSIONS.c.title.label("session_title")).join(
+        SESSIONS, SESSIONS.c.session_id == MEMORIES.c.session_id
     )
-    statement = statement.where(within(read_scope, MemoryRow.session_id), *_filters(command, read_scope))
+    statement = statement.where(within(read_scope, MEMORIES.c.session_id), *_filters(command, read_scope))
     if after := decode_cursor(command.cursor, shape):
         statement = statement.where(tuple_(*order) > after if is_by_due else tuple_(*order) < after)
     # Chosen first, since to cut the contents of all memories before they are sorted would be slow.
     chosen = statement.order_by(*sorted_by(order)).limit(command.limit + 1).subquery()
-    columns = memory_columns(aliased(MemoryRow, chosen), room=command.max_characters // 2)
+    columns = memory_columns(chosen.c, room=command.max_characters // 2)
     found = select(*columns, chosen.c.session_title).order_by(*sorted_by([chosen.c[name] for name in names]))
     entries = (
         (
@@ -71,35 +70,33 @@ def list_memories(connection: Connection, command: ListMemories | QueryMemories,
     return fill(entries, limit=command.limit, room=command.max_characters)
 
 
-def memory_columns(
-    table: type[MemoryRow | MemoryRevisionRow], *, room: int, offset: int = 0
-) -> Sequence[ColumnElement[Any]]:
+def memory_columns(table: Any, *, room: int, offset: int = 0) -> Sequence[ColumnElement[Any]]:
     """Return the columns for `sessions.reads.serializers.memory_item`."""
     plain = ("session_id", "key", "revision", "type", "tags", "status", "due", "chunk_id", "created_at", "updated_at")
     content = json_excerpt(table.content, "content", room=room, offset=offset)
-    return [*(getattr(table, name) for name in plain), *content]
+    return [*(table[name] for name in plain), *content]
 
 
 def _filters(command: ListMemories | QueryMemories, read_scope: ReadScope) -> list[ColumnElement[bool]]:
     if isinstance(command, ListMemories):
         return []
-    filters = [during(read_scope, command, MemoryRow.updated_at)]
+    filters = [during(read_scope, command, MEMORIES.c.updated_at)]
     if command.type is not None:
-        filters.append(MemoryRow.type == command.type)
+        filters.append(MEMORIES.c.type == command.type)
     if command.tags:
-        filters.append(MemoryRow.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
+        filters.append(MEMORIES.c.tags.bool_op("&&")(cast(command.tags, ARRAY(Text))))
     if command.status is not None:
-        filters.append(MemoryRow.status == command.status)
+        filters.append(MEMORIES.c.status == command.status)
     if command.status == "open" and command.type is None:
-        filters.append(MemoryRow.type.in_(OPEN_TYPES))
+        filters.append(MEMORIES.c.type.in_(OPEN_TYPES))
     if read_scope.session_id is None and not command.include_completed:
-        filters.append(SessionRow.status != "completed")
+        filters.append(SESSIONS.c.status != "completed")
     return [*filters, *_is_due(*command.due_period(read_scope.now))]
 
 
 def _is_due(after: DueBound | None, before: DueBound | None) -> list[ColumnElement[bool]]:
     """Return the conditions of `models.due.is_due`, with limits for both dates and times that the index can use."""
-    due, is_date = MemoryRow.due, func.length(MemoryRow.due) == DATE_LENGTH
+    due, is_date = MEMORIES.c.due, func.length(MEMORIES.c.due) == DATE_LENGTH
     filters: list[ColumnElement[bool]] = []
     if after is not None:
         filters += [due >= min(after), case((is_date, due >= after.day), else_=due >= after.moment)]

@@ -12,7 +12,7 @@ from models.access.session_glob import like_pattern, require_visible
 from models.commands.definitions import PeriodCommand
 from models.errors import NotFound
 from models.field_types import ID_PATTERN
-from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from models.tables import ARTIFACTS, CHUNKS, MEMORIES, SESSIONS, TASKS
 from sessions.reads.not_found import CANDIDATES, Kind, missing, nearest_of
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.session_names import nearest_sessions
@@ -21,10 +21,10 @@ ROWS_AT_A_TIME = 50
 """Rows fetched at once; a row may be as large as the whole response."""
 
 _IDS: dict[Kind, tuple[Any, Any]] = {
-    "chunk": (ChunkRow.chunk_id, ChunkRow.position),
-    "memory": (MemoryRow.key, MemoryRow.updated_at),
-    "task": (TaskRow.task_id, TaskRow.position),
-    "artifact": (ArtifactRow.artifact_id, ArtifactRow.position),
+    "chunk": (CHUNKS.c.chunk_id, CHUNKS.c.position),
+    "memory": (MEMORIES.c.key, MEMORIES.c.updated_at),
+    "task": (TASKS.c.task_id, TASKS.c.position),
+    "artifact": (ARTIFACTS.c.artifact_id, ARTIFACTS.c.position),
 }
 """The id column of each kind, and the column that orders it by age."""
 
@@ -39,7 +39,7 @@ def missing_in(
 ) -> NotFound:
     """Return the error for an id that does not exist in the session, with similar ids among the latest."""
     column, latest = _IDS[kind]
-    statement = select(column).where(column.class_.session_id == read_scope.session_id)
+    statement = select(column).where(column.table.c.session_id == read_scope.session_id)
     known = connection.execute(statement.order_by(latest.desc()).limit(CANDIDATES)).scalars().all()
     return missing(kind, wanted, similar=nearest_of(wanted, known), message=message)
 
@@ -56,7 +56,7 @@ def require_session(connection: Connection, session_id: str, session_glob: str |
     """Return the title of a session. Raises Forbidden or NotFound."""
     require_visible(session_id, session_glob)
     if re.search(ID_PATTERN, session_id):
-        statement = select(SessionRow.title).where(SessionRow.session_id == session_id)
+        statement = select(SESSIONS.c.title).where(SESSIONS.c.session_id == session_id)
         title = connection.execute(statement).scalar_one_or_none()
         if title is not None:
             return title
@@ -71,10 +71,10 @@ def stream(connection: Connection, statement: Executable) -> Iterator[Row[Any]]:
 
 def similar_sessions(connection: Connection, wanted: str, *, session_glob: str | None) -> dict[str, str]:
     """Return up to three sessions with a similar id or title, among the latest that the key may read."""
-    statement = select(SessionRow.session_id, SessionRow.title).where(
-        _within(SessionRow.session_id, None, session_glob)
+    statement = select(SESSIONS.c.session_id, SESSIONS.c.title).where(
+        _within(SESSIONS.c.session_id, None, session_glob)
     )
-    statement = statement.order_by(SessionRow.last_activity_at.desc(), SessionRow.session_id.desc()).limit(CANDIDATES)
+    statement = statement.order_by(SESSIONS.c.last_activity_at.desc(), SESSIONS.c.session_id.desc()).limit(CANDIDATES)
     return nearest_sessions(wanted, {row.session_id: row.title for row in connection.execute(statement)})
 
 

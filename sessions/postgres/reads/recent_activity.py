@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, literal, select, tuple_, union_all
 
 from models.commands.definitions import RecentActivity
-from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from models.tables import ARTIFACTS, CHUNKS, MEMORIES, SESSIONS, TASKS, said_at, updated_at
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
 from sessions.postgres.reads.read_scope import during, within
 from sessions.postgres.reads.tasks import OPEN_QUESTION
@@ -29,15 +29,17 @@ from sessions.reads.recent_activity import (
 from sessions.reads.results import Page
 
 _TABLES: dict[Kind, Any] = {
-    "session": SessionRow,
-    "conversation": ChunkRow,
-    "memory": MemoryRow,
-    "task": TaskRow,
-    "artifact": ArtifactRow,
+    "session": SESSIONS.c,
+    "conversation": CHUNKS.c,
+    "memory": MEMORIES.c,
+    "task": TASKS.c,
+    "artifact": ARTIFACTS.c,
 }
 
 
-_ID_COLUMNS = {kind: getattr(table, ID_NAMES[kind]) for kind, table in _TABLES.items()}
+_COMPUTED = {("conversation", "said_at"): said_at(CHUNKS.c), ("artifact", "updated_at"): updated_at(ARTIFACTS.c)}
+"""Times that are not columns."""
+_ID_COLUMNS = {kind: table[ID_NAMES[kind]] for kind, table in _TABLES.items()}
 
 
 def recent_activity(connection: Connection, command: RecentActivity, *, read_scope: ReadScope) -> Page:
@@ -61,17 +63,21 @@ def latest(command: RecentActivity, read_scope: ReadScope) -> Select[Any]:
 
 def _of_source(source: Source, command: RecentActivity, read_scope: ReadScope, *, after: Place | None) -> Select[Any]:
     table, key = _TABLES[source.kind], _ID_COLUMNS[source.kind]
-    at = getattr(table, source.at)
+    at = _time(source.kind, source.at)
     conditions = [within(read_scope, table.session_id), during(read_scope, command, at), at.is_not(None)]
     if source.changed is not None:
         _, until = command.period(read_scope.now)
-        changed = getattr(table, source.changed)
+        changed = _time(source.kind, source.changed)
         conditions += [changed >= until, changed > table.created_at]  # The latter is the condition of an index.
     if after is not None:
         conditions.append(_before(after, source, at, table.session_id, key))
     columns = (literal(source.name, Text).label("source"), table.session_id, key.label("id"), at.label("at"))
     order = (at.desc(), table.session_id.desc(), key.desc())
     return select(*columns).where(*conditions).order_by(*order).limit(wanted_of(command))
+
+
+def _time(kind: Kind, name: str) -> Any:
+    return _COMPUTED[kind, name] if (kind, name) in _COMPUTED else _TABLES[kind][name]
 
 
 def _before(after: Place, source: Source, at: Any, session_id: Any, key: Any) -> Any:
@@ -85,10 +91,10 @@ def _texts(connection: Connection, kind: Kind, places: Sequence[Place]) -> dict[
     """Return the columns of the items of a kind, by their session and id."""
     table, key = _TABLES[kind], _ID_COLUMNS[kind]
     names = [(place.session_id, place.id) for place in places if SOURCES_BY_NAME[place.source].kind == kind]
-    columns = [table.session_id, key.label("id"), table.created_at, SessionRow.title.label("session_title")]
+    columns = [table.session_id, key.label("id"), table.created_at, SESSIONS.c.title.label("session_title")]
     statement = select(*columns, *_DETAILS[kind]).where(tuple_(table.session_id, key).in_(names))
-    if table is not SessionRow:
-        statement = statement.join(SessionRow, SessionRow.session_id == table.session_id)
+    if table is not SESSIONS.c:
+        statement = statement.join(SESSIONS, SESSIONS.c.session_id == table.session_id)
     return {(row.session_id, row.id): row._mapping for row in connection.execute(statement)}
 
 
@@ -101,19 +107,19 @@ def _text(column: Any, name: str) -> list[ColumnElement[Any]]:
 
 
 _DETAILS: dict[Kind, Sequence[Any]] = {
-    "session": [SessionRow.status, *_text(SessionRow.context, "context")],
-    "conversation": [ChunkRow.participants, *_text(ChunkRow.content, "content")],
-    "memory": [MemoryRow.type, MemoryRow.status, *_json(MemoryRow.content, "content")],
+    "session": [SESSIONS.c.status, *_text(SESSIONS.c.context, "context")],
+    "conversation": [CHUNKS.c.participants, *_text(CHUNKS.c.content, "content")],
+    "memory": [MEMORIES.c.type, MEMORIES.c.status, *_json(MEMORIES.c.content, "content")],
     "task": [
-        TaskRow.status,
-        TaskRow.agent_name,
-        TaskRow.title,
-        *_text(TaskRow.description, "description"),
-        *_json(TaskRow.output, "output"),
-        *_text(TaskRow.error, "error"),
-        *_text(TaskRow.cancel_reason, "cancel_reason"),
+        TASKS.c.status,
+        TASKS.c.agent_name,
+        TASKS.c.title,
+        *_text(TASKS.c.description, "description"),
+        *_json(TASKS.c.output, "output"),
+        *_text(TASKS.c.error, "error"),
+        *_text(TASKS.c.cancel_reason, "cancel_reason"),
         *_text(OPEN_QUESTION, "question"),
-        *_json(TaskRow.progress, "progress"),
+        *_json(TASKS.c.progress, "progress"),
     ],
-    "artifact": [ArtifactRow.name, ArtifactRow.type, *_json(ArtifactRow.content, "content")],
+    "artifact": [ARTIFACTS.c.name, ARTIFACTS.c.type, *_json(ARTIFACTS.c.content, "content")],
 }

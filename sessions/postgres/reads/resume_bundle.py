@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
-from sqlalchemy.orm import aliased
 
 from models.commands.definitions import ResumeBundle
 from models.due import NEVER
-from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from models.tables import ARTIFACTS, CHUNKS, MEMORIES, SESSIONS, TASKS, said_at
 from sessions.postgres.reads.artifacts import artifact_columns
 from sessions.postgres.reads.memories import memory_columns
 from sessions.postgres.reads.partial_values import json_excerpt
@@ -28,7 +27,7 @@ def resume_bundle(connection: Connection, command: ResumeBundle, *, read_scope: 
     """Return the bundle of the session, or of the most recently active one. Raises NotFound."""
     room = command.max_characters
     session_id = read_scope.session_id or _latest_active(connection, read_scope)
-    session = connection.execute(select(*session_columns(room)).where(SessionRow.session_id == session_id)).one()
+    session = connection.execute(select(*session_columns(room)).where(SESSIONS.c.session_id == session_id)).one()
 
     def rows(section: Section, room: int) -> Iterator[Columns]:
         statement = _SELECTS.get(section.name, _memories)(section, session_id, room)
@@ -40,42 +39,42 @@ def resume_bundle(connection: Connection, command: ResumeBundle, *, read_scope: 
 def _memories(section: Section, session_id: str, room: int) -> Select[Any]:
     """Choose the memories first, since to cut the contents of all of them would be slow."""
     assert section.memories is not None
-    order: list[Any] = [MemoryRow.status == "superseded", MemoryRow.updated_at.desc(), MemoryRow.key.desc()]
+    order: list[Any] = [MEMORIES.c.status == "superseded", MEMORIES.c.updated_at.desc(), MEMORIES.c.key.desc()]
     if section.memories.are_due:
-        order.insert(1, func.coalesce(MemoryRow.due, NEVER))
+        order.insert(1, func.coalesce(MEMORIES.c.due, NEVER))
     place = func.row_number().over(order_by=order).label("place")
     chosen = (
-        select(MemoryRow, place, _TOTAL)
+        select(MEMORIES, place, _TOTAL)
         .where(
-            MemoryRow.session_id == session_id,
-            MemoryRow.type.in_(section.memories.types),
-            MemoryRow.status.in_(section.memories.statuses),
+            MEMORIES.c.session_id == session_id,
+            MEMORIES.c.type.in_(section.memories.types),
+            MEMORIES.c.status.in_(section.memories.statuses),
         )
         .order_by(place)
         .limit(MOST_ITEMS)
         .subquery()
     )
-    columns = memory_columns(aliased(MemoryRow, chosen), room=room)
+    columns = memory_columns(chosen.c, room=room)
     return select(*columns, chosen.c.total).order_by(chosen.c.place)
 
 
 def _tasks(section: Section, session_id: str, room: int) -> Select[Any]:
-    unfinished = (TaskRow.session_id == session_id, TaskRow.finished_at.is_(None))
-    return select(*task_columns(room), _TOTAL).where(*unfinished).order_by(TaskRow.priority.desc(), TaskRow.position)
+    unfinished = (TASKS.c.session_id == session_id, TASKS.c.finished_at.is_(None))
+    return select(*task_columns(room), _TOTAL).where(*unfinished).order_by(TASKS.c.priority.desc(), TASKS.c.position)
 
 
 def _artifacts(section: Section, session_id: str, room: int) -> Select[Any]:
-    content = json_excerpt(ArtifactRow.content, "content", room=HEAD_CHARACTERS)
-    statement = select(*artifact_columns(room), *content, _TOTAL).where(ArtifactRow.session_id == session_id)
-    return statement.order_by(ArtifactRow.position.desc())
+    content = json_excerpt(ARTIFACTS.c.content, "content", room=HEAD_CHARACTERS)
+    statement = select(*artifact_columns(room), *content, _TOTAL).where(ARTIFACTS.c.session_id == session_id)
+    return statement.order_by(ARTIFACTS.c.position.desc())
 
 
 def _chunks(section: Section, session_id: str, room: int) -> Select[Any]:
-    content = func.right(ChunkRow.content, room).label("content")
-    length = func.char_length(ChunkRow.content).label("length")
-    statement = select(ChunkRow.chunk_id, ChunkRow.start_at, ChunkRow.created_at, content, length, _TOTAL)
-    latest = (ChunkRow.said_at.desc(), ChunkRow.position.desc())
-    return statement.where(ChunkRow.session_id == session_id).order_by(*latest)
+    content = func.right(CHUNKS.c.content, room).label("content")
+    length = func.char_length(CHUNKS.c.content).label("length")
+    statement = select(CHUNKS.c.chunk_id, CHUNKS.c.start_at, CHUNKS.c.created_at, content, length, _TOTAL)
+    latest = (said_at(CHUNKS.c).desc(), CHUNKS.c.position.desc())
+    return statement.where(CHUNKS.c.session_id == session_id).order_by(*latest)
 
 
 _SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {
@@ -87,9 +86,9 @@ _SELECTS: dict[str, Callable[[Section, str, int], Select[Any]]] = {
 
 def _latest_active(connection: Connection, read_scope: ReadScope) -> str:
     statement = (
-        select(SessionRow.session_id)
-        .where(SessionRow.status == "active", within(read_scope, SessionRow.session_id))
-        .order_by(SessionRow.last_activity_at.desc(), SessionRow.session_id.desc())
+        select(SESSIONS.c.session_id)
+        .where(SESSIONS.c.status == "active", within(read_scope, SESSIONS.c.session_id))
+        .order_by(SESSIONS.c.last_activity_at.desc(), SESSIONS.c.session_id.desc())
     )
     session_id = connection.execute(statement.limit(1)).scalar_one_or_none()
     if session_id is None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal_column, se
 
 from models.commands.definitions import GetSessionSummary, ListSessions
 from models.field_types import UNFINISHED
-from models.tables import ArtifactRow, ChunkRow, MemoryRow, SessionRow, TaskRow
+from models.tables import ARTIFACTS, CHUNKS, MEMORIES, SESSIONS, TASKS
 from sessions.postgres.reads.partial_values import text_excerpt
 from sessions.postgres.reads.read_scope import during, stream, within
 from sessions.reads.pagination import decode_cursor, fill
@@ -21,10 +21,10 @@ from sessions.reads.session_names import CONTEXT_LENGTH, MARKS, SPELLINGS, words
 from sessions.reads.truncation import fit
 
 _COUNTED = (
-    (ChunkRow, "conversation_chunks"),
-    (MemoryRow, "memories"),
-    (TaskRow, "tasks"),
-    (ArtifactRow, "artifacts"),
+    (CHUNKS.c, "conversation_chunks"),
+    (MEMORIES.c, "memories"),
+    (TASKS.c, "tasks"),
+    (ARTIFACTS.c, "artifacts"),
 )
 
 
@@ -37,19 +37,19 @@ def _folded(text: ColumnElement[str]) -> ColumnElement[str]:
 
 
 _FOLDED = _folded(
-    func.concat_ws(" ", SessionRow.session_id, SessionRow.title, func.left(SessionRow.context, CONTEXT_LENGTH))
+    func.concat_ws(" ", SESSIONS.c.session_id, SESSIONS.c.title, func.left(SESSIONS.c.context, CONTEXT_LENGTH))
 )
 
 
 def list_sessions(connection: Connection, command: ListSessions, *, read_scope: ReadScope) -> Page:
     """List sessions, the most recently active first."""
-    statement = select(*session_columns(command.max_characters // 2)).where(within(read_scope, SessionRow.session_id))
-    statement = statement.where(during(read_scope, command, SessionRow.last_activity_at))
+    statement = select(*session_columns(command.max_characters // 2)).where(within(read_scope, SESSIONS.c.session_id))
+    statement = statement.where(during(read_scope, command, SESSIONS.c.last_activity_at))
     if command.q is not None:
         statement = statement.where(*(func.strpos(_FOLDED, word) > 0 for word in words_of(command.q)))
     if command.filter != "all":
-        statement = statement.where(SessionRow.status == command.filter)
-    order = (SessionRow.last_activity_at, SessionRow.session_id)
+        statement = statement.where(SESSIONS.c.status == command.filter)
+    order = (SESSIONS.c.last_activity_at, SESSIONS.c.session_id)
     if after := decode_cursor(command.cursor, tuple[datetime, str]):
         statement = statement.where(tuple_(*order) < after)
     rows = stream(connection, statement.order_by(*(column.desc() for column in order)).limit(command.limit + 1))
@@ -59,7 +59,7 @@ def list_sessions(connection: Connection, command: ListSessions, *, read_scope: 
 
 def get_session_summary(connection: Connection, command: GetSessionSummary, *, read_scope: ReadScope) -> dict[str, Any]:
     """Return the summary of an existing session."""
-    statement = select(*session_columns(command.max_characters)).where(SessionRow.session_id == read_scope.session_id)
+    statement = select(*session_columns(command.max_characters)).where(SESSIONS.c.session_id == read_scope.session_id)
     return fit(session_item(connection.execute(statement).one()._mapping), command.max_characters)
 
 
@@ -68,13 +68,13 @@ def session_columns(room: int) -> Sequence[ColumnElement[Any]]:
     plain = ("session_id", "title", "participants", "status", "created_by")
     times = ("created_at", "last_activity_at", "completed_at")
     counts = [
-        select(func.count()).where(table.session_id == SessionRow.session_id).scalar_subquery().label(name)
+        select(func.count()).where(table.session_id == SESSIONS.c.session_id).scalar_subquery().label(name)
         for table, name in _COUNTED
     ]
-    active = select(func.count()).where(TaskRow.session_id == SessionRow.session_id, TaskRow.status.in_(UNFINISHED))
+    active = select(func.count()).where(TASKS.c.session_id == SESSIONS.c.session_id, TASKS.c.status.in_(UNFINISHED))
     return [
-        *(getattr(SessionRow, name) for name in plain + times),
-        *text_excerpt(SessionRow.context, "context", room=room),
+        *(SESSIONS.c[name] for name in plain + times),
+        *text_excerpt(SESSIONS.c.context, "context", room=room),
         *counts,
         active.scalar_subquery().label("active_tasks"),
     ]

@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, all_, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import aliased
 
 from models import field_types as v
 from models.commands.definitions import GetTask, ListTasks
-from models.tables import SessionRow, TaskRow
+from models.tables import SESSIONS, TASKS
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
 from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
@@ -22,7 +21,7 @@ from sessions.reads.results import Page
 from sessions.reads.serializers import TASK_TIMES, task_item, whole_task
 from sessions.responses.task_updates import seen_after
 
-OPEN_QUESTION = TaskRow.questions.op("->")(-1).op("->>")("question")
+OPEN_QUESTION = TASKS.c.questions.op("->")(-1).op("->>")("question")
 """The agent's last question, which is open while the task is input_required."""
 
 
@@ -40,11 +39,11 @@ def get_task(connection: Connection, command: GetTask, *, read_scope: ReadScope)
     room, offset = command.max_characters, command.offset
     columns = [
         *task_columns(room, offset=offset),
-        *json_excerpt(TaskRow.output, "output", room=room, offset=offset),
-        *json_excerpt(TaskRow.input_data, "input_data", room=room),
-        *json_excerpt(TaskRow.questions, "questions", room=room),
+        *json_excerpt(TASKS.c.output, "output", room=room, offset=offset),
+        *json_excerpt(TASKS.c.input_data, "input_data", room=room),
+        *json_excerpt(TASKS.c.questions, "questions", room=room),
     ]
-    this = (TaskRow.session_id == read_scope.session_id, TaskRow.task_id == command.task_id)
+    this = (TASKS.c.session_id == read_scope.session_id, TASKS.c.task_id == command.task_id)
     row = connection.execute(select(*columns).where(*this)).one_or_none()
     if row is None:
         raise missing_in(connection, read_scope, "task", command.task_id)
@@ -63,21 +62,21 @@ def list_tasks(connection: Connection, command: ListTasks, *, read_scope: ReadSc
 
 def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:
     """Return the columns for `sessions.reads.serializers.task_item`."""
-    needed = aliased(TaskRow)
-    dependency = func.json_build_object("task_id", needed.task_id, "status", needed.status)
+    needed = TASKS.alias()
+    dependency = func.json_build_object("task_id", needed.c.task_id, "status", needed.c.status)
     missing = (
-        select(func.json_agg(aggregate_order_by(dependency, needed.position)))
-        .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
-        .where(needed.status != "completed", TaskRow.finished_at.is_(None))
+        select(func.json_agg(aggregate_order_by(dependency, needed.c.position)))
+        .where(needed.c.session_id == TASKS.c.session_id, needed.c.task_id == func.any(TASKS.c.depends_on))
+        .where(needed.c.status != "completed", TASKS.c.finished_at.is_(None))
     )
     return [
-        *(getattr(TaskRow, name) for name in _PLAIN + TASK_TIMES),
+        *(TASKS.c[name] for name in _PLAIN + TASK_TIMES),
         missing.scalar_subquery().label("blocked_by"),
-        *text_excerpt(TaskRow.description, "description", room=room, offset=offset),
+        *text_excerpt(TASKS.c.description, "description", room=room, offset=offset),
         *text_excerpt(OPEN_QUESTION, "question", room=room),
-        *text_excerpt(TaskRow.error, "error", room=room),
-        *text_excerpt(TaskRow.cancel_reason, "cancel_reason", room=room),
-        *json_excerpt(TaskRow.progress, "progress", room=room),
+        *text_excerpt(TASKS.c.error, "error", room=room),
+        *text_excerpt(TASKS.c.cancel_reason, "cancel_reason", room=room),
+        *json_excerpt(TASKS.c.progress, "progress", room=room),
     ]
 
 
@@ -90,25 +89,25 @@ _PLAIN = (
 def _in_order(connection: Connection, command: ListTasks, read_scope: ReadScope) -> Iterator[Row[Any]]:
     after = decode_cursor(command.cursor, TaskPosition)
     statement = (
-        select(*task_columns(command.max_characters // 2), SessionRow.title.label("session_title"))
-        .join(SessionRow, SessionRow.session_id == TaskRow.session_id)
-        .where(within(read_scope, TaskRow.session_id), during(read_scope, command, TaskRow.updated_at))
+        select(*task_columns(command.max_characters // 2), SESSIONS.c.title.label("session_title"))
+        .join(SESSIONS, SESSIONS.c.session_id == TASKS.c.session_id)
+        .where(within(read_scope, TASKS.c.session_id), during(read_scope, command, TASKS.c.updated_at))
         .limit(command.limit + 1)
     )
     for name in ("status", "agent_name", "task_type"):
         if (wanted := getattr(command, name)) is not None:
-            statement = statement.where(getattr(TaskRow, name) == wanted)
+            statement = statement.where(TASKS.c[name] == wanted)
     if after is None or after.finished_at is None:
-        unfinished = statement.where(TaskRow.finished_at.is_(None))
+        unfinished = statement.where(TASKS.c.finished_at.is_(None))
         if after is not None and after.priority is not None:
-            later = or_(TaskRow.priority < after.priority, TaskRow.position > after.position)
-            unfinished = unfinished.where(TaskRow.priority <= after.priority, later)
-        yield from stream(connection, unfinished.order_by(TaskRow.priority.desc(), TaskRow.position))
-    finished = statement.where(TaskRow.finished_at.is_not(None))
+            later = or_(TASKS.c.priority < after.priority, TASKS.c.position > after.position)
+            unfinished = unfinished.where(TASKS.c.priority <= after.priority, later)
+        yield from stream(connection, unfinished.order_by(TASKS.c.priority.desc(), TASKS.c.position))
+    finished = statement.where(TASKS.c.finished_at.is_not(None))
     if after is not None and after.finished_at is not None:
         end = (after.finished_at, after.position)
-        finished = finished.where(tuple_(TaskRow.finished_at, TaskRow.position) < end)
-    yield from stream(connection, finished.order_by(TaskRow.finished_at.desc(), TaskRow.position.desc()))
+        finished = finished.where(tuple_(TASKS.c.finished_at, TASKS.c.position) < end)
+    yield from stream(connection, finished.order_by(TASKS.c.finished_at.desc(), TASKS.c.position.desc()))
 
 
 def _position(row: Row[Any]) -> TaskPosition:
@@ -120,13 +119,13 @@ def _position(row: Row[Any]) -> TaskPosition:
 def _mark_seen(connection: Connection, row: Row[Any], source: str) -> None:
     """Record that the source has seen this state, identified by `updated_at` since clocks differ. Skips a task that
     another transaction is changing or has just changed: it has a new update."""
-    this = (TaskRow.session_id == row.session_id, TaskRow.task_id == row.task_id)
+    this = (TASKS.c.session_id == row.session_id, TASKS.c.task_id == row.task_id)
     unseen = or_(
-        TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at, literal(source) != all_(TaskRow.seen_by)
+        TASKS.c.shown_at.is_(None), TASKS.c.shown_at < TASKS.c.updated_at, literal(source) != all_(TASKS.c.seen_by)
     )
     shown = (
-        select(TaskRow.shown_at, TaskRow.seen_by)
-        .where(*this, TaskRow.updated_at == row.updated_at, TaskRow.status == row.status, unseen)
+        select(TASKS.c.shown_at, TASKS.c.seen_by)
+        .where(*this, TASKS.c.updated_at == row.updated_at, TASKS.c.status == row.status, unseen)
         .with_for_update(skip_locked=True, key_share=True)
     )
     before = connection.execute(shown).one_or_none()
@@ -134,4 +133,4 @@ def _mark_seen(connection: Connection, row: Row[Any], source: str) -> None:
         return
     at = {"shown_at": before.shown_at, "updated_at": row.updated_at}
     if (seen_by := seen_after(before.seen_by, source, **at)) is not None:
-        connection.execute(update(TaskRow).where(*this).values(shown_at=row.updated_at, seen_by=seen_by))
+        connection.execute(update(TASKS).where(*this).values(shown_at=row.updated_at, seen_by=seen_by))

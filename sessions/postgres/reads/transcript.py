@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, case, func, select, tuple_
 
 from models.commands.definitions import ReadConversation
-from models.tables import ChunkRow
+from models.tables import CHUNKS, said_at
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
 from sessions.postgres.reads.read_scope import missing_in, stream
 from sessions.reads.pagination import decode_cursor
@@ -16,7 +16,7 @@ from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 from sessions.reads.transcript import Place, page_of_chunks
 
-ORDER = (ChunkRow.said_at, ChunkRow.position)
+ORDER = (said_at(CHUNKS.c), CHUNKS.c.position)
 
 
 def read_conversation(connection: Connection, command: ReadConversation, *, read_scope: ReadScope) -> Page:
@@ -42,8 +42,8 @@ class Start(NamedTuple):
 def find_start(connection: Connection, *, session_id: str, before: str | None, count: int, size: int) -> Start | None:
     """Return where to start for the last chunks before the chunk `before`, or the last of all: at most `count`, of at
     most `size` bytes together, but at least one. None if there are none. Raises NotFound."""
-    statement = select(ChunkRow.chunk_id, func.octet_length(ChunkRow.content).label("size"))
-    statement = statement.where(ChunkRow.session_id == session_id)
+    statement = select(CHUNKS.c.chunk_id, func.octet_length(CHUNKS.c.content).label("size"))
+    statement = statement.where(CHUNKS.c.session_id == session_id)
     if before is not None:
         scope = ReadScope(session_id=session_id, session_glob=None, now=datetime.now(UTC))
         end = _find(connection, ReadConversation(chunk_id=before), scope)
@@ -59,8 +59,8 @@ def find_start(connection: Connection, *, session_id: str, before: str | None, c
 
 
 def _find(connection: Connection, command: ReadConversation, read_scope: ReadScope) -> Place:
-    statement = select(ChunkRow.said_at.label("said_at"), ChunkRow.position).where(
-        ChunkRow.session_id == read_scope.session_id, ChunkRow.chunk_id == command.chunk_id
+    statement = select(said_at(CHUNKS.c).label("said_at"), CHUNKS.c.position).where(
+        CHUNKS.c.session_id == read_scope.session_id, CHUNKS.c.chunk_id == command.chunk_id
     )
     found = connection.execute(statement).one_or_none()
     if found is None:
@@ -69,8 +69,8 @@ def _find(connection: Connection, command: ReadConversation, read_scope: ReadSco
 
 
 def _before(connection: Connection, start: Place, read_scope: ReadScope) -> str | None:
-    earlier = (ChunkRow.session_id == read_scope.session_id, tuple_(*ORDER) < (start.said_at, start.position))
-    latest = select(ChunkRow.chunk_id).where(*earlier).order_by(*(column.desc() for column in ORDER)).limit(1)
+    earlier = (CHUNKS.c.session_id == read_scope.session_id, tuple_(*ORDER) < (start.said_at, start.position))
+    latest = select(CHUNKS.c.chunk_id).where(*earlier).order_by(*(column.desc() for column in ORDER)).limit(1)
     return connection.execute(latest).scalar_one_or_none()
 
 
@@ -80,13 +80,13 @@ def _chunks(read_scope: ReadScope, start: Place | None, inside: int, *, room: in
     plain = ("position", "chunk_id", "format", "start_at", "end_at", "participants", "created_by", "created_at")
     statement = (
         select(
-            *(getattr(ChunkRow, name) for name in plain),
-            ChunkRow.said_at.label("said_at"),
+            *(CHUNKS.c[name] for name in plain),
+            said_at(CHUNKS.c).label("said_at"),
             offset.label("offset"),
-            *text_excerpt(ChunkRow.content, "content", room=room, offset=offset),
-            *json_excerpt(ChunkRow.metadata_, "metadata", room=room),
+            *text_excerpt(CHUNKS.c.content, "content", room=room, offset=offset),
+            *json_excerpt(CHUNKS.c.metadata, "metadata", room=room),
         )
-        .where(ChunkRow.session_id == read_scope.session_id)
+        .where(CHUNKS.c.session_id == read_scope.session_id)
         .order_by(*ORDER)
     )
     return statement if start is None else statement.where(tuple_(*ORDER) >= (start.said_at, start.position))

@@ -31,14 +31,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from models.access.api_keys import hash_key
 from models.access.session_glob import like_pattern
 from models.commands.responses import make_title
 from models.queue.task_notifications import Claimable, make_claim_secret
-from models.tables import AgentRow, SessionRow, TaskRow
+from models.tables import AGENTS, SESSIONS, TASKS
 from models.timestamps import format_utc
 from sessions.postgres.tasks.leases import NOW, SEEN_SECONDS, append_event, in_seconds, record_heartbeat
 from sessions.rules.state import GENERAL
@@ -97,8 +96,8 @@ def claim(connection: Connection, wanted: ClaimCriteria) -> ClaimedTask | NoTask
         return NoTask(types=types)
     # Locked only now, since most claims find no task. The count is a separate statement, so that it sees the claims of
     # previous holders of the lock.
-    of_agent = AgentRow.name == wanted.agent_name
-    allowed = select(AgentRow.max_concurrent).where(of_agent).with_for_update(key_share=True)
+    of_agent = AGENTS.c.name == wanted.agent_name
+    allowed = select(AGENTS.c.max_concurrent).where(of_agent).with_for_update(key_share=True)
     most = connection.scalar(allowed)
     if most is None:  # The sweeper has deleted it in the meantime.
         _find_agent(connection, wanted.agent_name)
@@ -116,41 +115,41 @@ def claim(connection: Connection, wanted: ClaimCriteria) -> ClaimedTask | NoTask
 
 def find_claimable(connection: Connection, *, names: Collection[str], types: Collection[str] | None) -> list[Claimable]:
     """Return the claimable tasks for these agents, and those without an agent_name of these types."""
-    unnamed = TaskRow.agent_name.is_(None)
-    for_any = unnamed if types is None else and_(unnamed, TaskRow.task_type.in_(types))
-    return _claimable(connection, or_(TaskRow.agent_name.in_(names), for_any))
+    unnamed = TASKS.c.agent_name.is_(None)
+    for_any = unnamed if types is None else and_(unnamed, TASKS.c.task_type.in_(types))
+    return _claimable(connection, or_(TASKS.c.agent_name.in_(names), for_any))
 
 
 def find_claimable_of(
     connection: Connection, session_ids: Collection[str], *conditions: ColumnElement[bool]
 ) -> list[Claimable]:
     """Return the claimable tasks of these sessions that meet one of the conditions."""
-    return _claimable(connection, and_(TaskRow.session_id.in_(session_ids), or_(*conditions)))
+    return _claimable(connection, and_(TASKS.c.session_id.in_(session_ids), or_(*conditions)))
 
 
 def find_free(connection: Connection, names: Collection[str]) -> list[str]:
     """Return the agents that hold fewer tasks than their max_concurrent."""
-    held = select(func.count()).where(TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None))
-    free = AgentRow.max_concurrent > held.correlate(AgentRow).scalar_subquery()
-    return list(connection.execute(select(AgentRow.name).where(AgentRow.name.in_(names), free)).scalars())
+    held = select(func.count()).where(TASKS.c.claimed_by == AGENTS.c.name, TASKS.c.lease_expires_at.is_not(None))
+    free = AGENTS.c.max_concurrent > held.correlate(AGENTS).scalar_subquery()
+    return list(connection.execute(select(AGENTS.c.name).where(AGENTS.c.name.in_(names), free)).scalars())
 
 
 def _claimable(connection: Connection, condition: ColumnElement[bool]) -> list[Claimable]:
-    columns = [getattr(TaskRow, name) for name in Claimable.__struct_fields__]
+    columns = [TASKS.c[name] for name in Claimable.__struct_fields__]
     found = connection.execute(select(*columns).where(_ready(), condition).limit(MAX_ANNOUNCED))
     return [Claimable(**row._mapping) for row in found]
 
 
-_BEST_FIRST = (TaskRow.priority.desc(), TaskRow.position)
+_BEST_FIRST = (TASKS.c.priority.desc(), TASKS.c.position)
 
 
 def _find_agent(connection: Connection, name: str) -> Row[Any]:
-    columns: list[Any] = [AgentRow.type, AgentRow.last_seen_at, func.now().label("now")]
-    known = select(*columns).where(AgentRow.name == name)
+    columns: list[Any] = [AGENTS.c.type, AGENTS.c.last_seen_at, func.now().label("now")]
+    known = select(*columns).where(AGENTS.c.name == name)
     agent = connection.execute(known).one_or_none()
     if agent is None:
         defaults = {"name": name, "type": GENERAL, "max_concurrent": 1, "capabilities": [], "registered_at": NOW}
-        connection.execute(insert(AgentRow).values(**defaults, last_seen_at=NOW).on_conflict_do_nothing())
+        connection.execute(insert(AGENTS).values(**defaults, last_seen_at=NOW).on_conflict_do_nothing())
         return connection.execute(known).one()
     if agent.last_seen_at is None or agent.last_seen_at < agent.now - timedelta(seconds=SEEN_SECONDS):
         record_heartbeat(connection, name)
@@ -185,7 +184,7 @@ def _claim_first(
 
 
 def _count_held(connection: Connection, name: str) -> int:
-    held = select(func.count()).where(TaskRow.claimed_by == name, TaskRow.lease_expires_at.is_not(None))
+    held = select(func.count()).where(TASKS.c.claimed_by == name, TASKS.c.lease_expires_at.is_not(None))
     return connection.scalar(held) or 0
 
 
@@ -224,7 +223,7 @@ def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any
         [_queue_condition("any")] if types is None else [_queue_condition("kind", f"kind_{n}") for n in range(types)]
     )
     heads = [
-        select(TaskRow.priority, TaskRow.position, literal(number).label("candidate_queue"))
+        select(TASKS.c.priority, TASKS.c.position, literal(number).label("candidate_queue"))
         .where(condition, _suits(filters))
         .order_by(*_BEST_FIRST)
         .limit(1)
@@ -239,7 +238,7 @@ def _heads_statement(types: int | None, filters: _Filters) -> CompoundSelect[Any
 def _claim_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningUpdate[Any]:
     """Claim the first task of a queue that no other transaction has locked."""
     first = (
-        select(TaskRow.session_id, TaskRow.task_id)
+        select(TASKS.c.session_id, TASKS.c.task_id)
         .where(_queue_condition(candidate_queue), _suits(filters))
         .order_by(*_BEST_FIRST)
         .limit(1)
@@ -248,11 +247,11 @@ def _claim_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningU
     )
     seconds = bindparam("its_lease", type_=Integer)
     return (
-        update(TaskRow)
-        .where(TaskRow.session_id == first.c.session_id, TaskRow.task_id == first.c.task_id)
+        update(TASKS)
+        .where(TASKS.c.session_id == first.c.session_id, TASKS.c.task_id == first.c.task_id)
         .values(
             status="claimed",
-            attempt=TaskRow.attempt + 1,
+            attempt=TASKS.c.attempt + 1,
             claimed_by=bindparam("its_name"),
             worker=bindparam("its_worker"),
             claim_source=bindparam("its_key"),
@@ -269,48 +268,48 @@ def _claim_statement(candidate_queue: LaneName, filters: _Filters) -> ReturningU
 
 def _queue_condition(candidate_queue: LaneName, parameter: str = "kind") -> ColumnElement[bool]:
     if candidate_queue == "own":
-        return TaskRow.agent_name == bindparam("its_name")
-    unnamed = TaskRow.agent_name.is_(None)
-    return unnamed if candidate_queue == "any" else and_(unnamed, TaskRow.task_type == bindparam(parameter))
+        return TASKS.c.agent_name == bindparam("its_name")
+    unnamed = TASKS.c.agent_name.is_(None)
+    return unnamed if candidate_queue == "any" else and_(unnamed, TASKS.c.task_type == bindparam(parameter))
 
 
 def _suits(filters: _Filters) -> ColumnElement[bool]:
     by_session, by_sender = filters
-    sessions = TaskRow.session_id.like(bindparam("its_sessions"), escape="\\")
-    sender = TaskRow.created_by == bindparam("sender")
+    sessions = TASKS.c.session_id.like(bindparam("its_sessions"), escape="\\")
+    sender = TASKS.c.created_by == bindparam("sender")
     return and_(_ready(), *([sessions] if by_session else []), *([sender] if by_sender else []))
 
 
 @cache
 def _ready() -> ColumnElement[bool]:
     """The task is pending and due, its dependencies are completed, and its session is active."""
-    needed = aliased(TaskRow)
+    needed = TASKS.alias()
     waits = (
-        select(needed.task_id)
-        .where(needed.session_id == TaskRow.session_id, needed.task_id == func.any(TaskRow.depends_on))
-        .where(needed.status != "completed")
-        .correlate(TaskRow)
+        select(needed.c.task_id)
+        .where(needed.c.session_id == TASKS.c.session_id, needed.c.task_id == func.any(TASKS.c.depends_on))
+        .where(needed.c.status != "completed")
+        .correlate(TASKS)
         .exists()
     )
     # Not EXISTS: the planner would turn it into a join, which may start from the sessions.
-    status = select(SessionRow.status).where(SessionRow.session_id == TaskRow.session_id).correlate(TaskRow)
+    status = select(SESSIONS.c.status).where(SESSIONS.c.session_id == TASKS.c.session_id).correlate(TASKS)
     return and_(
-        TaskRow.status == "pending",
-        or_(TaskRow.not_before.is_(None), TaskRow.not_before <= func.now()),
-        or_(func.cardinality(TaskRow.depends_on) == 0, ~waits),
+        TASKS.c.status == "pending",
+        or_(TASKS.c.not_before.is_(None), TASKS.c.not_before <= func.now()),
+        or_(func.cardinality(TASKS.c.depends_on) == 0, ~waits),
         status.scalar_subquery() == "active",
     )
 
 
 _GRANTED: tuple[Any, ...] = (
-    *(TaskRow.session_id, TaskRow.task_id, TaskRow.agent_name, TaskRow.task_type, TaskRow.title, TaskRow.description),
-    *(TaskRow.priority, TaskRow.attempt, TaskRow.max_attempts, TaskRow.depends_on, TaskRow.error),
-    *(TaskRow.created_by, TaskRow.created_at, TaskRow.claimed_at, TaskRow.lease_expires_at),
-    cast(TaskRow.input_data, Text).label("input_data"),
-    cast(TaskRow.questions, Text).label("questions"),
-    select(SessionRow.title)
-    .where(SessionRow.session_id == TaskRow.session_id)
-    .correlate(TaskRow)
+    *(TASKS.c.session_id, TASKS.c.task_id, TASKS.c.agent_name, TASKS.c.task_type, TASKS.c.title, TASKS.c.description),
+    *(TASKS.c.priority, TASKS.c.attempt, TASKS.c.max_attempts, TASKS.c.depends_on, TASKS.c.error),
+    *(TASKS.c.created_by, TASKS.c.created_at, TASKS.c.claimed_at, TASKS.c.lease_expires_at),
+    cast(TASKS.c.input_data, Text).label("input_data"),
+    cast(TASKS.c.questions, Text).label("questions"),
+    select(SESSIONS.c.title)
+    .where(SESSIONS.c.session_id == TASKS.c.session_id)
+    .correlate(TASKS)
     .scalar_subquery()
     .label("session_title"),
     NOW.label("now"),

@@ -9,9 +9,8 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Row, Text, cast, column, func, select, text, update
-from sqlalchemy.orm import aliased
 
-from models.tables import TaskRow
+from models.tables import TASKS, titled
 from sessions.rules.event_log import Event
 from sessions.rules.task_endings import DEAD, event_of_dependent, reason
 
@@ -42,20 +41,20 @@ def fail_dependents(connection: Connection, ended: Collection[tuple[str, str]] |
 
 
 def _fail_some(connection: Connection, ended: Collection[tuple[str, str]] | None) -> list[Row[Any]]:
-    dead = aliased(TaskRow)
+    dead = TASKS.alias()
     cause = (
-        select(dead.task_id)
-        .where(dead.session_id == TaskRow.session_id, dead.task_id == func.any(TaskRow.depends_on))
-        .where(dead.status.in_(sorted(DEAD)))
-        .order_by(dead.finished_at, dead.task_id)
+        select(dead.c.task_id)
+        .where(dead.c.session_id == TASKS.c.session_id, dead.c.task_id == func.any(TASKS.c.depends_on))
+        .where(dead.c.status.in_(sorted(DEAD)))
+        .order_by(dead.c.finished_at, dead.c.task_id)
         .limit(1)
-        .correlate(TaskRow)
+        .correlate(TASKS)
         .scalar_subquery()
     )
     waiting = (
-        select(TaskRow.session_id, TaskRow.task_id, cause.label("cause"))
-        .where(TaskRow.status == "pending", TaskRow.finished_at.is_(None))
-        .where(func.cardinality(TaskRow.depends_on) > 0, cause.is_not(None))
+        select(TASKS.c.session_id, TASKS.c.task_id, cause.label("cause"))
+        .where(TASKS.c.status == "pending", TASKS.c.finished_at.is_(None))
+        .where(func.cardinality(TASKS.c.depends_on) > 0, cause.is_not(None))
         .limit(FAILED_AT_ONCE)
         .with_for_update(skip_locked=True, key_share=True)
     )
@@ -67,11 +66,11 @@ def _fail_some(connection: Connection, ended: Collection[tuple[str, str]] | None
             .render_derived("those")
         )
         waiting = waiting.where(
-            TaskRow.session_id.in_(sorted({session_id for session_id, _ in ended})),
+            TASKS.c.session_id.in_(sorted({session_id for session_id, _ in ended})),
             select(text("1"))
             .select_from(those)
-            .where(those.c.of_session == TaskRow.session_id, those.c.ended == func.any(TaskRow.depends_on))
-            .correlate(TaskRow)
+            .where(those.c.of_session == TASKS.c.session_id, those.c.ended == func.any(TASKS.c.depends_on))
+            .correlate(TASKS)
             .exists(),
         )
     found = connection.execute(waiting).all()
@@ -81,13 +80,13 @@ def _fail_some(connection: Connection, ended: Collection[tuple[str, str]] | None
 
 
 def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]:
-    dead = aliased(TaskRow)
+    dead = TASKS.alias()
     arrays = [cast([getattr(row, name) for row in found], ARRAY(Text)) for name in ("session_id", "task_id", "cause")]
     names = (column("of_session", Text), column("waiting", Text), column("cause", Text))
     those = func.unnest(*arrays).table_valued(*names).render_derived("those")
     causes = connection.execute(
-        select(those.c.of_session, those.c.waiting, dead.titled.label("titled"), dead.status).join(
-            dead, (dead.session_id == those.c.of_session) & (dead.task_id == those.c.cause)
+        select(those.c.of_session, those.c.waiting, titled(dead.c).label("titled"), dead.c.status).join(
+            dead, (dead.c.session_id == those.c.of_session) & (dead.c.task_id == those.c.cause)
         )
     ).all()
     errors = [cast([row.of_session for row in causes], ARRAY(Text)), cast([row.waiting for row in causes], ARRAY(Text))]
@@ -95,12 +94,12 @@ def _fail(connection: Connection, found: Collection[Row[Any]]) -> list[Row[Any]]
     given = func.unnest(*errors).table_valued(*names).render_derived("given")
     now = func.clock_timestamp()
     failed = (
-        update(TaskRow)
-        .where(TaskRow.session_id == given.c.of_session, TaskRow.task_id == given.c.waiting)
+        update(TASKS)
+        .where(TASKS.c.session_id == given.c.of_session, TASKS.c.task_id == given.c.waiting)
         .values(status="failed", error=given.c.cause, finished_at=now, updated_at=now, shown_at=None)
         .returning(
-            *(TaskRow.session_id, TaskRow.task_id, TaskRow.attempt, TaskRow.error),
-            TaskRow.titled.label("titled"),
+            *(TASKS.c.session_id, TASKS.c.task_id, TASKS.c.attempt, TASKS.c.error),
+            titled(TASKS.c).label("titled"),
             now.label("now"),
         )
     )

@@ -25,11 +25,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import InstrumentedAttribute
 
 from models.commands.responses import make_title
 from models.queue.task_notifications import Claimable, ClaimToken, TaskNotification
-from models.tables import AgentRow, TaskRow
+from models.tables import AGENTS, TASKS, titled
 from sessions.postgres.commands.writing import write_events
 from sessions.postgres.tasks.dependent_tasks import fail_dependents
 from sessions.rules.claims import claim_lost
@@ -69,9 +68,9 @@ class LeaseCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 def count_leases(connection: Connection) -> LeaseCounts:
     """Count the tasks that are claimed now."""
-    is_overdue = TaskRow.lease_expires_at < func.now()
+    is_overdue = TASKS.c.lease_expires_at < func.now()
     held, overdue = connection.execute(
-        select(func.count(), func.count().filter(is_overdue)).where(TaskRow.lease_expires_at.is_not(None))
+        select(func.count(), func.count().filter(is_overdue)).where(TASKS.c.lease_expires_at.is_not(None))
     ).one()
     return LeaseCounts(held=held, overdue=overdue)
 
@@ -115,7 +114,7 @@ def release(connection: Connection, claim: ClaimToken, *, source: str) -> tuple[
         return _lease(row), TaskNotification()
     values = {
         "status": "pending",
-        "attempt": func.greatest(TaskRow.attempt - 1, 0),
+        "attempt": func.greatest(TASKS.c.attempt - 1, 0),
         "claimed_by": None,
         "claim_token": None,
         "lease_expires_at": None,
@@ -134,19 +133,19 @@ def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]
     """Return up to RETURNED_AT_ONCE tasks with an expired lease to the queue, or fail them after their last attempt.
     Returns the notification and the sessions with new events."""
     expired = (
-        select(TaskRow.session_id, TaskRow.task_id)
-        .where(TaskRow.lease_expires_at < func.now())
+        select(TASKS.c.session_id, TASKS.c.task_id)
+        .where(TASKS.c.lease_expires_at < func.now())
         .limit(RETURNED_AT_ONCE)
         .with_for_update(skip_locked=True, key_share=True)
         .cte("expired")
     )
-    tries_left = TaskRow.attempt < TaskRow.max_attempts
+    tries_left = TASKS.c.attempt < TASKS.c.max_attempts
     returned = (
-        update(TaskRow)
-        .where(TaskRow.session_id == expired.c.session_id, TaskRow.task_id == expired.c.task_id)
+        update(TASKS)
+        .where(TASKS.c.session_id == expired.c.session_id, TASKS.c.task_id == expired.c.task_id)
         .values(
             status=case((tries_left, "pending"), else_="failed"),
-            error=case((tries_left, TaskRow.error), else_=LOST),
+            error=case((tries_left, TASKS.c.error), else_=LOST),
             finished_at=case((tries_left, None), else_=NOW),
             lease_expires_at=None,
             updated_at=NOW,
@@ -177,19 +176,19 @@ def requeue_expired(connection: Connection) -> tuple[TaskNotification, set[str]]
 def forget_agents(connection: Connection) -> int:
     """Delete unregistered agents that hold no task: those not seen for UNREGISTERED_SECONDS, and all but the
     MOST_UNREGISTERED seen last, since clients can claim under arbitrary names. A new claim creates the agent again."""
-    unregistered = select(AgentRow.name, AgentRow.last_seen_at).where(~AgentRow.is_registered)
-    latest = AgentRow.last_seen_at.desc().nulls_last()
+    unregistered = select(AGENTS.c.name, AGENTS.c.last_seen_at).where(~AGENTS.c.is_registered)
+    latest = AGENTS.c.last_seen_at.desc().nulls_last()
     too_many = unregistered.order_by(latest).offset(MOST_UNREGISTERED).subquery()
-    old = AgentRow.last_seen_at < NOW - timedelta(seconds=UNREGISTERED_SECONDS)
-    holding = select(TaskRow.claimed_by).where(
-        TaskRow.claimed_by == AgentRow.name, TaskRow.lease_expires_at.is_not(None)
+    old = AGENTS.c.last_seen_at < NOW - timedelta(seconds=UNREGISTERED_SECONDS)
+    holding = select(TASKS.c.claimed_by).where(
+        TASKS.c.claimed_by == AGENTS.c.name, TASKS.c.lease_expires_at.is_not(None)
     )
     forgotten = (
-        select(AgentRow.name)
-        .where(~AgentRow.is_registered, or_(old, AgentRow.name.in_(select(too_many.c.name))), ~holding.exists())
+        select(AGENTS.c.name)
+        .where(~AGENTS.c.is_registered, or_(old, AGENTS.c.name.in_(select(too_many.c.name))), ~holding.exists())
         .with_for_update(skip_locked=True)
     )
-    return connection.execute(delete(AgentRow).where(AgentRow.name.in_(forgotten))).rowcount
+    return connection.execute(delete(AGENTS).where(AGENTS.c.name.in_(forgotten))).rowcount
 
 
 def fail_stuck(connection: Connection) -> tuple[TaskNotification, set[str]]:
@@ -202,8 +201,8 @@ def fail_stuck(connection: Connection) -> tuple[TaskNotification, set[str]]:
 
 def holds_task(connection: Connection, source: str, session_id: str) -> bool:
     """Return whether the source holds the claim of a task in the session."""
-    held = select(TaskRow.task_id).where(
-        TaskRow.claim_source == source, TaskRow.session_id == session_id, TaskRow.lease_expires_at.is_not(None)
+    held = select(TASKS.c.task_id).where(
+        TASKS.c.claim_source == source, TASKS.c.session_id == session_id, TASKS.c.lease_expires_at.is_not(None)
     )
     return connection.execute(held.limit(1)).first() is not None
 
@@ -212,11 +211,11 @@ def record_heartbeat(connection: Connection, name: str | None) -> None:
     """Record a heartbeat of an agent unless there is a recent one. Skips a locked row: its holder records one, too."""
     old = NOW - timedelta(seconds=SEEN_SECONDS)
     quiet = (
-        select(AgentRow.name)
-        .where(AgentRow.name == name, or_(AgentRow.last_seen_at.is_(None), AgentRow.last_seen_at < old))
+        select(AGENTS.c.name)
+        .where(AGENTS.c.name == name, or_(AGENTS.c.last_seen_at.is_(None), AGENTS.c.last_seen_at < old))
         .with_for_update(skip_locked=True, key_share=True)
     )
-    connection.execute(update(AgentRow).where(AgentRow.name.in_(quiet)).values(last_seen_at=NOW))
+    connection.execute(update(AGENTS).where(AGENTS.c.name.in_(quiet)).values(last_seen_at=NOW))
 
 
 def append_event(connection: Connection, row: Row[Any], event: str, message: str, *, source: str) -> None:
@@ -224,20 +223,20 @@ def append_event(connection: Connection, row: Row[Any], event: str, message: str
     write_events(connection, [_event(row, event, message, source=source)])
 
 
-def in_seconds(seconds: ColumnElement[int] | InstrumentedAttribute[int | None]) -> ColumnElement[datetime]:
+def in_seconds(seconds: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElement[datetime]:
     """Return the time this many seconds from now."""
     return NOW + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 _STATE: tuple[Any, ...] = (
-    *(TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.attempt, TaskRow.lease_expires_at),
-    *(TaskRow.agent_name, TaskRow.task_type, TaskRow.created_by, TaskRow.claimed_by),
-    TaskRow.titled.label("titled"),
+    *(TASKS.c.session_id, TASKS.c.task_id, TASKS.c.status, TASKS.c.attempt, TASKS.c.lease_expires_at),
+    *(TASKS.c.agent_name, TASKS.c.task_type, TASKS.c.created_by, TASKS.c.claimed_by),
+    titled(TASKS.c).label("titled"),
     NOW.label("now"),
 )
 _LEASE: tuple[Any, ...] = (
-    *(TaskRow.session_id, TaskRow.task_id, TaskRow.status, TaskRow.attempt),
-    *(TaskRow.lease_expires_at, TaskRow.claimed_by),
+    *(TASKS.c.session_id, TASKS.c.task_id, TASKS.c.status, TASKS.c.attempt),
+    *(TASKS.c.lease_expires_at, TASKS.c.claimed_by),
 )
 
 
@@ -261,7 +260,7 @@ def _event(row: Row[Any], event: str, message: str, *, source: str) -> Event:
 
 def _held(connection: Connection, claim: ClaimToken) -> Row[Any]:
     held = select(*_STATE).where(
-        TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id, TaskRow.claim_token == claim.hash
+        TASKS.c.session_id == claim.session_id, TASKS.c.task_id == claim.task_id, TASKS.c.claim_token == claim.hash
     )
     row = connection.execute(held.with_for_update(key_share=True)).one_or_none()
     if row is None:
@@ -276,13 +275,13 @@ def _is_open(row: Row[Any]) -> bool:
 
 
 def _change(connection: Connection, claim: ClaimToken, values: dict[str, Any]) -> Lease:
-    this = (TaskRow.session_id == claim.session_id, TaskRow.task_id == claim.task_id)
-    return _lease(connection.execute(update(TaskRow).where(*this).values(**values).returning(*_LEASE)).one())
+    this = (TASKS.c.session_id == claim.session_id, TASKS.c.task_id == claim.task_id)
+    return _lease(connection.execute(update(TASKS).where(*this).values(**values).returning(*_LEASE)).one())
 
 
 def _extended_lease(lease_seconds: int | None) -> dict[str, Any]:
     if lease_seconds is None:
-        return {"lease_expires_at": in_seconds(TaskRow.lease_seconds)}
+        return {"lease_expires_at": in_seconds(TASKS.c.lease_seconds)}
     return {"lease_expires_at": in_seconds(literal(lease_seconds)), "lease_seconds": lease_seconds}
 
 

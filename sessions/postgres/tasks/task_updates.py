@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from models.tables import UNSEEN_BY_DELEGATOR, SessionRow, TaskRow
+from models.tables import SESSIONS, TASKS, UNSEEN_BY_DELEGATOR, titled
 from sessions.postgres.reads.tasks import OPEN_QUESTION
 from sessions.responses.task_updates import (
     AT_MOST,
@@ -98,26 +98,26 @@ def _select_news() -> CompoundSelect[Any]:
     arrays = [bindparam(name, type_=ARRAY(Text)) for name in ("sessions", "sources")]
     names = (column("session_id", Text), column("source", Text))
     wanted = func.unnest(*arrays).table_valued(*names, with_ordinality="number").render_derived("wanted")
-    waits_since = func.greatest(TaskRow.updated_at, TaskRow.not_before)
-    is_unclaimed = and_(TaskRow.status == "pending", waits_since < bindparam("unclaimed_before"))
+    waits_since = func.greatest(TASKS.c.updated_at, TASKS.c.not_before)
+    is_unclaimed = and_(TASKS.c.status == "pending", waits_since < bindparam("unclaimed_before"))
 
     def latest(name: str, limit: int, *where: Any) -> LateralFromClause:
-        columns = (TaskRow.task_id, TaskRow.updated_at, TaskRow.position, TaskRow.seen_by)
-        statement = select(*columns).where(TaskRow.session_id == wanted.c.session_id, *where)
-        return statement.order_by(TaskRow.updated_at.desc(), TaskRow.position.desc()).limit(limit).lateral(name)
+        columns = (TASKS.c.task_id, TASKS.c.updated_at, TASKS.c.position, TASKS.c.seen_by)
+        statement = select(*columns).where(TASKS.c.session_id == wanted.c.session_id, *where)
+        return statement.order_by(TASKS.c.updated_at.desc(), TASKS.c.position.desc()).limit(limit).lateral(name)
 
     unseen = latest(
         "unseen",
         AT_MOST,
-        or_(TaskRow.shown_at.is_(None), TaskRow.shown_at < TaskRow.updated_at),
-        or_(TaskRow.status.in_(SETTLED), and_(is_unclaimed, TaskRow.shown_at.is_(None))),
+        or_(TASKS.c.shown_at.is_(None), TASKS.c.shown_at < TASKS.c.updated_at),
+        or_(TASKS.c.status.in_(SETTLED), and_(is_unclaimed, TASKS.c.shown_at.is_(None))),
     )
     shown = latest(
         "shown",
         LOOKED_AT,
-        TaskRow.shown_at >= TaskRow.updated_at,
-        TaskRow.updated_at > bindparam("shown_since"),
-        or_(TaskRow.status.in_(SETTLED), is_unclaimed),
+        TASKS.c.shown_at >= TASKS.c.updated_at,
+        TASKS.c.updated_at > bindparam("shown_since"),
+        or_(TASKS.c.status.in_(SETTLED), is_unclaimed),
     )
     is_seen = wanted.c.source == any_(shown.c.seen_by)
     return union_all(
@@ -132,13 +132,13 @@ def _find_texts(connection: Connection, tasks: set[tuple[str, str]]) -> dict[tup
     if not tasks:
         return {}
     columns = (
-        *(TaskRow.status, TaskRow.agent_name, TaskRow.updated_at),
-        TaskRow.titled.label("titled"),
+        *(TASKS.c.status, TASKS.c.agent_name, TASKS.c.updated_at),
+        titled(TASKS.c).label("titled"),
         func.left(OPEN_QUESTION, EXCERPT_LENGTH + 1).label("question"),
-        func.left(TaskRow.error, EXCERPT_LENGTH + 1).label("error"),
+        func.left(TASKS.c.error, EXCERPT_LENGTH + 1).label("error"),
     )
-    these = tuple_(TaskRow.session_id, TaskRow.task_id).in_(sorted(tasks))
-    rows = connection.execute(select(TaskRow.session_id, TaskRow.task_id, *columns).where(these))
+    these = tuple_(TASKS.c.session_id, TASKS.c.task_id).in_(sorted(tasks))
+    rows = connection.execute(select(TASKS.c.session_id, TASKS.c.task_id, *columns).where(these))
     return {(row.session_id, row.task_id): _without_keys(row) for row in rows}
 
 
@@ -169,19 +169,19 @@ def _find_elsewhere(connection: Connection, ordered: Sequence[Listener], now: da
 def _select_elsewhere() -> Select[Any]:
     wanted = func.unnest(bindparam("sources", type_=ARRAY(Text))).table_valued("source").render_derived("who")
     unseen = (
-        select(TaskRow.session_id, TaskRow.status, TaskRow.updated_at)
-        .where(TaskRow.created_by == wanted.c.source, TaskRow.updated_at > bindparam("since"))
+        select(TASKS.c.session_id, TASKS.c.status, TASKS.c.updated_at)
+        .where(TASKS.c.created_by == wanted.c.source, TASKS.c.updated_at > bindparam("since"))
         .where(text(UNSEEN_BY_DELEGATOR))
-        .order_by(TaskRow.updated_at.desc())
+        .order_by(TASKS.c.updated_at.desc())
         .limit(ELSEWHERE_TASKS)
         .lateral("unseen")
     )
     return (
         select(
-            *(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status),
+            *(wanted.c.source, unseen.c.session_id, SESSIONS.c.title, unseen.c.status),
             func.count().label("number"),
             func.max(unseen.c.updated_at).label("updated_at"),
         )
-        .select_from(wanted.join(unseen, true()).join(SessionRow, SessionRow.session_id == unseen.c.session_id))
-        .group_by(wanted.c.source, unseen.c.session_id, SessionRow.title, unseen.c.status)
+        .select_from(wanted.join(unseen, true()).join(SESSIONS, SESSIONS.c.session_id == unseen.c.session_id))
+        .group_by(wanted.c.source, unseen.c.session_id, SESSIONS.c.title, unseen.c.status)
     )

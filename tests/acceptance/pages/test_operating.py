@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, select
 
 from models.queue.inbox import shard_of
-from models.tables import DeliveryRow
+from models.tables import DELIVERIES
 from sessions.postgres.commands.locks import SHARD_LOCK
 from tests.support.clients.agents import Agent
 from tests.support.clients.dead_letters import dead_letters_in, remove_cause, send_poison, status_of
@@ -95,7 +95,7 @@ def test_a_failed_delivery_without_a_session_is_shown_to_its_limited_key(stack: 
     fields = {"source": name, "delivery_id": "failed-1", "hash": "0", "status": "failed", "command": "search"}
     times = {"accepted_at": now, "decided_at": now, "http_status": 500}
     with engine.begin() as connection:
-        connection.execute(insert(DeliveryRow).values(**fields, **times))
+        connection.execute(insert(DELIVERIES).values(**fields, **times))
     visitor = Visitor(stack, key)
     assert "failed-1" in visitor.get("/deliveries")
     page = text_of(visitor.get("/deliveries/failed-1"))

@@ -21,7 +21,7 @@ from redis import Redis
 from sqlalchemy import Engine, select
 
 from models.queue.inbox import dedup_key
-from models.tables import DeliveryRow, EventRow
+from models.tables import DELIVERIES, EVENTS
 from sessions.postgres.operations.deliveries import find_delivery
 from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET, post_signed, send_github, sign
 from tests.support.processes.serving import Serving, entries, memory, wait_for_status
@@ -202,9 +202,9 @@ def test_an_event_is_recorded_as_ignored_without_effect(relay: Serving, redis: R
     assert (kept["status"], kept["command"], kept["session_id"]) == ("ignored", "", None)
     assert msgspec.json.decode(kept["reason"]) == "Its type is not collaborative_session_command."
     with engine.connect() as connection:
-        rows = connection.execute(select(DeliveryRow).where(DeliveryRow.delivery_id == "msg-event")).all()
+        rows = connection.execute(select(DELIVERIES).where(DELIVERIES.c.delivery_id == "msg-event")).all()
         assert "the-payload" not in repr(rows)
-        assert connection.execute(select(EventRow).where(EventRow.delivery_id == "msg-event")).all() == []
+        assert connection.execute(select(EVENTS).where(EVENTS.c.delivery_id == "msg-event")).all() == []
 
 
 def test_a_repeated_event_is_a_duplicate_even_when_redis_has_lost_it(

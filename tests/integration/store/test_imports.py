@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete
 
 from api.sessions.imports import MAX_DOCUMENT_BYTES
 from models.settings import read_settings
-from models.tables import SessionRow
+from models.tables import SESSIONS
 from sessions.files.backend import FilesBackend
 from tests.support.processes.serving import Serving
 
@@ -38,7 +38,7 @@ def document(engine: Engine, tmp_path: Path) -> Iterator[bytes]:
         store.send("conversation_chunk", chunk, session_id=SESSION)
     yield b"".join(store.export(SESSION, format="json"))
     with engine.begin() as connection:
-        connection.execute(delete(SessionRow).where(SessionRow.session_id == SESSION))
+        connection.execute(delete(SESSIONS).where(SESSIONS.c.session_id == SESSION))
 
 
 def take(api: Serving, content: bytes, **headers: str) -> httpx.Response:

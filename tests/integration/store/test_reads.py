@@ -24,7 +24,7 @@ from models.commands.definitions import (
     RetrieveMemory,
 )
 from models.errors import Forbidden, Invalid, NotFound
-from models.tables import SessionRow, TaskRow
+from models.tables import SESSIONS, TASKS
 from sessions.postgres.reads.read_commands import last_positions, page, read, read_events, similar_sessions
 from sessions.postgres.tasks.task_updates import find_updates
 from sessions.reads.read_scope import ReadScope
@@ -282,7 +282,7 @@ def test_updates_are_repeated_until_get_task_has_returned_the_task(walk: Rows) -
     seen = {"asks", "lying"}
     assert news() == {}
     changed = {"status": "completed", "updated_at": NOW + timedelta(hours=1), "finished_at": NOW}
-    walk.connection.execute(update(TaskRow).where(TaskRow.task_id == "asks").values(changed))
+    walk.connection.execute(update(TASKS).where(TASKS.c.task_id == "asks").values(changed))
     seen = {"lying"}
     assert news() == {"asks": '"Research" is completed.'}
 
@@ -301,7 +301,7 @@ def test_get_task_does_not_wait_for_a_change_of_the_task(engine: Engine) -> None
         rows.task("t1", status="completed")
     try:
         with engine.connect() as holder, engine.connect() as reader:
-            holder.execute(select(TaskRow.task_id).where(TaskRow.session_id == "reading-locked").with_for_update())
+            holder.execute(select(TASKS.c.task_id).where(TASKS.c.session_id == "reading-locked").with_for_update())
             read_scope = ReadScope(session_id="reading-locked", session_glob=None, now=NOW, source="chat")
             assert read(reader, GetTask(task_id="t1"), read_scope).data["task"]["status"] == "completed"
             [told] = updates_of(reader, "reading-locked", source="chat")
@@ -311,7 +311,7 @@ def test_get_task_does_not_wait_for_a_change_of_the_task(engine: Engine) -> None
             assert updates_of(reader, "reading-locked", source="chat") == [told | {"seen": True}]
     finally:
         with engine.begin() as connection:
-            connection.execute(delete(SessionRow).where(SessionRow.session_id == "reading-locked"))
+            connection.execute(delete(SESSIONS).where(SESSIONS.c.session_id == "reading-locked"))
 
 
 def test_artifacts_are_listed_without_content_the_latest_first(walk: Rows) -> None:

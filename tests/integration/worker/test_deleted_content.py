@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from models.tables import Base
+from models.tables import METADATA
 from sessions.responses.recorded_responses import NOT_RECORDED
 from tests.support.stores.effects import delivery, outcome_of
 from tests.support.stores.inbox import drain, entry
@@ -20,7 +20,7 @@ def where_found(engine: Engine, word: str) -> list[str]:
     with engine.connect() as connection:
         return [
             name
-            for name in Base.metadata.tables
+            for name in METADATA.tables
             if connection.scalar(text(f"SELECT count(*) FROM {name} r WHERE r::text LIKE :word"), {"word": f"%{word}%"})
         ]
 

@@ -6,29 +6,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import JSON, Connection, Text, cast, insert, literal
+from sqlalchemy import JSON, Connection, Table, Text, cast, insert, literal
 
 from models.tables import (
-    ArtifactRevisionRow,
-    ArtifactRow,
-    Base,
-    ChunkRow,
-    EventRow,
-    MemoryRevisionRow,
-    MemoryRow,
-    SessionRow,
-    TaskRow,
+    ARTIFACT_REVISIONS,
+    ARTIFACTS,
+    CHUNKS,
+    EVENTS,
+    MEMORIES,
+    MEMORY_REVISIONS,
+    SESSIONS,
+    TASKS,
 )
 from sessions.postgres.commands.writing import passage_inserts, send
 from sessions.rules.records import Artifact, Chunk, Memory, Record, Session, Task
 from sessions.search.passages import passages_of
 
-SEARCHED: dict[type[Base], type[Record]] = {
-    SessionRow: Session,
-    ChunkRow: Chunk,
-    MemoryRow: Memory,
-    TaskRow: Task,
-    ArtifactRow: Artifact,
+SEARCHED: dict[Table, type[Record]] = {
+    SESSIONS: Session,
+    CHUNKS: Chunk,
+    MEMORIES: Memory,
+    TASKS: Task,
+    ARTIFACTS: Artifact,
 }
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BEGINNING = NOW - timedelta(days=1)
@@ -42,24 +41,22 @@ class Rows:
         self.session_id = session_id
         self.at = fields.pop("at", BEGINNING)
         given = {"title": session_id, "participants": [], "context": "", "status": "active"} | fields
-        self._put(
-            SessionRow, given | {"created_at": self.at, "last_activity_at": given.get("last_activity_at", self.at)}
-        )
+        self._put(SESSIONS, given | {"created_at": self.at, "last_activity_at": given.get("last_activity_at", self.at)})
 
     def chunk(self, chunk_id: str, content: str, **fields: Any) -> None:
         """Insert a piece of conversation."""
         given = {"format": "dialogue", "participants": [], "extracted_items": "{}", "metadata": "{}"} | fields
-        self._put(ChunkRow, {"chunk_id": chunk_id, "content": content, **given})
+        self._put(CHUNKS, {"chunk_id": chunk_id, "content": content, **given})
 
     def memory(self, key: str, content: str, type: str = "note", **fields: Any) -> None:
         """Insert a memory. `content` is JSON text."""
         given = {"tags": [], "status": "open", "revision": 1} | fields
-        self._put(MemoryRow, {"key": key, "type": type, "content": content, **given}, "updated_at")
+        self._put(MEMORIES, {"key": key, "type": type, "content": content, **given}, "updated_at")
 
     def revision(self, key: str, revision: int, content: str, **fields: Any) -> None:
         """Insert an earlier revision of an existing memory."""
         given = {"tags": [], "status": "open", "type": "note"} | fields
-        self._put(MemoryRevisionRow, {"key": key, "revision": revision, "content": content, **given}, "updated_at")
+        self._put(MEMORY_REVISIONS, {"key": key, "revision": revision, "content": content, **given}, "updated_at")
 
     def task(self, task_id: str, description: str = "do it", **fields: Any) -> None:
         """Insert a task. `finished_at` and a lease are made up to match its status."""
@@ -70,33 +67,33 @@ class Rows:
             given.setdefault("finished_at", self.at + timedelta(seconds=1))
         if given["status"] in ("claimed", "running"):
             given.setdefault("lease_expires_at", NOW)
-        self._put(TaskRow, given, "updated_at")
+        self._put(TASKS, given, "updated_at")
 
     def artifact(self, artifact_id: str, content: str, **fields: Any) -> None:
         """Insert an artifact. `content` is JSON text."""
         given = {"name": artifact_id, "type": "document", "metadata": "{}"} | fields
-        self._put(ArtifactRow, {"artifact_id": artifact_id, "content": content, **given})
+        self._put(ARTIFACTS, {"artifact_id": artifact_id, "content": content, **given})
 
     def artifact_revision(self, artifact_id: str, revision: int, content: str, **fields: Any) -> None:
         """Insert an earlier revision of an existing artifact."""
         given = {"name": artifact_id, "type": "document", "metadata": "{}"} | fields
         values = {"artifact_id": artifact_id, "revision": revision, "content": content, **given}
-        self._put(ArtifactRevisionRow, values)
+        self._put(ARTIFACT_REVISIONS, values)
 
     def event(self, event: str, **fields: Any) -> None:
         """Insert an event into the journal."""
         given = {"status": "applied", "source": "test", "message": "", "data": "{}"} | fields
-        self._put(EventRow, {"event": event, **given})
+        self._put(EVENTS, {"event": event, **given})
 
-    def _put(self, table: type[Base], fields: dict[str, Any], *times: str) -> None:
+    def _put(self, table: Table, fields: dict[str, Any], *times: str) -> None:
         self.at += timedelta(seconds=1)
-        columns = table.__table__.columns
+        columns = table.columns
         values = {"session_id": self.session_id, "created_at": self.at} | dict.fromkeys(times, self.at) | fields
         if "created_by" in columns:
             values.setdefault("created_by", "test")
         json = {name for name, value in values.items() if isinstance(columns[name].type, JSON) and value is not None}
         self.connection.execute(
-            insert(Base.metadata.tables[table.__tablename__]).values(
+            insert(table).values(
                 {name: cast(literal(value, Text), JSON) if name in json else value for name, value in values.items()}
             )
         )
