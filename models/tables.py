@@ -80,6 +80,7 @@ def _table(name: str, columns: type[Columns], *more: SchemaItem) -> Table[Column
     table = Table(name, METADATA, columns, *more)
     for column in table.columns:
         column.type = TYPES.get(type(column.type), column.type)
+        column.name = column.key = str(column.name)  # Of SQLAlchemy's own subclass, which msgspec takes for no string.
     return table
 
 
