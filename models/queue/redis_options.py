@@ -11,9 +11,13 @@ from models.errors import SettingsError
 
 EXPECTED_URL = "expected redis://:password@host:port/0"
 
-REDIS_OPTIONS: dict[str, Any] = {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
-"""Disables maintenance notifications, which only Redis Cloud sends: with them, redis-py's pools hand out connections
-that the server has closed, so that some commands fail after each restart of Redis."""
+REDIS_OPTIONS: dict[str, Any] = {
+    # Only Redis Cloud sends these. With them, redis-py's pools hand out connections that the server has closed, so that
+    # some commands fail after each restart of Redis.
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    # Otherwise each new connection reads redis-py's version from its package, and sends it.
+    "driver_info": None,
+}
 
 
 def check_redis_url(redis_url: str) -> None:
