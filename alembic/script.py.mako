@@ -1,7 +1,9 @@
 """${message}
 
 Keep it reversible, and hold locks only briefly: add columns without rewriting the table, create indexes on big tables
-concurrently in a separate migration, and drop nothing that the previous release still reads.
+concurrently in a separate migration, and drop nothing that the previous release still reads. Alter at most four tables:
+each lock may take 0.2 s, while writers wait for those that are held already. If a lock takes longer, env.py rolls back
+and runs the whole migration again; what is committed in between (autocommit_block) must bear that.
 """
 
 from alembic import op
