@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from local.servers.embedded import EmbeddedServer
-from tests.support.torture.upgrades import upgrade_under_load
+from tests.support.torture.upgrades import upgrade_under_load, upgrade_worker_under_load
 
 ROWS = 10_000
-# Relays of the previous release may reset a connection when they stop, and a migration may wait a second for the vacuum
-# of the server, so about every third run fails that should not.
-pytestmark = pytest.mark.torture
 
 
+def test_no_webhook_fails_while_the_previous_release_is_migrated_and_its_worker_replaced(
+    postgres: EmbeddedServer, folder: Path
+) -> None:
+    folder.mkdir()
+    upgrade_worker_under_load(postgres, folder, rows=ROWS)
+
+
+@pytest.mark.torture
 def test_no_webhook_fails_while_the_previous_release_is_migrated_and_replaced(
     postgres: EmbeddedServer, folder: Path
 ) -> None:

@@ -21,10 +21,8 @@ from models.tables import SCHEMA_REVISION
 from tests.support.processes.stack import wait_for
 from tests.support.project import ROOT
 from tests.support.servers import NO_SYNC, copy_migrated_data, execute, new_database, new_folder
-from tests.support.torture.upgrades import watched_locks
+from tests.support.torture.upgrades import LONGEST_WAIT_SECONDS, watched_locks
 
-LONGEST_WAIT_SECONDS = 0.8
-"""For a writer: that of an attempt, and what a loaded machine adds. Behind a blocker it would be seconds."""
 BLOCKED_SECONDS = 1.5
 SLOW_VACUUMS = """
 ALTER TABLE memories SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,

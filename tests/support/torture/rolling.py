@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -25,12 +27,22 @@ SENDERS = 4
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
 
+class Stop(NamedTuple):
+    """A stop of the relay at a URL, and when, by the monotonic clock."""
+
+    url: str
+    began_at: float
+    ended_at: float
+
+
 class Cluster:
     """Two relays and two supervisors of workers, on the same servers."""
 
     def __init__(self, relays: tuple[Stack, Stack], workers: tuple[Stack, Stack]) -> None:
         self.relays = relays
         self._workers = workers
+        self.stops: list[Stop] = []
+        """Stops of relays."""
 
     def roll(self, ledger: Ledger, *, root: Path = ROOT, relays_first: bool = False) -> None:
         """Restart each relay and each worker, one after the other, as the program in that folder, while the ledger's
@@ -50,7 +62,9 @@ class Cluster:
 
     def _roll_relays(self, ledger: Ledger) -> None:
         for relay in self.relays:
+            began_at = time.monotonic()
             relay.stop("api")
+            self.stops.append(Stop(relay.url, began_at, time.monotonic()))
             ledger.wait_for_progress()
             relay.start("api")
             before = webhooks_of(relay)

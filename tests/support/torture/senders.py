@@ -80,6 +80,8 @@ class Failure(NamedTuple):
     began_at: float
     ended_at: float
     cause: str
+    url: str = ""
+    """The relay, if it gave no response."""
 
 
 class Sender:
@@ -128,13 +130,14 @@ class Sender:
                 headers={"Idempotency-Key": sent.delivery_id},
             )
         except httpx.TransportError as error:
-            self._fail(sent, began_at, repr(error))
+            self._fail(sent, began_at, repr(error), url=str(error.request.url.join("/")).rstrip("/"))
             return None
         if answer.status_code == 503 or (answer.status_code == 429 and sent.step.command == "retrieve_memory"):
-            # On a busy machine the reads of one source may exceed their share.
             assert answer.json()["error"]["retryable"] is True, answer.text
             assert int(answer.headers["Retry-After"]) > 0
-            self._fail(sent, began_at, f"{answer.status_code} {answer.text}")
+            # On a busy machine the reads of one source may exceed their share, which is no failure.
+            if answer.status_code == 503:
+                self._fail(sent, began_at, f"{answer.status_code} {answer.text}")
             return None
         if answer.status_code == 202 and sent.step.waits:
             assert answer.json()["status"] == "pending", answer.text
@@ -142,8 +145,8 @@ class Sender:
             return None
         return answer
 
-    def _fail(self, sent: Sent, began_at: float, cause: str) -> None:
-        self.failed.append(Failure(began_at, time.monotonic(), f"{sent.delivery_id}: {cause}"))
+    def _fail(self, sent: Sent, began_at: float, cause: str, *, url: str = "") -> None:
+        self.failed.append(Failure(began_at, time.monotonic(), f"{sent.delivery_id}: {cause}", url))
 
     def _check(self, session: Session, sent: Sent, answer: httpx.Response) -> None:
         body, step = answer.json(), sent.step
