@@ -37,7 +37,8 @@ def restart_under_load(rig: Rig, name: Literal["postgres", "valkey"], *, times: 
             noticed.append(time.monotonic() - back_at)
             ledger.wait_for_progress()
             print(
-                f"{name} {number + 1}/{times}: {ledger.confirmed} confirmed, {len(ledger.failed)} attempts failed; noticed in {noticed[-1]:.3f} s"
+                f"{name} {number + 1}/{times}: {ledger.confirmed} confirmed, {len(ledger.failed)} attempts failed;"
+                f" webhooks are taken again after {noticed[-1]:.3f} s"
             )
     may_fail = down if name == "valkey" else []
     unexpected = [failure for failure in ledger.failed if not _overlaps(failure, may_fail)]
