@@ -15,7 +15,6 @@ from models.errors import SettingsError
 from models.process.program import own_data_dir
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-"""Only in a clone of the repository."""
 DEFAULT_PROFILE = "default"
 PROFILE_LENGTH = 64
 NOTHING_HINT = (
@@ -47,8 +46,8 @@ class Login(NamedTuple):
 
 
 def find_login(environment: Mapping[str, str]) -> Login:
-    """Find the relay and its key. A key stored with one URL is never sent to another, and a key from elsewhere is never
-    sent to a URL that a directory's files name. A profile that is named goes before all else. Raises SettingsError."""
+    """Find the relay and its key. A key is sent only to the URL that it is stored or set with: API_KEY to RELAY_URL. A
+    profile that is named goes before all else. Raises SettingsError."""
     if environment.get(PROFILE_VARIABLE) and (chosen := stored_login(environment)):
         return chosen
     url, key = environment.get("RELAY_URL", "").strip(), environment.get("API_KEY", "").strip()
@@ -63,17 +62,15 @@ def find_login(environment: Mapping[str, str]) -> Login:
         if (local := local_login(environment)) and local.url == wanted:
             return local
         raise SettingsError("RELAY_URL is set, but no key for it was found.", hint="Set API_KEY too.")
-    if stored := stored_login(environment):
-        return stored._replace(key=key, origin="API_KEY in the environment") if key else stored
-    local = local_login(environment)
-    if local is None:
+    found = stored_login(environment) or local_login(environment)
+    if found is None:
         raise SettingsError("No relay is configured.", hint=NOTHING_HINT)
-    if key and key != local.key:
+    if key and key != found.key:
         raise SettingsError(
-            f"API_KEY is set without RELAY_URL: the key is not sent to {local.url}, which was found in {local.origin}.",
+            f"API_KEY is set without RELAY_URL: the key is not sent to {found.url}, which was found in {found.origin}.",
             hint="Set RELAY_URL too, or unset API_KEY.",
         )
-    return local
+    return found
 
 
 def config_path(environment: Mapping[str, str]) -> Path:

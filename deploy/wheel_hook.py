@@ -20,6 +20,8 @@ PACKAGE = "session_relay"
 ROOMS = ("models", "sessions", "relay", "worker", "api", "agent", "cli", "local")
 OTHERS = ("alembic", "alembic.ini", "mcp-config.json")
 """What else is read beside the rooms."""
+EXAMPLES = "examples"
+"""Its webhooks are sent by `session-relay trigger`."""
 TEXTS = (
     (re.compile(rf"python -m (?={'|'.join(ROOMS)})(?!{PACKAGE})"), f"python -m {PACKAGE}."),
     (re.compile("`make up`"), "`session-relay up`"),
@@ -70,6 +72,9 @@ def lay_out(project: Path, target: Path) -> None:
             shutil.copytree(source, target / name, ignore=ignored)
         else:
             shutil.copy(source, target / name)
+    (target / EXAMPLES).mkdir()
+    for path in (project / EXAMPLES).glob("*.json"):
+        shutil.copy(path, target / EXAMPLES)
     for path in target.rglob("*.py"):
         try:
             path.write_text(adapt(path.read_text(encoding="utf-8")), encoding="utf-8")

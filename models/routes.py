@@ -108,6 +108,7 @@ ADDRESSES: dict[str, Address] = {
     "replay_dead_letter": Address("POST", "/v1/dead-letters/{delivery_id}/replay", "operating"),
     "read_status": Address("GET", "/v1/status", "operating"),
     "read_refusals": Address("GET", "/v1/refusals", "operating"),
+    "whoami": Address("GET", "/v1/whoami", "operating"),
     "read_keys": Address("GET", "/v1/keys", "operating"),
     "create_key": Address("POST", "/v1/keys", "operating"),
     "revoke_key": Address("DELETE", "/v1/keys/{name_or_id}", "operating"),

@@ -147,6 +147,7 @@ OPERATIONS = (
         "Object",
     ),
     Operation("read_refusals", "List rejected requests, newest first.", RejectionParameters, "List"),
+    Operation("whoami", "Get the name, scopes and session pattern of the key that you send.", NoParameters, "Object"),
     Operation("read_keys", "List all keys without their secrets, oldest first.", NoParameters, "List"),
     Operation(
         "create_key",

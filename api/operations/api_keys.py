@@ -19,6 +19,7 @@ from models.decoding.strict import decode_json
 from models.errors import Unavailable
 from models.routes import template_of
 from models.timestamps import format_utc
+from models.version import version
 from relay.auth.access_control import AccessControl
 from relay.auth.authentication import Caller, require_all_sessions, require_scope
 from relay.http.bodies import read_body
@@ -72,10 +73,18 @@ class Keys:
     def routes(self) -> list[Route]:
         """The routes for keys."""
         return [
+            route("whoami", self.describe_own),
             route("read_keys", self.list),
             route("create_key", self.create),
             route("revoke_key", self.revoke),
         ]
+
+    async def describe_own(self, request: Request) -> Response:
+        """Describe the key of the request, whatever its scopes."""
+        caller = await self._access.authenticate(request)
+        decode_parameters(request.query_params, NoParameters)
+        own = {"name": caller.source, "scopes": caller.scopes, "sessions": caller.session_glob}
+        return JsonResponse({**own, "version": version()})
 
     async def list(self, request: Request) -> Response:
         """List all keys, including revoked ones, without their secrets, oldest first."""

@@ -83,17 +83,16 @@ def receiver_url(text: str) -> str:
 @command("trigger", RECEIPT)
 @argument("name", metavar="[EXAMPLE]", required=False, shell_complete=complete_examples)
 @session_option("Send it for this session instead of its own.")
+@click.option("--list", "is_list", is_flag=True, help="List the examples.")
 @yes_option()
-def trigger(tool: CliContext, name: str | None, session_id: str | None, yes: bool) -> None:
+def trigger(tool: CliContext, name: str | None, session_id: str | None, is_list: bool, yes: bool) -> None:
     """Send one of the examples, and show the result. Without EXAMPLE, lists them. The session of an example is created
     before, if it is missing."""
     from cli.configuration import EXAMPLES
     from models.errors import NotFound
 
     known = sorted(path.stem for path in EXAMPLES.glob("*.json") if path.stem != "error_examples")
-    if not known:
-        raise click.UsageError("The examples are not installed here; they are in the repository, in examples/.")
-    if name is None:
+    if is_list or name is None:
         rows = [{"example": stem, **_read(stem)} for stem in known]
         tool.terminal.items([rows], _EXAMPLE, nothing="")
         return

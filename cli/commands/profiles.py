@@ -26,9 +26,9 @@ IDENTITY = OutputSchema(
         Column("profile", "Profile"),
         Column("name", "Name"),
         Column("scopes", "Scopes"),
+        Column("sessions", "Sessions"),
         Column("key_from", "Key from"),
         Column("version", "Version"),
-        Column("hidden", "Not shown"),
     ),
     id_path="name",
 )
@@ -70,19 +70,11 @@ def whoami(tool: CliContext) -> None:
 
 def _on_relay(tool: CliContext) -> dict[str, Any]:
     from cli.configuration import find_login
-    from models.errors import Forbidden, NotFound
     from models.routes import path_to
 
     login = find_login(tool.environment)
     known: dict[str, Any] = {"backend": "http", "place": login.url, "profile": login.profile, "key_from": login.origin}
-    try:
-        status = tool.client.get(path_to("read_status"))
-    except Forbidden as error:
-        # The key is valid, but may not see the whole relay.
-        return {**known, "hidden": error.message}
-    except NotFound:
-        return {**known, "hidden": "a relay-only process does not report more"}
-    return {**known, **status["key"], "version": status["version"]}
+    return {**known, **tool.client.get(path_to("whoami"))}
 
 
 def _on_store(tool: CliContext) -> dict[str, Any]:

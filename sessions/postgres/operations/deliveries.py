@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
@@ -211,13 +212,16 @@ def list_deliveries(
     cursor: str | None,
 ) -> Page:
     """List decided deliveries, the newest first, without results, and with only the code and message of errors; those
-    that were decided from `since` on and before `until`.
+    that were decided from `since` on and before `until`. With either, they are in the order of their decisions, so that
+    only deliveries of that time are looked at; a replayed one is decided again, but keeps its position.
 
     A pattern limits them to the sessions that it allows. Of deliveries without a session it then includes only those of
     the reader's own source, since the responses of others may concern any session. Raises Invalid for an invalid
     cursor.
     """
-    statement = _select(_CODE, _REASON).order_by(DELIVERIES.c.position.desc()).limit(limit + 1)
+    is_by_time = since is not None or until is not None
+    keys = (DELIVERIES.c.decided_at, DELIVERIES.c.position) if is_by_time else (DELIVERIES.c.position,)
+    statement = _select(_CODE, _REASON).order_by(*(key.desc() for key in keys)).limit(limit + 1)
     if status is not None:
         statement = statement.where(DELIVERIES.c.status == status)
     if session_id is not None:
@@ -232,11 +236,17 @@ def list_deliveries(
         statement = statement.where(DELIVERIES.c.decided_at >= since)
     if until is not None:
         statement = statement.where(DELIVERIES.c.decided_at < until)
-    if (before := decode_cursor(cursor, RowPosition)) is not None:
+    if is_by_time and (last := decode_cursor(cursor, tuple[datetime, RowPosition])):
+        statement = statement.where(DELIVERIES.c.decided_at <= last[0], tuple_(*keys) < last)
+    elif not is_by_time and (before := decode_cursor(cursor, RowPosition)) is not None:
         statement = statement.where(DELIVERIES.c.position < before)
     rows = connection.execute(statement).all()
     items = [_summarize(row._mapping) for row in rows[:limit]]
-    return Page(items=items, next_cursor=encode_cursor(rows[limit - 1].position) if len(rows) > limit else None)
+    if len(rows) <= limit:
+        return Page(items=items)
+    end = rows[limit - 1]
+    position = (end.decided_at.astimezone(UTC), end.position) if is_by_time else end.position
+    return Page(items=items, next_cursor=encode_cursor(position))
 
 
 def events_of_delivery(

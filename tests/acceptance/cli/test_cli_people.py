@@ -170,7 +170,8 @@ class TestListing:
 
 class TestTrigger:
     def test_an_example_is_sent_with_its_session(self, cli: CommandLine) -> None:
-        listed = cli.run("trigger").rows
+        listed = cli.run("trigger", "--list").rows
+        assert listed == cli.run("trigger").rows
         assert "store_memory_decision" in [row["example"] for row in listed]
         sent = cli.run("trigger", "store_memory_decision", "--json", "command,status").json
         assert sent == {"command": "store_memory", "status": "success"}
@@ -346,14 +347,14 @@ class TestOnRelay:
         wait_for((relay.folder / "opened").exists, what="opened")
         assert (relay.folder / "opened").read_text() == f"{stack.url}/sessions/{session_id}\n"
 
-    def test_a_narrow_key_is_told_what_it_may_not_see(self, relay: CommandLine, stack: Stack) -> None:
-        key = new_key(stack, scopes=["read"], sessions="garden-*")
+    def test_a_narrow_key_is_named_with_its_limits(self, relay: CommandLine, stack: Stack) -> None:
+        name = new_id("narrow")
+        key = new_key(stack, name=name, scopes=["agent"], sessions="garden-*")
         narrow = {"API_KEY": key}
         headers = {"X-API-Key": key}
-        wait_for(lambda: stack.client.get("/v1/sessions", headers=headers).status_code == 200, what="known")
-        found = relay.run("whoami", "--json", environment=narrow).json
-        assert found["backend"] == "http"
-        assert found["hidden"]
+        wait_for(lambda: stack.client.get("/v1/whoami", headers=headers).status_code == 200, what="known")
+        found = relay.run("whoami", "--json", "name,scopes,sessions", environment=narrow).json
+        assert found == {"name": name, "scopes": ["agent"], "sessions": "garden-*"}
         relay.run("whoami", code=4, environment={"API_KEY": "wrong"})
 
     def test_logins_to_several_relays_are_kept(self, stack: Stack, tmp_path: Path) -> None:

@@ -149,6 +149,9 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
     assert [memory["content"] for memory in json.loads(read.stdout)] == ["v"], read.stderr
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "add_artifact_code" in installation.run("session-relay", "trigger", "--list").stdout
+    triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
+    assert triggered.returncode == 0, triggered.stderr
     shown = installation.run("session-relay", "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0

@@ -67,6 +67,13 @@ def test_deliveries_are_filtered_by_session_sender_and_time(stack: Stack, visito
     assert found("until=1h") == found("since=2999-01-01") == found("status=accepted&since=2999-01-01") == []
     [first] = found("limit=1")
     assert [item["delivery_id"] for item in found(f"since={first['decided_at']}")] == [first["delivery_id"]]
+    for period in ("since=1h", "until=2999-01-01", "since=1h&until=2999-01-01"):
+        answer = stack.client.get(f"/v1/deliveries?session_id={session_id}&{period}&limit=1").json()
+        [second] = found(f"{period}&limit=1&cursor={answer['next_cursor']}")
+        assert [item["delivery_id"] for item in (*answer["items"], second)] == [
+            item["delivery_id"] for item in found(period)
+        ]
+        assert stack.client.get(f"/v1/deliveries?cursor={answer['next_cursor']}").json()["error"]["field"] == "cursor"
     assert stack.client.get("/v1/deliveries?since=someday").json()["error"]["field"] == "since"
     page = visitor.get(f"/deliveries?session_id={session_id}&since=1h")
     assert f'href="/deliveries?session_id={session_id}&amp;since=1h&amp;status=rejected"' in page

@@ -50,8 +50,16 @@ def test_the_environment_takes_precedence_over_the_login_and_that_over_the_stack
         assert find_login(environment)[:2] == ("http://127.0.0.1:8123", "of-stack")
         store_login(environment, url=URL, key="stored")
         assert find_login(environment)[:2] == (URL, "stored")
-        assert find_login({**environment, "API_KEY": "mine"})[:2] == (URL, "mine")
         assert find_login({**environment, "RELAY_URL": "http://x:1", "API_KEY": "mine"})[:2] == ("http://x:1", "mine")
+
+
+def test_a_key_of_the_environment_is_not_sent_to_the_url_of_a_login(environment: dict[str, str]) -> None:
+    store_login(environment, url=URL, key="stored")
+    with pytest.raises(SettingsError, match=f"not sent to {URL}") as raised:
+        find_login({**environment, "API_KEY": "mine"})
+    assert "RELAY_URL" in str(raised.value.hint)
+    assert find_login({**environment, "API_KEY": "stored"})[:2] == (URL, "stored")
+    assert find_login({**environment, "API_KEY": "mine", "RELAY_PROFILE": "default"})[:2] == (URL, "stored")
 
 
 def test_a_key_of_the_environment_is_not_sent_to_the_stack_of_a_folder(environment: dict[str, str]) -> None:
