@@ -23,6 +23,7 @@ with explained_if_missing():
     import uvicorn
     from a2wsgi import WSGIMiddleware
     from flask import Flask, Response, request
+    from jinja2.ext import Extension
     from limits import RateLimitItemPerMinute
     from limits.storage import MemoryStorage
     from limits.strategies import FixedWindowRateLimiter
@@ -93,6 +94,15 @@ class SignIn:
         return str(getattr(address, "ipv4_mapped", None) or address)
 
 
+class EscapedFigures(Extension):
+    """Makes the scripts of rq-dashboard's pages escape what they show. Tracebacks and names may contain any text, which
+    some pages would take for HTML: a script in it could requeue jobs in the name of whoever looks at it."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Use Underscore's mark for escaped values, except on the page that escapes them itself."""
+        return source if name == "rq_dashboard/jobs.html" else source.replace("<%=", "<%-")
+
+
 def make_dashboard(settings: Settings) -> Flask:
     """Returns the dashboard as a WSGI app. Raises SettingsError without REDIS_URL or DASHBOARD_PASSWORD.
 
@@ -110,6 +120,7 @@ def make_dashboard(settings: Settings) -> Flask:
     app = Flask("rq_dashboard")
     app.config["RQ_DASHBOARD_REDIS_URL"] = settings.redis_url
     app.config["RQ_DASHBOARD_DISABLE_DELETE"] = True
+    app.jinja_env.add_extension(EscapedFigures)
     web.setup_rq_connection(app)
     sign_in = SignIn(settings)
     app.before_request(lambda: sign_in.refuse() or _refuse())

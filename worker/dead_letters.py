@@ -1,5 +1,5 @@
 """Shows dead letters as RQ's failed jobs: one per failed delivery; requeueing it replays the delivery. Postgres has the
-truth; a job holds the delivery's id and the traceback, never the payload."""
+truth; a job holds the delivery's id, command and session, and the traceback, never the payload."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from models.queue.inbox import (
     seen_value,
     shard_of,
 )
-from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, open_queue
-from sessions.postgres.operations.dead_letters import DeadLetterFilter, entries_to_rule
+from models.queue.job_queue import QUEUE, REPLAY, enqueue_drains, new_job_id, open_queue
+from sessions.postgres.operations.dead_letters import DeadLetterFilter, FailedDelivery, entries_to_rule
 
 LISTED = 1_000
 """Dead letters shown as failed jobs; a longer list helps no operator."""
@@ -48,7 +48,7 @@ class FailedList:
         self._identities: dict[str, Identity | None] = {}
         """Dead letters of the jobs seen last time: they never change, and reading each costs a round trip."""
 
-    def reconcile(self, dead: dict[Identity, str]) -> None:
+    def reconcile(self, dead: dict[Identity, FailedDelivery]) -> None:
         """Make the list show one job for each of these dead letters, and nothing else. May be repeated."""
         queue = open_queue(self._redis)
         registry = queue.failed_job_registry
@@ -62,9 +62,9 @@ class FailedList:
             else:
                 self._drop(job_id, registry)
         on_their_way = {self._identities[job_id] for job_id in waiting}
-        for identity, trace in dead.items():
+        for identity, failed_delivery in dead.items():
             if identity not in shown and identity not in on_their_way:
-                _show(self._redis, registry, identity, trace)
+                _show(self._redis, registry, identity, failed_delivery)
 
     def _drop(self, job_id: str, registry: FailedJobRegistry) -> None:
         """Delete all keys of a failed job. RQ's own method raises for a job whose worker was killed: its execution has
@@ -87,9 +87,10 @@ class FailedList:
             return None
 
 
-def show_dead_letter(redis: Redis, source: str, delivery_id: str, trace: str) -> None:
+def show_dead_letter(redis: Redis, entry: Entry, trace: str) -> None:
     """Put a dead letter on the failed list at once, without waiting for the sweeper."""
-    _show(redis, open_queue(redis).failed_job_registry, (source, delivery_id), trace)
+    failed = FailedDelivery(entry.command, entry.session_id, trace)
+    _show(redis, open_queue(redis).failed_job_registry, (entry.source, entry.delivery_id), failed)
 
 
 def replay(redis: Redis, connection: Connection, *, source: str, delivery_id: str) -> bool:
@@ -120,20 +121,28 @@ def _push(redis: Redis, entry: Entry) -> None:
         enqueue_drains(open_queue(redis), [shard])
 
 
-def _show(redis: Redis, registry: FailedJobRegistry, identity: Identity, trace: str) -> None:
+def _show(redis: Redis, registry: FailedJobRegistry, identity: Identity, failed: FailedDelivery) -> None:
     source, delivery_id = identity
+    where = f" in {failed.session_id}" if failed.session_id else ""
     job = Job.create(
         REPLAY,
         args=[source, delivery_id],
+        id=new_job_id("dead-letter"),
         connection=redis,
         origin=QUEUE,
         status=JobStatus.FAILED,
         serializer=JSONSerializer,
         failure_ttl=-1,
-        description=f"dead letter {delivery_id} of {source}",
+        description=f"dead letter {delivery_id} of {source}: {failed.command}{where}",
+        meta={
+            "source": source,
+            "delivery_id": delivery_id,
+            "command": failed.command,
+            "session_id": failed.session_id,
+        },
     )
     job.ended_at = datetime.now(UTC)
     with redis.pipeline(transaction=True) as pipeline:
-        registry.add(job, ttl=-1, exc_string=trace, pipeline=pipeline)
-        Result.create_failure(job, ttl=-1, exc_string=trace, pipeline=pipeline)
+        registry.add(job, ttl=-1, exc_string=failed.trace, pipeline=pipeline)
+        Result.create_failure(job, ttl=-1, exc_string=failed.trace, pipeline=pipeline)
         pipeline.execute()

@@ -250,7 +250,7 @@ class Drain:
         for item in applied:
             if item.status == "failed":
                 try:
-                    show_dead_letter(self._redis, item.entry.source, item.entry.delivery_id, item.trace)
+                    show_dead_letter(self._redis, item.entry, item.trace)
                 except RedisError as error:  # The sweeper will list it.
                     logger.warning("Dead letter %s is not listed yet: %s", item.entry.delivery_id, error)
         return empty

@@ -26,7 +26,7 @@ from sessions.postgres.embeddings.embedding import Embedding
 from sessions.postgres.embeddings.obstacles import describe_obstacle, find_obstacle
 from worker import jobs
 from worker.health import Heartbeat
-from worker.worker_process import AllowedJobsWorker, wait_for_schema
+from worker.worker_process import AllowedJobsWorker, new_worker_name, wait_for_schema
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,11 @@ def main() -> None:
     health = Heartbeat(settings.health_dir)
     jobs.prepare_embedding(wait_until_possible(settings, health), connection)
     worker = EmbeddingWorker(
-        [EMBEDDINGS_QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False
+        [EMBEDDINGS_QUEUE],
+        name=new_worker_name("embedder"),
+        connection=connection,
+        serializer=JSONSerializer,
+        log_job_description=False,
     )
     worker.health = health
     worker.work(logging_level="WARNING", with_scheduler=False)

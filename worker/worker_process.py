@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -174,9 +177,21 @@ def main() -> None:
 def run(settings: Settings) -> None:
     """Run the work loop."""
     connection = Redis.from_url(settings.redis_url, **REDIS_OPTIONS)
-    worker = AllowedJobsWorker([QUEUE], connection=connection, serializer=JSONSerializer, log_job_description=False)
+    worker = AllowedJobsWorker(
+        [QUEUE],
+        name=new_worker_name("worker"),
+        connection=connection,
+        serializer=JSONSerializer,
+        log_job_description=False,
+    )
     worker.health = Heartbeat(settings.health_dir)
     worker.work(logging_level="WARNING", with_scheduler=False)
+
+
+def new_worker_name(kind: str) -> str:
+    """Return a name that leads to the process, such as `worker-4711@host-3fa9c2`. Its end is random: in a container
+    that was killed and started again, the rest is the same while RQ still knows the killed worker."""
+    return f"{kind}-{os.getpid()}@{platform.node()}-{secrets.token_hex(3)}"
 
 
 def wait_for_schema(engine: Engine, *, is_stopping: Callable[[], bool] = lambda: False) -> None:

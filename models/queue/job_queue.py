@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def enqueue_drains(queue: Queue, shards: Sequence[int], *, together: bool = True
             result_ttl=0,  # With results, RQ would keep 5 kB per job; the worker's log has the details.
             failure_ttl=KEEP_ABANDONED_SECONDS,
             description=f"drain {name_shards(part)}",
+            job_id=new_job_id("drain"),
         )
         for part in parts
     ]
@@ -67,7 +69,13 @@ def enqueue_embedding(connection: Redis) -> None:
             result_ttl=0,
             failure_ttl=KEEP_ABANDONED_SECONDS,
             description="embed texts",
+            job_id=new_job_id("embed"),
         )
+
+
+def new_job_id(kind: str) -> str:
+    """Return an id that tells people the kind of a job: rq-dashboard shows ids beside descriptions."""
+    return f"{kind}-{secrets.token_hex(8)}"
 
 
 def name_shards(shards: Sequence[int]) -> str:

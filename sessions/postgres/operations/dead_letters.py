@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, func, select
@@ -43,16 +43,28 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
         return and_(DELIVERIES.c.status.in_(REPLAYABLE), *within, *same)
 
 
-def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, str]:
-    """Return the tracebacks of the oldest dead letters."""
-    columns = (DELIVERIES.c.source, DELIVERIES.c.delivery_id, DELIVERIES.c.traceback)
+class FailedDelivery(NamedTuple):
+    """A dead letter without its payload."""
+
+    command: str
+    session_id: str | None
+    trace: str
+
+
+def failed_deliveries(connection: Connection, *, limit: int) -> dict[Identity, FailedDelivery]:
+    """Return the oldest dead letters."""
+    names = ("source", "delivery_id", "command", "session_id", "traceback")
+    columns = [DELIVERIES.c[name] for name in names]
     statement = (
         select(*columns)
         .where(DeadLetterFilter(status="failed").condition())
         .order_by(DELIVERIES.c.position)
         .limit(limit)
     )
-    return {(source, delivery_id): trace or "" for source, delivery_id, trace in connection.execute(statement)}
+    return {
+        (source, delivery_id): FailedDelivery(command or "", session_id, trace or "")
+        for source, delivery_id, command, session_id, trace in connection.execute(statement)
+    }
 
 
 def list_dead_letters(connection: Connection, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:

@@ -3,6 +3,7 @@ cause is fixed."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_one_poison_command_among_a_thousand_is_isolated_and_applied_once_when_f
     listed = hot.client.get("/v1/deliveries", params={"status": "failed"}).json()["items"]
     assert [item["delivery_id"] for item in listed] == [poison]
     assert hot.client.get(f"/v1/sessions/{session_id}").json()["stats"]["memories"] == len(others)
-    check_failed_list(hot, dashboard, poison)
+    check_failed_list(hot, dashboard, poison, session_id)
 
     execute(hot.environment["DATABASE_URL"], "DROP FUNCTION poison CASCADE")
     assert replay(hot, dashboard, poison) == done
@@ -149,22 +150,27 @@ def failed_jobs(dashboard: httpx.Client) -> list[Payload]:
     return jobs
 
 
-def check_failed_list(stack: Stack, dashboard: httpx.Client, poison: str) -> None:
+def check_failed_list(stack: Stack, dashboard: httpx.Client, poison: str, session_id: str) -> None:
     """Check that RQ's failed list and its page show the poison command with its traceback, but no content."""
     registry = open_queue(stack.redis).failed_job_registry
     wait_for(lambda: registry.count == 1, what="one failed job")
     [job_id] = registry.get_job_ids()
     job = Job.fetch(job_id, connection=stack.redis, serializer=JSONSerializer)
-    assert (job.args, job.kwargs, job.meta) == (["default", poison], {}, {})
+    assert (job.args, job.kwargs) == (["default", poison], {})
+    about = {"source": "default", "delivery_id": poison, "command": "store_memory", "session_id": session_id}
+    assert job.meta == about
     result = job.latest_result()
     assert result is not None
     trace = str(result.exc_string)
     assert trace.startswith("Traceback")
     assert "RaiseException P0001" in trace
     [shown] = failed_jobs(dashboard)
-    assert (shown["id"], shown["description"]) == (job_id, f"dead letter {poison} of default")
+    description = f"dead letter {poison} of default: store_memory in {session_id}"
+    assert (shown["id"], shown["description"]) == (job_id, description)
+    assert job_id.startswith("dead-letter-")
     page = dashboard.get(f"/0/data/job/{job_id}.json")
     assert page.json()["status"] == "failed"
+    assert json.loads(page.json()["metadata"]) == about
     assert "RaiseException P0001" in page.json()["exc_info"]
     assert dashboard.get(f"/0/view/job/{job_id}").status_code == 200
     for text in (trace, job.description, page.text):

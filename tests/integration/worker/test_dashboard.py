@@ -135,6 +135,13 @@ def test_it_lists_jobs_by_description(client: httpx.Client, failed: Job) -> None
     assert (gone.status_code, gone.text) == (404, "This job no longer exists.\n")
 
 
+def test_texts_on_its_pages_are_escaped(client: httpx.Client, failed: Job) -> None:
+    for path in (f"/0/view/job/{failed.id}", "/0/view/workers"):
+        page = client.get(path).text
+        assert "<%- d." in page
+        assert "<%= d." not in page
+
+
 @pytest.mark.parametrize(
     "headers",
     [
