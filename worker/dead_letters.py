@@ -144,5 +144,6 @@ def _show(redis: Redis, registry: FailedJobRegistry, identity: Identity, failed:
     job.ended_at = datetime.now(UTC)
     with redis.pipeline(transaction=True) as pipeline:
         registry.add(job, ttl=-1, exc_string=failed.trace, pipeline=pipeline)
+        job.save(pipeline=pipeline)  # RQ's registry leaves out the metadata.
         Result.create_failure(job, ttl=-1, exc_string=failed.trace, pipeline=pipeline)
         pipeline.execute()
