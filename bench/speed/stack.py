@@ -101,16 +101,16 @@ class Stack:
         self.pids[name] = process.pid
         return process
 
-    def start_relay(self) -> int:
+    def start_relay(self, **variables: str) -> int:
         """Start the public app, and return its port once it is ready. Raises RuntimeError with its log if it ends."""
         port = free_port("127.0.0.1", 0, variable="PORT")
-        relay = self.start("relay", "-m", "api", PORT=str(port), RELAY_PROCESSES="1")
+        relay = self.start("relay", "-m", "api", PORT=str(port), RELAY_PROCESSES="1", **variables)
         wait_until_ready(relay, port)
         return port
 
-    def start_workers(self, count: int) -> ChildProcess:
+    def start_workers(self, count: int, **variables: str) -> ChildProcess:
         """Start worker processes, and return their supervisor once all of them, and the embedder, wait for work."""
-        supervisor = self.start("worker", "-m", "worker", WORKERS=str(count))
+        supervisor = self.start("worker", "-m", "worker", WORKERS=str(count), **variables)
         embedders = int(configured_encoder(read_settings(self.environment({}))) is not None)
         wait_for(lambda: int(self.redis.scard("rq:workers")) >= count + embedders, what="The workers did not start")
         return supervisor
