@@ -4,9 +4,9 @@ A migration must not make a running system wait. While it waits for a lock, all 
 behind it; so it waits only briefly, rolls back, pauses, and tries again as a whole.
 """
 
-import logging
 import random
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,6 @@ WHERE pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE 
 ORDER BY xact_start LIMIT 1
 """
 
-logger = logging.getLogger("alembic.env")
 Steps = Callable[[Any, Any], Iterable[Any]]
 """Alembic's function that returns the migrations to run."""
 
@@ -88,7 +87,7 @@ class Attempts:
                     raise
                 if time.monotonic() + self._pause > self._ends_at:
                     raise SystemExit(self._describe_failure()) from error
-                logger.warning("The tables are in use. Trying again in %.1f s.", self._pause)
+                print(f"The tables are in use. Trying again in {self._pause:.1f} s.", file=sys.stderr, flush=True)
             time.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
             self._pause = min(self._pause * PAUSE_FACTOR, LONGEST_PAUSE_SECONDS)
 
