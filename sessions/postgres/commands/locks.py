@@ -24,6 +24,8 @@ def lock_shard(connection: Connection, shard: int) -> None:
     connection.execute(select(func.pg_advisory_xact_lock(SHARD_LOCK, shard)))
 
 
-def event_log_lock(shard: int) -> str:
-    """Return the statement that locks the shard's event log until the transaction ends."""
-    return f"SELECT pg_advisory_xact_lock({JOURNAL_LOCK}, {shard:d})"
+def event_log_locks(shards: Sequence[int]) -> str:
+    """Return the statement that locks the event logs of shards, in ascending order, until the transaction ends."""
+    numbers = ", ".join(f"{shard:d}" for shard in sorted(shards))
+    lock = f"pg_advisory_xact_lock({JOURNAL_LOCK}, shard)"
+    return f"SELECT count({lock}) FROM unnest(ARRAY[{numbers}]) AS shard"  # noqa: S608 - numbers of shards
