@@ -147,17 +147,19 @@ def _pieces_of(compound: str) -> list[tuple[int, str, tuple[str, ...]]]:
     """Return the words of an identifier or word, each with its place, and the forms of the wholes that begin there."""
     if compound.isascii() and (compound.isdigit() or (compound.isalpha() and compound[1:].islower())):
         return [(0, compound, ())]  # An ordinary word, and most are.
-    runs = list(_RUNS.finditer(compound))
-    wholes = (normalize("".join([run[0] for run in runs])),) if 1 < len(runs) <= MOST_PARTS else ()
+    runs = _RUNS.findall(compound)
+    wholes = (normalize("".join(runs)),) if 1 < len(runs) <= MOST_PARTS else ()
     pieces: list[tuple[int, str, tuple[str, ...]]] = []
+    at = 0
     for run in runs:
-        whole, parts = _split_run(run[0])
+        at = compound.index(run, at)
+        whole, parts = _split_run(run)
         if whole is not None:
             wholes = tuple(dict.fromkeys((whole, *wholes)))
-        at = run.start()
         for start, part in parts:
             pieces.append((at + start, part, wholes))
             wholes = ()
+        at += len(run)
     return pieces
 
 
@@ -165,7 +167,7 @@ def _split_run(run: str) -> tuple[str | None, list[tuple[int, str]]]:
     """Return the words of a run of letters and digits with their places, and the form of the run if it is a whole."""
     if not run.isascii() and _UNSPACED.search(run):
         return None, [(start, run[start:end]) for start, end in _unspaced_parts(run)]
-    parts = [run] if run.isdigit() else _BOUNDARIES.split(run)
+    parts = [run] if run.isdigit() or (run.isalpha() and run.islower()) else _BOUNDARIES.split(run)
     if not 1 < len(parts) <= (MOST_PARTS if run.isalpha() else MOST_MIXED_PARTS):
         return None, [(0, run)]
     starts = accumulate(map(len, parts), initial=0)

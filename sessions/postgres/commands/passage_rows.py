@@ -7,15 +7,15 @@ from datetime import datetime
 import msgspec
 
 from sessions.search.passages import Passage
-from sessions.search.stop_words import language_of
+from sessions.search.stop_words import LANGUAGES, language_of
 from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed_forms
 
 LABEL_GAP = 10
 """Positions between the label and the text, so that no phrase is found across."""
-MOST_KNOWN, MOST_KNOWN_LEXEMES = 65_536, 4
-_KNOWN: dict[tuple[str, str], tuple[int, list[tuple[int, str]]]] = {}
-"""The lexemes of words, which repeat. Numbers and identifiers rarely do, and would displace them; so would clauses of
-scripts without spaces, of which each takes up to 10 kB."""
+MOST_KNOWN, MOST_KNOWN_LEXEMES = 32_768, 4
+_KNOWN: dict[str, dict[str, tuple[str, ...]]] = {language: {} for language in LANGUAGES}
+"""The lexemes of single words by language; words repeat. Numbers and identifiers rarely do, and would displace them; so
+would clauses of scripts without spaces, of which each takes up to 10 kB."""
 
 
 class PassageColumns(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +72,18 @@ def _add_lexemes(text: str, lexemes: list[str], position: int) -> int:
     """Add the forms of a text's words with their positions, counted from this one, and return the position after the
     last word."""
     language = language_of(text)
+    known, add = _KNOWN[language], lexemes.append
     for compound in compounds_in(text):
-        words, found = _KNOWN.get((compound, language)) or _lexemes_of(compound, language)
-        for offset, lexeme in found:
-            lexemes.append(f"{lexeme}{position + offset}")
-        position += words
+        if (single := known.get(compound)) is not None:
+            place = str(position)
+            for lexeme in single:
+                add(lexeme + place)
+            position += 1
+        else:
+            words, found = _lexemes_of(compound, language)
+            for offset, lexeme in found:
+                add(f"{lexeme}{position + offset}")
+            position += words
     for wholes in numbers_in(text).values():
         lexemes += [f"'{whole}':{position}" for whole in wholes]
     return position
@@ -88,8 +95,9 @@ def _lexemes_of(compound: str, language: str) -> tuple[int, list[tuple[int, str]
     words, found = placed_forms(compound, language)
     plain = compound.isascii()
     lexemes = [(n, f"{form}:" if plain and form.isalnum() else f"{quote(form)}:") for n, form in found]
-    if len(lexemes) <= MOST_KNOWN_LEXEMES and len(compound) <= LONGEST_WORD and compound.isalpha():
-        if len(_KNOWN) >= MOST_KNOWN:
-            _KNOWN.clear()
-        _KNOWN[compound, language] = words, lexemes
+    if words == 1 and len(lexemes) <= MOST_KNOWN_LEXEMES and len(compound) <= LONGEST_WORD and compound.isalpha():
+        known = _KNOWN[language]
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[compound] = tuple(lexeme for _, lexeme in lexemes)
     return words, lexemes
