@@ -147,11 +147,11 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
     assert sent.returncode == 0, sent.stderr
     read = installation.run("session-cli", "memories", session, "--json", **relay)
     assert [memory["content"] for memory in json.loads(read.stdout)] == ["v"], read.stderr
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "add_artifact_code" in installation.run("session-relay", "trigger", "--list").stdout
     triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
     assert triggered.returncode == 0, triggered.stderr
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = installation.run("session-relay", "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0
