@@ -151,6 +151,9 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
     triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
     assert triggered.returncode == 0, triggered.stderr
 
+    files = installation.run("session-cli", "--backend", "json", "list", DATA_DIR=str(folder / "data"))
+    assert files.returncode == 0, files.stderr  # Files need no package of a server.
+
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = installation.run("session-relay", "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -160,7 +163,6 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
 
     for arguments in (
         ("session-relay", "up"),
-        ("session-cli", "--backend", "json", "list"),
         ("session-cli", "--backend", "postgres", "list"),
         ("session-cli", "db", "check"),
         ("session-cli", "doctor", "--mcp", "--yes"),
