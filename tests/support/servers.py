@@ -23,15 +23,21 @@ NO_SYNC = {"fsync": "off"}
 """Without fsync, a killed process loses nothing that the kernel has. Syncing would only slow the tests down."""
 RUN_FOLDER = "SESSION_RELAY_TESTS_FOLDER"
 """The variable that passes the run's folder to its workers."""
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where Linux has one."""
+MEMORY_BYTES = 4 * 1024**3
+"""More than the data of all servers of a run."""
 TEMPLATE = "migrated"
 """A database without connections, which is cloned."""
 
 
 def run_folder() -> Path:
     """Return a folder of this process and its children, which the servers' own user can enter even when the tests run
-    as root. It is created on first use, and removed when its process ends."""
+    as root. It is in memory if there is enough: Valkey waits for the disk at each write. It is created on first use,
+    and removed when its process ends."""
     if RUN_FOLDER not in os.environ:
-        folder = tempfile.mkdtemp(prefix="session-relay-tests-")
+        fits = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES and os.access(MEMORY, os.W_OK)
+        folder = tempfile.mkdtemp(prefix="session-relay-tests-", dir=MEMORY if fits else None)
         Path(folder).chmod(0o755)
         os.environ[RUN_FOLDER] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -89,7 +95,7 @@ def running_valkey(*, settings: Mapping[str, str] | None = None) -> Iterator[Emb
 def new_database(postgres: EmbeddedServer, *, template: str = TEMPLATE) -> Iterator[str]:
     """Create a database in that Postgres, migrated unless another template is named, and drop it after the block."""
     name = f"own_{secrets.token_hex(6)}"
-    execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     try:
         yield postgres.url.replace("/postgres?", f"/{name}?")
     finally:
