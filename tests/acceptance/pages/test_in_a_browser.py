@@ -95,29 +95,33 @@ def visit(browser: Browser, url: str) -> None:
     browser.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'", what=url)
 
 
-@SCREENS
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)], ids=["phone", "desk"])
 def test_every_page_fits_the_screen_and_can_be_read(
     person: Browser, stack: Stack, walk: str, width: int, dark: bool, request: pytest.FixtureRequest
 ) -> None:
-    person.show_as(width=width, dark=dark)
     barriers: set[str] = set()
     parts = ("", "/memories", "/memories/battery", "/tasks", "/tasks/t", "/artifacts", "/artifacts/a", "/journal")
     delivery = stack.client.get(f"/v1/deliveries?session_id={walk}&limit=1").json()["items"][0]["delivery_id"]
     admin = ("/status", "/agents", "/deliveries", f"/deliveries/{delivery}", "/refusals", "/keys", "/hooks")
     for path in ("/", "/?q=number", *(f"/sessions/{walk}{part}" for part in parts), *admin, "/dead-letters"):
+        person.show_as(width=width, dark=dark)
         visit(person, stack.url + path)
-        assert person.run(OVERFLOW) <= 0, path
-        barriers |= {f"{path} {barrier}" for barrier in person.find_barriers()}
         assert person.run(
             "document.querySelectorAll('main').length === 1 && document.querySelectorAll('h1').length === 1"
         )
         assert person.run("document.title") != "stolen"
-        if pictures := os.environ.get("PICTURES"):
-            name = path.strip("/?").replace("/", "-").replace(walk, "walk").replace(delivery, "one") or "first"
-            person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}.png")
+        # Only colours depend on the scheme.
+        for scheme, rules in ((dark, ()), (not dark, ("color-contrast",))):
+            person.show_as(width=width, dark=scheme)
+            ground = person.run("getComputedStyle(document.body).backgroundColor")
+            assert ground == ("rgb(20, 22, 26)" if scheme else "rgb(245, 246, 248)")
+            assert person.run(OVERFLOW) <= 0, path
+            barriers |= {f"{path} {barrier}" for barrier in person.find_barriers(rules=rules)}
+            if pictures := os.environ.get("PICTURES"):
+                name = path.strip("/?").replace("/", "-").replace(walk, "walk").replace(delivery, "one") or "first"
+                shade = "dark" if scheme else "light"
+                person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}-{shade}.png")
     assert barriers == set()
-    ground = person.run("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(20, 22, 26)" if dark else "rgb(245, 246, 248)")
 
 
 @SCREENS

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,14 @@ class Browser:
         """Wait until an expression is true in the page."""
         wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
 
-    def find_barriers(self, *, without: str = "") -> list[str]:
+    def find_barriers(self, *, without: str = "", rules: Sequence[str] = ()) -> list[str]:
         """Return what keeps people with disabilities from using the page, by axe: the rule and the element. Elements
-        that match `without` are left out."""
+        that match `without` are left out. `rules`: the only ones to check, else all."""
         if not self.run("'axe' in window"):
             self.call("Runtime.evaluate", expression=AXE.read_text())
         context = json.dumps({"exclude": [without]}) if without else "document"
         # It would load the style sheets again.
-        options = {"resultTypes": ["violations"], "preload": False}
+        options = {"resultTypes": ["violations"], "preload": False, **({"runOnly": list(rules)} if rules else {})}
         found = f"axe.run({context}, {json.dumps(options)})"
         rules = f"{found}.then((result) => result.violations.map((rule) => [rule.id, rule.nodes[0].html]))"
         return [f"{rule}: {element}" for rule, element in self.run(rules)]
