@@ -11,7 +11,7 @@ import pytest
 from local.servers.embedded import EmbeddedServer
 from tests.support.torture.restarts import restart_under_load
 from tests.support.torture.rig import Rig
-from tests.support.torture.rolling import new_cluster, roll_behind_haproxy
+from tests.support.torture.rolling import new_cluster, roll_behind_haproxy, roll_without_proxy
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3_600)]
 
@@ -26,3 +26,10 @@ def test_servers_are_restarted_many_times(server: Literal["valkey", "postgres"],
 def test_relays_and_workers_are_restarted_many_times_behind_haproxy(postgres: EmbeddedServer, tmp_path: Path) -> None:
     with new_cluster(postgres, tmp_path / "cluster") as cluster:
         roll_behind_haproxy(cluster, tmp_path, rounds=ROUNDS)
+
+
+def test_relays_and_workers_are_restarted_where_senders_try_the_other_relay(
+    postgres: EmbeddedServer, tmp_path: Path
+) -> None:
+    with new_cluster(postgres, tmp_path / "cluster") as cluster:
+        roll_without_proxy(cluster)

@@ -25,6 +25,8 @@ from tests.support.torture.ledger import Ledger
 
 SENDERS = 4
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+HAPROXY = shutil.which("haproxy", path=INSTALLED_IN)
+"""The path of haproxy, if it is installed."""
 
 
 class Stop(NamedTuple):
@@ -161,14 +163,13 @@ def _roll(cluster: Cluster, new_client: Callable[[], httpx.Client], *, rounds: i
 def running_haproxy(cluster: Cluster, folder: Path) -> Iterator[str]:
     """Run haproxy with the project's configuration in front of the relays, and return its URL. Skips the test where it
     is not installed."""
-    program = shutil.which("haproxy", path=INSTALLED_IN)
-    if program is None:
+    if HAPROXY is None:
         pytest.skip("haproxy is not installed (apt-get install haproxy)")
     port = free_port()
     environment = {"PATH": INSTALLED_IN, "BIND": f"127.0.0.1:{port}"}
     for number, relay in enumerate(cluster.relays, start=1):
         environment[f"RELAY_{number}"] = f"127.0.0.1:{relay.port}"
-    command = (program, "-f", str(DEPLOY / "haproxy" / "haproxy.cfg"))
+    command = (HAPROXY, "-f", str(DEPLOY / "haproxy" / "haproxy.cfg"))
     log = folder / "haproxy.log"
     haproxy = ChildProcess(Child(name="haproxy", command=command, environment=environment, log=log, lifeline=False))
     url = f"http://127.0.0.1:{port}"
