@@ -115,7 +115,7 @@ class AsyncCommands(ABC):
         """List sessions, the most recently active first; with `q` those whose title, context or id has these words.
 
         max_characters: The maximum length of the response. Longer texts and lists are truncated and marked.
-        since: Only sessions last active from this time on: a time, a date, or an age such as 7d.
+        since: Only sessions last written to from this time on: a time, a date, or an age such as 7d.
         until: Only sessions last active before this time; a date is included.
         timezone: The time zone of since and until, for values without an offset.
         q: Only sessions whose title, context or id contains all these words, in any case, with or without accents.
@@ -638,12 +638,12 @@ class AsyncCommands(ABC):
         name: The name of the artifact.
         content: The content: text or any other JSON.
         artifact_id: An id within the session. Other content under the same id is a new revision, which keeps an
-            omitted type, format and task_id. Default: derived from the content.
+            omitted type, format and task_id, but not metadata. Default: derived from the content.
         type: The kind of artifact, such as code, document or report.
         format: The format of the content, such as markdown or python.
         metadata: Any JSON object of your own.
         task_id: The id of the task that produced it, if any.
-        if_revision: Add only if this is the latest revision. 0: only if the id is new.
+        if_revision: Add only if this, the revision that you read, is still the latest. 0: only if the id is new.
         """
         return await self._send(
             "add_artifact",
@@ -674,7 +674,7 @@ class AsyncCommands(ABC):
 
         max_characters: The maximum length of the response. Longer texts and lists are truncated and marked.
         artifact_id: The id of the artifact.
-        revision: The revision to return. Default: the latest.
+        revision: The revision to return, counted from 1. Default: the latest.
         offset: The position to continue at in a long text: the next_offset of the previous response.
         """
         return await self._send(
@@ -703,7 +703,7 @@ class AsyncCommands(ABC):
         since: Only items from this time on: a time, a date, or an age such as 7d.
         until: Only items before this time: a time, an age such as 7d, or a date, which is included.
         timezone: The time zone of since and until, for values without an offset.
-        artifact_id: List the revisions of this artifact, with their sizes; needs session_id.
+        artifact_id: List this artifact's revisions, to read with get_artifact, and their sizes; needs session_id.
         type: Only artifacts of this type.
         task_id: Only artifacts of this task.
         limit: The maximum number of items per page.

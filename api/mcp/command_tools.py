@@ -22,7 +22,8 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
         "Pick up a session",
         READ,
         "Start here when your user continues something: open questions, action items, decisions, tasks, facts, "
-        "artifacts and the latest conversation. Without session_id: the most recently active session.",
+        "artifacts and the latest conversation. Without session_id: the session last written to. To find one by its "
+        "title: list_sessions.",
     ),
     "list_sessions": (
         "List sessions",
@@ -34,18 +35,19 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
         READ,
         "Search conversations, memories, artifacts, tasks and sessions by words and meaning. Without session_id: in "
         'all sessions. A hit with match "meaning" is a guess: if none fits, search for key nouns in the language of '
-        "the texts.",
+        "the texts, or open the session that fits with resume_bundle.",
     ),
     "read_conversation": (
         "Read a conversation",
         READ,
-        "Read a conversation word for word. To read around a hit, send its chunk_id, and an offset some hundred "
-        "characters before its own.",
+        "Read a conversation word for word. To read around a hit, send its chunk_id, an offset some hundred "
+        "characters before its own, where the match is, and max_characters 2000.",
     ),
     "recent_activity": (
         "See what happened",
         READ,
-        'What happened, newest first, in all sessions or one: "last week" is since its Monday until its Sunday.',
+        'What happened, newest first, in all sessions or one: "last week" is since its Monday until its Sunday '
+        "(included). All is in one response, unless it has next_cursor.",
     ),
     "query_memories": (
         "Look up memories",
@@ -64,9 +66,15 @@ COMMAND_TOOLS: dict[str, tuple[str, Hints, str]] = {
     "list_artifacts": (
         "List artifacts",
         READ,
-        "List finished documents, code and the like, newest first, without content. With artifact_id: its revisions.",
+        "List finished documents, code and the like, newest first, without content. With artifact_id: its "
+        "revisions; read one with get_artifact.",
     ),
-    "get_artifact": ("Read an artifact", READ, "Read an artifact with its content, at the latest or another revision."),
+    "get_artifact": (
+        "Read an artifact",
+        READ,
+        "Read an artifact with its content. Default: the newest revision; they count from 1. To change it: "
+        "send_command add_artifact with all of the new content, and if_revision, the revision you read.",
+    ),
     "create_session": (
         "Start a session",
         WRITE,

@@ -15,7 +15,7 @@ SESSION_MEANINGS = {
 }
 """By the command's `session` requirement."""
 OWN_SESSION_MEANINGS = {
-    "ResumeBundle": "The id of the session. Default: the most recently active one.",
+    "ResumeBundle": "The id of the session. Default: the one last written to, whenever its content was said.",
     "Batch": "The session of all commands in the batch. Default: the one that the first command creates.",
 }
 DELIVERY_ID_MEANING = (
@@ -53,7 +53,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "ListSessions": {
         "filter": "Only sessions with this status.",
         "q": "Only sessions whose title, context or id contains all these words, in any case, with or without accents.",
-        "since": "Only sessions last active from this time on: a time, a date, or an age such as 7d.",
+        "since": "Only sessions last written to from this time on: a time, a date, or an age such as 7d.",
         "until": "Only sessions last active before this time; a date is included.",
     },
     "ConversationChunk": {
@@ -131,15 +131,15 @@ MEANINGS: dict[str, dict[str, str]] = {
         "name": "The name of the artifact.",
         "content": "The content: text or any other JSON.",
         "artifact_id": "An id within the session. Other content under the same id is a new revision, which keeps an "
-        "omitted type, format and task_id. Default: derived from the content.",
+        "omitted type, format and task_id, but not metadata. Default: derived from the content.",
         "type": "The kind of artifact, such as code, document or report.",
         "format": "The format of the content, such as markdown or python.",
         "task_id": "The id of the task that produced it, if any.",
-        "if_revision": "Add only if this is the latest revision. 0: only if the id is new.",
+        "if_revision": "Add only if this, the revision that you read, is still the latest. 0: only if the id is new.",
     },
-    "GetArtifact": {"revision": "The revision to return. Default: the latest."},
+    "GetArtifact": {"revision": "The revision to return, counted from 1. Default: the latest."},
     "ListArtifacts": {
-        "artifact_id": "List the revisions of this artifact, with their sizes; needs session_id.",
+        "artifact_id": "List this artifact's revisions, to read with get_artifact, and their sizes; needs session_id.",
         "type": "Only artifacts of this type.",
         "task_id": "Only artifacts of this task.",
     },

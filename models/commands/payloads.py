@@ -271,6 +271,7 @@ def _one_session(outer: str | None, fields: dict[str, Raw], prefix: str) -> str 
             code="invalid_field",
             field="session_id",
             expected="1 to 128 letters, digits and . _ : @ -, the first a letter or digit",
+            hint="list_sessions with q finds the id of a session by its title.",
         )
     return session_id
 

@@ -95,7 +95,13 @@ def search(reader: SessionReader, command: Search, read_scope: ReadScope) -> Pag
             hits, _ = _rank(corpus, corrected, meanings)
         by_meaning = meanings is not None
         not_embedded = meanings.not_embedded if meanings else 0
-        return Ranking(hits=hits[:most], shown=corpus.details, by_meaning=by_meaning, not_embedded=not_embedded)
+        return Ranking(
+            hits=hits[:most],
+            shown=corpus.details,
+            by_meaning=by_meaning,
+            not_embedded=not_embedded,
+            is_waiting=not by_meaning and reader.vectors is not None,
+        )
 
     return show(command, query, best)
 

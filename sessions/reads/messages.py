@@ -19,6 +19,8 @@ _STATES = {
     "failed": "failed",
     "cancelled": "is cancelled",
 }
+_REST = {"chunk": "the text goes on"}
+"""By noun: the end of a sentence about a list that has another page."""
 _QUALIFIED = re.compile(" (?:for|with) ")
 """Where the part of a noun ends that has a plural, and its qualification begins."""
 
@@ -42,7 +44,18 @@ def counted(number: int, noun: str) -> str:
 def found(number: int, noun: str, *, where: str | None, more: bool) -> str:
     """Summarize a list."""
     place = f" in {where}" if where else ""
-    return f"Found {counted(number, noun)}{place}{', and there are more' if more else ''}."
+    rest = f", and {_REST.get(noun, 'there are more')}" if more else ""
+    return f"Found {counted(number, noun)}{place}{rest}."
+
+
+def found_nothing(*, where: str, is_incomplete: bool, by_meaning: bool) -> str:
+    """Summarize a search without hits, and suggest what to do next. `is_incomplete`: not all meanings can be compared
+    yet."""
+    if not is_incomplete:
+        return f"Found no hits in {where}. Try key nouns in the language of the texts."
+    method = "" if by_meaning else " by words only"
+    hint = "The search by meaning is not ready yet: try again in some seconds, or use key nouns."
+    return f"Found no hits{method} in {where}. {hint}"
 
 
 def of_session(summary: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from models.commands.definitions import (
     Search,
 )
 from models.commands.responses import type_name
-from sessions.reads.messages import found, of_bundle, of_session, of_task, quoted
+from sessions.reads.messages import found, found_nothing, of_bundle, of_session, of_task, quoted
 from sessions.reads.results import Page, ReadResult
 
 LISTS: dict[type[ReadCommand], tuple[str, str]] = {
@@ -37,6 +37,7 @@ LISTS: dict[type[ReadCommand], tuple[str, str]] = {
 
 NOUNS_OF_HITS = {
     "all": "hit",
+    "none": "hit",
     "partial": "hit for some of the words",
     "meaning": "hit with a possibly similar meaning, but without these words,",
 }
@@ -66,7 +67,7 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadR
     if page.truncated:
         data["truncated"] = True
     if isinstance(command, Search):
-        data["match"] = page.items[0]["match"] if page.items else "all"
+        data["match"] = page.items[0]["match"] if page.items else "none"
         noun = NOUNS_OF_HITS[data["match"]]
     if isinstance(command, ListArtifacts) and command.artifact_id is not None:
         noun = "revision"
@@ -75,5 +76,10 @@ def answer_list(command: ReadCommand, page: Page, *, title: str | None) -> ReadR
     everywhere = "all sessions"
     if isinstance(command, QueryMemories) and not command.include_completed:
         everywhere = "all sessions that are not completed"
-    where = None if isinstance(command, ListSessions) else everywhere if title is None else quoted(title)
+    place = everywhere if title is None else quoted(title)
+    if isinstance(command, Search) and not page.items and command.cursor is None:
+        by_meaning = page.notes.get("method") == "hybrid"
+        message = found_nothing(where=place, is_incomplete=page.is_incomplete, by_meaning=by_meaning)
+        return ReadResult(data=data, message=message)
+    where = None if isinstance(command, ListSessions) else place
     return ReadResult(data=data, message=found(len(page.items), noun, where=where, more=page.next_cursor is not None))

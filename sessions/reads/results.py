@@ -22,3 +22,5 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool = False
     notes: dict[str, Any] = {}
     """Further fields of the answer, about the list as a whole."""
+    is_incomplete: bool = False
+    """Whether a search that found nothing may find something later: not all meanings can be compared yet."""

@@ -69,6 +69,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     by_meaning: bool = False
     not_embedded: int = 0
     """Texts that are found only by their words yet."""
+    is_waiting: bool = False
+    """Whether meanings will be compared, but cannot be yet. Known only if there are no hits."""
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -91,7 +93,8 @@ def show(command: Search, query: Query, rank: Callable[[int], Ranking]) -> Page:
                 yield Position(match="all", offset=offset), _item(hit, shown, snippet(hit.best.text, query))
 
     page = fill(items(), limit=limit, room=command.max_characters)
-    return msgspec.structs.replace(page, notes=ranking.notes)
+    is_incomplete = ranking.is_waiting or ranking.not_embedded > 0
+    return msgspec.structs.replace(page, notes=ranking.notes, is_incomplete=is_incomplete)
 
 
 def _item(hit: Hit, shown: Shown, cut: Snippet) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from sessions.embeddings.encoder import Encoder, ModelFailed
 from sessions.postgres.connections import ENCODER, QUESTION_SECONDS
 from sessions.postgres.embeddings.embedding import vector_text
+from sessions.postgres.embeddings.obstacles import find_obstacle
 from sessions.postgres.embeddings.vector_table import indexed_dimensions
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,14 @@ def ask(connection: Connection, text: str) -> Question | None:
         return None
     prepare_index_scan(connection)
     return Question(model=encoder.name, vector=vector_text(vector), dimensions=len(vector))
+
+
+def is_expected(connection: Connection) -> bool:
+    """Return whether meanings will be compared after all: embeddings are on, and the database can hold vectors."""
+    encoder: Encoder | None = connection.get_execution_options().get(ENCODER)
+    if encoder is None:
+        return False
+    return indexed_dimensions(connection, encoder.name) is not None or find_obstacle(connection) is None
 
 
 def prepare_index_scan(connection: Connection) -> None:

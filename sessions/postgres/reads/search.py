@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from models.commands.definitions import Search
 from sessions.postgres.commands.passage_rows import quote
-from sessions.postgres.embeddings.nearest import NO_COSINE, NONE_NEAREST, ask, count_not_embedded
+from sessions.postgres.embeddings.nearest import NO_COSINE, NONE_NEAREST, ask, count_not_embedded, is_expected
 from sessions.postgres.reads.search_scope import find_scope
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
@@ -148,6 +148,7 @@ class _Search:
             shown=_details(self._connection, hits),
             by_meaning=by_meaning,
             not_embedded=count_not_embedded(self._connection, self._scope.where) if by_meaning else 0,
+            is_waiting=not hits and not by_meaning and is_expected(self._connection),
         )
 
     def _candidates(self, terms: _Terms, most: int) -> tuple[list[Candidate], list[float]]:

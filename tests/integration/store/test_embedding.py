@@ -91,7 +91,13 @@ def test_texts_wait_until_they_are_embedded(engine: Engine, backend: PostgresBac
     remember(backend, AT_ONCE + 5)
     embedding = Embedding(engine, Encoder(LocalModel()))
     passages = scalar(engine, "SELECT count(*) FROM passages")
+    unknown = {"q": "irrigation"}
+    assert backend.send("search", unknown, session_id=None)["message"].startswith(
+        "Found no hits by words only in all sessions. The sear"
+    )
     assert embedding.start() == 0, "They were noted when they were written."
+    waiting = backend.send("search", unknown, session_id=None)["message"]
+    assert waiting.startswith("Found no hits in all sessions. The search by meaning is not ready yet")
     assert send(backend, "search", None, q="garden")["not_embedded"] == passages
     assert list(iter(embedding.embed_batch, 0)) == [AT_ONCE, passages - AT_ONCE]
     assert scalar(engine, "SELECT count(*) FROM passage_vectors") == passages
