@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.routes import template_of
 from models.settings import Settings, parse_networks
@@ -43,6 +43,10 @@ class RelayApp(Starlette):
             await self.fast_path.answer(accept, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    def answer_at_once(self, scope: Scope, body: bytes, run: Callable[[ASGIApp], None]) -> bool:
+        """Answer a request that has arrived in whole without a task; see `FastPath`."""
+        return self.fast_path.answer_at_once(scope, body, run)
 
 
 def create_relay(settings: Settings) -> RelayApp:

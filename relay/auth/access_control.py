@@ -88,6 +88,19 @@ class AccessControl:
 
         return finish
 
+    def find_ready(self, headers: Headers, size: int) -> Caller | None:
+        """Returns the caller whose key an unsigned request carries, or None if this process has no quota in hand for
+        such a request with a body of this size. Counts nothing. Raises Unauthorized, or Unavailable."""
+        if self._authenticator.signature_of(headers) is not None:
+            return None
+        caller = self._authenticator.find_key(headers)
+        return caller if self._rates.holds(caller.source, size) else None
+
+    def count_ready(self, caller: Caller, size: int, state: RequestState) -> bool:
+        """Count the request of a ready caller; returns whether its quota was still in hand."""
+        state["source"] = caller.source
+        return self._rates.spend(caller.source, size, state)
+
     def identify(self, key: str) -> Caller:
         """Returns the caller that this key belongs to. Raises Unauthorized, or Unavailable."""
         return self._authenticator.identify(key)

@@ -23,6 +23,7 @@ FORM = "application/x-www-form-urlencoded"
 BYTES = "application/octet-stream"
 """The type of programs that do not know better."""
 JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-json", FORM, BYTES})
+JSON_ONLY = frozenset({"application/json"})
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Supported encodings, with zlib's parameter."""
 KEPT_LENGTH = 200
@@ -163,6 +164,14 @@ async def read_body(
             hint="Send {}, or Content-Length: 0 without a body.",
         )
     return content
+
+
+def plain_body(headers: Headers, body: bytes, *, limit: int) -> bytes | None:
+    """Returns a body that has arrived in whole, as `read_body` would; None if it takes more to judge it, as it is not
+    named JSON, or is signed, compressed, empty or too large."""
+    if media_types_of(headers) != JSON_ONLY or is_signed(headers) or "content-encoding" in headers:
+        return None
+    return without_mark(body) if 0 < len(body) <= limit else None
 
 
 async def _collect(

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import httptools
 import msgspec
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -31,6 +31,10 @@ RESPOND = "session_relay.respond"
 """An ASGI extension of this server: a function that sends a whole response at once; see `LimitedHttpProtocol`."""
 
 Respond = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], bool]
+
+AnswerAtOnce = Callable[[Scope, bytes, Callable[[ASGIApp], None]], bool]
+"""A method `answer_at_once` of an app: takes a request that has arrived in whole, and answers it by RESPOND. It gets a
+function that runs another app in a task instead. Returns False if the app itself has to run in a task."""
 
 FRAMING = (b"content-length", b"transfer-encoding")
 """Headers that delimit the body."""
@@ -72,6 +76,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """The error to send once the requests before it are answered."""
         self._answering: RequestResponseCycle | None = None
         """The request that was passed to the app last; `cycle` is the one that was parsed last."""
+        self._starting: RequestResponseCycle | None = None
+        """The same, until the bytes that came with its head are parsed: then the app may answer it at once."""
+        self._answer_at_once: AnswerAtOnce | None = getattr(self.app, "answer_at_once", None)
         self._part: Literal["head", "body"] | None = None
         """The part of the request that is arriving."""
         self._is_resuming = False
@@ -123,6 +130,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             except httptools.HttpParserError:
                 self._refuse("Invalid HTTP request received.")
                 break
+            finally:
+                if self._starting is not None:
+                    self._start(self._starting)
             self._bytes_without_progress = 0 if self._progress else self._bytes_without_progress + len(step)
             if self._bytes_without_progress > MAX_HEAD_BYTES:
                 self._refuse(f"The head of the request has more than {MAX_HEAD_BYTES:,} bytes.")
@@ -219,7 +229,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             if self.pipeline:
-                self._start_asgi_task(*self.pipeline.pop())
+                cycle, app = self.pipeline.pop()
+                self._start_asgi_task(cycle, app)
+                self._start(cycle)
             elif self._malformed is not None:
                 self._answer(self._malformed)
                 return
@@ -235,8 +247,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._clients.mark_idle(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Also offer the app to send a whole response at once, and to say more for the line in the access log."""
-        self._answering = cycle
+        """Also offer the app to send a whole response at once, and to say more for the line in the access log. Leaves
+        it to `_start` to start the app."""
+        self._answering = self._starting = cycle
         scope = cast("Scope", cycle.scope)
         scope["extensions"] = {RESPOND: partial(self._respond, cycle)}
         cycle.access_log = self._clients.access_log.is_enabled
@@ -244,7 +257,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             log = RequestLog(self._clients.access_log, scope, peer=self._peer)
             scope["state"][STATE_KEY] = log
             cycle.access_logger = log  # type: ignore[assignment]
-        super()._start_asgi_task(cycle, app)
+
+    def _start(self, cycle: RequestResponseCycle) -> None:
+        """Let the app answer the request at once, if it can, else in a task."""
+        self._starting = None
+        run = partial(super()._start_asgi_task, cycle)
+        if not (
+            self._answer_at_once
+            and not (cycle.more_body or cycle.disconnected)
+            and self._answer_at_once(cast("Scope", cycle.scope), bytes(cycle.body), run)
+        ):
+            run(self.app)
 
     def _respond(
         self, cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -27,7 +28,7 @@ from relay.auth.authentication import Caller, require_permission
 from relay.delivery_ids import HEADER as IDEMPOTENCY_KEY
 from relay.delivery_ids import choose_delivery_id
 from relay.http.access_log import STATE_KEY, RequestLog
-from relay.http.bodies import LARGE_BYTES, UnauthenticatedBytes, read_body, without_mark
+from relay.http.bodies import LARGE_BYTES, UnauthenticatedBytes, plain_body, read_body, without_mark
 from relay.http.headers import IndexedHeaders
 from relay.http.query_parameters import decode_parameters
 from relay.http.responses import error_response
@@ -186,10 +187,57 @@ class Pipeline:
         try:
             return await self.deliver(sender, caller, admitted)
         except Unavailable as error:
-            self._metrics.count_error(error)
-            if log := sender.log:
-                log.cause = error.code
-            return error_response(error, {IDEMPOTENCY_KEY: admitted.entry.delivery_id})
+            return self._not_stored(admitted.entry, error, sender.log)
+
+    def push_at_once(
+        self, sender: Sender, body: bytes, parse: Parse, done: Callable[[Callable[[], Response]], None]
+    ) -> bool:
+        """Take a whole body through the same steps without awaiting any, and later call `done` with a function that
+        returns the response, or raises as `submit` does. Returns False, having changed nothing, if a step has to be
+        awaited or raises: then `run` takes the request, or raises the same."""
+        try:
+            caller = self._access.find_ready(sender.headers, len(body))
+            self._load.check()
+            content = plain_body(sender.headers, body, limit=self._max_body_bytes)
+            if caller is None or content is None or len(content) >= LARGE_BYTES:
+                return False
+            parsed = parse(content, caller)
+            if not isinstance(parsed, Submission) or parsed.sync:
+                return False
+            require_permission(caller, parsed.command, parsed.session_id)
+            header = sender.headers.get(IDEMPOTENCY_KEY)
+            entry = self._admit(caller, parsed, Waits(), header=header, client=sender.client).entry
+            size = self._load.reserve(entry)
+        except Exception:
+            return False
+        if not self._access.count_ready(caller, len(body), sender.state):
+            self._load.release(entry.source, size)
+            return False
+        log = sender.log
+        if log:
+            log.entry = entry
+
+        def settle(result: Pushed | Exception) -> None:
+            self._load.release(entry.source, size)
+            done(partial(respond, result))
+
+        def respond(result: Pushed | Exception) -> Response:
+            if isinstance(result, Unavailable):
+                return self._not_stored(entry, result, log)
+            if isinstance(result, Exception):
+                raise result
+            self._note(entry, result, sender, begun_at=sender.begun_at)
+            return receipt_response(entry, result, status="accepted")
+
+        self._pusher.push_then(entry, settle)
+        return True
+
+    def _not_stored(self, entry: Entry, error: Unavailable, log: RequestLog | None) -> Response:
+        """Returns the response to a sender whose webhook may not be stored, with the id for a retry."""
+        self._metrics.count_error(error)
+        if log:
+            log.cause = error.code
+        return error_response(error, {IDEMPOTENCY_KEY: entry.delivery_id})
 
     def _admit(self, caller: Caller, parsed: Parsed, waits: Waits, *, header: str | None, client: str) -> Admitted:
         """Make the entry, and check whether its sender may wait. Raises Invalid for an invalid delivery id."""
@@ -257,11 +305,15 @@ class Pipeline:
             pushed = await self._pusher.push(entry)
         finally:
             self._load.release(entry.source, size)
+        self._note(entry, pushed, sender, begun_at=begun_at)
+        return pushed
+
+    def _note(self, entry: Entry, pushed: Pushed, sender: Sender | None, *, begun_at: float) -> None:
+        """Count an entry that is stored, and note it in the request's log."""
         if pushed.verdict != "conflict":
             self._metrics.count_stored(is_repeated=pushed.verdict == "duplicate", begun_at=begun_at)
             if sender is not None and (log := sender.log):
                 log.accepted(entry, is_new=pushed.verdict == "accepted", is_answered_later=entry.waits)
-        return pushed
 
     async def _push_and_wait(
         self, sender: Sender, entry: Entry, gone: asyncio.Future[None], *, seconds: float

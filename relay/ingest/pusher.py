@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import hiredis
@@ -103,22 +104,16 @@ class PendingPush(msgspec.Struct, frozen=True):
     keys: list[str]
     arguments: list[str | bytes]
     size: int
-    result: asyncio.Future[Pushed]
+    done: Callable[[Pushed | Exception], None]
+    """Called once with the result."""
 
-    def settle(self, answer: Any) -> None:
-        """Set the result to the script's verdict."""
-        if self.result.done():
-            return
+    def result_of(self, answer: Any) -> Pushed:
+        """Returns the script's verdict."""
         if answer == b"accepted":
-            self.result.set_result(Pushed("accepted", self.receipt))
-        else:
-            verdict, receipt = answer
-            known = msgspec.json.decode(receipt, type=Receipt)
-            self.result.set_result(Pushed("conflict" if verdict == b"conflict" else "duplicate", known))
-
-    def fail(self, error: Exception) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
+            return Pushed("accepted", self.receipt)
+        verdict, receipt = answer
+        known = msgspec.json.decode(receipt, type=Receipt)
+        return Pushed("conflict" if verdict == b"conflict" else "duplicate", known)
 
 
 class Pusher:
@@ -131,7 +126,6 @@ class Pusher:
         self._wake = wake
         self._count = count
         self._waiting: deque[PendingPush] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._some = asyncio.Event()
 
     def push(self, entry: Entry) -> asyncio.Future[Pushed]:
@@ -139,15 +133,17 @@ class Pusher:
 
         If waiting for it is cancelled, the entry may be stored or not.
         """
+        result: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
+        self.push_then(entry, partial(_settle, result))
+        return result
+
+    def push_then(self, entry: Entry, done: Callable[[Pushed | Exception], None]) -> None:
+        """As `push`, but calls `done`, which must not raise, with the result or the error."""
         receipt = receipt_of(entry)
         keys, arguments = push_arguments(entry, receipt)
         size = sum(map(len, arguments))
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        result: asyncio.Future[Pushed] = self._loop.create_future()
-        self._waiting.append(PendingPush(entry.delivery_id, receipt, keys, arguments, size, result))
+        self._waiting.append(PendingPush(entry.delivery_id, receipt, keys, arguments, size, done))
         self._some.set()
-        return result
 
     async def run(self) -> None:
         """Send batches, until cancelled."""
@@ -178,8 +174,9 @@ class Pusher:
         try:
             answers, streams = await self._run_script(batch)
             self._count(len(batch))
-            for pending, answer in zip(batch, answers, strict=True):
-                pending.settle(answer)
+            results = [pending.result_of(answer) for pending, answer in zip(batch, answers, strict=True)]
+            for pending, result in zip(batch, results, strict=True):
+                pending.done(result)
             if streams:
                 self._wake_later([shard_of_key(stream) for stream in streams])
         except REDIS_ERRORS as error:
@@ -191,10 +188,10 @@ class Pusher:
                 self._waiting.clear()
                 self._some.clear()
             for pending in batch:
-                pending.fail(_not_confirmed(pending.delivery_id))
+                pending.done(_not_confirmed(pending.delivery_id))
         except Exception as error:
             for pending in batch:
-                pending.fail(error)
+                pending.done(error)
 
     def _wake_later(self, shards: list[int]) -> None:
         """Call `wake` once the senders are answered, as the thread that it wakes takes the interpreter for a while."""
@@ -226,6 +223,15 @@ def push_arguments(entry: Entry, receipt: Receipt) -> tuple[list[str], list[str 
     since = format_utc(entry.accepted_at - REPEAT_WINDOW) if entry.by_content else ""
     value = entry.hash.encode() + msgspec.json.encode(receipt)
     return keys, [value, waits, entry.source, msgspec.json.encode(entry), since]
+
+
+def _settle(future: asyncio.Future[Pushed], result: Pushed | Exception) -> None:
+    if future.done():
+        return  # Nobody waits any more.
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _not_confirmed(delivery_id: str) -> Unavailable:

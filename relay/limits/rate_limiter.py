@@ -88,6 +88,11 @@ class RateLimiter:
         share = self._shares.get(source)
         return share is not None and share.spend(amount, time.monotonic())
 
+    def holds(self, source: str, amount: int) -> bool:
+        """Whether `spend` would succeed now, and `check` not raise."""
+        share, now = self._shares.get(source), time.monotonic()
+        return share is not None and share.refused_until <= now <= share.held_until and amount <= share.in_hand
+
     def check(self, source: str) -> None:
         """Raise TooManyRequests if the limit was exhausted just now."""
         if share := self._shares.get(source):

@@ -56,6 +56,19 @@ class RequestRates:
                 state["allowance"] = self._requests.status_of(source)
         self._bytes.check(source)
 
+    def holds(self, source: str, size: int) -> bool:
+        """Whether this process has reserved enough quota for a request with a body of this size."""
+        return self._requests.holds(source, 1) and self._bytes.holds(source, size)
+
+    def spend(self, source: str, size: int, state: MutableMapping[str, Any]) -> bool:
+        """Count a request and its body as `hit` and `hit_bytes` do, if `holds` says so; returns whether it did."""
+        if not self.holds(source, size):
+            return False
+        self._requests.spend(source, 1)
+        self._bytes.spend(source, size)
+        state["allowance"] = self._requests.status_of(source)
+        return True
+
     def spend_bytes(self, source: str, size: int) -> bool:
         """Count a body's bytes, if this process has reserved enough quota; returns whether it had."""
         return self._bytes.spend(source, size)
