@@ -295,6 +295,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()
+        scope = cast("Scope", cycle.scope)
+        scope["extensions"] = {}  # Both refer to the scope in turn: without them, no garbage is left to collect.
+        scope["state"].pop(STATE_KEY, None)
         cycle.on_response()
         return True
 
