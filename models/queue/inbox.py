@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -124,17 +123,36 @@ class OutcomeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     outcome: Outcome | None = None
 
 
-def make_entry(submission: Submission, **origin: Any) -> Entry:
-    """Create the entry of a submission. `origin` are source, delivery_id, accepted_at, scopes, session_glob, waits,
-    client and is_unnamed."""
+def make_entry(
+    submission: Submission,
+    *,
+    source: str,
+    delivery_id: str,
+    accepted_at: datetime,
+    scopes: list[Scope],
+    session_glob: str | None = None,
+    waits: bool = False,
+    resolution: DeadLetterResolution | None = None,
+    client: str = "",
+    is_unnamed: bool = False,
+) -> Entry:
+    """Create the entry of a submission."""
     return Entry(
+        source=source,
+        delivery_id=delivery_id,
         hash=submission.hash,
         command=name_of(submission.command),
         session_id=submission.session_id,
         data=Raw(msgspec.json.encode(submission.command)),
+        accepted_at=accepted_at,
+        scopes=scopes,
+        session_glob=session_glob,
+        waits=waits,
+        resolution=resolution,
         by_content=submission.by_content,
+        is_unnamed=is_unnamed,
         names_session=submission.names_session,
-        **origin,
+        client=client,
     )
 
 

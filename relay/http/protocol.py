@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ the wire: only those of one step do."""
 RESPOND = "session_relay.respond"
 """An ASGI extension of this server: a function that sends a whole response at once; see `LimitedHttpProtocol`."""
 
-Respond = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], bool]
+Respond = Callable[[int, bytes, bytes], bool]
 
 AnswerAtOnce = Callable[[Scope, bytes, Callable[[ASGIApp], None]], bool]
 """A method `answer_at_once` of an app: takes a request that has arrived in whole, and answers it by RESPOND. It gets a
@@ -269,35 +269,31 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         ):
             run(self.app)
 
-    def _respond(
-        self, cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> bool:
+    def _respond(self, cycle: RequestResponseCycle, status: int, lines: bytes, body: bytes) -> bool:
         """Send a response, its head and its body in one write. Returns False, having done nothing, if the app has to
         send it by ASGI messages: another one has begun, or the client does not read.
 
-        The headers include a content-length, and neither framing nor `connection`.
+        The lines of the headers, each with its line break, include a content-length, and neither other framing nor
+        `connection`.
         """
         if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
         if cycle.disconnected:
             return True
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
         if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise RuntimeError("Invalid HTTP header value.")
+            lines += b"connection: close\r\n"
+        scope = cast("Scope", cycle.scope)
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        if log := request_log(cast("Scope", cycle.scope)):
+        if log := scope["state"].pop(STATE_KEY, None):
             log.answered(status)
-        cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], date, lines, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()
-        scope = cast("Scope", cycle.scope)
-        scope["extensions"] = {}  # Both refer to the scope in turn: without them, no garbage is left to collect.
-        scope["state"].pop(STATE_KEY, None)
+        # This function refers to the scope in turn, as the log did: without them, no garbage is left to collect.
+        scope["extensions"] = {}
         cycle.on_response()
         return True
 

@@ -37,6 +37,9 @@ RecordRejection = Callable[[Scope, RelayError], None]
 
 NOT_CACHED = (b"cache-control", b"no-store")
 JSON_TYPE = (b"content-type", b"application/json")
+PLAIN_COUNT = 3
+PLAIN_LINES = b"cache-control: no-store\r\ncontent-length: %d\r\ncontent-type: application/json\r\n"
+"""The number and the lines of the headers of most responses: these two, and the length between them."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,17 @@ class JsonResponse(Response):
             super().init_headers({"cache-control": "no-store", **headers})
         else:
             self.raw_headers = [NOT_CACHED, (b"content-length", b"%d" % len(self.body)), JSON_TYPE]
+
+    def header_lines(self) -> bytes:
+        """The headers as they are sent. Raises RuntimeError if a value has a line break."""
+        headers = self.raw_headers
+        if len(headers) == PLAIN_COUNT and headers[0] is NOT_CACHED and headers[-1] is JSON_TYPE:
+            return PLAIN_LINES % len(self.body)
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        joined = b"".join(lines)
+        if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines):
+            raise RuntimeError("Invalid HTTP header value.")
+        return joined
 
 
 class LingeringResponse(JsonResponse):

@@ -26,7 +26,7 @@ from relay.http.responses import JsonResponse, RecordRejection, bug_response, re
 from relay.ingest.endpoints import Ingest
 from relay.ingest.pipeline import NO_QUERY, Sender
 from relay.limits.rate_limiter import RateLimitStatus
-from relay.limits.request_rates import rate_headers, with_rate_headers
+from relay.limits.request_rates import rate_lines, with_rate_headers
 
 EXPECT = b"expect"
 """A client that sends this header may leave out the body."""
@@ -80,11 +80,8 @@ class FastPath:
         except RelayError:
             return False
 
-        def finish(respond: Callable[[], Response]) -> None:
-            try:
-                response = respond()
-            except Exception as error:
-                response = self._error_response(scope, error)
+        def finish(result: Response | Exception) -> None:
+            response = self._error_response(scope, result) if isinstance(result, Exception) else result
             if not _respond_at_once(response, scope):
                 run(partial(_respond_in_parts, response))
 
@@ -129,8 +126,8 @@ def _respond_at_once(response: Response, scope: Scope) -> bool:
     if respond is None or type(response) is not JsonResponse:
         return False
     allowance: RateLimitStatus | None = scope["state"].get("allowance")
-    headers = response.raw_headers if allowance is None else [*response.raw_headers, *rate_headers(allowance)]
-    return respond(response.status_code, headers, bytes(response.body))
+    lines = response.header_lines() if allowance is None else response.header_lines() + rate_lines(allowance)
+    return respond(response.status_code, lines, bytes(response.body))
 
 
 def _folder_of(name: str) -> str:

@@ -9,8 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -190,11 +189,11 @@ class Pipeline:
             return self._not_stored(admitted.entry, error, sender.log)
 
     def push_at_once(
-        self, sender: Sender, body: bytes, parse: Parse, done: Callable[[Callable[[], Response]], None]
+        self, sender: Sender, body: bytes, parse: Parse, done: Callable[[Response | Exception], None]
     ) -> bool:
-        """Take a whole body through the same steps without awaiting any, and later call `done` with a function that
-        returns the response, or raises as `submit` does. Returns False, having changed nothing, if a step has to be
-        awaited or raises: then `run` takes the request, or raises the same."""
+        """Take a whole body through the same steps without awaiting any, and later call `done` with the response, or
+        what `submit` would raise. Returns False, having changed nothing, if a step has to be awaited or raises: then
+        `run` takes the request, or raises the same."""
         try:
             caller = self._access.find_ready(sender.headers, len(body))
             self._load.check()
@@ -219,15 +218,17 @@ class Pipeline:
 
         def settle(result: Pushed | Exception) -> None:
             self._load.release(entry.source, size)
-            done(partial(respond, result))
-
-        def respond(result: Pushed | Exception) -> Response:
-            if isinstance(result, Unavailable):
-                return self._not_stored(entry, result, log)
-            if isinstance(result, Exception):
-                raise result
-            self._note(entry, result, sender, begun_at=sender.begun_at)
-            return receipt_response(entry, result, status="accepted")
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                self._note(entry, result, sender, begun_at=sender.begun_at)
+                response = receipt_response(entry, result, status="accepted")
+            except Unavailable as error:
+                response = self._not_stored(entry, error, log)
+            except Exception as error:
+                done(error)
+                return
+            done(response)
 
         self._pusher.push_then(entry, settle)
         return True
@@ -245,20 +246,33 @@ class Pipeline:
         if "hook" in caller.scopes:
             header = None  # The hook's event already has its id.
         wait_seconds = _choose_wait(parsed, waits)
-        origin: dict[str, Any] = {
-            "source": caller.source,
-            "delivery_id": caller.signed.id if caller.signed else choose_delivery_id(header, own_id),
-            "accepted_at": datetime.now(UTC),
-            "scopes": list(caller.scopes),
-            "session_glob": caller.session_glob,
-            "waits": wait_seconds > 0 and self.has_place(caller.source),
-            "client": client,
-        }
+        delivery_id = caller.signed.id if caller.signed else choose_delivery_id(header, own_id)
         if isinstance(parsed, IgnoredEvent):
-            ignored: dict[str, Any] = {"command": "", "session_id": None, "data": EMPTY_OBJECT}
-            return Admitted(Entry(hash=parsed.hash, ignored=parsed.reason, **ignored, **origin), wait_seconds)
-        is_unnamed = not caller.signed and header is None and own_id is None
-        entry = make_entry(parsed, is_unnamed=is_unnamed, **origin)
+            entry = Entry(
+                source=caller.source,
+                delivery_id=delivery_id,
+                hash=parsed.hash,
+                command="",
+                session_id=None,
+                data=EMPTY_OBJECT,
+                accepted_at=datetime.now(UTC),
+                scopes=list(caller.scopes),
+                session_glob=caller.session_glob,
+                ignored=parsed.reason,
+                client=client,
+            )
+            return Admitted(entry, wait_seconds)
+        entry = make_entry(
+            parsed,
+            source=caller.source,
+            delivery_id=delivery_id,
+            accepted_at=datetime.now(UTC),
+            scopes=list(caller.scopes),
+            session_glob=caller.session_glob,
+            waits=wait_seconds > 0 and self.has_place(caller.source),
+            client=client,
+            is_unnamed=not caller.signed and header is None and own_id is None,
+        )
         read = parsed.command if isinstance(parsed.command, ReadCommand) else None
         return Admitted(entry, wait_seconds, read, _task_to_wait_for(parsed, waits), parsed.is_flat)
 

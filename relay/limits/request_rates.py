@@ -61,11 +61,9 @@ class RequestRates:
         return self._requests.holds(source, 1) and self._bytes.holds(source, size)
 
     def spend(self, source: str, size: int, state: MutableMapping[str, Any]) -> bool:
-        """Count a request and its body as `hit` and `hit_bytes` do, if `holds` says so; returns whether it did."""
-        if not self.holds(source, size):
+        """Count a request and its body, after `holds`; returns whether the reserved quota did not expire meanwhile."""
+        if not (self._bytes.spend(source, size) and self._requests.spend(source, 1)):
             return False
-        self._requests.spend(source, 1)
-        self._bytes.spend(source, size)
         state["allowance"] = self._requests.status_of(source)
         return True
 
@@ -102,6 +100,14 @@ def with_rate_headers(state: Mapping[str, Any], send: Send) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+def rate_lines(allowance: RateLimitStatus) -> bytes:
+    """Returns the RateLimit headers as they are sent."""
+    return _RATE_LINES % (allowance.limit, allowance.remaining, allowance.reset_seconds)
+
+
+_RATE_LINES = b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n"
 
 
 def rate_headers(allowance: RateLimitStatus) -> list[tuple[bytes, bytes]]:

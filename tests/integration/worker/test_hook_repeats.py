@@ -39,6 +39,7 @@ def event(session_id: str, body: bytes = b'{"status": "down"}', *, at: datetime 
     headers = Headers({"Idempotency-Key": sender_id} if sender_id else {})
     submission = parse_hook(read_event(body, headers=headers), session_id=session_id, name="probe", at=at)
     origin: dict[str, Any] = {"source": f"probe-{session_id}", "accepted_at": at, "scopes": ["hook"]}
+    assert submission.delivery_id is not None
     return make_entry(submission, delivery_id=submission.delivery_id, **origin)
 
 

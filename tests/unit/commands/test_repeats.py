@@ -22,7 +22,13 @@ FIRST = Said(source="phone", hash="", at=NOW, response=Raw(b"{}"))
 
 def entry(command: str = "conversation_chunk", /, data: dict[str, Any] | None = None, **origin: Any) -> Entry:
     body = {"command": command, "session_id": "walk", "data": data or {"content": "Yes."}}
-    given = {"source": "phone", "delivery_id": "d", "accepted_at": NOW, "scopes": ["admin"], "is_unnamed": True}
+    given: dict[str, Any] = {
+        "source": "phone",
+        "delivery_id": "d",
+        "accepted_at": NOW,
+        "scopes": ["admin"],
+        "is_unnamed": True,
+    }
     return make_entry(parse_envelope(msgspec.json.encode(body)), **given | origin)
 
 
