@@ -22,7 +22,9 @@ from relay.redis_client import REDIS_ERRORS
 BLOCKS_PER_LIMIT = 100
 """Blocks per limit: a block is at most a hundredth of it, so a process that does not spend its block wastes little."""
 BUSY_SECONDS = 0.25
-"""A block that is spent sooner is doubled the next time; other sources reserve what they need."""
+"""A block that is spent sooner is doubled the next time."""
+RECENT_SECONDS = 2.0
+"""Until then, as much is reserved as was spent of the last block, and later only what is needed."""
 HOLD_SECONDS = 1.0
 """The rest of a block expires after that."""
 REFUSE_SECONDS = 1.0
@@ -54,7 +56,7 @@ class RateLimiter:
         self._item = item
         self._storage = storage
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._shares: dict[str, _SourceQuota] = {}
+        self._shares: dict[str, SourceQuota] = {}
         self._away_until = 0.0
 
     async def hit(self, source: str, amount: int) -> None:
@@ -109,14 +111,14 @@ class RateLimiter:
             reset_seconds=max(1, math.ceil(share.reset_at - now)),
         )
 
-    async def _reserve_block(self, source: str, share: _SourceQuota, amount: int) -> None:
+    async def _reserve_block(self, source: str, share: SourceQuota, amount: int) -> None:
         """Reserve a block, or what is needed, or record a refusal."""
         now = time.monotonic()
+        wanted = share.next_block(now)
         if now > share.held_until:
             share.in_hand = 0
         missing = amount - share.in_hand
-        doubled = share.block * 2 if now - share.reserved_at < BUSY_SECONDS else 0
-        block = max(missing, min(doubled, self._item.amount // BLOCKS_PER_LIMIT))
+        block = max(missing, min(wanted, self._item.amount // BLOCKS_PER_LIMIT))
         granted = await self._limiter.hit(self._item, self._what, source, cost=block)
         if not granted and block > missing:
             block = missing
@@ -142,7 +144,7 @@ class RateLimiter:
         now_seconds = max(0.0, now_seconds - seconds)
         return Window(seconds=seconds, before=before, before_seconds=before_seconds, now=now, now_seconds=now_seconds)
 
-    def _extend_refusal(self, share: _SourceQuota, now: float) -> None:
+    def _extend_refusal(self, share: SourceQuota, now: float) -> None:
         if now < share.refused_until:
             raise TooManyRequests(
                 f"This sender has used up its limit of {self._item.amount:,} {self._what} in "
@@ -151,13 +153,13 @@ class RateLimiter:
                 hint="Wait for the time in Retry-After. Several commands in one batch count as one request.",
             )
 
-    def _add(self, source: str) -> _SourceQuota:
+    def _add(self, source: str) -> SourceQuota:
         if len(self._shares) >= MAX_SOURCES:
             self._shares.clear()
-        return self._shares.setdefault(source, _SourceQuota())
+        return self._shares.setdefault(source, SourceQuota())
 
 
-class _SourceQuota:
+class SourceQuota:
     """One source's quota as this process knows it. Times are of the monotonic clock."""
 
     def __init__(self) -> None:
@@ -172,6 +174,13 @@ class _SourceQuota:
         self.refused_until = 0.0
         self.free_at = 0.0
         """When the refused amount will be granted."""
+
+    def next_block(self, now: float) -> int:
+        """Returns how much to reserve, by how soon and how far the last block was spent."""
+        age = now - self.reserved_at
+        if age < BUSY_SECONDS:
+            return self.block * 2
+        return self.block - self.in_hand if age < RECENT_SECONDS else 0
 
     def spend(self, amount: int, now: float) -> bool:
         """Spend from the quota in hand; returns whether it was enough."""

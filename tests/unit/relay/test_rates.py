@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from models.errors import SettingsError
 from models.settings import Settings
-from relay.limits.rate_limiter import RateLimitStatus, Window
+from relay.limits.rate_limiter import RateLimitStatus, SourceQuota, Window
 from relay.limits.request_rates import RequestRates, parse_limit, rate_headers
 from relay.redis_client import open_redis
 
@@ -80,3 +80,13 @@ def test_usage_fades_during_the_next_window() -> None:
     assert later.free_seconds(6) == 33
     assert later.free_seconds(7) == 33 + 20
     assert Window(seconds=60, before=0, before_seconds=0, now=0, now_seconds=0).free_seconds(1) == 0
+
+
+def test_a_source_reserves_by_how_soon_and_how_far_it_spent_its_last_block() -> None:
+    quota = SourceQuota()
+    quota.block, quota.in_hand, quota.reserved_at = 64, 64, 100.0
+    quota.held_until = 101.0
+    assert all(quota.spend(1, now=100.1) for _ in range(40))
+    assert quota.next_block(100.1) == 128
+    assert quota.next_block(101.1) == 40
+    assert quota.next_block(103.0) == 0
