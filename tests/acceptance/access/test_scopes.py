@@ -76,6 +76,7 @@ OPEN = {
     for path in ("/", "/healthz", "/readyz", "/openapi.json", "/llm-instructions", "/docs", "/docs/{file}")
 }
 BY_COMMAND = {("POST", path) for path in ("/v1/webhook", "/webhook", "/v1/commands/{command}", "/v1/hooks/{token}")}
+FOR_ANY_KEY = {("GET", "/v1/whoami")}
 BY_TOOL = {("POST", "/mcp")}
 """Routes whose permissions are tested elsewhere, by tool."""
 OF_OAUTH = ("/oauth/", "/.well-known/")
@@ -145,9 +146,18 @@ def test_every_route_and_command_is_in_the_tables() -> None:
         if isinstance(route, Route) and not route.path.startswith(OF_OAUTH + OF_PAGES)
         for method in (route.methods or set()) - {"HEAD"}
     }
-    assert routes == set(ROUTE_NEEDS) | OPEN | BY_COMMAND | BY_TOOL
+    assert routes == set(ROUTE_NEEDS) | OPEN | FOR_ANY_KEY | BY_COMMAND | BY_TOOL
     assert set(COMMAND_NEEDS) == set(COMMANDS)
     assert {scope: set(granted) for scope, granted in GRANTS.items() if scope != "hook"} == MAY
+
+
+def test_any_key_may_ask_who_it_is_and_nobody_else(stack: Stack, keys: dict[str, str]) -> None:
+    for scope, key in keys.items():
+        answer = request_as(stack, key, "GET", "/v1/whoami")
+        assert (scope, answer.status_code) == (scope, 200), answer.text
+        assert key not in answer.text
+    assert request_as(stack, "wrong", "GET", "/v1/whoami").status_code == 401
+    assert httpx.get(f"{stack.url}/v1/whoami").status_code == 401
 
 
 @pytest.mark.parametrize("scope", ALL_SCOPES)

@@ -84,7 +84,7 @@ def test_a_bundle_of_any_size_fits_for_any_session(connection: Connection) -> No
     text = msgspec.json.encode(hostile).decode()
     names = [f'"{number}' * 50 for number in range(100)]
     rows = Rows(connection, "bundle-hostile", title='"' * 256, context=hostile, participants=names)
-    for number in range(5):
+    for number in range(2):
         for kind in ("question", "action_item", "decision", "note"):
             rows.memory(f"{kind} {number}", text, kind, tags=names)
         rows.task(f"t{number}", hostile, error=hostile)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cli.main import MODULES, main
-
-USED_LATER = (
-    *(f"cli.commands.{module}" for module in MODULES.values()),
-    *("cli.backends.http_backend", "cli.configuration", "cli.output.pager", "cli.output.rich_output", "rich.progress"),
-    *("sessions.files.backend", "sessions.postgres.backend"),
-)
-"""Modules that session-cli imports on first use."""
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, *USED_LATER])
+from cli.main import main
+from tests.support.processes.fork_server import context
 
 
 class ForkedCli:
@@ -29,7 +19,7 @@ class ForkedCli:
         self, terminal: int, *, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
         with Connection(os.dup(terminal)) as passed:  # Unlike a number, it can be sent to another process.
-            self._process = _context.Process(target=_run, args=(passed, arguments, dict(environment), folder))
+            self._process = context.Process(target=_run, args=(passed, arguments, dict(environment), folder))
             self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

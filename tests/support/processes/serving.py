@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from redis import Redis
 
-from models.process.supervision import Child, ChildProcess
+from models.process.supervision import Child
 from models.queue.inbox import (
     ENTRY_FIELD,
     OUTCOME_CHANNEL,
@@ -27,6 +27,7 @@ from models.queue.inbox import (
 )
 from tests.support.logs import require_no_secret
 from tests.support.ports import free_port
+from tests.support.processes.fork_server import ForkedRoom
 from tests.support.processes.stack import NO_LIMITS, START_SECONDS, wait_for
 from tests.support.project import API_KEY, ROOT
 from tests.support.sockets import receive_all, send_parts
@@ -42,7 +43,7 @@ class Serving:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / f"{room}-{self.port}.log"
         self.client = httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60)
-        self.running = ChildProcess(
+        self.running = ForkedRoom(
             Child(
                 name=room,
                 command=(sys.executable, "-m", room),

@@ -22,6 +22,7 @@ from local.servers.embedded import EmbeddedServer
 from models.process.supervision import Child, ChildProcess
 from tests.support.logs import require_no_bug, require_no_secret
 from tests.support.ports import free_port
+from tests.support.processes.fork_server import ForkedRoom
 from tests.support.project import API_KEY, ROOT
 from tests.support.servers import execute, new_database, running_valkey
 
@@ -93,16 +94,15 @@ class Stack:
         for name in names or ("api", "worker"):
             if name in self._running and self._running[name].ended() is None:
                 continue
-            self._running[name] = ChildProcess(
-                Child(
-                    name=name,
-                    command=(sys.executable, "-m", name),
-                    environment={**self.environment, "PYTHONPATH": str(self.root)},
-                    folder=self.root,
-                    log=self.folder / f"{name}.log",
-                    stop_timeout_seconds=30,
-                )
+            child = Child(
+                name=name,
+                command=(sys.executable, "-m", name),
+                environment={**self.environment, "PYTHONPATH": str(self.root)},
+                folder=self.root,
+                log=self.folder / f"{name}.log",
+                stop_timeout_seconds=30,
             )
+            self._running[name] = ForkedRoom(child) if self.root == ROOT else ChildProcess(child)
         if "api" in self._running:
             wait_for(
                 lambda: self.client.get("/healthz").status_code == 200, seconds=START_SECONDS, what="server responding"

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,10 @@ def installed_size(file: Path) -> int:
     return file.stat().st_size if loaded is None else len(loaded)
 
 
-def is_unused(file: Path) -> bool:
-    """Return whether the installation deletes the file."""
-    return any(path.match(pattern) for pattern in UNUSED for path in (file, *file.parents))
+@cache
+def is_unused(path: Path) -> bool:
+    """Return whether the installation deletes the path."""
+    return any(path.match(pattern) for pattern in UNUSED) or (path.parent != path and is_unused(path.parent))
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed.")
