@@ -90,8 +90,8 @@ def _run(room: str, environment: Mapping[str, str], folder: Path, stdin: Connect
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.argv = [room]
     code = 1
     try:
