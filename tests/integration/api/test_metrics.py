@@ -162,9 +162,10 @@ def test_webhooks_of_all_processes_are_counted_once(stack: Stack, scraper: httpx
         return (after.value(name, **labels) or 0) - (before.value(name, **labels) or 0)
 
     accepted = (before.value("webhooks_accepted_total") or 0) + 42
-    after = wait_for_scrape(scraper, "webhooks_accepted_total", accepted)
+    wait_for_scrape(scraper, "webhooks_accepted_total", accepted)
+    repeated = (before.value("webhooks_repeated_total") or 0) + 10
+    after = wait_for_scrape(scraper, "webhooks_repeated_total", repeated)
     assert grown("accept_seconds_count") == 42 + grown("webhooks_repeated_total")
-    assert grown("webhooks_repeated_total") == 10
     refused = (before.value("requests_refused_total", cause="schema") or 0) + 3
     after = wait_for_scrape(scraper, "requests_refused_total", refused, cause="schema")
     assert grown("deliveries_decided_total", status="applied") == 41
@@ -198,7 +199,8 @@ def test_waiting_senders_and_claims_of_all_processes_are_shown(stack: Stack, scr
         shown = wait_for_scrape(scraper, "waiting_senders", 4)
         shown = wait_for_scrape(scraper, "waiting_claims", 3)
         assert (shown.value("connections") or 0) >= 7
-        assert shown.value("database_threads", pool="reads") == 16
+        # An earlier test may have killed a process, whose successor tells its numbers later.
+        shown = wait_for_scrape(scraper, "database_threads", 16, pool="reads")
         assert shown.value("processes") == 2
         stack.send("cancel_task", session_id, task_id="t")
         assert {done.result() for done in waiting} == {200}
