@@ -17,7 +17,6 @@ import psycopg2
 from bench.speed import product
 from bench.speed.limits import BATCH
 from bench.speed.results import Figures, Plan
-from bench.speed.sample_rows import encode_columns
 from bench.speed.stack import Bench, new_bench
 from bench.speed.webhook import SESSIONS
 
@@ -80,7 +79,7 @@ def fill(bench: Bench, rows: int) -> None:
     with connection.cursor() as cursor:
         for first in range(0, rows, BATCH):
             numbers = range(first, min(rows, first + BATCH))
-            cursor.execute(statement, encode_columns(bench.sample.copy(f"old-{n}", n) for n in numbers))
+            cursor.execute(statement, bench.sample.parameters(bench.sample.copy(f"old-{n}", n) for n in numbers))
             if first % (rows // 10 or 1) < BATCH:
                 print(f"{first:,} of {rows:,} rows", file=sys.stderr)
         cursor.execute("VACUUM ANALYZE")

@@ -10,7 +10,7 @@ from bench.speed.cpu import CpuMeter
 from bench.speed.load import press
 from bench.speed.product import WARM_UP_SECONDS
 from bench.speed.results import Figures, Plan
-from bench.speed.sample_rows import TABLES, encode_columns
+from bench.speed.sample_rows import TABLES
 from bench.speed.stack import Bench, wait_until_ready
 from local.stack.environment import free_port
 from models.queue.inbox import SHARDS, inbox_key
@@ -45,7 +45,7 @@ def insert(bench: Bench, plan: Plan, *, tables: Sequence[str] = TABLES) -> Figur
             while spent < plan.seconds:
                 numbers = range(count, count + BATCH)
                 copies = (bench.sample.copy(f"raw-{number}", number) for number in numbers)
-                parameters = encode_columns(copies, tables=tables)
+                parameters = bench.sample.parameters(copies, tables=tables)
                 began_at = time.perf_counter()
                 with connection, connection.cursor() as cursor:
                     cursor.execute(statement, parameters)
