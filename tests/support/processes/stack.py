@@ -178,14 +178,15 @@ class Stack:
         wait_for(self.drained, seconds=seconds, what="drained")
 
     def empty(self) -> None:
-        """Delete all sessions, deliveries and agents, except those that the migrations register, once everything is
-        applied. Keys and tokens stay."""
+        """Delete all sessions, deliveries and agents, once everything is applied. The agents that the migrations register
+        were then never seen. Keys and tokens stay."""
         self.wait_until_drained()
         statement = """
         BEGIN;
         SET LOCAL lock_timeout = '5s';
         TRUNCATE sessions, deliveries CASCADE;
         DELETE FROM agents WHERE name NOT IN ('claude_code', 'researcher', 'gemini_cli', 'codex');
+        UPDATE agents SET last_seen_at = NULL;
         COMMIT
         """
         wait_for(lambda: execute(self.environment["DATABASE_URL"], statement), seconds=60, what="tables emptied")
