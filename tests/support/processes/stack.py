@@ -178,8 +178,8 @@ class Stack:
         wait_for(self.drained, seconds=seconds, what="drained")
 
     def empty(self) -> None:
-        """Delete all sessions, deliveries and agents, once everything is applied. The agents that the migrations register
-        were then never seen. Keys and tokens stay."""
+        """Delete all sessions, deliveries and agents, once everything is applied. Those that the migrations register
+        stay, as if never seen. Keys and tokens stay, too."""
         self.wait_until_drained()
         statement = """
         BEGIN;
