@@ -10,8 +10,11 @@ TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
 PEERS := .venv/.installed-peers
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links $(UPGRADE) pyproject.toml
+# What builds the wheel is in an environment of its own, of 9 MB, so that `make dist` installs nothing else.
+BUILDER := .venv-dist/.installed
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links $(UPGRADE)
+LOCK := $(COMPILE) pyproject.toml
 
 # Packages are installed without bytecode. Python writes it for the modules in use, unless this variable is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,9 +51,9 @@ fmt: $(TOOLS) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-dist: $(TOOLS) ## Build the wheel and the source distribution into dist/
+dist: $(BUILDER) ## Build the wheel and the source distribution into dist/ (installs only what that needs)
 	@rm -rf dist
-	@$(BIN)/python -m hatchling build
+	@.venv-dist/bin/python -m hatchling build
 
 lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
@@ -59,13 +62,15 @@ lock: ## Update the dependency lock files, using uv (latest versions: UPGRADE=--
 	$(LOCK) --extra server --extra traces --constraint requirements.lock --output-file requirements-traces.txt
 	$(LOCK) --extra server --extra local --constraint requirements.lock --output-file requirements-local.txt
 	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-bench.txt
+	echo hatchling | $(COMPILE) --constraint requirements.lock --output-file requirements-dist.txt -
 
 clean: ## Remove the virtual environment and caches; keep the data
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(RUNTIME): requirements-local.txt
-	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+# Create a virtual environment, unless it works, with the first suitable Python.
+define environment
+	@if ! $(1)/bin/python -c '' 2>/dev/null; then \
 		for python in $(PYTHONS) none; do \
 			"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
 				2>/dev/null && break; \
@@ -76,9 +81,13 @@ $(RUNTIME): requirements-local.txt
 			exit 1; \
 		fi; \
 		printf '%s' "Virtual environment with $$("$$python" --version) ... "; \
-		"$$python" -m venv --clear --without-pip .venv || exit 1; \
+		"$$python" -m venv --clear --without-pip $(1) || exit 1; \
 		echo ready; \
 	fi
+endef
+
+$(RUNTIME): requirements-local.txt
+	$(call environment,.venv)
 	@$(BIN)/python -m local.installation "Packages (the first time takes about a minute)" $< --no-compile --without-pip
 	@touch $@
 
@@ -88,4 +97,9 @@ $(TOOLS): requirements.lock $(RUNTIME)
 
 $(PEERS): requirements-bench.txt $(TOOLS)
 	@$(BIN)/python -m local.installation "Peers for the benchmark" $<
+	@touch $@
+
+$(BUILDER): requirements-dist.txt
+	$(call environment,.venv-dist)
+	@.venv-dist/bin/python -m local.installation "Build tool" $< --no-compile --without-pip
 	@touch $@
