@@ -29,13 +29,21 @@ def describe_missing(error: ModuleNotFoundError) -> str | None:
 
 def need(package: str, *, extra: str = "") -> str:
     """Say that a package is needed, and how to install it, with an extra or the one it belongs to."""
+    missing = f"This needs the Python package {package}, which is not installed."
     if not IS_INSTALLED:
-        return f"This needs the Python package {package}, which is not installed. Run `make up` to install it."
-    extra = extra or ("" if package in ALWAYS else "[local]" if package in LOCAL else "[server]")
-    return (
-        f"This needs the Python package {package}, which is not installed. Install session-relay{extra}, for example "
-        f"with `pip install 'session-relay{extra}'`."
-    )
+        return f"{missing} Run `make up` to install it."
+    extra = extra or ("" if package in ALWAYS else "local" if package in LOCAL else "server")
+    return f"{missing} Install it with {describe_wheel(extra)}."
+
+
+def describe_wheel(extra: str) -> str:
+    """Return the words for an installation of the wheel with an extra, or without. They name a file, because no package
+    index has session-relay: somebody else could publish one of that name."""
+    from models.version import version  # Rarely needed.
+
+    named, brackets = (f" and its extra `{extra}`", f"[{extra}]") if extra else ("", "")
+    file = f"PATH/session_relay-{version()}-py3-none-any.whl{brackets}"
+    return f"the wheel of session-relay{named}: pip install '{file}' (or pipx install --force)"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import SettingsError
 from models.process.log_lines import session_fingerprint
+from models.process.missing_packages import describe_wheel
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def check_tracing(settings: Settings) -> None:
 def _missing(package: str | None) -> str:
     return (
         f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {package} is not installed. Install the packages of "
-        "requirements-traces.txt, or `session-relay[traces]`."
+        f"requirements-traces.txt, or {describe_wheel('traces')}."
     )
 
 
