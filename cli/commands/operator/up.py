@@ -27,7 +27,7 @@ def up() -> None:
 
     for package in NEEDED:
         if find_spec(package) is None:
-            raise click.ClickException(need(package, extra="[local]"))
+            raise click.ClickException(need(package, extra="local"))
     environment = os.environ if IS_INSTALLED else {**os.environ, "PYTHONPATH": str(PROJECT)}
     python, *arguments = python_command("local")
     # -P: do not import modules from the current directory.
