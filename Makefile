@@ -10,7 +10,7 @@ TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
 PEERS := .venv/.installed-peers
-# What builds the wheel is in an environment of its own, of 9 MB, so that `make dist` installs nothing else.
+# What builds the wheel is in an environment of its own, of 3 MB, so that `make dist` installs nothing else.
 BUILDER := .venv-dist/.installed
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links $(UPGRADE)

@@ -20,11 +20,12 @@ from tests.support.project import ROOT
 PAGE = (ROOT / "docs" / "AGENTS.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 LINES = [
-    line
+    command
     for block in BLOCKS
     for line in block.replace("\\\n", " ").replace(" |\n  session-cli", " |\nsession-cli").splitlines()
-    if line.startswith("session-cli")
+    if (command := re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line)).startswith("session-cli")
 ]
+"""Without the variables before them."""
 
 
 def test_its_options_are_those_of_the_command() -> None:

@@ -6,6 +6,7 @@ import re
 
 from local.stack.console import closing_block
 from models.settings import PER_CORE, Settings
+from models.version import version
 from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -56,6 +57,11 @@ def test_the_first_commands_are_those_printed_by_make_up() -> None:
     assert len(commands) == 2
     for command in commands:
         assert command in printed
+
+
+def test_the_wheel_that_it_installs_is_the_one_that_make_dist_builds() -> None:
+    named = re.findall(r"(\S*)session_relay-(\S+)-py3-none-any\.whl\[(\w+)\]", README)
+    assert set(named) == {("'./dist/", version(), "local")}
 
 
 def test_the_readme_has_two_screens() -> None:

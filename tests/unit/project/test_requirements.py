@@ -56,7 +56,7 @@ def asked_for(*extras: str) -> set[str]:
 
 
 SERVERS, LOCAL, ALL = map(locked, ("requirements.txt", "requirements-local.txt", "requirements.lock"))
-BENCH, TRACES = locked("requirements-bench.txt"), locked("requirements-traces.txt")
+BENCH, TRACES, DIST = map(locked, ("requirements-bench.txt", "requirements-traces.txt", "requirements-dist.txt"))
 
 
 def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> None:
@@ -64,6 +64,7 @@ def test_each_file_is_a_part_of_the_lock_with_the_same_versions_and_hashes() -> 
     assert SERVERS.items() < LOCAL.items()
     assert LOCAL.items() < ALL.items()
     assert SERVERS.items() < TRACES.items() < ALL.items()
+    assert DIST.items() < ALL.items()
 
 
 def test_each_purpose_gets_its_requirements_and_no_development_tools() -> None:
@@ -73,6 +74,7 @@ def test_each_purpose_gets_its_requirements_and_no_development_tools() -> None:
     assert asked_for("traces") <= TRACES.keys() - LOCAL.keys()
     assert asked_for("dev") <= ALL.keys()
     assert asked_for("dev") & LOCAL.keys() == set()
+    assert asked_for("dev") & DIST.keys() == {"hatchling"}
 
 
 def test_only_the_benchmark_gets_its_peers_which_change_no_other_package() -> None:
@@ -135,9 +137,10 @@ def test_make_installs_tools_only_where_needed_and_again_when_a_lock_has_changed
     shutil.copy(ROOT / "Makefile", tmp_path)
     stamps = [tmp_path / ".venv" / name for name in (".installed-runtime", ".installed-tools")]
     files = [tmp_path / name for name in ("requirements-local.txt", "requirements.lock")]
-    for file in (*files, tmp_path / "requirements-bench.txt"):
+    for file in (*files, tmp_path / "requirements-bench.txt", tmp_path / "requirements-dist.txt"):
         file.touch()
     assert installs(tmp_path, "up") == {"requirements-local.txt"}
+    assert installs(tmp_path, "dist") == {"requirements-dist.txt"}
     for target in ("test", "check", "torture", "fmt"):
         assert installs(tmp_path, target) == {"requirements-local.txt", "requirements.lock"}, target
     assert installs(tmp_path, "bench") == {"requirements-local.txt", "requirements.lock", "requirements-bench.txt"}
