@@ -175,8 +175,8 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
         assert failed.returncode == 1, arguments
         assert "Traceback" not in failed.stderr, failed.stderr
         assert re.search(
-            r"needs the Python package \w+, which is not installed\. Install it with the wheel of session-relay and its "
-            r"extra `(\w+)`: pip install 'PATH/session_relay-[\d.]+-py3-none-any\.whl\[\1\]'",
+            r"needs the Python package \w+, which is not installed\. Install it with the wheel of session-relay and "
+            r"its extra `(\w+)`: pip install 'PATH/session_relay-[\d.]+-py3-none-any\.whl\[\1\]'",
             failed.stderr,
         )
 
