@@ -356,7 +356,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._answer(error)
 
     def _scope_so_far(self) -> Scope:
-        if self._part == "body":
+        if self._part == "body" and "path" in self.scope:  # Not if the target could not be parsed.
             return cast("Scope", self.scope)
         return {"type": "http", "method": "", "path": "", "headers": [], "client": self.client}
 

@@ -107,6 +107,13 @@ class PendingPush(msgspec.Struct, frozen=True):
     done: Callable[[Pushed | Exception], None]
     """Called once with the result."""
 
+    def settle(self, result: Pushed | Exception) -> None:
+        """Call `done`. What it raises is logged: the other entries of the batch have their own senders."""
+        try:
+            self.done(result)
+        except Exception:
+            logger.exception("Bug: the sender of a webhook could not be answered.")
+
     def result_of(self, answer: Any) -> Pushed:
         """Returns the script's verdict."""
         if answer == b"accepted":
@@ -138,7 +145,7 @@ class Pusher:
         return result
 
     def push_then(self, entry: Entry, done: Callable[[Pushed | Exception], None]) -> None:
-        """As `push`, but calls `done`, which must not raise, with the result or the error."""
+        """As `push`, but calls `done`, which should not raise, with the result or the error."""
         receipt = receipt_of(entry)
         keys, arguments = push_arguments(entry, receipt)
         size = sum(map(len, arguments))
@@ -176,7 +183,7 @@ class Pusher:
             self._count(len(batch))
             results = [pending.result_of(answer) for pending, answer in zip(batch, answers, strict=True)]
             for pending, result in zip(batch, results, strict=True):
-                pending.done(result)
+                pending.settle(result)
             if streams:
                 self._wake_later([shard_of_key(stream) for stream in streams])
         except REDIS_ERRORS as error:
@@ -188,10 +195,10 @@ class Pusher:
                 self._waiting.clear()
                 self._some.clear()
             for pending in batch:
-                pending.done(_not_confirmed(pending.delivery_id))
+                pending.settle(_not_confirmed(pending.delivery_id))
         except Exception as error:
             for pending in batch:
-                pending.done(error)
+                pending.settle(error)
 
     def _wake_later(self, shards: list[int]) -> None:
         """Call `wake` once the senders are answered, as the thread that it wakes takes the interpreter for a while."""

@@ -124,6 +124,17 @@ def test_repeated_and_refused_deliveries_have_their_cause(logging_relay: Serving
     assert (line["outcome"], line["status"], line["source"]) == ("refused", 422, "default")
 
 
+@pytest.mark.parametrize("line", [b"CONNECT x:1 HTTP/1.1", b"POST http://[ HTTP/1.1"])
+def test_a_request_whose_target_cannot_be_read_has_a_line_and_no_traceback(logging_relay: Serving, line: bytes) -> None:
+    answer = logging_relay.exchange(b"%b\r\nHost: x\r\n\r\n" % line)
+    assert answer.startswith(b"HTTP/1.1 400")
+    delivery_id = new_id("delivery")
+    logging_relay.post(memory("walk", id=delivery_id))
+    wait_for_line(logging_relay, delivery_id=delivery_id)  # By then, what came before is written.
+    assert wait_for_line(logging_relay, cause="bad_request")["message"] == "unreadable request 400"
+    assert not lines_of(logging_relay, level="ERROR")
+
+
 def test_a_flood_of_wrong_keys_has_one_line_and_is_counted_at_the_end(redis_url: str, tmp_path: Path) -> None:
     serving = Serving("relay", tmp_path, REDIS_URL=redis_url, LOG_FORMAT="json")
     for _ in range(FLOOD):
