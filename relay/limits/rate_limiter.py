@@ -115,9 +115,14 @@ class RateLimiter:
         """Reserve a block, or what is needed, or record a refusal."""
         now = time.monotonic()
         wanted = share.next_block(now)
-        if now > share.held_until:
-            share.in_hand = 0
-        missing = amount - share.in_hand
+        # What is in hand is part of the amount, so that others cannot spend it meanwhile.
+        held, share.in_hand = share.in_hand if now <= share.held_until else 0, 0
+        try:
+            await self._reserve(source, share, amount - held, wanted, now)
+        finally:
+            share.in_hand += held
+
+    async def _reserve(self, source: str, share: SourceQuota, missing: int, wanted: int, now: float) -> None:
         block = max(missing, min(wanted, self._item.amount // BLOCKS_PER_LIMIT))
         granted = await self._limiter.hit(self._item, self._what, source, cost=block)
         if not granted and block > missing:

@@ -12,7 +12,7 @@ from sessions.search.words import LONGEST_WORD, compounds_in, numbers_in, placed
 
 LABEL_GAP = 10
 """Positions between the label and the text, so that no phrase is found across."""
-MOST_KNOWN, MOST_KNOWN_LEXEMES = 32_768, 4
+MOST_KNOWN, MOST_KNOWN_LEXEMES = 10_000, 4
 _KNOWN: dict[str, dict[str, tuple[str, ...]]] = {language: {} for language in LANGUAGES}
 """The lexemes of single words by language; words repeat. Numbers and identifiers rarely do, and would displace them; so
 would clauses of scripts without spaces, of which each takes up to 10 kB."""

@@ -198,6 +198,25 @@ def test_several_processes_share_one_limit(redis_url: str) -> None:
 
 
 @pytest.mark.usefixtures("timeouts")
+def test_quota_in_hand_is_not_spent_twice_while_more_is_reserved(redis_url: str) -> None:
+    async def work(rates: RequestRates) -> None:
+        accepted = 0
+
+        async def send(size: int) -> None:
+            nonlocal accepted
+            while True:
+                await rates.hit_bytes("a", size)
+                accepted += size
+                await asyncio.sleep(0)
+
+        refused = await asyncio.gather(*(send(size) for size in (100, 1_000, 15_000)), return_exceptions=True)
+        assert {type(each) for each in refused} == {TooManyRequests}
+        assert 1_000_000 < accepted <= 1_100_000
+
+    run(redis_url, work, byte_limit="1100000/day")
+
+
+@pytest.mark.usefixtures("timeouts")
 def test_busy_senders_and_those_over_their_limit_cost_few_redis_commands(redis_url: str, redis: Redis) -> None:
     def commands() -> int:
         return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
