@@ -104,15 +104,15 @@ class Stack:
         try:
             return Lock(self._data_dir / "stack.lock", subject=f"The data folder {self._data_dir}")
         except FolderError:
+            running = None
             with suppress(RelayError):  # It is starting or stopping, or another user's.
-                if running := running_stack(self._data_dir):
-                    place = (
-                        f"at {running.get('relay_url')} (pid {running.get('pid')}), with its data in {self._data_dir}"
-                    )
-                    raise FolderError(
-                        f"session-relay already runs {place}. Stop it, or set another DATA_DIR and PORT."
-                    ) from None
-            raise
+                running = running_stack(self._data_dir)
+            if running is None:
+                raise
+            place = f"at {running.get('relay_url')} (pid {running.get('pid')}), with its data in {self._data_dir}"
+            raise FolderError(
+                f"session-relay already runs {place}. Stop it, or set another DATA_DIR and PORT."
+            ) from None
 
     def _start(self) -> None:
         if ended := end_orphans(self._data_dir, ROLE):

@@ -56,10 +56,10 @@ def search(stack: Stack, q: str) -> dict[str, object]:
 
 def test_stored_texts_are_found_by_meaning_though_the_embedder_was_killed(stack: Stack) -> None:
     remember(stack, TEXTS)
-    wait_for(lambda: "Loaded the model" in stack.log("api"), seconds=60, what="the model loaded before any search")
     process = embedder(stack)
     assert process.nice() == 19
     process.kill()
+    wait_for(lambda: "Loaded the model" in stack.log("api"), seconds=60, what="the model loaded before any search")
     done = wait_for(
         lambda: (found := search(stack, "irrigate")) and found["method"] == "hybrid" and "not_embedded" not in found,
         seconds=60,
