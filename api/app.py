@@ -44,6 +44,7 @@ from relay.notifications.journal import MAX_LISTENERS, JournalNotifier
 from relay.process_metrics import WAITING_CLAIMS
 from relay.rejections import rejection_routes
 from sessions.api_keys import connect_register
+from sessions.embeddings.configured import configured_encoder
 
 LINKS = {
     **INGEST_LINKS,
@@ -57,6 +58,8 @@ LINKS = {
 LAST_WAIT_SECONDS = 1.0
 """For reads that wait for a thread when the process is told to stop: enough for a short queue, and little of the time
 that the process has."""
+LOAD_AFTER_SECONDS = 1.0
+"""From the start of the app until it loads the model of meanings, so that it listens and responds before."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -74,6 +77,7 @@ def create_app(settings: Settings) -> Starlette:
     claims = Claims(ingest=ingest, database=claims_database, waiters=waiters, max_body_bytes=settings.max_body_bytes)
     mcp = McpEndpoint(settings, access=access, ingest=ingest, claims=claims)
     register = connect_register(settings, taken_names={secret.source for secret in webhook_secrets(settings)})
+    encoder = configured_encoder(settings)
     reader = Reader(database)
     events = Events(access=access, database=database, journal=journal, stopping=ingest.stopping)
     exports = Exports(access=access, database=database)
@@ -127,9 +131,14 @@ def create_app(settings: Settings) -> Starlette:
                 asyncio.create_task(keep_running(service))
                 for service in (journal.run, waiters.run, throughput.run, end_waiting)
             ]
+            loading = (
+                asyncio.get_running_loop().call_later(LOAD_AFTER_SECONDS, encoder.begin_loading) if encoder else None
+            )
             try:
                 yield
             finally:
+                if loading:
+                    loading.cancel()
                 await stop_services(services)
                 database.close()
                 claims_database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from agent.http.relay_url import is_loopback, parse_address
 from cli.backends.selection import PROFILE_VARIABLE
 from models.atomic_files import PRIVATE, replacing
 from models.errors import SettingsError
-from models.process.program import own_data_dir
+from models.process.program import IS_INSTALLED, PROJECT, own_data_dir
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 DEFAULT_PROFILE = "default"
@@ -64,7 +65,7 @@ def find_login(environment: Mapping[str, str]) -> Login:
         raise SettingsError("RELAY_URL is set, but no key for it was found.", hint="Set API_KEY too.")
     found = stored_login(environment) or local_login(environment)
     if found is None:
-        raise SettingsError("No relay is configured.", hint=NOTHING_HINT)
+        raise SettingsError("No relay is configured.", hint=_describe_stopped(environment) or NOTHING_HINT)
     if key and key != found.key:
         raise SettingsError(
             f"API_KEY is set without RELAY_URL: the key is not sent to {found.url}, which was found in {found.origin}.",
@@ -160,6 +161,13 @@ def local_login(environment: Mapping[str, str]) -> Login | None:
     if trouble:
         raise trouble
     return None
+
+
+def _describe_stopped(environment: Mapping[str, str]) -> str:
+    """Describe this user's stack that does not run, and how to start it; an empty text if there is none."""
+    folder = own_data_dir(environment)
+    start = "session-relay up" if IS_INSTALLED else f"make -C {shlex.quote(str(PROJECT))} up"
+    return f"The stack in {folder} is stopped. Start it with `{start}`." if (folder / "api_key").is_file() else ""
 
 
 def _unknown_profile(name: str, logins: Mapping[str, Login]) -> SettingsError:

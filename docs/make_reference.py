@@ -83,7 +83,7 @@ SOMETIMES: dict[str, tuple[str, ...]] = {
     "add_artifact": ("outcome",),
     "store_memory": ("due", "outcome", "status"),
     "resume_bundle": ("truncated", "left_out", "read_on"),
-    "search": ("not_embedded",),
+    "search": ("meaning_ready", "not_embedded"),
 }
 """Fields that only some responses have. Truncated lists also have `truncated`."""
 NEVER_AGAIN = {"dead_letter", "internal", "discarded", "rejected"}

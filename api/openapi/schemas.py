@@ -134,6 +134,7 @@ def answer_schemas() -> dict[str, dict[str, Any]]:
         "next_cursor": text_or_null,
         "truncated": {"type": "boolean"},
         "method": {"enum": ["words", "hybrid"]},
+        "meaning_ready": {"const": False},
         "not_embedded": {"type": "integer"},
     }
     return {

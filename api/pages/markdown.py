@@ -17,6 +17,8 @@ from api.pages.highlighting import highlight
 MAX_CHARACTERS = 100_000
 """A longer text is shown as it is: rendering takes the event loop's time."""
 HEADINGS_ABOVE, LOWEST_HEADING = 2, 6
+PLAIN = ("paragraph_open", "paragraph_close", "inline", "text", "softbreak", "hardbreak")
+"""Types of tokens. Lines that end with spaces have hard breaks."""
 SCHEMES = ("http", "https", "mailto")
 
 
@@ -25,6 +27,23 @@ def render_markdown(text: str) -> Markup:
     if len(text) > MAX_CHARACTERS:
         return Markup('<pre class="text">{}</pre>').format(text)
     return Markup(_MARKDOWN.render(text))  # noqa: S704 -- the parser escapes all text, and has HTML turned off.
+
+
+def render_message(text: str) -> Markup:
+    """Render a text that may be Markdown or not: its line breaks are kept, and without any markup all its spaces. A
+    text of more than MAX_CHARACTERS is only escaped."""
+    if len(text) > MAX_CHARACTERS:
+        return render_markdown(text)
+    tokens = _MESSAGES.parse(text)
+    if all(_is_plain(token) for token in tokens):
+        return Markup('<div class="text">{}</div>').format(text)
+    rendered = _MESSAGES.renderer.render(tokens, _MESSAGES.options, {})
+    return Markup(f'<div class="prose">{rendered}</div>')  # noqa: S704 -- as above.
+
+
+def _is_plain(token: Token) -> bool:
+    """Whether a token stands in texts without markup."""
+    return token.type in PLAIN and all(_is_plain(part) for part in token.children or ())
 
 
 def _is_safe(url: str) -> bool:
@@ -75,8 +94,8 @@ def _mark_code(code: str, language: str, _attributes: str) -> str:
     return str(highlight(code, language))
 
 
-def _make() -> MarkdownIt:
-    options = {"html": False, "maxNesting": 20, "highlight": _mark_code}
+def _make(*, breaks: bool = False) -> MarkdownIt:
+    options = {"html": False, "maxNesting": 20, "highlight": _mark_code, "breaks": breaks}
     parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
     rules: Any = {"link_open": _open_link, "image": _image_as_link, "th_open": _align, "td_open": _align}
     rules |= {"heading_open": _below_the_title, "heading_close": _below_the_title}
@@ -87,3 +106,4 @@ def _make() -> MarkdownIt:
 
 
 _MARKDOWN = _make()
+_MESSAGES = _make(breaks=True)

@@ -42,7 +42,7 @@ def load_templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader
 
     from api.pages.highlighting import highlight, language_of
-    from api.pages.markdown import render_markdown
+    from api.pages.markdown import render_markdown, render_message
 
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -65,6 +65,7 @@ def load_templates() -> Environment:
         "highlight": highlight,
         "markdown": render_markdown,
         "marked_parts": marked_parts,
+        "message": render_message,
         "read_progress": read_progress,
         "shown": shown,
     }

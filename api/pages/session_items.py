@@ -30,6 +30,7 @@ from models.commands.definitions import (
 from models.field_types import MAX_CHARACTERS, MemoryStatus, MemoryType, TaskStatus
 from relay.http.query_parameters import decode_parameters
 from sessions.postgres.reads.read_commands import latest_events, page, read
+from sessions.postgres.reads.tasks import read_task_titles
 from sessions.reads.read_scope import ReadScope
 from sessions.reads.results import Page
 
@@ -164,7 +165,13 @@ class SessionItems:
         """List artifacts, the latest first."""
         chosen = decode_parameters(request.query_params, ArtifactFilter, **request.path_params)
         command = ListArtifacts(cursor=chosen.cursor, limit=PAGE_ITEMS, max_characters=MAX_CHARACTERS)
-        return await self._show(request, visitor, "artifacts.html", partial(_page, command=command), chosen=chosen)
+
+        def work(connection: Connection, read_scope: ReadScope) -> dict[str, Any]:
+            listed = _page(connection, read_scope, command=command)
+            task_ids = {item["task_id"] for item in listed["items"] if "task_id" in item}
+            return listed | {"titles": read_task_titles(connection, sorted(task_ids), read_scope=read_scope)}
+
+        return await self._show(request, visitor, "artifacts.html", work, chosen=chosen)
 
     async def artifact(self, request: Request, visitor: Visitor) -> Response:
         """Show an artifact, with its revisions."""

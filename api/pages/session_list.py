@@ -61,6 +61,8 @@ class SessionList:
             q=q,
             session_id=parameters.session_id,
             hits=hits,
+            meaning_ready=page.notes.get("meaning_ready", True),
+            not_embedded=page.notes.get("not_embedded", 0),
             more=_with(parameters, page.next_cursor),
         )
 

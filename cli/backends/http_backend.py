@@ -14,6 +14,8 @@ from sessions.backend import Imported
 from sessions.reads.results import Page
 
 LARGEST_PAGE = 500
+NOTES = ("method", "meaning_ready", "not_embedded")
+"""Fields of an answer about the list as a whole."""
 IMPORT_SECONDS = 330.0
 """The relay may take up to 300 s to import a large document."""
 
@@ -114,4 +116,6 @@ class RelayBackend:
 
 
 def _page(answer: dict[str, Any], items: list[dict[str, Any]]) -> Page:
-    return Page(items=items, next_cursor=answer.get("next_cursor"), truncated=answer.get("truncated", False))
+    notes = {name: answer[name] for name in NOTES if name in answer}
+    truncated = answer.get("truncated", False)
+    return Page(items=items, next_cursor=answer.get("next_cursor"), truncated=truncated, notes=notes)

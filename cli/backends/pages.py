@@ -17,14 +17,22 @@ Items = list[dict[str, Any]]
 
 
 def listed(
-    tool: CliContext, command: str, wanted: dict[str, Any], *, session_id: str | None = None, limit: int
+    tool: CliContext,
+    command: str,
+    wanted: dict[str, Any],
+    *,
+    session_id: str | None = None,
+    limit: int,
+    on_page: Callable[[Page], None] = lambda _: None,
 ) -> Iterator[Items]:
-    """Page through a list command. Empty parameters are omitted."""
+    """Page through a list command. Empty parameters are omitted. Calls `on_page` with each page."""
     parameters = {name: value for name, value in wanted.items() if value}
 
     def fetch(size: int, cursor: str | None) -> Page:
         page = {"limit": size, "max_characters": PIECE_CHARACTERS} | ({"cursor": cursor} if cursor else {})
-        return tool.backend.page(command, {**parameters, **page}, session_id=session_id)
+        found = tool.backend.page(command, {**parameters, **page}, session_id=session_id)
+        on_page(found)
+        return found
 
     return pages(fetch, limit=limit, on_more=tool.terminal.note_after)
 

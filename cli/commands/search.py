@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.backends.pages import listed
 from cli.command_declaration import Body, argument, command, limit_option, session_option
 from cli.context import CliContext
+from cli.output.humanize import count
 from cli.output.table_columns import CONVERSATION_HIT, HIT, MEMORY_HIT, OutputSchema
+
+if TYPE_CHECKING:
+    from sessions.reads.results import Page
 
 MEMORY_TYPES = (
     *("idea", "decision", "question", "action_item", "context", "preference", "fact", "risk", "note", "general"),
@@ -97,5 +101,23 @@ def split_tags(text: str | None) -> list[str]:
 def _search(
     tool: CliContext, wanted: dict[str, Any], shape: OutputSchema, *, session_id: str | None, limit: int
 ) -> None:
-    found = listed(tool, "search", wanted, session_id=session_id, limit=limit)
+    notes: list[str] = []
+
+    def note(page: Page) -> None:
+        """Say what the search cannot find yet, once, and after the results."""
+        if not notes and (text := describe_limits(page)):
+            notes.append(text)
+            tool.terminal.note_after(text)
+
+    found = listed(tool, "search", wanted, session_id=session_id, limit=limit, on_page=note)
     tool.terminal.items(found, shape, nothing="No results.")
+
+
+def describe_limits(page: Page) -> str:
+    """Describe what a search could not find yet; an empty text if it has compared all meanings."""
+    if not page.notes.get("meaning_ready", True):
+        return "Searched by words alone: the search by meaning is not ready yet. Try again in some seconds."
+    waiting = page.notes.get("not_embedded", 0)
+    if waiting and not page.items:
+        return f"{count(waiting, 'new text')} can be found by words only yet. Try again in some seconds."
+    return ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cli.backends.pages import listed
 from cli.command_declaration import Body, CommandGroup, Id, argument, command, session_argument
 from cli.commands.contents import list_tasks
 from cli.completion import complete_agents, complete_tasks
@@ -69,7 +70,7 @@ def show(tool: CliContext, session_id: str, task_id: str, is_waiting: bool) -> i
     """Show a task with its output, or its question. With --wait, exits as `delegate --wait`."""
     if is_waiting:
         return _finish(tool, session_id, task_id)
-    tool.terminal.item(_read(tool, session_id, task_id), TASK_IN_FULL)
+    tool.terminal.item(_with_artifacts(tool, _read(tool, session_id, task_id)), TASK_IN_FULL)
     return 0
 
 
@@ -109,7 +110,7 @@ def _finish(tool: CliContext, session_id: str, task_id: str) -> int:
             break
         tool.backend.send("answer_task", {"task_id": task_id, "answer": said}, session_id=session_id)
         found = _await(tool, session_id, task_id)
-    tool.terminal.item(found, TASK_IN_FULL)
+    tool.terminal.item(_with_artifacts(tool, found), TASK_IN_FULL)
     if found["status"] == "input_required":
         tool.terminal.note(f"It asks a question. Answer it: session-cli task answer {session_id} {task_id} TEXT")
     return 0 if found["status"] == "completed" else 1
@@ -128,6 +129,13 @@ def _await(tool: CliContext, session_id: str, task_id: str) -> Task:
             told = state
         found = _read(tool, session_id, task_id, wait=WAIT_SECONDS)
         time.sleep(max(0.0, PAUSE_SECONDS - (time.monotonic() - began)) if found["status"] in UNSETTLED else 0)
+
+
+def _with_artifacts(tool: CliContext, found: Task) -> Task:
+    """Return the task with the ids of its artifacts, if it has any."""
+    pages = listed(tool, "list_artifacts", {"task_id": found["task_id"]}, session_id=found["session_id"], limit=0)
+    ids = [item["artifact_id"] for page in pages for item in page]
+    return {**found, "artifacts": ids} if ids else found
 
 
 def _progress(found: Task) -> str:

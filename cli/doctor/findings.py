@@ -193,6 +193,8 @@ def _search(postgres: dict[str, Any], _: Status) -> Iterator[Finding]:
     found = format_search(search)
     if search["method"] == "words" and search.get("is_wanted", True):
         yield Finding("search", "warning", "By words alone.", search["reason"])
+    elif search.get("is_loading"):
+        yield Finding("search", "warning", f"{found[0].upper()}{found[1:]}.", "Wait some seconds.")
     else:
         yield Finding("search", "ok", f"{found[0].upper()}{found[1:].rstrip('.')}.")
 

@@ -57,7 +57,7 @@ def parts(status: Status) -> Iterator[dict[str, str]]:
     if parked := status["postgres"].get("parked_events"):
         yield _part("parked events", "waiting", f"{parked:,}")
     if search := status["postgres"].get("search"):
-        yield _part("search", "waiting" if search["not_embedded"] else "ok", format_search(search))
+        yield _part("search", "waiting" if _is_incomplete(search) else "ok", format_search(search))
     if agents := status["agents"]:
         yield _part("agents", "ok", f"{agents['online']:,} online of {agents['known']:,}")
     if inbox := status["inbox"]:
@@ -83,6 +83,8 @@ def format_search(search: dict[str, Any]) -> str:
     """Describe the search: `by words and meaning (model), 3 of 100 texts not embedded yet`."""
     if search["method"] == "words":
         return f"by words alone: {search['reason']}"
+    if search.get("is_loading"):
+        return f"by words alone while the model is loading ({search['model']})"
     waiting = search["not_embedded"]
     left = f", {waiting:,} of {search['texts']:,} texts not embedded yet" if waiting else ""
     return f"by words and meaning ({search['model']}){left}"
@@ -126,6 +128,11 @@ def _details(server: dict[str, Any]) -> Iterator[str]:
     if used := server.get("memory_bytes"):
         limit = server["memory_limit_bytes"]
         yield f"{format_bytes(used)} {f'of {format_bytes(limit)} used' if limit else 'used, without a limit'}"
+
+
+def _is_incomplete(search: dict[str, Any]) -> bool:
+    """True if the search will find more by meaning than now."""
+    return bool(search["not_embedded"]) or search.get("is_loading", False)
 
 
 def _running(is_running: bool) -> str:

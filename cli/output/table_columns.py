@@ -207,6 +207,7 @@ TASK_IN_FULL = TASK._replace(
         Column("progress", "Progress", "content"),
         Column("output", "Output", "content"),
         Column("input_data", "Input", "json"),
+        Column("artifacts", "Artifacts", "plain"),
     ),
     more=(
         *(name for name in TASK.more if name != "progress"),
@@ -248,7 +249,7 @@ ARTIFACT = OutputSchema(
         Column("revision", "Revision", "number"),
         Column("updated_at", "Made", "time"),
         Column("session_title"),
-        Column("task_id"),
+        Column("task_id", "Task", "plain"),
         Column("created_by"),
         Column("created_at"),
         Column("total_characters"),

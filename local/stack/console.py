@@ -12,6 +12,9 @@ from pathlib import Path
 CLEAR_LINE = "\x1b[K"
 """The escape sequence that clears the rest of the line."""
 
+QUESTION = "Where do we keep our data?"
+"""It has no word of the memory that the printed commands store, and finds it by its meaning."""
+
 
 class Console:
     """Writes all output of the stack. Ignores a closed stdout, so that the stack keeps running and stops cleanly."""
@@ -62,8 +65,22 @@ class Console:
             sys.stdout.flush()
 
 
-def closing_block(*, relay_url: str, dashboard_url: str, dashboard_password: str, api_key: str, data_dir: Path) -> str:
-    """Format the closing summary: URLs, key, folders, and two curl commands that store a memory and read it back."""
+def closing_block(
+    *,
+    relay_url: str,
+    dashboard_url: str,
+    dashboard_password: str,
+    api_key: str,
+    data_dir: Path,
+    program: str = "session-cli",
+    finds_stack: bool = True,
+) -> str:
+    """Format the closing summary: URLs, key, folders, and commands that connect a terminal and Claude Code, and that
+    store a memory and read it back. `program` is session-cli, which is given the URL and the key unless it finds the
+    stack by itself."""
+    search = f'{program} search "{QUESTION}"'
+    if not finds_stack:
+        search = f"RELAY_URL={relay_url} API_KEY={api_key} {search}"
     session_id = "first-steps"
     memory = {"type": "decision", "key": "database", "content": "We picked Postgres as database."}
     create = {"command": "create_session", "data": {"title": "First steps"}}
@@ -73,9 +90,11 @@ def closing_block(*, relay_url: str, dashboard_url: str, dashboard_password: str
     return f"""
 session-relay is running.
 
-  Relay      {relay_url}
+  Page       {relay_url}   (sign in with the API key)
   API key    {api_key}
-  Dashboard  {dashboard_url}   user: admin   password: {dashboard_password}
+  Terminal   {search}
+  Claude     claude mcp add --transport http session-relay {relay_url}/mcp --header "X-API-Key: {api_key}"
+  Dashboard  {dashboard_url}   (its jobs; user: admin   password: {dashboard_password})
   Data       {data_dir}
   Logs       {data_dir / "logs"}
 

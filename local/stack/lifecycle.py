@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,25 @@ from typing import Protocol
 
 import msgspec
 
-from local.data_dir import FolderId, Lock, find_folders, kept_secret, make_data_dir, missing_folder, write_private
+from local.data_dir import (
+    FolderError,
+    FolderId,
+    Lock,
+    find_folders,
+    kept_secret,
+    make_data_dir,
+    missing_folder,
+    write_private,
+)
 from local.servers import postgres, valkey
 from local.servers.orphans import end_orphans, mark
 from local.servers.service import Say, Service, StartError, last_lines, log_file
 from local.stack.console import Console, closing_block
 from local.stack.environment import answers, child_environment, free_port, free_port_or_other, local_url
 from local.stack.log_rotation import LogRotation
-from models.process.program import PROJECT, python_command
+from local.stack.running_stack import running_stack
+from models.errors import RelayError
+from models.process.program import IS_INSTALLED, PROJECT, own_data_dir, python_command
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.routes import path_to
 from models.settings import Settings
@@ -76,7 +88,7 @@ class Stack:
 
     def run(self) -> None:
         """Start everything, keep it running until `stop`, and stop it. Raises the error that prevented the start."""
-        lock = Lock(self._data_dir / "stack.lock", subject=f"The data folder {self._data_dir}")
+        lock = self._lock()
         try:
             self._start()
             while True:
@@ -86,6 +98,21 @@ class Stack:
         finally:
             self._end()
             lock.release()
+
+    def _lock(self) -> Lock:
+        """Lock the data folder. Raises FolderError with the URL of the stack that runs on it, if one does."""
+        try:
+            return Lock(self._data_dir / "stack.lock", subject=f"The data folder {self._data_dir}")
+        except FolderError:
+            running = None
+            with suppress(RelayError):  # It is starting or stopping, or another user's.
+                running = running_stack(self._data_dir)
+            if running is None:
+                raise
+            place = f"at {running.get('relay_url')} (pid {running.get('pid')}), with its data in {self._data_dir}"
+            raise FolderError(
+                f"session-relay already runs {place}. Stop it, or set another DATA_DIR and PORT."
+            ) from None
 
     def _start(self) -> None:
         if ended := end_orphans(self._data_dir, ROLE):
@@ -120,6 +147,8 @@ class Stack:
                 dashboard_password=environment["DASHBOARD_PASSWORD"],
                 api_key=environment["API_KEY"],
                 data_dir=self._data_dir,
+                program="session-cli" if IS_INSTALLED else "bin/session-cli",
+                finds_stack=self._data_dir == own_data_dir(self._environment) and not self._settings.api_key,
             )
         )
 

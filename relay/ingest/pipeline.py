@@ -33,7 +33,7 @@ from relay.http.query_parameters import decode_parameters
 from relay.http.responses import error_response
 from relay.http.waiting import wait_any
 from relay.ingest.pusher import Pushed, Pusher
-from relay.ingest.receipts import is_out_of_time, outcome_response, receipt_response
+from relay.ingest.receipts import is_incomplete, outcome_response, receipt_response
 from relay.ingest.signed_bodies import IgnoredEvent
 from relay.limits.concurrency import ConcurrencyLimiter
 from relay.limits.load_shedding import LoadShedder
@@ -299,7 +299,7 @@ class Pipeline:
                 pushed, outcome = await self._push_and_wait(sender, entry, gone, seconds=wait_seconds)
             else:
                 pushed, outcome = await self._wait_for_task(sender, caller, entry, task, gone)
-            if outcome is not None and admitted.read is not None and is_out_of_time(outcome):
+            if outcome is not None and admitted.read is not None and is_incomplete(outcome, admitted.read):
                 outcome = await self._repeat(caller, entry, admitted.read, outcome)
         if log:
             log.outcome = "pending" if outcome is None else "applied" if outcome.status < 400 else "rejected"
@@ -341,7 +341,7 @@ class Pipeline:
             return pushed, outcome.result() if outcome.done() else None
 
     async def _repeat(self, caller: Caller, entry: Entry, read: ReadCommand, outcome: Outcome) -> Outcome:
-        """Repeat a read that had no more time at its place in the order, where other senders wait for it. Returns the
+        """Repeat a read that was incomplete at its place in the order, where other senders wait for it. Returns the
         first outcome if that fails, and in a relay without Postgres."""
         if self._read_again is None:
             return outcome

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from models.access.scopes import allows
+from models.commands.definitions import ReadCommand, Search
 from models.delivery_conflict import delivery_conflict
 from models.errors import OUT_OF_TIME_CODES
 from models.queue.inbox import Entry, Outcome
@@ -26,6 +27,14 @@ class _Error(msgspec.Struct, frozen=True):
 
 class _Failure(msgspec.Struct, frozen=True):
     error: _Error = _Error()
+
+
+class _Hits(msgspec.Struct, frozen=True):
+    meaning_ready: bool = True
+
+
+class _Found(msgspec.Struct, frozen=True):
+    data: _Hits = _Hits()
 
 
 _DELIVERY_URL = template_of("read_delivery").removesuffix("{delivery_id}")
@@ -61,11 +70,12 @@ def outcome_response(outcome: Outcome, *, is_flat: bool = False) -> Response:
     return JsonResponse(body, outcome.status, headers)
 
 
-def is_out_of_time(outcome: Outcome) -> bool:
-    """Returns whether a read was cancelled, or not begun, because it would have delayed other senders."""
-    if outcome.status < HTTPStatus.BAD_REQUEST:
-        return False
-    return msgspec.json.decode(outcome.body, type=_Failure).error.code in OUT_OF_TIME_CODES
+def is_incomplete(outcome: Outcome, read: ReadCommand) -> bool:
+    """Returns whether a worker gave a read less than it needs: it was cancelled, or not begun, because it would have
+    delayed other senders; or a search used words alone, because the worker has not loaded the model of meanings."""
+    if outcome.status >= HTTPStatus.BAD_REQUEST:
+        return msgspec.json.decode(outcome.body, type=_Failure).error.code in OUT_OF_TIME_CODES
+    return isinstance(read, Search) and not msgspec.json.decode(outcome.body, type=_Found).data.meaning_ready
 
 
 def _with_flat_field(body: bytes) -> bytes:

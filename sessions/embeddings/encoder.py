@@ -81,6 +81,19 @@ class Encoder:
         self._loading_since = 0.0
         self._rests_until = 0.0
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the model is being loaded in the background; most questions fail until it is."""
+        return self._usual is None and self._loading is not None and self._loading.is_alive()
+
+    def begin_loading(self) -> None:
+        """Load the model in a thread, unless it is loaded, or being loaded in one. The thread has the priority of the
+        process: with a lower one it could hold the interpreter while others have the processor, and stop this one."""
+        if self._usual is None and not self.is_loading:
+            self._loading = threading.Thread(target=self._load_in_background, daemon=True)
+            self._loading_since = time.monotonic()
+            self._loading.start()
+
     def texts(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts, one per row. Loads the model first, if need be, which takes a second or two.
         Raises ModelFailed."""
@@ -109,20 +122,18 @@ class Encoder:
         return _unit(_unit(whole - usual.questions) + _unit(bare - usual.stripped))
 
     def _wait_until_loaded(self, seconds: float) -> _Usual | None:
-        """Load the model in a thread, and wait until that has taken so long. While a server hangs, only the first
-        questions wait for it."""
-        if self._usual is None:
-            if self._loading is None or not self._loading.is_alive():
-                self._loading = threading.Thread(target=self._load_in_background, daemon=True)
-                self._loading_since = time.monotonic()
-                self._loading.start()
-            self._loading.join(max(self._loading_since + seconds - time.monotonic(), 0))
+        """Load the model in a thread, unless it is loaded, and wait until that has taken so long. While a server hangs,
+        only the first questions wait for it."""
+        self.begin_loading()
+        if self._usual is None and (loading := self._loading) is not None:
+            loading.join(max(self._loading_since + seconds - time.monotonic(), 0))
         return self._usual
 
     def _load_in_background(self) -> None:
         try:
             with self._lock:
                 self._load()
+            logger.info("Loaded the model of embeddings, %s.", self.name)
         except ModelFailed as error:
             self._rests_until = time.monotonic() + REST_SECONDS
             logger.warning("The model of embeddings could not be loaded. %s", error)

@@ -70,13 +70,13 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     not_embedded: int = 0
     """Texts that are found only by their words yet."""
     is_waiting: bool = False
-    """Whether meanings will be compared, but cannot be yet. Known only if there are no hits."""
+    """Whether meanings will be compared, but cannot be yet."""
 
     @property
     def notes(self) -> dict[str, Any]:
         """Fields of the answer about the search as a whole."""
         if not self.by_meaning:
-            return {"method": "words"}
+            return {"method": "words", **({"meaning_ready": False} if self.is_waiting else {})}
         return {"method": "hybrid", **({"not_embedded": self.not_embedded} if self.not_embedded else {})}
 
 

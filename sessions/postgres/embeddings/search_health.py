@@ -13,7 +13,7 @@ from sessions.postgres.embeddings.obstacles import describe_obstacle, find_obsta
 from sessions.postgres.embeddings.vector_table import indexed_dimensions
 
 OFF = "EMBEDDINGS is off, or no model is installed and EMBEDDINGS_URL is empty."
-NOT_STARTED = "No embedder has started yet with this model: it belongs to `python -m worker`."
+NOT_STARTED = "No embedder has started yet with this model: `python -m worker` starts it, within some seconds."
 
 
 class SearchHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class SearchHealth(msgspec.Struct, frozen=True, kw_only=True):
     method: Literal["words", "hybrid"]
     reason: str | None = None
     """Why meanings are not compared."""
+    is_loading: bool = False
+    """Whether the process that checks is loading the model: until then its searches use words alone."""
     is_wanted: bool = True
     """Whether the settings ask for the comparison of meanings."""
     model: str | None = None
@@ -43,4 +45,10 @@ def check_search(connection: Connection) -> SearchHealth:
         "SELECT greatest((SELECT reltuples FROM pg_class WHERE oid = 'passages'::regclass), 0)::bigint,"
         " (SELECT count(*) FROM passages_to_embed)"
     ).one()
-    return SearchHealth(method="hybrid", model=encoder.name, texts=max(texts, waiting), not_embedded=waiting)
+    return SearchHealth(
+        method="hybrid",
+        model=encoder.name,
+        is_loading=encoder.is_loading,
+        texts=max(texts, waiting),
+        not_embedded=waiting,
+    )

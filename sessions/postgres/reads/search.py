@@ -148,7 +148,7 @@ class _Search:
             shown=_details(self._connection, hits),
             by_meaning=by_meaning,
             not_embedded=count_not_embedded(self._connection, self._scope.where) if by_meaning else 0,
-            is_waiting=not hits and not by_meaning and is_expected(self._connection),
+            is_waiting=not by_meaning and is_expected(self._connection),
         )
 
     def _candidates(self, terms: _Terms, most: int) -> tuple[list[Candidate], list[float]]:

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from models import field_types as v
 from models.commands.definitions import GetTask, ListTasks
-from models.tables import SESSIONS, TASKS
+from models.commands.responses import make_title
+from models.tables import SESSIONS, TASKS, titled
 from sessions.postgres.reads.partial_values import json_excerpt, text_excerpt
 from sessions.postgres.reads.read_scope import during, missing_in, stream, within
 from sessions.reads.pagination import RowPosition, decode_cursor, fill
@@ -58,6 +59,15 @@ def list_tasks(connection: Connection, command: ListTasks, *, read_scope: ReadSc
     rows = _in_order(connection, command, read_scope)
     entries = ((_position(row), task_item(row._mapping, titled=read_scope.session_id is None)) for row in rows)
     return fill(entries, limit=command.limit, room=command.max_characters)
+
+
+def read_task_titles(connection: Connection, task_ids: Sequence[str], *, read_scope: ReadScope) -> dict[str, str]:
+    """Return the titles of those of these tasks of a session that exist, by their ids."""
+    if not task_ids:
+        return {}
+    these = (TASKS.c.session_id == read_scope.require_session(), TASKS.c.task_id.in_(task_ids))
+    rows = connection.execute(select(TASKS.c.task_id, titled(TASKS.c).label("titled")).where(*these))
+    return {row.task_id: make_title(row.titled) for row in rows}
 
 
 def task_columns(room: int, *, offset: int = 0) -> Sequence[ColumnElement[Any]]:

@@ -207,6 +207,18 @@ class TestContents:
         assert cli.run("list-artifacts", "--session", full, "--json", "id").json == [{"id": "data"}, {"id": "report"}]
         assert cli.run("list-artifacts", "--session", full, "--type", "data").rows[0]["artifact_id"] == "data"
 
+    def test_a_task_is_shown_with_its_artifacts(self, cli: CommandLine, stack: Stack) -> None:
+        session_id = new_id("mails")
+        stack.send("create_session", session_id, title="Mails")
+        stack.send("delegate_task", session_id, task_id="t", description="Write")
+        assert "artifacts" not in cli.run("task", "show", session_id, "t", "--json").json
+        for name in ("anna", "ben"):
+            stack.send("add_artifact", session_id, artifact_id=name, name="mail.md", content="Hello", task_id="t")
+        shown = cli.run("task", "show", session_id, "t", "--json", "artifacts").json
+        assert shown == {"artifacts": ["ben", "anna"]}
+        listed = cli.run("list-artifacts", "--session", session_id, "--json", "id,task_id").json
+        assert listed == [{"id": "ben", "task_id": "t"}, {"id": "anna", "task_id": "t"}]
+
     def test_each_revision_of_an_artifact_is_listed_and_printed(self, cli: CommandLine, stack: Stack) -> None:
         session_id = new_id("revisions")
         stack.send("create_session", session_id, title="Revisions")

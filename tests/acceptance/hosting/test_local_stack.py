@@ -298,6 +298,9 @@ def test_the_printed_commands_work_and_ctrl_c_leaves_no_process(
     assert f" since {port} is in use) ... ready (" in stack.output
     lines = stack.output.splitlines()
     assert next(number for number, line in enumerate(lines, start=1) if line.startswith("curl ")) <= MOST_LINES
+    assert f"Page       http://127.0.0.1:{stack.port} " in stack.output
+    search = re.search(r"RELAY_URL=\S+ API_KEY=\S+ bin/session-cli search", stack.output)
+    assert search, "session-cli does not find a stack in a folder of its own."
     stored, read = paste(stack.output)
     assert stored["status"] == "success"
     assert read["data"]["memory"]["content"] == "We picked Postgres as database."
@@ -374,7 +377,7 @@ def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port_until_their_d
     first = run().wait_until_ready()
     same_folder = run()
     assert same_folder.wait_for_exit() == 1
-    assert f"in use by another process (pid {first.pid})" in same_folder.output
+    assert f"already runs at http://127.0.0.1:{first.port} (pid {first.pid})" in same_folder.output
     same_port = run(other, PORT=str(first.port))
     assert same_port.wait_for_exit() == 1
     assert f"Port {first.port} on 127.0.0.1 is in use by another program. Set another PORT." in same_port.output

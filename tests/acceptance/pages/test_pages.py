@@ -134,6 +134,18 @@ def test_an_artifact_is_rendered_at_any_revision(visitor: Visitor, walk: str) ->
     assert "<h3>Old</h3>" in visitor.get(f"/sessions/{walk}/artifacts/a1?revision=1")
 
 
+def test_artifacts_with_one_name_are_shown_with_their_ids_and_tasks(stack: Stack, visitor: Visitor) -> None:
+    session_id = new_id("mails")
+    stack.send("create_session", session_id, title="Mails")
+    for name in ("Anna", "Ben"):
+        stack.send("delegate_task", session_id, task_id=name, description=f"Write to {name}")
+        artifact = {"artifact_id": f"mail-{name}", "name": "mail.md", "content": name, "task_id": name}
+        stack.send("add_artifact", session_id, **artifact)
+    stack.send("add_artifact", session_id, artifact_id="own", name="notes.md", content="x")
+    page = text_of(visitor.get(f"/sessions/{session_id}/artifacts").partition('id="items"')[2])
+    assert re.search("notes.md .*own .*mail.md .*mail-Ben from Write to Ben .*mail-Anna from Write to Anna", page)
+
+
 def test_an_artifact_is_downloaded_whole_as_a_file(stack: Stack, visitor: Visitor, walk: str, session_id: str) -> None:
     long = "".join(f"line {number}: \u202e<script>\n" for number in range(9_000))
     stack.send("add_artifact", session_id, artifact_id="long", name="../Über \u202e<b>", content=long, format="html")

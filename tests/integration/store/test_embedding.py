@@ -92,9 +92,10 @@ def test_texts_wait_until_they_are_embedded(engine: Engine, backend: PostgresBac
     embedding = Embedding(engine, Encoder(LocalModel()))
     passages = scalar(engine, "SELECT count(*) FROM passages")
     unknown = {"q": "irrigation"}
-    assert backend.send("search", unknown, session_id=None)["message"].startswith(
-        "Found no hits by words only in all sessions. The sear"
-    )
+    answer = backend.send("search", unknown, session_id=None)
+    assert answer["message"].startswith("Found no hits by words only in all sessions. The search by meaning is not")
+    assert answer["data"]["meaning_ready"] is False
+    assert send(backend, "search", None, q="garden")["meaning_ready"] is False
     assert embedding.start() == 0, "They were noted when they were written."
     waiting = backend.send("search", unknown, session_id=None)["message"]
     assert waiting.startswith("Found no hits in all sessions. The search by meaning is not ready yet")

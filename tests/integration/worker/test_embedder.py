@@ -59,6 +59,7 @@ def test_stored_texts_are_found_by_meaning_though_the_embedder_was_killed(stack:
     process = embedder(stack)
     assert process.nice() == 19
     process.kill()
+    wait_for(lambda: "Loaded the model" in stack.log("api"), seconds=60, what="the model loaded before any search")
     done = wait_for(
         lambda: (found := search(stack, "irrigate")) and found["method"] == "hybrid" and "not_embedded" not in found,
         seconds=60,
@@ -71,6 +72,10 @@ def test_stored_texts_are_found_by_meaning_though_the_embedder_was_killed(stack:
     assert found["items"]
     status = stack.client.get("/v1/status").json()["postgres"]["search"]
     assert (status["method"], status["not_embedded"], status["reason"]) == ("hybrid", 0, None)
+    assert status["is_loading"] is False
+    sent = stack.client.post("/v1/commands/search", json={"q": "What must be irrigated?"}).json()["data"]
+    assert sent["method"] == "hybrid", "The relay repeats what the worker, without a loaded model, found by words."
+    assert sent["hits"]
 
 
 def test_a_single_new_text_is_embedded_within_seconds(stack: Stack) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from api.pages.highlighting import MAX_CHARACTERS, highlight, language_of
-from api.pages.markdown import render_markdown
+from api.pages.markdown import render_markdown, render_message
 
 LANGUAGES = ["py", "js", "json", "yml", "toml", "sql", "sh", "rs", "html", "css", "diff"]
 """One for each set of rules."""
@@ -94,3 +94,14 @@ def test_code_in_markdown_is_marked() -> None:
     assert "&lt;i&gt;1" in marked
     assert "<script" not in marked
     assert "<i>" not in marked
+
+
+def test_lines_of_a_message_stay_lines_and_a_plain_one_is_unchanged() -> None:
+    plain_text = "Line one\nLine <b>two\n  indented\n\nlast"
+    assert (
+        render_message(plain_text) == f'<div class="text">{plain_text.replace("<", "&lt;").replace(">", "&gt;")}</div>'
+    )
+    marked = render_message("**Line** one\nline <b>two\n\n- item")
+    assert marked.startswith('<div class="prose"><p><strong>Line</strong> one<br />\nline &lt;b&gt;two</p>')
+    assert "<li>item</li>" in marked
+    assert render_message("# A\n\n" + "x" * 100_000) == f'<pre class="text"># A\n\n{"x" * 100_000}</pre>'

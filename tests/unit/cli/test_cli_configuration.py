@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ def test_without_settings_it_says_how_to_start(environment: dict[str, str]) -> N
     with pytest.raises(SettingsError) as raised:
         find_login(environment)
     assert all(way in str(raised.value.hint) for way in ("make up", "session-cli login", "RELAY_URL", "--backend json"))
+    with running_stack(Path(".data")):
+        pass
+    with pytest.raises(SettingsError, match="No relay") as raised:
+        find_login(environment)
+    assert re.search(r"stack in .+/\.data is stopped. Start it with `make -C .+ up`", str(raised.value.hint))
 
 
 def test_the_environment_takes_precedence_over_the_login_and_that_over_the_stack(environment: dict[str, str]) -> None:

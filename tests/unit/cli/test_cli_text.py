@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from cli.backends.pages import Items
 from cli.command_declaration import DataCommand
+from cli.commands.search import describe_limits
 from cli.main import MODULES, cli
 from cli.output.escaping import field, json_text, visible, visible_lines
 from cli.output.humanize import ago, contents, count
 from cli.output.machine_output import json_array, tsv
 from cli.output.table_columns import SESSION, Column, OutputSchema
+from sessions.reads.results import Page
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
@@ -159,3 +161,11 @@ class TestCommandLines:
         parameters: list[click.Parameter] = [click.Argument(["word"]), click.Option(["--json"])]
         DataCommand("x", shape=SESSION, params=parameters, callback=run).main(line, standalone_mode=False)
         assert seen == [values]
+
+
+def test_a_search_says_what_it_cannot_find_yet() -> None:
+    hit = {"area": "memories"}
+    assert "not ready yet" in describe_limits(Page(items=[hit], notes={"method": "words", "meaning_ready": False}))
+    assert describe_limits(Page(items=[], notes={"method": "hybrid", "not_embedded": 1})).startswith("1 new text can")
+    assert describe_limits(Page(items=[hit], notes={"method": "hybrid", "not_embedded": 1})) == ""
+    assert describe_limits(Page(items=[], notes={"method": "words"})) == ""

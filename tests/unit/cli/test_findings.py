@@ -55,6 +55,11 @@ def test_a_good_status_has_no_trouble() -> None:
         ("postgres", {"revision": "0001"}, "schema", "trouble", "db upgrade"),
         ("postgres", {"revision": "0003"}, "schema", "trouble", "Update the app"),
         ("postgres", {"dead_letters": 3}, "dead letters", "warning", "dead-letters list"),
+        (
+            "postgres",
+            {"search": {"method": "hybrid", "model": "m", "is_loading": True, "not_embedded": 0}},
+            *("search", "warning", "Wait"),
+        ),
         ("workers", {"alive": 0}, "workers", "trouble", "python -m worker"),
         ("workers", {"sweeper": False}, "workers", "trouble", "python -m worker"),
         ("inbox", {"waiting": 50}, "backlog", "warning", "half of the backlog"),

@@ -53,6 +53,9 @@ def test_the_first_commands_are_those_printed_by_make_up() -> None:
         api_key="your-api-key-here",
         data_dir=ROOT,
     )
+    assert "Page       http://127.0.0.1:8000 " in printed
+    assert "\n  Terminal   session-cli search " in printed
+    assert (ROOT / "docs" / "MCP.md").read_text().count(re.search("claude mcp add .+", printed)[0]) == 1  # type: ignore[index]
     commands = re.findall(r"^```sh\n(curl -s .*?)^```", README, re.DOTALL | re.MULTILINE)
     assert len(commands) == 2
     for command in commands:

@@ -80,10 +80,17 @@ def test_a_question_does_not_wait_for_a_model_that_is_slow_to_load() -> None:
             return super().encode(texts, seconds=seconds)
 
     encoder = Encoder(Slow())
+    assert not encoder.is_loading
+    encoder.begin_loading()
+    encoder.begin_loading()
+    assert encoder.is_loading
     with pytest.raises(ModelFailed, match="being loaded"):
         encoder.question("When?", seconds=0.01)
     Slow.is_waiting.set()
     assert len(encoder.question("When?", seconds=30)) == 512
+    assert not encoder.is_loading
+    encoder.begin_loading()
+    assert not encoder.is_loading, "It is loaded once."
 
 
 def test_a_model_that_failed_is_left_alone_for_a_while() -> None:
