@@ -26,7 +26,7 @@ def store_url(postgres: EmbeddedServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_store(store_url: str) -> Iterator[PostgresBackend]:
     """The store in Postgres, shared by all tests: a new one would connect and compile each statement again."""
-    backend = PostgresBackend(read_settings({"DATABASE_URL": store_url}))
+    backend = PostgresBackend(read_settings({"DATABASE_URL": store_url, "EMBEDDINGS": "off"}))
     yield backend
     backend.close()
 
