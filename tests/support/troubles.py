@@ -32,7 +32,7 @@ TEXTS = 510
 
 
 class Place(NamedTuple):
-    """A stack with MAX_BACKLOG and embeddings, its servers, and a folder for logs of further processes."""
+    """A stack with MAX_BACKLOG, its servers, and a folder for logs of further processes."""
 
     stack: Stack
     postgres: EmbeddedServer
@@ -214,8 +214,9 @@ def overdue_lease(place: Place) -> Iterator[None]:
 
 @contextmanager
 def waiting_texts(place: Place) -> Iterator[None]:
-    """Texts, while the embedder does nothing."""
+    """Texts, while the embedder does nothing. At other times there is none: each would load its model."""
     stack, session_id = place.stack, new_id("texts")
+    restart(stack, EMBEDDINGS="on")
     stack.send("create_session", session_id, title="Texts")
     wait_for(lambda: search(stack)["method"] == "hybrid", seconds=60, what="an embedder that has begun")
     [embedder] = wait_for(lambda: stack.children("embedder"), what="an embedder")
@@ -232,6 +233,14 @@ def waiting_texts(place: Place) -> Iterator[None]:
     finally:
         embedder.resume()
     wait_for(lambda: search(stack)["not_embedded"] == 0, seconds=120, what="all texts embedded")
+    restart(stack, EMBEDDINGS="off")
+
+
+def restart(stack: Stack, **environment: str) -> None:
+    """Restart the processes with other settings."""
+    stack.stop()
+    stack.environment.update(environment)
+    stack.start()
 
 
 def search(stack: Stack) -> Payload:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,27 +13,31 @@ from sqlalchemy import text
 
 from api.database import AWAY_SECONDS
 from local.servers.embedded import EmbeddedServer
-from models.process.supervision import Child, ChildProcess
+from models.process.supervision import Child
 from models.settings import read_settings
 from models.tables import SCHEMA_REVISION
 from sessions.postgres.connections import create_engine, diagnose
 from tests.support.ports import free_port
+from tests.support.processes.fork_server import ForkedRoom
 from tests.support.processes.stack import Stack, new_id, wait_for
 from tests.support.project import ROOT
 
+READ_SECONDS = 0.05
+"""The pause of a client that reads again and again."""
 REDIS = {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
 
-def run_worker(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a worker that ends by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "worker"],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+def start_worker(log: Path, **environment: str) -> ForkedRoom:
+    """Start a worker without an embedder, which would load its model."""
+    return ForkedRoom(
+        Child(
+            name="worker",
+            command=(sys.executable, "-m", "worker"),
+            environment={"PATH": os.environ["PATH"], "EMBEDDINGS": "off", **environment},
+            folder=ROOT,
+            log=log,
+            stop_timeout_seconds=20,
+        )
     )
 
 
@@ -52,10 +55,12 @@ def run_worker(**environment: str) -> subprocess.CompletedProcess[str]:
         ({"DATABASE_URL": "postgresql://u@h/d", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid: expected redis://"),
     ],
 )
-def test_invalid_settings_end_a_worker_at_once(environment: dict[str, str], told: str) -> None:
-    done = run_worker(**environment)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
+def test_invalid_settings_end_a_worker_at_once(tmp_path: Path, environment: dict[str, str], told: str) -> None:
+    log = tmp_path / "worker.log"
+    worker = start_worker(log, **environment)
+    wait_for(worker.ended, seconds=60, what="ended")
+    assert worker.exit_code == 2
+    [line] = log.read_text().splitlines()
     assert line.startswith("session-relay: ")
     assert told in line
     assert "ss@h" not in line
@@ -86,21 +91,7 @@ def test_a_worker_without_a_usable_database_logs_the_cause_once(
             change = "UPDATE alembic_version SET version_num = '9999'"
             connection.execute(text("DROP TABLE alembic_version" if trouble == "empty" else change))
     log = tmp_path / "worker.log"
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATABASE_URL": urls.get(trouble, own_database_url),
-        "REDIS_URL": own_redis_url,
-    }
-    worker = ChildProcess(
-        Child(
-            name="worker",
-            command=(sys.executable, "-m", "worker"),
-            environment=environment,
-            folder=ROOT,
-            log=log,
-            stop_timeout_seconds=20,
-        )
-    )
+    worker = start_worker(log, DATABASE_URL=urls.get(trouble, own_database_url), REDIS_URL=own_redis_url)
     try:
         wait_for(lambda: advice in log.read_text(), what="reported")
         if trouble == "newer":
@@ -126,6 +117,7 @@ def test_each_process_logs_once_that_postgres_is_down(own_stack: Stack, own_post
     tried_until = time.monotonic() + 2 * AWAY_SECONDS + 0.5
     while time.monotonic() < tried_until:
         assert stack.client.get("/v1/sessions").status_code == 503
+        time.sleep(READ_SECONDS)
     assert stack.log("api").count("Reads are rejected. Postgres cannot be used: ") == 1
     for number in range(3):
         for session_id in sessions:

@@ -24,32 +24,35 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.processes.stack import Stack, new_id, wait_for
-from tests.support.project import API_KEY, ROOT
+from tests.support.project import API_KEY, IS_LONG, ROOT
 
 MEGABYTES = 15
 HELP_SECONDS = 0.25
 CLI_PACKAGES = ("click", "rich", "urllib3", "msgspec", "markdown-it-py", "mdurl", "pygments")
 """What the command line needs, with the dependencies of its dependencies."""
+PYENV = Path("~/.pyenv").expanduser()
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+PIP = Path(sysconfig.get_path("purelib"), "pip", "__pip-runner__.py")
+"""What `pip --python` runs in the other environment, after a start of its own."""
 START_SECONDS = 90
 
 
 def pythons() -> dict[str, str]:
-    """Return the Pythons from 3.11 on of this machine, by version."""
-    candidates = [sys.executable]
-    candidates += map(str, sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python")))
-    candidates += [path for minor in range(11, 15) if (path := shutil.which(f"python3.{minor}"))]
-    found: dict[str, str] = {}
-    for path in candidates:
-        code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
-        done = subprocess.run([path, "-c", code], check=False, capture_output=True, text=True)
-        version = done.stdout.strip()
-        if done.returncode == 0 and (3, 11) <= tuple(map(int, version.split("."))) <= (3, 14):
-            found.setdefault(version, path)
+    """Return the Pythons from 3.11 on of this machine, by version. Starting each to ask it would take a second of every
+    run that collects this file."""
+    found = {OWN: sys.executable}
+    for minor in range(11, 15):
+        version = f"3.{minor}"
+        paths = [*map(str, sorted(PYENV.glob(f"versions/{version}.*/bin/python"))), shutil.which(f"python{version}")]
+        for path in filter(None, paths):
+            if not Path(path).is_relative_to(PYENV / "shims"):  # It starts one of those above, or fails.
+                found.setdefault(version, path)
     return found
 
 
 PYTHONS = pythons()
+VERSIONS = sorted(PYTHONS if IS_LONG else {min(PYTHONS), max(PYTHONS), OWN})
+"""Those to install with: in an everyday run the oldest and the latest."""
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +64,43 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-class Installation:
-    """An environment with the wheel, and a home of its own."""
+class Environment:
+    """A virtual environment."""
 
     def __init__(self, folder: Path, python: str) -> None:
-        self.folder = folder
-        subprocess.run([python, "-m", "venv", "--without-pip", folder / "venv"], check=True, capture_output=True)
+        done = subprocess.run(
+            [python, "-m", "venv", "--without-pip", folder / "venv"], check=False, capture_output=True
+        )
+        if done.returncode and python != sys.executable:
+            pytest.skip(f"{python} cannot make an environment: {done.stderr.decode()}")
+        assert done.returncode == 0, done.stderr
         self.python = folder / "venv/bin/python"
         self.packages = next((folder / "venv/lib").glob("python3.*/site-packages"))
-        self.home = folder / "home"
-        self.home.mkdir()
-        self.environment = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 
     def install(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Install with the pip of the tests' own environment."""
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet", "--no-compile"]
-        return subprocess.run([*pip, *arguments], check=False, capture_output=True, text=True)
+        command = [str(self.python), str(PIP), "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+        return subprocess.run([*command, *arguments], check=False, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def own_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+    """An environment of the tests' Python with the wheel alone."""
+    environment = Environment(tmp_path_factory.mktemp("own"), sys.executable)
+    done = environment.install("--no-deps", "--no-index", wheel)
+    assert done.returncode == 0, done.stderr
+    return environment
+
+
+class Installation:
+    """An environment with the wheel, and a home in the folder."""
+
+    def __init__(self, folder: Path, environment: Environment, **variables: str) -> None:
+        self.folder = folder
+        self.python = environment.python
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.environment = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
 
     def run(self, *arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run an installed script or Python in the home."""
@@ -100,22 +124,24 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def install_command_line(installation: Installation, wheel: Path, *, version: str) -> None:
-    """Install the wheel and what it requires: for the Python of the tests from its packages, else from the index."""
+def environment_of_the_command_line(request: pytest.FixtureRequest, folder: Path, version: str) -> Environment:
+    """Return an environment with the wheel and what it requires: for the Python of the tests from its packages, else
+    from the index."""
     if version != OWN:
-        done = installation.install(wheel)
+        environment = Environment(folder, PYTHONS[version])
+        done = environment.install(request.getfixturevalue("wheel"))
         if done.returncode and "No matching distribution" in done.stderr:
             pytest.skip(f"No package index is available for Python {version}.")
         assert done.returncode == 0, done.stderr + done.stdout
-        return
-    done = installation.install("--no-deps", "--no-index", wheel)
-    assert done.returncode == 0, done.stderr
+        return environment
+    own: Environment = request.getfixturevalue("own_environment")
     for name in CLI_PACKAGES:
         for file in importlib.metadata.files(name) or ():
             if file.parts[0] != ".." and file.suffix != ".pyc":
-                target = installation.packages / file
+                target = own.packages / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(str(file.locate()), target)
+    return own
 
 
 def test_the_wheel_adds_one_name_to_pythons_modules(wheel: Path) -> None:
@@ -127,13 +153,15 @@ def test_the_wheel_adds_one_name_to_pythons_modules(wheel: Path) -> None:
     assert set(required) == {"click", "msgspec", "rich", "urllib3"}
 
 
-@pytest.mark.parametrize("version", sorted(PYTHONS))
-def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, stack: Stack, version: str) -> None:
-    installation = Installation(folder, PYTHONS[version])
-    install_command_line(installation, wheel, version=version)
-    size = sum(path.stat().st_size for path in installation.packages.rglob("*") if path.is_file())
-    assert size < MEGABYTES * 1_000_000
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_command_line_alone_works_with_a_session(
+    request: pytest.FixtureRequest, folder: Path, stack: Stack, version: str
+) -> None:
+    environment = environment_of_the_command_line(request, folder, version)
+    files = [path for path in environment.packages.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) < MEGABYTES * 1_000_000
 
+    installation = Installation(folder, environment)
     relay = {"RELAY_URL": stack.url, "API_KEY": API_KEY}
     session = new_id()
     made = installation.run("session-relay", "create", session, "--title", "Installed", **relay)
@@ -147,12 +175,9 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
     assert sent.returncode == 0, sent.stderr
     read = installation.run("session-cli", "memories", session, "--json", **relay)
     assert [memory["content"] for memory in json.loads(read.stdout)] == ["v"], read.stderr
-    assert "add_artifact_code" in installation.run("session-relay", "trigger", "--list").stdout
-    triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
-    assert triggered.returncode == 0, triggered.stderr
 
-    files = installation.run("session-cli", "--backend", "json", "list", DATA_DIR=str(folder / "data"))
-    assert files.returncode == 0, files.stderr  # Files need no package of a server.
+    listed = installation.run("session-cli", "--backend", "json", "list", DATA_DIR=str(folder / "data"))
+    assert listed.returncode == 0, listed.stderr  # Files need no package of a server.
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = installation.run("session-relay", "--help")
@@ -163,6 +188,9 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
 
     if version != OWN:  # The rest does not depend on the version.
         return
+    assert "add_artifact_code" in installation.run("session-relay", "trigger", "--list").stdout
+    triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
+    assert triggered.returncode == 0, triggered.stderr
     for arguments in (
         ("session-relay", "up"),
         ("session-cli", "--backend", "postgres", "list"),
@@ -181,22 +209,18 @@ def test_the_command_line_alone_works_with_a_session(folder: Path, wheel: Path, 
         )
 
 
-def test_the_whole_stack_runs_from_the_wheel(folder: Path, wheel: Path) -> None:
-    installation = Installation(folder, sys.executable)
-    done = installation.install("--no-deps", "--no-index", wheel)
-    assert done.returncode == 0, done.stderr
-    (installation.packages / "others.pth").write_text(sysconfig.get_path("purelib"))
-    run_a_session(installation)
+def test_the_whole_stack_runs_from_the_wheel(folder: Path, own_environment: Environment) -> None:
+    run_a_session(Installation(folder, own_environment, PYTHONPATH=sysconfig.get_path("purelib")))
 
 
 @pytest.mark.torture
 def test_the_extra_for_one_machine_brings_all_that_the_stack_needs(folder: Path, wheel: Path) -> None:
-    installation = Installation(folder, sys.executable)
-    done = installation.install(f"session-relay[local] @ {wheel.as_uri()}")
+    environment = Environment(folder, sys.executable)
+    done = environment.install(f"session-relay[local] @ {wheel.as_uri()}")
     if done.returncode and "No matching distribution" in done.stderr:
         pytest.skip("No package index is available.")
     assert done.returncode == 0, done.stderr
-    run_a_session(installation)
+    run_a_session(Installation(folder, environment))
 
 
 def run_a_session(installation: Installation) -> None:
@@ -239,8 +263,7 @@ def use_a_session(installation: Installation, url: str) -> None:
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
-    cli("create", "first-steps", "--title", "First steps")
-    assert [row["session_id"] for row in cli("list")] == ["first-steps"]
+    assert cli("create", "first-steps", "--title", "First steps")["session_id"] == "first-steps"
     assert cli("db", "check")["state"] == "current"
     page = httpx.get(url, headers={"Accept": "text/html"}, follow_redirects=True)
     assert page.status_code == 200

@@ -29,11 +29,13 @@ from local.servers import run_as
 from local.servers.embedded import EmbeddedServer, start_postgres, start_valkey
 from local.servers.postgres import schema_revision
 from models.errors import SettingsError
+from models.process.supervision import Child
 from models.settings import Settings
 from models.tables import SCHEMA_REVISION
 from tests.support.ports import free_port
-from tests.support.processes.stack import wait_for
-from tests.support.project import ROOT
+from tests.support.processes.fork_server import ForkedRoom
+from tests.support.processes.stack import new_id, wait_for
+from tests.support.project import IS_LONG, ROOT
 from tests.support.servers import copy_migrated_data, start_migrated_postgres
 
 START_SECONDS = 90
@@ -86,26 +88,24 @@ class LocalStack:
         ports = {"PORT": str(self.port), "DASHBOARD_PORT": str(free_port())}
         given = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir), "WORKERS": "1", "RELAY_PROCESSES": "1", **ports}
         given["EMBEDDINGS"] = "off"  # Each embedder would load its model, for seconds.
-        with tempfile.TemporaryFile() as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "local"],
-                cwd=data_dir.parent,
-                env=passed | given | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        self._log = data_dir.parent / f"{new_id('output')}.log"
+        self._running = ForkedRoom(
+            Child(
+                name="local",
+                command=(sys.executable, "-m", "local"),
+                environment=passed | given | environment,
+                folder=data_dir.parent,
+                log=self._log,
             )
-            self._output = os.fdopen(os.dup(output.fileno()), "rb")
+        )
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._running.pid
 
     @property
     def output(self) -> str:
-        self._output.seek(0)
-        return self._output.read().decode()
+        return self._log.read_text()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class LocalStack:
 
     def wait_until_ready(self) -> LocalStack:
         def ready() -> bool:
-            if self._process.poll() is not None:
+            if self._running.ended():
                 pytest.fail(self.output)
             return "Press Ctrl-C to stop" in self.output
 
@@ -123,7 +123,9 @@ class LocalStack:
         return self
 
     def wait_for_exit(self) -> int:
-        return self._process.wait(60)
+        wait_for(self._running.ended, seconds=60, what="ended")
+        assert self._running.exit_code is not None
+        return self._running.exit_code
 
     def press_ctrl_c(self) -> None:
         os.killpg(self.pid, signal.SIGINT)
@@ -153,10 +155,7 @@ class LocalStack:
         return bool(memory["content"] == "We picked Postgres as database.")
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._output.close()
+        self._running.kill()
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
@@ -340,7 +339,8 @@ def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_ki
     copy_migrated_data(data_dir)
     killed = run().wait_until_ready()
     paste(killed.output)
-    for name in ("postgres", "valkey-server", "worker", "worker.dashboard", "api"):
+    names = ("postgres", "valkey-server", "api", *(("worker", "worker.dashboard") if IS_LONG else ()))
+    for name in names:
         child = killed.child(name)
         assert child, name
         child.kill()
@@ -348,7 +348,7 @@ def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_ki
     wait_for(killed.remembers, seconds=60, what="memory readable")
     dashboard_url = killed.description["dashboard_url"]
     wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="password prompt")
-    assert killed.output.count("was ended by SIGKILL; restarting") == 5
+    assert killed.output.count("was ended by SIGKILL; restarting") == len(names)
 
     servers = [killed.child(name) for name in ("postgres", "valkey-server")]
     killed.kill()
@@ -368,12 +368,12 @@ def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_ki
     assert processes_of(stack.data_dir) == []
 
 
-def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port_until_their_data_is_deleted(
-    run: Callable[..., LocalStack], data_dir: Path
+def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
+    run: Callable[..., LocalStack], data_dir: Path, own_database_url: str, redis_url: str, redis: Redis
 ) -> None:
-    other = data_dir.with_name("other")
-    for folder in (data_dir, other):
-        copy_migrated_data(folder)
+    copy_migrated_data(data_dir)
+    other = data_dir.with_name("elsewhere") / "other"
+    other.parent.mkdir()
     first = run().wait_until_ready()
     same_folder = run()
     assert same_folder.wait_for_exit() == 1
@@ -382,12 +382,38 @@ def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port_until_their_d
     assert same_port.wait_for_exit() == 1
     assert f"Port {first.port} on 127.0.0.1 is in use by another program. Set another PORT." in same_port.output
     assert processes_of(other) == []
-    second = run(other).wait_until_ready()
     paste(first.output)
-    assert second.send(command="list_sessions", session_id=None)["data"]["sessions"] == []
+    uses_given_servers_and_settings(run, other, own_database_url, redis_url)
     assert first.remembers()
     require_stop_without(first, first.data_dir / "valkey" / "appendonlydir")
-    require_stop_without(second, second.data_dir)
+
+
+def uses_given_servers_and_settings(
+    run: Callable[..., LocalStack], data_dir: Path, database_url: str, redis_url: str
+) -> None:
+    """Run a stack on empty servers given by the environment, with settings of the environment and the .env file."""
+    lines = ["# settings", 'export API_KEY="from-the-file"', "DASHBOARD_PASSWORD=from-the-file"]
+    (data_dir.parent / ".env").write_text("\n".join(lines))
+    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "DASHBOARD_PASSWORD": "from-the-environment"}
+    stack = run(data_dir, **given).wait_until_ready()
+    assert "from-the-file" in stack.output
+    assert "password: from-the-environment" in stack.output
+    assert stack.description["database_url"] == database_url
+    assert stack.description["redis_url"] == redis_url
+    for name in ("postgres", "valkey", "api_key"):
+        assert not (data_dir / name).exists()
+    stored, _ = paste(stack.output)
+    assert stored["data"]["results"][0]["data"]["created"] is True, "It has the session of the other stack."
+    os.kill(stack.pid, signal.SIGTERM)
+    assert stack.wait_for_exit() == 0, stack.output
+    assert processes_of(data_dir) == []
+
+
+@pytest.mark.torture
+def test_a_stack_stops_when_its_data_folder_is_deleted(run: Callable[..., LocalStack], data_dir: Path) -> None:
+    copy_migrated_data(data_dir)
+    stack = run().wait_until_ready()
+    require_stop_without(stack, stack.data_dir)
 
 
 def require_stop_without(stack: LocalStack, folder: Path) -> None:
@@ -409,26 +435,6 @@ def require_stop_without(stack: LocalStack, folder: Path) -> None:
     [told] = re.findall(r"(\S+) was deleted or replaced while the stack was running", stack.output)
     assert told == str(folder) if folder != stack.data_dir else Path(told).is_relative_to(folder)
     assert "Traceback" not in stack.output
-
-
-def test_servers_and_settings_given_by_the_environment_and_the_env_file_are_used(
-    run: Callable[..., LocalStack], data_dir: Path, database_url: str, redis_url: str, redis: Redis
-) -> None:
-    lines = ["# settings", 'export API_KEY="from-the-file"', "DASHBOARD_PASSWORD=from-the-file"]
-    (data_dir.parent / ".env").write_text("\n".join(lines))
-    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "DASHBOARD_PASSWORD": "from-the-environment"}
-    stack = run(**given).wait_until_ready()
-    assert "from-the-file" in stack.output
-    assert "password: from-the-environment" in stack.output
-    assert stack.description["database_url"] == database_url
-    assert stack.description["redis_url"] == redis_url
-    assert not (data_dir / "postgres").exists()
-    assert not (data_dir / "valkey").exists()
-    assert not (data_dir / "api_key").exists()
-    assert [answer["status"] for answer in paste(stack.output)] == ["success", "success"]
-    os.kill(stack.pid, signal.SIGTERM)
-    assert stack.wait_for_exit() == 0, stack.output
-    assert processes_of(data_dir) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs Postgres as itself.")

@@ -71,9 +71,8 @@ def test_operator_tools_work_on_a_pooled_database(own_database_url: str, pgbounc
 
 def test_migrations_leave_no_lock_on_a_pooled_connection(own_database_url: str, pgbouncer: Pooler) -> None:
     url = pgbouncer.url_of(own_database_url)
-    for _ in range(2):
-        migrate(url, "downgrade", "-1")
-        migrate(url)
+    migrate(url, "downgrade", "-1")
+    migrate(url)
     with transaction(own_database_url) as connection:
         held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key")
         assert connection.scalar(held, {"key": MIGRATION_LOCK}) == 0

@@ -33,6 +33,7 @@ def platform(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
             "DATABASE_URL": database_url.replace("postgresql://", "postgres://"),
             "REDIS_URL": valkey.url,
             "API_KEY": API_KEY,
+            "EMBEDDINGS": "off",
             "DASHBOARD_PASSWORD": "let-me-in",
             "DASHBOARD_PORT": str(free_port()),
         }
@@ -50,6 +51,16 @@ def platform(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         supervisor.stop(together=True)
 
 
+def test_examples_are_answered_by_the_processes_of_the_procfile(platform: dict[str, str]) -> None:
+    for name in ("create_session", "store_memory_decision", "retrieve_memory"):
+        body = (ROOT / "examples" / f"{name}.json").read_bytes()
+        url = f"{platform['RELAY_URL']}/v1/webhook?wait=30"
+        answer = httpx.post(url, content=body, headers={"X-API-Key": API_KEY}, timeout=60)
+        assert (answer.status_code, answer.json()["status"]) == (200, "success"), answer.text
+    assert "We take a hybrid inverter." in answer.text
+
+
+@pytest.mark.torture
 def test_all_examples_pass_against_the_processes_of_the_procfile(platform: dict[str, str]) -> None:
     run = subprocess.run(
         ["bash", "examples/test_all.sh"], cwd=ROOT, env=platform, capture_output=True, text=True, check=False

@@ -19,15 +19,21 @@ from tests.support.processes.connections import (
 )
 from tests.support.processes.stack import Stack, envelope, in_parallel, new_id, new_stack, wait_for
 
-WEBHOOKS = 300
+WEBHOOKS = 150
 
 
 @pytest.fixture(scope="module")
-def pair(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose relay runs as two processes."""
+def shared_pair(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with new_stack(postgres, tmp_path_factory.mktemp("pair"), RELAY_PROCESSES="2") as stack:
-        processes(stack)
         yield stack
+
+
+@pytest.fixture
+def pair(shared_pair: Stack) -> Stack:
+    """A running stack whose relay runs as two processes. A test may stop them."""
+    shared_pair.start()
+    processes(shared_pair)
+    return shared_pair
 
 
 def processes(stack: Stack) -> list[psutil.Process]:
@@ -113,17 +119,14 @@ def test_a_process_killed_under_load_loses_nothing_that_was_answered(pair: Stack
 def test_all_processes_answer_who_waits_and_end_with_the_supervisor(pair: Stack) -> None:
     running, logged = processes(pair), len(pair.log("api"))
     connections = [connect_to(process, pair.port) for process in running]
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            agents = [new_id("agent") for _ in connections]
-            claims = [
-                pool.submit(ask, connection, "POST", "/v1/tasks/claim", {"agent_name": agent, "wait": 40})
-                for connection, agent in zip(connections, agents, strict=True)
-            ]
-            wait_for(lambda: set(agents) <= registered(pair), what="both claims arrived")
-            pair.stop("api")
-            assert [claim.result().status for claim in claims] == [204, 204]
-        assert not any(process.is_running() for process in running)
-        assert "SIGKILL" not in pair.log("api")[logged:]
-    finally:
-        pair.start("api")
+    with ThreadPoolExecutor(2) as pool:
+        agents = [new_id("agent") for _ in connections]
+        claims = [
+            pool.submit(ask, connection, "POST", "/v1/tasks/claim", {"agent_name": agent, "wait": 40})
+            for connection, agent in zip(connections, agents, strict=True)
+        ]
+        wait_for(lambda: set(agents) <= registered(pair), what="both claims arrived")
+        pair.stop("api")
+        assert [claim.result().status for claim in claims] == [204, 204]
+    assert not any(process.is_running() for process in running)
+    assert "SIGKILL" not in pair.log("api")[logged:]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,19 @@ from models.process.supervision import Child, ChildProcess
 from tests.support.deployment import DEPLOY
 from tests.support.logs import require_no_bug, require_no_secret
 from tests.support.ports import free_port
+from tests.support.processes.fork_server import ForkedRoom
 from tests.support.processes.stack import START_SECONDS, Payload, envelope, new_id, wait_for
-from tests.support.project import API_KEY, ROOT
+from tests.support.project import API_KEY, IS_LONG, ROOT
 from tests.support.servers import new_database, running_valkey
 
-COMMAND = json.loads((DEPLOY / "railway" / "single-service.json").read_text())["deploy"]["startCommand"]
+RAILWAY = json.loads((DEPLOY / "railway" / "single-service.json").read_text())["deploy"]
 
 
 class SingleService:
     """The service, started by the command of its Railway file."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, start: type[ChildProcess] = ChildProcess, /, **environment: str) -> None:
+        """`start` may be ForkedRoom, which starts it in less time."""
         self.log = folder / "service.log"
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -43,11 +45,10 @@ class SingleService:
             **environment,
         }
         self.url = f"http://127.0.0.1:{self.environment['PORT']}"
-        command = (sys.executable, *shlex.split(COMMAND)[1:])
-        self.running = ChildProcess(
+        self.running = start(
             Child(
                 name="service",
-                command=command,
+                command=command_of(RAILWAY["startCommand"]),
                 environment=self.environment,
                 folder=ROOT,
                 log=self.log,
@@ -76,6 +77,13 @@ class SingleService:
         wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200, seconds=START_SECONDS, what="ready")
 
 
+def command_of(line: str) -> tuple[str, ...]:
+    """Return a command of the Railway file with the Python of the tests."""
+    python, *arguments = shlex.split(line)
+    assert python == "python"
+    return sys.executable, *arguments
+
+
 @pytest.fixture(scope="module")
 def servers(postgres: EmbeddedServer) -> Iterator[dict[str, str]]:
     """A migrated database and a Redis, as settings."""
@@ -83,12 +91,10 @@ def servers(postgres: EmbeddedServer) -> Iterator[dict[str, str]]:
         yield {"DATABASE_URL": database_url, "REDIS_URL": valkey.url}
 
 
-@pytest.fixture
-def service(servers: dict[str, str], tmp_path: Path) -> Iterator[SingleService]:
-    """The service with its dashboard, ready."""
-    service = SingleService(
-        tmp_path, **servers, DASHBOARD_PASSWORD="let-me-in", DASHBOARD_PORT=str(free_port()), RELAY_PROCESSES=""
-    )
+@contextmanager
+def running(folder: Path, **environment: str) -> Iterator[SingleService]:
+    """Run the service within the block, from when it is ready."""
+    service = SingleService(folder, **environment)
     try:
         service.wait_until_ready()
         yield service
@@ -98,7 +104,14 @@ def service(servers: dict[str, str], tmp_path: Path) -> Iterator[SingleService]:
         require_no_bug(service.log)
 
 
-def test_one_command_accepts_applies_and_shows_the_queue(service: SingleService) -> None:
+def test_one_command_runs_all_replaces_a_killed_process_and_ends_all(servers: dict[str, str], tmp_path: Path) -> None:
+    dashboard = {"DASHBOARD_PASSWORD": "let-me-in", "DASHBOARD_PORT": str(free_port())}
+    with running(tmp_path, **servers, **dashboard, RELAY_PROCESSES="") as service:
+        accepts_applies_and_shows_the_queue(service)
+        replaces_a_killed_process_and_ends_all(service)
+
+
+def accepts_applies_and_shows_the_queue(service: SingleService) -> None:
     session_id = new_id()
     service.send("create_session", session_id=session_id, title="Small")
     assert service.send("get_session_summary", session_id=session_id)["data"]["title"] == "Small"
@@ -110,8 +123,8 @@ def test_one_command_accepts_applies_and_shows_the_queue(service: SingleService)
     assert sorted(workers) == ["sweeper", "worker-1"]
 
 
-def test_a_killed_process_is_replaced_and_all_end_with_the_service(service: SingleService) -> None:
-    for module in ("api", "worker"):
+def replaces_a_killed_process_and_ends_all(service: SingleService) -> None:
+    for module in ("api", "worker") if IS_LONG else ("api",):
         killed = service.processes()[module]
         killed.kill()
         wait_for(lambda module=module, killed=killed: service.processes()[module] != killed, what="restarted")  # type: ignore[misc]
@@ -124,16 +137,18 @@ def test_a_killed_process_is_replaced_and_all_end_with_the_service(service: Sing
     assert [process for process in everyone if process.is_running()] == []
 
 
-def test_a_service_without_a_dashboard_password_runs_without_the_dashboard(
-    servers: dict[str, str], tmp_path: Path
+def test_a_service_on_a_new_database_without_a_dashboard_password_runs_without_the_dashboard(
+    postgres: EmbeddedServer, servers: dict[str, str], tmp_path: Path
 ) -> None:
-    service = SingleService(tmp_path, **servers)
-    try:
-        service.wait_until_ready()
-        assert service.processes().keys() == {"api", "worker"}
-        assert "DASHBOARD_PASSWORD is not set: running without the dashboard." in service.log.read_text()
-    finally:
-        service.running.stop()
+    with new_database(postgres, template="template1") as database_url:
+        environment = {**servers, "DATABASE_URL": database_url}
+        [prepare] = RAILWAY["preDeployCommand"]
+        path = {"PATH": os.environ["PATH"]}
+        subprocess.run(command_of(prepare), cwd=ROOT, env=environment | path, check=True, capture_output=True)
+        with running(tmp_path, **environment) as service:
+            service.send("create_session", session_id=new_id(), title="First")
+            assert service.processes().keys() == {"api", "worker"}
+            assert "DASHBOARD_PASSWORD is not set: running without the dashboard." in service.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -149,25 +164,10 @@ def test_a_service_without_a_dashboard_password_runs_without_the_dashboard(
 def test_a_service_that_cannot_start_ends_with_the_reason(
     servers: dict[str, str], tmp_path: Path, wrong: dict[str, str], code: int, told: str
 ) -> None:
-    service = SingleService(tmp_path, **{**servers, **wrong})
+    service = SingleService(tmp_path, ForkedRoom, **{**servers, **wrong})
     try:
         wait_for(service.running.ended, seconds=START_SECONDS, what="ended")
         assert service.running.exit_code == code
         assert told in service.log.read_text()
     finally:
         service.running.stop()
-
-
-def test_the_migration_of_the_railway_files_prepares_an_empty_database(
-    postgres: EmbeddedServer, servers: dict[str, str], tmp_path: Path
-) -> None:
-    with new_database(postgres, template="template1") as database_url:
-        environment = {**servers, "DATABASE_URL": database_url, "PATH": os.environ["PATH"]}
-        command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-        service = SingleService(tmp_path, **environment)
-        try:
-            service.wait_until_ready()
-            service.send("create_session", session_id=new_id(), title="First")
-        finally:
-            service.running.stop()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
-from typing import cast
+from typing import NamedTuple, cast
 
 import httpx
 
@@ -16,26 +17,44 @@ from models.queue.job_queue import open_queue
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
 from tests.support.torture.senders import Failure, Sender, Session
 
-SENDERS = 8
 SESSIONS_EACH = 3
 """Enough that most shards have work, and each sender uses several."""
-PROGRESS = 60
-"""The number of confirmed webhooks of each sender that shows recovery."""
 RECOVERY_SECONDS = 90.0
 """The timeout from the end of a fault until webhooks are confirmed and applied again. Most take a few seconds."""
+
+
+class Load(NamedTuple):
+    """The number of senders, the pause of each after a webhook, and how many confirmed ones of all show recovery."""
+
+    senders: int
+    pause_seconds: float = 0.0
+    progress: int = 60
+
+
+FULL_LOAD = Load(senders=8)
+EVERYDAY_LOAD = Load(senders=4, pause_seconds=0.08, progress=24)
+"""About forty webhooks a second. So few come in batches of one, which cost some ten milliseconds each."""
+HURRY_SECONDS = 0.2
+"""In which senders without pauses have many webhooks on their way."""
 
 
 class Ledger:
     """The commands of concurrent senders, and their responses."""
 
     def __init__(
-        self, stack: Stack, *, senders: int = SENDERS, new_client: Callable[[], httpx.Client] | None = None
+        self,
+        stack: Stack,
+        *,
+        load: Load = FULL_LOAD,
+        new_client: Callable[[], httpx.Client] | None = None,
     ) -> None:
         """`new_client` creates each sender's client, by default one of the stack."""
         self._stack = stack
+        self._load = load
+        self._hurried_until = 0.0
         new_client = new_client or stack.new_client
         self._senders = [
-            Sender(new_client(), [new_id("torture") for _ in range(SESSIONS_EACH)]) for _ in range(senders)
+            Sender(new_client(), [new_id("torture") for _ in range(SESSIONS_EACH)]) for _ in range(load.senders)
         ]
         self._work: list[Future[None]] = []
 
@@ -44,7 +63,7 @@ class Ledger:
         """Run the senders within the block. Raises the errors that they found."""
         stop = threading.Event()
         with ThreadPoolExecutor(len(self._senders)) as pool:
-            self._work = [pool.submit(sender.run, stop) for sender in self._senders]
+            self._work = [pool.submit(sender.run, stop, self._pause_seconds) for sender in self._senders]
             try:
                 self.wait_for_progress()
                 yield
@@ -52,6 +71,15 @@ class Ledger:
                 stop.set()
         for work in self._work:
             work.result()
+
+    def _pause_seconds(self) -> float:
+        return 0.0 if time.monotonic() < self._hurried_until else self._load.pause_seconds
+
+    def hurry(self) -> None:
+        """Let the senders send without pauses for a moment, so that a fault that begins now meets many webhooks on
+        their way."""
+        self._hurried_until = time.monotonic() + self._load.pause_seconds + HURRY_SECONDS
+        time.sleep(self._load.pause_seconds)  # Until the last pause is over.
 
     @property
     def confirmed(self) -> int:
@@ -66,7 +94,7 @@ class Ledger:
     def wait_for_progress(self, seconds: float = RECOVERY_SECONDS) -> None:
         """Wait until each sender had webhooks confirmed that it began after this moment."""
         before = [sender.confirmed for sender in self._senders]
-        wanted = PROGRESS // len(self._senders)
+        wanted = self._load.progress // len(self._senders)
 
         def progressed() -> bool:
             pairs = zip(self._senders, before, strict=True)

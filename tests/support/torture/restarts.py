@@ -8,7 +8,7 @@ from typing import Literal
 
 from tests.support.processes.stack import wait_for
 from tests.support.torture import chaos
-from tests.support.torture.ledger import Ledger
+from tests.support.torture.ledger import FULL_LOAD, Ledger, Load
 from tests.support.torture.rig import Rig
 from tests.support.torture.senders import Failure
 
@@ -16,17 +16,18 @@ NOTICE_SECONDS = 0.5
 """In which a relay mostly notices that Redis is back. It tries every 20 ms; a busy machine adds some."""
 
 
-def restart_under_load(rig: Rig, name: Literal["postgres", "valkey"], *, times: int) -> None:
+def restart_under_load(rig: Rig, name: Literal["postgres", "valkey"], *, times: int, load: Load = FULL_LOAD) -> None:
     """Restart a server so many times. Webhooks may fail only while Redis is down and until the relay says that it takes
     them again, none while Postgres is down, and the sweeper goes on as the same process."""
     server = rig.valkey if name == "valkey" else rig.postgres
     [sweeper] = wait_for(lambda: rig.stack.children("sweeper"), what="sweeper running")
     down: list[tuple[float, float]] = []
     noticed: list[float] = []
-    ledger = Ledger(rig.stack)
+    ledger = Ledger(rig.stack, load=load)
     with ledger.sending():
         for number in range(times):
             chaos.wait_at_random()
+            ledger.hurry()
             began_at = time.monotonic()
             server.pause()
             chaos.wait_at_random(2)

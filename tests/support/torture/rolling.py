@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +22,9 @@ from tests.support.ports import free_port
 from tests.support.processes.stack import Stack, wait_for
 from tests.support.project import API_KEY, ROOT
 from tests.support.servers import new_database, running_valkey
-from tests.support.torture.ledger import Ledger
+from tests.support.torture.ledger import Ledger, Load
 
-SENDERS = 4
+FEW_SENDERS = Load(senders=4)
 INSTALLED_IN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 HAPROXY = shutil.which("haproxy", path=INSTALLED_IN)
 """The path of haproxy, if it is installed."""
@@ -57,6 +58,7 @@ class Cluster:
 
     def _roll_workers(self, ledger: Ledger) -> None:
         for worker in self._workers:
+            ledger.hurry()
             worker.stop("worker")
             ledger.wait_for_progress()
             start_worker(worker)
@@ -64,6 +66,7 @@ class Cluster:
 
     def _roll_relays(self, ledger: Ledger) -> None:
         for relay in self.relays:
+            ledger.hurry()
             began_at = time.monotonic()
             relay.stop("api")
             self.stops.append(Stop(relay.url, began_at, time.monotonic()))
@@ -137,19 +140,20 @@ def webhooks_of(relay: Stack) -> int:
     return relay.log("api").count("/v1/webhook")
 
 
-def roll_behind_haproxy(cluster: Cluster, folder: Path, *, rounds: int) -> None:
+def roll_behind_haproxy(cluster: Cluster, folder: Path, *, rounds: int, load: Load = FEW_SENDERS) -> None:
     """Roll so many times while senders use haproxy. No attempt may fail, and the ledger must hold."""
     with running_haproxy(cluster, folder) as url:
-        _roll(cluster, lambda: httpx.Client(base_url=url, headers={"X-API-Key": API_KEY}, timeout=60), rounds=rounds)
+        new_client = partial(httpx.Client, base_url=url, headers={"X-API-Key": API_KEY}, timeout=60)
+        _roll(cluster, new_client, rounds=rounds, load=load)
 
 
-def roll_without_proxy(cluster: Cluster) -> None:
+def roll_without_proxy(cluster: Cluster, *, load: Load = FEW_SENDERS) -> None:
     """Roll once while senders try the other relay where one refuses the connection."""
-    _roll(cluster, cluster.new_client, rounds=1)
+    _roll(cluster, cluster.new_client, rounds=1, load=load)
 
 
-def _roll(cluster: Cluster, new_client: Callable[[], httpx.Client], *, rounds: int) -> None:
-    ledger = Ledger(cluster.relays[0], senders=SENDERS, new_client=new_client)
+def _roll(cluster: Cluster, new_client: Callable[[], httpx.Client], *, rounds: int, load: Load) -> None:
+    ledger = Ledger(cluster.relays[0], load=load, new_client=new_client)
     with ledger.sending():
         for number in range(rounds):
             cluster.roll(ledger)

@@ -1,11 +1,11 @@
-"""Senders of the torture suite: each plays a fixed script on sessions of its own, as fast as it gets responses, and
-repeats unconfirmed webhooks under the same delivery id. The ledger judges their records."""
+"""Senders of the torture suite: each plays a fixed script on sessions of its own, and repeats unconfirmed webhooks
+under the same delivery id. The ledger judges their records."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -95,11 +95,12 @@ class Sender:
         """Delivery ids with a `pending` response: they took longer than the sender waited."""
         self.failed: list[Failure] = []
 
-    def run(self, stop: threading.Event) -> None:
-        """Send until told to stop, then finish what was begun."""
+    def run(self, stop: threading.Event, pause_seconds: Callable[[], float]) -> None:
+        """Send until told to stop, with a pause after each webhook, then finish what was begun."""
         while not stop.is_set():
             for session in self.sessions:
                 self._send(session, next(session.steps))
+                stop.wait(pause_seconds())
         self._client.close()
 
     def _send(self, session: Session, step: Step) -> None:

@@ -19,8 +19,8 @@ from models.tables import SCHEMA_REVISION
 from tests.support.processes.stack import Stack
 from tests.support.project import ROOT
 from tests.support.servers import execute, migrate, new_database, running_valkey
-from tests.support.torture.ledger import Ledger
-from tests.support.torture.rolling import SENDERS, Stop, new_cluster, start_worker
+from tests.support.torture.ledger import EVERYDAY_LOAD, Ledger
+from tests.support.torture.rolling import FEW_SENDERS, Stop, new_cluster, start_worker
 from tests.support.torture.senders import Failure
 
 TABLES = ("sessions", "conversation_chunks", "memories", "artifacts", "tasks", "agents", "deliveries", "events")
@@ -62,7 +62,7 @@ def upgrade_under_load(postgres: EmbeddedServer, folder: Path, *, rows: int, rel
         previous_release(postgres, folder, rows=rows) as (url, root),
         new_cluster(postgres, folder / "cluster", database_url=url, root=root) as cluster,
     ):
-        ledger = Ledger(cluster.relays[0], senders=SENDERS, new_client=cluster.new_client)
+        ledger = Ledger(cluster.relays[0], load=FEW_SENDERS, new_client=cluster.new_client)
         with ledger.sending():
             _migrate_watching_locks(url, ledger, rows=rows)
             cluster.roll(ledger, relays_first=relays_first)
@@ -84,7 +84,7 @@ def upgrade_worker_under_load(postgres: EmbeddedServer, folder: Path, *, rows: i
         with closing(stack):
             stack.start("api")
             start_worker(stack)
-            ledger = Ledger(stack, senders=SENDERS)
+            ledger = Ledger(stack, load=EVERYDAY_LOAD)
             with ledger.sending():
                 _migrate_watching_locks(url, ledger, rows=rows)
                 stack.root = ROOT
