@@ -13,6 +13,7 @@ import httpx
 import httpx2
 import pytest
 from hypothesis import settings as hypothesis_settings
+from hypothesis.internal.conjecture import providers
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
@@ -33,6 +34,9 @@ for transports in map(vars, (httpx._transports.default, httpx2._transports.defau
 
 # Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Values are generated without looking for constants in all modules, which takes seconds of each worker.
+vars(providers)["_get_local_constants"] = lambda: providers._local_constants
 
 # Generated values are the same in each run, so that a failure comes from the change; long runs look for new ones. On a
 # busy machine any example may take longer than a deadline.

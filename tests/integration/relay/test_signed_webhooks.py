@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib import import_module
 from select import select as select_sockets
 from typing import Any
 
@@ -15,8 +16,6 @@ import httpx
 import msgspec
 import psutil
 import pytest
-import standardwebhooks
-import svix
 from redis import Redis
 from sqlalchemy import Engine, select
 
@@ -80,15 +79,16 @@ def test_a_signature_suffices_without_a_key(relay: Serving) -> None:
         assert httpx.post(relay.url + path, content=body, headers=sign(body)).status_code == 202
 
 
-@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+@pytest.mark.parametrize("library", ["standardwebhooks", "svix"])
 @pytest.mark.parametrize("prefix", ["webhook", "svix"])
-def test_signatures_of_other_libraries_are_accepted(relay: Serving, redis: Redis, library: Any, prefix: str) -> None:
+def test_signatures_of_other_libraries_are_accepted(relay: Serving, redis: Redis, library: str, prefix: str) -> None:
+    webhook = import_module(library).Webhook  # Importing one of them takes two seconds.
     body = msgspec.json.encode(memory("s", text="Zoë"))
     now = datetime.now(UTC)
     headers = {
         f"{prefix}-id": "msg_2",
         f"{prefix}-timestamp": str(int(now.timestamp())),
-        f"{prefix}-signature": library(WEBHOOK_SECRET).sign("msg_2", now, body.decode()),
+        f"{prefix}-signature": webhook(WEBHOOK_SECRET).sign("msg_2", now, body.decode()),
     }
     assert relay.post(body, **headers).json()["delivery_id"] == "msg_2"
     assert relay.post(body + b" ", **headers).status_code == 401

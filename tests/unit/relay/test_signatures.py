@@ -8,12 +8,11 @@ import hmac
 import re
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
 import msgspec
 import pytest
-import standardwebhooks
-import svix
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -227,20 +226,21 @@ def test_several_secrets_of_one_name_are_all_tried() -> None:
     assert signer_of(sign(BODY, at=SIGNED_AT, secret="whsec_" + "A" * 32), secrets=both) == "runner"
 
 
-@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+@pytest.mark.parametrize("library", ["standardwebhooks", "svix"])
 @pytest.mark.parametrize("prefix", ["webhook", "svix"])
-def test_signatures_of_other_libraries_are_accepted(library: Any, prefix: str) -> None:
+def test_signatures_of_other_libraries_are_accepted(library: str, prefix: str) -> None:
+    webhook = import_module(library).Webhook  # Importing one of them takes two seconds.
     body = '{"type":"user.created","name":"Zoë"}'
     now = datetime.now(UTC)
     headers = {
         f"{prefix}-id": "msg_2",
         f"{prefix}-timestamp": str(int(now.timestamp())),
-        f"{prefix}-signature": library(SECRET).sign("msg_2", now, body),
+        f"{prefix}-signature": webhook(SECRET).sign("msg_2", now, body),
     }
     caller = authenticate(headers, body.encode())
     assert (caller.source, caller.signed and caller.signed.id) == ("vector", "msg_2")
     assert refused(headers, body.encode() + b"\n").code == "signature_invalid"
-    assert refused(headers | {f"{prefix}-signature": library(OTHER_SECRET).sign("msg_2", now, body)}, body.encode())
+    assert refused(headers | {f"{prefix}-signature": webhook(OTHER_SECRET).sign("msg_2", now, body)}, body.encode())
 
 
 # GitHub
