@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
+from functools import partial
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR, parse_dsn
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.errors import SettingsError, Unavailable
@@ -29,6 +33,8 @@ TCP_USER_TIMEOUT_SECONDS = 10
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds, and number of probes. Without them a client could wait for the response of a dead host forever."""
 POOL_TIMEOUT_SECONDS = 5
+PING_AFTER_SECONDS = 0.2
+"""A connection that was idle for longer is checked before it is used; Postgres takes longer for a restart."""
 EXPECTED_URL = "expected postgresql://user:password@host:port/database"
 UNKNOWN_PARAMETER = re.compile(r'parameter: "([A-Za-z_]{1,64})"')
 
@@ -69,7 +75,6 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
         hide_parameters=True,
         execution_options={ENCODER: configured_encoder(settings)},
         connect_args={
@@ -89,7 +94,23 @@ def create_engine(settings: Settings, *, application_name: str, pool_size: int) 
     )
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
     event.listen(engine, "commit", _refuse_aborted)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_ping_if_idle, engine))
     return engine
+
+
+def _note_use(raw: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_if_idle(engine: Engine, raw: Any, record: Any, _: Any) -> None:
+    """Replace a connection that Postgres has closed meanwhile."""
+    if time.monotonic() - record.info.get("used_at", math.inf) < PING_AFTER_SECONDS:
+        return
+    try:
+        engine.dialect.do_ping(raw)
+    except psycopg2.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _refuse_aborted(connection: Connection) -> None:
