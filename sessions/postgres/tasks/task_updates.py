@@ -96,7 +96,7 @@ def _find_tasks(connection: Connection, ordered: Sequence[Listener], now: dateti
 
 
 @cache
-def _select_whether_there_are_tasks() -> Select[Any]:
+def _select_whether_there_are_tasks() -> Select[bool, bool]:
     sessions, sources = (bindparam(name, type_=ARRAY(Text)) for name in ("sessions", "sources"))
     here = select(TASKS.c.task_id).where(TASKS.c.session_id == any_(sessions))
     delegated = select(TASKS.c.task_id).where(TASKS.c.created_by == any_(sources), *_UNSEEN_ELSEWHERE)
