@@ -18,6 +18,7 @@ from models.errors import RelayError
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
+from tests.support.project import IS_LONG
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 LONG = "word " * 6_000 + "the end"
@@ -281,7 +282,9 @@ def both(in_postgres: PostgresBackend, in_files: FilesBackend) -> tuple[Backend,
     return in_postgres, in_files
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100 if IS_LONG else 12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(story=st.lists(steps, min_size=5, max_size=25), numbers=st.lists(st.integers(0, 12), min_size=25, max_size=25))
 def test_any_commands_in_any_order_get_equal_responses(
     both: tuple[Backend, Backend], story: list[Step], numbers: list[int]

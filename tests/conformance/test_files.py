@@ -24,11 +24,11 @@ from sessions.files.backend import FilesBackend
 from sessions.files.session_file import MOST_DELIVERIES
 from sessions.files.store_folder import SESSION as FILE
 from sessions.files.store_folder import TOMBSTONE, BrokenFile, Folder
-from tests.support.project import ROOT
+from tests.support.project import IS_LONG, ROOT
 from tests.support.stores.sending import SESSION, export, items, refusal, send
 from tests.support.stores.writer import write
 
-COUNT = 500
+COUNT = 500 if IS_LONG else 150
 
 
 def start_writer(data_dir: Path, name: str, count: int = COUNT) -> subprocess.Popen[str]:

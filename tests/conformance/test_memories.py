@@ -246,8 +246,7 @@ def test_a_bundle_lists_each_type_and_marks_what_is_superseded(dated: Backend) -
     assert (superseded["blue"], superseded["old"]) == ("superseded", "superseded")
 
 
-@pytest.mark.parametrize("max_characters", [1_000, 2_000, 5_000, 20_000, 90_000])
-def test_a_bundle_is_never_longer_than_asked(walk: Backend, max_characters: int) -> None:
+def test_a_bundle_is_never_longer_than_asked(walk: Backend) -> None:
     kinds = ("question", "action_item", "decision", "fact", "idea", "note", "risk")
     for start in range(0, 30, 10):
         commands: list[dict[str, Any]] = [
@@ -262,5 +261,6 @@ def test_a_bundle_is_never_longer_than_asked(walk: Backend, max_characters: int)
             {"command": "rename_session", "data": {"title": "T" * 256}},
         ]
         send(walk, "batch", commands=commands)
-    bundle = send(walk, "resume_bundle", max_characters=max_characters)
-    assert max_characters * 0.75 < len(msgspec.json.encode(bundle)) <= max_characters
+    for max_characters in (1_000, 2_000, 5_000, 20_000, 90_000):
+        bundle = send(walk, "resume_bundle", max_characters=max_characters)
+        assert max_characters * 0.75 < len(msgspec.json.encode(bundle)) <= max_characters

@@ -15,8 +15,8 @@ from tests.support.stores.sending import refusal, send
 ITEMS = 500
 FRAME = 150
 """Characters of a batch item beyond the budget: its command, and the note that there was no room for more."""
-LARGE = "What we said about the roof. " * 4_000
-"""Longer than the longest response."""
+LARGE = "What we said about the roof. " + f"{'x' * 23} " * 5_000
+"""Longer than the longest response. Long words are indexed faster than many."""
 
 READS: dict[str, dict[str, Any]] = {
     "retrieve_memory": {"key": "large"},
@@ -74,7 +74,7 @@ def test_the_response_to_a_small_batch_is_complete(walk: Backend) -> None:
 
 @pytest.mark.parametrize("command", ["rename_session", "create_session", "delete_memory", "conversation_chunk"])
 def test_the_writes_of_a_batch_share_the_budget_and_keep_their_ids(walk: Backend, command: str) -> None:
-    ideas = {"ideas": [f"idea {number}" for number in range(200)]}
+    ideas = {"ideas": [f"idea {number}" for number in range(60)]}
     data: dict[str, Any] = {
         "rename_session": {"title": "Walk"},
         "create_session": {"title": "Another"},

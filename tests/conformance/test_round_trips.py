@@ -16,6 +16,7 @@ from models.settings import read_settings
 from sessions.backend import Backend
 from sessions.files.backend import FilesBackend
 from sessions.postgres.backend import PostgresBackend
+from tests.support.project import IS_LONG
 from tests.support.stores.sending import SESSION, export, items, send
 
 VERBATIM = '{"z": 1e23,\n\t"a": -0.0, "ü": "\\u00fc", "n": 1.50, "big": 12345678901234567890123}'
@@ -259,7 +260,9 @@ json_texts = st.recursive(
 blanks = st.sampled_from(["", " ", "\n", "\t", "\r\n", " \t \n", "\t\t ", "\t \t"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100 if IS_LONG else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     contents=st.lists(st.tuples(blanks, json_texts, blanks), min_size=1, max_size=5),
     text=st.text(characters, min_size=1),

@@ -13,6 +13,7 @@ import pytest
 
 from agent.execution import process_reaper
 from agent.execution.processes import KEPT_BYTES, Process
+from tests.support.project import IS_LONG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -63,7 +64,7 @@ def test_the_exit_code_is_that_of_the_command(tmp_path: Path, command: list[str]
 
 def test_it_always_ends_processes_that_have_been_reparented(tmp_path: Path) -> None:
     # For a moment, a process is listed neither below its old parent nor below its new one.
-    for _ in range(20):
+    for _ in range(20 if IS_LONG else 8):
         process = start(tmp_path, sys.executable, "-S", "-c", WITH_CHILD)
         child = child_of(process)
         process.end()

@@ -22,8 +22,7 @@ from tests.support.sockets import begin_signed_body
 
 SESSION = "solar-roof"
 MEGABYTE = 1_000_000
-BURST = 300
-SHARE = 600
+SHARE = 450
 """The commands of one sender that may wait: half of the backlog."""
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,9 +13,9 @@ import pytest
 
 from relay.processes import CANNOT_LISTEN
 from tests.support.processes.connections import listening, serving_processes, wait_until_complete
+from tests.support.processes.fork_server import run_room
 from tests.support.processes.serving import Serving
 from tests.support.processes.stack import wait_for
-from tests.support.project import ROOT
 
 CONNECTIONS = 64
 
@@ -65,18 +63,17 @@ def test_the_connections_of_a_process_that_dies_again_at_once_go_to_the_other(pa
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_port_in_use_ends_the_start_with_its_reason(processes: str, pair: Serving) -> None:
+def test_a_port_in_use_ends_the_start_with_its_reason(processes: str, pair: Serving, tmp_path: Path) -> None:
     environment = {
         "API_KEY": "k",
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "PORT": str(pair.port),
         "RELAY_PROCESSES": processes,
     }
-    command = [sys.executable, "-m", "relay"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == CANNOT_LISTEN
-    assert "address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
+    log = tmp_path / "log"
+    assert run_room("relay", log, environment) == CANNOT_LISTEN
+    assert "address already in use" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_all_addresses_are_served_until_the_supervisor_is_killed(redis_url: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from sessions.embeddings.encoder import Encoder, ModelFailed, TextRefused
 from sessions.embeddings.local_model import LocalModel
 from sessions.postgres.backend import PostgresBackend
 from sessions.postgres.connections import ENCODER, create_engine
-from sessions.postgres.embeddings.embedding import AT_ONCE, Embedding
+from sessions.postgres.embeddings import embedding as embeddings
+from sessions.postgres.embeddings.embedding import Embedding
 from sessions.postgres.embeddings.nearest import LONGEST_SECONDS
 from sessions.postgres.embeddings.search_health import check_search
 from sessions.postgres.embeddings.vector_table import index_of
@@ -32,15 +34,17 @@ from tests.support.stores.sending import send
 
 pytestmark = pytest.mark.usefixtures("loaded_model")
 
+AT_ONCE = 16
+"""Passages of a batch in these tests: more than those of a transaction."""
 WITHOUT_VECTORS = (
     "SELECT count(*) FROM passages p WHERE NOT EXISTS (SELECT FROM passage_vectors v WHERE v.passage_id = p.passage_id)"
 )
 
 
 class Model(LocalModel):
-    """The model of this machine under another name, which refuses some texts, fails with some, or for a while."""
+    """The model of this machine, perhaps under another name. It refuses some texts, fails with some, or for a while."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = LocalModel.name) -> None:
         super().__init__()
         self.name = name
         self.refused = self.broken = "\0"
@@ -53,33 +57,51 @@ class Model(LocalModel):
             raise ModelFailed("HTTP status 500.")
         if any(self.refused in text for text in texts):
             raise TextRefused("Too long.")
-        return super().encode(texts, seconds=seconds)
+        return _vectors(tuple(texts))
 
 
-@pytest.fixture
+@cache
+def _vectors(texts: tuple[str, ...]) -> Any:
+    """Return the vectors of texts, computed once: each encoder begins with the same ordinary texts."""
+    return LocalModel().encode(texts, seconds=30)
+
+
+@pytest.fixture(scope="module")
 def url(postgres: EmbeddedServer) -> Iterator[str]:
     with new_database(postgres) as url:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(url: str) -> Iterator[Engine]:
     engine = create_engine(read_settings({"DATABASE_URL": url}), application_name="tests", pool_size=2)
     yield engine
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def store(url: str) -> Iterator[PostgresBackend]:
+    store = PostgresBackend(read_settings({"DATABASE_URL": url}))
+    yield store
+    store.close()
+
+
 @pytest.fixture
-def backend(url: str) -> Iterator[PostgresBackend]:
-    backend = PostgresBackend(read_settings({"DATABASE_URL": url}))
-    send(backend, "create_session", title="Walk")
-    yield backend
-    backend.close()
+def backend(engine: Engine, store: PostgresBackend, monkeypatch: pytest.MonkeyPatch) -> PostgresBackend:
+    """The store with a session, and without the table of vectors."""
+    monkeypatch.setattr(embeddings, "AT_ONCE", AT_ONCE)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "DROP TABLE IF EXISTS passage_vectors; DELETE FROM sessions; DELETE FROM passages_to_embed;"
+            " DELETE FROM deliveries"
+        )
+    send(store, "create_session", title="Walk")
+    return store
 
 
 def remember(backend: PostgresBackend, count: int, text: str = "Note {} about the garden") -> None:
-    for number in range(count):
-        send(backend, "store_memory", key=f"m{number}", type="note", content=text.format(number))
+    notes = [{"key": f"m{number}", "type": "note", "content": text.format(number)} for number in range(count)]
+    send(backend, "batch", commands=[{"command": "store_memory", "data": note} for note in notes])
 
 
 def scalar(engine: Engine, statement: str) -> Any:
@@ -89,7 +111,7 @@ def scalar(engine: Engine, statement: str) -> Any:
 
 def test_texts_wait_until_they_are_embedded(engine: Engine, backend: PostgresBackend) -> None:
     remember(backend, AT_ONCE + 5)
-    embedding = Embedding(engine, Encoder(LocalModel()))
+    embedding = Embedding(engine, Encoder(Model()))
     passages = scalar(engine, "SELECT count(*) FROM passages")
     unknown = {"q": "irrigation"}
     answer = backend.send("search", unknown, session_id=None)
@@ -171,7 +193,7 @@ def test_a_key_for_some_sessions_finds_no_others_by_meaning(engine: Engine, back
     for session_id in ("mine-1", "yours-1"):
         send(backend, "create_session", session_id, title="Notes")
         send(backend, "store_memory", session_id, key=session_id, type="note", content="The car is in the garage")
-    embedding = Embedding(engine, Encoder(LocalModel()))
+    embedding = Embedding(engine, Encoder(Model()))
     embedding.start()
     embedding.embed_batch()
     question = Search(q="Where is my vehicle parked?")
@@ -226,7 +248,7 @@ def test_health_tells_how_many_texts_wait(engine: Engine, backend: PostgresBacke
         before = check_search(connection)
     assert (before.method, before.reason is not None) == ("words", True)
     remember(backend, 3)
-    Embedding(engine, Encoder(LocalModel())).start()
+    Embedding(engine, Encoder(Model())).start()
     with engine.connect() as connection:
         found = check_search(connection)
     assert (found.method, found.texts, found.not_embedded) == ("hybrid", 4, 4)

@@ -28,13 +28,14 @@ def api(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def document(engine: Engine, tmp_path: Path) -> Iterator[bytes]:
-    """A session of another store."""
+def document(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[bytes]:
+    """A session of another store, with so many words in each piece of conversation, by default few."""
+    words = getattr(request, "param", 10)
     store = FilesBackend(read_settings({"DATA_DIR": str(tmp_path)}))
     store.send("create_session", {"title": "From elsewhere"}, session_id=SESSION)
     store.send("store_memory", {"key": "plan", "content": {"z": 1e23, "a": [1]}}, session_id=SESSION)
-    for number in range(40):
-        chunk = {"chunk_id": f"c{number}", "content": f"{number} " + "words in between " * 3_000}
+    for number in range(12):
+        chunk = {"chunk_id": f"c{number}", "content": f"{number} " + "words-in-between " * words}
         store.send("conversation_chunk", chunk, session_id=SESSION)
     yield b"".join(store.export(SESSION, format="json"))
     with engine.begin() as connection:
@@ -45,6 +46,7 @@ def take(api: Serving, content: bytes, **headers: str) -> httpx.Response:
     return api.post(content, "/v1/import", **headers)
 
 
+@pytest.mark.parametrize("document", [5_500], indirect=True)
 def test_a_document_larger_than_any_webhook_is_imported_once(api: Serving, document: bytes) -> None:
     assert len(document) > 1_048_576
     marked = {"Content-Type": "application/json, application/json"}

@@ -35,7 +35,8 @@ from tests.support.stores.rows import NOW, Rows
 GLOB = "reading-*"
 ENVELOPE = 2_000
 """Characters by which fixed fields may exceed the requested size."""
-HOSTILE = '"\\\x01\n😀数' * 8_000  # As JSON longer than the longest response.
+HOSTILE = ('"\\\n😀数' + "\x01" * 32) * 500
+"""As JSON longer than the longest response, with few words, whose indexing would take most of the time."""
 
 
 @pytest.fixture

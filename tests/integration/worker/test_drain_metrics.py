@@ -80,7 +80,9 @@ def test_a_task_whose_lease_expired_is_counted_once(redis: Redis, engine: Engine
         "UPDATE tasks SET status = 'claimed', claimed_by = 'claude_code', attempt = 1,"
         " lease_expires_at = now() - interval '1 second' WHERE session_id = :walk"
     )
+    others = "UPDATE tasks SET lease_expires_at = now() + interval '1 hour' WHERE lease_expires_at IS NOT NULL"
     with engine.begin() as connection:
+        connection.execute(text(others))  # Other tests may have left leases that have expired, or are about to.
         connection.execute(text(claimed), {"walk": walk})
     return_leases(redis, engine)
     return_leases(redis, engine)

@@ -11,7 +11,8 @@ import pytest
 from local.servers.embedded import EmbeddedServer
 from tests.support.processes.stack import Stack, new_stack, wait_for
 
-TEXTS = 400
+TEXTS = 150
+"""More than two batches."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def test_stored_texts_are_found_by_meaning_though_the_embedder_was_killed(stack:
         lambda: (found := search(stack, "irrigate")) and found["method"] == "hybrid" and "not_embedded" not in found,
         seconds=60,
         what="all texts embedded",
+        longest_pause_seconds=0.5,
     )
     assert done
     assert embedder(stack).pid != process.pid

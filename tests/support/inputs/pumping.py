@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from re import _constants, _parser
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def _runner(pattern: re.Pattern[Any], method: str) -> Callable[[str], object]:
 
     def run(text: str) -> object:
         found = call(*before, text.encode("latin-1", "replace") if isinstance(pattern.pattern, bytes) else text)
-        return list(found) if method == "finditer" else found
+        return deque(found, maxlen=0) if method == "finditer" else found
 
     return run
 
@@ -91,6 +92,7 @@ class _Sampler:
         self._tree = list(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE & ~re.DEBUG))
         literals = [argument for part in _parts(self._tree) for argument in _literals(part)]
         self._letters = list(dict.fromkeys([*map(chr, literals), *COMMON]))
+        self._known: dict[int, list[str]] = {}
 
     def heads(self) -> list[str]:
         """Return the empty text, and texts that lead to each part of the expression."""
@@ -114,6 +116,12 @@ class _Sampler:
         return texts[:6]
 
     def _samples_of(self, item: Any) -> list[str]:
+        # The same items are parts of many sequences.
+        if id(item) not in self._known:
+            self._known[id(item)] = self._make_samples(item)
+        return self._known[id(item)]
+
+    def _make_samples(self, item: Any) -> list[str]:
         operator, argument = item
         if operator in NOTHING:
             return [""]

@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import NoReturn
 from cli.main import MODULES
 from models.process.parent_death import parent_pipe_environment
 from models.process.supervision import Child, ChildProcess
+from tests.support.project import ROOT
 
 CLI = (
     *(f"cli.commands.{module}" for module in MODULES.values()),
@@ -40,6 +42,22 @@ class ForkedRoom(ChildProcess):
     @staticmethod
     def _launch(child: Child) -> subprocess.Popen[bytes]:
         return _Forked(child)  # type: ignore[return-value]
+
+
+def run_room(room: str, log: Path, environment: Mapping[str, str], *, seconds: float = 30) -> int:
+    """Run `python -m ROOM` until it ends by itself, and return its exit code."""
+    running = ForkedRoom(
+        Child(name=room, command=(sys.executable, "-m", room), environment=environment, folder=ROOT, log=log)
+    )
+    limit_at = time.monotonic() + seconds
+    try:
+        while running.ended() is None:
+            assert time.monotonic() < limit_at, log.read_text()
+            time.sleep(0.02)
+    finally:
+        running.kill()
+    assert running.exit_code is not None
+    return running.exit_code
 
 
 class _Forked:

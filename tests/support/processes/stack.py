@@ -37,7 +37,9 @@ NO_LIMITS = {"RATE_LIMIT": "1000000000/minute", "BYTE_LIMIT": "1000000000000/min
 """Settings of tests that send much and do not test limits."""
 
 
-def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "") -> T:
+def wait_for(
+    condition: Callable[[], T], *, seconds: float = 30, what: str = "", longest_pause_seconds: float = 0.1
+) -> T:
     """Wait until the condition returns a true value, and return it. Exceptions of servers that are not ready count as
     false."""
     began_at = time.monotonic()
@@ -51,7 +53,7 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "")
         except (httpx.HTTPError, psycopg2.OperationalError, OSError, AssertionError, KeyError) as error:
             last = error
         # A condition that takes long is checked less often, as each check takes time of the servers.
-        time.sleep(min(max(0.02, (time.monotonic() - began_at) / 10), 0.1))
+        time.sleep(min(max(0.02, (time.monotonic() - began_at) / 10), longest_pause_seconds))
     raise AssertionError(f"Timed out after {seconds:g} s. Expected: {what or 'a true value'}. Last: {last!r}")
 
 

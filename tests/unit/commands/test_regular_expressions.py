@@ -40,21 +40,23 @@ def modules() -> Iterator[tuple[str, Path]]:
                 yield name.removesuffix(".__init__"), path
 
 
-def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Iterator[Use]:
+def uses_in(name: str, nodes: list[ast.AST], methods_of: dict[str, set[str]]) -> Iterator[Use]:
     """Return the expressions in a module: those in its source, and those created on import."""
-    known, made = names_in(name, tree), dict(patterns_in(name, tree))
+    known, made = names_in(name, nodes), dict(patterns_in(name, nodes))
     targets = {
         id(node.value): target.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Assign | ast.AnnAssign)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
+    for node in nodes:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
             continue
         where = f"{name}:{node.lineno}"
-        called = ast.unparse(node.func)
+        called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            called = f"{node.func.value.id}.{called}"
         if called in {"re.compile", *(f"re.{method}" for method in METHODS)}:
             try:
                 pattern = evaluate(node.args[0], known)
@@ -79,11 +81,9 @@ def uses_in(name: str, tree: ast.Module, methods_of: dict[str, set[str]]) -> Ite
             yield Use(name, compiled.pattern, compiled.flags & ~re.UNICODE, method)
 
 
-def patterns_in(name: str, tree: ast.Module) -> Iterator[tuple[re.Pattern[Any], str]]:
+def patterns_in(name: str, nodes: list[ast.AST]) -> Iterator[tuple[re.Pattern[Any], str]]:
     """Return the compiled expressions under a module's own names, also within tuples and tables; and those names."""
-    aliases = (
-        alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
-    )
+    aliases = (alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names)
     imported = {alias.asname or alias.name for alias in aliases}
     own = [(key, value) for key, value in vars(importlib.import_module(name)).items() if key not in imported]
     left = [(value, key) for key, value in own if isinstance(value, re.Pattern | tuple | list | dict)]
@@ -99,10 +99,10 @@ def patterns_in(name: str, tree: ast.Module) -> Iterator[tuple[re.Pattern[Any], 
             ]
 
 
-def names_in(name: str, tree: ast.Module) -> dict[str, Any]:
+def names_in(name: str, nodes: list[ast.AST]) -> dict[str, Any]:
     """Return the values of a module's names, including those that only a function imports."""
     known: dict[str, Any] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ROOMS:
             source = importlib.import_module(node.module)
             known |= {alias.asname or alias.name: getattr(source, alias.name, None) for alias in node.names}
@@ -114,11 +114,11 @@ def evaluate(node: ast.expr, known: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(node), "", "eval"), known)
 
 
-def methods_by_name(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+def methods_by_name(trees: dict[str, list[ast.AST]]) -> dict[str, set[str]]:
     """Return the methods called on compiled expressions, by name; private names with their module."""
     found: dict[str, set[str]] = {}
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
+    for name, nodes in trees.items():
+        for node in nodes:
             if isinstance(node, ast.Attribute) and node.attr in METHODS:
                 owner = ast.unparse(node.value).rpartition(".")[2]
                 found.setdefault(f"{name}.{owner}" if owner.startswith("_") else owner, set()).add(node.attr)
@@ -126,9 +126,9 @@ def methods_by_name(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
 
 
 def collect() -> list[Use]:
-    trees = {name: ast.parse(path.read_text()) for name, path in modules()}
+    trees = {name: list(ast.walk(ast.parse(path.read_text()))) for name, path in modules()}
     methods = methods_by_name(trees)
-    uses = [use for name, tree in trees.items() for use in uses_in(name, tree, methods)]
+    uses = [use for name, nodes in trees.items() for use in uses_in(name, nodes, methods)]
     app = create_app(read_settings({"DATABASE_URL": "postgresql://x", "REDIS_URL": "redis://x", "API_KEY": API_KEY}))
     for route in app.routes:
         expression: re.Pattern[str] = route.path_regex  # type: ignore[attr-defined]

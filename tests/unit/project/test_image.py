@@ -104,11 +104,15 @@ def test_the_copied_files_suffice_to_run_each_process(tmp_path: Path) -> None:
                 shutil.copy(ROOT / name, target)
     assert {"psutil", "pytest"} <= set(uninstalled())
     hide = HIDE.format(hidden=uninstalled())
-    for code in STARTS:
-        done = subprocess.run(
-            [sys.executable, "-c", hide + code], cwd=tmp_path, env={}, check=False, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([hide, *STARTS])],
+        cwd=tmp_path,
+        env={},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     command = [str(tmp_path / "bin" / "session-cli"), "--version"]
     done = subprocess.run(command, cwd="/", env={"PATH": path}, check=False, capture_output=True, text=True)

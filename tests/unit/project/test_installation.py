@@ -51,12 +51,16 @@ def test_an_error_of_pip_is_shown_in_full(tmp_path: Path) -> None:
 def test_pip_is_removed_and_comes_back_when_more_is_installed(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv/bin/python"
-    for options, expected in ((["--without-pip"], set()), ([], {"pip"})):
+    [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    before = set(packages.rglob("*"))
+    for options, expected in (([], {"pip"}), (["--without-pip"], set())):
         done = install("", tmp_path, *options, python=python)
         assert done.returncode == 0, done.stderr
         code = "import importlib.metadata as m; print(*(found.name for found in m.distributions()))"
         left = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True)
         assert set(left.stdout.split()) == expected
+    # As before the first installation, which has brought pip.
+    assert set(packages.rglob("*")) == before
 
 
 USE_EXTENSIONS = """
