@@ -1,13 +1,14 @@
 """Creates the requests of test_all.sh, and compares the responses with expected.py and error_examples.json.
 
-`check.py plan FOLDER` writes the bodies to the folder and prints one request per line. `check.py answers FOLDER` reads
-the number and status of each response from stdin, and its body from the folder. With `--fresh`, the sessions of the
-examples are deleted first. Needs only Python 3.9 or newer; curl sends the requests.
+`check.py plan FOLDER` writes the requests to the folder, for curl, which then prints the number and status of each
+response to stderr. `check.py answers FOLDER` reads these from stdin, and the bodies of the responses from the folder.
+With `--fresh`, the sessions of the examples are deleted first. Needs only Python 3.9 or newer.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ Perhaps they hold something else than the examples, or examples that were sent i
 cannot be the expected ones. To delete these sessions and begin afresh: examples/test_all.sh --fresh"""
 SHOWN = 300
 """The most characters shown of a differing value."""
+LIMIT_SECONDS = 45
+"""For each response, which may wait for 30."""
 
 
 class Request(NamedTuple):
@@ -46,9 +49,9 @@ def main(command: str, folder: Path, *options: str) -> int:
     """Run a command; return 1 if a response is wrong or missing."""
     requests = [*preparations(is_fresh="--fresh" in options), *all_requests()]
     if command == "plan":
-        for number, request in enumerate(requests):
-            (folder / f"{number}.body").write_bytes(request.body)
-            print(number, "POST" if request.body else "GET", "key" if request.with_key else "none", request.path)
+        url = os.environ["RELAY_URL"].rstrip("/")
+        sections = [write_request(request, url, folder, number) for number, request in enumerate(requests)]
+        (folder / "requests").write_text("next\n".join(sections), encoding="utf-8")
         return 0
     checked = wrong = 0
     expected = sum(not request.looks_for for request in requests)
@@ -77,6 +80,21 @@ def main(command: str, folder: Path, *options: str) -> int:
         return 1
     print(f"All {checked} responses are correct.")
     return 0
+
+
+def write_request(request: Request, url: str, folder: Path, number: int) -> str:
+    """Write the body of a request to a file. Returns the options with which curl sends it."""
+    body, answer = folder / f"{number}.body", folder / f"{number}.answer"
+    body.write_bytes(request.body)
+    answer.touch()  # curl creates none for an empty response.
+    options = [("url", url + request.path), ("output", str(answer)), ("max-time", str(LIMIT_SECONDS))]
+    options.append(("write-out", f"%{{stderr}}{number} %{{http_code}}\n"))
+    if request.with_key:
+        options.append(("header", f"@{folder / 'key'}"))
+    if request.body:
+        options += [("header", "Content-Type: application/json"), ("data-binary", f"@{body}")]
+    # It reads quoted values like JSON.
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in options)
 
 
 def preparations(*, is_fresh: bool) -> Iterator[Request]:

@@ -29,32 +29,28 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # The key is in a file, so that process lists do not show it.
 printf 'X-API-Key: %s\n' "$API_KEY" >"$folder/key"
-: >"$folder/none"
 
-# Sends the planned requests, and prints the number and status of each response.
+# Sends the planned requests one after the other, and prints the number and status of each response. One curl sends them
+# all: the connection is opened once.
 send_all() {
-  local number method key path status
-  while read -r number method key path; do
-    local request=(-sS --max-time 45 -X "$method" -H "@$folder/$key" "${RELAY_URL%/}$path")
-    if [[ $method == POST ]]; then
-      request+=(-H 'Content-Type: application/json' --data-binary "@$folder/$number.body")
+  local number status problem=""
+  mkfifo "$folder/statuses"
+  curl -sS --fail-early --config "$folder/requests" >/dev/null 2>"$folder/statuses" &
+  while [[ -z $problem ]] && read -r number status; do
+    if [[ ! "$number $status" =~ ^[0-9]+\ [1-9][0-9][0-9]$ ]]; then
+      problem="No answer from $RELAY_URL. $number $status"
+    else
+      echo "$number $status"
+      ((SECONDS <= LIMIT_SECONDS)) || problem="Given up after $LIMIT_SECONDS seconds."
+      [[ $status != 202 ]] || problem="It was accepted, but not applied within 30 seconds: is a worker running?"
     fi
-    : >"$folder/$number.answer"
-    if ! status=$(curl "${request[@]}" -o "$folder/$number.answer" -w '%{http_code}'); then
-      echo "No answer from $RELAY_URL." >&2
-      return 2
-    fi
-    echo "$number $status"
-    if [[ $status == 202 ]]; then
-      echo "It was accepted, but not applied within 30 seconds: is a worker running?" >&2
-      return 2
-    fi
-    if ((SECONDS > LIMIT_SECONDS)); then
-      echo "Given up after $LIMIT_SECONDS seconds." >&2
-      return 2
-    fi
-  done <"$folder/plan"
+  done <"$folder/statuses"
+  [[ $problem ]] || return 0
+  echo "$problem" >&2
+  kill $! 2>/dev/null
+  wait $! 2>/dev/null
+  return 2
 }
 
-python3 -B "$examples/check.py" plan "$folder" "$@" >"$folder/plan" || exit 2
+python3 -B "$examples/check.py" plan "$folder" "$@" || exit 2
 send_all | python3 -B "$examples/check.py" answers "$folder" "$@"

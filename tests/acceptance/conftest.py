@@ -15,9 +15,9 @@ from tests.support.clients.dead_letters import poisoned_session
 from tests.support.clients.signing import GITHUB_SECRET, WEBHOOK_SECRET
 from tests.support.processes.browser import Browser
 from tests.support.processes.command_line import CommandLine
-from tests.support.processes.pooler import Pooler, start_pgbouncer
+from tests.support.processes.pooler import Pooler, find_pgbouncer, start_pgbouncer
 from tests.support.processes.stack import Stack, new_id, new_stack
-from tests.support.project import API_KEY
+from tests.support.project import API_KEY, IS_LONG
 from tests.support.servers import new_database, running_postgres
 from tests.support.torture.rig import Rig, new_rig
 
@@ -108,19 +108,31 @@ def own_stack(own_postgres: EmbeddedServer, own_redis_url: str, folder: Path) ->
         yield stack
 
 
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The browser of this worker: a start takes as long as several pages."""
+    chromium = Browser(tmp_path_factory.mktemp("browser"))
+    yield chromium
+    chromium.close()
+
+
 @pytest.fixture
-def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
+def browser(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Browser]:
     """A browser without history. Screenshots go to the folder named by `PICTURES`."""
-    browser = Browser(tmp_path / "browser")
-    yield browser
+    chromium.begin_anew()
+    yield chromium
     if pictures := os.environ.get("PICTURES"):
-        browser.picture(Path(pictures) / f"{request.node.name}.png")
-    browser.close()
+        chromium.picture(Path(pictures) / f"{request.node.name}.png")
 
 
-@pytest.fixture(params=["direct_stack", "pooled_stack"], ids=["directly", "through pgbouncer"])
+WAYS_TO_POSTGRES = {"through pgbouncer": "pooled_stack"}
+if IS_LONG or not find_pgbouncer():
+    WAYS_TO_POSTGRES["directly"] = "direct_stack"
+
+
+@pytest.fixture(params=WAYS_TO_POSTGRES.values(), ids=list(WAYS_TO_POSTGRES))
 def any_stack(request: pytest.FixtureRequest) -> Stack:
-    """The processes, with and without a pooler in front of Postgres."""
+    """The processes with a pooler in front of Postgres. In long runs, and where there is none, also without."""
     chosen: Stack = request.getfixturevalue(request.param)
     return chosen
 

@@ -6,7 +6,7 @@ Skipped on a machine without Chromium.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -16,11 +16,12 @@ import pytest
 from tests.support.clients.agents import Agent
 from tests.support.processes.browser import Browser
 from tests.support.processes.stack import Stack, new_id, new_word, wait_for
-from tests.support.project import API_KEY
+from tests.support.project import API_KEY, IS_LONG
 
-SCREENS = pytest.mark.parametrize(
-    ("width", "dark"), [(390, False), (390, True), (1280, False), (1280, True)], ids=["phone", "night", "desk", "dusk"]
-)
+SCREENS = {"night": (390, True), "desk": (1280, False)}
+"""The width of a page, and whether it is dark."""
+if IS_LONG:
+    SCREENS |= {"phone": (390, False), "dusk": (1280, True)}
 CODE = "```py\n@mark  # why\ndef f(): return '<script>', 1\n```\n\n```diff\n+new\n-old\n```\n\n"
 MOST_MS = 3_000
 """A limit for the first paint of a page, which takes a tenth of that on a busy machine."""
@@ -28,11 +29,10 @@ OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clie
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    browser = Browser(tmp_path_factory.mktemp("browser"))
-    yield browser
-    browser.close()
+def shared(chromium: Browser) -> Browser:
+    """A browser without history at first, for all tests of the module."""
+    chromium.begin_anew()
+    return chromium
 
 
 @pytest.fixture
@@ -41,8 +41,7 @@ def person(shared: Browser, stack: Stack) -> Iterator[Browser]:
     shared.requests.clear()
     shared.complaints.clear()
     shared.show_as(width=1280)
-    shared.open(f"{stack.url}/")
-    shared.wait_for("document.querySelector('h1')")
+    shared.visit(f"{stack.url}/")
     if shared.run("!!document.querySelector('#key')"):
         sign_in(shared)
     yield shared
@@ -56,8 +55,7 @@ def walk(stack: Stack) -> str:
     session_id = new_id("walk")
     hostile = "\u202e<script>document.title = 'stolen'</script><img src=x onerror=\"document.title = 'stolen'\">"
     stack.send("create_session", session_id, title="Solar roof for the cabin", participants=["Ana", hostile])
-    for number in range(70):
-        stack.send("conversation_chunk", session_id, chunk_id=f"c{number}", content=f"Ana: number {number}, of many.")
+    store_chunks(stack, session_id, 15)
     stack.send("conversation_chunk", session_id, content=hostile + "W" * 500)
     stack.send("store_memory", session_id, key="battery", type="decision", content="10 kWh", tags=["x" * 100])
     stack.send("store_memory", session_id, key=hostile, content={"deep": [hostile]})
@@ -67,6 +65,12 @@ def walk(stack: Stack) -> str:
     )
     stack.send("delegate_task", session_id, task_id="t", title="Compare", description=hostile, agent_name="n" * 100)
     return session_id
+
+
+def store_chunks(stack: Stack, session_id: str, count: int) -> None:
+    """Store a conversation of many parts."""
+    chunks = [{"chunk_id": f"c{number}", "content": f"Ana: number {number}, of many."} for number in range(count)]
+    stack.send("batch", session_id, commands=[{"command": "conversation_chunk", "data": chunk} for chunk in chunks])
 
 
 def sign_in(browser: Browser) -> None:
@@ -87,83 +91,62 @@ def request_of_an_app(stack: Stack) -> dict[str, str]:
     return {"client_id": app["client_id"], "redirect_uri": redirect_uri, "response_type": "code", **challenge}
 
 
-def visit(browser: Browser, url: str) -> None:
-    """Open a page, and wait until it is complete."""
-    browser.open("about:blank")
-    browser.wait_for("location.href === 'about:blank'")
-    browser.open(url)
-    browser.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'", what=url)
+def look_at(browser: Browser, name: str, *, pictures: str = "") -> Iterator[str]:
+    """Look at the page on each screen: it has the colours of the scheme, and fits. Yields barriers: of the first screen
+    all, of the others those of colours, in long runs all. `pictures`: the beginning of the names of screenshots."""
+    rules: Sequence[str] = ()
+    for screen, (width, dark) in SCREENS.items():
+        browser.show_as(width=width, dark=dark)
+        ground = browser.run("getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(20, 22, 26)" if dark else "rgb(245, 246, 248)"), name
+        assert browser.run(OVERFLOW) <= 0, (name, screen)
+        yield from (f"{name} {barrier}" for barrier in browser.find_barriers(rules=rules))
+        rules = () if IS_LONG else ("color-contrast",)
+        if folder := os.environ.get("PICTURES"):
+            browser.picture(Path(folder) / f"{pictures or name}-{screen}.png")
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)], ids=["phone", "desk"])
-def test_every_page_fits_the_screen_and_can_be_read(
-    person: Browser, stack: Stack, walk: str, width: int, dark: bool, request: pytest.FixtureRequest
-) -> None:
+def test_every_page_fits_the_screen_and_can_be_read(person: Browser, stack: Stack, walk: str) -> None:
     barriers: set[str] = set()
     parts = ("", "/memories", "/memories/battery", "/tasks", "/tasks/t", "/artifacts", "/artifacts/a", "/journal")
     delivery = stack.client.get(f"/v1/deliveries?session_id={walk}&limit=1").json()["items"][0]["delivery_id"]
     admin = ("/status", "/agents", "/deliveries", f"/deliveries/{delivery}", "/refusals", "/keys", "/hooks")
     for path in ("/", "/?q=number", *(f"/sessions/{walk}{part}" for part in parts), *admin, "/dead-letters"):
-        person.show_as(width=width, dark=dark)
-        visit(person, stack.url + path)
+        person.show_as(width=390, dark=True)
+        person.visit(stack.url + path)
         assert person.run(
             "document.querySelectorAll('main').length === 1 && document.querySelectorAll('h1').length === 1"
         )
         assert person.run("document.title") != "stolen"
-        # Only colours depend on the scheme.
-        for scheme, rules in ((dark, ()), (not dark, ("color-contrast",))):
-            person.show_as(width=width, dark=scheme)
-            ground = person.run("getComputedStyle(document.body).backgroundColor")
-            assert ground == ("rgb(20, 22, 26)" if scheme else "rgb(245, 246, 248)")
-            assert person.run(OVERFLOW) <= 0, path
-            barriers |= {f"{path} {barrier}" for barrier in person.find_barriers(rules=rules)}
-            if pictures := os.environ.get("PICTURES"):
-                name = path.strip("/?").replace("/", "-").replace(walk, "walk").replace(delivery, "one") or "first"
-                shade = "dark" if scheme else "light"
-                person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}-{shade}.png")
+        shown = path.strip("/?").replace("/", "-").replace(walk, "walk").replace(delivery, "one") or "first"
+        barriers |= set(look_at(person, path, pictures=shown))
     assert barriers == set()
 
 
-@SCREENS
-def test_a_person_signs_in(shared: Browser, stack: Stack, width: int, dark: bool) -> None:
-    shared.show_as(width=width, dark=dark)
+def test_a_person_signs_in(shared: Browser, stack: Stack) -> None:
+    shared.show_as(width=390, dark=True)
     shared.call("Network.clearBrowserCookies")
     shared.complaints.clear()
-    visit(shared, f"{stack.url}/?status=active")
+    shared.visit(f"{stack.url}/?status=active")
     assert shared.run("document.activeElement.id") == "key"
-    assert shared.find_barriers() == []
-    assert shared.run(OVERFLOW) <= 0
+    assert list(look_at(shared, "sign-in")) == []
     sign_in(shared)
     assert shared.run("location.search") == "?status=active"
     assert shared.run("document.cookie") == ""
     assert shared.complaints == []
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)], ids=["night", "desk"])
-def test_pages_outside_are_in_the_same_style(
-    person: Browser, stack: Stack, width: int, dark: bool, request: pytest.FixtureRequest
-) -> None:
-    person.show_as(width=width, dark=dark)
+def test_pages_outside_are_in_the_same_style(person: Browser, stack: Stack) -> None:
     app = f"{stack.url}/oauth/sign-in?{urlencode(request_of_an_app(stack))}"
     for name, url in {"oauth": app, "refused": f"{stack.url}/oauth/sign-in", "none": f"{stack.url}/none"}.items():
-        visit(person, url)
-        assert person.run(OVERFLOW) <= 0, name
-        assert person.find_barriers() == [], name
-        if pictures := os.environ.get("PICTURES"):
-            person.picture(Path(pictures) / f"{name}-{request.node.callspec.id}.png")
-    ground = person.run("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(20, 22, 26)" if dark else "rgb(245, 246, 248)")
-    visit(person, f"{stack.url}/docs")
-    person.wait_for("document.querySelector('.swagger-ui .info')", what="the API")
-    assert person.find_barriers(without="#api") == []
-    assert person.run("getComputedStyle(document.body).backgroundColor") == ground
-    if pictures := os.environ.get("PICTURES"):
-        person.picture(Path(pictures) / f"docs-{request.node.callspec.id}.png")
+        person.show_as(width=390, dark=True)
+        person.visit(url)
+        assert list(look_at(person, name)) == []
     person.complaints.clear()  # The browser complains about the status 400 and 404.
 
 
 def test_a_page_changes_while_others_write(person: Browser, stack: Stack, walk: str) -> None:
-    visit(person, f"{stack.url}/sessions/{walk}")
+    person.visit(f"{stack.url}/sessions/{walk}")
     person.wait_for("document.querySelector('#live').innerText === 'live'")
     person.wait_for("scrollY + innerHeight > document.documentElement.scrollHeight - 5", what="at the end")
     word = new_word("live")
@@ -174,15 +157,16 @@ def test_a_page_changes_while_others_write(person: Browser, stack: Stack, walk: 
     shown = person.run("document.querySelector('.tabs .number').innerText")
     assert shown == str(stack.client.get(f"/v1/sessions/{walk}").json()["stats"]["conversation_chunks"])
 
-    visit(person, f"{stack.url}/sessions/{walk}/memories")
+    person.visit(f"{stack.url}/sessions/{walk}/memories")
     person.wait_for("document.querySelector('#live').innerText === 'live'")
     for number in range(3):
         stack.send("store_memory", walk, key=f"{word}{number}", content=word)
     person.wait_for(f"document.querySelector('#items').innerText.split('{word}').length > 6", what="memories shown")
 
 
-def test_earlier_parts_are_loaded_where_the_reader_is(person: Browser, stack: Stack, walk: str) -> None:
-    visit(person, f"{stack.url}/sessions/{walk}")
+def test_earlier_parts_are_loaded_where_the_reader_is(person: Browser, stack: Stack, session_id: str) -> None:
+    store_chunks(stack, session_id, 70)
+    person.visit(f"{stack.url}/sessions/{session_id}")
     seen = """[...document.querySelectorAll('[data-chunk^=c]')].map(
         (chunk) => chunk.textContent.match(/number (\\d+),/)?.[1]).filter(Boolean)"""
     before = len(person.run(seen))
@@ -204,10 +188,10 @@ def test_earlier_parts_are_loaded_where_the_reader_is(person: Browser, stack: St
     assert not person.run("document.querySelector('#earlier a')")
 
 
-def test_a_search_opens_the_middle_of_a_long_text(person: Browser, stack: Stack, walk: str) -> None:
+def test_a_search_opens_the_middle_of_a_long_text(person: Browser, stack: Stack, session_id: str) -> None:
     word = new_word("zebra")
     long = "They went on about everything. " * 1_000
-    stack.send("conversation_chunk", walk, content=f"{long} The {word} was here. {long}")
+    stack.send("conversation_chunk", session_id, content=f"{long} The {word} was here. {long}")
     person.run(f"document.querySelector('#q').value = '{word}'; document.querySelector('.search').requestSubmit()")
     person.wait_for("document.querySelector('.hits h2 a')")
     assert person.run("document.querySelector('mark').innerText") == word
@@ -230,7 +214,7 @@ def test_a_person_answers_an_agent_and_keeps_what_was_typed_while_others_write(
     agent.register()
     stack.send("delegate_task", walk, title="Ask me", description="Ask", agent_name=agent.name)
     person.show_as(width=390)
-    visit(person, f"{stack.url}/sessions/{walk}/tasks")
+    person.visit(f"{stack.url}/sessions/{walk}/tasks")
     person.wait_for("document.querySelector('#live').innerText === 'live'")
     task = agent.claim()
     agent.perform(task, "ask", question="Two metres, or three?")
@@ -250,7 +234,7 @@ def test_a_person_answers_an_agent_and_keeps_what_was_typed_while_others_write(
 
 
 def test_a_page_works_with_the_keyboard(person: Browser, stack: Stack, walk: str) -> None:
-    visit(person, f"{stack.url}/sessions/{walk}/memories")
+    person.visit(f"{stack.url}/sessions/{walk}/memories")
     press(person, "Tab")
     assert person.run("document.activeElement.innerText") == "Skip to the content"
     assert person.run("document.activeElement.getBoundingClientRect().height > 20")
@@ -266,12 +250,12 @@ def test_a_page_works_with_the_keyboard(person: Browser, stack: Stack, walk: str
 def test_a_page_is_painted_at_once(person: Browser, stack: Stack, walk: str) -> None:
     paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     for path in ("/", f"/sessions/{walk}"):
-        times = []
-        for _ in range(5):  # The machine may do something else at the same time.
-            visit(person, stack.url + path)
+        times: list[float] = []
+        while not times or times[-1] >= MOST_MS:  # The machine may do something else at the same time.
+            assert len(times) < 5, (path, times)
+            person.visit(stack.url + path)
             person.wait_for(paint)
             times.append(person.run(paint))
-        assert min(times) < MOST_MS, (path, times)
 
 
 def test_a_refresh_keeps_the_focus_and_the_place(person: Browser, stack: Stack, session_id: str) -> None:
@@ -280,7 +264,7 @@ def test_a_refresh_keeps_the_focus_and_the_place(person: Browser, stack: Stack, 
     ]
     stack.send("batch", session_id, commands=items)
     person.show_as(width=390)
-    visit(person, f"{stack.url}/sessions/{session_id}/memories")
+    person.visit(f"{stack.url}/sessions/{session_id}/memories")
     person.wait_for("document.querySelector('#live').innerText === 'live'")
     button = "document.querySelector('[name=key][value=k5]').form.querySelector('button')"
     person.run(f"{button}.scrollIntoView({{block: 'center'}}); {button}.focus({{preventScroll: true}})")
@@ -298,7 +282,7 @@ def test_a_session_is_deleted_by_typing_its_name(person: Browser, stack: Stack) 
     session_id = new_id("gone")
     stack.send("create_session", session_id, title="Möbel <b>")
     person.show_as(width=390)
-    visit(person, f"{stack.url}/sessions/{session_id}")
+    person.visit(f"{stack.url}/sessions/{session_id}")
     delete = "document.querySelector('#delete button').click()"
     person.run("document.querySelector('#manage summary').click(); document.querySelector('#delete summary').click()")
     assert "Möbel <b>" in person.run("document.querySelector('label[for=delete-name]').innerText")
@@ -308,7 +292,7 @@ def test_a_session_is_deleted_by_typing_its_name(person: Browser, stack: Stack) 
     person.run(f"document.querySelector('#delete-name').value = 'Another'; {delete}")
     person.wait_for("document.body.innerText.includes('Nothing was deleted')")
     assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 200
-    visit(person, f"{stack.url}/sessions/{session_id}")
+    person.visit(f"{stack.url}/sessions/{session_id}")
     person.run(f"document.querySelector('#delete-name').value = 'Möbel <b>'; {delete}")
     person.wait_for("document.querySelector('h1')?.innerText === 'Sessions'", what="deleted")
     assert stack.client.get(f"/v1/sessions/{session_id}").status_code == 404
@@ -318,7 +302,7 @@ def test_a_session_is_deleted_by_typing_its_name(person: Browser, stack: Stack) 
 def test_a_hook_is_created_shown_once_and_revoked(person: Browser, stack: Stack, session_id: str) -> None:
     name = new_id("railway")
     person.show_as(width=390)
-    visit(person, f"{stack.url}/hooks")
+    person.visit(f"{stack.url}/hooks")
     person.run(f"document.querySelector('#name').value = '{name}'")
     person.run(f"document.querySelector('#sessions').value = '{session_id}'")
     person.run("document.querySelector('#add button').click()")
@@ -327,7 +311,7 @@ def test_a_hook_is_created_shown_once_and_revoked(person: Browser, stack: Stack,
     assert person.run(OVERFLOW) <= 0
     wait_for(lambda: httpx.post(url, json={"deployed": name}).status_code < 300, what="the hook works")
     wait_for(lambda: name in stack.client.get(f"/v1/sessions/{session_id}/memories").text, what="a memory")
-    visit(person, f"{stack.url}/hooks")
+    person.visit(f"{stack.url}/hooks")
     assert not person.run("document.querySelector('#secret')")
     assert url.rpartition("/")[2] not in person.run("document.documentElement.outerHTML")
     card = f"[...document.querySelectorAll('li.card')].find((card) => card.querySelector('h2').innerText === '{name}')"
@@ -347,7 +331,7 @@ def test_a_revoked_key_signs_the_browser_out(person: Browser, stack: Stack, walk
     made = stack.client.post("/v1/keys", json={"name": name, "scopes": ["read"]}).json()
     wait_for(lambda: stack.client.get("/v1/sessions", headers={"X-API-Key": made["key"]}).status_code == 200)
     person.call("Network.clearBrowserCookies")
-    visit(person, f"{stack.url}/sessions/{walk}")
+    person.visit(f"{stack.url}/sessions/{walk}")
     person.run(f"document.querySelector('#key').value = '{made['key']}'; document.querySelector('button.main').click()")
     person.wait_for("document.querySelector('#live')?.innerText === 'live'", what="signed in")
     assert stack.client.delete(f"/v1/keys/{name}").status_code == 200

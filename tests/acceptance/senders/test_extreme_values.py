@@ -43,8 +43,9 @@ ANY: tuple[str, ...] = (
     "[]",
 )
 ACCOMPANYING = {"/v1/search": {"q": "a"}, "/v1/sessions/{session_id}/events": {"wait": "0"}}
-SENT, CALLED = 3, 19
-"""The steps between reads, as a command and over MCP. The conformance tests try every read."""
+STEP, SENT, CALLED = (1, 3, 19) if IS_LONG else (5, 7, 37)
+"""The steps between values of parameters, and between reads as a command and over MCP. The conformance tests try every
+read."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def is_fault(answer: httpx.Response) -> bool:
 
 
 def test_no_parameter_of_a_get_causes_a_server_error(stack: Stack, session_id: str) -> None:
-    asked = list(gets(session_id))[:: 1 if IS_LONG else 3]
+    asked = list(gets(session_id))[::STEP]
     assert len({path for path, _ in asked}) > 15
     answers = in_parallel(lambda one: stack.client.get(one[0], params=one[1]), asked, threads=4)
     wrong = [f"{one} {answer.text}" for one, answer in zip(asked, answers, strict=True) if is_fault(answer)]

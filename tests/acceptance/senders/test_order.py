@@ -13,8 +13,12 @@ from local.servers.embedded import EmbeddedServer
 from tests.support.processes.stack import Payload, Stack, envelope, in_parallel, new_id, new_stack, wait_for
 from tests.support.project import IS_LONG
 
-MEMORIES = 100 if IS_LONG else 30
+MEMORIES = 100 if IS_LONG else 15
 """Of each session whose webhooks are sent three times."""
+SESSIONS = 50 if IS_LONG else 20
+"""Sessions whose order is checked: several of them share a shard."""
+REVISIONS = 40 if IS_LONG else 25
+"""Changes of a memory in each."""
 
 
 @pytest.fixture
@@ -25,10 +29,10 @@ def wide(postgres: EmbeddedServer, folder: Path) -> Iterator[Stack]:
 
 
 def test_many_sessions_keep_their_order_with_four_workers(wide: Stack) -> None:
-    sessions = [new_id("order") for _ in range(50 if IS_LONG else 25)]
+    sessions = [new_id("order") for _ in range(SESSIONS)]
     commands: list[tuple[str, Payload]] = [
         ("create_session", {"title": "Order"}),
-        *(("store_memory", {"key": "count", "content": number}) for number in range(1, 41)),
+        *(("store_memory", {"key": "count", "content": number}) for number in range(1, REVISIONS + 1)),
         ("pause_session", {}),
         ("store_memory", {"key": "refused", "content": "too late"}),
         ("resume_session", {}),
@@ -44,7 +48,7 @@ def test_many_sessions_keep_their_order_with_four_workers(wide: Stack) -> None:
                 ids.append(answer.json()["delivery_id"])
             return ids
 
-    accepted = dict(zip(sessions, in_parallel(play, sessions, threads=25), strict=True))
+    accepted = dict(zip(sessions, in_parallel(play, sessions, threads=SESSIONS), strict=True))
     wide.wait_until_drained()
     for session_id in sessions:
         journal = wide.journal(session_id)
@@ -53,7 +57,7 @@ def test_many_sessions_keep_their_order_with_four_workers(wide: Stack) -> None:
         refused = [event for event in journal if event["status"] != "applied"]
         assert [(event["event"], event["data"]["code"]) for event in refused] == [("store_memory", "session_paused")]
         memory = wide.send("retrieve_memory", session_id, key="count")["data"]["memory"]
-        assert (memory["revision"], memory["content"]) == (40, 40)
+        assert (memory["revision"], memory["content"]) == (REVISIONS, REVISIONS)
 
 
 def test_webhooks_sent_three_times_take_effect_once(stack: Stack) -> None:

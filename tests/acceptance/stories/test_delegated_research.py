@@ -35,7 +35,7 @@ RESULT = {"cheapest": "Bike & Co", "price": 72.5, "average": 85.67, "compared": 
 
 @pytest.fixture
 def stack(any_stack: Stack) -> Stack:
-    """The processes, with and without a pooler in front of Postgres."""
+    """The processes, with a pooler in front of Postgres."""
     return any_stack
 
 

@@ -17,7 +17,6 @@ import pytest
 from api.openapi.llm_instructions import FILES
 from docs.make_reference import ANSWERS, SOMETIMES
 from examples.expected import STEPS, Get
-from local.servers.embedded import EmbeddedServer
 from models.commands.responses import RESPONSE_TYPE
 from tests.support.inputs.documents import (
     DOCUMENTS,
@@ -29,7 +28,7 @@ from tests.support.inputs.documents import (
     name_of,
     timeless,
 )
-from tests.support.processes.stack import Payload, Stack, new_stack, unseen_updates
+from tests.support.processes.stack import Payload, Stack, unseen_updates
 from tests.support.project import API_KEY, ROOT
 
 IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.parent == ROOT / "docs")]
@@ -37,13 +36,6 @@ IN_ORDER = [ROOT / "README.md", *sorted(path for path in DOCUMENTS if path.paren
 EXAMPLES = [json.loads(path.read_bytes()) for path in (ROOT / "examples").glob("*.json")]
 """The examples, which examples/test_all.sh sends in working order; test_examples.py runs it."""
 LIMIT_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def stack(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The processes on empty servers, like those of a new reader."""
-    with new_stack(postgres, tmp_path_factory.mktemp("docs")) as stack:
-        yield stack
 
 
 def run(stack: Stack, script: str) -> list[Any]:

@@ -21,7 +21,7 @@ from tests.support.clients.agents import Agent
 from tests.support.clients.keys import new_key
 from tests.support.clients.mcp import HEADERS
 from tests.support.processes.stack import Payload, Stack, new_id, wait_for
-from tests.support.project import API_KEY
+from tests.support.project import API_KEY, IS_LONG
 
 LISTED_CHARACTERS = 16_000
 """The maximum size of the list of tools in a client: 4,000 tokens of its context."""
@@ -386,14 +386,20 @@ def test_the_inspector_understands_the_server(stack: Stack, tmp_path: Path) -> N
     if shutil.which("npx") is None:
         pytest.skip("Node is not installed, so the MCP inspector cannot be tried.")
 
-    def inspect(*arguments: str, key: str = API_KEY) -> subprocess.CompletedProcess[str]:
-        command = ["npx", "--yes", INSPECTOR, "--cli", f"{stack.url}/mcp", "--transport", "http"]
-        command += ["--header", f"X-API-Key: {key}", "--method", *arguments]
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=250, check=False)
 
-    listed = inspect("tools/list")
-    if "npm error" in listed.stderr.lower():
+    # npx takes longer than the inspector, so it only installs it.
+    found = run("npx", "--yes", "--package", INSPECTOR, "--call", "command -v mcp-inspector")
+    if "npm error" in found.stderr.lower():
         pytest.skip("The npm registry cannot be reached, so the MCP inspector cannot be tried.")
+    assert found.returncode == 0, found.stderr
+
+    def inspect(*arguments: str, key: str = API_KEY) -> subprocess.CompletedProcess[str]:
+        options = ("--cli", f"{stack.url}/mcp", "--transport", "http", "--header", f"X-API-Key: {key}")
+        return run(found.stdout.strip(), *options, "--method", *arguments)
+
+    listed = inspect("tools/list")
     assert listed.returncode == 0, listed.stderr
     assert "read_conversation" in [tool["name"] for tool in json.loads(listed.stdout)["tools"]]
     title = new_id("Inspected")
@@ -404,5 +410,6 @@ def test_the_inspector_understands_the_server(stack: Stack, tmp_path: Path) -> N
     refused = inspect("tools/call", "--tool-name", "get_task", "--tool-arg", "task_id=x", f"session_id={session_id}")
     assert refused.returncode == TOOL_FAILED
     assert "task" in refused.stdout + refused.stderr
-    stranger = inspect("tools/list", key="srk_" + "z" * 40)
-    assert stranger.returncode == NOT_LET_IN, stranger.stderr
+    if IS_LONG:
+        stranger = inspect("tools/list", key="srk_" + "z" * 40)
+        assert stranger.returncode == NOT_LET_IN, stranger.stderr

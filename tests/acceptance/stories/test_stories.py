@@ -62,7 +62,7 @@ class Conversation:
 
 @pytest.fixture
 def stack(any_stack: Stack) -> Stack:
-    """The processes, with and without a pooler in front of Postgres."""
+    """The processes, with a pooler in front of Postgres."""
     return any_stack
 
 

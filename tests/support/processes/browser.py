@@ -25,14 +25,18 @@ LIMIT_SECONDS = 60
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
-    *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "about:blank"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "--no-startup-window"),
 )
+
+
+WIDTH, HEIGHT = 1300, 1600
+"""The size of a page, unless another is asked for."""
 
 
 class Browser:
     """One page. Records its requests and errors."""
 
-    def __init__(self, folder: Path, *, width: int = 1300, height: int = 1600) -> None:
+    def __init__(self, folder: Path) -> None:
         """Skips the test on a machine without Chromium."""
         program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
         if program is None:
@@ -43,10 +47,17 @@ class Browser:
         self._unread = b""
         incoming, self._out = os.pipe()
         self._in, outgoing = os.pipe()
-        own = (f"--user-data-dir={folder}", f"--window-size={width},{height}")
         self._process = subprocess.Popen(
             # It reads commands from descriptor 3, and writes responses to 4.
-            ["bash", "-c", f'exec "$@" 3<&{incoming} 4>&{outgoing}', "bash", program, *OPTIONS, *own],
+            [
+                "bash",
+                "-c",
+                f'exec "$@" 3<&{incoming} 4>&{outgoing}',
+                "bash",
+                program,
+                *OPTIONS,
+                f"--user-data-dir={folder}",
+            ],
             pass_fds=(incoming, outgoing),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -54,15 +65,33 @@ class Browser:
         )
         os.close(incoming)
         os.close(outgoing)
+        self._context: str | None = None
         self._session: str | None = None
-        targets = wait_for(self._pages, what="a page")
-        self._session = self.call("Target.attachToTarget", targetId=targets[0]["targetId"], flatten=True)["sessionId"]
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Show an empty page, as a browser that was never used: without history, cookies and cache."""
+        previous, self._session = self._context, None
+        self._context = self.call("Target.createBrowserContext")["browserContextId"]
+        size = {"width": WIDTH, "height": HEIGHT}
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=self._context, **size)["targetId"]
+        if previous:
+            self.call("Target.disposeBrowserContext", browserContextId=previous)
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.requests.clear()
+        self.complaints.clear()
 
     def open(self, url: str) -> None:
         """Open a URL."""
         self.call("Page.navigate", url=url)
+
+    def visit(self, url: str) -> None:
+        """Open a URL, and wait until its page is complete."""
+        self.run("window.isLeft = true")
+        self.open(url)
+        self.wait_for("!window.isLeft && document.readyState === 'complete'", what=url)
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page."""
@@ -74,15 +103,14 @@ class Browser:
         """Wait until an expression is true in the page."""
         wait_for(lambda: self.run(f"!!({script})"), seconds=LIMIT_SECONDS, what=what or script)
 
-    def find_barriers(self, *, without: str = "", rules: Sequence[str] = ()) -> list[str]:
-        """Return what keeps people with disabilities from using the page, by axe: the rule and the element. Elements
-        that match `without` are left out. `rules`: the only ones to check, else all."""
+    def find_barriers(self, *, rules: Sequence[str] = ()) -> list[str]:
+        """Return what keeps people with disabilities from using the page, by axe: the rule and the element. `rules`:
+        the only ones to check, else all."""
         if not self.run("'axe' in window"):
             self.call("Runtime.evaluate", expression=AXE.read_text())
-        context = json.dumps({"exclude": [without]}) if without else "document"
         # It would load the style sheets again.
         options = {"resultTypes": ["violations"], "preload": False, **({"runOnly": list(rules)} if rules else {})}
-        found = f"axe.run({context}, {json.dumps(options)})"
+        found = f"axe.run(document, {json.dumps(options)})"
         rules = f"{found}.then((result) => result.violations.map((rule) => [rule.id, rule.nodes[0].html]))"
         return [f"{rule}: {element}" for rule, element in self.run(rules)]
 
@@ -119,9 +147,6 @@ class Browser:
         self._process.wait()
         os.close(self._in)
         os.close(self._out)
-
-    def _pages(self) -> list[dict[str, Any]]:
-        return [target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page"]
 
     def _read(self, limit_at: float) -> dict[str, Any]:
         while b"\0" not in self._unread:

@@ -48,10 +48,15 @@ class Pooler:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def find_pgbouncer() -> str | None:
+    """Return the path of the program, or None where it is not installed."""
+    return shutil.which("pgbouncer", path=INSTALLED_IN)
+
+
 def start_pgbouncer(postgres_url: str) -> Pooler:
     """Start it in front of the Postgres with this URL, as the user who may enter its socket's folder. Skips the test
     where pgbouncer is not installed."""
-    program = shutil.which("pgbouncer", path=INSTALLED_IN)
+    program = find_pgbouncer()
     if program is None:
         pytest.skip("pgbouncer is not installed (apt-get install pgbouncer)")
     [sockets] = parse_qs(urlsplit(postgres_url).query)["host"]
