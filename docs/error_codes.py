@@ -82,7 +82,7 @@ def _paths(place: str) -> list[Path]:
 def _classes() -> dict[str, Found]:
     """Return all error classes by name."""
     known: dict[str, Found] = {"RelayError": Found("internal", 500, False)}
-    definitions = [node for place in (*SERVED, *TOOLS) for path in _paths(place) for node in ast.walk(_tree(path))]
+    definitions = [node for place in (*SERVED, *TOOLS) for path in _paths(place) for node in _nodes(path)]
     classes = [node for node in definitions if isinstance(node, ast.ClassDef)]
     for _ in range(4):  # The greatest depth of the hierarchy.
         for node in classes:
@@ -104,7 +104,7 @@ def _classes() -> dict[str, Found]:
 def _errors_in(place: str) -> Iterator[Found]:
     """Yield the errors that a room or module creates."""
     for path in _paths(place):
-        for node in ast.walk(_tree(path)):
+        for node in _nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _classes():
                 error = _classes()[node.func.id]
                 for code in _codes_given(node) or [error.code]:
@@ -170,6 +170,13 @@ def _missing_in(command: str) -> set[str]:
                     f"{call.args[2].value!s}_not_found" for call in missing if isinstance(call.args[2], ast.Constant)
                 }
     return found
+
+
+@cache
+def _nodes(path: Path) -> list[ast.AST]:
+    """Return the parts of a module that can name an error."""
+    kinds = (ast.ClassDef, ast.Call, ast.Raise, ast.Dict)
+    return [node for node in ast.walk(_tree(path)) if isinstance(node, kinds)]
 
 
 @cache

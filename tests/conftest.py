@@ -38,9 +38,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Values are generated without looking for constants in all modules, which takes seconds of each worker.
 vars(providers)["_get_local_constants"] = lambda: providers._local_constants
 
-# Generated values are the same in each run, so that a failure comes from the change; long runs look for new ones. On a
-# busy machine any example may take longer than a deadline.
-hypothesis_settings.register_profile("everyday", derandomize=not IS_LONG, deadline=None)
+# Generated values are the same in each run, so that a failure comes from the change; long runs look for new ones, and
+# for more. On a busy machine any example may take longer than a deadline.
+hypothesis_settings.register_profile(
+    "everyday", derandomize=not IS_LONG, deadline=None, max_examples=100 if IS_LONG else 50
+)
 hypothesis_settings.load_profile("everyday")
 
 ROOMS = ("torture", "acceptance", "integration", "conformance", "unit")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.commands.content_ids import leading_text, same_json
@@ -282,7 +282,6 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from([*COMMANDS, "append_conversation", "nonsense"]), st.dictionaries(st.text(max_size=12), JSON))
-@settings(max_examples=100, deadline=None)
 def test_any_data_is_accepted_or_refused(command: str, data: dict[str, Any]) -> None:
     """Any JSON leads to a submission or to a rejection with a message."""
     try:
@@ -295,14 +294,12 @@ def test_any_data_is_accepted_or_refused(command: str, data: dict[str, Any]) -> 
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_accepted_or_refused(body: bytes) -> None:
     with pytest.raises((Invalid, NotJson)):
         parse_envelope(body)
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=None)
 def test_any_json_can_be_content(content: Any) -> None:
     try:
         command = parse("store_memory", content=content).command

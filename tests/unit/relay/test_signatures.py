@@ -27,6 +27,7 @@ from relay.auth.signing_secrets import webhook_secrets
 from tests.support.clients import credentials
 from tests.support.clients.credentials import make_authenticator
 from tests.support.clients.signing import sign
+from tests.support.project import IS_LONG
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -350,7 +351,7 @@ VALUES = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200 if IS_LONG else 80, deadline=None)
 @given(
     headers=st.lists(st.tuples(st.sampled_from([name.encode() for name in NAMES]), VALUES), min_size=1, max_size=6),
     body=st.binary(max_size=50),

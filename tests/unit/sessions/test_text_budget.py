@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from sessions.reads.truncation import SMALLEST_PIECE, LongText, cut, fit, measure
+from tests.support.project import IS_LONG
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400)
 
@@ -29,7 +30,7 @@ def test_a_truncated_text_uses_all_its_room(text: str, room: int, from_end: bool
 
 
 @given(st.lists(texts, max_size=4), st.lists(texts, max_size=20), st.integers(0, 2_000))
-@settings(max_examples=200)
+@settings(max_examples=200 if IS_LONG else 80)
 def test_an_item_fits_if_its_fixed_fields_fit(parts: list[str], names: list[str], room: int) -> None:
     item = {"id": "x", "names": names} | {f"text{number}": long(text) for number, text in enumerate(parts)}
     fitted = fit(item, room)
