@@ -11,17 +11,19 @@ with explained_if_missing():
     from relay.processes import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.applications import Starlette
 
     from models.settings import Settings
 
 
-def _create(settings: Settings) -> Starlette:
-    from api.app import create_app  # Not needed by the supervisor of several processes.
+def _load() -> Callable[[Settings], Starlette]:
+    from api.app import create_app
 
-    return create_app(settings)
+    return create_app
 
 
 if __name__ == "__main__":
     with explained_if_missing():
-        sys.exit(main("api", _create))
+        sys.exit(main("api", _load))

@@ -11,17 +11,19 @@ with explained_if_missing():
     from relay.processes import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.applications import Starlette
 
     from models.settings import Settings
 
 
-def _create(settings: Settings) -> Starlette:
-    from relay.app import create_relay  # Not needed by the supervisor of several processes.
+def _load() -> Callable[[Settings], Starlette]:
+    from relay.app import create_relay
 
-    return create_relay(settings)
+    return create_relay
 
 
 if __name__ == "__main__":
     with explained_if_missing():
-        sys.exit(main("relay", _create))
+        sys.exit(main("relay", _load))

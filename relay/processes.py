@@ -1,7 +1,8 @@
 """Runs a server as RELAY_PROCESSES processes on one port: one by itself, several behind a supervisor.
 
 The supervisor binds the port, once for each process, and the processes inherit the sockets. So connections of a process
-that dies wait for its successor. The supervisor imports neither the app nor its libraries.
+that dies wait for its successor. It imports the app and never runs it: its processes are copies (see
+models.process.forking), which share the memory of what is imported.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from models.errors import SettingsError
-from models.process.gc_tuning import collect_nothing
+from models.process.gc_tuning import collect_nothing, collect_seldom
 from models.process.log_setup import configure_logging, write_counts
-from models.process.parent_death import exit_with_parent
+from models.process.parent_death import ParentWatch, exit_with_parent
 from models.process.program import python_command
 from models.process.supervision import Child, ChildProcess, Supervisor, UnexpectedExit
 from models.settings import Settings, read_settings
@@ -36,34 +38,56 @@ SHARED = sys.platform != "linux"
 """Whether all processes share the sockets. Linux spreads connections over sockets of its own for each; where they share
 one, the process that wakes first takes nearly all of a burst."""
 TEND_SECONDS = 0.1
+FORKS = sys.platform == "linux"
+"""Whether the processes are copies of the supervisor: some libraries of macOS fail in copies."""
 STOP_SECONDS = 25.0
 """A process answers its requests within 15 s, and then ends its background services."""
 
 logger = logging.getLogger("relay")
 
+if TYPE_CHECKING:
+    Load = Callable[[], Callable[[Settings], Starlette]]
+    """Imports the app, and returns the function that creates it."""
 
-def main(module: str, create: Callable[[Settings], Starlette]) -> int:
-    """Serve the app until SIGTERM or SIGINT. `module` is started with `python -m` for each of several processes.
-    Returns 2 for invalid settings, CANNOT_LISTEN if the port is in use."""
-    exit_with_parent()
+
+def main(module: str, load: Load) -> int:
+    """Serve the app until SIGTERM or SIGINT. Where processes cannot be copies, `module` is started with `python -m` for
+    each of several. Returns 2 for invalid settings, CANNOT_LISTEN if the port is in use."""
     inherited = os.environ.pop(VARIABLE, "")
     try:
         settings = read_settings()
         configure_logging(settings)
-        if settings.relay_processes > 1 and not inherited:
-            return _supervise(module, settings)
-        collect_nothing()
-        app = create(settings)
     except SettingsError as error:
-        print(f"session-relay: {error.message}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    if settings.relay_processes > 1 and not inherited:
+        return _supervise(module, settings, load)
+    return _serve(settings, load, [int(number) for number in inherited.split(",") if number])
+
+
+def _serve(settings: Settings, load: Load, listeners: Sequence[int]) -> int:
+    exit_with_parent()
+    collect_nothing()
+    try:
+        app = load()(settings)
+    except SettingsError as error:
+        return _refuse(error)
     from relay.http.server import serve
 
-    serve(app, settings, sockets=[socket.socket(fileno=int(number)) for number in inherited.split(",") if number])
+    serve(app, settings, sockets=[socket.socket(fileno=listener) for listener in listeners])
     return 0
 
 
-def _supervise(module: str, settings: Settings) -> int:
+def _refuse(error: SettingsError) -> int:
+    print(f"session-relay: {error.message}", file=sys.stderr)
+    return 2
+
+
+def _serve_in_copy(settings: Settings, load: Load, listeners: Sequence[int]) -> NoReturn:
+    sys.exit(_serve(settings, load, listeners))
+
+
+def _supervise(module: str, settings: Settings, load: Load) -> int:
+    parent = ParentWatch()
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
@@ -72,7 +96,18 @@ def _supervise(module: str, settings: Settings) -> int:
     except OSError as error:
         logger.error("%s", error)
         return CANNOT_LISTEN
-    children = [_child(module, number, own) for number, own in enumerate(listeners, start=1)]
+    if FORKS:
+        collect_nothing()
+        load()
+        collect_seldom()  # The processes share all memory in which nothing changes.
+    children = []
+    for count, own in enumerate(listeners, start=1):
+        inherited = tuple(listener.fileno() for listener in own)
+        work = partial(_serve_in_copy, settings, load, inherited) if FORKS else None
+        children.append(_child(module, count, inherited, work=work))
+
+    def is_stopping() -> bool:
+        return bool(stopping) or parent.has_ended()
 
     def report(death: UnexpectedExit) -> None:
         logger.error("%s %s; restarting it in %.1f s.", death.child.name, death.reason, death.restart_in_seconds)
@@ -88,7 +123,7 @@ def _supervise(module: str, settings: Settings) -> int:
         if first.ended() is not None:
             code = first.exit_code or 0
             return code if code >= 0 else 128 - code
-        if stopping:
+        if is_stopping():
             first.stop(hurry=lambda: len(stopping) > 1)
             return 0
         time.sleep(TEND_SECONDS)
@@ -96,7 +131,7 @@ def _supervise(module: str, settings: Settings) -> int:
     for child in children[1:]:
         supervisor.start(child)
     logger.info("Serving port %d with %d processes.", listeners[0][0].getsockname()[1], len(children))
-    while not stopping:
+    while not is_stopping():
         supervisor.tend()
         write_counts()
         time.sleep(TEND_SECONDS)
@@ -107,10 +142,10 @@ def _supervise(module: str, settings: Settings) -> int:
     return 0
 
 
-def _child(module: str, number: int, listeners: Sequence[socket.socket]) -> Child:
-    inherited = tuple(listener.fileno() for listener in listeners)
+def _child(module: str, number: int, inherited: tuple[int, ...], *, work: Callable[[], NoReturn] | None) -> Child:
     return Child(
         name=f"relay-{number}",
+        work=work,
         command=python_command(module),
         environment={**os.environ, VARIABLE: ",".join(map(str, inherited))},
         inherited=inherited,

@@ -27,8 +27,9 @@ MAX_FILES = 65_536
 class ForkedProcess:
     """A child that does `work` and ends. It has the methods of subprocess.Popen that a supervisor calls."""
 
-    def __init__(self, work: Callable[[], object], *, name: str) -> None:
-        """Start it, with a pipe as its stdin, in its own process group. `ps` shows the name. Raises OSError."""
+    def __init__(self, work: Callable[[], object], *, name: str, inherited: Collection[int] = ()) -> None:
+        """Start it, with a pipe as its stdin, in its own process group. `ps` shows the name. Of the files of this
+        process, it keeps the standard streams and the `inherited` ones. Raises OSError."""
         self.returncode: int | None = None
         sys.stdout.flush()
         sys.stderr.flush()
@@ -38,7 +39,7 @@ class ForkedProcess:
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _run(work, name=name, stdin=read_end, mask=mask)
+                _run(work, name=name, inherited=inherited, stdin=read_end, mask=mask)
         except OSError:
             os.close(write_end)
             raise
@@ -72,14 +73,19 @@ class ForkedProcess:
             os.kill(self.pid, number)
 
 
-def _run(work: Callable[[], object], *, name: str, stdin: int, mask: Collection[int]) -> NoReturn:
+def _run(
+    work: Callable[[], object], *, name: str, inherited: Collection[int], stdin: int, mask: Collection[int]
+) -> NoReturn:
     """Do the work in the child, and end it without returning to the code of the parent."""
     code = 1
     try:
         os.setpgid(0, 0)
         os.dup2(stdin, 0)
         # Above all the pipes of its siblings, which would not see the end of the parent while it has them open.
-        os.closerange(FIRST_FILE, MAX_FILES)
+        first = FIRST_FILE
+        for kept in [*sorted(inherited), MAX_FILES]:
+            os.closerange(first, kept)
+            first = kept + 1
         _reset_signal_handlers()
         Path("/proc/self/comm").write_text(name)
         os.environ[VARIABLE] = "1"

@@ -57,7 +57,9 @@ class ChildProcess:
     def __init__(self, child: Child) -> None:
         """Start it. Raises OSError if that fails."""
         self.child = child
-        self._process = ForkedProcess(child.work, name=child.name) if child.work else self._launch(child)
+        self._process = (
+            ForkedProcess(child.work, name=child.name, inherited=child.inherited) if child.work else self._launch(child)
+        )
         self.pid = self._process.pid
         self._started_at = time.monotonic()
         self._asked_at: float | None = None
