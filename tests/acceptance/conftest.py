@@ -123,6 +123,7 @@ def browser(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Brows
     yield chromium
     if pictures := os.environ.get("PICTURES"):
         chromium.picture(Path(pictures) / f"{request.node.name}.png")
+    chromium.leave()
 
 
 WAYS_TO_POSTGRES = {"through pgbouncer": "pooled_stack"}

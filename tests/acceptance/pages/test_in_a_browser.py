@@ -29,10 +29,11 @@ OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clie
 
 
 @pytest.fixture(scope="module")
-def shared(chromium: Browser) -> Browser:
+def shared(chromium: Browser) -> Iterator[Browser]:
     """A browser without history at first, for all tests of the module."""
     chromium.begin_anew()
-    return chromium
+    yield chromium
+    chromium.leave()
 
 
 @pytest.fixture

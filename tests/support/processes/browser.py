@@ -93,6 +93,10 @@ class Browser:
         self.open(url)
         self.wait_for("!window.isLeft && document.readyState === 'complete'", what=url)
 
+    def leave(self) -> None:
+        """Leave the page, which would go on asking for changes."""
+        self.open("about:blank")
+
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
