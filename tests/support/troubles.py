@@ -29,6 +29,7 @@ from tests.support.stores.inbox import entry, push
 MAX_BACKLOG = 40
 """For the place's relay: so many commands can be sent quickly."""
 TEXTS = 510
+"""A few more than the alert allows."""
 
 
 class Place(NamedTuple):
@@ -232,15 +233,15 @@ def waiting_texts(place: Place) -> Iterator[None]:
         yield
     finally:
         embedder.resume()
-    wait_for(lambda: search(stack)["not_embedded"] == 0, seconds=120, what="all texts embedded")
-    restart(stack, EMBEDDINGS="off")
+    wait_for(lambda: search(stack)["not_embedded"] < TEXTS - 10, seconds=120, what="some texts embedded")
+    restart(stack, "worker", EMBEDDINGS="off")
 
 
-def restart(stack: Stack, **environment: str) -> None:
-    """Restart the processes with other settings."""
-    stack.stop()
+def restart(stack: Stack, *names: str, **environment: str) -> None:
+    """Restart these processes with other settings, by default all."""
+    stack.stop(*names)
     stack.environment.update(environment)
-    stack.start()
+    stack.start(*names)
 
 
 def search(stack: Stack) -> Payload:

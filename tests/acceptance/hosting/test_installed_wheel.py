@@ -9,7 +9,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -251,7 +250,7 @@ def run_a_session(installation: Installation) -> None:
             assert list(elsewhere.iterdir()) == []
             use_a_session(installation, f"http://127.0.0.1:{ports['PORT']}")
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             assert process.wait(60) == 0, text()
 
 

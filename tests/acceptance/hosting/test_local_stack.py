@@ -288,9 +288,16 @@ def test_servers_of_a_killed_stack_are_ended_by_the_next_start_and_keep_their_da
             server.stop()
 
 
-def test_the_printed_commands_work_and_ctrl_c_leaves_no_process(
+def test_a_stack_prints_what_works_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_killed(
     run: Callable[..., LocalStack],
 ) -> None:
+    stack = prints_commands_that_work(run)
+    outlives_its_processes(stack)
+    is_cleaned_up_when_killed(run, stack)
+
+
+def prints_commands_that_work(run: Callable[..., LocalStack]) -> LocalStack:
+    """Start a stack on new data with the default settings, and use what it prints."""
     with listener_on_the_dashboards_port() as port:
         # Empty counts as unset.
         stack = run(DASHBOARD_PORT="", EMBEDDINGS="").wait_until_ready()
@@ -313,10 +320,7 @@ def test_the_printed_commands_work_and_ctrl_c_leaves_no_process(
         assert (stack.data_dir / name).stat().st_mode & 0o077 == 0, name
     arguments = " ".join(word for process in processes_of(stack.data_dir) for word in process.cmdline())
     assert (stack.data_dir / "api_key").read_text().strip() not in arguments
-    stack.press_ctrl_c()
-    assert stack.wait_for_exit() == 0, stack.output
-    assert processes_of(stack.data_dir) == []
-    assert not (stack.data_dir / "stack.json").exists()
+    return stack
 
 
 @contextmanager
@@ -333,23 +337,20 @@ def listener_on_the_dashboards_port() -> Iterator[int]:
         yield port
 
 
-def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_killed(
-    run: Callable[..., LocalStack], data_dir: Path
-) -> None:
-    copy_migrated_data(data_dir)
-    killed = run().wait_until_ready()
-    paste(killed.output)
+def outlives_its_processes(stack: LocalStack) -> None:
     names = ("postgres", "valkey-server", "api", *(("worker", "worker.dashboard") if IS_LONG else ()))
     for name in names:
-        child = killed.child(name)
+        child = stack.child(name)
         assert child, name
         child.kill()
-        wait_for(lambda name=name, old=child: killed.child(name) not in (None, old), what=f"{name} restarted")  # type: ignore[misc]
-    wait_for(killed.remembers, seconds=60, what="memory readable")
-    dashboard_url = killed.description["dashboard_url"]
+        wait_for(lambda name=name, old=child: stack.child(name) not in (None, old), what=f"{name} restarted")  # type: ignore[misc]
+    wait_for(stack.remembers, seconds=60, what="memory readable")
+    dashboard_url = stack.description["dashboard_url"]
     wait_for(lambda: httpx.get(dashboard_url).status_code == 401, what="password prompt")
-    assert killed.output.count("was ended by SIGKILL; restarting") == len(names)
+    assert stack.output.count("was ended by SIGKILL; restarting") == len(names)
 
+
+def is_cleaned_up_when_killed(run: Callable[..., LocalStack], killed: LocalStack) -> None:
     servers = [killed.child(name) for name in ("postgres", "valkey-server")]
     killed.kill()
     stack = run(PORT=str(killed.port)).wait_until_ready()
@@ -366,6 +367,7 @@ def test_a_stack_outlives_its_processes_and_the_next_one_cleans_up_when_it_is_ki
     stack.press_ctrl_c()
     assert stack.wait_for_exit() == 0, stack.output
     assert processes_of(stack.data_dir) == []
+    assert not (stack.data_dir / "stack.json").exists()
 
 
 def test_two_stacks_run_side_by_side_but_not_on_one_folder_or_port(
@@ -404,9 +406,10 @@ def uses_given_servers_and_settings(
         assert not (data_dir / name).exists()
     stored, _ = paste(stack.output)
     assert stored["data"]["results"][0]["data"]["created"] is True, "It has the session of the other stack."
-    os.kill(stack.pid, signal.SIGTERM)
+    stack.press_ctrl_c()
     assert stack.wait_for_exit() == 0, stack.output
     assert processes_of(data_dir) == []
+    assert not (data_dir / "stack.json").exists()
 
 
 @pytest.mark.torture

@@ -53,10 +53,12 @@ def test_each_process_answers_waiting_senders_and_mcp_clients(pair: Stack) -> No
             stored = envelope("store_memory", session_id, key=f"by-{process.pid}", content="kept")
             answer = ask(connection, "POST", "/v1/webhook?wait=30", stored)
             assert (answer.status, answer.body["status"]) == (200, "success")
-            call = {"name": "store_memory", "arguments": {"session_id": session_id, "key": "mcp", "content": "kept"}}
-            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-            shown = ask(connection, "POST", "/mcp", message, **HEADERS).body
-            assert shown["result"]["structuredContent"]["status"] == "success", shown
+    # A client is known to none of them; one is enough to show it, since each takes a second to import the SDK.
+    with closing(connect_to(processes(pair)[-1], pair.port)) as connection:
+        call = {"name": "store_memory", "arguments": {"session_id": session_id, "key": "mcp", "content": "kept"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+        shown = ask(connection, "POST", "/mcp", message, **HEADERS).body
+        assert shown["result"]["structuredContent"]["status"] == "success", shown
     many = [envelope("store_memory", session_id, key=f"many-{number}", content="kept") for number in range(40)]
     answers = list(in_parallel(lambda body: ask_once(pair.port, "POST", "/v1/webhook?wait=30", body), many))
     assert {answer.status for answer in answers} == {200}
