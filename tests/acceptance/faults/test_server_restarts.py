@@ -15,4 +15,4 @@ from tests.support.torture.rig import Rig
 def test_only_webhooks_that_meet_a_stopped_redis_fail_and_the_sweeper_goes_on(
     rig: Rig, server: Literal["valkey", "postgres"]
 ) -> None:
-    restart_under_load(rig, server, times=3, load=EVERYDAY_LOAD)
+    restart_under_load(rig, server, times=2, load=EVERYDAY_LOAD)

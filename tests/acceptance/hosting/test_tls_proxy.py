@@ -34,6 +34,8 @@ GLOBAL = """{{
 """
 """For tests: no port 80, no changes of this machine, and certificates of an authority of the test's own."""
 THREADS = 4
+PAUSE_SECONDS = 0.02
+"""Of each sender, after a webhook."""
 BROKEN_RETRIES = (2, 11, 1)
 """The last version that breaks requests with a body off instead of sending them to the other relay:
 https://github.com/caddyserver/caddy/issues/7546."""
@@ -143,6 +145,7 @@ def test_no_webhook_fails_while_one_relay_after_the_other_is_restarted(proxied: 
                 assert status == 502
                 broken.append(number)
             accepted.append(number)
+            done.wait(PAUSE_SECONDS)
 
     with ThreadPoolExecutor(THREADS) as pool:
         sending = [pool.submit(send) for _ in range(THREADS)]
@@ -160,7 +163,7 @@ def test_no_webhook_fails_while_one_relay_after_the_other_is_restarted(proxied: 
     assert len(broken) <= 1 or caddy_version() <= BROKEN_RETRIES
     proxied.relays[0].wait_until_drained()
     stored = proxied.client.get(f"/v1/sessions/{session_id}").json()["stats"]["memories"]
-    assert stored == len(accepted) > 100
+    assert stored == len(accepted) > 40
 
 
 def test_an_event_stream_passes_the_proxy_at_once(proxied: Proxied) -> None:

@@ -32,8 +32,8 @@ class Load(NamedTuple):
 
 
 FULL_LOAD = Load(senders=8)
-EVERYDAY_LOAD = Load(senders=4, pause_seconds=0.08, progress=24)
-"""About forty webhooks a second. So few come in batches of one, which cost some ten milliseconds each."""
+EVERYDAY_LOAD = Load(senders=4, pause_seconds=0.12, progress=20)
+"""Some thirty webhooks a second. So few come in batches of one, which cost some ten milliseconds each."""
 HURRY_SECONDS = 0.2
 """In which senders without pauses have many webhooks on their way."""
 
