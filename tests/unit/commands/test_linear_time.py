@@ -33,7 +33,7 @@ from sessions.search.words import fold, split_words
 from tests.support.inputs.hostile import BODIES, require_linear
 from tests.support.stores.world import World
 
-SIZE = 10_000
+SIZE = 5_000
 
 
 def decode_both(shape: type[object], body: bytes) -> None:
