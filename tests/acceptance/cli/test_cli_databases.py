@@ -124,10 +124,10 @@ class TestPostgres:
         before_backup = embedded(rig.postgres.url)
         assert before_backup > 0
         before = everything(cli)
-        cli.launch("db", "backup", "all.dump")
+        cli.run("db", "backup", "all.dump")
         assert b"halfvec" not in (cli.folder / "all.dump").read_bytes()
         stack.stop()
-        cli.launch("db", "restore", "all.dump", "--yes")
+        cli.run("db", "restore", "all.dump", "--yes")
         assert embedded(rig.postgres.url) == before_backup
         stack.start("api")
         assert everything(cli) == before
@@ -301,7 +301,7 @@ class TestFiles:
         files.run("pause", "walk-1")
         files.run("delete", "walk-2", "--yes")
         assert "5 sessions" in files.run("db", "restore", "all.tgz", code=2).err
-        files.launch("db", "restore", "all.tgz", "--yes")
+        files.run("db", "restore", "all.tgz", "--yes")
         assert everything(files) == before
         files.run("pause", "walk-1")
         assert [path.name for path in (files.folder / "data" / "json-store").glob(".*")] == []

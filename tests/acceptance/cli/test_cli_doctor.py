@@ -239,7 +239,7 @@ class TestStatus:
         wait_for_sweeper(direct)
         settle(cli)
         rig.stack.wait_until_drained()
-        states = {row["part"]: row["state"] for row in cli.launch("status").rows}
+        states = {row["part"]: row["state"] for row in cli.run("status").rows}
         assert set(states.values()) == {"ok"}
         assert [part for part in states if part.startswith("shard")] == []  # Nothing waits in any.
         told = cli.run("status", "--json").json

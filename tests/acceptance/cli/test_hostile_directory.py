@@ -171,9 +171,9 @@ class TestServersThatItNames:
         try:
             sent = {"type": "http", "url": f"{leading.url}/mcp", "headers": {"X-API-Key": "${API_KEY}"}}
             name_servers(cli.folder, address=sent)
-            cli.launch("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
+            cli.run("doctor", "--mcp", "--yes", "--pass-env", "API_KEY", code=1)
             assert leading.heard
-            assert "redirects to" in cli.launch("list", code=5, environment={"RELAY_URL": leading.url}).err
+            assert "redirects to" in cli.run("list", code=5, environment={"RELAY_URL": leading.url}).err
         finally:
             leading.close()
         assert SECRET not in "".join(listener.heard)
@@ -197,19 +197,19 @@ class TestServersThatItNames:
 
     def test_the_own_file_of_the_program_needs_no_consent(self, cli: CommandLine) -> None:
         environment = {"PATH": "/usr/bin:/bin", "API_KEY": ""}
-        done = cli.launch("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
+        done = cli.run("doctor", "--mcp", "--config", str(ROOT / "mcp-config.json"), code=1, environment=environment)
         assert done.findings["session-relay"]["detail"] == "API_KEY is not set."
 
 
 class TestStackThatItNames:
     def test_the_key_of_the_environment_is_not_sent_to_its_address(self, cli: CommandLine, listener: Listener) -> None:
         with claiming_to_run(cli.folder, listener.url, api_key="of-the-folder"):
-            refused = cli.launch("list", code=2).err
+            refused = cli.run("list", code=2).err
             assert f"the key is not sent to {listener.url}" in refused
             assert "Set RELAY_URL too, or unset API_KEY." in refused
             assert SECRET not in refused
             (cli.folder / ".data" / "api_key").unlink()
-            assert ".data contains no key" in cli.launch("list", code=2).err
+            assert ".data contains no key" in cli.run("list", code=2).err
         assert listener.heard == []
 
     def test_a_linked_key_from_elsewhere_is_not_sent(self, cli: CommandLine, listener: Listener) -> None:
@@ -217,7 +217,7 @@ class TestStackThatItNames:
         key.write_text(SECRET)
         with claiming_to_run(cli.folder, listener.url):
             (cli.folder / ".data" / "api_key").symlink_to(key)
-            assert "Cannot read" in cli.launch("list", code=2, environment={"API_KEY": ""}).err
+            assert "Cannot read" in cli.run("list", code=2, environment={"API_KEY": ""}).err
         assert listener.heard == []
 
     def test_it_is_used_only_while_a_stack_of_this_user_holds_its_lock(
@@ -229,10 +229,10 @@ class TestStackThatItNames:
             assert "of-the-folder" in listener.heard.pop()
             if os.geteuid() == 0:
                 os.chown(cli.folder / ".data" / "stack.json", 12_345, 12_345)
-                told = cli.launch("list", code=2, environment=without_key).err
+                told = cli.run("list", code=2, environment=without_key).err
                 assert "you do not own it" in told
                 os.chown(cli.folder / ".data" / "stack.json", 0, 0)
-        assert "No relay is configured" in cli.launch("list", code=2, environment=without_key).err
+        assert "No relay is configured" in cli.run("list", code=2, environment=without_key).err
         assert listener.heard == []
 
     def test_its_database_is_not_started_without_consent(self, cli: CommandLine) -> None:
@@ -241,7 +241,7 @@ class TestStackThatItNames:
         data.mkdir(parents=True)
         (data / "PG_VERSION").write_text("18")
         (data / "postgresql.conf").write_text(f"ssl = on\nssl_passphrase_command = 'touch {created}'")
-        refused = cli.launch("db", "check", code=2, environment={"API_KEY": ""}).err
+        refused = cli.run("db", "check", code=2, environment={"API_KEY": ""}).err
         assert "was not started" in refused
         assert "DATA_DIR" in refused
         assert not created.exists()
@@ -249,17 +249,17 @@ class TestStackThatItNames:
 
 class TestPlainHttp:
     def test_an_address_without_a_scheme_means_https(self, cli: CommandLine) -> None:
-        assert "https://relay.invalid" in cli.launch("login", "relay.invalid", input=SECRET, code=5).err
+        assert "https://relay.invalid" in cli.run("login", "relay.invalid", input=SECRET, code=5).err
 
     def test_no_key_is_sent_in_plain_text(self, cli: CommandLine) -> None:
         plain = {"RELAY_URL": "http://relay.invalid:8000"}
         for line in (["list"], ["agent", "run", "--agent", "a", "--", "true"], ["status"]):
-            refused = cli.launch(*line, code=2, environment=plain).err
+            refused = cli.run(*line, code=2, environment=plain).err
             assert "http://relay.invalid:8000 is not encrypted: anybody on the network could read the key" in refused
             assert "PLAIN_HTTP_HOSTS=relay.invalid" in refused
-        assert "is not encrypted" in cli.launch("login", "http://relay.invalid:8000", input=SECRET, code=2).err
-        assert "is not encrypted" in cli.launch("doctor", code=1, environment=plain).out
+        assert "is not encrypted" in cli.run("login", "http://relay.invalid:8000", input=SECRET, code=2).err
+        assert "is not encrypted" in cli.run("doctor", code=1, environment=plain).out
 
     def test_plain_http_can_be_allowed(self, cli: CommandLine) -> None:
         insisting = {"RELAY_URL": "http://relay.invalid:8000", "PLAIN_HTTP_HOSTS": "relay.invalid"}
-        assert "cannot be resolved" in cli.launch("list", code=5, environment=insisting).err
+        assert "cannot be resolved" in cli.run("list", code=5, environment=insisting).err
