@@ -50,7 +50,7 @@ class DataCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Add examples and the list of fields to the help."""
         super().format_epilog(ctx, formatter)
-        write_examples(ctx.command_path.partition(" ")[2], formatter)
+        write_examples(ctx, formatter)
         with formatter.section("JSON fields"):
             formatter.write_text(", ".join(self.shape.fields))
 
@@ -61,7 +61,7 @@ class PlainCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Add examples to the help."""
         super().format_epilog(ctx, formatter)
-        write_examples(ctx.command_path.partition(" ")[2], formatter)
+        write_examples(ctx, formatter)
 
 
 class CommandGroup(PlainCommand, click.Group):
@@ -146,14 +146,15 @@ def argument(name: str, **more: Any) -> Callable[[Body], Body]:
     return click.argument(name, cls=AskedArgument, **more)
 
 
-def write_examples(path: str, formatter: click.HelpFormatter) -> None:
-    """Add the examples of a command to its help."""
+def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Add the examples of a command to its help, with the name that the program was called by."""
     from cli.command_examples import EXAMPLES
 
+    name, _, path = ctx.command_path.partition(" ")
     if lines := EXAMPLES.get(path):
         with formatter.section("Examples"):
             for line in lines:
-                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+                formatter.write(f"{' ' * formatter.current_indent}{line.replace('session-cli', name)}\n")
 
 
 class Id(click.ParamType[str]):

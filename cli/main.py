@@ -81,7 +81,7 @@ class Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Add examples and the notes on output."""
-        write_examples("", formatter)
+        write_examples(ctx, formatter)
         super().format_epilog(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -55,6 +55,12 @@ class TestExamples:
         for line in EXAMPLES[path]:
             assert f"\n  {line}\n" in shown
 
+    def test_the_examples_have_the_name_that_the_program_was_called_by(self) -> None:
+        context = click.Context(cli, info_name="session-relay")
+        command = cli.get_command(context, "up")
+        assert command
+        assert command.get_help(click.Context(command, parent=context, info_name="up")).endswith("\n  session-relay up")
+
     @pytest.mark.parametrize("line", sorted({line for lines in EXAMPLES.values() for line in lines}))
     def test_each_example_can_be_parsed(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(ROOT)
