@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
-from tests.support.processes.command_line import PROGRAM, CommandLine
+from tests.support.processes.command_line import CommandLine
+from tests.support.processes.forked_cli import ForkedCli
 from tests.support.processes.stack import Payload, new_id, wait_for
 
 _SCRIPTS = tempfile.TemporaryDirectory(prefix="agents-of-tests-")
@@ -25,15 +27,15 @@ class RunningAgent:
     def __init__(self, cli: CommandLine, *arguments: str, command: list[str]) -> None:
         self.events: list[Payload] = []
         self.said: list[str] = []
-        self._process = subprocess.Popen(
-            [PROGRAM, "agent", "run", *arguments, "--json", "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cli.folder,
-            env=cli.environment,
-        )
+        with ExitStack() as passed:
+            (self._stdout, out), (self._stderr, err) = (_pipe(passed) for _ in range(2))
+            nothing = passed.enter_context(Path(os.devnull).open())
+            self._process = ForkedCli(
+                *(nothing.fileno(), out, err),
+                arguments=["agent", "run", *arguments, "--json", "--", *command],
+                environment=cli.environment,
+                folder=cli.folder,
+            )
         self._is_asked = False
         readers = (self._read_events, self._read_sentences)
         self._readers = [threading.Thread(target=reader, daemon=True) for reader in readers]
@@ -69,7 +71,6 @@ class RunningAgent:
     def kill(self) -> None:
         """Kill it like kill -9."""
         self._process.kill()
-        self._process.wait()
 
     def end(self) -> int:
         """Return its exit code, once it has ended by itself."""
@@ -87,25 +88,29 @@ class RunningAgent:
             self.stop()
             try:
                 self._process.wait(30)
-            except subprocess.TimeoutExpired:
+            except AssertionError:
                 obeys = False
                 self.kill()
         for reader in self._readers:
             reader.join(10)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        self._stdout.close()
+        self._stderr.close()
         assert obeys, self.said
 
     def _read_events(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._stdout:
             self.events.append(msgspec.json.decode(line))
 
     def _read_sentences(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in self._stderr:
             self.said.append(line)
+
+
+def _pipe(passed: ExitStack) -> tuple[TextIO, int]:
+    """Return the end to read, and the one to pass on, which is closed with `passed`."""
+    reading, writing = os.pipe()
+    passed.callback(os.close, writing)
+    return os.fdopen(reading, encoding="utf-8"), writing
 
 
 @contextmanager
