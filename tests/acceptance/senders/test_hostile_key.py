@@ -31,7 +31,7 @@ from tests.support.project import IS_LONG, ROOT
 from tests.support.servers import new_database, running_valkey
 
 pytestmark = pytest.mark.serial
-ATTACK_SECONDS = 60.0 if IS_LONG else 3.0
+ATTACK_SECONDS = 60.0 if IS_LONG else 2.0
 LIMIT_SECONDS = 1.0 if IS_LONG else 2.0
 """The limit for the victim's 99th percentile, which was 8 to 108 s without limits for the attacker. The short
 version makes too few requests to exclude disturbances by other programs."""

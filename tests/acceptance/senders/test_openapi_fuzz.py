@@ -36,9 +36,9 @@ WAIT_SECONDS = 0.2
 ANSWER_SECONDS = 5
 """The wait for a command's response, which comes sooner."""
 
-STEP = 1 if IS_RANDOM else 5
+STEP = 1 if IS_RANDOM else 10
 """Of the requests that cover the schemas of an operation, the first and then every so many are sent."""
-OF_A_KIND = 8
+OF_A_KIND = 5
 """So many of those that cover schemas in the same way are sent in any case."""
 
 OPERATIONS = {

@@ -48,6 +48,7 @@ def test_an_error_of_pip_is_shown_in_full(tmp_path: Path) -> None:
     assert done.stderr.endswith("Run the same command to try again.\n")
 
 
+@pytest.mark.torture
 def test_pip_is_removed_and_comes_back_when_more_is_installed(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv/bin/python"
