@@ -117,7 +117,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
-        variable = path.rstrip("`").upper() or "the environment"
+        name = path.rstrip("`")
+        variable = name.upper() or "the environment"
+        if message.startswith(("Expected `int", "Expected `float")):
+            message = f"Expected a number, not {values[name][:32]!r}"
         raise SettingsError(f"{variable} is not valid: {message[0].lower()}{message[1:]}.") from error
     _check_range("PORT", settings.port, 0, 65_535)
     _check_range("DASHBOARD_PORT", settings.dashboard_port, 0, 65_535)

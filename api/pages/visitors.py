@@ -95,7 +95,7 @@ class Visitors:
         if origin is not None:
             is_own = is_own and urlsplit(origin).netloc in hosts - {""}
         if not is_own:
-            raise Forbidden("The request comes from another site's page.")
+            raise Forbidden("The request comes from another site's page, or has no Origin header.")
 
     def sign_in_page(self, request: Request, *, error: str = "", status: int = 200, next_url: str = "") -> Response:
         """Return the sign-in page, which leads back to the page that was asked for."""

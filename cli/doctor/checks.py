@@ -92,12 +92,13 @@ def _version(status: Status) -> Finding:
 
 def _probe_servers(tool: CliContext) -> dict[str, Any]:
     """Query the servers whose URLs are known here."""
-    from local.operator.probe import observe_servers
     from local.operator.server_discovery import known_servers
 
     servers = known_servers(tool.surroundings)
     if not (servers.database_url or servers.redis_url):
         return {}
+    from local.operator.probe import observe_servers  # Needs more packages than the command line is installed with.
+
     return observe_servers(servers, read_settings(tool.surroundings))
 
 
@@ -117,7 +118,7 @@ def _is_reported(status: Status, name: str) -> bool:
 
 
 def _examine_folder(tool: CliContext) -> Iterator[Finding]:
-    from local.operator.probe import free_share, leftovers
+    from local.operator.data_folder import free_share, leftovers
 
     data_dir = Path(read_settings(tool.surroundings).data_dir)
     if (room := free_share(data_dir)) is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import threading
 import time
@@ -147,7 +148,7 @@ class Stack:
                 dashboard_password=environment["DASHBOARD_PASSWORD"],
                 api_key=environment["API_KEY"],
                 data_dir=self._data_dir,
-                program="session-cli" if IS_INSTALLED else "bin/session-cli",
+                program=_command_line(),
                 finds_stack=self._data_dir == own_data_dir(self._environment) and not self._settings.api_key,
             )
         )
@@ -257,6 +258,14 @@ class Stack:
             end_orphans(self._data_dir, service.role, home=service.home)
             service.release()
         (self._data_dir / "stack.json").unlink(missing_ok=True)
+
+
+def _command_line() -> str:
+    """Return session-cli as one can type it: from the clone, by its name or, where it is off the PATH, by its path."""
+    if not IS_INSTALLED:
+        return "bin/session-cli"
+    name = "session-cli"
+    return name if shutil.which(name) else str(Path(sys.executable).with_name(name))
 
 
 def _latest_revision() -> str:

@@ -190,6 +190,9 @@ def test_the_command_line_alone_works_with_a_session(
     assert "add_artifact_code" in installation.run("session-relay", "trigger", "--list").stdout
     triggered = installation.run("session-relay", "trigger", "store_memory_idea", "--session", session, **relay)
     assert triggered.returncode == 0, triggered.stderr
+    diagnosed = installation.run("session-cli", "doctor", **relay)
+    assert "\nrelay\tok\t" in diagnosed.stdout
+    assert re.fullmatch(r"(No|\d+) problems?, \d+ warnings?\.\n", diagnosed.stderr)
     for arguments in (
         ("session-relay", "up"),
         ("session-cli", "--backend", "postgres", "list"),

@@ -346,7 +346,10 @@ def test_a_single_process_has_no_supervisor(relay: Serving) -> None:
         ({"API_KEY": "k", "RELAY_PROCESSES": "1"}, "REDIS_URL is not set"),
         ({"API_KEY": "k", "RELAY_PROCESSES": "17"}, "RELAY_PROCESSES is 17: expected a number from 1 to 16"),
         ({"API_KEY": "k", "REDIS_URL": "127.0.0.1"}, "REDIS_URL is not valid"),
-        ({"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"}, "PORT"),
+        (
+            {"API_KEY": "k", "REDIS_URL": "redis://127.0.0.1:1/0", "PORT": "x"},
+            "PORT is not valid: expected a number, not 'x'.",
+        ),
         ({"API_KEY": "k", "WEBHOOK_SECRETS": "a=whsec_!"}, "Invalid WEBHOOK_SECRETS: secret 1 is not base64"),
     ],
 )
