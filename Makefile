@@ -4,8 +4,8 @@ PYTHONS ?= python3.12 python3.13 python3.11 python3.14 python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Each worker runs whole files, in random order. To repeat an order, pass the printed "--randomly-seed" in ARGS. Tests
-# often wait for processes, so there are four workers more than there are cores.
-TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 4)
+# often wait for processes, so there are three workers more than there are cores.
+TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3)
 # Stamps of the installed packages: those of `make up`, those plus the development tools, and those plus the peers.
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
