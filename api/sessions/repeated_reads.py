@@ -36,7 +36,8 @@ async def read_again(database: Database, caller: Caller, entry: Entry, command: 
             session_id=entry.session_id, session_glob=entry.session_glob, now=now, source=entry.source
         )
         answer = read(connection, command, read_scope)
-        listener = listener_of(entry, b"{}")
+        response = msgspec.json.encode({"data": answer.data}) if entry.session_id is None else b""
+        listener = listener_of(entry, response)
         return answer, find_updates(connection, [listener], now).get(listener, []) if listener else []
 
     named: dict[str, Any] = {"command": entry.command, "session_id": entry.session_id}
