@@ -83,6 +83,7 @@ def _refuse(error: SettingsError) -> int:
 
 
 def _serve_in_copy(settings: Settings, load: Load, listeners: Sequence[int]) -> NoReturn:
+    configure_logging(settings)  # The supervisor's counts of repeated lines are not this process'.
     sys.exit(_serve(settings, load, listeners))
 
 

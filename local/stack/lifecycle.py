@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import threading
@@ -265,7 +266,8 @@ def _command_line() -> str:
     if not IS_INSTALLED:
         return "bin/session-cli"
     name = "session-cli"
-    return name if shutil.which(name) else str(Path(sys.executable).with_name(name))
+    beside = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) or not beside.exists() else shlex.quote(str(beside))
 
 
 def _latest_revision() -> str:

@@ -53,7 +53,10 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """Return its exit code, or minus the number of the signal that ended it; None while it runs."""
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # Whoever started this process ignores SIGCHLD: the kernel keeps no status.
+                pid, status = self.pid, 0
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -87,7 +90,8 @@ def _run(
             os.closerange(first, kept)
             first = kept + 1
         _reset_signal_handlers()
-        Path("/proc/self/comm").write_text(name)
+        with suppress(OSError):  # Only for people who look at processes.
+            Path("/proc/self/comm").write_text(name)
         os.environ[VARIABLE] = "1"
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         work()

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     CompoundSelect,
     Connection,
     Row,
@@ -48,9 +49,6 @@ from sessions.responses.task_updates import (
     describe_elsewhere,
     describe_update,
 )
-
-_UNSEEN_ELSEWHERE = (TASKS.c.updated_at > bindparam("since"), text(UNSEEN_BY_DELEGATOR))
-"""The conditions for updates that the delegator hears of in other sessions."""
 
 
 def find_updates(
@@ -97,10 +95,26 @@ def _find_tasks(connection: Connection, ordered: Sequence[Listener], now: dateti
 
 @cache
 def _select_whether_there_are_tasks() -> Select[bool, bool]:
-    sessions, sources = (bindparam(name, type_=ARRAY(Text)) for name in ("sessions", "sources"))
-    here = select(TASKS.c.task_id).where(TASKS.c.session_id == any_(sessions))
-    delegated = select(TASKS.c.task_id).where(TASKS.c.created_by == any_(sources), *_UNSEEN_ELSEWHERE)
+    # Both look up one value after the other: asked for any of a list, the planner would read all of a table of which it
+    # takes many rows for the list's.
+    session, source = (
+        func.unnest(bindparam(name, type_=ARRAY(Text))).table_valued(column("name", Text)).render_derived(name)
+        for name in ("sessions", "sources")
+    )
+    first = select(TASKS.c.task_id).where(TASKS.c.session_id == session.c.name).order_by(TASKS.c.position).limit(1)
+    latest = _unseen_elsewhere(source.c.name).limit(1)
+    here = select(1).select_from(session.join(first.lateral("first"), true()))
+    delegated = select(1).select_from(source.join(latest.lateral("latest"), true()))
     return select(here.exists(), delegated.exists())
+
+
+def _unseen_elsewhere(source: ColumnElement[str]) -> Select[str, str, datetime]:
+    """The tasks that a source has delegated and whose updates it has not seen, the latest first."""
+    return (
+        select(TASKS.c.session_id, TASKS.c.status, TASKS.c.updated_at)
+        .where(TASKS.c.created_by == source, TASKS.c.updated_at > bindparam("since"), text(UNSEEN_BY_DELEGATOR))
+        .order_by(TASKS.c.updated_at.desc())
+    )
 
 
 def _sources(listeners: Sequence[Listener]) -> list[str]:
@@ -195,13 +209,7 @@ def _find_elsewhere(connection: Connection, ordered: Sequence[Listener], now: da
 @cache
 def _select_elsewhere() -> Select[Any]:
     wanted = func.unnest(bindparam("sources", type_=ARRAY(Text))).table_valued("source").render_derived("who")
-    unseen = (
-        select(TASKS.c.session_id, TASKS.c.status, TASKS.c.updated_at)
-        .where(TASKS.c.created_by == wanted.c.source, *_UNSEEN_ELSEWHERE)
-        .order_by(TASKS.c.updated_at.desc())
-        .limit(ELSEWHERE_TASKS)
-        .lateral("unseen")
-    )
+    unseen = _unseen_elsewhere(wanted.c.source).limit(ELSEWHERE_TASKS).lateral("unseen")
     return (
         select(
             *(wanted.c.source, unseen.c.session_id, SESSIONS.c.title, unseen.c.status),

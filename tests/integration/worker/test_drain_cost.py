@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from models.queue.inbox import drain_pending_key, inbox_key, shard_of
 from models.queue.job_queue import QUEUE, enqueue_drains, open_queue
 from sessions.postgres.commands import loading
 from sessions.postgres.operations import deliveries
+from sessions.postgres.tasks import task_updates
 from tests.support.stores.effects import memories
 from tests.support.stores.inbox import drain, entry, push
 from worker import jobs
@@ -105,12 +107,36 @@ def test_deliveries_and_records_are_found_by_their_keys_in_a_table_of_any_size(e
         assert "Seq Scan" not in plan, plan
 
 
+def test_whether_there_are_tasks_is_found_by_keys_in_a_table_of_any_size(engine: Engine) -> None:
+    """Nearly all tasks are of one session and one source, which has seen them: the planner expects to find one at
+    once, wherever it begins to read."""
+    compiled = task_updates._select_whether_there_are_tasks().compile(engine)
+    values = {"sessions": ["cost", "other"], "sources": ["cost"], "since": datetime.now(UTC) - timedelta(days=1)}
+    with engine.connect() as connection:
+        connection.execute(text(FILL_SESSIONS))
+        connection.execute(text(FILL_TASKS))
+        connection.execute(text("ANALYZE tasks"))
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params | values).scalars())
+        found = connection.exec_driver_sql(str(compiled), compiled.params | values).one()
+        connection.rollback()
+    assert tuple(found) == (True, False)
+    assert plan.count(" using ") == 2, plan
+    assert "Seq Scan" not in plan, plan
+
+
 FILL_SESSIONS = """
 INSERT INTO sessions VALUES ('cost', '', '{}', '', 'active', 'cost', now(), now(), NULL)
 """
 FILL_DELIVERIES = """
 INSERT INTO deliveries (source, delivery_id, hash, status, command, accepted_at, decided_at, http_status)
 SELECT 'cost', 'cost-' || n, '', 'applied', '', now(), now(), 200 FROM generate_series(1, 5000) AS n
+"""
+FILL_TASKS = """
+INSERT INTO tasks (session_id, task_id, description, description_hash, task_type, priority, input_data, depends_on,
+    max_attempts, attempt, status, questions, created_by, created_at, updated_at, finished_at, shown_at, seen_by)
+SELECT 'cost', 'cost-' || n, repeat('Do it. ', 40), '', 'general', 0, '{}', '{}', 3, 1, 'completed', '[]', 'cost',
+    now(), now(), now(), now(), '{cost}'
+FROM generate_series(1, 5000) AS n
 """
 FILL_MEMORIES = """
 INSERT INTO memories (session_id, key, revision, type, content, tags, status, created_by, created_at, updated_at)
