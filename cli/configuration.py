@@ -164,7 +164,7 @@ def local_login(environment: Mapping[str, str]) -> Login | None:
 
 
 def _describe_stopped(environment: Mapping[str, str]) -> str:
-    """Describe this user's stack that does not run, and how to start it; an empty text if there is none."""
+    """Describe this user's stack that does not run, and how to start it, or return an empty text."""
     folder = own_data_dir(environment)
     start = "session-relay up" if IS_INSTALLED else f"make -C {shlex.quote(str(PROJECT))} up"
     return f"The stack in {folder} is stopped. Start it with `{start}`." if (folder / "api_key").is_file() else ""

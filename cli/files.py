@@ -60,7 +60,7 @@ def read_text(argument: str) -> str:
 
 def read_json(argument: str, *, option: str) -> Any:
     """Return the JSON object given as an argument, in a file for `@FILE`, or on standard input for `-`. Numbers stay as
-    they are written. Raises UsageError if it is none."""
+    they are written. Raises UsageError for anything else."""
     import msgspec
 
     if argument == "-":

@@ -81,7 +81,7 @@ class Client(Commands):
     def events(self, session_id: str, *, after: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the events of a session's journal, from the first one or from that after a `cursor` on, and then as
         they happen: without end, and without gaps. Connects again when the connection breaks. Raises NotFound when the
-        session is deleted, and Unavailable when the server is no relay."""
+        session is deleted, and Unavailable when the server is not a relay."""
         yield from self._follow(session_id, after=after, is_over=lambda: False)
 
     def _follow(self, session_id: str, *, after: str | None, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -119,7 +119,7 @@ class Client(Commands):
         lease_seconds: int = LEASE_SECONDS,
         task_types: Collection[str] = (),
     ) -> Task | None:
-        """Claim a task, waiting up to `wait` seconds for one; returns None if there is none. It is this program's until
+        """Claim a task, waiting up to `wait` seconds for one; returns None without one. It is this program's until
         the lease ends: `Task.heartbeat` extends it."""
         found = claim(
             self._http,
@@ -133,7 +133,7 @@ class Client(Commands):
 
     def tasks(self, agent_name: str, **fields: Any) -> Iterator[Task]:
         """Yield tasks to work on, one after another, without end. Takes the fields of `claim`. Goes on when the relay
-        was away. Raises Unavailable when the server is no relay."""
+        was away. Raises Unavailable when the server is not a relay."""
         while True:
             try:
                 task = self.claim(agent_name, **fields)

@@ -1,7 +1,7 @@
 """Marks comments, strings, numbers and keywords in code of unknown authors, for the most common languages.
 
 Each rule keeps whatever it has looked at, also if an end is missing, and looks back at one character at most. So the
-time is proportional to the length of any text. It is no parser: strings within strings, for one, are not told apart.
+time is proportional to the length of any text. It does not parse: it does not tell strings within strings apart.
 """
 
 from __future__ import annotations

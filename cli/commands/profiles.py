@@ -81,7 +81,7 @@ def _on_store(tool: CliContext) -> dict[str, Any]:
     from models.settings import read_settings
 
     settings = read_settings(tool.surroundings)
-    tool.backend.page("list_sessions", {"limit": 1}, session_id=None)  # Raises if there is no access.
+    tool.backend.page("list_sessions", {"limit": 1}, session_id=None)  # Raises if the key has no access.
     place = str(settings.data_dir)
     if tool.backend_choice == "postgres":
         from sqlalchemy.engine import make_url

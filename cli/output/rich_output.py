@@ -146,7 +146,7 @@ def paragraph(value: Any, *, style: str = "") -> Text:
 
 
 def prose(value: Any) -> Text:
-    """Render a memory's content in words: an object of plain values is no JSON for its reader."""
+    """Render a memory's content in words: an object of plain values without JSON."""
     described = None if isinstance(value, str) else describe(value)
     return paragraph(value if described is None else described.text)
 

@@ -36,7 +36,7 @@ def indexed_dimensions(connection: Connection, model: str) -> int | None:
 
 
 def is_missing(connection: Connection) -> bool:
-    """Return whether there is no table, as after a restore."""
+    """Return whether the table is missing, as after a restore."""
     return bool(connection.exec_driver_sql("SELECT to_regclass(%s) IS NULL", (TABLE,)).scalar_one())
 
 
